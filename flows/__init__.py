@@ -1,0 +1,1 @@
+"""Orchestration: pipelines.yaml → typed graph → plan → Prefect flow, tracked in MLflow."""

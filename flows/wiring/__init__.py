@@ -1,0 +1,1 @@
+"""pipelines.yaml → a typed graph: grammar, variants, signatures read from source, JSON Schema."""

@@ -1,0 +1,102 @@
+"""The compiled graph: what every other room of `flows` works on. Plain data, nothing imported but the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.contract import JSON
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a file; `line` and `column` count from 1. `file` is "command line" for overrides."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class ChoiceValue:
+    """A resolved choice: `tasks/<folder>/<name>.py::<name>` with all its parameters, defaults included."""
+
+    folder: str
+    name: str
+    params: Mapping[str, JSON]
+    execution: Mapping[str, JSON] = field(default_factory=dict)
+    """Its `Execution` parameters: recorded, not keyed."""
+
+
+Value = JSON | ChoiceValue
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of the graph. Steps with equal task, parameters and inputs are one node."""
+
+    id: str
+    """Its first address: `floor`, `policy@2` (round 2), `report/sample@2` (inside the composite step `report`)."""
+    addresses: tuple[str, ...]
+    """Every address that names this node, `id` first."""
+    task: str
+    module: str
+    """Module that holds the task, e.g. `tasks.sample`."""
+    kind: str
+    """Kind of the result, the most specific that is known at compile time."""
+    params: Mapping[str, Value]
+    """Validated and complete (defaults filled in); keyed."""
+    execution: Mapping[str, JSON]
+    """`Execution` parameters: recorded, not keyed."""
+    inputs: Mapping[str, tuple[str, ...]]
+    """Port → ids of the nodes that feed it, in list order; an empty optional port is left out."""
+    lists: frozenset[str]
+    """Ports that take a list (the others get one handle)."""
+    work: bool
+    """Whether the task asks for `work: Workspace`."""
+    round: int | None
+    where: Where
+
+    @property
+    def title(self) -> str:
+        """`round 2 · report/sample`, as people read it."""
+        name = self.id.split("@")[0]
+        return f"round {self.round} · {name}" if self.round else name
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a pipeline: type, bounds and text come from the task parameter that it feeds."""
+
+    name: str
+    value: JSON
+    annotation: str
+    """As written in the task's signature: `int`, `float | None`, `Literal["all", "best_and_worst"]`, …"""
+    choices: tuple[str, ...] = ()
+    """Allowed names, for a Literal or a choice."""
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+    help: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A pipeline, compiled for given parameters: nodes in an order in which inputs come first."""
+
+    pipeline: str
+    about: str
+    file: str
+    nodes: Mapping[str, Node]
+    addresses: Mapping[str, str]
+    """Address → node id, for every address of every node."""
+    parameters: Mapping[str, Parameter]
+    rounds: int
+    headline: tuple[str, ...]
+    """Ids of the `report` nodes, by round."""
+    notices: tuple[str, ...] = ()

@@ -1,0 +1,136 @@
+"""What a task's signature is made of, and what a task is handed besides its inputs.
+
+A task is a public top-level function of `tasks/*.py` whose return annotation is a kind (`tasks.kinds`).
+Positional arguments annotated with kinds are its ports; keyword-only arguments are its parameters.
+Standard library only: the light commands read signatures without importing anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar, Union
+
+JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
+T = TypeVar("T")
+
+
+class SpecError(ValueError):
+    """What was asked for cannot be: an unknown name, a value out of bounds, ports that do not fit."""
+
+
+class DataError(ValueError):
+    """What was found cannot be used: rows that do not match, a table that is used up, a damaged file."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Closed bounds of a numeric parameter; `above` and `below` are open ones."""
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that names a file of `tasks/<folder>/` (or of one of its sub-folders).
+
+    The choice is the function that bears its file's name. A scalar that is no identifier goes to the
+    choice `other` as its one string parameter (`source: ./ckpt` means `source: {path: {path: ./ckpt}}`).
+    """
+
+    folder: str
+    other: str | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionMark:
+    """Marks a parameter that changes how a step runs, never what it yields: recorded, not keyed."""
+
+
+Execution = Annotated[T, ExecutionMark()]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A choice as a task receives it: calling it calls the chosen function with the chosen parameters."""
+
+    folder: str
+    """Folder below `tasks/`, e.g. `losses/pairwise`."""
+    name: str
+    params: Mapping[str, JSON]
+    code: str = ""
+    """Digest of the code that the function reaches."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """What the choice's `identity()` said of the outside world."""
+
+    @property
+    def module(self) -> str:
+        return ".".join(["tasks", *self.folder.split("/"), self.name])
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        from importlib import import_module
+
+        function: Callable[..., Any] = getattr(import_module(self.module), self.name)
+        return function
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        return self.function(*args, **inputs, **self.params)
+
+
+class Workspace(Protocol):
+    """What a task may ask for as `work`: a folder that survives a kill, progress, and metrics for the record."""
+
+    @property
+    def path(self) -> Path:
+        """A folder of this step's own. It survives a kill: the next attempt finds what was left in it."""
+        ...
+
+    @property
+    def output(self) -> Path:
+        """An empty folder, made anew for each attempt, in which the result may be built; published by a rename."""
+        ...
+
+    def progress(self, done: float, total: float, unit: str = "") -> None:
+        """Say how far the step is. Cheap: call it as often as you like."""
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a row to the curves kept in the record. Rows at or after `step` of an earlier attempt are dropped."""
+        ...
+
+    def count(self, **metrics: float) -> None:
+        """Add to the totals kept in the record (`samples`, `queries`, `tokens`, `rows_set_aside`, …)."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Tell the user something that is no error; kept in the record and shown beside the step."""
+        ...
+
+
+@dataclass(frozen=True)
+class ChoiceSpec:
+    """A choice as a composite receives it, at compile time: nothing of it is imported."""
+
+    folder: str
+    name: str
+    params: Mapping[str, JSON]
+    arguments: tuple[str, ...]
+    """Names of the chosen function's positional arguments, e.g. `policy_chosen_logps`."""
+    returns: str
+    """The last name in the function's return annotation, e.g. `Scorer`, `World`."""
+
+
+class Add(Protocol):
+    """First argument of a composite: adds a step and returns what stands for its result."""
+
+    def __call__(self, task: str, name: str | None = None, **inputs: Any) -> Any: ...
+
+
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `range(total)`."""
+    return (slice(i, min(i + size, total)) for i in range(0, total, size))

@@ -1,0 +1,450 @@
+"""Every kind of artifact: its schema, one line of documentation per column, and the handle that opens it.
+
+A handle stands for a directory of data. Tables are Arrow IPC files, memory-mapped; models are Hugging Face
+directories; an oracle is a specification. Handles made by a task (`Prompts.of(table)`) are saved by the flow.
+Column names are tensor names are metric stems. Token ids are int32, log-probabilities are nats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+import pyarrow as pa
+
+from tasks.contract import JSON, Chosen, DataError, SpecError
+
+ROWS_PER_BATCH = 4096
+"""Rows of every record batch but the last: equal content gives equal bytes."""
+
+
+def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"about": text})
+
+
+MESSAGES = pa.list_(
+    pa.field("item", pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]), False)
+)
+TOKENS = pa.list_(pa.field("item", pa.int32(), False))
+STRINGS = pa.list_(pa.field("item", pa.string(), False))
+
+_PROMPT = [
+    _field("prompt_id", pa.string(), "digest of the prompt's content (32 hex digits)"),
+    _field("prompt", MESSAGES, "the conversation so far, ending with the user's message"),
+]
+_TRAIN = [
+    _field("group", pa.string(), "stratum that the row belongs to, for reports and balanced mixing", True),
+    _field("weight", pa.float64(), "factor of the row's loss; null means 1", True),
+]
+_TRUTH = _field("truth", pa.string(), "JSON: what a rule needs to judge an answer", True)
+_PROMPT_TOKENS = _field("prompt_tokens", TOKENS, "ids of the rendered prompt, generation prompt included", True)
+_COMPLETION = [
+    _field("completion_id", pa.string(), "names one draw: digest of (policy, prompt_id, seed, stream, k), not of a text"),
+    _field("completion", pa.string(), "the answer's text, without special tokens"),
+    _PROMPT_TOKENS,
+    _field("completion_tokens", TOKENS, "ids of the answer, with its EOS if it ended by itself", True),
+]
+_SAMPLED = [
+    *_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION,
+    _field("stream", pa.int64(), "stream of noise that the draw came from"),
+    _field("k", pa.int32(), "number of the draw among those of its prompt, from 0"),
+    _field("token_logps", pa.list_(pa.field("item", pa.float32(), False)),
+           "log-probability of each completion token under the untruncated temperature-1 distribution, nats"),
+    _field("finish_reason", pa.string(), "'stop': ended by EOS or a stop string; 'length': cut, no EOS appended"),
+]  # fmt: skip
+
+
+class Artifact:
+    """Handle on a directory of data. `digest` names its content once it is in the store."""
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        self._path = path
+        self.digest = digest
+
+    @property
+    def path(self) -> Path:
+        if self._path is None:
+            raise DataError(f"this {type(self).__name__} has not been saved yet, so it has no path")
+        return self._path
+
+    def save(self, directory: Path) -> None:
+        """Write the data into `directory`, which exists and is empty. Only called for handles without a path."""
+        raise DataError(f"{type(self).__name__} cannot be written from memory; return one with a path")
+
+
+class Table(Artifact):
+    """Rows of one schema in `table.arrow`; further tables of its own beside it where a kind says so."""
+
+    SCHEMA: ClassVar[pa.Schema]
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        super().__init__(path, digest)
+        self._table: pa.Table | None = None
+        self._batches: Iterable[pa.RecordBatch] | None = None
+        self._metadata: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, data: Any, metadata: Mapping[str, str] | None = None) -> Self:
+        """A handle on rows in memory: a pyarrow Table, a polars frame, or an iterable of record batches.
+
+        An iterable is consumed when the handle is saved, so memory stays flat. Missing nullable columns become
+        null, columns that the schema does not know are refused. Raises DataError where the rows do not conform.
+        """
+        handle = cls()
+        handle._metadata = dict(metadata or {})
+        if hasattr(data, "to_arrow"):
+            data = data.to_arrow()
+        if isinstance(data, pa.Table):
+            handle._table = cls.conform(data, handle._metadata)
+        else:
+            handle._batches = data
+        return handle
+
+    @classmethod
+    def conform(cls, table: pa.Table, metadata: Mapping[str, str] | None = None) -> pa.Table:
+        """`table` with exactly the columns, types and order of the schema. Raises DataError."""
+        unknown = [n for n in table.column_names if n not in cls.SCHEMA.names]
+        if unknown:
+            raise DataError(f"{cls.__name__} has no column {unknown}; it has {cls.SCHEMA.names}")
+        columns = []
+        for f in cls.SCHEMA:
+            if f.name not in table.column_names:
+                if not f.nullable:
+                    raise DataError(f"{cls.__name__} needs the column '{f.name}' ({f.metadata[b'about'].decode()})")
+                columns.append(pa.nulls(table.num_rows, f.type))
+                continue
+            column = table.column(f.name)
+            if not f.nullable and column.null_count:
+                raise DataError(f"{cls.__name__}.{f.name} has {column.null_count} nulls and may have none")
+            try:
+                columns.append(column.cast(f.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+                raise DataError(f"{cls.__name__}.{f.name}: {column.type} does not convert to {f.type}: {e}") from None
+        return pa.table(columns, schema=cls.SCHEMA.with_metadata(dict(metadata or {}) or None))
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows, memory-mapped where they lie on disk."""
+        if self._table is None:
+            if self._batches is not None:
+                raise DataError("a streamed table is read after it is saved")
+            with pa.memory_map(str(self.path / "table.arrow")) as source:
+                self._table = pa.ipc.open_file(source).read_all()
+            self._check()
+        return self._table
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows batch by batch, for tables that do not fit in memory."""
+        if self._path is None:
+            yield from self.table.to_batches(max_chunksize=ROWS_PER_BATCH)
+            return
+        with pa.memory_map(str(self.path / "table.arrow")) as source:
+            reader = pa.ipc.open_file(source)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i)
+
+    @property
+    def frame(self) -> Any:
+        """All rows as a polars DataFrame (no copy where Arrow's layout allows)."""
+        import polars as pl
+
+        return pl.from_arrow(self.table)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The schema's metadata, e.g. `template`: digest of tokenizer and chat template that made the tokens."""
+        if self._path is None:
+            return self._metadata
+        return {k.decode(): v.decode() for k, v in (self.table.schema.metadata or {}).items()}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def _check(self) -> None:
+        found = cast(pa.Table, self._table).schema.remove_metadata()
+        if not found.equals(self.SCHEMA.remove_metadata()):
+            raise DataError(f"{self.path / 'table.arrow'} is no {type(self).__name__}: it has {found.names}")
+
+    def save(self, directory: Path) -> None:
+        schema = self.SCHEMA.with_metadata(dict(sorted(self._metadata.items())) or None)
+        write_table(directory / "table.arrow", schema, self._conformed())
+
+    def _conformed(self) -> Iterator[pa.Table]:
+        if self._batches is None:
+            yield self.table
+            return
+        for batch in self._batches:
+            yield type(self).conform(pa.Table.from_batches([batch]))
+
+
+def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """Write `parts` as uncompressed IPC in batches of `ROWS_PER_BATCH` rows: equal rows give equal bytes.
+
+    `take` rebuilds every buffer, so a slice or a filter leaves no stray bytes behind.
+    """
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        rest = schema.empty_table()
+        for part in parts:
+            rest = pa.concat_tables([rest.replace_schema_metadata(None), part.replace_schema_metadata(None)])
+            full = rest.num_rows // ROWS_PER_BATCH * ROWS_PER_BATCH
+            for start in range(0, full, ROWS_PER_BATCH):
+                writer.write_batch(_rebuilt(rest.slice(start, ROWS_PER_BATCH), schema))
+            rest = rest.slice(full)
+        if rest.num_rows:
+            writer.write_batch(_rebuilt(rest, schema))
+
+
+def _rebuilt(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+    dense = table.take(pa.array(range(table.num_rows), pa.int64())).combine_chunks()
+    return pa.RecordBatch.from_arrays([_plain(c) for c in dense.columns], schema=schema)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+class Prompts(Table):
+    """One row = one prompt."""
+
+    SCHEMA = pa.schema([*_PROMPT, _TRUTH, *_TRAIN])
+
+
+class Demonstrations(Prompts):
+    """One row = one gold answer."""
+
+    SCHEMA = pa.schema([*_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION])
+
+
+class Completions(Table):
+    """One row = one sampled answer."""
+
+    SCHEMA = pa.schema(_SAMPLED)
+
+
+class Scores(Completions):
+    """One row = one scored answer."""
+
+    SCHEMA = pa.schema([*_SAMPLED, _field("score", pa.float64(), "the oracle's score; null: it gave no answer", True)])
+
+
+class WinRates(Completions):
+    """One row = one answer and how often it wins against the answers to its prompt."""
+
+    SCHEMA = pa.schema([
+        *_SAMPLED,
+        _field("win_rate", pa.float64(), "mean P(this answer beats an opponent), in [0, 1]"),
+        _field("opponents", pa.int32(), "number of opponents behind win_rate (the answer itself, where it counts)"),
+        _field("prompt_win_rates", pa.list_(pa.field("item", pa.float64(), False)),
+               "win rates of all K answers to the prompt, by k: what log Z is estimated from after a selection"),
+    ])  # fmt: skip
+
+
+class WinProbs(Table):
+    """One row = one question asked."""
+
+    SCHEMA = pa.schema([
+        _field("prompt_id", pa.string(), "the prompt that both answer"),
+        _field("a_id", pa.string(), "completion_id of the first answer"),
+        _field("b_id", pa.string(), "completion_id of the second answer"),
+        _field("p", pa.float64(), "P(a beats b) in [0, 1]; null: the oracle gave no answer", True),
+        _field("first", pa.string(), "'a' or 'b': which was shown first; null where the oracle has no order", True),
+    ])  # fmt: skip
+
+
+class Preferences(Table):
+    """One row = one pair."""
+
+    SCHEMA = pa.schema([
+        *_PROMPT, _TRUTH, *_TRAIN,
+        _field("chosen_id", pa.string(), "completion_id of the preferred answer"),
+        _field("rejected_id", pa.string(), "completion_id of the other"),
+        _field("chosen", pa.string(), "text of the preferred answer"),
+        _field("rejected", pa.string(), "text of the other"),
+        _PROMPT_TOKENS,
+        _field("chosen_tokens", TOKENS, "ids of the preferred answer", True),
+        _field("rejected_tokens", TOKENS, "ids of the other", True),
+        _field("p", pa.float64(), "P(chosen beats rejected) by the oracle that labelled the pair; null: unknown", True),
+        _field("margin", pa.float64(), "how much better chosen is, in the labeller's units; null means 0", True),
+        _field("source", pa.string(), "where the pair comes from", True),
+    ])  # fmt: skip
+
+
+class Rankings(Table):
+    """One row = one prompt with K ranked answers."""
+
+    SCHEMA = pa.schema([
+        *_PROMPT, _TRUTH, *_TRAIN,
+        _field("completion_ids", STRINGS, "the K draws"),
+        _field("completions", STRINGS, "their texts"),
+        _PROMPT_TOKENS,
+        _field("completions_tokens", pa.list_(pa.field("item", TOKENS, False)), "their ids", True),
+        _field("scores", pa.list_(pa.field("item", pa.float64(), False)), "their scores; higher is better"),
+    ])  # fmt: skip
+
+
+class Labels(Table):
+    """One row = one answer, desirable or not."""
+
+    SCHEMA = pa.schema([
+        *_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION, _field("label", pa.bool_(), "True: desirable"),
+    ])  # fmt: skip
+
+
+class Logps(Table):
+    """One row = one answer of a row of the table it belongs to (a pair has two, a ranking K)."""
+
+    SCHEMA = pa.schema([
+        _field("prompt_id", pa.string(), "the prompt"),
+        _field("completion_id", pa.string(), "the answer"),
+        _field("logps", pa.float64(), "log-probability of the completion, summed over its tokens, nats"),
+        _field("lengths", pa.int32(), "number of completion tokens in the sum"),
+    ])  # fmt: skip
+
+
+class Report(Table):
+    """One row = one measured quantity. `per_prompt.arrow` beside it holds what the figures are drawn from."""
+
+    SCHEMA = pa.schema([
+        _field("name", pa.string(), "metric name, equal across pipelines: eval/win_rate, eval/gold, eval/kl, …"),
+        _field("value", pa.float64(), "the estimate", True),
+        _field("ci_low", pa.float64(), "lower end of the 95% interval over prompts", True),
+        _field("ci_high", pa.float64(), "upper end", True),
+        _field("n", pa.int64(), "number of independent units (prompts) behind it"),
+        _field("unit", pa.string(), "unit: probability, nats, tokens, …"),
+    ])  # fmt: skip
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        super().__init__(path, digest)
+        self._per_prompt: pa.Table | None = None
+
+    def with_per_prompt(self, table: Any) -> Self:
+        """The same report with a table of one row per prompt (polars or Arrow), columns as the measurement has them."""
+        table = table.to_arrow() if hasattr(table, "to_arrow") else table
+        self._per_prompt = pa.table(
+            [c.cast(pa.string()) if pa.types.is_large_string(c.type) else c for c in table.columns], table.column_names
+        )
+        return self
+
+    @property
+    def per_prompt(self) -> pa.Table | None:
+        if self._per_prompt is None and self._path is not None and (self.path / "per_prompt.arrow").exists():
+            with pa.memory_map(str(self.path / "per_prompt.arrow")) as source:
+                self._per_prompt = pa.ipc.open_file(source).read_all()
+        return self._per_prompt
+
+    def save(self, directory: Path) -> None:
+        super().save(directory)
+        if self._per_prompt is not None:
+            write_table(directory / "per_prompt.arrow", self._per_prompt.schema, [self._per_prompt])
+
+
+class Oracle(Artifact):
+    """Who decides which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        super().__init__(path, digest)
+        self._choice: Chosen | None = None
+        self._compare: Callable[..., Sequence[float | None]] | None = None
+        self._antisymmetric = True
+
+    @classmethod
+    def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
+        """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
+
+        `prompts` are lists of {"role", "content"}, `a` and `b` texts, `truths` JSON or None, all of one length.
+        `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is asked once.
+        """
+        oracle = cls()
+        oracle._compare, oracle._antisymmetric = compare, antisymmetric
+        return oracle
+
+    def chosen_as(self, choice: Chosen) -> Self:
+        """The same oracle, with the choice that makes it as its specification."""
+        self._choice = choice
+        return self
+
+    @property
+    def choice(self) -> Chosen:
+        if self._choice is None:
+            spec = json.loads((self.path / "oracle.json").read_text())
+            self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
+        return self._choice
+
+    def opened(self) -> Self:
+        """The live oracle behind the specification: what `compare` and `score` are asked of."""
+        return self if self._path is None else cast(Self, self.choice())
+
+    @property
+    def antisymmetric(self) -> bool:
+        return self._antisymmetric
+
+    def compare(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
+    ) -> Sequence[float | None]:
+        """P(a beats b) row by row; see `of`."""
+        if self._compare is None:
+            raise SpecError(f"{type(self).__name__} cannot compare; open it first with `opened()`")
+        return self._compare(prompts, a, b, truths)
+
+    def save(self, directory: Path) -> None:
+        c = self.choice
+        spec: dict[str, JSON] = {
+            "folder": c.folder, "name": c.name, "params": dict(c.params), "code": c.code, "identity": dict(c.identity),
+        }  # fmt: skip
+        (directory / "oracle.json").write_text(json.dumps(spec, sort_keys=True, indent=1) + "\n")
+
+
+class Scorer(Oracle):
+    """An oracle that can also score one answer alone; it compares through Bradley-Terry unless told otherwise."""
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        super().__init__(path, digest)
+        self._score: Callable[..., Sequence[float | None]] | None = None
+        self.scale = 1.0
+        """P(a beats b) = σ(scale · (score(a) − score(b)))."""
+
+    @classmethod
+    def scoring(cls, score: Callable[..., Sequence[float | None]], *, scale: float = 1.0) -> Self:
+        """A scorer: `score(prompts, completions, truths)` → one score per row, None: no answer."""
+        scorer = cls()
+        scorer._score, scorer.scale = score, scale
+        return scorer
+
+    def score(
+        self, prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]
+    ) -> Sequence[float | None]:
+        """One score per row; see `scoring`."""
+        if self._score is None:
+            raise SpecError("open the scorer first with `opened()`")
+        return self._score(prompts, completions, truths)
+
+
+class Model(Artifact):
+    """A Hugging Face directory: config.json, safetensors, tokenizer files, chat template."""
+
+
+class Policy(Model):
+    """A causal language model. May also hold `value/`, `checkpoints/<n>/` and `state/`."""
+
+
+class RewardModel(Model, Scorer):
+    """A sequence-classification model with one output: scores answers, so it is a Scorer."""
+
+
+class PreferenceModel(Model, Oracle):
+    """A model that compares two answers."""
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+"""Type variable over tables: a task `(table: AnyTable) -> AnyTable` keeps the kind."""
+
+KINDS: dict[str, type[Artifact]] = {
+    k.__name__: k
+    for k in (
+        Prompts, Demonstrations, Completions, Scores, WinRates, WinProbs, Preferences, Rankings, Labels, Logps, Report,
+        Oracle, Scorer, Policy, RewardModel, PreferenceModel,
+    )
+}  # fmt: skip
+"""Every kind by name."""
