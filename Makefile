@@ -1,0 +1,49 @@
+# Two commands matter: `make run` and `make test`. Each sets up everything it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MACHINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := requirements-$(MACHINE).lock
+READY := $(VENV)/.ready-$(MACHINE)
+
+.PHONY: run test lint proof bench setup clean help
+
+run: setup  ## three SPPO rounds on the toy world
+	@$(BIN)/alignflow run sppo
+
+test: setup lint  ## everything that CI checks
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+proof: setup  ## the longer proofs; README quotes their last results
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m slow
+
+bench: setup  ## ratios against peers, in one run
+	@$(BIN)/python -m pip install --quiet --no-deps trl==1.16.0
+	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/datasets.py
+
+setup: $(READY)
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alignflow needs Python 3.11 or newer; say which with PYTHON=…")'
+	@echo "Setting up $(VENV) from $(LOCK): about 3 minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(grep '^torch==' $(LOCK))" 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	     --index-url https://download.pytorch.org/whl/$(if $(filter cpu,$(MACHINE)),cpu,cu130) "$$(grep '^torch==' $(LOCK))"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:  ## forget the environment and everything that runs produced
+	rm -rf $(VENV) *.egg-info
+	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
