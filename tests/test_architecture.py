@@ -1,0 +1,100 @@
+"""The house itself: every module imports, every pipeline compiles, every parameter is read, the README tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(p for room in ("flows", "tasks") for p in (ROOT / room).rglob("*.py"))
+HEAVY = {"torch", "transformers", "vllm", "prefect", "mlflow"}
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_every_module_imports() -> None:
+    _python("import importlib\nfor m in %r: importlib.import_module(m)" % [_module(p) for p in SOURCES])
+
+
+def test_every_pipeline_and_its_deployments_compile() -> None:
+    from flows.wiring import compile_pipeline, load_file
+
+    file = ROOT / "pipelines.yaml"
+    names = [name for name in load_file(file).names if not name.startswith("_")]
+    assert {"sppo", "offline-dpo"} <= set(names)
+    for name in names:
+        assert compile_pipeline(file, name).nodes
+
+
+def _functions(path: Path) -> list[ast.FunctionDef]:
+    return [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[-2] == "tasks" or "losses" in p.parts], ids=_module)
+def test_every_parameter_is_read(path: Path) -> None:
+    for function in _functions(path):
+        read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        unread = [a.arg for a in arguments if a.arg not in read and not a.arg.startswith("_")]
+        assert not unread, f"{path}:{function.lineno} {function.name} never reads {unread}"
+
+
+@pytest.mark.parametrize("command", ["list", "check", "graph sppo", "plan sppo"])
+def test_light_commands_import_nothing_heavy(command: str, tmp_path: Path) -> None:
+    loaded = _python(
+        "import sys\nfrom flows.cli import main\n"
+        f"sys.argv = ['alignflow', *{command.split()!r}, '--artifacts', {str(tmp_path)!r}]\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code, e.code\n"
+        f"print('LOADED', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    assert "LOADED []" in loaded
+
+
+def _tree() -> list[str]:
+    """Paths in the README's tree, folders with a trailing slash."""
+    block = re.search(r"## The tree\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block, "README.md has no '## The tree' block"
+    paths: list[str] = []
+    folders: list[str] = []
+    for line in block.group(1).splitlines():
+        entry = line[: len(line) - len(line.lstrip())], line.split()[0] if line.strip() else ""
+        if not entry[1]:
+            continue
+        depth = len(entry[0]) // 2
+        del folders[depth:]
+        paths.append("/".join([*folders, entry[1].rstrip("/")]) + ("/" if entry[1].endswith("/") else ""))
+        if entry[1].endswith("/"):
+            folders.append(entry[1].rstrip("/"))
+    return paths
+
+
+def test_the_readmes_tree_is_the_tree_on_disk() -> None:
+    told = _tree()
+    missing = [p for p in told if not (ROOT / p).exists()]
+    assert not missing, f"README names what is not there: {missing}"
+    listed_whole = {p for p in told if p.endswith("/") and any(q != p and q.startswith(p) for q in told)}
+    for source in SOURCES:
+        place = str(source.relative_to(ROOT))
+        if source.name == "__init__.py":
+            continue
+        folder = place.rsplit("/", 1)[0] + "/"
+        covered = place in told or (folder not in listed_whole and any(p.endswith("/") and place.startswith(p) for p in told))
+        assert covered, f"README's tree does not show {place}"
+
+
+def test_no_file_is_longer_than_a_reader_stands() -> None:
+    long = {_module(p): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long, f"split these: {long}"
