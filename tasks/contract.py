@@ -125,8 +125,25 @@ class ChoiceSpec:
     """The last name in the function's return annotation, e.g. `Scorer`, `World`."""
 
 
+class Step(Protocol):
+    """What stands for a step's result inside a composite: an argument of a port, or what `add` returned."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of the result, the most specific that is known at compile time, e.g. `Scorer`."""
+        ...
+
+    def is_a(self, kind: str) -> bool:
+        """Whether the result serves where `kind` is wanted: `oracle.is_a("Scorer")`."""
+        ...
+
+
 class Add(Protocol):
-    """First argument of a composite: adds a step and returns what stands for its result."""
+    """First argument of a composite: adds a step and returns what stands for its result.
+
+    Ports take steps (or lists of them, or None for an empty optional one); choices are given as a name, a mapping
+    or the ChoiceSpec that the composite got. `name` is needed where a task is added twice: `report/baseline_sample`.
+    """
 
     def __call__(self, task: str, name: str | None = None, **inputs: Any) -> Any: ...
 
