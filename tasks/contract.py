@@ -66,6 +66,8 @@ class Chosen:
     """Digest of the code that the function reaches."""
     identity: Mapping[str, str] = field(default_factory=dict)
     """What the choice's `identity()` said of the outside world."""
+    execution: Mapping[str, JSON] = field(default_factory=dict)
+    """Its `Execution` parameters: given to the function, in no key and in no specification."""
 
     @property
     def module(self) -> str:
@@ -79,7 +81,7 @@ class Chosen:
         return function
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
-        return self.function(*args, **inputs, **self.params)
+        return self.function(*args, **inputs, **self.params, **self.execution)
 
 
 class Workspace(Protocol):
