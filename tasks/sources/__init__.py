@@ -1,0 +1,1 @@
+"""Where prompts, answers, pairs and policies come from: one choice per file."""

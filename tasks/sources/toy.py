@@ -1,0 +1,56 @@
+"""The embedded toy world as a source: prompts and demonstrations, made by rule."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tasks.ids import digest, prompt_id
+from tasks.kinds import Demonstrations, Prompts
+from tasks.source import Answers, World
+from tasks.worlds.toy import Question, ToyWorld
+from tasks.worlds.toy_writers import golden, mixed
+
+_PER_PROMPT = 3
+
+
+def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: int = 0) -> World:  # noqa: B006
+    """Questions about animals, answered by writers of random quality.
+
+    Args:
+        tones: shares of the warm, formal and playful openings among the writers' opening lines.
+        seed: which world: facts, splits, demonstrations.
+    """
+    return Toy(ToyWorld(seed, tuple(tones)))
+
+
+class Toy(World):
+    """Splits: rm (400 prompts), policy (640), gate (128), heldout (128); sft = rm and policy.
+
+    Demonstrations exist for rm and policy, three to a prompt.
+    """
+
+    def __init__(self, world: ToyWorld) -> None:
+        super().__init__("toy")
+        self._world = world
+
+    def prompts(self, split: str) -> Prompts:
+        return Prompts.of(pa.Table.from_pylist([_prompt(q) for q in self._world.questions(split)]))
+
+    def demonstrations(self, split: str, answers: Answers) -> Demonstrations:
+        write = {"mixed": mixed, "golden": golden}[answers]
+        return Demonstrations.of(pa.Table.from_pylist([
+            {
+                **_prompt(q),
+                "completion_id": digest("toy", str(self._world), answers, q.text, str(k)),
+                "completion": write(self._world, q, k),
+            }
+            for q in self._world.questions(split)
+            for k in range(_PER_PROMPT)
+        ]))  # fmt: skip
+
+
+def _prompt(question: Question) -> dict[str, object]:
+    messages = [{"role": "user", "content": question.text}]
+    return {
+        "prompt_id": prompt_id(messages), "prompt": messages, "truth": question.truth, "group": "+".join(question.asked)
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Worlds made by rule, in which everything can be checked."""
