@@ -1,0 +1,48 @@
+"""Imported first by the forkserver: warms what children will need, so that a fork starts where an import would end.
+
+What the imports print goes to a log; the forkserver gets a session of its own, so a Ctrl-C in the terminal is for the
+main process alone. Nothing here touches CUDA, and nothing of `tasks` is imported: children take that from a snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from importlib import import_module
+
+WARM: dict[str, tuple[str, ...]] = {
+    "pyarrow": ("pyarrow", "pyarrow.ipc"),
+    "polars": ("polars",),
+    "torch": ("torch",),
+    "transformers": (
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "transformers.models.llama.modeling_llama",
+        "transformers.tokenization_utils_tokenizers",
+    ),
+    "vllm": ("vllm.entrypoints.llm", "vllm.v1.engine.llm_engine"),
+}
+"""Package → the modules of it that steps use; a package that is not listed is imported by its own name."""
+
+
+def detach(log: str) -> None:
+    """Leave the terminal's process group and send everything that is printed to `log`."""
+    with suppress(PermissionError):  # already the leader of a group
+        os.setsid()
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)
+
+
+def warm(packages: list[str]) -> None:
+    """Import what `packages` stand for. What fails here fails again, and better told, in the step that needs it."""
+    for package in packages:
+        for module in WARM.get(package, (package,)):
+            with suppress(Exception):
+                import_module(module)
+
+
+if "ALIGNFLOW_PRELOAD" in os.environ:
+    detach(os.environ["ALIGNFLOW_PRELOAD_LOG"])
+    warm(os.environ["ALIGNFLOW_PRELOAD"].split())

@@ -1,0 +1,72 @@
+"""The copy of `tasks/` that a run executes: an edit during a long run changes neither its keys nor its work."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blake3 import blake3
+
+
+@contextmanager
+def snapshot(project: Path, artifacts: Path) -> Iterator[Path]:
+    """A folder that holds a copy of `project/tasks`, the same for equal content, kept while somebody uses it.
+
+    Copies that nobody uses any more are removed. A use is a shared `flock`, so a killed run holds nothing.
+    """
+    files = _files(project / "tasks")
+    digest = blake3()
+    for name, source in files.items():
+        content = source.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    name = digest.hexdigest(16)
+    with _use(artifacts, name):
+        folder = artifacts / "snapshots" / name
+        if not folder.exists():
+            _copy(files, folder)
+        _sweep(artifacts)
+        yield folder
+
+
+def _files(tasks: Path) -> dict[str, Path]:
+    found = (p for p in sorted(tasks.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(tasks.parent).as_posix(): p for p in found}
+
+
+def _copy(files: dict[str, Path], folder: Path) -> None:
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    for name, source in files.items():
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, fresh / name)
+    try:
+        fresh.rename(folder)
+    except OSError:  # another run was quicker
+        shutil.rmtree(fresh)
+
+
+def _lock_file(artifacts: Path, name: str) -> Path:
+    path = artifacts / "locks" / f"snapshot-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def _use(artifacts: Path, name: str) -> Iterator[None]:
+    (artifacts / "snapshots").mkdir(parents=True, exist_ok=True)
+    with _lock_file(artifacts, name).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def _sweep(artifacts: Path) -> None:
+    for folder in (artifacts / "snapshots").iterdir():
+        with _lock_file(artifacts, folder.name.split(".")[0] or folder.name.split(".")[1]).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""A tiny tree of tasks, for tests of what runs them: the real contracts, and one module with tasks of no weight."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+TASKS = '''
+from __future__ import annotations
+
+import os, signal, sys, time
+from typing import Annotated
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
+from tasks.kinds import Policy, Prompts, Report
+
+CACHE: dict[str, int] = {}
+
+
+def _prompts(texts: list[str]) -> pa.Table:
+    return pa.table({"prompt_id": texts, "prompt": [[{"role": "user", "content": t}] for t in texts]})
+
+
+def numbers(*, count: Annotated[int, Bounds(min=1)], seed: int = 0) -> Prompts:
+    """Prompts that are numbers.
+
+    Args:
+        count: how many.
+        seed: where they begin.
+    """
+    return Prompts.of(_prompts([str(i + seed) for i in range(count)]))
+
+
+def shout(prompts: Prompts, *, suffix: str = "!") -> Prompts:
+    """Every prompt with a suffix.
+
+    Args:
+        suffix: what is added.
+    """
+    return Prompts.of(_prompts([i + suffix for i in prompts.table.column("prompt_id").to_pylist()]))
+
+
+def join(tables: list[Prompts]) -> Prompts:
+    """All rows of all tables."""
+    return Prompts.of(pa.concat_tables([t.table for t in tables]))
+
+
+def slow(prompts: Prompts, work: Workspace, *, steps: int = 5, pause: float = 0.05) -> Prompts:
+    """Works step by step, and goes on where it was killed.
+
+    Args:
+        steps: how many.
+        pause: seconds for each.
+    """
+    done = work.path / "done"
+    first = int(done.read_text()) if done.exists() else 0
+    for step in range(first, steps):
+        time.sleep(pause)
+        work.log(step, {"train/loss": 1 / (step + 1)})
+        done.write_text(str(step + 1))
+        work.progress(step + 1, steps, "steps")
+    work.count(steps=steps - first)
+    work.notice(f"began at {first}")
+    return Prompts.of(_prompts([f"{p}-{steps}" for p in prompts.table.column("prompt_id").to_pylist()]))
+
+
+def model(prompts: Prompts, work: Workspace) -> Policy:
+    """A folder that looks like a checkpoint."""
+    (work.output / "config.json").write_text(f'{{"rows": {len(prompts)}}}')
+    return Policy(work.output)
+
+
+def warm(policy: Policy, *, engine: Annotated[Chosen, Choice("engines")] = "plain", n: int = 0) -> Prompts:
+    """Heavy: keeps count of how often this process was asked, and says which process it is.
+
+    Args:
+        engine: how.
+        n: makes steps differ.
+    """
+    CACHE["asked"] = CACHE.get("asked", 0) + 1
+    return Prompts.of(_prompts([f"{os.getpid()}:{CACHE['asked']}:{engine()}:{n}"]))
+
+
+def refuse(*, kind: str = "spec") -> Prompts:
+    """Fails as it is told to.
+
+    Args:
+        kind: spec, data, bug, kill or exit.
+    """
+    print("about to fail")
+    if kind == "spec":
+        raise SpecError("no such thing")
+    if kind == "data":
+        raise DataError("3 rows do not match")
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "exit":
+        os._exit(7)
+    raise ZeroDivisionError("seven by nought")
+
+
+def surroundings() -> Prompts:
+    """What a child sees of its process."""
+    import tasks
+
+    said = [os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"], os.environ["OMP_NUM_THREADS"]]
+    session = str(os.getsid(0) == os.getpid())
+    clean = "clean" if "pytest" not in sys.modules else "pytest"
+    return Prompts.of(_prompts([*said, "session " + session, tasks.__path__[0], clean]))
+'''
+
+ENGINE = '''
+def plain(*, factor: int = 1) -> str:
+    """The only engine.
+
+    Args:
+        factor: changes the choice.
+    """
+    return "plain" * factor
+'''
+
+
+def tiny_project(folder: Path) -> Path:
+    """A project in `folder`: the real contracts and kinds beside `tasks/tiny.py`."""
+    tasks = folder / "tasks"
+    (tasks / "engines").mkdir(parents=True)
+    for name in ("__init__.py", "contract.py", "kinds.py"):
+        shutil.copy2(ROOT / "tasks" / name, tasks / name)
+    (tasks / "composites.py").write_text('"""No composites."""\n')
+    (tasks / "tiny.py").write_text(TASKS.lstrip())
+    (tasks / "engines" / "__init__.py").write_text("")
+    (tasks / "engines" / "plain.py").write_text(ENGINE.lstrip())
+    return folder
