@@ -60,6 +60,22 @@ def completion_ids(tokenizer: Any, text: str, *, ended: bool = True) -> list[int
     return [*ids, tokenizer.eos_token_id] if ended else ids
 
 
+def prompts_ids(tokenizer: Any, prompts: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
+    """`prompt_ids` of many conversations, in one call of the tokenizer."""
+    if not prompts:
+        return []
+    texts = [tokenizer.apply_chat_template(list(p), tokenize=False, add_generation_prompt=True) for p in prompts]
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def completions_ids(tokenizer: Any, texts: Sequence[str], ended: Sequence[bool]) -> list[list[int]]:
+    """`completion_ids` of many answers, in one call of the tokenizer."""
+    if not texts:
+        return []
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [[*i, tokenizer.eos_token_id] if e else list(i) for i, e in zip(ids, ended, strict=True)]
+
+
 def stop_ids(policy: Model) -> frozenset[int]:
     """Ids that end an answer: the tokenizer's EOS and those of generation_config.json."""
     ids = {int(tokenizer_of(policy).eos_token_id)}
