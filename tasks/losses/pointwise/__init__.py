@@ -1,0 +1,1 @@
+"""Losses on single answers (WinRates, Labels or Demonstrations)."""

@@ -1,0 +1,146 @@
+"""Training a policy: rows to token ids, log-probabilities of a reference, the fit itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, SpecError, Workspace
+from tasks.kinds import AnyTable, Logps, Policy, Table
+
+
+def tokenize(policy: Policy, data: AnyTable, work: Workspace, *, max_length: int | None = None) -> AnyTable:
+    """Fill a table's token columns with the policy's tokenizer and template; set rows aside that cannot be trained on.
+
+    Rows whose tokens are already those of the template keep them: what was sampled is what is trained on. Tokens of
+    another template are replaced. Rows with an empty side, with identical sides or too long are counted by reason
+    and listed in `set_aside.jsonl` beside the table. Raises DataError if none is left.
+
+    Args:
+        max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
+    """
+    from tasks.template import template_digest
+    from tasks.training.model import positions_of
+    from tasks.training.tokens import with_tokens
+
+    done = with_tokens(data, policy, max_length or positions_of(policy))
+    if done.other_template:
+        work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
+    work.count(rows=len(data), rows_set_aside=len(done.set_aside))
+    told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
+    if not done.table.num_rows:
+        raise DataError(f"no row of {len(data)} can be trained on: {told or 'the table is empty'}")
+    result = type(data).of(done.table, {**data.metadata, "template": template_digest(policy)})
+    if not done.set_aside:
+        return result
+    work.notice(f"{len(done.set_aside)} of {len(data)} rows set aside: {told}")
+    result.save(work.output)
+    lines = [json.dumps(row, sort_keys=True) + "\n" for row in done.set_aside]
+    (work.output / "set_aside.jsonl").write_text("".join(lines))
+    return type(data)(work.output)
+
+
+def logps(
+    policy: Policy,
+    data: Table,
+    work: Workspace,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    micro_tokens: Execution[int] = 8192,
+) -> Logps:
+    """Log-probability of every answer of a tokenized table under a policy: one row per answer, in the table's order.
+
+    Args:
+        dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
+        micro_tokens: largest number of tokens that go through the model together, padding included.
+    """
+    from tasks.training.model import open_model, pick_device, pick_dtype
+    from tasks.training.rows import rows_of
+    from tasks.training.score import score_rows
+
+    rows = rows_of(data, policy)
+    device = pick_device()
+    model = open_model(policy, pick_dtype(dtype, device)).to(device)
+    values = score_rows(model, rows, micro_tokens, work)
+    work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
+    prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
+    import pyarrow as pa
+
+    table = pa.table({
+        "prompt_id": pa.array(prompt_ids, pa.string()), "completion_id": pa.array(completion_ids, pa.string()),
+        "logps": pa.array(values), "lengths": pa.array(rows.answers.lengths, pa.int32()),
+    })  # fmt: skip
+    return Logps.of(table, {"template": data.metadata["template"]})
+
+
+def fit(
+    policy: Policy,
+    data: Table,
+    work: Workspace,
+    ref_logps: Logps | None = None,
+    *,
+    loss: Annotated[Chosen, Choice("losses")],
+    lr: Annotated[float, Bounds(above=0)],
+    epochs: Annotated[int, Bounds(min=1)] = 1,
+    steps: Annotated[int, Bounds(min=1)] | None = None,
+    batch: Annotated[int, Bounds(min=1)] = 32,
+    optimizer: Literal["adamw", "rmsprop"] = "adamw",
+    betas: list[float] = [0.9, 0.999],  # noqa: B006 - signatures are read as literals
+    schedule: Literal["linear", "cosine", "constant"] = "linear",
+    warmup: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+    max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
+    weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    seed: int = 0,
+    micro_tokens: Execution[int] = 4096,
+    checkpoint_every: Execution[int] = 50,
+) -> Policy:
+    """Minimise a loss over a tokenized table, from a policy's weights on.
+
+    The loss is averaged over the rows of the whole optimizer batch, times their `weight`. A killed fit goes on from
+    its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if
+    ids do not match those of `ref_logps`, or if the loss misses a value.
+
+    Args:
+        loss: what is minimised.
+        lr: peak learning rate; no default, because no value serves two models.
+        epochs: passes over the data, each in its own seeded order.
+        steps: optimizer steps, instead of epochs.
+        batch: rows per optimizer step, over all devices.
+        optimizer: AdamW, or RMSprop as the first codes of DPO and SPPO.
+        betas: AdamW's two decay rates.
+        schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
+        warmup: share of the steps over which the learning rate rises linearly from 0.
+        max_grad_norm: gradients are scaled down to this global norm.
+        weight_decay: AdamW's decoupled weight decay, on matrices only.
+        dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights are kept in float32.
+        seed: order of the rows.
+        micro_tokens: largest number of tokens that go through the model together, padding included.
+        checkpoint_every: optimizer steps between two checkpoints.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    from tasks.training.checkpoint import drop_checkpoints
+    from tasks.training.examples import examples_of
+    from tasks.training.loop import Settings, train_model
+    from tasks.training.model import open_model, pick_device, pick_dtype, save_model, shape_for
+    from tasks.training.rows import rows_of
+
+    if len(betas) != 2:
+        raise SpecError(f"betas = {betas}; AdamW has two, such as [0.9, 0.999]")
+    rows = rows_of(data, policy)
+    examples = examples_of(data, rows, loss, ref_logps)
+    device = pick_device()
+    half = pick_dtype(dtype, device) == torch.bfloat16
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
+    torch.manual_seed(seed)
+    model = open_model(policy, torch.float32)
+    settings = Settings(
+        steps * batch if steps else epochs * len(rows), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
+        max_grad_norm, weight_decay, seed, checkpoint_every,
+    )  # fmt: skip
+    train_model(accelerator, model, examples, loss, settings, shape_for(model, micro_tokens), work)
+    save_model(model, policy, work.output)
+    drop_checkpoints(work.path / "checkpoint")
+    return Policy(work.output)

@@ -1,0 +1,90 @@
+"""Checkpoints of a training: everything that the next step depends on, in one folder that a rename makes visible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from tasks.contract import JSON, DataError
+from tasks.training.model import trainable
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, JSON]) -> None:
+    """Write `folder/step-<step>`, then forget the one before. A kill at any moment leaves one whole checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    save_file({n: p.detach().contiguous() for n, p in trainable(model)}, unfinished / "model.safetensors")
+    save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
+    save_file({"cpu": torch.get_rng_state()}, unfinished / "rng.safetensors")
+    (unfinished / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
+    for file in unfinished.iterdir():
+        _sync(file)
+    older = _checkpoints(folder)
+    unfinished.rename(folder / f"step-{step}")
+    _sync(folder)
+    for path in older:
+        shutil.rmtree(path)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+    """Put model, optimizer and random numbers back to the last checkpoint; its state, or None if there is none."""
+    found = _checkpoints(folder)
+    if not found:
+        return None
+    path = found[-1]
+    tensors = load_file(path / "model.safetensors")
+    parameters = dict(trainable(model))
+    if tensors.keys() != parameters.keys():
+        raise DataError(f"{path} belongs to another model; remove it to begin again")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+    _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
+    torch.set_rng_state(load_file(path / "rng.safetensors")["cpu"])
+    return dict(json.loads((path / "state.json").read_text()))
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    """What the last checkpoint says of itself; empty if there is none."""
+    found = _checkpoints(folder)
+    return dict(json.loads((found[-1] / "state.json").read_text())) if found else {}
+
+
+def drop_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """State per parameter as `<number>.<name>`; the learning rate is set anew each step and is not kept."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v).contiguous() for i, entry in state.items() for k, v in entry.items()}
+
+
+def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

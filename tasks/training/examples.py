@@ -1,0 +1,194 @@
+"""Filling a loss's arguments by name: what a table and its reference log-probabilities say of every row.
+
+The vocabulary is closed (`VOCABULARY`): an argument outside it is refused before anything runs. `policy_*` come from
+the model at each step, everything else is fixed and lies here, one entry per row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.kinds import Completions, Demonstrations, Labels, Logps, Preferences, Table, WinRates
+from tasks.training.rows import Rows
+
+PAIR = ("chosen", "rejected")
+VOCABULARY = {
+    "pairwise": {
+        "policy_chosen_logps", "policy_rejected_logps", "ref_chosen_logps", "ref_rejected_logps", "chosen_lengths",
+        "rejected_lengths", "p", "margin",
+    },
+    "pointwise": {"policy_logps", "ref_logps", "lengths", "win_rate", "prompt_win_rates", "label"},
+}  # fmt: skip
+"""Folder of `tasks/losses/` → what its losses may name."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N rows with what the loss is filled from. Everything is float64 but `label`."""
+
+    rows: Rows
+    names: tuple[str, ...]
+    """What the loss's positional arguments are called."""
+    columns: Mapping[str, Tensor]
+    """`(N,)` or `(N, K)` each: whatever the loss names, less the policy's own."""
+    weights: Tensor
+    """`(N,)`."""
+    ref_logps: Tensor | None
+    """`(A,)`, for the metrics."""
+    better: Tensor | None
+    """`(A,)` bool: which answers ought to rise; None where the table does not say."""
+
+
+def examples_of(table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None) -> Examples:
+    """Raises SpecError where the loss does not fit the table, DataError where its values are missing."""
+    names = arguments_of(loss)
+    _check_kind(table, loss, names)
+    answers = None if ref_logps is None else _join(rows, ref_logps)
+    if answers is None and any(n.startswith("ref_") for n in names):
+        raise SpecError(f"the loss '{loss.name}' needs a reference: give `train` a `ref`")
+    columns = {n: _column(n, table, rows, answers) for n in names if not n.startswith("policy_")}
+    weights = _numbers(table, "weight", 1.0)
+    examples = Examples(rows, tuple(names), columns, weights, answers, _better(table, rows))
+    _check_values(examples, loss)
+    return examples
+
+
+def arguments_of(loss: Chosen) -> list[str]:
+    """Names of the loss's positional arguments. Raises SpecError for one outside the vocabulary."""
+    known = VOCABULARY.get(loss.folder.split("/")[-1])
+    if known is None:
+        raise SpecError(f"losses in '{loss.folder}' are not trained by `fit`; it knows {sorted(VOCABULARY)}")
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [n for n, p in inspect.signature(loss.function).parameters.items() if p.kind in kinds]
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise SpecError(f"{loss.module}: the loss names {unknown}; a loss of that folder may name {sorted(known)}")
+    return names
+
+
+def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Tensor:
+    """Loss of the rows `batch`, `(B,)`, with the policy's log-probabilities `(S,)` in the order of their answers."""
+    own = _policy_columns(loss, logps)
+    inputs = {n: own[n] if n in own else examples.columns[n][batch] for n in examples.names}
+    losses = loss(**inputs)
+    if losses.shape != batch.shape:
+        raise SpecError(f"{loss.module} returned {tuple(losses.shape)} for {len(batch)} rows; it must return one each")
+    return losses
+
+
+def _policy_columns(loss: Chosen, logps: Tensor) -> dict[str, Tensor]:
+    if loss.folder.endswith("pairwise"):
+        pairs = logps.reshape(-1, 2)
+        return {"policy_chosen_logps": pairs[:, 0], "policy_rejected_logps": pairs[:, 1]}
+    return {"policy_logps": logps}
+
+
+def _check_kind(table: Table, loss: Chosen, names: list[str]) -> None:
+    folder = loss.folder.split("/")[-1]
+    pointwise = (
+        WinRates if {"win_rate", "prompt_win_rates"} & set(names) else Labels if "label" in names else Demonstrations
+    )
+    wanted: type[Table] = Preferences if folder == "pairwise" else pointwise
+    if wanted is Demonstrations and isinstance(table, Completions):
+        return
+    if not isinstance(table, wanted):
+        raise SpecError(f"the loss '{loss.name}' trains on {wanted.__name__}, not on {type(table).__name__}")
+
+
+def _column(name: str, table: Table, rows: Rows, ref_logps: Tensor | None) -> Tensor:
+    lengths = torch.from_numpy(rows.answers.lengths).double()
+    if name in ("lengths", "ref_logps"):
+        return lengths if name == "lengths" else _given(ref_logps)
+    for side, which in enumerate(PAIR):
+        if name == f"{which}_lengths":
+            return lengths[side::2]
+        if name == f"ref_{which}_logps":
+            return _given(ref_logps)[side::2]
+    if name == "prompt_win_rates":
+        return _padded(table.table.column(name).to_pylist())
+    if name == "label":
+        return torch.from_numpy(np.array(table.table.column(name).to_pylist(), bool))
+    return _numbers(table, name, 0.0 if name == "margin" else np.nan)
+
+
+def _given(ref_logps: Tensor | None) -> Tensor:
+    assert ref_logps is not None
+    return ref_logps
+
+
+def _numbers(table: Table, name: str, null: float) -> Tensor:
+    column = table.table.column(name)
+    values = column.fill_null(null) if column.null_count else column
+    return torch.from_numpy(np.array(values.to_numpy(), np.float64))
+
+
+def _padded(lists: list[list[float]]) -> Tensor:
+    out = np.full((len(lists), max(map(len, lists), default=0)), np.nan)
+    for row, values in zip(out, lists, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(out)
+
+
+def _join(rows: Rows, logps: Logps) -> Tensor:
+    """The reference's log-probability of every answer, by ids, never by position."""
+    table = logps.table
+    keys = zip(table.column("prompt_id").to_pylist(), table.column("completion_id").to_pylist(), strict=True)
+    values = zip(table.column("logps").to_pylist(), table.column("lengths").to_pylist(), strict=True)
+    known = dict(zip(keys, values, strict=True))
+    missing = [key for key in rows.keys if key not in known]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(rows.answer_ids)} answers have no reference log-probability, first: prompt "
+            f"{missing[0][0]}, completion {missing[0][1]}; compute `logps` on the table that is trained on"
+        )
+    found = [known[key] for key in rows.keys]
+    other = sum(length != own for (_, length), own in zip(found, rows.answers.lengths.tolist(), strict=True))
+    if other:
+        raise DataError(
+            f"{other} answers have another number of tokens in the reference's table: other ids were scored"
+        )
+    return torch.tensor([value for value, _ in found], dtype=torch.float64)
+
+
+def _better(table: Table, rows: Rows) -> Tensor | None:
+    if isinstance(table, Preferences):
+        return torch.arange(len(rows.answer_ids)) % 2 == 0
+    if isinstance(table, WinRates):
+        return _numbers(table, "win_rate", np.nan) > 0.5
+    if isinstance(table, Labels):
+        return torch.from_numpy(np.array(table.table.column("label").to_pylist(), bool))
+    return None
+
+
+def _check_values(examples: Examples, loss: Chosen) -> None:
+    """A loss that reads a missing value gives NaN there: try it once on every row, with the policy's at -1."""
+    batch = torch.arange(len(examples.rows))
+    tried = filled(examples, loss, batch, torch.full((len(examples.rows.answer_ids),), -1.0, dtype=torch.float64))
+    bad = ~tried.isfinite()
+    if not bad.any():
+        return
+    nulls = [n for n, c in examples.columns.items() if c.is_floating_point() and _row_nan(c)[bad].any()]
+    raise DataError(
+        f"the loss '{loss.name}' is not finite on {int(bad.sum())} of {len(bad)} rows, first row "
+        f"{int(bad.nonzero()[0])}" + (f": {' and '.join(nulls)} missing there" if nulls else "")
+    )
+
+
+def _row_nan(column: Tensor) -> Tensor:
+    nan = column.isnan()
+    return nan if nan.ndim == 1 else nan.all(dim=1)
+
+
+def reward_scale(params: Mapping[str, Any]) -> float:
+    """What turns a log-ratio into an implicit reward: beta, or 1/eta where the loss has that."""
+    if "beta" in params:
+        return float(params["beta"])
+    return 1.0 / float(params["eta"]) if "eta" in params else 1.0

@@ -1,0 +1,172 @@
+"""Log-probabilities of answers: the model's body over whole lanes, its head over answer tokens only.
+
+The head runs over chunks of positions in float32, so the `(M, V)` table of all log-probabilities never exists;
+its backward pass computes each chunk again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from tasks.contract import SpecError
+from tasks.training.batches import MicroBatch
+
+CHUNK = 1 << 24
+"""Largest number of vocabulary scores held at once; below it they are kept for the backward pass."""
+
+
+class Inputs(NamedTuple):
+    """A micro-batch as tensors on the model's device; fields as in `MicroBatch`."""
+
+    ids: Tensor
+    segments: Tensor | None
+    positions: Tensor | None
+    sources: Tensor
+    targets: Tensor
+    lengths: Tensor
+
+
+def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
+    arrays = (batch.ids, batch.segments, batch.positions, batch.sources, batch.targets, batch.lengths)
+    return Inputs(*(None if a is None else torch.from_numpy(a).to(device) for a in arrays))  # type: ignore[arg-type]
+
+
+class AnswerLogps(nn.Module):
+    """A causal language model that answers with the summed log-probability of each answer of a micro-batch."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self._check_head()
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """`(S,)` float64, nats: answers in the order of the micro-batch's rows."""
+        token_logps = self.token_logps(inputs)
+        answer = torch.repeat_interleave(torch.arange(len(inputs.lengths), device=token_logps.device), inputs.lengths)
+        first = inputs.lengths.cumsum(0) - inputs.lengths
+        place = torch.arange(len(answer), device=token_logps.device) - first[answer]
+        # Summed as a padded table: a scattered sum has no fixed order on a GPU.
+        table = token_logps.new_zeros(len(inputs.lengths), int(inputs.lengths.max()), dtype=torch.float64)
+        return table.index_put((answer, place), token_logps.double()).sum(dim=1)
+
+    def token_logps(self, inputs: Inputs) -> Tensor:
+        """`(M,)` float32, nats."""
+        hidden = self._hidden(inputs.ids, inputs.segments, inputs.positions).flatten(0, 1)
+        # `embedding` and not an index: its backward sums repeated rows in a fixed order.
+        picked = nn.functional.embedding(inputs.sources, hidden)
+        head = self.model.get_output_embeddings()
+        return _head_logps(picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale())
+
+    def _hidden(self, ids: Tensor, segments: Tensor | None, positions: Tensor | None) -> Tensor:
+        mask = None if segments is None else _mask(segments, self._dtype())
+        body = self.model.get_base_model().base_model if hasattr(self.model, "peft_config") else self.model.base_model
+        out = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+        return cast(Tensor, out.last_hidden_state)
+
+    def _dtype(self) -> torch.dtype:
+        device = self.model.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
+
+    def _cap(self) -> float:
+        return float(getattr(self.model.config, "final_logit_softcapping", None) or 0.0)
+
+    def _scale(self) -> float:
+        config = self.model.config
+        return float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare with the model's own scores once: an architecture that does more after its body must not pass."""
+        ids = torch.arange(1, 9, device=self.model.device)[None] % self.model.config.get_text_config().vocab_size
+        inputs = Inputs(ids[:, :-1], None, None, torch.arange(7, device=ids.device), ids[0, 1:], torch.tensor([7]))
+        own = self.model(input_ids=ids[:, :-1], use_cache=False).logits[0].float().log_softmax(-1)
+        own = own.gather(1, ids[0, 1:, None])[:, 0]
+        if not torch.allclose(own, self.token_logps(inputs), atol=2e-2 if self.model.dtype != torch.float32 else 1e-3):
+            raise SpecError(
+                f"{type(self.model).__name__} does more to its scores than `tasks/training/logps.py` knows of: "
+                "add it to AnswerLogps"
+            )
+
+
+def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(L, 1, T, T)`: 0 where a token sees another, the type's least number where not."""
+    same = segments[:, :, None] == segments[:, None, :]
+    prompt = segments[:, None, :] == 0
+    seen = (same | prompt).tril()
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _head_logps(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, cap: float, scale: float
+) -> Tensor:
+    dtype = (
+        torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
+    )
+    with torch.autocast(hidden.device.type, enabled=False):
+        return cast(Tensor, _Head.apply(hidden.to(dtype), weight.to(dtype), bias, targets, cap, scale))
+
+
+class _Head(torch.autograd.Function):
+    """log softmax(h·Wᵀ + b) at the target, with cap·tanh(·/cap) in between where a model caps its scores."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, cap: float, scale: float
+    ) -> Tensor:
+        """hidden `(M, D)`, weight `(V, D)`, targets `(M,)` → `(M,)` float32."""
+        rows = max(1, CHUNK // weight.shape[0])
+        logps, norms, kept = [], [], None
+        for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
+            scores = _scores(h, weight, bias, cap, scale)
+            norm = scores.logsumexp(1)
+            logps.append(scores.gather(1, y[:, None])[:, 0] - norm)
+            norms.append(norm)
+            kept = scores
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms), kept if len(logps) == 1 else None)
+        ctx.cap, ctx.scale, ctx.rows = cap, scale, rows
+        return torch.cat(logps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, norms, kept = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None else None
+        for start in range(0, len(hidden), ctx.rows):
+            part = slice(start, start + ctx.rows)
+            h = hidden[part]
+            scores = _scores(h, weight, bias, ctx.cap, ctx.scale) if kept is None else kept
+            grad = _grad_scores(scores, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
+            torch.mm(grad, weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                grad_weight += grad.T @ h
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None, None
+
+
+def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
+    """Scores of the vocabulary, `(m, V)` float32; the product is summed in float32 whatever the inputs are."""
+    if hidden.is_cuda and weight.dtype != torch.float32:
+        scores = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+    else:
+        scores = (hidden @ weight.T).float()
+    if bias is not None:
+        scores += bias
+    if scale != 1.0:
+        scores *= scale
+    return cap * torch.tanh(scores / cap) if cap else scores
+
+
+def _grad_scores(scores: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
+    """g·(one-hot − softmax), through the cap; the scores are used up where nothing needs them again."""
+    out = (scores - norms[:, None]).exp_().mul_(-grad[:, None])
+    out[torch.arange(len(targets), device=targets.device), targets] += grad
+    if cap:
+        out *= 1 - (scores / cap) ** 2
+    return out.mul_(scale) if scale != 1.0 else out

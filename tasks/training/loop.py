@@ -1,0 +1,160 @@
+"""The training loop: seeded order, exact means over the optimizer batch, metrics, checkpoints, a stop when it diverges.
+
+Kept out: packing across rows, dropout, token-level losses. An optimizer step depends on its rows, never on how they
+are cut into micro-batches (but for the last bits, hence the pins in a checkpoint).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from tasks.contract import Chosen, Workspace
+from tasks.training.batches import Shape, micro_batches
+from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
+from tasks.training.examples import Examples, filled
+from tasks.training.logps import AnswerLogps, inputs_of
+from tasks.training.metrics import Outcome, Watch, step_metrics
+from tasks.training.optimizer import Schedule, lr_at, make_optimizer
+from tasks.training.rows import Ints
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; fields as the parameters of `fit`."""
+
+    examples: int
+    """Rows seen in all, counted as often as they come."""
+    lr: float
+    batch: int
+    optimizer: str
+    betas: tuple[float, ...]
+    schedule: Schedule
+    warmup: float
+    max_grad_norm: float
+    weight_decay: float
+    seed: int
+    checkpoint_every: int
+
+    @property
+    def steps(self) -> int:
+        return -(-self.examples // self.batch)
+
+
+def train_model(
+    accelerator: Accelerator,
+    model: Any,
+    examples: Examples,
+    loss: Chosen,
+    settings: Settings,
+    shape: Shape,
+    work: Workspace,
+) -> None:
+    """Train `model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges."""
+    folder = work.path / "checkpoint"
+    shape = _pinned(folder, shape)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)
+    scorer, optimizer = accelerator.prepare(AnswerLogps(model), optimizer)
+    state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
+    watch, tokens = Watch(**state["watch"]), state["tokens"]
+    sizes = examples.rows.tokens
+    for step, batch in _batches(len(examples.rows), settings, state["step"]):
+        begun = time.perf_counter()
+        lr = lr_at(step, settings.steps, settings.lr, settings.warmup, settings.schedule)
+        outcome = _gradients(accelerator, scorer, examples, loss, batch, shape)
+        norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
+        metrics = step_metrics(examples, loss, outcome)
+        watch.look(step, metrics["train/loss"], norm, _advice(folder, settings))
+        _update(optimizer, lr)
+        read = int(sizes[batch].sum())
+        speed = read / (time.perf_counter() - begun)
+        tokens += read
+        work.log(step + 1, {**metrics, "grad_norm": norm, "lr": lr, "tokens_per_second": speed})
+        work.progress(step + 1, settings.steps, "steps")
+        if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
+            kept = {
+                "tokens": tokens,
+                "watch": asdict(watch),
+                "shape": shape._asdict(),
+                "threads": torch.get_num_threads(),
+            }
+            save_checkpoint(folder, step + 1, model, optimizer, kept)
+    work.count(tokens=tokens, steps=settings.steps)
+
+
+def _pinned(folder: Path, shape: Shape) -> Shape:
+    """The layout and threads that the interrupted attempt had: others would give other last bits."""
+    state = last_state(folder)
+    if not state:
+        return shape
+    if state["threads"] != torch.get_num_threads():
+        torch.set_num_threads(state["threads"])
+    return Shape(**state["shape"])
+
+
+def _batches(n: int, settings: Settings, first: int) -> Iterator[tuple[int, Ints]]:
+    """The rows of every optimizer step from `first` on: consecutive pieces of one seeded shuffle per epoch."""
+    epochs = -(-settings.examples // n)
+    order = np.concatenate([np.random.default_rng([settings.seed, epoch]).permutation(n) for epoch in range(epochs)])
+    order = order[: settings.examples]
+    for step in range(first, settings.steps):
+        yield step, order[step * settings.batch : (step + 1) * settings.batch]
+
+
+def _gradients(
+    accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, shape: Shape
+) -> Outcome:
+    """Gradient of the mean loss over the whole optimizer batch, however it is cut."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    own = batch[rank::world]
+    parts = micro_batches(examples.rows, own if len(own) else batch[:1], shape)
+    losses, logps = [], []
+    for i, part in enumerate(parts):
+        last = i + 1 == len(parts)
+        with nullcontext() if last else accelerator.no_sync(scorer):
+            rows = torch.from_numpy(part.rows)
+            part_logps = scorer(inputs_of(part, accelerator.device)).cpu()
+            part_losses = filled(examples, loss, rows, part_logps)
+            # Processes average their gradients, so `world` undoes that; an idle one adds nothing.
+            share = (part_losses * examples.weights[rows]).sum() * (world if len(own) else 0) / len(batch)
+            accelerator.backward(share)
+        losses.append(part_losses.detach())
+        logps.append(part_logps.detach())
+    outcome = Outcome(np.concatenate([p.rows for p in parts]), torch.cat(losses), torch.cat(logps))
+    return _gathered([outcome] if len(own) else []) if world > 1 else outcome
+
+
+def _gathered(outcomes: list[Outcome]) -> Outcome:
+    parts: list[Outcome] = gather_object(outcomes)
+    rows, losses, logps = zip(*parts, strict=True)
+    return Outcome(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
+
+
+def _update(optimizer: Any, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _advice(folder: Path, settings: Settings) -> str:
+    state = last_state(folder)
+    kept = (
+        f"The last good checkpoint is step {state['step']} in {folder}."
+        if state
+        else "No checkpoint was due before it."
+    )
+    return (
+        f"Likely causes: lr {settings.lr:g} is too high for this model, warm-up is too short, or some rows are "
+        f"extreme (weights, margins). {kept} Run again with a smaller lr."
+    )

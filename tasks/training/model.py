@@ -1,0 +1,84 @@
+"""Opening a policy for training or scoring, and writing one that differs from another in its weights only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tasks.contract import DataError
+from tasks.kinds import Policy
+from tasks.training.batches import Shape
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
+
+
+def open_model(policy: Policy, dtype: torch.dtype) -> Any:
+    """The policy as a transformers model without dropout, in `dtype`, on the CPU."""
+    from transformers import AutoModelForCausalLM
+
+    if not (policy.path / "config.json").exists():
+        raise DataError(f"{policy.path} is no Hugging Face model: it has no config.json")
+    model = AutoModelForCausalLM.from_pretrained(
+        policy.path, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    )
+    return model.eval()
+
+
+def positions_of(policy: Policy) -> int | None:
+    """Longest sequence that the policy can read, in tokens; None if it says nothing."""
+    config = json.loads((policy.path / "config.json").read_text())
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    return None if positions is None else int(positions)
+
+
+def stored_dtype(policy: Policy) -> torch.dtype:
+    """Type that the policy's weights were stored in: what a successor is stored in too."""
+    config = json.loads((policy.path / "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
+
+
+def save_model(model: Any, source: Policy, directory: Path) -> None:
+    """Write `model` into `directory`: weights anew, everything else (tokenizer, configuration) as `source` has it."""
+    model.to(stored_dtype(source)).save_pretrained(directory)
+    for file in sorted(source.path.iterdir()):
+        if file.is_file() and not file.name.endswith(_WEIGHTS):
+            shutil.copyfile(file, directory / file.name)
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: float32 on a CPU, bfloat16 on a GPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def shape_for(model: Any, micro_tokens: int) -> Shape:
+    """How rows are laid out for this model."""
+    return Shape(micro_tokens, int(model.config.get_text_config().hidden_size), can_share_prompts(model))
+
+
+def can_share_prompts(model: Any) -> bool:
+    """Whether one lane may hold several answers: plain attention in every layer, and positions that can be given."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    rotary = (
+        getattr(config, "rope_parameters", None)
+        or getattr(config, "rope_scaling", None)
+        or hasattr(config, "rope_theta")
+    )
+    return bool(rotary) and not sliding and set(layers) == {"full_attention"}

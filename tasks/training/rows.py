@@ -1,0 +1,126 @@
+"""A table's tokens as flat arrays: prompts, and the answers of every row one after another.
+
+A pair has two answers (chosen, rejected), a ranking K, every other row one. Axis letters: N rows, A answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tasks.contract import DataError
+from tasks.kinds import Policy, Preferences, Rankings, Table
+from tasks.template import template_digest
+
+Ints = npt.NDArray[np.int64]
+
+
+class Ragged(NamedTuple):
+    """Lists of ids of unequal length, end to end: list i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: npt.NDArray[np.int32]
+    offsets: Ints
+
+    def at(self, i: int) -> npt.NDArray[np.int32]:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def size(self, i: int) -> int:
+        return int(self.offsets[i + 1] - self.offsets[i])
+
+    @property
+    def lengths(self) -> Ints:
+        return np.diff(self.offsets)
+
+
+class Rows(NamedTuple):
+    """What training reads of a table. Nothing is copied where Arrow's layout allows."""
+
+    prompts: Ragged
+    """N prompts, generation prompt included."""
+    answers: Ragged
+    """A answers, row after row; a pair's chosen comes before its rejected."""
+    starts: Ints
+    """`(N + 1,)`: row n has the answers `starts[n]:starts[n + 1]`."""
+    prompt_ids: list[str]
+    answer_ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def answers_of(self, row: int) -> range:
+        return range(int(self.starts[row]), int(self.starts[row + 1]))
+
+    @property
+    def tokens(self) -> Ints:
+        """`(N,)`: tokens per row as usually counted, the prompt once for each answer."""
+        ends = np.concatenate([[0], np.cumsum(self.answers.lengths)])[self.starts]
+        return self.prompts.lengths * np.diff(self.starts) + np.diff(ends)
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """(prompt_id, completion_id) of every answer."""
+        counts = np.diff(self.starts)
+        return list(zip(np.repeat(np.array(self.prompt_ids, object), counts), self.answer_ids, strict=True))
+
+
+def rows_of(table: Table, policy: Policy) -> Rows:
+    """The tokens of `table`, which must be those of the policy's tokenizer and template. Raises DataError."""
+    _check_template(table, policy)
+    data = table.table
+    answers, starts, ids = _answers(table)
+    prompts = _ragged(data.column("prompt_tokens"))
+    for what, lists in (("prompt", prompts), ("answer", answers)):
+        if (lists.lengths == 0).any():
+            raise DataError(f"{int((lists.lengths == 0).sum())} rows have an {what} without a token: `tokenize` them")
+    return Rows(prompts, answers, starts, data.column("prompt_id").to_pylist(), ids)
+
+
+def _check_template(table: Table, policy: Policy) -> None:
+    found, wanted = table.metadata.get("template"), template_digest(policy)
+    if found != wanted:
+        raise DataError(
+            f"the tokens of this {type(table).__name__} were made with template {found}, the policy at {policy.path} "
+            f"has {wanted}: put `tokenize` between them, with that policy"
+        )
+
+
+def _answers(table: Table) -> tuple[Ragged, Ints, list[str]]:
+    data = table.table
+    n = data.num_rows
+    if isinstance(table, Preferences):
+        order = np.arange(2 * n).reshape(2, n).T.ravel()
+        both = pa.chunked_array([*data.column("chosen_tokens").chunks, *data.column("rejected_tokens").chunks])
+        ids = np.stack([_strings(data, "chosen_id"), _strings(data, "rejected_id")], axis=1).ravel()
+        return _ragged(both.take(pa.array(order))), np.arange(n + 1) * 2, ids.tolist()
+    if isinstance(table, Rankings):
+        lists = _combined(data.column("completions_tokens"))
+        starts = _offsets(lists)
+        return _ragged(lists.flatten()), starts, _combined(data.column("completion_ids")).flatten().to_pylist()
+    if "completion_tokens" not in data.column_names:
+        raise DataError(f"{type(table).__name__} has no answers, so nothing can be trained on it or scored")
+    return _ragged(data.column("completion_tokens")), np.arange(n + 1), data.column("completion_id").to_pylist()
+
+
+def _strings(data: pa.Table, name: str) -> npt.NDArray[np.object_]:
+    return np.array(data.column(name).to_pylist(), object)
+
+
+def _combined(column: Any) -> Any:
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _offsets(lists: Any) -> Ints:
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0] if len(offsets) else np.zeros(1, np.int64)
+
+
+def _ragged(column: Any) -> Ragged:
+    """Raises DataError where a list is null."""
+    lists = _combined(column)
+    if lists.null_count:
+        raise DataError(f"{lists.null_count} rows have no tokens yet: `tokenize` comes first")
+    return Ragged(lists.flatten().to_numpy().astype(np.int32, copy=False), _offsets(lists))
