@@ -1,0 +1,172 @@
+"""The Prefect server that a run brings along when PREFECT_API_URL is not set.
+
+Prefect's own ephemeral server outlives a killed client; this one ends when its stdin closes, which the kernel does.
+The parent opens the port and hands it over, so its address is known at once and early requests wait in the queue.
+`python -m flows.server prepare` migrates an empty database once and for all, so that a first run need not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def settings(artifacts: Path) -> dict[str, str]:
+    """Prefect's environment: everything below `artifacts/.prefect`, and quiet. What the user set, stands."""
+    home = artifacts.absolute() / ".prefect"
+    wanted = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+class Server:
+    """A running server: `url` answers until `stop`, or until this process ends."""
+
+    def __init__(self, artifacts: Path, *, log: Path) -> None:
+        """Start it; returns at once. Until it is up (4 s), requests wait."""
+        environment = {**os.environ, **settings(artifacts), **_SERVER_ONLY}
+        home = Path(environment["PREFECT_HOME"])
+        home.mkdir(parents=True, exist_ok=True)
+        _use_template(home)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as listener, log.open("ab") as output:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(512)
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", "serve", str(listener.fileno())],
+                stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[listener.fileno()],
+                env={**environment, "PYTHONPATH": _python_path()}, start_new_session=True,
+            )  # fmt: skip
+        self.pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it now; what it has answered is in the database."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+_SERVER_ONLY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+}
+
+
+@contextmanager
+def api(artifacts: Path, log: Path) -> Iterator[str]:
+    """The address of the API: the user's server where PREFECT_API_URL is set, else one of our own for this while."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        yield url
+        return
+    server = Server(artifacts, log=log)
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def _python_path() -> str:
+    project = str(Path(__file__).parent.parent)
+    return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)
+
+
+def template() -> Path:
+    """Where `prepare` keeps the empty, migrated database of this environment's Prefect."""
+    from importlib.metadata import version
+
+    return Path(sys.prefix) / "share" / "alignflow" / f"prefect-{version('prefect')}.db"
+
+
+def _use_template(home: Path) -> None:
+    database = home / "prefect.db"
+    if database.exists() or not template().exists():
+        return
+    fresh = home / f".prefect.db.{os.getpid()}"
+    shutil.copyfile(template(), fresh)
+    try:
+        os.link(fresh, database)  # unlike a rename, never over what another run has begun to fill
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+
+
+def prepare() -> None:
+    """Migrate an empty database and keep it as the template."""
+    target = template()
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    home = target.parent / f".home-{os.getpid()}"
+    with _environment({**settings(home), "PREFECT_HOME": str(home)}):
+        import asyncio
+
+        from prefect.server.database import provide_database_interface
+
+        asyncio.run(provide_database_interface().create_db())
+    _checkpoint(home / "prefect.db")
+    (home / "prefect.db").replace(target)
+    shutil.rmtree(home)
+
+
+def _checkpoint(database: Path) -> None:
+    """Fold the write-ahead log into the file, which is then whole by itself."""
+    import sqlite3
+
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def serve(descriptor: int) -> None:
+    """Serve the API on an open socket until stdin closes."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(final=True), log_level="error", lifespan="on"))
+    server.run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare()
+    else:
+        serve(int(sys.argv[2]))
