@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -58,15 +59,24 @@ class Reached:
         return {p: version(p) for p in sorted(self.packages)}
 
 
-@cache
 def version(package: str) -> str:
     """The public version of an installed package (`2.13.0` for 2.13.0+cpu), without importing it."""
+    return _installed(package).split("+")[0]
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Whole versions (`2.13.0+cpu`) of packages and of Python, for the record."""
+    return {"python": platform.python_version(), **{p: _installed(p) for p in sorted(packages)}}
+
+
+@cache
+def _installed(package: str) -> str:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
     for name in DISTRIBUTIONS.get(package, (package,)):
         try:
-            return installed(name).split("+")[0]
+            return installed(name)
         except PackageNotFoundError:
             continue
     return "absent"
@@ -166,7 +176,7 @@ def _loaded(data: dict[str, object]) -> Source:
     source = Source()
     for name, unit in data["units"].items():  # type: ignore[attr-defined]
         imports = {k: (m, n) for k, (m, n) in unit["imports"].items()}
-        source.units[name] = Unit(unit["digest"], unit["names"], imports, unit["getattrs"], unit["locals"], unit["line"])
+        source.units[name] = Unit(**{**unit, "imports": imports})
     source.imports = {k: (m, n) for k, (m, n) in data["imports"].items()}  # type: ignore[attr-defined]
     return source
 
@@ -253,9 +263,7 @@ class _Walk:
             "follow them; take a choice as a parameter instead"
         )
 
-    def _refuse_getattr(
-        self, dotted: str, unit: Unit, scopes: list[dict[str, Binding]], module: str
-    ) -> None:
+    def _refuse_getattr(self, dotted: str, unit: Unit, scopes: list[dict[str, Binding]], module: str) -> None:
         head, *rest = dotted.split(".")
         for scope in scopes:
             if head in scope and self._is_module(*scope[head], rest):

@@ -149,9 +149,7 @@ def _unit(nodes: list[ast.stmt], file: str) -> Unit:
     for node in nodes:
         scan.visit(node)
     digest = blake3("\n".join(scan.out).encode()).hexdigest(16)
-    return Unit(
-        digest, sorted(scan.names), scan.imports, sorted(scan.getattrs), sorted(scan.locals), nodes[0].lineno
-    )
+    return Unit(digest, sorted(scan.names), scan.imports, sorted(scan.getattrs), sorted(scan.locals), nodes[0].lineno)
 
 
 class _Scan:
@@ -188,7 +186,7 @@ class _Scan:
     def _field(self, value: object, in_class: bool) -> None:
         if value.__class__ is list:
             self.out.append("[")
-            for item in value:  # type: ignore[attr-defined]
+            for item in value:
                 if not isinstance(item, ast.AST):
                     self.out.append(repr(item))
                 elif not _says_nothing(item, in_class):

@@ -1,0 +1,117 @@
+"""Digests of data: a directory is the sorted list of (relative path, size, file digest), nothing else.
+
+Names that begin with a dot (`.git`, `.cache`) are no content. Links are followed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+from blake3 import blake3
+
+from flows.store.files import write_json
+from tasks.contract import SpecError
+
+LARGE = 64 * 2**20
+"""Bytes above which an unchanged file is not read again."""
+_SETTLED = 2.0
+"""Seconds that a file must have been left alone before its stat is trusted: clocks of file systems are coarse."""
+
+
+class Contents:
+    """Digests files and directories; remembers those of files by (device, inode, size, mtime).
+
+    `cache` is a JSON file that keeps the memory between commands.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache
+        self._lock = Lock()
+        self._known: dict[str, list[int | str]] | None = None
+        self._new: dict[str, list[int | str]] = {}
+
+    def digest(self, path: Path, *, trusted: int = LARGE) -> str:
+        """Content digest of a file or directory (32 hex digits).
+
+        Files of at least `trusted` bytes whose stat has not changed are not read again; a negative number reads all.
+        Raises SpecError if there is nothing at `path`.
+        """
+        if path.is_file():
+            return self.file(path, trusted=trusted)
+        if not path.is_dir():
+            raise SpecError(f"there is no file or directory {path}")
+        h = blake3()
+        for relative in sorted(_files(path)):
+            file = path / relative
+            h.update(f"{relative}\0{file.stat().st_size}\0{self.file(file, trusted=trusted)}\n".encode())
+        return h.hexdigest(16)
+
+    def file(self, path: Path, *, trusted: int = LARGE) -> str:
+        """Digest of one file's bytes."""
+        stat = path.stat()
+        if trusted < 0 or stat.st_size < trusted:
+            return _read(path, stat.st_size)
+        name = os.path.realpath(path)
+        seen: list[int | str] = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        known = self._remembered().get(name)
+        if known and known[:4] == seen:
+            return str(known[4])
+        digest = _read(path, stat.st_size)
+        if time.time() - stat.st_mtime > _SETTLED:
+            with self._lock:
+                self._remembered()[name] = self._new[name] = [*seen, digest]
+        return digest
+
+    def forget(self, path: Path) -> None:
+        """Read the files at or below `path` again next time."""
+        real = os.path.realpath(path)
+        with self._lock:
+            for name in [n for n in self._remembered() if n == real or n.startswith(real + os.sep)]:
+                self._known[name] = self._new[name] = []  # type: ignore[index]
+
+    def _remembered(self) -> dict[str, list[int | str]]:
+        if self._known is None:
+            self._known = _load(self._cache)
+        return self._known
+
+    def save(self) -> None:
+        """Keep what was learnt for the next command."""
+        with self._lock:
+            if self._cache and self._new:
+                write_json(self._cache, {**_load(self._cache), **self._new}, durable=False)  # type: ignore[dict-item]
+                self._new = {}
+
+
+def _load(cache: Path | None) -> dict[str, list[int | str]]:
+    try:
+        return dict(json.loads(cache.read_text())) if cache else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Relative paths of all files below `root`, with `/` between parts."""
+    seen = set()
+    for base, directories, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(base)
+        if real in seen:  # a link back up
+            directories.clear()
+            continue
+        seen.add(real)
+        directories[:] = [d for d in directories if not d.startswith(".")]
+        relative = Path(base).relative_to(root)
+        yield from ((relative / f).as_posix() for f in files if not f.startswith("."))
+
+
+def _read(path: Path, size: int) -> str:
+    h = blake3(max_threads=blake3.AUTO if size > LARGE else 1)
+    if size > 2**20:
+        h.update_mmap(path)
+    else:
+        h.update(path.read_bytes())
+    return h.hexdigest(16)

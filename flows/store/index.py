@@ -1,0 +1,106 @@
+"""A summary of all records, kept up to date by their files' times: what is made from what, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from flows.store.files import write_json
+from flows.store.records import Parent, Record, read_record
+from tasks.contract import JSON
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the summary."""
+
+    key: str
+    task: str
+    kind: str
+    content: str
+    made: str
+    seconds: float
+    rows: int | None
+    totals: Mapping[str, float]
+    parents: Mapping[str, tuple[Parent, ...]]
+
+    @property
+    def inputs(self) -> Iterator[Parent]:
+        return (p for several in self.parents.values() for p in several)
+
+
+class RecordIndex:
+    """Entries by key; `refresh` reads only the records written since the last time."""
+
+    def __init__(self, root: Path) -> None:
+        self._keys = root / "keys"
+        self._cache = root / ".cache" / "records.json"
+        self._times: dict[str, int] = {}
+        self._entries: dict[str, Entry] = {}
+        self._lock = RLock()
+        self._loaded = False
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries by key, as of now."""
+        with self._lock:
+            self._refresh()
+            return dict(self._entries)
+
+    def of_content(self, content: str) -> list[Entry]:
+        """Entries whose result is this content."""
+        return [e for e in self.entries().values() if e.content == content]
+
+    def _refresh(self) -> None:
+        if not self._loaded:
+            self._load()
+        found = {e.name[:-5]: e.stat().st_mtime_ns for e in _scan(self._keys) if e.name.endswith(".json")}
+        changed = [key for key, time in found.items() if self._times.get(key) != time]
+        for key in self._times.keys() - found.keys():
+            self._entries.pop(key, None)
+        for key in changed:
+            record = read_record(self._keys / f"{key}.json")
+            if record:
+                self._entries[key] = _entry(record)
+        if changed or found.keys() != self._times.keys():
+            self._times = found
+            self._save()
+
+    def _load(self) -> None:
+        self._loaded = True
+        try:
+            data = json.loads(self._cache.read_text())
+            self._times = data["times"]
+            self._entries = {key: _read_entry(key, e) for key, e in data["entries"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._times, self._entries = {}, {}
+
+    def _save(self) -> None:
+        entries: dict[str, JSON] = {key: _entry_json(e) for key, e in self._entries.items()}
+        write_json(self._cache, {"times": dict(self._times), "entries": entries}, durable=False)
+
+
+def _scan(directory: Path) -> Iterable[os.DirEntry[str]]:
+    try:
+        return [e for e in os.scandir(directory) if not e.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _entry(r: Record) -> Entry:
+    return Entry(r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents)
+
+
+def _entry_json(e: Entry) -> JSON:
+    parents: dict[str, JSON] = {port: [[p.key, p.content] for p in several] for port, several in e.parents.items()}
+    return [e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents]
+
+
+def _read_entry(key: str, data: list[Any]) -> Entry:
+    task, kind, content, made, seconds, rows, totals, parents = data
+    made_of = {port: tuple(Parent(*p) for p in several) for port, several in parents.items()}
+    return Entry(key, task, kind, content, made, seconds, rows, totals, made_of)

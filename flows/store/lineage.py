@@ -1,0 +1,131 @@
+"""Where data came from: the steps behind a result, and the tables that trained a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flows.store.index import Entry
+from flows.store.records import Parent, Record
+from flows.store.store import Store
+from tasks.contract import DataError
+
+MODELS = frozenset({"Policy", "RewardModel", "PreferenceModel"})
+NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
+"""Kinds without prompts of their own to learn from."""
+
+
+class Seen(NamedTuple):
+    """Evaluation prompts that also trained."""
+
+    prompt_ids: frozenset[str]
+    asked: int
+    """Number of distinct prompts that were checked."""
+    tables: tuple[str, ...]
+    """Keys of the steps whose tables hold them."""
+
+
+def ancestors(store: Store, record: Record) -> Iterator[Entry]:
+    """Everything behind a record, nearest first, each key once."""
+    walk = _Walk(store)
+    todo = [p for several in record.parents.values() for p in several]
+    done: set[str] = set()
+    while todo:
+        for entry in walk.makers(todo.pop(0)):
+            if entry.key not in done:
+                done.add(entry.key)
+                yield entry
+                todo.extend(entry.inputs)
+
+
+def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
+    """Steps whose tables trained the policy of this content, or a model that took part in its training.
+
+    Walked are the steps that return a model: from the policy to the policies and reward models it was made from, and
+    the tables that each of them was fed. A model read from outside has no lineage.
+    """
+    walk = _Walk(store)
+    found: dict[str, Entry] = {}
+    done: set[str] = set()
+    todo = walk.of_content(policy)
+    while todo:
+        entry = todo.pop()
+        if entry.key in done or entry.kind not in MODELS:
+            continue
+        done.add(entry.key)
+        for parent in entry.inputs:
+            for maker in walk.makers(parent):
+                if maker.kind in MODELS:
+                    todo.append(maker)
+                elif maker.kind not in NOT_TRAINED_ON:
+                    found[maker.key] = maker
+    return tuple(sorted(found.values(), key=lambda e: e.key))
+
+
+def seen_prompts(store: Store, completions: Record) -> Seen:
+    """Which prompts of a sampling occur, by prompt_id, in the tables that trained the policy it was drawn from."""
+    asked = _prompt_ids(store, completions.kind, completions.content)
+    seen: set[str] = set()
+    tables = []
+    for policy in _policies(store, completions):
+        for table in training_prompts(store, policy):
+            common = asked & _prompt_ids(store, table.kind, table.content)
+            seen |= common
+            tables += [table.key] if common else []
+    return Seen(frozenset(seen), len(asked), tuple(dict.fromkeys(tables)))
+
+
+def refuse_seen(store: Store, completions: Sequence[Record], *, allow: bool) -> str:
+    """Refuse to measure on prompts that trained (DataError), or say so if `allow`; empty if there are none."""
+    for record in completions:
+        seen = seen_prompts(store, record)
+        if not seen.prompt_ids:
+            continue
+        entries = store.index.entries()
+        by = ", ".join(sorted({f"{entries[k].task} {entries[k].content[:8]}" for k in seen.tables}))
+        text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained the policy ({by})"
+        if not allow:
+            raise DataError(f"{text}: measure on prompts held out, or say `allow_seen: true` in the step")
+        return text
+    return ""
+
+
+def _policies(store: Store, completions: Record) -> Iterator[str]:
+    """Contents of the policies that a table of completions was drawn from, through scorings and parts of it."""
+    behind: list[Record | Entry] = [completions, *ancestors(store, completions)]
+    for entry in behind:
+        if entry.kind in {"Completions", "Scores", "WinRates"}:
+            yield from (p.content for p in entry.parents.get("policy", ()))
+
+
+def _prompt_ids(store: Store, kind: str, content: str) -> frozenset[str]:
+    import pyarrow as pa
+
+    path = store.inside(kind, content, "table.arrow")
+    if not path.exists():
+        raise DataError(f"{kind} {content} is gone, so nobody can say which prompts it held; run its step again")
+    found: set[Any] = set()
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for i in range(reader.num_record_batches):
+            if "prompt_id" in reader.schema.names:
+                found.update(reader.get_batch(i).column("prompt_id").to_pylist())
+    return frozenset(found)
+
+
+class _Walk:
+    """The index as of one moment."""
+
+    def __init__(self, store: Store) -> None:
+        self._by_key = store.index.entries()
+        self._by_content: dict[str, list[Entry]] = {}
+        for entry in self._by_key.values():
+            self._by_content.setdefault(entry.content, []).append(entry)
+
+    def of_content(self, content: str) -> list[Entry]:
+        return list(self._by_content.get(content, ()))
+
+    def makers(self, parent: Parent) -> list[Entry]:
+        """The step that made an input; where its record is gone, every step that made this content."""
+        entry = self._by_key.get(parent.key)
+        return [entry] if entry and entry.content == parent.content else self.of_content(parent.content)

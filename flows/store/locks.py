@@ -1,0 +1,86 @@
+"""Locks that the kernel frees when their holder dies: `flock` on a file of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Waiting = Callable[[float, str], None]
+"""Called again and again while waiting, with the seconds so far and who holds the lock; may raise to give up."""
+
+
+class Held:
+    """A lock held by this process until `release` or its death."""
+
+    def __init__(self, path: Path, fd: int, shared: bool) -> None:
+        self._path, self._fd, self._shared = path, fd, shared
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            if not self._shared:
+                self._path.unlink(missing_ok=True)  # while still held: who waits sees that the file is gone
+            os.close(self._fd)
+            self._fd = -1
+
+
+def try_lock(path: Path, who: str = "", *, shared: bool = False) -> Held | None:
+    """The lock, or None if another holds it (also another thread of this process)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if _still_there(path, fd):
+            if not shared:
+                os.ftruncate(fd, 0)
+                os.write(fd, who.encode())
+            return Held(path, fd, shared)
+        os.close(fd)
+
+
+@contextmanager
+def locked(path: Path, who: str = "", *, waiting: Waiting | None = None, shared: bool = False) -> Iterator[None]:
+    """Hold the lock; while another holds it, look again every tenth of a second."""
+    start = time.monotonic()
+    while (held := try_lock(path, who, shared=shared)) is None:
+        if waiting:
+            waiting(time.monotonic() - start, holder(path))
+        time.sleep(0.02 if time.monotonic() - start < 1 else 0.1)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def holder(path: Path) -> str:
+    """What the holder said of itself."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock now."""
+    if not path.exists():
+        return True
+    held = try_lock(path)
+    if held:
+        held.release()
+    return held is not None
+
+
+def _still_there(path: Path, fd: int) -> bool:
+    """Whether the file behind `fd` is the one at `path`, not one that its last holder removed."""
+    try:
+        there, mine = os.stat(path), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

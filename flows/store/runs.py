@@ -1,0 +1,227 @@
+"""Runs: which steps a run had, with what result; and how people name them (`last:policy@2`, `sppo/report`, `3fa2`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from threading import RLock
+from typing import Literal, NamedTuple
+
+from flows.store.files import write_json
+from flows.store.locks import Held, is_free, try_lock
+from flows.store.records import Record
+from flows.store.store import Store
+from tasks.contract import JSON, SpecError
+
+Status = Literal["running", "done", "failed", "stopped", "waiting"]
+
+
+@dataclass
+class Step:
+    """One step of a run."""
+
+    id: str
+    addresses: tuple[str, ...]
+    task: str
+    title: str
+    round: int | None = None
+    state: str = "pending"
+    """pending, running, hit, made, failed, skipped."""
+    key: str = ""
+    content: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+    """Why it ran, was a hit, or failed."""
+
+    @property
+    def hit(self) -> bool:
+        return self.state == "hit"
+
+
+@dataclass
+class Run:
+    """What `runs/<id>.json` holds. Change it, then `Runs.save` it."""
+
+    id: str
+    pipeline: str
+    parameters: Mapping[str, JSON]
+    file: str = ""
+    deployment: str = ""
+    status: Status = "running"
+    started: str = ""
+    ended: str = ""
+    attempts: int = 1
+    rounds: int = 0
+    headline: tuple[str, ...] = ()
+    steps: dict[str, Step] = field(default_factory=dict)
+    """By node id."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Ids elsewhere: `prefect`, `mlflow`."""
+    notices: list[str] = field(default_factory=list)
+    extra: dict[str, JSON] = field(default_factory=dict)
+
+    def step(self, address: str) -> Step | None:
+        """The step at an address; without `@round`, the last round's. None if there is none."""
+        by_address = {a: s for s in self.steps.values() for a in s.addresses}
+        if address in by_address:
+            return by_address[address]
+        rounds = [a for a in by_address if a.rpartition("@")[0] == address]
+        return by_address[max(rounds, key=lambda a: int(a.rpartition("@")[2]))] if rounds else None
+
+
+class Found(NamedTuple):
+    """What a REF names: a record, and the run and step through which it was named, if any."""
+
+    record: Record
+    run: Run | None
+    step: Step | None
+
+
+class Runs:
+    """The runs of a store. A run is open while its file says `running`; its process holds a lock until it dies."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._folder = store.root / "runs"
+        self._held: dict[str, Held] = {}
+        self._lock = RLock()
+
+    def begin(self, pipeline: str, parameters: Mapping[str, JSON], *, file: str = "", deployment: str = "") -> Run:
+        """A new run, written at once, whose lock this process holds."""
+        now = datetime.now(UTC)
+        id = f"{now:%Y%m%d-%H%M%S}-{pipeline}-{os.urandom(2).hex()}"
+        run = Run(id, pipeline, parameters, file, deployment, started=now.isoformat(timespec="seconds"))
+        self._take(id)
+        self.save(run)
+        return run
+
+    def resume(self, id: str) -> Run | None:
+        """Go on with a run whose process died, or None if another process has it."""
+        if not self._take(id):
+            return None
+        run = self.load(id)
+        run.status, run.ended, run.attempts = "running", "", run.attempts + 1
+        self.save(run)
+        return run
+
+    def end(self, run: Run, status: Status) -> None:
+        """Close a run and free its lock."""
+        run.status, run.ended = status, datetime.now(UTC).isoformat(timespec="seconds")
+        self.save(run)
+        held = self._held.pop(run.id, None)
+        if held:
+            held.release()
+
+    def save(self, run: Run) -> None:
+        with self._lock:
+            data: JSON = json.loads(json.dumps(asdict(run)))
+            write_json(self._path(run.id), data, durable=run.status != "running")
+
+    def load(self, id: str) -> Run:
+        """The run of an id. Raises SpecError if there is none."""
+        try:
+            return _read(self._path(id))
+        except (OSError, ValueError, TypeError, KeyError):
+            raise SpecError(f"there is no run '{id}'{_near(id, self.ids())}") from None
+
+    def ids(self) -> list[str]:
+        """Ids of all runs, oldest first."""
+        return sorted(p.stem for p in self._folder.glob("*.json") if not p.name.startswith("."))
+
+    def newest(self, pipeline: str | None = None) -> Iterator[Run]:
+        """Runs (of one pipeline), newest first."""
+        for id in reversed(self.ids()):
+            if pipeline is None or _pipeline_of(id) == pipeline:
+                yield self.load(id)
+
+    def open(self) -> list[Run]:
+        """Runs that say they are running although their process is dead, oldest first."""
+        return [r for r in map(self.load, self.ids()) if r.status == "running" and is_free(self._lock_path(r.id))]
+
+    def is_alive(self, run: Run) -> bool:
+        return not is_free(self._lock_path(run.id))
+
+    def find_run(self, ref: str) -> Run:
+        """The run that RUN names: an id, the first letters of one, or `last`. Raises SpecError."""
+        ids = self.ids()
+        if not ids:
+            raise SpecError("there are no runs yet; begin one with `alignflow run NAME`")
+        if ref == "last":
+            return self.load(ids[-1])
+        matching = [ref] if ref in ids else [i for i in ids if i.startswith(ref)]
+        if len(matching) > 1:
+            raise SpecError(f"'{ref}' begins several runs: {', '.join(matching[-5:])}")
+        return self.load(matching[0] if matching else ref)
+
+    def find(self, ref: str) -> Found:
+        """What REF names: `RUN:STEP`, `NAME/STEP` of that pipeline's last run, a digest's first letters.
+
+        Raises SpecError, naming what comes near, if it names nothing or several things.
+        """
+        if ":" in ref:
+            run, _, address = ref.partition(":")
+            return self._step(self.find_run(run), address)
+        if "/" in ref:
+            name, _, address = ref.partition("/")
+            for found in self.newest(name):
+                return self._step(found, address)
+            raise SpecError(f"'{name}' has not run yet{_near(name, map(_pipeline_of, self.ids()))}")
+        return Found(self._by_digest(ref), None, None)
+
+    def _step(self, run: Run, address: str) -> Found:
+        step = run.step(address)
+        if step is None:
+            known = [a for s in run.steps.values() for a in s.addresses]
+            raise SpecError(f"run {run.id} has no step '{address}'{_near(address, known)}")
+        record = self.store.record(step.key) if step.key else None
+        if record is None:
+            raise SpecError(f"step '{address}' of run {run.id} has no result ({step.state})")
+        return Found(record, run, step)
+
+    def _by_digest(self, ref: str) -> Record:
+        entries = self.store.index.entries().values() if re.fullmatch(r"[0-9a-f]{4,32}", ref) else ()
+        matching = [e for e in entries if e.content.startswith(ref) or e.key.startswith(ref)]
+        if len({e.content for e in matching}) > 1:
+            several = ", ".join(sorted({f"{e.kind} {e.content[:12]}" for e in matching})[:5])
+            raise SpecError(f"'{ref}' begins several digests: {several}; give more letters")
+        record = self.store.record(max(matching, key=lambda e: e.made).key) if matching else None
+        if record is None:
+            raise SpecError(f"'{ref}' names nothing: say RUN:STEP, NAME/STEP or at least 4 letters of a digest")
+        return record
+
+    def _take(self, id: str) -> bool:
+        held = try_lock(self._lock_path(id), f"pid {os.getpid()}")
+        if held:
+            self._held[id] = held
+        return held is not None
+
+    def _path(self, id: str) -> Path:
+        return self.store.inside("runs", f"{id}.json")
+
+    def _lock_path(self, id: str) -> Path:
+        return self.store.inside("locks", f"run-{id}.lock")
+
+
+def _read(path: Path) -> Run:
+    data = json.loads(path.read_text())
+    data["steps"] = {id: Step(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
+    data["headline"] = tuple(data["headline"])
+    return Run(**data)
+
+
+def _pipeline_of(id: str) -> str:
+    """`sppo-paper` of `20261121-081530-sppo-paper-3f2a`."""
+    return "-".join(id.split("-")[2:-1])
+
+
+def _near(name: str, known: Iterator[str] | list[str] | map[str]) -> str:
+    names = sorted(set(known))
+    close = get_close_matches(name, names, 1)
+    return f" (did you mean '{close[0]}'?)" if close else f"; known: {', '.join(names[-12:])}" if names else ""

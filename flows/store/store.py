@@ -1,0 +1,275 @@
+"""The store of results: data by content, records by key. The record is the presence; it is renamed into place last.
+
+<kind>/<content>/    data only
+keys/<key>.json      the record of a step
+runs/<id>.json       a run (flows.store.runs)
+partial/<key>/       work of a step that has not finished
+damaged/             content that no longer had its digest
+locks/ logs/ ledger/ figures/ .cache/
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from flows.store import surroundings
+from flows.store.code import CodeIndex, installed_versions
+from flows.store.content import Contents
+from flows.store.files import sync, sync_tree
+from flows.store.index import RecordIndex
+from flows.store.keys import Key
+from flows.store.locks import Waiting, is_free, locked
+from flows.store.records import Parent, Record, read_record, write_record
+from tasks.contract import JSON, DataError, SpecError
+
+if TYPE_CHECKING:
+    from tasks.kinds import Artifact
+
+
+class Look(NamedTuple):
+    """What a lookup found: the record, or why there is none."""
+
+    record: Record | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a step went; kept in its record."""
+
+    seconds: float = 0.0
+    execution: Mapping[str, JSON] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
+    curves: Sequence[Mapping[str, float]] = ()
+    notices: Sequence[str] = ()
+    hardware: Mapping[str, JSON] = field(default_factory=dict)
+    """Added to what the machine says of itself, e.g. threads per child."""
+
+
+class Store:
+    """A folder of results. Safe to use from several threads and processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.contents = Contents(self.root / ".cache" / "contents.json")
+        self.index = RecordIndex(self.root)
+
+    def code(self, root: Path) -> CodeIndex:
+        """An index of the code below `root`, whose parses this store remembers."""
+        return CodeIndex(root, self.root / ".cache" / "code.json")
+
+    # Records
+
+    def record(self, key: str) -> Record | None:
+        """The record of a key, without looking at its content."""
+        return read_record(self.root / "keys" / f"{key}.json")
+
+    def lookup(self, key: str) -> Record | None:
+        """The record of a key whose content is intact. Damaged content is set aside."""
+        return self.look(key).record
+
+    def look(self, key: str) -> Look:
+        """Like `lookup`, with the reason of a miss."""
+        file = self.root / "keys" / f"{key}.json"
+        record = read_record(file)
+        if record is None or record.key != key:
+            if not file.exists():
+                return Look(None, "never run")
+            self._aside(file, f"record-{key}")
+            return Look(None, "its record was damaged")
+        trouble = self.trouble(record)
+        if trouble:
+            return Look(None, f"{trouble}{self._set_aside(record)}")
+        return Look(record, f"made {record.made[:16].replace('T', ' ')}")
+
+    def trouble(self, record: Record, *, trusted: int | None = None) -> str:
+        """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
+        path = self.root / record.path
+        if not path.is_dir():
+            return f"{record.location} is gone" if record.location else f"its content {record.path} is missing"
+        options = {} if trusted is None else {"trusted": trusted}
+        if self.contents.digest(path, **options) == record.content:
+            return ""
+        return f"{record.location} has changed" if record.location else f"its content {record.path} was damaged"
+
+    def _set_aside(self, record: Record) -> str:
+        """Move content out of the way, unless another process has made it again meanwhile; says where to."""
+        path = self.root / record.path
+        with self.lock(f"content-{record.content}"):
+            if not os.path.lexists(path) or not self.trouble(record):
+                return ""
+            if path.is_symlink():
+                path.unlink(missing_ok=True)
+                return ""
+            return f"; set aside in {self._aside(path, f'{record.kind}-{record.content}')}"
+
+    def _aside(self, path: Path, name: str) -> str:
+        to = self.root / "damaged" / f"{name}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(to)
+        return to.relative_to(self.root).as_posix()
+
+    def open(self, record: Record) -> Artifact:
+        """A handle on a record's data, by its kind."""
+        from tasks.kinds import KINDS
+
+        if record.kind not in KINDS:
+            raise DataError(f"the record {record.key} is of kind '{record.kind}'; known are {sorted(KINDS)}")
+        return KINDS[record.kind](self.root / record.path, record.content)
+
+    # Publishing
+
+    def publish(
+        self,
+        key: Key,
+        handle: Artifact,
+        *,
+        parents: Mapping[str, Sequence[Record]] | None = None,
+        made: Made | None = None,
+        fresh: bool = False,
+    ) -> Record:
+        """File a step's result under its key, and return the record. The caller holds `lock(key.digest)`.
+
+        A handle without a path is saved; one in the step's partial folder is moved; one on another artifact of this
+        store is linked; one outside is referred to, its location in the record. Whoever is killed in here leaves no
+        record. A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`.
+        """
+        directory, location = self._brought(key.digest, handle)
+        content = self.contents.digest(directory, trusted=-1 if not location else 0)
+        rows = _rows(directory)
+        with locked(self.root / "locks" / "gc", shared=True):
+            first = self.record(key.digest)
+            if first and first.content != content and not fresh and not self.trouble(first):
+                shutil.rmtree(self.partial(key.digest), ignore_errors=True)
+                return first
+            record = self._record(key, type(handle).__name__, content, parents or {}, made or Made())
+            record = replace(record, location=location, rows=rows, remade=_remade(first, content))
+            self._place(directory, record)
+            write_record(self.root / "keys" / f"{key.digest}.json", record)
+        shutil.rmtree(self.partial(key.digest), ignore_errors=True)
+        return record
+
+    def _record(self, key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: Made) -> Record:
+        packages = key.parts.get("packages")
+        return Record(
+            key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts,
+            parents={port: tuple(Parent(r.key, r.content) for r in several) for port, several in parents.items()},
+            execution=made.execution, versions=installed_versions(packages if isinstance(packages, dict) else ()),
+            commit=surroundings.commit(Path.cwd()), hardware={**surroundings.hardware(), **made.hardware},
+            seconds=made.seconds, made=datetime.now(UTC).isoformat(timespec="seconds"), totals=made.totals,
+            curves=tuple(made.curves), notices=tuple(made.notices),
+        )  # fmt: skip
+
+    def _brought(self, key: str, handle: Artifact) -> tuple[Path, str]:
+        """The directory to be published, and its location if it lies outside."""
+        partial = self.partial(key)
+        if handle._path is None:
+            directory = _empty(partial / ".publish")
+            handle.save(directory)
+            return directory, ""
+        path = handle.path.resolve()
+        if not path.is_dir():
+            raise DataError(f"the step returned a {type(handle).__name__} at {path}, where there is no directory")
+        if partial in path.parents:
+            return path, ""
+        if path == partial:
+            raise DataError("a step returns a folder inside its workspace (`work.output`), not the workspace itself")
+        if self.root in path.parents:
+            directory = _empty(partial / ".publish")
+            shutil.copytree(path, directory, copy_function=os.link, dirs_exist_ok=True)
+            return directory, ""
+        return path, str(path)
+
+    def _place(self, directory: Path, record: Record) -> None:
+        """Move, or refer to, a directory under its content's name; keep what is already there and intact."""
+        target = self.root / record.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            if not self.trouble(record):
+                return
+            self._set_aside(record)
+        with self.lock(f"content-{record.content}"):
+            if target.is_dir():  # equal content, published under another key meanwhile
+                return
+            if record.location:
+                temporary = target.with_name(f".{record.content}.{os.getpid()}")
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(record.location, target_is_directory=True)
+                temporary.rename(target)
+            else:
+                sync_tree(directory)
+                directory.rename(target)
+            sync(target.parent)
+
+    # Work in progress
+
+    def partial(self, key: str) -> Path:
+        """The folder of a step that has not finished; may not exist yet."""
+        return self.root / "partial" / key
+
+    def begun(self, key: str) -> bool:
+        """Whether an earlier attempt left work to go on from."""
+        partial = self.partial(key)
+        return partial.is_dir() and any(not p.name.startswith(".") for p in partial.iterdir())
+
+    def log(self, key: str) -> Path:
+        """Where a step's children write what they print."""
+        return self.root / "logs" / f"{key}.log"
+
+    def lock(self, name: str, who: str = "", *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
+        """Hold the lock of a key (or of anything by name). Freed by the kernel when its holder dies."""
+        return locked(self.root / "locks" / f"{name}.lock", who, waiting=waiting)
+
+    def is_locked(self, name: str) -> bool:
+        return not is_free(self.root / "locks" / f"{name}.lock")
+
+    @contextmanager
+    def slot(self, name: str = "heavy", who: str = "", *, waiting: Waiting | None = None) -> Iterator[None]:
+        """Hold the slot for heavy work (a GPU, or the processor's cores). Take it after the lookup missed."""
+        with self.lock(f"slot-{name}", who, waiting=waiting):
+            yield
+
+    def records(self) -> Iterator[Record]:
+        """Every record, unverified."""
+        for file in sorted((self.root / "keys").glob("*.json")):
+            record = read_record(file)
+            if record:
+                yield record
+
+    def inside(self, *parts: str) -> Path:
+        """A path below the store. Raises SpecError for one that would leave it."""
+        path = self.root.joinpath(*parts)
+        if not os.path.normpath(path).startswith(f"{self.root}{os.sep}"):
+            raise SpecError(f"{'/'.join(parts)} leaves the store {self.root}")
+        return path
+
+
+def _remade(first: Record | None, content: str) -> str:
+    if first is None:
+        return ""
+    return first.content if first.content != content else first.remade
+
+
+def _empty(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _rows(directory: Path) -> int | None:
+    """Rows of a table on disk; None for other kinds."""
+    file = directory / "table.arrow"
+    if not file.exists():
+        return None
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as source:
+        reader = pa.ipc.open_file(source)
+        return sum(int(reader.get_batch(i).num_rows) for i in range(reader.num_record_batches))

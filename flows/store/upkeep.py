@@ -1,0 +1,126 @@
+"""Looking after a store: accept an old result, read all digests, reclaim space."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.store.differences import differences
+from flows.store.keys import Key
+from flows.store.locks import locked, try_lock
+from flows.store.records import Record, write_record
+from flows.store.store import Store
+from tasks.contract import JSON, SpecError
+
+
+class Damage(NamedTuple):
+    """Content that no longer is what its name says."""
+
+    record: Record
+    trouble: str
+    """What is wrong, and where it was put."""
+
+
+class Freed(NamedTuple):
+    """A path that was reclaimed, why, and its bytes."""
+
+    path: str
+    why: str
+    size: int
+
+
+def accept(store: Store, key: Key, old: Record) -> Record:
+    """Let an old result stand for a new key after a harmless edit; recorded as accepted.
+
+    Raises SpecError where more than code or package versions differ, or where the old content is not intact.
+    """
+    other = [d for d in differences(old.parts, key.parts) if d.part not in {"code", "packages"}]
+    if other:
+        raise SpecError(f"only an edit of code can be accepted, but {'; '.join(d.text for d in other)}")
+    trouble = store.trouble(old)
+    if trouble:
+        raise SpecError(f"the old result cannot stand for the new one: {trouble}")
+    because: list[JSON] = [d.text for d in differences(old.parts, key.parts)]
+    accepted: dict[str, JSON] = {
+        "from": old.key,
+        "because": because,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record = replace(old, key=key.digest, parts=key.parts, accepted=accepted)
+    with store.lock(key.digest), locked(store.root / "locks" / "gc", shared=True):
+        if store.lookup(key.digest):
+            raise SpecError("this step has a result of its own already; there is nothing to accept")
+        write_record(store.root / "keys" / f"{key.digest}.json", record)
+    return record
+
+
+def verify(store: Store) -> list[Damage]:
+    """Read every content that a record names, whatever its stat says. Damaged content is set aside."""
+    found: dict[str, str] = {}
+    damages = []
+    for record in store.records():
+        name = record.path.as_posix()
+        if name not in found:
+            found[name] = store.trouble(record, trusted=-1)
+            if found[name]:
+                store.contents.forget(store.root / record.path)
+                found[name] = store.look(record.key).reason
+        if found[name]:
+            damages.append(Damage(record, found[name]))
+    return damages
+
+
+def gc(store: Store, *, dry: bool = False) -> list[Freed]:
+    """Reclaim what nothing names: content without a record, work left by finished steps, damaged data, half writes.
+
+    Waits for results that are just being filed. Everything a record or a run names stays.
+    """
+    freed = []
+    with locked(store.root / "locks" / "gc"):
+        for path, why in _rubbish(store):
+            freed.append(Freed(path.relative_to(store.root).as_posix(), why, _size(path)))
+            if not dry:
+                _remove(path)
+    return freed
+
+
+def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
+    from tasks.kinds import KINDS
+
+    named = {record.path.as_posix() for record in store.records()}
+    for kind in KINDS:
+        for path in sorted((store.root / kind).glob("*")):
+            if path.relative_to(store.root).as_posix() not in named:
+                yield path, "no record names it"
+    for path in sorted(store.root.glob("partial/*")):
+        held = try_lock(store.root / "locks" / f"{path.name}.lock", "gc")
+        if held:
+            if store.record(path.name):
+                yield path, "its step is finished"  # removed by the caller while the lock is held
+            held.release()
+    for path in sorted(store.root.glob("damaged/*")):
+        yield path, "damaged"
+    for folder in ("keys", "runs", ".cache"):
+        for path in sorted((store.root / folder).glob(".*.tmp")):
+            yield path, "half written"
+
+
+def _size(path: Path) -> int:
+    """Bytes that go away with a path: what a link points to does not count."""
+    if path.is_symlink():
+        return 0
+    if path.is_file():
+        return path.stat().st_size
+    return sum(os.lstat(Path(base) / f).st_size for base, _, files in os.walk(path) for f in files)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
