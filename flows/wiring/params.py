@@ -1,0 +1,166 @@
+"""Parameters of a pipeline: their values, what `$name` stands for, and what they turn out to feed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
+from flows.wiring.model import Parameter, Where
+from flows.wiring.signatures import Catalogue, Param
+from flows.wiring.tree import COMMAND_LINE, Yaml, from_json, parse, refuse, shown
+from tasks.contract import JSON, Bounds, SpecError
+
+Overrides = Mapping[str, JSON]
+
+
+def sweep_values(text: str) -> list[str]:
+    """`dpo,ipo,{hinge: {beta: 0.05}}` → its values, split at the commas outside brackets and quotes. Raises SpecError."""
+    values, depth, quote, begin = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and depth == 0:
+            values.append(text[begin:i].strip())
+            begin = i + 1
+    values.append(text[begin:].strip())
+    if depth or quote or "" in values:
+        raise SpecError(f"command line: cannot split '{text}' at its commas: a bracket, a quote or a value is missing")
+    return values
+
+
+def references(node: Yaml) -> Iterator[tuple[str, Where]]:
+    """The parameters that a value reads, and where."""
+    for part in node.walk():
+        if isinstance(part.value, str) and part.value.startswith("$") and not part.value.startswith("$$"):
+            name = part.value[1:]
+            if not re.fullmatch(PARAMETER_NAME, name):
+                refuse(part.where, f"'{part.value}' is no parameter: $name is a whole value; $$ is a literal dollar")
+            yield name, part.where
+
+
+class Values:
+    """The values of a pipeline's parameters under given overrides, and what each was found to feed."""
+
+    def __init__(
+        self, text: PipelineText, read: frozenset[str], catalogue: Catalogue, overrides: Overrides, lenient: bool
+    ) -> None:  # fmt: skip
+        self._text = text
+        self._lenient = lenient
+        self.overridden = frozenset(overrides)
+        self._given = {name: _given(value) for name, value in overrides.items()}
+        self._declared = {name: node for name, node in {**text.params, **text.each}.items() if name in read}
+        self._catalogue = catalogue
+        self._uses: dict[str, tuple[Param, JSON]] = {}
+        for name in overrides:
+            if name not in self._declared and name not in BUILT_IN and name not in catalogue.execution:
+                refuse(
+                    COMMAND_LINE, f"{text.name} has no parameter '{name}' (anything else is a variant: `extends`)",
+                    name, [*self._declared, *BUILT_IN],
+                )  # fmt: skip
+
+    def feed(self, name: str) -> Yaml | None:
+        """What feeds an open parameter of that name: `seed`, `engine` or an `Execution` parameter."""
+        if name not in self._given and name not in self._text.params:
+            return from_json(0, COMMAND_LINE, ("seed",)) if name == "seed" else None
+        return self._parameter(name, None, ()).through(name)
+
+    def substitute(self, node: Yaml, round: int | None = None, open: tuple[str, ...] = ()) -> Yaml:
+        """The value with every `$name` replaced. Raises SpecError for an unknown name or a circle."""
+        if isinstance(node.value, dict):
+            return replace(node, value={k: self.substitute(v, round, open) for k, v in node.value.items()})
+        if isinstance(node.value, list):
+            return replace(node, value=[self.substitute(v, round, open) for v in node.value])
+        if isinstance(node.value, str) and node.value.startswith("$$"):
+            return replace(node, value=node.value[1:])
+        for name, where in references(node):
+            return self._named(name, where, round, open)
+        return node
+
+    def in_file(self, node: Yaml, round: int | None) -> Yaml:
+        """The value that the file alone gives."""
+        given, self._given = self._given, {}
+        lenient, self._lenient = self._lenient, True
+        try:
+            return self.substitute(node, round)
+        finally:
+            self._given, self._lenient = given, lenient
+
+    def _named(self, name: str, where: Where, round: int | None, open: tuple[str, ...]) -> Yaml:
+        if name == "round":
+            if round is None:
+                refuse(where, "$round is known only inside `repeat` and in a deployment's steps")
+            return Yaml(round, where)
+        if name in open:
+            refuse(where, f"a circle of parameters: {' → '.join([*open, name])}")
+        if name in self._text.each and round is None:
+            refuse(where, f"${name} has one value per round (repeat.each), so it is known only inside `repeat`")
+        if name == "seed" and name not in self._declared:
+            return self.feed("seed") or Yaml(0, where)
+        if name not in self._declared:
+            refuse(where, f"{self._text.name} has no parameter '{name}'", name, self._declared)
+        return self._parameter(name, round, (*open, name)).through(name)
+
+    def _parameter(self, name: str, round: int | None, open: tuple[str, ...]) -> Yaml:
+        node = self._given.get(name) or self._declared[name]
+        if name in self._text.each and round is not None:
+            values = self.per_round(name)
+            node = values[min(round, len(values)) - 1]
+        elif node.value is None and name not in self._given:
+            return self._required(name, node)
+        return self.substitute(node, round, open)
+
+    def _required(self, name: str, node: Yaml) -> Yaml:
+        if not self._lenient:
+            refuse(node.place, f"{self._text.name} needs a value for '{name}': give {name}=…")
+        return replace(node, value=f"<{name}>", missing=True)
+
+    def per_round(self, name: str) -> list[Yaml]:
+        """The values of an `each` parameter, round by round."""
+        node = self._given.get(name) or self._declared[name]
+        found = self.substitute(node, 1, (name,)) if isinstance(node.value, str) else node
+        if not isinstance(found.value, list) or not found.value:
+            refuse(node.where, f"{self._text.name}.{name} = {shown(node)}; it must be a list with one value per round")
+        return found.value
+
+    def used(self, node: Yaml, param: Param) -> None:
+        """Note that the value, wherever it came from, feeds this task parameter."""
+        for name in node.origins:
+            self._uses.setdefault(name, (param, node.plain))
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The declared parameters, and the built-in ones that feed something, with type, bounds and text."""
+        names = [*self._declared, *(n for n in self._uses if n not in self._declared)]
+        return {name: self._described(name) for name in names}
+
+    def _described(self, name: str) -> Parameter:
+        param, value = self._uses.get(name, (None, None))
+        node = self._given.get(name) or self._declared.get(name)
+        required = name in self._text.params and self._text.params[name].value is None
+        if name in self._text.each:
+            value = [self.substitute(v, i + 1).plain for i, v in enumerate(self.per_round(name))]
+        elif param is None or required:
+            value = node.plain if node and name in self._given else None
+        if param is None:
+            return Parameter(name, value, "", help=BUILT_IN.get(name, ""), required=required)
+        kind = param.type
+        choices = tuple(map(str, kind.options))
+        if kind.choice:
+            choices = tuple(self._catalogue.choices(kind.choice.folder))
+        bounds = kind.bounds or (kind.item.bounds if kind.item else None) or Bounds()
+        annotation = f"list[{param.annotation}]" if name in self._text.each else param.annotation
+        return Parameter(
+            name, value, annotation, choices, bounds.min, bounds.max, bounds.above, bounds.below, param.help, required
+        )
+
+
+def _given(value: JSON) -> Yaml:
+    """A value from the command line is YAML; one that is no text stands for itself."""
+    return parse(value, None) if isinstance(value, str) else from_json(value, COMMAND_LINE)

@@ -1,0 +1,107 @@
+"""Refusals that know what the tasks mean: losses and their data, comparisons with oneself, evaluation on what trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flows.wiring.model import Node, Where
+from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.tree import refuse
+
+if TYPE_CHECKING:
+    from flows.wiring.builder import Handle
+
+Ports = dict[str, "list[Handle]"]
+
+
+def wanted_data(loss: Signature) -> str:
+    """The kind of table that a loss works on: by its folder and by what its arguments name (design: loss contract)."""
+    folder = loss.folder.split("/")[1] if "/" in loss.folder else ""
+    names = set(loss.arguments)
+    if folder == "pointwise":
+        return "WinRates" if "win_rate" in names else "Labels" if "label" in names else "Demonstrations"
+    if folder == "reward":
+        return "Preferences" if "chosen_scores" in names else "Rankings" if "mask" in names else "Scores"
+    return {"pairwise": "Preferences", "listwise": "Rankings"}.get(folder, "Table")
+
+
+def check_losses(
+    catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports,
+    picked: Mapping[str, Signature], notices: list[str],
+) -> Ports:  # fmt: skip
+    """Ports without those that the step's loss does not read. Raises SpecError where a loss needs what is not there."""
+    for name, loss in picked.items():
+        choice = signature.params[name].type.choice
+        if choice is None or choice.folder.split("/")[0] != "losses":
+            continue
+        _check_data(catalogue, where, f"{what}.{name}", signature, ports, loss)
+        needs_ref = any(a.startswith("ref_") or a == "kl_reference" for a in loss.arguments)
+        ports = _edge(where, what, signature, ports, "ref", needs_ref, loss.name, notices)
+        ports = _edge(where, what, signature, ports, "targets", "target_logps" in loss.arguments, loss.name, notices)
+    return ports
+
+
+def _check_data(
+    catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports, loss: Signature
+) -> None:
+    trains_reward = loss.folder.startswith("losses/reward")
+    if trains_reward and not catalogue.is_a(signature.returns, "RewardModel"):
+        refuse(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
+    wanted = wanted_data(loss)
+    for handle in ports.get("data", []):
+        if not handle.is_a(wanted):
+            refuse(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")
+
+
+def _edge(
+    where: Where, what: str, signature: Signature, ports: Ports, port: str, needed: bool, loss: str, notices: list[str]
+) -> Ports:  # fmt: skip
+    if port not in signature.ports:
+        return ports
+    if needed and port not in ports:
+        refuse(where, f"{what}: the loss {loss} needs `{port}`; the reference is always explicit")
+    if needed or port not in ports:
+        return ports
+    notice = f"{what}: the loss {loss} takes no `{port}`, so that edge is dropped"
+    if notice not in notices:
+        notices.append(notice)
+    return {k: v for k, v in ports.items() if k != port}
+
+
+def check_node(catalogue: Catalogue, nodes: Sequence[Node], signature: Signature, node: Node, what: str) -> None:
+    """Refuse one table on both sides of a comparison, and an evaluation on a table that trained. Raises SpecError."""
+    single = [p for p in signature.ports.values() if not p.is_list and p.name in node.inputs]
+    for i, one in enumerate(single):
+        for other in single[i + 1 :]:
+            same = node.inputs[one.name] == node.inputs[other.name] and one.kinds == other.kinds
+            if same and all(catalogue.is_a(k, "Table") for k in one.kinds):
+                source = nodes[int(node.inputs[one.name][0])].addresses[0]
+                refuse(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
+    if "allow_seen" in signature.params and node.params["allow_seen"] is False:
+        _check_seen(catalogue, nodes, node, what)
+
+
+def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: str) -> None:
+    """The answers come from a policy and from prompts: those prompts must not be upstream of that policy."""
+    for sampled in (nodes[int(i)] for i in node.inputs.get("completions", ())):
+        fed = [nodes[int(i)] for indices in sampled.inputs.values() for i in indices]
+        upstream = {i for n in fed if catalogue.is_a(n.kind, "Model") for i in _upstream(nodes, n)}
+        for indices in sampled.inputs.values():
+            for i in map(int, indices):
+                if i in upstream and catalogue.is_a(nodes[i].kind, "Prompts"):
+                    refuse(
+                        node.where, f"{what}: the policy was trained on the table that it is evaluated on, "
+                        f"{nodes[i].addresses[0]}; say `allow_seen: true` if that is meant",
+                    )  # fmt: skip
+
+
+def _upstream(nodes: Sequence[Node], node: Node) -> set[int]:
+    found: set[int] = set()
+    todo = [int(i) for indices in node.inputs.values() for i in indices]
+    while todo:
+        i = todo.pop()
+        if i not in found:
+            found.add(i)
+            todo += [int(j) for indices in nodes[i].inputs.values() for j in indices]
+    return found

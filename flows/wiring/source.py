@@ -1,0 +1,145 @@
+"""What a Python file says of its public functions and classes, read by `ast` and kept by the file's digest."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tasks.contract import JSON
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument as written. A default that is no literal is left as `code`."""
+
+    name: str
+    annotation: str
+    required: bool
+    default: JSON = None
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A public top-level function as written."""
+
+    name: str
+    line: int
+    positional: tuple[Argument, ...]
+    keywords: tuple[Argument, ...]
+    returns: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's public functions, its classes with their bases, and its type variables with their bounds."""
+
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_source(file: Path, kept: Path | None = None) -> Source:
+    """Read a Python file; from the cache folder `kept` if its content was read before. Raises SyntaxError."""
+    data = file.read_bytes()
+    entry = kept / f"{hashlib.blake2b(data, digest_size=16, salt=_version()).hexdigest()}.json" if kept else None
+    if entry is not None and entry.exists():
+        try:
+            return _load(json.loads(entry.read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    source = _extract(ast.parse(data, str(file)))
+    if entry is not None:
+        _keep(entry, source)
+    return source
+
+
+@cache
+def _version() -> bytes:
+    """An edit of this file makes everything be read anew."""
+    return hashlib.blake2b(Path(__file__).read_bytes(), digest_size=16).digest()
+
+
+def _keep(entry: Path, source: Source) -> None:
+    """Written aside and renamed, so that nobody reads half a file. A folder that cannot be written is no cache."""
+    aside = entry.with_suffix(f".{os.getpid()}")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(asdict(source)))
+        aside.replace(entry)
+    except OSError:
+        aside.unlink(missing_ok=True)
+
+
+def _load(kept: Mapping[str, Any]) -> Source:
+    functions = {
+        name: Function(
+            **{**f, "positional": _arguments(f["positional"]), "keywords": _arguments(f["keywords"])}
+        )
+        for name, f in kept["functions"].items()
+    }  # fmt: skip
+    classes, variables = ({k: tuple(v) for k, v in kept[key].items()} for key in ("classes", "variables"))
+    return Source(functions, classes, variables)
+
+
+def _arguments(kept: list[dict[str, Any]]) -> tuple[Argument, ...]:
+    return tuple(Argument(**a) for a in kept)
+
+
+def _extract(module: ast.Module) -> Source:
+    functions: dict[str, Function] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    variables: dict[str, tuple[str, ...]] = {}
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            functions[node.name] = _function(node)
+        elif isinstance(node, ast.ClassDef):
+            classes[node.name] = tuple(ast.unparse(base) for base in node.bases)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+            if ast.unparse(node.value.func).rsplit(".", 1)[-1] == "TypeVar":
+                variables[node.targets[0].id] = _bounds(node.value)
+    return Source(functions, classes, variables)
+
+
+def _bounds(call: ast.Call) -> tuple[str, ...]:
+    bound = [ast.unparse(k.value).strip("'") for k in call.keywords if k.arg == "bound"]
+    return tuple(bound or (ast.unparse(a) for a in call.args[1:]))
+
+
+def _function(node: ast.FunctionDef) -> Function:
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    without = len(arguments) - len(node.args.defaults)
+    defaults = [None] * without + list(node.args.defaults)
+    return Function(
+        node.name,
+        node.lineno,
+        tuple(_argument(a, d) for a, d in zip(arguments, defaults, strict=True)),
+        tuple(_argument(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)),
+        _unparse(node.returns),
+        ast.get_docstring(node) or "",
+    )
+
+
+def _argument(argument: ast.arg, default: ast.expr | None) -> Argument:
+    annotation = _unparse(argument.annotation)
+    if default is None:
+        return Argument(argument.arg, annotation, True)
+    try:
+        value = ast.literal_eval(default)
+    except ValueError:
+        return Argument(argument.arg, annotation, False, code=ast.unparse(default))
+    return Argument(argument.arg, annotation, False, list(value) if isinstance(value, tuple) else value)
+
+
+def _unparse(node: ast.expr | None) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return "" if node is None else ast.unparse(node)

@@ -1,0 +1,212 @@
+"""YAML as a tree in which every key and value knows where it stands.
+
+YAML 1.2, core schema: `5e-7` is a number, `on` is a word, a date stays text. What a wiring has no use for is refused:
+tags, anchors, several documents, duplicate keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flows.wiring.model import Where
+from tasks.contract import JSON, SpecError
+
+COMMAND_LINE = Where("command line")
+_DEEPEST = 40
+
+_CORE: tuple[tuple[re.Pattern[str], Callable[[str], JSON]], ...] = (
+    (re.compile(r"~|null|Null|NULL|"), lambda _: None),
+    (re.compile(r"true|True|TRUE"), lambda _: True),
+    (re.compile(r"false|False|FALSE"), lambda _: False),
+    (re.compile(r"[-+]?[0-9]+"), int),
+    (re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
+    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text[2:], 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
+    (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
+    (re.compile(r"\.(nan|NaN|NAN)"), lambda _: float("nan")),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Yaml:
+    """A value and where it stands. A mapping's values also know where their keys stand."""
+
+    value: None | bool | int | float | str | list[Yaml] | dict[str, Yaml]
+    where: Where
+    key: Where | None = None
+    origins: tuple[str, ...] = ()
+    """Parameters of the pipeline through which the value came here."""
+    missing: bool = False
+    """Stands for the value of a required parameter that nobody has given yet."""
+
+    @property
+    def plain(self) -> JSON:
+        """The value without its places."""
+        if isinstance(self.value, dict):
+            return {k: v.plain for k, v in self.value.items()}
+        return [v.plain for v in self.value] if isinstance(self.value, list) else self.value
+
+    @property
+    def place(self) -> Where:
+        """Where the key stands, or the value if there is none: what an error about the whole entry points at."""
+        return self.key or self.where
+
+    def walk(self) -> Iterator[Yaml]:
+        """The node and every node below it."""
+        yield self
+        below: Iterable[Yaml] = self.value.values() if isinstance(self.value, dict) else ()
+        for node in self.value if isinstance(self.value, list) else below:
+            yield from node.walk()
+
+    def through(self, parameter: str) -> Yaml:
+        """The same value, marked as having come through a parameter."""
+        return replace(self, origins=(*self.origins, parameter))
+
+
+def from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> Yaml:
+    """A tree whose every node stands at `where`."""
+    if isinstance(value, Mapping):
+        return Yaml({str(k): from_json(v, where) for k, v in value.items()}, where, where, origins)
+    if isinstance(value, list | tuple):
+        return Yaml([from_json(v, where) for v in value], where, where, origins)
+    return Yaml(value, where, where, origins)
+
+
+def refuse(where: Where, text: str, got: str | None = None, allowed: Iterable[str] = ()) -> NoReturn:
+    """Raise SpecError: where it stands, what was wrong, what was allowed and what came near to `got`."""
+    names = sorted(set(allowed))
+    choices = f"; choose one of [{', '.join(names)}]" if names else ""
+    near = get_close_matches(got or "", names, 1, 0.6)
+    raise SpecError(f"{where}: {text}{choices}" + (f" (did you mean '{near[0]}'?)" if near else ""))
+
+
+def mapping(node: Yaml, what: str, allowed: Iterable[str] | None = None) -> dict[str, Yaml]:
+    """The entries of a mapping (none for null), whose keys are all among `allowed`. Raises SpecError."""
+    if node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        refuse(node.where, f"{what} must be a mapping, not {shown(node)}")
+    known = None if allowed is None else list(allowed)
+    for key, value in node.value.items():
+        if known is not None and key not in known:
+            refuse(value.place, f"{what} has no key '{key}'", key, known)
+    return node.value
+
+
+def entries(node: Yaml | None) -> Mapping[str, Yaml]:
+    """The entries of a mapping; none for anything else."""
+    return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+def shown(node: Yaml) -> str:
+    """The value as an error quotes it."""
+    text = repr(node.plain)
+    return text if len(text) < 80 else text[:77] + "…"
+
+
+def parse(text: str, file: str | None) -> Yaml:
+    """Parse one YAML document. `file` is what errors call it; None is the command line. Raises SpecError."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    where = Where(file, 1, 1) if file else COMMAND_LINE
+    try:
+        return _Reader(YAML(typ="safe").parse(text), file).document(where)
+    except MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        place = Where(file, mark.line + 1, mark.column + 1) if file and mark else where
+        refuse(place, f"this is no YAML: {e.problem or e.context}{'' if file else f' in {text!r}'}")
+    except YAMLError as e:
+        refuse(where, f"this is no YAML: {' '.join(str(e).split())}")
+
+
+def read(file: Path) -> Yaml:
+    """Parse a file. Raises SpecError if it cannot be read."""
+    name = _name_of(file)
+    try:
+        return parse(file.read_text(encoding="utf-8-sig"), name)
+    except FileNotFoundError:
+        refuse(Where(name), "there is no such file")
+    except (OSError, UnicodeDecodeError) as e:
+        refuse(Where(name), f"cannot be read: {e}")
+
+
+def _name_of(file: Path) -> str:
+    """The path as people click on it: relative to here where it lies below."""
+    try:
+        return str(file.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(file)
+
+
+class _Reader:
+    """Builds the tree from the parser's events."""
+
+    def __init__(self, events: Iterable[Any], file: str | None) -> None:
+        self._events = iter(events)
+        self._file = file
+
+    def document(self, where: Where) -> Yaml:
+        found = Yaml(None, where)
+        count = 0
+        for event in self._events:
+            name = type(event).__name__
+            if name == "DocumentStartEvent":
+                count += 1
+                if count > 1:
+                    refuse(self._where(event), "a second YAML document; one is enough")
+            elif name in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent", "AliasEvent"):
+                found = self._node(event, 0)
+        return found
+
+    def _where(self, event: Any) -> Where:
+        mark = event.start_mark
+        return Where(self._file, mark.line + 1, mark.column + 1) if self._file else COMMAND_LINE
+
+    def _node(self, event: Any, depth: int) -> Yaml:
+        where, name = self._where(event), type(event).__name__
+        if depth > _DEEPEST:
+            refuse(where, f"nested more than {_DEEPEST} deep")
+        if name == "AliasEvent" or event.anchor:
+            refuse(where, "anchors and aliases are no part of the grammar: use a parameter or `extends`")
+        if event.tag is not None:
+            refuse(where, f"tags are no part of the grammar: {event.tag}")
+        if name == "ScalarEvent":
+            return Yaml(_scalar(event), where)
+        return Yaml(self._entries(depth) if name == "MappingStartEvent" else self._items(depth), where)
+
+    def _items(self, depth: int) -> list[Yaml]:
+        return [self._node(event, depth + 1) for event in self._until("SequenceEndEvent")]
+
+    def _entries(self, depth: int) -> dict[str, Yaml]:
+        entries: dict[str, Yaml] = {}
+        for event in self._until("MappingEndEvent"):
+            where = self._where(event)
+            if type(event).__name__ != "ScalarEvent":
+                refuse(where, "a key must be a word")
+            key = self._node(event, depth + 1)
+            name = str(event.value)
+            if name in entries:
+                refuse(key.where, f"the key '{name}' stands twice: first at {entries[name].key}")
+            entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)
+        return entries
+
+    def _until(self, end: str) -> Iterator[Any]:
+        for event in self._events:
+            if type(event).__name__ == end:
+                return
+            yield event
+
+
+def _scalar(event: Any) -> JSON:
+    text = str(event.value)
+    if event.implicit[0]:
+        for pattern, convert in _CORE:
+            if pattern.fullmatch(text):
+                return convert(text)
+    return text

@@ -1,0 +1,146 @@
+"""The closed vocabulary of parameters: what an annotation may say, and which values it lets through."""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from flows.wiring.tree import Yaml, refuse, shown
+from tasks.contract import JSON, Bounds, Choice
+
+VOCABULARY = (
+    "int, float, bool, str, Literal[...], list[T], T | None, Annotated[T, Bounds(...)], "
+    "Annotated[Chosen, Choice(...)], Execution[T]"
+)
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+
+@dataclass(frozen=True)
+class Type:
+    """What a parameter accepts."""
+
+    base: str
+    """`int`, `float`, `bool`, `str`, `literal`, `list` or `choice`."""
+    optional: bool = False
+    bounds: Bounds | None = None
+    options: tuple[JSON, ...] = ()
+    item: Type | None = None
+    choice: Choice | None = None
+    execution: bool = False
+
+    def __str__(self) -> str:
+        if self.base == "literal":
+            text = f"one of [{', '.join(map(str, self.options))}]"
+        elif self.base == "list":
+            text = f"a list, each {self.item}"
+        elif self.base == "choice" and self.choice:
+            text = f"one of tasks/{self.choice.folder}/"
+        else:
+            text = _WORDS[self.base] + (f" {bounds_text(self.bounds)}" if self.bounds else "")
+        return text + (" or null" if self.optional else "")
+
+
+def bounds_text(bounds: Bounds) -> str:
+    """`of at least 1 and below 2`."""
+    words = {"min": "of at least", "max": "of at most", "above": "above", "below": "below"}
+    return " and ".join(f"{word} {b:g}" for key, word in words.items() if (b := getattr(bounds, key)) is not None)
+
+
+def parse_type(annotation: str) -> Type:
+    """The type that an annotation means. Raises ValueError outside the vocabulary."""
+    try:
+        return _type(ast.parse(annotation, mode="eval").body)
+    except (SyntaxError, ValueError):
+        raise ValueError(f"'{annotation}' is outside the vocabulary of parameters: {VOCABULARY}") from None
+
+
+def _type(node: ast.expr) -> Type:
+    match node:
+        case ast.Name(id="int" | "float" | "bool" | "str" as base):
+            return Type(base)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
+            return replace(_type(left), optional=True)
+        case ast.BinOp(left=ast.Constant(value=None), op=ast.BitOr(), right=right):
+            return replace(_type(right), optional=True)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            options = ast.literal_eval(inner)
+            return Type("literal", options=options if isinstance(options, tuple) else (options,))
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return Type("list", item=_type(inner))
+        case ast.Subscript(value=ast.Name(id="Execution"), slice=inner):
+            return replace(_type(inner), execution=True)
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, *marks])):
+            return _marked(inner, marks)
+    raise ValueError
+
+
+def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
+    found = Type("choice") if isinstance(inner, ast.Name) and inner.id not in _WORDS else _type(inner)
+    for mark in marks:
+        match mark:
+            case ast.Call(func=ast.Name(id="Bounds"), args=args, keywords=keywords):
+                found = replace(found, bounds=Bounds(*_literals(args), **_named(keywords)))
+            case ast.Call(func=ast.Name(id="Choice"), args=args, keywords=keywords):
+                found = replace(found, base="choice", choice=Choice(*_literals(args), **_named(keywords)))
+            case _:
+                raise ValueError
+    if (found.base == "choice") != (found.choice is not None):
+        raise ValueError
+    return found
+
+
+def _literals(nodes: list[ast.expr]) -> list[JSON]:
+    return [ast.literal_eval(n) for n in nodes]
+
+
+def _named(keywords: list[ast.keyword]) -> dict[str, JSON]:
+    return {k.arg or "": ast.literal_eval(k.value) for k in keywords}
+
+
+def value_of(kind: Type, node: Yaml, what: str) -> JSON:
+    """The value, converted where nothing is lost (`1` for a float). Raises SpecError, at its place, if it does not fit.
+
+    Choices are not looked into here.
+    """
+    if node.missing:
+        return node.plain
+    value = node.value
+    if value is None and kind.optional:
+        return None
+    if kind.base == "literal":
+        return _option(kind, node, what)
+    if kind.base == "list" and kind.item is not None:
+        if not isinstance(value, list):
+            refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
+        return [value_of(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
+    if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value).__name__ != kind.base:
+        refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
+    if isinstance(value, float) and not math.isfinite(value):
+        refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
+    if kind.bounds and isinstance(value, int | float) and not within(kind.bounds, value):
+        refuse(node.where, f"{what} = {shown(node)}; it must be {bounds_text(kind.bounds)}")
+    return node.plain if isinstance(value, dict | list) else value
+
+
+def _option(kind: Type, node: Yaml, what: str) -> JSON:
+    for option in kind.options:
+        if option == node.value and type(option) is type(node.value):
+            return option
+    names = [str(o) for o in kind.options]
+    near = get_close_matches(str(node.value), names, 1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    refuse(node.where, f"{what} = {shown(node)}; choose one of [{', '.join(names)}]{hint}")
+
+
+def within(bounds: Bounds, value: float) -> bool:
+    """Whether the value lies within the bounds."""
+    return (
+        (bounds.min is None or value >= bounds.min)
+        and (bounds.max is None or value <= bounds.max)
+        and (bounds.above is None or value > bounds.above)
+        and (bounds.below is None or value < bounds.below)
+    )
