@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tasks.contract import Choice, Chosen
-from tasks.kinds import Demonstrations, Oracle, Prompts
+from tasks.contract import Bounds, Choice, Chosen, SpecError, Workspace
+from tasks.kinds import Demonstrations, Oracle, Policy, Preferences, Prompts
 from tasks.source import Source
 
 
@@ -20,6 +20,7 @@ def load_prompts(*, source: Annotated[Chosen, Choice("sources", other="path")], 
 
 
 def load_demonstrations(
+    work: Workspace,
     *,
     source: Annotated[Chosen, Choice("sources", other="path")],
     split: str = "train",
@@ -32,7 +33,70 @@ def load_demonstrations(
         split: name of the split.
         answers: `mixed`: as people wrote them; `golden`: the best ones, where the source tells them apart.
     """
-    return _opened(source).demonstrations(split, answers)
+    return _opened(source).demonstrations(split, answers, work)
+
+
+def read_preferences(
+    work: Workspace, *, source: Annotated[Chosen, Choice("sources", other="path")], split: str = "train"
+) -> Preferences:
+    """Pairs that people or others have judged, of one split of a source.
+
+    Args:
+        source: a file, directory or hub dataset.
+        split: name of the split.
+    """
+    return _opened(source).preferences(split, work)
+
+
+def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:
+    """A real checkpoint where it lies: config, safetensors, tokenizer and chat template are checked, nothing is copied.
+
+    Args:
+        source: a local Hugging Face directory, or a hub id.
+    """
+    return Policy(_opened(source).policy())
+
+
+def blank_policy(
+    demonstrations: Demonstrations,
+    work: Workspace,
+    *,
+    vocab: Annotated[int, Bounds(min=262)] = 512,
+    hidden: Annotated[int, Bounds(min=8)] = 128,
+    layers: Annotated[int, Bounds(min=1)] = 3,
+    heads: Annotated[int, Bounds(min=1)] = 4,
+    ffn: Annotated[int, Bounds(min=8)] = 336,
+    positions: Annotated[int, Bounds(min=16)] = 128,
+    max_new_tokens: Annotated[int, Bounds(min=1)] = 48,
+    seed: int = 0,
+) -> Policy:
+    """A Llama of random weights, with a byte-level BPE tokenizer trained on the demonstrations and their prompts.
+
+    The tokenizer has pad, bos, eos, unk, user and bot as special tokens (pad is not eos); its chat template renders
+    bos once. The defaults make 0.65M parameters.
+
+    Args:
+        vocab: entries of the tokenizer; 256 are the bytes, six are special.
+        hidden: width of the model.
+        layers: its transformer blocks.
+        heads: attention heads in each.
+        ffn: inner width of their feed-forward part.
+        positions: longest sequence, prompt and answer together, in tokens.
+        max_new_tokens: longest answer that is sampled unless a step says otherwise, in tokens.
+        seed: the random weights.
+    """
+    from tasks.worlds.blank import write_llama, write_tokenizer
+
+    if hidden % (2 * heads):
+        raise SpecError(f"hidden = {hidden} must be a multiple of 2·heads = {2 * heads}: rotary positions turn pairs")
+    rows = demonstrations.table.select(["prompt", "completion"]).to_pylist()
+    texts = (text for row in rows for text in (*(m["content"] for m in row["prompt"]), row["completion"]))
+    tokenizer = write_tokenizer(work.output, texts, vocab, positions)
+    write_llama(
+        work.output, tokenizer, seed, max_new_tokens, hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, intermediate_size=ffn, max_position_embeddings=positions,
+    )  # fmt: skip
+    return Policy(work.output)
 
 
 def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles")]) -> Oracle:

@@ -27,8 +27,11 @@ class Source:
         """The prompts of a split, each once, in a fixed order."""
         raise self._lacks("prompts")
 
-    def demonstrations(self, split: str, answers: Answers) -> Demonstrations:
-        """Gold answers to the prompts of a split. `golden`: the best ones known, where the source tells them apart."""
+    def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
+        """Gold answers to the prompts of a split; rows that hold none are counted and named through `work`.
+
+        `golden`: the best answers known, where the source tells them apart.
+        """
         raise self._lacks("demonstrations")
 
     def preferences(self, split: str, work: Workspace) -> Preferences:

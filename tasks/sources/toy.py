@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from tasks.contract import Workspace
 from tasks.ids import digest, prompt_id
 from tasks.kinds import Demonstrations, Prompts
 from tasks.source import Answers, World
@@ -36,7 +37,7 @@ class Toy(World):
     def prompts(self, split: str) -> Prompts:
         return Prompts.of(pa.Table.from_pylist([_prompt(q) for q in self._world.questions(split)]))
 
-    def demonstrations(self, split: str, answers: Answers) -> Demonstrations:
+    def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
         write = {"mixed": mixed, "golden": golden}[answers]
         return Demonstrations.of(pa.Table.from_pylist([
             {

@@ -1,0 +1,142 @@
+"""Files, directories and hub datasets as splits of plain rows."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from tasks.contract import DataError, SpecError
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
+"""What a file's name ends with; `.gz` may follow where the format is text."""
+
+
+class Rows(NamedTuple):
+    """Rows of one split: `read()` begins anew each time and gives (place for messages, row)."""
+
+    read: Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells the format: `.jsonl` of `pairs.jsonl.gz`."""
+    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+
+
+def open_file(path: Path) -> Rows:
+    """The rows of one file. Raises SpecError for a format that is not read."""
+    readers: Mapping[str, Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]] = {
+        ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow,
+        ".csv": lambda p: _csv(p, ","), ".tsv": lambda p: _csv(p, "\t"),
+    }  # fmt: skip
+    reader = readers.get(suffix_of(path))
+    if reader is None:
+        raise SpecError(f"{path}: files are read that end with {', '.join(SUFFIXES)} (text also with .gz)")
+    return Rows(lambda: reader(path))
+
+
+def open_directory(path: Path, subset: str | None) -> dict[str, Rows]:
+    """The splits of a directory: a table of ours, one saved by the `datasets` library, or data files it understands."""
+    if (path / "table.arrow").exists():
+        return {"train": open_file(path / "table.arrow")}
+    import datasets
+
+    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    return _splits(str(path), lambda: datasets.load_from_disk(path) if saved else _load(str(path), subset, None))
+
+
+def open_hub(repo: str, subset: str | None, revision: str | None) -> dict[str, Rows]:
+    """The splits of a hub dataset at a revision."""
+    return _splits(repo, lambda: _load(repo, subset, revision))
+
+
+def _load(path: str, subset: str | None, revision: str | None) -> Any:
+    import datasets
+
+    return datasets.load_dataset(path, name=subset, revision=revision)
+
+
+def _splits(name: str, load: Callable[[], Any]) -> dict[str, Rows]:
+    try:
+        loaded = load()
+    except (OSError, ValueError, TypeError) as e:
+        raise DataError(f"{name}: the datasets library cannot read it: {e}") from e
+    found = loaded if isinstance(loaded, dict) else {"train": loaded}
+    return {split: _dataset(f"{name} [{split}]", rows) for split, rows in found.items()}
+
+
+def _dataset(name: str, rows: Any) -> Rows:
+    return Rows(lambda: ((f"{name} row {i}", row) for i, row in enumerate(rows, 1)))
+
+
+def _text(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8")
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _text(path) as lines:
+        for i, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{path}:{i}", _object(f"{path}:{i}", line)
+
+
+def _object(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as e:
+        raise DataError(f"{where}: not JSON: {e}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+    return row
+
+
+def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _text(path) as file:
+        start = file.read(1024).lstrip()[:1]
+    if start != "[":
+        yield from _jsonl(path)
+        return
+    with _text(path) as file:
+        rows = json.load(file)
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {i} is no JSON object but {type(row).__name__}")
+        yield f"{path}: row {i}", row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import parquet
+
+    i = 0
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(4096):
+            for row in batch.to_pylist():
+                i += 1
+                yield f"{path}: row {i}", row
+
+
+def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        try:
+            table = pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
+            source.seek(0)
+            table = pa.ipc.open_stream(source).read_all()
+        i = 0
+        for batch in table.to_batches(4096):
+            for row in batch.to_pylist():
+                i += 1
+                yield f"{path}: row {i}", row
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(sys.maxsize)
+    with _text(path) as file:
+        for i, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), 1):
+            yield f"{path}: row {i}", row
