@@ -11,6 +11,7 @@ from threading import RLock
 from typing import Any
 
 from flows.store.files import write_json
+from flows.store.keys import fixed_digest
 from flows.store.records import Parent, Record, read_record
 from tasks.contract import JSON
 
@@ -28,6 +29,8 @@ class Entry:
     rows: int | None
     totals: Mapping[str, float]
     parents: Mapping[str, tuple[Parent, ...]]
+    fixed: str
+    """Digest of the key's parts without the inputs: what is known of a step before its inputs are."""
 
     @property
     def inputs(self) -> Iterator[Parent]:
@@ -92,15 +95,17 @@ def _scan(directory: Path) -> Iterable[os.DirEntry[str]]:
 
 
 def _entry(r: Record) -> Entry:
-    return Entry(r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents)
+    return Entry(
+        r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents, fixed_digest(r.parts)
+    )  # fmt: skip
 
 
 def _entry_json(e: Entry) -> JSON:
     parents: dict[str, JSON] = {port: [[p.key, p.content] for p in several] for port, several in e.parents.items()}
-    return [e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents]
+    return [e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents, e.fixed]
 
 
 def _read_entry(key: str, data: list[Any]) -> Entry:
-    task, kind, content, made, seconds, rows, totals, parents = data
+    task, kind, content, made, seconds, rows, totals, parents, fixed = data
     made_of = {port: tuple(Parent(*p) for p in several) for port, several in parents.items()}
-    return Entry(key, task, kind, content, made, seconds, rows, totals, made_of)
+    return Entry(key, task, kind, content, made, seconds, rows, totals, made_of, fixed)

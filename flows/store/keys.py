@@ -134,6 +134,11 @@ def digest_of(parts: Mapping[str, JSON]) -> str:
     return blake3(json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest(16)
 
 
+def fixed_digest(parts: Mapping[str, JSON]) -> str:
+    """Digest of the parts without the inputs."""
+    return digest_of({name: part for name, part in parts.items() if name != "inputs"})
+
+
 def plain(value: Value | Sequence[Value]) -> JSON:
     """A parameter's value as JSON; a choice becomes its name and parameters."""
     if isinstance(value, ChoiceValue):

@@ -93,11 +93,17 @@ class Store:
         """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
         path = self.root / record.path
         if not path.is_dir():
-            return f"{record.location} is gone" if record.location else f"its content {record.path} is missing"
+            return f"{record.location} is gone" if record.location else self._missing(record)
         options = {} if trusted is None else {"trusted": trusted}
         if self.contents.digest(path, **options) == record.content:
             return ""
         return f"{record.location} has changed" if record.location else f"its content {record.path} was damaged"
+
+    def _missing(self, record: Record) -> str:
+        aside = sorted(self.root.glob(f"damaged/{record.kind}-{record.content}-*"))
+        if aside:
+            return f"its content was damaged; set aside in damaged/{aside[-1].name}"
+        return f"its content {record.path} is missing"
 
     def _set_aside(self, record: Record) -> str:
         """Move content out of the way, unless another process has made it again meanwhile; says where to."""

@@ -1,0 +1,152 @@
+"""What a step will cost, before it runs: samples, oracle queries and training steps from the sizes of its inputs,
+tokens and seconds from the nearest former record of its task. Upper bounds where sizes are only bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flows.store.records import Record
+from flows.wiring.model import Node
+from tasks.contract import JSON
+
+Params = Mapping[str, object]
+Sizes = Mapping[str, Sequence["Size"]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a result is: rows, and answers per prompt where it holds samplings. None: not known before it runs."""
+
+    rows: float | None = None
+    k: int | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes. A quantity that is None is not known before it runs."""
+
+    units: Mapping[str, float | None] = field(default_factory=dict)
+    """`samples`, `queries`, `tokens`, `steps`."""
+    seconds: float | None = None
+
+    def __add__(self, other: Cost) -> Cost:
+        """The sum of what is known; what only one side knows counts as that."""
+        names = [*self.units, *(n for n in other.units if n not in self.units)]
+        return Cost({n: _add(self.units.get(n), other.units.get(n)) for n in names}, _add(self.seconds, other.seconds))
+
+    def text(self) -> str:
+        """`500 samples · 12 s`; empty for a step that costs nothing worth saying."""
+        parts = [f"{_count(value)} {name}" for name, value in self.units.items() if value != 0]
+        return " · ".join([*parts, *([_time(self.seconds)] if self.seconds is not None else [])])
+
+    def as_json(self) -> JSON:
+        return {**self.units, "seconds": self.seconds}
+
+
+def result_size(task: str, params: Params, inputs: Sizes, record: Record | None = None) -> Size:
+    """The size of a result: known if there is a record, else as bounded by parameters and inputs."""
+    first = next((sizes[0] for sizes in inputs.values() if sizes and sizes[0].rows is not None), Size())
+    k = _int(params.get("k")) if task == "sample" else first.k
+    if record is not None:
+        return Size(record.rows, k)
+    if task == "part":
+        size = _int(params.get("size"))
+        fits = first.rows is not None and size is not None and not params.get("wrap")
+        return Size(min(first.rows, size) if fits else size, k)  # type: ignore[type-var]
+    if task == "concat":
+        return Size(_sum(s.rows for s in inputs.get("tables", ())), k)
+    if task == "sample":
+        return Size(_times(_rows(inputs, "prompts"), k), k)
+    if task == "compare":
+        return Size(_queries(inputs), k)
+    return first
+
+
+def units_of(task: str, params: Params, inputs: Sizes) -> dict[str, float | None]:
+    """What the step consumes, besides time."""
+    if task == "sample":
+        return {"samples": _times(_rows(inputs, "prompts"), _int(params.get("k")))}
+    if task == "compare":
+        return {"queries": _queries(inputs)}
+    if task == "score":
+        return {"queries": _rows(inputs, "completions")}
+    if "epochs" in params and "batch" in params:
+        rows, batch, epochs = _largest(inputs), _int(params["batch"]), _int(params["epochs"])
+        return {"steps": None if rows is None or not batch else _times(math.ceil(rows / batch), epochs)}
+    return {}
+
+
+def cost(task: str, params: Params, inputs: Sizes, former: tuple[Record, Sizes] | None) -> Cost:
+    """Units by size, tokens and seconds scaled from a former record of the task and the sizes of its inputs."""
+    units = units_of(task, params, inputs)
+    if former is None:
+        return Cost(units)
+    record, old_inputs = former
+    old = record.parts.get("params")
+    factor = _ratio(_work(task, params, inputs), _work(task, old if isinstance(old, dict) else {}, old_inputs))
+    if "tokens" in record.totals and task == "sample":
+        units["tokens"] = _times(record.totals["tokens"], factor)
+    return Cost(units, record.seconds * (1.0 if factor is None else factor))
+
+
+def _work(task: str, params: Params, inputs: Sizes) -> float | None:
+    """What a step's time is proportional to."""
+    units = units_of(task, params, inputs)
+    if "steps" in units:
+        return _times(_largest(inputs), _int(params.get("epochs")))
+    return next(iter(units.values()), _largest(inputs))
+
+
+def _queries(inputs: Sizes) -> float | None:
+    """Every answer against every other of its prompt, or against every one of the other table's: both orders."""
+    mine, others = inputs.get("completions", (Size(),))[0], inputs.get("others")
+    if others:
+        return _times(mine.rows, others[0].k)
+    return _times(mine.rows, None if mine.k is None else max(mine.k - 1, 0))
+
+
+def node_sizes(node: Node, sizes: Mapping[str, Size]) -> dict[str, list[Size]]:
+    """Sizes of a step's inputs by port."""
+    return {port: [sizes[i] for i in ids] for port, ids in node.inputs.items()}
+
+
+def _rows(inputs: Sizes, port: str) -> float | None:
+    return inputs[port][0].rows if inputs.get(port) else None
+
+
+def _largest(inputs: Sizes) -> float | None:
+    return max((s.rows for sizes in inputs.values() for s in sizes if s.rows is not None), default=None)
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _times(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a * b
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else a / b
+
+
+def _add(a: float | None, b: float | None) -> float | None:
+    return a if b is None else b if a is None else a + b
+
+
+def _sum(values: object) -> float | None:
+    known = list(values)  # type: ignore[call-overload]
+    return None if None in known else sum(known)
+
+
+def _count(value: float | None) -> str:
+    return "?" if value is None else f"{math.ceil(value):,}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "<1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

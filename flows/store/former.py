@@ -1,0 +1,82 @@
+"""Former results of a step, and why they do not serve now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from flows.store.differences import Difference, differences
+from flows.store.records import Record
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from flows.wiring.model import Graph, Node
+from tasks.contract import JSON
+
+_RUNS = 10
+"""Former runs of the pipeline that are looked at."""
+_NEAREST = 30
+"""Former records of a task that are compared, where the pipeline never had the step."""
+
+
+class Former:
+    """What a store remembers of the steps of a graph."""
+
+    def __init__(self, store: Store, graph: Graph) -> None:
+        self._store, self._graph = store, graph
+        self.entries = store.index.entries()
+        self.fixed = frozenset(e.fixed for e in self.entries.values())
+        """Digests of the parts without inputs of all records."""
+        self._runs: list[Run] = list(islice(Runs(store).newest(graph.pipeline), _RUNS))
+
+    def why(self, node: Node, parts: Mapping[str, JSON]) -> str:
+        """Why a step must run: what its key has other than the nearest former record of that step."""
+        former = self.of_step(node)
+        if former is None and node.round and self._other_rounds(node):
+            return f"round {node.round} has not run before"
+        former = former or self._nearest(node, parts)
+        if former is None:
+            return "never run"
+        found = differences(former.parts, parts)
+        if not found:
+            return "its former result is gone" if "inputs" in parts else "its inputs must run first"
+        said = [self._said(node, former, d) for d in found]
+        more = f" and {len(said) - 2} more" if len(said) > 2 else ""
+        return f"because {', '.join(said[:2])}{more}"
+
+    def of_step(self, node: Node) -> Record | None:
+        """The record of the step in the pipeline's last run that had a result for it."""
+        for run in self._runs:
+            for address in node.addresses:
+                step = next((s for s in run.steps.values() if address in s.addresses), None)
+                record = self._store.record(step.key) if step and step.key and step.task == node.task else None
+                if record:
+                    return record
+        return None
+
+    def of_task(self, node: Node) -> Record | None:
+        """A former record of the same task: of this step, of the step in another round, or the newest of all."""
+        record = self.of_step(node)
+        if record:
+            return record
+        same = [e for e in self.entries.values() if e.task == node.task]
+        return self._store.record(max(same, key=lambda e: e.made).key) if same else None
+
+    def _nearest(self, node: Node, parts: Mapping[str, JSON]) -> Record | None:
+        """The record of the same task with the fewest differences."""
+        same = sorted((e for e in self.entries.values() if e.task == node.task), key=lambda e: e.made)
+        records = [r for e in reversed(same[-_NEAREST:]) if (r := self._store.record(e.key))]
+        return min(records, key=lambda r: len(differences(r.parts, parts)), default=None)
+
+    def _other_rounds(self, node: Node) -> bool:
+        name = node.id.rpartition("@")[0]
+        return any(a.rpartition("@")[0] == name for r in self._runs for s in r.steps.values() for a in s.addresses)
+
+    def _said(self, node: Node, former: Record, difference: Difference) -> str:
+        """A difference in words; inputs by the names of the steps that feed them."""
+        ids = node.inputs.get(difference.name)
+        if difference.part != "inputs" or not ids:
+            return difference.text
+        names = ", ".join(f"`{i}`" for i in ids)
+        before = [self.entries[p.key].task for p in former.parents.get(difference.name, ()) if p.key in self.entries]
+        now = [self._graph.nodes[i].task for i in ids]
+        return f"{names} came out different" if before == now else f"`{difference.name}` is fed by {names} now"
