@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
 
+from flows.store.locks import Waiting
+
 Warm = TypeVar("Warm")
 IDLE_SECONDS = 15.0
 """How long a warm child keeps the slot while no heavy step of its run wants it."""
@@ -24,7 +26,7 @@ class HeavySlot(Generic[Warm]):
     """
 
     def __init__(
-        self, take: Callable[[], AbstractContextManager[object]], end: Callable[[Warm], None], stopped: threading.Event
+        self, take: Callable[..., AbstractContextManager[object]], end: Callable[[Warm], None], stopped: threading.Event
     ) -> None:
         """`take` takes the machine's slot, `end` ends a warm child, `stopped` is set when the run is being stopped."""
         self._take = take
@@ -37,7 +39,7 @@ class HeavySlot(Generic[Warm]):
         self._warm: tuple[Warm, str] | None = None
         self._timer: threading.Timer | None = None
 
-    def enter(self, affinity: str, order: int) -> Warm | None:
+    def enter(self, affinity: str, order: int, waiting: Waiting | None = None) -> Warm | None:
         """Wait for the slot; returns the warm child if its affinity is `affinity`. `order` differs for every step."""
         me = (order, affinity)
         with self._changed:
@@ -53,16 +55,16 @@ class HeavySlot(Generic[Warm]):
             warm, self._warm = self._warm, None
         if warm and warm[1] == affinity:
             return warm[0]
-        self._retake(warm)
+        self._retake(warm, waiting)
         return None
 
-    def _retake(self, warm: tuple[Warm, str] | None) -> None:
+    def _retake(self, warm: tuple[Warm, str] | None, waiting: Waiting | None) -> None:
         """Give the slot back for a moment, so that another run's turn comes."""
         try:
             if warm:
                 self._end(warm[0])
             self._held.close()
-            self._held.enter_context(self._take())
+            self._held.enter_context(self._take(waiting=waiting))
         except BaseException:
             self._free()
             raise

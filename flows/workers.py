@@ -21,10 +21,13 @@ from typing import Any
 from flows import child
 from flows.child import Job, Result
 from flows.slot import HeavySlot, Stopped
+from flows.store.locks import Waiting
 from tasks.contract import DataError, SpecError
 
 REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": DataError}
 
+TakeSlot = Callable[..., AbstractContextManager[object]]
+"""Takes the machine's heavy slot: `Store.slot`, which is told `waiting`."""
 Events = Callable[..., None]
 """Called with ("progress", done, total, unit) and ("notice", text) while a job runs."""
 
@@ -46,14 +49,16 @@ class Workers:
         self,
         snapshot: Path,
         log: Path,
-        slot: Callable[[], AbstractContextManager[object]],
+        slot: TakeSlot,
         *,
+        folder: Path | None = None,
         threads: int | None = None,
         light: int | None = None,
     ) -> None:
-        """`slot` takes the machine's heavy slot (`store.slot`); at most `light` light children run at once."""
+        """`folder` is where children run, `log` what the forkserver prints; at most `light` light children at once."""
         self.threads = threads or default_threads()
         self._snapshot = snapshot
+        self._folder = folder or Path.cwd()
         self._log = log
         self._server = forkserver.ForkServer()
         self._children: set[Child] = set()
@@ -84,10 +89,12 @@ class Workers:
         with self._light, self._child(job.task) as worker:
             return worker.run(job, events)
 
-    def heavy(self, job: Job, events: Events, *, affinity: str = "", order: int = 0) -> Result:
+    def heavy(
+        self, job: Job, events: Events, *, affinity: str = "", order: int = 0, waiting: Waiting | None = None
+    ) -> Result:
         """Run `job` alone in the machine's heavy slot. With an `affinity`, the child stays warm for the next step of
         equal affinity; of the steps that wait, that one goes first, then the one of lowest `order`."""
-        worker = self._heavy.enter(affinity, order)
+        worker = self._heavy.enter(affinity, order, waiting)
         done = False
         try:
             worker = worker or self._new(job.task)
@@ -129,7 +136,7 @@ class Workers:
     def _new(self, name: str) -> Child:
         if self._stopped.is_set():
             raise Stopped("the run is being stopped")
-        worker = Child(self._server, name, self._snapshot, self._stopped)
+        worker = Child(self._server, name, self._snapshot, self._folder, self._stopped)
         with self._lock:
             self._children.add(worker)
         if self._stopped.is_set():
@@ -145,11 +152,13 @@ class Workers:
 class Child:
     """One child process, in a session of its own; runs one job after another."""
 
-    def __init__(self, server: forkserver.ForkServer, name: str, snapshot: Path, stopped: threading.Event) -> None:
+    def __init__(
+        self, server: forkserver.ForkServer, name: str, snapshot: Path, folder: Path, stopped: threading.Event
+    ) -> None:
         self._stopped = stopped
         self._connection, theirs = Pipe()
         process = context.ForkServerProcess(target=child.main, name=name, args=(theirs, str(snapshot)))
-        self._popen = _Popen(process, server)
+        self._popen = _Popen(process, server, folder)
         theirs.close()
 
     def run(self, job: Job, events: Events) -> Result:
@@ -199,14 +208,15 @@ class Child:
 class _Popen(popen_forkserver.Popen):
     """`multiprocessing`'s own, but for a given forkserver, and without importing the parent's `__main__` again."""
 
-    def __init__(self, process: context.ForkServerProcess, server: forkserver.ForkServer) -> None:
-        self._server = server
+    def __init__(self, process: context.ForkServerProcess, server: forkserver.ForkServer, folder: Path) -> None:
+        self._server, self._folder = server, folder
         super().__init__(process)
 
     def _launch(self, process_obj: Any) -> None:
         prepared = spawn.get_preparation_data(process_obj._name)
         for key in ("init_main_from_path", "init_main_from_name"):
             prepared.pop(key, None)
+        prepared["dir"] = str(self._folder)
         buffer = io.BytesIO()
         context.set_spawning_popen(self)
         try:

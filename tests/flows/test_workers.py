@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workers(place: Path) -> Iterator[Workers]:
-    made = Workers(place, place / "logs" / "forkserver.log", nullcontext, threads=1)
+    made = Workers(place, place / "logs" / "forkserver.log", _free, threads=1)
     made.start(["pyarrow"])
     yield made
     made.close()
@@ -46,6 +46,10 @@ def _job(folder: Path, task: str, **given: Any) -> Job:
 
 def _ids(result: Result) -> list[str]:
     return Prompts(result.path).table.column("prompt_id").to_pylist()
+
+
+def _free(waiting: object = None) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _ignore(*_: Any) -> None:
@@ -158,7 +162,7 @@ def test_a_heavy_child_stays_for_the_same_weights_and_goes_for_others(workers: W
 
 
 def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_earliest() -> None:
-    slot: HeavySlot[str] = HeavySlot(nullcontext, lambda _: None, threading.Event())
+    slot: HeavySlot[str] = HeavySlot(_free, lambda _: None, threading.Event())
     slot.enter("a", 0)
     order: list[int] = []
 
@@ -182,7 +186,7 @@ def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_
 def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.slot.IDLE_SECONDS", 0.05)
     lock, ended = threading.Lock(), threading.Event()
-    slot: HeavySlot[str] = HeavySlot(lambda: lock, lambda _: ended.set(), threading.Event())
+    slot: HeavySlot[str] = HeavySlot(lambda waiting: lock, lambda _: ended.set(), threading.Event())
     slot.enter("a", 0)
     slot.leave("child", "a")
     assert lock.locked()
@@ -191,7 +195,7 @@ def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.
 
 
 def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
-    workers = Workers(place, tmp_path / "forkserver.log", nullcontext, threads=1)
+    workers = Workers(place, tmp_path / "forkserver.log", _free, threads=1)
     workers.start([])
     prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
     given: dict[str, Any] = {"inputs": {"prompts": [prompts]}, "work": True, "steps": 1000}
@@ -225,7 +229,7 @@ from flows.child import Input, Job
 from flows.workers import Workers
 
 place, folder = Path(sys.argv[1]), Path(sys.argv[2])
-workers = Workers(place, folder / "forkserver.log", nullcontext, threads=1)
+workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(), threads=1)
 workers.start([])
 def job(name, task, inputs, params, work):
     return Job("tasks.tiny", task, inputs, frozenset(), params, folder / name, folder / (name + ".log"), work)

@@ -1,0 +1,209 @@
+"""One step of a run: its key, the lookup, the lock, the slot, the child, the record. Knows nothing of Prefect."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.child import Input, Job, Result
+from flows.listen import Listener
+from flows.slot import Stopped
+from flows.store.keys import Choices, Key, digest_of, plain, reached_by, step_key
+from flows.store.lineage import MODELS, refuse_seen
+from flows.store.records import Record
+from flows.store.store import Made, Store
+from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.workers import Workers
+from tasks.contract import JSON, SpecError
+
+HEAVY = frozenset({"torch", "transformers", "vllm"})
+"""A step whose code reaches one of these, or that is handed a model, takes the machine's heavy slot."""
+
+Inputs = Mapping[str, Sequence[Record]]
+"""Port → records in list order."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step came to its result."""
+
+    record: Record
+    hit: bool
+    reason: str
+    """Why it was a hit, or why it had to run."""
+
+
+class Steps:
+    """The steps of one graph, over one snapshot of the code. Called from many threads."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        choices: Choices,
+        workers: Workers,
+        listener: Listener,
+        *,
+        logs: Path,
+        fresh: frozenset[str] = frozenset(),
+        stopped: threading.Event | None = None,
+    ) -> None:
+        """`fresh`: ids of steps that run whatever the store holds. `stopped` ends every wait with `Stopped`."""
+        self._graph, self._store, self._choices, self._workers = graph, store, choices, workers
+        self._listener, self._logs, self._fresh = listener, logs, fresh
+        self._stopped = stopped or threading.Event()
+        self._order = {id: i for i, id in enumerate(graph.nodes)}
+        self._started = threading.Lock()
+        self._running = False
+
+    def key(self, node: Node, inputs: Inputs) -> Key:
+        """The key of a step whose inputs are known."""
+        return step_key(node, {port: [r.content for r in several] for port, several in inputs.items()}, self._choices)
+
+    def run(self, node: Node, inputs: Inputs) -> Outcome:
+        """Find the step's result or make it. Raises SpecError, DataError, StepFailed, Stopped."""
+        if self._stopped.is_set():
+            raise Stopped("the run is being stopped")
+        if node.task == "measure":
+            allow = bool(node.params.get("allow_seen"))
+            if told := refuse_seen(self._store, inputs["completions"], allow=allow):
+                self._listener.step_notice(node, told)
+        key = self.key(node, inputs)
+        if node.id in self._fresh:
+            return self._locked(node, key, inputs, "asked for by --fresh")
+        look = self._store.look(key.digest)
+        if look.record:
+            return self._hit(node, look.record, look.reason)
+        return self._locked(node, key, inputs, look.reason)
+
+    def _hit(self, node: Node, record: Record, reason: str) -> Outcome:
+        for notice in record.notices:
+            self._listener.step_notice(node, notice)
+        return Outcome(record, True, reason)
+
+    def _locked(self, node: Node, key: Key, inputs: Inputs, reason: str) -> Outcome:
+        """Whoever waited here for another run that made the same finds its result."""
+        waiting = self._waiting(node, "another run makes the same")
+        with self._store.lock(key.digest, str(self._logs.name), waiting=waiting):
+            if node.id not in self._fresh:
+                look = self._store.look(key.digest)
+                if look.record:
+                    return self._hit(node, look.record, f"{look.reason}, meanwhile")
+            else:
+                shutil.rmtree(self._store.partial(key.digest), ignore_errors=True)
+            return Outcome(self._make(node, key, inputs, reason), False, reason)
+
+    def _make(self, node: Node, key: Key, inputs: Inputs, reason: str) -> Record:
+        from tasks.kinds import KINDS
+
+        job = self._job(node, key, inputs)
+        begun = self._store.begun(key.digest)
+        self._warm([node])
+        self._listener.step_started(node, f"{reason}; goes on where it was left" if begun else reason, job.log)
+        start = time.monotonic()
+        result = self._work(node, job, inputs)
+        if result.kind not in KINDS:
+            raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
+        seconds = time.monotonic() - start
+        made = Made(
+            seconds, execution=_execution(node), totals=result.totals, curves=result.curves, notices=result.notices,
+            hardware={"threads": self._workers.threads},
+        )  # fmt: skip
+        handle = KINDS[result.kind](result.path, result.digest)
+        return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
+
+    def _work(self, node: Node, job: Job, inputs: Inputs) -> Result:
+        def events(kind: str, *rest: object) -> None:
+            tell = self._listener.step_progress if kind == "progress" else self._listener.step_notice
+            tell(node, *rest)  # type: ignore[arg-type]
+
+        if not self.heavy(node, {r.kind for several in inputs.values() for r in several}):
+            return self._workers.light(job, events)
+        affinity = self._affinity(node, inputs)
+        waiting = self._waiting(node, "the machine is busy with heavy work of another run")
+        return self._workers.heavy(job, events, affinity=affinity, order=self._order[node.id], waiting=waiting)
+
+    def heavy(self, node: Node, kinds: set[str]) -> bool:
+        """Whether a step that is handed these kinds needs the heavy slot."""
+        return bool(kinds & MODELS or reached_by(node, self._choices.code).packages & HEAVY)
+
+    def _affinity(self, node: Node, inputs: Inputs) -> str:
+        """Equal for steps that an engine with the same weights and options serves; empty where there is no engine."""
+        engines = [v for v in node.params.values() if isinstance(v, ChoiceValue) and v.folder == "engines"]
+        if not engines:
+            return ""
+        models: list[JSON] = [r.content for several in inputs.values() for r in several if r.kind in MODELS]
+        return digest_of({"models": models, "engines": [plain(e) for e in engines], "how": _execution(node)})
+
+    def _job(self, node: Node, key: Key, inputs: Inputs) -> Job:
+        opened = {
+            port: tuple(Input(r.kind, self._store.root / r.path, r.content) for r in several)
+            for port, several in inputs.items()
+        }
+        return Job(
+            node.module, node.task, opened, node.lists, self._choices.arguments(node), self._store.partial(key.digest),
+            self._logs / f"{_slug(node.id)}.log", node.work,
+        )  # fmt: skip
+
+    def _waiting(self, node: Node, what: str) -> Waiting:
+        return Waiting(self._stopped, lambda: self._listener.step_waiting(node, what))
+
+    # What is going to run, as far as one can know
+
+    def prepare(self) -> None:
+        """Start the forkserver with the packages that the steps need which are not in the store, if there are any."""
+        self._warm(self.missing())
+
+    def missing(self) -> list[Node]:
+        """Steps without a record, or behind one without: they may still turn out to be hits."""
+        known: dict[str, Record] = {}
+        missing: list[Node] = []
+        for node in self._graph.nodes.values():
+            record = None
+            if node.id not in self._fresh and all(i in known for ids in node.inputs.values() for i in ids):
+                inputs = {port: [known[i] for i in ids] for port, ids in node.inputs.items()}
+                record = self._store.record(self.key(node, inputs).digest)
+            if record:
+                known[node.id] = record
+            else:
+                missing.append(node)
+        return missing
+
+    def _warm(self, nodes: list[Node]) -> None:
+        with self._started:
+            if self._running or not nodes:
+                return
+            reached = {p for node in nodes for p in reached_by(node, self._choices.code).packages}
+            self._workers.start(["pyarrow", *sorted(reached)])
+            self._running = True
+
+
+class Waiting:
+    """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
+
+    def __init__(self, stopped: threading.Event, tell: Callable[[], None]) -> None:
+        self._stopped = stopped
+        self._tell = tell
+        self._told = False
+
+    def __call__(self, seconds: float, holder: str) -> None:
+        if self._stopped.is_set():
+            raise Stopped("the run is being stopped")
+        if seconds > 1 and not self._told:
+            self._told = True
+            self._tell()
+
+
+def _execution(node: Node) -> dict[str, JSON]:
+    """Execution parameters of the step and of its choices: recorded, never keyed."""
+    choices = {n: v.execution for n, v in node.params.items() if isinstance(v, ChoiceValue) and v.execution}
+    return {**node.execution, **{f"{n}.{k}": v for n, several in choices.items() for k, v in several.items()}}
+
+
+def _slug(id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.@-]+", "-", id)
