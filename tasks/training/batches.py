@@ -1,7 +1,8 @@
-"""From rows to micro-batches: prompts shared where that pays, equal lengths together, no logits for prompts.
+"""From rows to micro-batches: prompts shared where that pays, short rows packed together, scores for answers only.
 
-A *lane* is one line of the model's input: a prompt followed by one or several answers to it, each of which sees
-the prompt and itself only. Answers' last tokens are left out: nothing is predicted from them.
+A *lane* is a prompt followed by one or several answers to it, each of which sees the prompt and itself only; its
+last token is left out, because nothing is predicted from it. A *line* of the model's input holds one or several lanes
+that do not see each other. So hardly a token is padding, and none is computed twice.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import numpy.typing as npt
 
 from tasks.training.rows import Ints, Rows
 
-OVERHEAD = 160
-"""What one more forward and backward pass costs, in tokens of the toy policy (measured on 2 CPU cores)."""
+PASS = 3e7
+"""What one more forward and backward pass costs, in multiplications per layer beyond its tokens' (13 ms of Python and
+dispatch for 3 layers on 2 CPU cores, divided by 4)."""
+LINE = 128
+"""Shortest line worth packing, in tokens: attention within it is still cheap beside the layers' products."""
 
 
 class Lane(NamedTuple):
@@ -37,17 +41,19 @@ class Unit(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """L lanes of T tokens, and M answer tokens to be predicted, of S answers in the order of `rows`."""
+    """L lines of T tokens, and M answer tokens to be predicted, of S answers in the order of `rows`."""
 
     rows: Ints
     ids: Ints
     """`(L, T)`, padded with 0 at the right."""
-    segments: npt.NDArray[np.int32] | None
-    """`(L, T)`: 0 prompt, 1, 2, … answers, -1 padding. None if every lane has one answer: plain causal attention."""
     positions: Ints | None
-    """`(L, T)`: an answer's count goes on where its prompt ends. None if they simply count."""
+    """`(L, T)`: within a lane; an answer's count goes on where its prompt ends. None if every line simply counts."""
+    segments: Ints | None
+    """`(L, T)`: number of the prompt or answer that a token belongs to; -1 padding. None: plain causal attention."""
+    roots: Ints | None
+    """`(L, T)`: number of the prompt that a token's segment goes on from."""
     sources: Ints
-    """`(M,)`: flat place `lane·T + t` from which each answer token is predicted."""
+    """`(M,)`: flat place `line·T + t` from which each answer token is predicted."""
     targets: Ints
     """`(M,)`: the answer tokens."""
     lengths: Ints
@@ -62,26 +68,42 @@ class Shape(NamedTuple):
     width: int
     """Hidden size of the model: how dear a token is beside its attention."""
     share: bool
-    """Whether the model can read a prompt once for several answers."""
+    """Whether a line may hold several answers and several prompts."""
 
 
 def micro_batches(rows: Rows, batch: Ints, shape: Shape) -> list[MicroBatch]:
     """The rows of `batch` in micro-batches of similar length; every row lies in one of them, whole."""
-    units = sorted(_units(rows, batch, shape), key=lambda u: (-u.longest, u.rows))
-    return [_collate(rows, units[a:b]) for a, b in _cuts(units, shape.tokens)]
+    units = _sorted_units(rows, batch, shape)
+    return [_collate(rows, units[a:b], shape) for a, b in _cuts(units, shape)]
 
 
 def sorted_micro_batches(rows: Rows, shape: Shape) -> Iterator[MicroBatch]:
     """All rows once, longest first, made one after another: for passes without gradient over a whole table."""
-    units = sorted(_units(rows, np.arange(len(rows)), shape), key=lambda u: (-u.longest, u.rows))
-    start = lanes = 0
+    units = _sorted_units(rows, np.arange(len(rows)), shape)
+    start = 0
+    while start < len(units):
+        end = start + max(1, _fitting(units[start:], shape))
+        yield _collate(rows, units[start:end], shape)
+        start = end
+
+
+def _sorted_units(rows: Rows, batch: Ints, shape: Shape) -> list[Unit]:
+    return sorted(_units(rows, batch, shape), key=lambda u: (-u.longest, u.rows))
+
+
+def _fitting(units: Sequence[Unit], shape: Shape) -> int:
+    """How many of the first units fill one micro-batch."""
+    line, used = _line(units[0].longest, shape), 0
     for i, unit in enumerate(units):
-        if lanes and (lanes + len(unit.lanes)) * units[start].longest > shape.tokens:
-            yield _collate(rows, units[start:i])
-            start, lanes = i, 0
-        lanes += len(unit.lanes)
-    if lanes:
-        yield _collate(rows, units[start:])
+        used += sum(lane.length if shape.share else line for lane in unit.lanes)
+        if used > shape.tokens:
+            return i
+    return len(units)
+
+
+def _line(longest: int, shape: Shape) -> int:
+    """Tokens per line, where the longest lane has `longest`."""
+    return max(longest, min(LINE, shape.tokens)) if shape.share else longest
 
 
 def _units(rows: Rows, batch: Ints, shape: Shape) -> Iterator[Unit]:
@@ -128,49 +150,75 @@ def _cost(length: int, shape: Shape) -> int:
     return length * (6 * shape.width + length)
 
 
-def _cuts(units: Sequence[Unit], tokens: int) -> list[tuple[int, int]]:
-    """Where to cut units sorted by length, so that padding and passes together cost least (dynamic programme)."""
-    longest = np.array([u.longest for u in units], np.int64)
-    before = np.concatenate([[0], np.cumsum([len(u.lanes) for u in units])])
-    cost = np.zeros(len(units) + 1, np.int64)
-    start = np.zeros(len(units) + 1, np.int64)
+def _cuts(units: Sequence[Unit], shape: Shape) -> list[tuple[int, int]]:
+    """Where to cut units sorted by length, so that tokens, attention and passes cost least (dynamic programme)."""
+    lines = np.array([_line(u.longest, shape) for u in units], np.float64)
+    before = np.cumsum([0, *(len(u.lanes) for u in units)])
+    tokens = np.cumsum([0, *(sum(lane.length for lane in u.lanes) for u in units)])
+    cost, start = np.zeros(len(units) + 1), np.zeros(len(units) + 1, np.int64)
     for end in range(1, len(units) + 1):
-        padded = (before[end] - before[:end]) * longest[:end]
-        padded[:-1][padded[:-1] > tokens] = np.iinfo(np.int64).max // 4
-        total = cost[:end] + padded + OVERHEAD
+        width = lines[:end]
+        count = np.ceil((tokens[end] - tokens[:end]) / width) if shape.share else before[end] - before[:end]
+        padded = count * width
+        padded[:-1][padded[:-1] > shape.tokens] = np.inf
+        total = cost[:end] + padded * (6 * shape.width + width) + PASS / shape.width
         start[end] = int(total.argmin())
         cost[end] = total[start[end]]
-    cuts = []
-    end = len(units)
+    cuts, end = [], len(units)
     while end:
         cuts.append((int(start[end]), end))
         end = int(start[end])
     return cuts[::-1]
 
 
-def _collate(rows: Rows, units: Sequence[Unit]) -> MicroBatch:
-    lanes = [lane for unit in units for lane in unit.lanes]
-    shape = len(lanes), max(lane.length for lane in lanes)
-    ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    segments = np.full(shape, -1, np.int32)
+def _packed(lanes: Sequence[Lane], line: int, shape: Shape) -> list[list[Lane]]:
+    """Lanes into lines, first fit; they come longest first, which makes that good."""
+    if not shape.share:
+        return [[lane] for lane in lanes]
+    lines: list[list[Lane]] = []
+    room: list[int] = []
+    for lane in lanes:
+        place = next((i for i, free in enumerate(room) if free >= lane.length), len(lines))
+        if place == len(lines):
+            lines.append([])
+            room.append(line)
+        lines[place].append(lane)
+        room[place] -= lane.length
+    return lines
+
+
+def _collate(rows: Rows, units: Sequence[Unit], shape: Shape) -> MicroBatch:
+    lanes = sorted((lane for unit in units for lane in unit.lanes), key=lambda lane: -lane.length)
+    lines = _packed(lanes, _line(lanes[0].length, shape), shape)
+    size = len(lines), max(sum(lane.length for lane in line) for line in lines)
+    ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    segments, roots = np.full(size, -1, np.int64), np.full(size, -1, np.int64)
     sources: dict[int, Ints] = {}
-    for i, lane in enumerate(lanes):
-        prompt = rows.prompts.at(lane.row)
-        end = len(prompt)
-        ids[i, :end], positions[i, :end], segments[i, :end] = prompt, np.arange(end), 0
-        for number, answer in enumerate(lane.answers, 1):
-            read = rows.answers.at(answer)[:-1]
-            span = slice(end, end + len(read))
-            ids[i, span], segments[i, span] = read, number
-            positions[i, span] = np.arange(len(prompt), len(prompt) + len(read))
-            sources[answer] = i * shape[1] + np.concatenate([[len(prompt) - 1], np.arange(end, end + len(read))])
-            end += len(read)
+
+    def put(line: int, start: int, tokens: npt.NDArray[np.int32], position: int, segment: int, root: int) -> int:
+        end = start + len(tokens)
+        ids[line, start:end], positions[line, start:end] = tokens, np.arange(position, position + len(tokens))
+        segments[line, start:end], roots[line, start:end] = segment, root
+        return end
+
+    for i, line in enumerate(lines):
+        end = number = 0
+        for lane in line:
+            prompt, root = rows.prompts.at(lane.row), number
+            end = put(i, end, prompt, 0, root, root)
+            fork = i * size[1] + end - 1
+            for answer in lane.answers:
+                number += 1
+                begin, read = end, rows.answers.at(answer)[:-1]
+                end = put(i, begin, read, len(prompt), number, root)
+                sources[answer] = np.concatenate([[fork], i * size[1] + np.arange(begin, end)])
+            number += 1
     held = [row for unit in units for row in unit.rows]
     answers = [a for row in held for a in rows.answers_of(row)]
-    forked = any(len(lane.answers) > 1 for lane in lanes)
+    plain = all(len(line) == 1 and len(line[0].answers) == 1 for line in lines)
     return MicroBatch(
-        np.array(held, np.int64), ids, segments if forked else None, positions if forked else None,
-        np.concatenate([sources[a] for a in answers]),
+        np.array(held, np.int64), ids, None if plain else positions, None if plain else segments,
+        None if plain else roots, np.concatenate([sources[a] for a in answers]),
         np.concatenate([rows.answers.at(a) for a in answers]).astype(np.int64),
         np.array([rows.answers.size(a) for a in answers], np.int64),
     )  # fmt: skip

@@ -22,15 +22,16 @@ class Inputs(NamedTuple):
     """A micro-batch as tensors on the model's device; fields as in `MicroBatch`."""
 
     ids: Tensor
-    segments: Tensor | None
     positions: Tensor | None
+    segments: Tensor | None
+    roots: Tensor | None
     sources: Tensor
     targets: Tensor
     lengths: Tensor
 
 
 def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
-    arrays = (batch.ids, batch.segments, batch.positions, batch.sources, batch.targets, batch.lengths)
+    arrays = batch[1:]
     return Inputs(*(None if a is None else torch.from_numpy(a).to(device) for a in arrays))  # type: ignore[arg-type]
 
 
@@ -54,16 +55,19 @@ class AnswerLogps(nn.Module):
 
     def token_logps(self, inputs: Inputs) -> Tensor:
         """`(M,)` float32, nats."""
-        hidden = self._hidden(inputs.ids, inputs.segments, inputs.positions).flatten(0, 1)
+        hidden = self._hidden(inputs).flatten(0, 1)
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(inputs.sources, hidden)
         head = self.model.get_output_embeddings()
         return _head_logps(picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale())
 
-    def _hidden(self, ids: Tensor, segments: Tensor | None, positions: Tensor | None) -> Tensor:
-        mask = None if segments is None else _mask(segments, self._dtype())
+    def _hidden(self, inputs: Inputs) -> Tensor:
+        """`(L, T, D)`."""
+        mask = None
+        if inputs.segments is not None and inputs.roots is not None:
+            mask = _mask(inputs.segments, inputs.roots, self._dtype())
         body = self.model.get_base_model().base_model if hasattr(self.model, "peft_config") else self.model.base_model
-        out = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+        out = body(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
         return cast(Tensor, out.last_hidden_state)
 
     def _dtype(self) -> torch.dtype:
@@ -83,7 +87,9 @@ class AnswerLogps(nn.Module):
     def _check_head(self) -> None:
         """Compare with the model's own scores once: an architecture that does more after its body must not pass."""
         ids = torch.arange(1, 9, device=self.model.device)[None] % self.model.config.get_text_config().vocab_size
-        inputs = Inputs(ids[:, :-1], None, None, torch.arange(7, device=ids.device), ids[0, 1:], torch.tensor([7]))
+        inputs = Inputs(
+            ids[:, :-1], None, None, None, torch.arange(7, device=ids.device), ids[0, 1:], torch.tensor([7])
+        )
         own = self.model(input_ids=ids[:, :-1], use_cache=False).logits[0].float().log_softmax(-1)
         own = own.gather(1, ids[0, 1:, None])[:, 0]
         if not torch.allclose(own, self.token_logps(inputs), atol=2e-2 if self.model.dtype != torch.float32 else 1e-3):
@@ -93,10 +99,10 @@ class AnswerLogps(nn.Module):
             )
 
 
-def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """`(L, 1, T, T)`: 0 where a token sees another, the type's least number where not."""
+def _mask(segments: Tensor, roots: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(L, 1, T, T)`: 0 where a token sees another (of its own segment or of its prompt, not later), else the least."""
     same = segments[:, :, None] == segments[:, None, :]
-    prompt = segments[:, None, :] == 0
+    prompt = roots[:, :, None] == segments[:, None, :]
     seen = (same | prompt).tril()
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
