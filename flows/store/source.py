@@ -167,8 +167,9 @@ class _Scan:
         cls = type(node)
         if cls is ast.AnnAssign and node.value is not None and not in_class:  # type: ignore[attr-defined]
             node, cls = ast.Assign([node.target], node.value), ast.Assign  # type: ignore[attr-defined]
-        elif cls is ast.Name or cls is ast.Attribute:
-            self._dotted(node)
+        elif (cls is ast.Name or cls is ast.Attribute) and (dotted := _dotted_name(node)):
+            self._dotted(node, dotted)
+            return
         elif cls is ast.arg:
             self.locals.add(node.arg)  # type: ignore[attr-defined]
         elif cls is ast.Import or cls is ast.ImportFrom:
@@ -197,11 +198,12 @@ class _Scan:
         else:
             self.out.append(repr(value))
 
-    def _dotted(self, node: ast.AST) -> None:
-        dotted = _dotted_name(node)
+    def _dotted(self, node: ast.AST, dotted: str) -> None:
+        """A chain is one name: what lies before its last dot is not used by itself."""
+        self.out.append(f".{dotted}")
         if type(node) is ast.Name and type(node.ctx) is ast.Store:
-            self.locals.add(node.id)
-        if dotted:
+            self.locals.add(dotted)
+        else:
             self.names.add(dotted)
 
     def _getattr(self, call: ast.Call) -> None:

@@ -223,7 +223,8 @@ class Store:
     def begun(self, key: str) -> bool:
         """Whether an earlier attempt left work to go on from."""
         partial = self.partial(key)
-        return partial.is_dir() and any(not p.name.startswith(".") for p in partial.iterdir())
+        left = (p.relative_to(partial) for p in partial.rglob("*") if p.is_file())
+        return any(p.parts[0] != "output" and not p.parts[0].startswith(".") for p in left)
 
     def log(self, key: str) -> Path:
         """Where a step's children write what they print."""
