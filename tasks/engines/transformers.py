@@ -1,0 +1,184 @@
+"""Sampling with the policy as a transformers model: for machines without vLLM, and exact to the byte when resumed.
+
+A completion's noise depends on nothing but its seed and position, so its batch mates decide only the last bits of its
+log-probabilities. The order of requests fixes which rows go together, so equal requests give equal bytes (on one kind
+of CPU, with one number of threads). Left out: models whose layers keep more than keys and values (state spaces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import torch
+
+from tasks.contract import Bounds, SpecError
+from tasks.kinds import Policy
+from tasks.sampling.cache import Lanes, Pair, Prefix, is_plain, prefix_of
+from tasks.sampling.draw import Noise, drawn, logps_of
+from tasks.sampling.requests import Answer, Engine, Options, Request, held
+from tasks.sampling.stopping import ended, stopped
+from tasks.template import tokenizer_of
+
+PREFILL_TOKENS = 8192
+"""Most tokens, padding included, that go through the model at once while prompts are read."""
+DEAD = 0.125
+"""Share of finished rows at which they are taken out of the batch."""
+
+
+def transformers(
+    policy: Policy,
+    *,
+    batch: Annotated[int, Bounds(min=1)] = 512,
+    memory: Annotated[float, Bounds(above=0)] = 4.0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Engine:
+    """Completions by a transformers model in this process, many at a time.
+
+    Args:
+        policy: a Hugging Face directory.
+        batch: completions drawn side by side.
+        memory: most GiB for keys and values; fewer completions go side by side where they are long.
+        dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
+    """
+    key = ("transformers", policy.digest or str(policy.path), batch, memory, dtype)
+    return held(key, lambda: TransformersEngine(policy, batch, memory, dtype))
+
+
+class TransformersEngine:
+    """A loaded model. See `tasks.sampling.requests.Engine`."""
+
+    def __init__(self, policy: Policy, batch: int, memory: float, dtype: str) -> None:
+        from tasks.training.model import open_model, pick_device, pick_dtype
+
+        device = pick_device()
+        self.model = open_model(policy, pick_dtype(dtype, device)).to(device).eval()
+        self.body = self.model.base_model
+        if not is_plain(self.body):
+            raise SpecError(f"{type(self.model).__name__} keeps more than keys and values: sample it with engine=vllm")
+        self.tokenizer = tokenizer_of(policy)
+        self._batch, self._memory = batch, memory * 2**30
+        self.shapes = [Pair(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
+        return _Batch(self, requests, options, self._rows(requests)).run(tell)
+
+    def _rows(self, requests: Sequence[Request]) -> int:
+        """How many rows of the longest kind fit side by side."""
+        column = sum(x.shape[1] * x.shape[3] * x.element_size() for pair in self.shapes for x in pair)
+        longest = max((len(r.prompt_tokens) + r.max_tokens for r in requests), default=1)
+        return max(1, min(self._batch, int(self._memory // (column * longest))))
+
+    def close(self) -> None:
+        del self.model, self.body
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _Row:
+    """A completion being drawn; its last token has not been read by the model yet."""
+
+    def __init__(self, number: int, request: Request) -> None:
+        self.number = number
+        self.prompt = request.prompt_tokens
+        self.left = request.max_tokens
+        self.noise = Noise(request.seed)
+        self.tokens: list[int] = []
+        self.token_logps: list[float] = []
+
+    @property
+    def last(self) -> int:
+        return self.tokens[-1] if self.tokens else self.prompt[-1]
+
+    @property
+    def position(self) -> int:
+        """Of the last token."""
+        return len(self.prompt) + len(self.tokens) - 1
+
+
+class _Batch:
+    """One call of `generate`: rows are drawn token by token, finished ones leave, waiting ones take their places."""
+
+    def __init__(self, engine: TransformersEngine, requests: Sequence[Request], options: Options, rows: int) -> None:
+        self.engine, self.options, self.capacity = engine, options, rows
+        # Long prompts first: what does not fit shows at once, and neighbours need little padding.
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_tokens))
+        self.waiting = [_Row(i, requests[i]) for i in order][::-1]
+        self.lanes = Lanes(engine.shapes)
+        self.rows: list[_Row | None] = []
+        """By lane; None where a row has finished."""
+        self.answers: dict[int, Answer] = {}
+
+    def run(self, tell: Callable[[int], None]) -> list[Answer]:
+        while True:
+            live = [i for i, row in enumerate(self.rows) if row is not None]
+            if not live and not self.waiting:
+                return [self.answers[i] for i in range(len(self.answers))]
+            thin = len(live) <= self.capacity // 2 and self.waiting
+            if thin or self.lanes.full or len(live) <= (1 - DEAD) * len(self.rows):
+                self._rebuild(live)
+                live = list(range(len(self.rows)))
+            self._step(live)
+            tell(len(self.answers))
+
+    def _rebuild(self, live: list[int]) -> None:
+        """Drop finished rows, and fill up with waiting ones once half of the places are free."""
+        fresh: list[_Row] = []
+        if len(live) <= self.capacity // 2:
+            fresh = [self.waiting.pop() for _ in range(min(self.capacity - len(live), len(self.waiting)))]
+        prefixes, sources = self._read(fresh)
+        self.lanes.rebuild(live, prefixes, sources)
+        self.rows = [*(self.rows[i] for i in live), *fresh]
+
+    def _read(self, rows: list[_Row]) -> tuple[list[Prefix], list[list[int]]]:
+        """Put prompts through the model, all but their last token, each once for all of its completions."""
+        prefixes, sources = [], []
+        for prompts in _groups([list(g) for _, g in groupby(rows, key=lambda row: tuple(row.prompt))]):
+            read = [list(group[0].prompt[:-1]) for group in prompts]
+            sources.append([i for i, group in enumerate(prompts) for _ in group])
+            if len(read[0]):
+                prefixes.append(prefix_of(self.engine.body, [r or [0] for r in read]))
+                prefixes[-1] = prefixes[-1]._replace(lengths=[len(r) for r in read])
+            else:
+                prefixes.append(Prefix(self.engine.shapes, [0] * len(read)))
+        return prefixes, sources
+
+    def _step(self, live: list[int]) -> None:
+        """One more token for every live row."""
+        logits = self._logits()
+        rows = [row for row in self.rows if row is not None]
+        if len(live) < len(self.rows):
+            logits = logits[torch.tensor(live, device=logits.device)]
+        tokens = drawn(logits, [row.noise for row in rows], self.options)
+        for row, token, logp in zip(rows, tokens.tolist(), logps_of(logits, tokens).tolist(), strict=True):
+            row.tokens.append(token)
+            row.token_logps.append(logp)
+            row.left -= 1
+        by_text = stopped(self.engine.tokenizer, [row.tokens for row in rows], self.options.stop)
+        for lane, row, text in zip(live, rows, by_text, strict=True):
+            if text or not row.left or row.tokens[-1] in self.options.stop_ids:
+                self.answers[row.number] = ended(self.engine.tokenizer, row.tokens, row.token_logps, self.options)
+                self.rows[lane] = None
+
+    def _logits(self) -> torch.Tensor:
+        """Scores of each lane's next token, `(rows, V)` float32; those of finished rows mean nothing."""
+        device = self.engine.model.device
+        ids = torch.tensor([[row.last if row else 0] for row in self.rows], device=device)
+        positions = torch.tensor([[row.position if row else 0] for row in self.rows], device=device)
+        out: Any = self.engine.model(
+            input_ids=ids, position_ids=positions, attention_mask=self.lanes.mask(), past_key_values=self.lanes.cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        return out.logits[:, -1].float()
+
+
+def _groups(prompts: list[list[_Row]]) -> list[list[list[_Row]]]:
+    """Prompts, longest first, in runs of at most `PREFILL_TOKENS` padded tokens."""
+    groups: list[list[list[_Row]]] = []
+    for prompt in prompts:
+        if not groups or (len(groups[-1]) + 1) * len(groups[-1][0][0].prompt) > PREFILL_TOKENS:
+            groups.append([])
+        groups[-1].append(prompt)
+    return groups

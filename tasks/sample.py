@@ -1,0 +1,54 @@
+"""Drawing completions from a policy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tasks.contract import Bounds, Choice, Chosen, Workspace
+from tasks.kinds import Completions, Policy, Prompts
+
+
+def sample(
+    policy: Policy,
+    prompts: Prompts,
+    work: Workspace,
+    *,
+    k: Annotated[int, Bounds(min=1)] = 1,
+    temperature: Annotated[float, Bounds(min=0)] = 1.0,
+    top_p: Annotated[float, Bounds(above=0, max=1)] = 1.0,
+    top_k: Annotated[int, Bounds(min=0)] = 0,
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
+    stop: list[str] = [],  # noqa: B006
+    seed: int = 0,
+    stream: int = 0,
+    shard: Annotated[int, Bounds(min=1)] = 256,
+    engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
+) -> Completions:
+    """Draw `k` completions of every prompt, in the order of the prompts.
+
+    Each draw has a seed of its own, a hash of (seed, stream, prompt_id, number of the draw): more prompts, another
+    order or a larger `k` change none of the others. Prompts that leave no room for an answer are set aside.
+
+    Args:
+        k: completions per prompt.
+        temperature: 0 takes the likeliest token.
+        top_p: keep the fewest likeliest tokens that hold this probability together.
+        top_k: keep this many likeliest tokens; 0 keeps all.
+        max_tokens: longest answer; default: generation_config.json's max_new_tokens, else what the positions leave.
+        stop: texts that end an answer; its text ends before them.
+        seed: of all draws.
+        stream: another stream of noise for the same prompts.
+        shard: prompts per shard, the unit of work that a kill can cost.
+        engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
+
+    Raises DataError if no prompt leaves room for an answer, or a prompt occurs twice.
+    """
+    from tasks.sampling.plan import Draws, plan_of
+    from tasks.sampling.requests import Options
+    from tasks.sampling.shards import completions_of
+    from tasks.template import stop_ids
+
+    options = Options(temperature, top_p, top_k, tuple(stop), stop_ids(policy))
+    draws = Draws(k, seed, stream)
+    plan = plan_of(policy, prompts, max_tokens, work)
+    return completions_of(policy, plan, draws, options, engine, shard, work)

@@ -1,0 +1,1 @@
+"""What the engines share: requests and answers, keyed noise, drawing a token, stop strings."""

@@ -1,0 +1,142 @@
+"""Keys and values of the rows being continued, in buffers with room to grow, all rows ending at one place.
+
+transformers' own `DynamicCache` copies everything at every token; here a token is written in place, and rows come
+and go only when the buffers are rebuilt. Columns before a row's start hold zeros and are masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+ROOM = 32
+"""Columns made ahead at every rebuild."""
+
+
+class Pair(NamedTuple):
+    """Keys and values of one layer, `(rows, heads, columns, channels)` each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Prefix(NamedTuple):
+    """Prompts that went through the model, padded at the right."""
+
+    layers: list[Pair]
+    lengths: list[int]
+
+
+class Buffer(DynamicLayer):  # type: ignore[misc]
+    """One layer: `used` columns of a wider buffer."""
+
+    def __init__(self, pair: Pair, used: int) -> None:
+        super().__init__()
+        self.keys, self.values = pair
+        self.used = used
+        self.dtype, self.device = self.keys.dtype, self.keys.device
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        end = self.used + key_states.shape[-2]
+        self.keys[:, :, self.used : end] = key_states
+        self.values[:, :, self.used : end] = value_states
+        self.used = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+
+class Lanes:
+    """Rows being continued. Row r occupies the columns `starts[r]` to `used`."""
+
+    def __init__(self, shapes: Sequence[Pair]) -> None:
+        """shapes: keys and values of every layer for any row and column: what to make buffers like."""
+        self._shapes = shapes
+        self.starts: list[int] = []
+        self.cache: Any = None
+        self._mask: Tensor | None = None
+
+    @property
+    def used(self) -> int:
+        return int(self.cache.layers[0].used) if self.cache else 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no column left to write to."""
+        return not self.cache or self.used == self.cache.layers[0].keys.shape[2]
+
+    def mask(self) -> Tensor | None:
+        """`(rows, used + 1)`: which columns a row's next token sees; None if all."""
+        return None if self._mask is None else self._mask[:, : self.used + 1]
+
+    def rebuild(
+        self, kept: Sequence[int], prefixes: Sequence[Prefix] = (), sources: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """Keep some rows and append new ones: row `i` of `sources[p]` continues prompt `sources[p][i]` of `prefixes[p]`."""
+        used = self.used
+        spans = [used - self.starts[r] for r in kept]
+        fresh = [prefix.lengths[i] for prefix, rows in zip(prefixes, sources, strict=True) for i in rows]
+        end = max([*spans, *fresh], default=0)
+        layers = []
+        for number, like in enumerate(self._shapes):
+            old = self.cache.layers[number] if self.cache else None
+            pair = _empty(like, len(kept) + len(fresh), end + ROOM)
+            if kept:
+                columns = slice(used - max(spans), used)
+                for new, buffer in zip(pair, (old.keys, old.values), strict=True):
+                    new[: len(kept), :, end - max(spans) : end] = buffer[list(kept), :, columns]
+            _place(pair, len(kept), end, number, prefixes, sources)
+            layers.append(Buffer(pair, end))
+        self.cache = Cache(layers=layers)
+        self.starts = [end - n for n in [*spans, *fresh]]
+        self._mask = None
+        if any(self.starts):
+            device = self._shapes[0].keys.device
+            columns_ = torch.arange(end + ROOM, device=device)
+            self._mask = (columns_ >= torch.tensor(self.starts, device=device)[:, None]).long()
+
+
+def _empty(like: Pair, rows: int, columns: int) -> Pair:
+    return Pair(*(x.new_zeros(rows, x.shape[1], columns, x.shape[3]) for x in like))
+
+
+def _place(
+    pair: Pair, row: int, end: int, layer: int, prefixes: Sequence[Prefix], sources: Sequence[Sequence[int]]
+) -> None:
+    """Write the prefixes' keys and values into the rows from `row` on, each ending at column `end`."""
+    for prefix, rows in zip(prefixes, sources, strict=True):
+        lengths = torch.tensor([prefix.lengths[i] for i in rows])
+        width = int(lengths.max())
+        if width:
+            device = pair.keys.device
+            place = torch.arange(width) - (width - lengths)[:, None]
+            index = place.clamp(min=0).to(device)[:, None, :, None]
+            seen = (place >= 0).to(device)[:, None, :, None]
+            for new, made in zip(pair, prefix.layers[layer], strict=True):
+                picked = torch.take_along_dim(made[torch.tensor(rows, device=device)], index, 2)
+                new[row : row + len(rows), :, end - width : end] = picked.masked_fill_(~seen, 0)
+        row += len(rows)
+
+
+@torch.inference_mode()
+def prefix_of(body: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Keys and values of `prompts`, none empty, by the model's body."""
+    lengths = [len(p) for p in prompts]
+    ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = torch.tensor(prompt)
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
+    body(input_ids=ids.to(body.device), past_key_values=cache, use_cache=True)
+    return Prefix([Pair(layer.keys, layer.values) for layer in cache.layers], lengths)
+
+
+def is_plain(body: Any) -> bool:
+    """Whether every layer remembers keys and values alone: no recurrent state, nothing compressed."""
+    layers = DynamicCache(config=body.config).layers
+    return all(isinstance(layer, DynamicLayer) for layer in layers)

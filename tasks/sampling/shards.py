@@ -1,0 +1,101 @@
+"""Completions, shard by shard: a finished shard is a file, and the next attempt reads it instead of drawing again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.contract import Chosen, Workspace, chunks
+from tasks.kinds import Completions, Policy, write_table
+from tasks.sampling.plan import Draws, Plan, names_of
+from tasks.sampling.requests import Answer, Engine, Options
+from tasks.template import template_digest
+
+
+def completions_of(
+    policy: Policy, plan: Plan, draws: Draws, options: Options, engine: Chosen | str, shard: int, work: Workspace
+) -> Completions:
+    """Draw what is missing, then hand over all shards as one streamed table."""
+    chosen = _chosen(engine)
+    parts = list(chunks(len(plan.prompt_tokens), shard))
+    files = [work.path / f"shard-{i:05d}.arrow" for i in range(len(parts))]
+    total = draws.k * len(plan.prompt_tokens)
+    loaded: Engine | None = None
+    for part, file in zip(parts, files, strict=True):
+        if file.exists():
+            continue
+        loaded = loaded or chosen(policy)
+        before = draws.k * part.start
+
+        def tell(n: int, before: int = before) -> None:
+            work.progress(before + n, total, "samples")
+
+        answers = loaded.generate(plan.requests(part, draws), options, tell)
+        rows = len(plan.prompt_tokens[part])
+        names = names_of(
+            policy, plan.prompts.column("prompt_id")[part].to_pylist(), draws, options, plan.room[part], chosen
+        )
+        _write(file, _table(plan, slice(part.start, part.start + rows), draws, answers, names))
+    _count(files, work)
+    work.progress(total, total, "samples")
+    return Completions.of(_batches(files), {"template": template_digest(policy)})
+
+
+def _chosen(engine: Chosen | str) -> Chosen:
+    """The wiring resolves `auto`; a caller in Python may leave it to us."""
+    if isinstance(engine, Chosen):
+        return engine
+    if engine == "auto":
+        engine = "vllm" if os.path.exists("/dev/nvidiactl") and importlib.util.find_spec("vllm") else "transformers"
+    return Chosen("engines", engine, {})
+
+
+def _table(plan: Plan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
+    """Completions of the prompts in `part`, by prompt and draw."""
+    each = pa.array([i for i in range(part.start, part.stop) for _ in range(draws.k)], pa.int64())
+    columns = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))
+    tokens = [t for t in plan.prompt_tokens[part] for _ in range(draws.k)]
+    numbers = [n for _ in plan.prompt_tokens[part] for n in range(draws.k)]
+    columns |= {
+        "completion_id": pa.array(names),
+        "completion": pa.array([a.text for a in answers]),
+        "prompt_tokens": _typed("prompt_tokens", tokens),
+        "completion_tokens": _typed("completion_tokens", [a.tokens for a in answers]),
+        "stream": pa.array([draws.stream] * len(answers), pa.int64()),
+        "k": pa.array(numbers, pa.int32()),
+        "token_logps": _typed("token_logps", [a.token_logps for a in answers]),
+        "finish_reason": pa.array([a.finish_reason for a in answers]),
+    }
+    return Completions.conform(pa.table(columns))
+
+
+def _typed(name: str, values: list[list[int]] | list[list[float]]) -> pa.Array:
+    return pa.array(values, Completions.SCHEMA.field(name).type)
+
+
+def _write(file: Path, table: pa.Table) -> None:
+    """Whole or not at all."""
+    fresh = file.with_suffix(".new")
+    write_table(fresh, Completions.SCHEMA, [table])
+    with fresh.open("rb") as written:
+        os.fsync(written.fileno())
+    fresh.replace(file)
+
+
+def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        with pa.memory_map(str(file)) as source:
+            reader = pa.ipc.open_file(source)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i)
+
+
+def _count(files: list[Path], work: Workspace) -> None:
+    """Totals over all shards, those of earlier attempts too, so that a resumed step has the same record."""
+    for batch in _batches(files):
+        tokens = batch.column("completion_tokens")
+        work.count(samples=batch.num_rows, tokens=len(tokens.flatten()))

@@ -1,0 +1,47 @@
+"""Where an answer ends: stop tokens, stop strings, length. Both engines end theirs here, so they end alike."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.sampling.requests import Answer, Options
+
+_SLACK = 8
+"""Tokens looked at before those that can spell a stop string: parts of characters and special tokens take room."""
+
+
+def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of drawn tokens, without special tokens and otherwise as drawn."""
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def ended(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
+    """The answer that drawn tokens make. An engine may have drawn some too many behind a stop string."""
+    body = tokens[:-1] if tokens and tokens[-1] in options.stop_ids else tokens
+    text = text_of(tokenizer, body)
+    if _first(text, options.stop) is None:
+        return Answer(text, tokens, token_logps, "stop" if len(body) < len(tokens) else "length")
+    needed = bisect_left(
+        range(1, len(body)), True, key=lambda n: _first(text_of(tokenizer, body[:n]), options.stop) is not None
+    )
+    text = text_of(tokenizer, body[: needed + 1])
+    return Answer(text[: _first(text, options.stop)], body[: needed + 1], token_logps[: needed + 1], "stop")
+
+
+def stopped(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[str]) -> list[bool]:
+    """Which of the unfinished answers hold a stop string that their last token completed."""
+    if not stop or not answers:
+        return [False] * len(answers)
+    tail = max(len(s.encode()) for s in stop) + _SLACK
+    texts = tokenizer.batch_decode(
+        [tokens[-tail:] for tokens in answers], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return [_first(text, stop) is not None for text in texts]
+
+
+def _first(text: str, stop: Sequence[str]) -> int | None:
+    """Where the earliest stop string begins; None if there is none."""
+    places = [place for s in stop if (place := text.find(s)) >= 0]
+    return min(places, default=None)
