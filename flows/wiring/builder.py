@@ -1,27 +1,25 @@
 """Steps become nodes: signatures are applied, composites are executed, equal steps become one.
 
-This is also how a graph is built in Python: `Builder.add` is what composites are given.
+A graph is built in Python with the same class: `Builder(Catalogue(), "mine")`, `add`, `finish`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.wiring.model import ChoiceValue, Node, Value, Where
-from flows.wiring.params import Values
+from flows.wiring.choices import Feeds, Picked, pick
+from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
 from flows.wiring.rules import check_losses, check_node
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
-from flows.wiring.tree import Yaml, entries, from_json, refuse, shown
+from flows.wiring.tree import Yaml, from_json, refuse
 from flows.wiring.types import value_of
 from tasks.contract import JSON, ChoiceSpec, SpecError
 
-NVIDIA = "/dev/nvidia0"
+PYTHON = Where("python")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,25 +39,7 @@ Fed = Handle | None | Sequence["Handle | None"]
 
 
 @dataclass(frozen=True)
-class Picked:
-    """A choice with its values."""
-
-    signature: Signature
-    params: Mapping[str, JSON]
-    execution: Mapping[str, JSON]
-
-    @property
-    def value(self) -> ChoiceValue:
-        return ChoiceValue(self.signature.folder, self.signature.name, self.params, self.execution)
-
-    @property
-    def spec(self) -> ChoiceSpec:
-        s = self.signature
-        return ChoiceSpec(s.folder, s.name, {**self.params, **self.execution}, s.arguments, s.returns)
-
-
-@dataclass(frozen=True)
-class Step:
+class StepSpec:
     """A step to be built. `inner`: inside a composite, where `seed` comes only from the composite."""
 
     name: str
@@ -73,22 +53,51 @@ class Step:
 
     @property
     def address(self) -> str:
-        return f"{self.name}@{self.round}" if self.round else self.name
+        return address_of(self.name, self.round)
+
+
+def address_of(name: str, round: int | None) -> str:
+    """`policy@2`, or the name alone outside the loop."""
+    return f"{name}@{round}" if round else name
+
+
+class OnlySeed:
+    """Feeds for a graph built in Python: `seed` is 0 unless said, everything else has its default."""
+
+    def feed(self, name: str) -> Yaml | None:
+        return from_json(0, PYTHON) if name == "seed" else None
+
+    def used(self, node: Yaml, param: Param) -> None:
+        """Nobody asks."""
 
 
 class Builder:
-    """Collects the nodes of one graph."""
+    """Collects the nodes of one graph. Until `finish`, inputs are indices of nodes."""
 
-    def __init__(self, catalogue: Catalogue, values: Values, pipeline: str) -> None:
+    def __init__(self, catalogue: Catalogue, pipeline: str, feeds: Feeds | None = None) -> None:
         self.catalogue = catalogue
         self.notices: list[str] = []
-        self.nodes: list[Node] = []
-        self.addresses: dict[str, int] = {}
-        self._values = values
+        self._nodes: list[Node] = []
+        self._addresses: dict[str, int] = {}
+        self._feeds: Feeds = feeds or OnlySeed()
         self._pipeline = pipeline
         self._equal: dict[str, int] = {}
 
-    def build(self, step: Step) -> Handle:
+    def add(
+        self, name: str, task: str, inputs: Mapping[str, Any], *, round: int | None = None, where: Where = PYTHON,
+        inner: bool = False,
+    ) -> Handle:  # fmt: skip
+        """Add a step: handles for ports, plain values, mappings or ChoiceSpecs for parameters. Raises SpecError."""
+        signature = self.catalogue.signature(task, where, f"{self._pipeline}.{name}.task")
+        allowed = [*signature.ports, *signature.params]
+        for key in inputs:
+            if key not in allowed:
+                refuse(where, f"{self._pipeline}.{name} ({task}) has no port or parameter '{key}'", key, allowed)
+        ports = {k: v for k, v in inputs.items() if k in signature.ports}
+        params = {k: from_json(_json(v), where) for k, v in inputs.items() if k in signature.params}
+        return self.build(StepSpec(name, round, where, task, where, ports, params, inner))
+
+    def build(self, step: StepSpec) -> Handle:
         """Add a step, or all steps of a composite one; gives its result. Raises SpecError."""
         what = f"{self._pipeline}.{step.name}"
         signature = self.catalogue.signature(step.task, step.task_where, f"{what}.task")
@@ -96,22 +105,65 @@ class Builder:
         picked: dict[str, Picked] = {}
         params: dict[str, JSON] = {}
         for param in signature.params.values():
-            self._value(step, param, f"{what}.{param.name}", params, picked)
-        losses = {name: p.signature for name, p in picked.items()}
-        ports = check_losses(self.catalogue, step.where, what, signature, ports, losses, self.notices)
-        if signature.composite:
-            return self._compose(step, signature, ports, params, picked)
-        return self._task(step, signature, ports, params, picked)
+            node = self._given(step, param, f"{what}.{param.name}")
+            self._feeds.used(node, param)
+            with_choice = param.type.choice and not (node.value is None and param.type.optional)
+            try:
+                if param.type.choice and with_choice:
+                    picked[param.name] = pick(
+                        self.catalogue, self._feeds, param.type.choice, node, f"{what}.{param.name}"
+                    )
+                else:
+                    params[param.name] = value_of(param.type, node, f"{what}.{param.name}")
+            except SpecError as e:
+                raise _with_step(e, step.where) from None
+        ports = check_losses(self.catalogue, step.where, what, signature, ports, picked, self.notices)
+        make = self._compose if signature.composite else self._task
+        return make(step, signature, ports, params, picked)
 
     def name(self, handle: Handle, address: str, first: bool = False) -> None:
         """Give a node one more address, as its first one if it is a composite's own result."""
-        self.addresses[address] = handle.index
-        node = self.nodes[handle.index]
+        self._addresses[address] = handle.index
+        node = self._nodes[handle.index]
         if address not in node.addresses:
             addresses = (address, *node.addresses) if first else (*node.addresses, address)
-            self.nodes[handle.index] = replace(node, addresses=addresses, id=addresses[0])
+            self._nodes[handle.index] = replace(node, addresses=addresses, id=addresses[0])
 
-    def _ports(self, step: Step, signature: Signature, what: str) -> dict[str, list[Handle]]:
+    def carry(self, address: str, kind: str, digest: str, where: Where) -> Handle:
+        """Add a value that an earlier run left: a node of the task `carried`, which nothing executes."""
+        node = Node(address, (), "carried", "", kind, {"digest": digest}, {}, {}, frozenset(), False, None, where)
+        return self._append(node)
+
+    def finish(
+        self, *, about: str = "", file: str = "", parameters: Mapping[str, Parameter] | None = None, rounds: int = 0,
+        sinks: Iterable[str] = (), notices: Iterable[str] = (),
+    ) -> Graph:  # fmt: skip
+        """The graph of what is wanted (reports, and the steps named in `sinks`) and of what feeds it."""
+        nodes, names = self._nodes, set(sinks)
+        kept = {i for i, n in enumerate(nodes) if n.kind == "Report"}
+        kept |= {i for a, i in self._addresses.items() if a.split("@")[0] in names}
+        kept |= {j for i in kept for j in self._upstream(i)}
+        final = {}
+        for node in (n for i, n in enumerate(nodes) if i in kept):
+            inputs = {port: tuple(nodes[int(i)].id for i in indices) for port, indices in node.inputs.items()}
+            final[node.id] = replace(node, inputs=inputs)
+        addresses = {a: nodes[i].id for a, i in self._addresses.items() if i in kept}
+        headline = tuple(dict.fromkeys(node for a, node in addresses.items() if a.split("@")[0] == "report"))
+        return Graph(
+            self._pipeline, about, file, final, addresses, parameters or {}, rounds, headline,
+            (*notices, *self.notices),
+        )  # fmt: skip
+
+    def _upstream(self, index: int) -> set[int]:
+        found: set[int] = set()
+        todo = [index]
+        while todo:
+            below = {int(i) for indices in self._nodes[todo.pop()].inputs.values() for i in indices}
+            todo += below - found
+            found |= below
+        return found
+
+    def _ports(self, step: StepSpec, signature: Signature, what: str) -> dict[str, list[Handle]]:
         found = {}
         for port in signature.ports.values():
             fed = step.ports.get(port.name)
@@ -123,176 +175,101 @@ class Builder:
                 refuse(step.where, f"{what} ({signature.name}) needs its port '{port.name}' ({port}){nothing}")
             for handle in handles:
                 if not any(handle.is_a(kind) for kind in port.kinds):
-                    source = self.nodes[handle.index].addresses[0]
+                    source = self._nodes[handle.index].id
                     refuse(step.where, f"{what}.{port.name} takes {port}, and {source} is {handle.kind}")
             if handles:
                 found[port.name] = handles
         return found
 
-    def _value(
-        self, step: Step, param: Param, what: str, params: dict[str, JSON], picked: dict[str, Picked]
-    ) -> None:
+    def _given(self, step: StepSpec, param: Param, what: str) -> Yaml:
+        """The value that the step gives, or a built-in parameter, or the default."""
         node = step.params.get(param.name)
-        if node is None and (param.name == "engine" or param.type.execution or (param.name == "seed" and not step.inner)):
-            node = self._values.feed(param.name)
+        built_in = param.name == "engine" or param.type.execution or (param.name == "seed" and not step.inner)
+        if node is None and built_in:
+            node = self._feeds.feed(param.name)
         if node is None and param.required:
             refuse(step.where, f"{what} has no default: give it a value ({param.type})")
-        if node is None:
-            node = from_json(param.default, step.where)
-        self._values.used(node, param)
-        try:
-            if param.type.choice and not (node.value is None and param.type.optional):
-                picked[param.name] = self.pick(param, node, what)
-            else:
-                params[param.name] = value_of(param.type, node, what)
-        except SpecError as e:
-            if node.where == step.where or str(step.where) in str(e):
-                raise
-            raise SpecError(f"{e} · step at {step.where}") from None
-
-    def pick(self, param: Param, node: Yaml, what: str) -> Picked:
-        """The choice that a value names. Raises SpecError."""
-        choice = param.type.choice
-        assert choice is not None
-        name, given = self._named(param, node, what)
-        if choice.folder == "engines" and name == "auto":
-            name = "vllm" if os.path.exists(NVIDIA) and importlib.util.find_spec("vllm") else "transformers"
-        signature = self.catalogue.choice(choice.folder, name, node.where, what)
-        if not isinstance(given, dict):
-            texts = [p.name for p in signature.params.values() if p.type.base == "str" and p.required]
-            if len(texts) != 1:
-                refuse(node.where, f"{what}: '{name}' must have exactly one required text to take {shown(node)}")
-            given = {texts[0]: given}
-        params: dict[str, JSON] = {}
-        execution: dict[str, JSON] = {}
-        for key, value in given.items():
-            if key not in signature.params:
-                refuse(value.place, f"{what}.{name} has no parameter '{key}'", key, signature.params)
-        for p in signature.params.values():
-            value = given.get(p.name) or (self._values.feed(p.name) if p.type.execution else None)
-            if value is None and p.required:
-                refuse(node.where, f"{what}.{name}.{p.name} has no default: give it a value ({p.type})")
-            value = value or from_json(p.default, node.where)
-            self._values.used(value, p)
-            (execution if p.type.execution else params)[p.name] = value_of(p.type, value, f"{what}.{name}.{p.name}")
-        return Picked(signature, params, execution)
-
-    def _named(self, param: Param, node: Yaml, what: str) -> tuple[str, Yaml | dict[str, Yaml]]:
-        """The choice's name and its parameters, or the one text for the `other` choice."""
-        choice = param.type.choice
-        assert choice is not None
-        if node.missing:
-            known = list(self.catalogue.choices(choice.folder))
-            return (choice.other, node) if choice.other else (known[0], {})
-        if isinstance(node.value, str):
-            if node.value.isidentifier():
-                return node.value, {}
-            if choice.other:
-                return choice.other, node
-        if isinstance(node.value, dict) and len(node.value) == 1:
-            [(name, inner)] = node.value.items()
-            if inner.value is None or isinstance(inner.value, dict):
-                return name, dict(entries(inner))
-        known = list(self.catalogue.choices(choice.folder))
-        form = "a name or {name: {parameter: value}}"
-        refuse(node.where, f"{what} = {shown(node)}; a choice is {form}", str(node.value), known)
+        return from_json(param.default, step.where) if node is None else node
 
     def _task(
-        self, step: Step, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
+        self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
         picked: Mapping[str, Picked],
     ) -> Handle:  # fmt: skip
-        what = f"{self._pipeline}.{step.name}"
         execution = {k: v for k, v in params.items() if signature.params[k].type.execution}
         keyed: dict[str, Value] = {
             name: picked[name].value if name in picked else params[name]
             for name in signature.params if name not in execution
         }  # fmt: skip
-        inputs = {name: tuple(h.index for h in handles) for name, handles in ports.items()}
+        inputs = {name: tuple(str(h.index) for h in handles) for name, handles in ports.items()}
         equal = json.dumps([signature.name, _canonical(keyed), sorted(inputs.items())], sort_keys=True)
-        index = self._equal.get(equal)
-        if index is None:
-            kind = self._kind(signature, ports, picked, step.where, what)
-            index = self._equal[equal] = len(self.nodes)
-            lists = frozenset(p.name for p in signature.ports.values() if p.is_list)
-            ids = {name: tuple(map(str, indices)) for name, indices in inputs.items()}
-            self.nodes.append(Node(
-                step.address, (), signature.name, signature.module, kind, keyed, execution, ids, lists, signature.work,
-                step.round, step.where,
-            ))  # fmt: skip
-            check_node(self.catalogue, self.nodes, signature, self.nodes[index], what)
-        handle = Handle(index, self.nodes[index].kind, self.catalogue)
+        if equal in self._equal:
+            handle = Handle(self._equal[equal], self._nodes[self._equal[equal]].kind, self.catalogue)
+        else:
+            what = f"{self._pipeline}.{step.name}"
+            node = Node(
+                step.address, (), signature.name, signature.module, self._kind(step, signature, ports, picked, what),
+                keyed, execution, inputs, frozenset(p.name for p in signature.ports.values() if p.is_list),
+                signature.work, step.round, step.where,
+            )  # fmt: skip
+            check_node(self.catalogue, self._nodes, signature, node, what)
+            handle = self._append(node)
+            self._equal[equal] = handle.index
         self.name(handle, step.address)
         return handle
 
+    def _append(self, node: Node) -> Handle:
+        self._nodes.append(node)
+        handle = Handle(len(self._nodes) - 1, node.kind, self.catalogue)
+        self.name(handle, node.id)
+        return handle
+
     def _kind(
-        self, signature: Signature, ports: Mapping[str, list[Handle]], picked: Mapping[str, Picked], where: Where,
+        self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], picked: Mapping[str, Picked],
         what: str,
     ) -> str:  # fmt: skip
-        """The result's kind: of what a type variable stands for, or of what the chosen function says that it returns."""
-        variable = [h.kind for p in signature.ports.values() if p.variable == signature.returns for h in ports.get(p.name, [])]
-        if len(set(variable)) > 1:
-            refuse(where, f"{what} ({signature.name}) takes tables of one kind, not {', '.join(dict.fromkeys(variable))}")
-        if variable:
-            return variable[0]
-        for choice in picked.values():
-            if self.catalogue.is_a(choice.signature.returns, signature.returns):
-                return choice.signature.returns
-        return signature.returns
+        """The result's kind: what a type variable stands for, or what the chosen function says that it returns."""
+        named = [p.name for p in signature.ports.values() if p.variable == signature.returns]
+        kinds = list(dict.fromkeys(h.kind for name in named for h in ports.get(name, [])))
+        if len(kinds) > 1:
+            refuse(step.where, f"{what} ({signature.name}) takes tables of one kind, not {' and '.join(kinds)}")
+        told = [p.signature.returns for p in picked.values()]
+        return [*kinds, *(k for k in told if self.catalogue.is_a(k, signature.returns)), signature.returns][0]
 
     def _compose(
-        self, step: Step, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
+        self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
         picked: Mapping[str, Picked],
     ) -> Handle:  # fmt: skip
         def add(task: str, name: str | None = None, **inputs: Any) -> Handle:
             inner = f"{step.name}/{name or task}"
-            address = f"{inner}@{step.round}" if step.round else inner
-            if address in self.addresses:
+            if address_of(inner, step.round) in self._addresses:
                 refuse(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
-            return self.add(inner, task, inputs, step.round, step.where)
+            return self.add(inner, task, inputs, round=step.round, where=step.where, inner=True)
 
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
-        given = {**params, **{name: p.spec for name, p in picked.items()}}
         try:
-            result = self._composites[signature.name](add, **handles, **given)
+            result = self._composites[signature.name](
+                add, **handles, **params, **{name: p.spec for name, p in picked.items()}
+            )
         except SpecError as e:
-            if str(step.where) in str(e):
-                raise
-            raise SpecError(f"{step.where}: {self._pipeline}.{step.name}: {e}") from None
+            raise _with_step(e, step.where) from None
         if not isinstance(result, Handle):
             raise TypeError(f"the composite {signature.name} must return a step, not {result!r}")
-        inside = self.nodes[result.index].addresses[0].startswith(f"{step.name}/")
+        inside = self._nodes[result.index].id.startswith(f"{step.name}/")
         self.name(result, step.address, first=inside)
         return result
 
-    def add(
-        self, name: str, task: str, inputs: Mapping[str, Any], round: int | None = None,
-        where: Where = Where("python"), inner: bool = True,
-    ) -> Handle:  # fmt: skip
-        """Add a step from Python: handles for ports, plain values, mappings or ChoiceSpecs for parameters."""
-        signature = self.catalogue.signature(task, where, f"{self._pipeline}.{name}.task")
-        unknown = [k for k in inputs if k not in signature.ports and k not in signature.params]
-        if unknown:
-            allowed = [*signature.ports, *signature.params]
-            refuse(where, f"{self._pipeline}.{name} ({task}) has no '{unknown[0]}'", unknown[0], allowed)
-        ports = {k: v for k, v in inputs.items() if k in signature.ports}
-        params = {k: from_json(_json(v), where) for k, v in inputs.items() if k in signature.params}
-        return self.build(Step(name, round, where, task, where, ports, params, inner))
-
-    def carry(self, address: str, kind: str, digest: str, where: Where) -> Handle:
-        """Add a value that an earlier run left: a node of the task `carried`, which nothing executes."""
-        node = Node(address, (), "carried", "", kind, {"digest": digest}, {}, {}, frozenset(), False, None, where)
-        self.nodes.append(node)
-        handle = Handle(len(self.nodes) - 1, kind, self.catalogue)
-        self.name(handle, address)
-        return handle
-
     @cached_property
     def _composites(self) -> Mapping[str, Callable[..., object]]:
-        """The composites themselves: their file is light, and executing it sees an edit in a process that lives long."""
+        """The composites themselves. Executing their light file sees an edit even in a process that lives long."""
         file = self.catalogue.root / "composites.py"
         namespace: dict[str, Any] = {"__name__": "tasks.composites", "__file__": str(file)}
         exec(compile(file.read_bytes(), str(file), "exec"), namespace)
         return namespace
+
+
+def _with_step(error: SpecError, where: Where) -> SpecError:
+    """The error, with the step's place behind the value's."""
+    return error if str(where) in str(error) else SpecError(f"{error} · step at {where}")
 
 
 def _argument(port: Port, handles: list[Handle]) -> object:
@@ -304,6 +281,7 @@ def _json(value: Any) -> JSON:
 
 
 def _canonical(params: Mapping[str, Value]) -> dict[str, JSON]:
-    return {
-        k: {"choice": [v.folder, v.name, dict(v.params)]} if isinstance(v, ChoiceValue) else v for k, v in params.items()
-    }
+    def plain(value: Value) -> JSON:
+        return {"choice": [value.folder, value.name, dict(value.params)]} if isinstance(value, ChoiceValue) else value
+
+    return {name: plain(value) for name, value in params.items()}

@@ -7,13 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from flows.wiring.grammar import BUILT_IN, REFERENCE, PipelineText, StepText
+from flows.wiring.grammar import BUILT_IN, REFERENCE, DeploymentText, PipelineText, StepText
 from flows.wiring.model import Where
 from flows.wiring.params import references
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import Yaml, mapping, refuse, shown
 
-_SEEN = {"steps": ("steps",), "repeat": ("steps", "repeat"), "after": ("steps", "after"), "tick": ("steps", "repeat", "tick")}
+_SEEN = {
+    "steps": ("steps",),
+    "repeat": ("steps", "repeat"),
+    "after": ("steps", "after"),
+    "tick": ("steps", "repeat", "tick"),
+}
 """Sections whose steps a step may name as they are."""
 _PREFIXES = {"steps": (), "repeat": ("prev",), "after": ("last", "every"), "tick": ("prev",)}
 
@@ -44,26 +49,38 @@ class Checked:
     def __init__(self, text: PipelineText, catalogue: Catalogue) -> None:
         self.text = text
         self._catalogue = catalogue
-        self.signatures: dict[str, Signature] = {}
-        self.reads: dict[str, list[Read]] = {}
-        for step in text.steps.values():
-            self.reads[step.name] = self._reads(step, text.steps)
-        self.tick_reads: dict[tuple[str, str], list[Read]] = {}
-        for deployment in text.deployments.values():
-            known = {**text.steps, **deployment.steps}
-            for step in deployment.steps.values():
-                self.tick_reads[deployment.name, step.name] = self._reads(step, known, deployment.name)
+        self._signatures: dict[StepText, Signature] = {}
+        self.reads = {step.name: self._reads(step, text.steps) for step in text.steps.values()}
+        self.tick_reads = {d.name: self._reads_of_ticks(d) for d in text.deployments.values()}
         self._check_circles(text.steps, self.reads)
         self._check_starts()
         self.notices = [*self._unread_starts(), *self._dead_steps(), *self._unread_parameters()]
-        for deployment in text.deployments.values():
-            reads = {name: self.tick_reads[deployment.name, name] for name in deployment.steps}
-            self._check_circles(deployment.steps, {**self.reads, **reads})
 
-    def signature(self, step: StepText, deployment: str = "") -> Signature:
-        return self.signatures[f"{deployment}:{step.name}"]
+    def signature(self, step: StepText) -> Signature:
+        """The signature of the step's task."""
+        return self._signatures[step]
 
-    def _reads(self, step: StepText, known: Mapping[str, StepText], deployment: str = "") -> list[Read]:
+    def head(self, deployment: DeploymentText) -> tuple[frozenset[str], frozenset[str]]:
+        """What a continuing deployment's ticks hand on: names behind prev. and last., and names behind every."""
+        reads = [*self.reads.values(), *self.tick_reads[deployment.name].values()]
+        found = [read for step in reads for read in step]
+        one = frozenset(r.name for r in found if r.prefix in ("prev", "last"))
+        return one, frozenset(r.name for r in found if r.prefix == "every")
+
+    def _reads_of_ticks(self, deployment: DeploymentText) -> dict[str, list[Read]]:
+        known = {**self.text.steps, **deployment.steps}
+        reads = {step.name: self._reads(step, known) for step in deployment.steps.values()}
+        self._check_circles(deployment.steps, reads)
+        gate = deployment.gate
+        if gate is not None:
+            step = known[str(gate.value)]
+            if step.alias or not self._catalogue.is_a(self.signature(step).returns, "Report"):
+                refuse(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' must be a Report")
+            if step.section not in ("repeat", "tick"):
+                refuse(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' is no step of a round")
+        return reads
+
+    def _reads(self, step: StepText, known: Mapping[str, StepText]) -> list[Read]:
         what = f"{self.text.name}.{step.name}"
         if step.alias:
             read = split_reference(step.node, what)
@@ -75,7 +92,7 @@ class Checked:
             refuse(step.node.place, f"{what} has no task")
         task = keys["task"]
         signature = self._catalogue.signature(str(task.value), task.where, f"{what}.task")
-        self.signatures[f"{deployment}:{step.name}"] = signature
+        self._signatures[step] = signature
         allowed = ["task", *signature.ports, *signature.params]
         for key, value in keys.items():
             if key not in allowed:
@@ -102,7 +119,7 @@ class Checked:
             refuse(read.where, f"{what}: {read.prefix}.{read.name} can be used only {allowed}")
         if read.prefix and target.section != "repeat":
             loop = [s.name for s in known.values() if s.section == "repeat"]
-            refuse(read.where, f"{what}: {read.prefix}.{read.name}: the loop has no step '{read.name}'", read.name, loop)
+            refuse(read.where, f"{what} = {read.prefix}.{read.name}; the loop has no such step", read.name, loop)
         if read.prefix == "prev" and read.name not in self.text.start:
             refuse(
                 read.where, f"{what}: prev.{read.name} has no meaning in the first round: say it in repeat.start "
@@ -135,57 +152,52 @@ class Checked:
                     what = f"{self.text.name}.repeat.start.{name} = {shown(node)}"
                     refuse(node.where, f"{what}; it must be a step before the loop", read.name, outer)
 
-    @cached_property
-    def _all_reads(self) -> list[tuple[str, Read]]:
-        """Who reads what, over the pipeline and its deployments."""
-        both = [*self.reads.items(), *((step, reads) for (_, step), reads in self.tick_reads.items())]
-        return [(name, read) for name, reads in both for read in reads]
-
     def _unread_starts(self) -> Iterator[str]:
-        read = {r.name for _, r in self._all_reads if r.prefix == "prev"}
+        steps = [*self.reads.values(), *(reads for ticks in self.tick_reads.values() for reads in ticks.values())]
+        read = {r.name for reads in steps for r in reads if r.prefix == "prev"}
         for name, node in self.text.start.items():
             if name not in read:
-                yield from self._unread(f"start.{name}", node, f"the start of '{name}', which nothing reads as prev.{name}")
+                what = f"the start of '{name}', which nothing reads as prev.{name}"
+                yield from self._unread(node, what, f"start.{name}" in self.text.own)
 
-    def sinks(self, steps: Iterable[StepText], deployment: str = "") -> list[str]:
-        """Steps that are wanted for themselves: reports and what trains a model."""
-        return [s.name for s in steps if not s.alias and self._wanted(self.signature(s, deployment))]
+    def sinks(self, steps: Iterable[StepText]) -> list[str]:
+        """Steps that are wanted for themselves: reports, and what trains a model on a table."""
+        return [s.name for s in steps if not s.alias and self._wanted(self.signature(s))]
 
     def _wanted(self, signature: Signature) -> bool:
-        tables = any(self._catalogue.is_a(k, "Table") for p in signature.ports.values() for k in p.kinds)
         is_a = self._catalogue.is_a
+        tables = any(is_a(k, "Table") for p in signature.ports.values() for k in p.kinds)
         return is_a(signature.returns, "Report") or (tables and is_a(signature.returns, "Model"))
 
     @cached_property
     def live(self) -> frozenset[str]:
         """Steps from which a Report or a trained model is reached, in the pipeline or in one of its deployments."""
         todo = self.sinks(self.text.steps.values())
-        for d in self.text.deployments.values():
-            todo += [read.name for s in d.steps for read in self.tick_reads[d.name, s]]
-            todo += [str(d.gate.value)] if d.gate else []
+        todo += [name for ticks in self.tick_reads.values() for reads in ticks.values() for name in self._below(reads)]
         found: set[str] = set()
         while todo:
             name = todo.pop()
             if name in self.reads and name not in found:
                 found.add(name)
-                todo += [r.name for r in self.reads[name]]
-                if any(r.prefix == "prev" and r.name == n for n in self.text.start for r in self.reads[name]):
-                    todo += [str(self.text.start[r.name].value) for r in self.reads[name] if r.prefix == "prev"]
-        return frozenset(found | self._starts_of_deployments())
+                todo += self._below(self.reads[name])
+        return frozenset(found)
 
-    def _starts_of_deployments(self) -> set[str]:
-        reads = [r for reads in self.tick_reads.values() for r in reads if r.prefix == "prev"]
-        return {str(self.text.start[r.name].value) for r in reads}
+    def _below(self, reads: list[Read]) -> Iterator[str]:
+        """The steps that are read; with prev.x, also what stands for it in the first round."""
+        for read in reads:
+            yield read.name
+            if read.prefix == "prev":
+                yield str(self.text.start[read.name].value)
 
     def _dead_steps(self) -> Iterator[str]:
         for step in self.text.steps.values():
             if step.name not in self.live:
-                text = "from which no Report and no trained model is reached"
-                yield from self._unread(f"step '{step.name}'", step.node, f"the step '{step.name}', {text}", step.own)
+                what = f"the step '{step.name}', from which no Report and no trained model is reached"
+                yield from self._unread(step.node, what, step.own)
 
-    def _unread(self, name: str, node: Yaml, what: str, own: bool | None = None) -> Iterator[str]:
+    def _unread(self, node: Yaml, what: str, own: bool) -> Iterator[str]:
         """Refuse what is written here and serves nothing; drop, with a notice, what is inherited."""
-        if name in self.text.own if own is None else own:
+        if own:
             refuse(node.place, f"{self.text.name} has {what}")
         yield f"{self.text.name} inherits {what}: dropped"
 
@@ -212,7 +224,8 @@ class Checked:
         for section, params in (("params", self.text.params), ("each", self.text.each)):
             for name, node in params.items():
                 if name not in self.read_parameters:
-                    yield from self._unread(f"{section}.{name}", node, f"the parameter '{name}', which nothing reads")
+                    what = f"the parameter '{name}', which nothing reads"
+                    yield from self._unread(node, what, f"{section}.{name}" in self.text.own)
 
 
 def fed(node: Yaml | None) -> list[Yaml]:

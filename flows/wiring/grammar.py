@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, mapping, read, refuse, shown
 from flows.wiring.variants import resolved
 
@@ -42,7 +43,7 @@ PARAMETER_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 REFERENCE = rf"(?:(prev|last|every)\.)?({STEP_NAME})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepText:
     """A step as written: a mapping with a `task`, or a plain reference."""
 
@@ -121,8 +122,6 @@ class PipelineFile:
     def pipeline(self, name: str) -> PipelineText:
         """The pipeline with what it inherits. Raises SpecError."""
         if name not in self.names:
-            from flows.wiring.model import Where
-
             why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
             refuse(Where(str(self.path)), f"'{name}' {why}", name, self.names)
         return _pipeline(name, resolved(self._raw, name), self._raw[name])
@@ -167,7 +166,9 @@ def _pipeline(name: str, node: Yaml, own: Yaml) -> PipelineText:
     return text
 
 
-def _section(parts: Mapping[str, Yaml], key: str, name: str, allowed: Mapping[str, str] | None = None) -> dict[str, Yaml]:
+def _section(
+    parts: Mapping[str, Yaml], key: str, name: str, allowed: Mapping[str, str] | None = None
+) -> dict[str, Yaml]:
     return mapping(parts[key], f"{name}.{key}", allowed) if key in parts else {}
 
 
@@ -209,9 +210,7 @@ def _check_repeat(node: Yaml, repeat: Mapping[str, Yaml], pipeline: str) -> None
         refuse(node.place, f"{pipeline}.repeat needs `times`, or `each` whose length is the number of rounds")
 
 
-def _deployment(
-    name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str
-) -> DeploymentText:
+def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
     what = f"{pipeline}.deployments.{name}"
     if not re.fullmatch(PIPELINE_NAME, name):
         refuse(node.place, f"'{name}' is no name for a deployment (letters, digits, _ and -)")
@@ -223,7 +222,7 @@ def _deployment(
     if continues and not repeats:
         refuse(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
-        refuse(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or `continue: {{gate: STEP}}`")
+        refuse(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
     if gate is not None and gate.value not in own:
         refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
     cron, timezone = _schedule(parts.get("schedule"), what)
@@ -234,7 +233,8 @@ def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None]:
     if node is None or node.value in ("never", "always"):
         return node is not None and node.value == "always", None
     if not isinstance(node.value, dict):
-        refuse(node.where, f"{what}.continue = {shown(node)}; it must be never, always or {{gate: STEP}}", str(node.value))
+        allowed = ["never", "always", "{gate: STEP}"]
+        refuse(node.where, f"{what}.continue = {shown(node)}", str(node.value), allowed)
     parts = mapping(node, f"{what}.continue", ["gate"])
     if "gate" not in parts:
         refuse(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
@@ -247,9 +247,9 @@ def _schedule(node: Yaml | None, what: str) -> tuple[str | None, str]:
     parts = mapping(node, f"{what}.schedule", SCHEDULE)
     cron, timezone = parts.get("cron"), parts.get("timezone")
     if cron is None or not re.fullmatch(r"(?:[\dA-Za-z*/,?#-]+\s+){4}[\dA-Za-z*/,?#-]+", str(cron.value)):
-        refuse((cron or node).where, f"{what}.schedule needs cron: five fields, e.g. \"0 2 * * *\"")
+        refuse((cron or node).where, f'{what}.schedule needs cron: five fields, e.g. "0 2 * * *"')
     if timezone is not None and not _is_timezone(str(timezone.value)):
-        refuse(timezone.where, f"{what}.schedule.timezone = {shown(timezone)}; it must be an IANA name, e.g. Europe/Berlin")
+        refuse(timezone.where, f"{what}.schedule.timezone = {shown(timezone)}; an IANA name, e.g. Europe/Berlin")
     return str(cron.value), str(timezone.value) if timezone else "UTC"
 
 

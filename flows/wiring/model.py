@@ -1,4 +1,4 @@
-"""The compiled graph: what every other room of `flows` works on. Plain data, nothing imported but the standard library."""
+"""The compiled graph: what every other room of `flows` works on. Plain data; only the standard library is imported."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from flows.wiring.choices import names_of
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter, Where
 from flows.wiring.signatures import Catalogue, Param
@@ -16,7 +17,7 @@ Overrides = Mapping[str, JSON]
 
 
 def sweep_values(text: str) -> list[str]:
-    """`dpo,ipo,{hinge: {beta: 0.05}}` → its values, split at the commas outside brackets and quotes. Raises SpecError."""
+    """`dpo,ipo,{hinge: {beta: 0.05}}` → its values: split at commas outside brackets and quotes. Raises SpecError."""
     values, depth, quote, begin = [], 0, "", 0
     for i, c in enumerate(text):
         if quote:
@@ -153,7 +154,7 @@ class Values:
         kind = param.type
         choices = tuple(map(str, kind.options))
         if kind.choice:
-            choices = tuple(self._catalogue.choices(kind.choice.folder))
+            choices = tuple(names_of(self._catalogue, kind.choice))
         bounds = kind.bounds or (kind.item.bounds if kind.item else None) or Bounds()
         annotation = f"list[{param.annotation}]" if name in self._text.each else param.annotation
         return Parameter(

@@ -1,4 +1,4 @@
-"""Refusals that know what the tasks mean: losses and their data, comparisons with oneself, evaluation on what trained."""
+"""Refusals that know what tasks mean: losses and their data, comparison with itself, evaluation on what trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flows.wiring.tree import refuse
 
 if TYPE_CHECKING:
     from flows.wiring.builder import Handle
+    from flows.wiring.choices import Picked
 
 Ports = dict[str, "list[Handle]"]
 
@@ -28,10 +29,10 @@ def wanted_data(loss: Signature) -> str:
 
 def check_losses(
     catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports,
-    picked: Mapping[str, Signature], notices: list[str],
+    picked: Mapping[str, Picked], notices: list[str],
 ) -> Ports:  # fmt: skip
     """Ports without those that the step's loss does not read. Raises SpecError where a loss needs what is not there."""
-    for name, loss in picked.items():
+    for name, loss in ((name, p.signature) for name, p in picked.items()):
         choice = signature.params[name].type.choice
         if choice is None or choice.folder.split("/")[0] != "losses":
             continue
@@ -76,7 +77,7 @@ def check_node(catalogue: Catalogue, nodes: Sequence[Node], signature: Signature
         for other in single[i + 1 :]:
             same = node.inputs[one.name] == node.inputs[other.name] and one.kinds == other.kinds
             if same and all(catalogue.is_a(k, "Table") for k in one.kinds):
-                source = nodes[int(node.inputs[one.name][0])].addresses[0]
+                source = nodes[int(node.inputs[one.name][0])].id
                 refuse(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
     if "allow_seen" in signature.params and node.params["allow_seen"] is False:
         _check_seen(catalogue, nodes, node, what)
@@ -92,7 +93,7 @@ def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: s
                 if i in upstream and catalogue.is_a(nodes[i].kind, "Prompts"):
                     refuse(
                         node.where, f"{what}: the policy was trained on the table that it is evaluated on, "
-                        f"{nodes[i].addresses[0]}; say `allow_seen: true` if that is meant",
+                        f"{nodes[i].id}; say `allow_seen: true` if that is meant",
                     )  # fmt: skip
 
 

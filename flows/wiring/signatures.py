@@ -1,4 +1,4 @@
-"""The catalogue of tasks, composites and choices, read from source: nothing of `tasks` is imported to check a wiring."""
+"""The catalogue of tasks, composites and choices, read from source: checking a wiring imports none of them."""
 
 from __future__ import annotations
 

@@ -103,9 +103,9 @@ def _extract(module: ast.Module) -> Source:
             functions[node.name] = _function(node)
         elif isinstance(node, ast.ClassDef):
             classes[node.name] = tuple(ast.unparse(base) for base in node.bases)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
-            if ast.unparse(node.value.func).rsplit(".", 1)[-1] == "TypeVar":
-                variables[node.targets[0].id] = _bounds(node.value)
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="TypeVar")) as call):
+                variables[name] = _bounds(call)
     return Source(functions, classes, variables)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows.wiring.choices import choice_name
 from flows.wiring.model import Where
 from flows.wiring.params import Values
 from flows.wiring.signatures import Catalogue, Signature
@@ -22,32 +23,40 @@ class ToyRates:
         self._left: dict[str, str] = {}
 
     def note(
-        self, signature: Signature, params: Mapping[str, Yaml], written: Mapping[str, Yaml], what: str, round: int | None
-    ) -> None:  # fmt: skip
+        self,
+        signature: Signature,
+        params: Mapping[str, Yaml],
+        written: Mapping[str, Yaml],
+        what: str,
+        round: int | None,
+    ) -> None:
         """Note a step: its values as given, and as the file writes them."""
+        models = self._catalogue.is_a(signature.returns, "Model")
         for param in signature.params.values():
-            choice, node = param.type.choice, params.get(param.name)
-            if choice and node and choice.folder == "sources" and self._catalogue.is_a(signature.returns, "Model"):
-                changed = self._values.overridden.intersection(node.origins)
-                if changed and self._is_world(self._values.in_file(written[param.name], round)) and not self._is_world(node):
-                    self._model = sorted(changed)[0]
+            if models and param.type.choice and param.type.choice.folder == "sources" and param.name in params:
+                self._note_model(params[param.name], self._values.in_file(written[param.name], round))
         rate = params.get("lr")
-        if rate is not None and "lr" in signature.params and not self._values.overridden.intersection(rate.origins):
+        if rate is not None and not self._values.overridden.intersection(rate.origins):
             name = rate.origins[0] if rate.origins else f"a literal of {what}"
             self._left.setdefault(name, f"{name} = {shown(rate)} ({rate.where}){self._paper(signature, params)}")
 
+    def _note_model(self, given: Yaml, in_file: Yaml) -> None:
+        changed = self._values.overridden.intersection(given.origins)
+        if changed and self._is_world(in_file) and not self._is_world(given):
+            self._model = min(changed)
+
     def _is_world(self, node: Yaml) -> bool:
-        name = node.value if isinstance(node.value, str) else next(iter(node.value), "") if isinstance(node.value, dict) else ""
-        if not name.isidentifier() or name not in self._catalogue.choices("sources"):
+        name = choice_name(node)
+        if name not in self._catalogue.choices("sources"):
             return False
-        return self._catalogue.choice("sources", name, Where("sources"), "source").returns == "World"
+        return self._catalogue.choice("sources", name, node.where, "source").returns == "World"
 
     def _paper(self, signature: Signature, params: Mapping[str, Yaml]) -> str:
-        paper, loss = signature.paper, params.get("loss")
-        if loss is not None and "loss" in signature.params and (choice := signature.params["loss"].type.choice):
-            name = loss.value if isinstance(loss.value, str) else next(iter(loss.value), "") if isinstance(loss.value, dict) else ""
-            if name in self._catalogue.choices(choice.folder):
-                paper = self._catalogue.choice(choice.folder, name, loss.where, "loss").paper
+        paper, loss = signature.paper, signature.params.get("loss")
+        if loss and loss.type.choice:
+            folder, name = loss.type.choice.folder, choice_name(params.get("loss"))
+            if name in self._catalogue.choices(folder):
+                paper = self._catalogue.choice(folder, name, Where(folder), "loss").paper
         return f"; the paper: {paper}" if paper else ""
 
     def check(self) -> None:

@@ -19,7 +19,9 @@ from tasks.contract import JSON, SpecError
 COMMAND_LINE = Where("command line")
 _DEEPEST = 40
 
-_CORE: tuple[tuple[re.Pattern[str], Callable[[str], JSON]], ...] = (
+Scalar = None | bool | int | float | str
+
+_CORE: tuple[tuple[re.Pattern[str], Callable[[str], Scalar]], ...] = (
     (re.compile(r"~|null|Null|NULL|"), lambda _: None),
     (re.compile(r"true|True|TRUE"), lambda _: True),
     (re.compile(r"false|False|FALSE"), lambda _: False),
@@ -36,7 +38,7 @@ _CORE: tuple[tuple[re.Pattern[str], Callable[[str], JSON]], ...] = (
 class Yaml:
     """A value and where it stands. A mapping's values also know where their keys stand."""
 
-    value: None | bool | int | float | str | list[Yaml] | dict[str, Yaml]
+    value: Scalar | list[Yaml] | dict[str, Yaml]
     where: Where
     key: Where | None = None
     origins: tuple[str, ...] = ()
@@ -203,7 +205,7 @@ class _Reader:
             yield event
 
 
-def _scalar(event: Any) -> JSON:
+def _scalar(event: Any) -> Scalar:
     text = str(event.value)
     if event.implicit[0]:
         for pattern, convert in _CORE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from typing import Any
 
 from flows.wiring.tree import Yaml, refuse, shown
 from tasks.contract import JSON, Bounds, Choice
@@ -38,13 +38,13 @@ class Type:
         elif self.base == "choice" and self.choice:
             text = f"one of tasks/{self.choice.folder}/"
         else:
-            text = _WORDS[self.base] + (f" {bounds_text(self.bounds)}" if self.bounds else "")
+            text = _WORDS[self.base] + (f", {bounds_text(self.bounds)}" if self.bounds else "")
         return text + (" or null" if self.optional else "")
 
 
 def bounds_text(bounds: Bounds) -> str:
-    """`of at least 1 and below 2`."""
-    words = {"min": "of at least", "max": "of at most", "above": "above", "below": "below"}
+    """`at least 1 and below 2`."""
+    words = {"min": "at least", "max": "at most", "above": "above", "below": "below"}
     return " and ".join(f"{word} {b:g}" for key, word in words.items() if (b := getattr(bounds, key)) is not None)
 
 
@@ -91,11 +91,11 @@ def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
     return found
 
 
-def _literals(nodes: list[ast.expr]) -> list[JSON]:
+def _literals(nodes: list[ast.expr]) -> list[Any]:
     return [ast.literal_eval(n) for n in nodes]
 
 
-def _named(keywords: list[ast.keyword]) -> dict[str, JSON]:
+def _named(keywords: list[ast.keyword]) -> dict[str, Any]:
     return {k.arg or "": ast.literal_eval(k.value) for k in keywords}
 
 
@@ -110,7 +110,10 @@ def value_of(kind: Type, node: Yaml, what: str) -> JSON:
     if value is None and kind.optional:
         return None
     if kind.base == "literal":
-        return _option(kind, node, what)
+        for option in kind.options:
+            if option == value and type(option) is type(value):
+                return option
+        refuse(node.where, f"{what} = {shown(node)}", str(value), map(str, kind.options))
     if kind.base == "list" and kind.item is not None:
         if not isinstance(value, list):
             refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
@@ -124,16 +127,6 @@ def value_of(kind: Type, node: Yaml, what: str) -> JSON:
     if kind.bounds and isinstance(value, int | float) and not within(kind.bounds, value):
         refuse(node.where, f"{what} = {shown(node)}; it must be {bounds_text(kind.bounds)}")
     return node.plain if isinstance(value, dict | list) else value
-
-
-def _option(kind: Type, node: Yaml, what: str) -> JSON:
-    for option in kind.options:
-        if option == node.value and type(option) is type(node.value):
-            return option
-    names = [str(o) for o in kind.options]
-    near = get_close_matches(str(node.value), names, 1)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
-    refuse(node.where, f"{what} = {shown(node)}; choose one of [{', '.join(names)}]{hint}")
 
 
 def within(bounds: Bounds, value: float) -> bool:

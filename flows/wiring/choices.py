@@ -1,0 +1,112 @@
+"""From `{dpo: {beta: 0.1}}` to a choice with all its values."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from flows.wiring.model import ChoiceValue
+from flows.wiring.signatures import Catalogue, Param, Signature
+from flows.wiring.tree import Yaml, entries, from_json, refuse, shown
+from flows.wiring.types import value_of
+from tasks.contract import JSON, Choice, ChoiceSpec
+
+NVIDIA = "/dev/nvidia0"
+
+
+class Feeds(Protocol):
+    """Where parameters that a step leaves open get their values, and who is told what fed what."""
+
+    def feed(self, name: str) -> Yaml | None: ...
+
+    def used(self, node: Yaml, param: Param) -> None: ...
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A choice with its values."""
+
+    signature: Signature
+    params: Mapping[str, JSON]
+    execution: Mapping[str, JSON]
+
+    @property
+    def value(self) -> ChoiceValue:
+        return ChoiceValue(self.signature.folder, self.signature.name, self.params, self.execution)
+
+    @property
+    def spec(self) -> ChoiceSpec:
+        s = self.signature
+        return ChoiceSpec(s.folder, s.name, {**self.params, **self.execution}, s.arguments, s.returns)
+
+
+def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: str) -> Picked:
+    """The choice that a value names, with its parameters checked and completed. Raises SpecError."""
+    name, given = _parted(catalogue, choice, node, what)
+    if choice.folder == "engines" and name == "auto":
+        name = _best_engine()
+    signature = catalogue.choice(choice.folder, name, node.where, what)
+    if isinstance(given, Yaml):
+        given = {_one_text(signature, given, what): given}
+    for key, value in given.items():
+        if key not in signature.params:
+            refuse(value.place, f"{what}.{name} has no parameter '{key}'", key, signature.params)
+    params: dict[str, JSON] = {}
+    execution: dict[str, JSON] = {}
+    for p in signature.params.values():
+        found = given.get(p.name) or (feeds.feed(p.name) if p.type.execution else None)
+        if found is None and p.required:
+            refuse(node.where, f"{what}.{name}.{p.name} has no default: give it a value ({p.type})")
+        found = found or from_json(p.default, node.where)
+        feeds.used(found, p)
+        (execution if p.type.execution else params)[p.name] = value_of(p.type, found, f"{what}.{name}.{p.name}")
+    return Picked(signature, params, execution)
+
+
+def names_of(catalogue: Catalogue, choice: Choice) -> list[str]:
+    """What may be chosen; engines have `auto` besides."""
+    return [*catalogue.choices(choice.folder), *(["auto"] if choice.folder == "engines" else [])]
+
+
+def choice_name(node: Yaml | None) -> str:
+    """The name that a choice's value begins with, as written; empty if it is none."""
+    if node is None or isinstance(node.value, str):
+        return str(node.value) if node else ""
+    return next(iter(entries(node)), "")
+
+
+def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tuple[str, Yaml | Mapping[str, Yaml]]:
+    """The choice's name and its parameters, or the one text for the `other` choice."""
+    known = names_of(catalogue, choice)
+    if node.missing:
+        return (choice.other, node) if choice.other else (known[0], {})
+    if isinstance(node.value, str) and node.value.isidentifier():
+        if node.value not in known:
+            hint = f", or ./{node.value} if it is a path" if choice.other else ""
+            refuse(node.where, f"{what} = '{node.value}'; there is no such choice{hint}", node.value, known)
+        return node.value, {}
+    if isinstance(node.value, str) and choice.other:
+        return choice.other, node
+    if isinstance(node.value, dict) and len(node.value) == 1:
+        [(name, inner)] = node.value.items()
+        if name not in known:
+            refuse(inner.place, f"{what} = '{name}'; there is no such choice", name, known)
+        if inner.value is None or isinstance(inner.value, dict):
+            return name, entries(inner)
+    form = f"a name or {{name: {{parameter: value}}}}{', or a path' if choice.other else ''}"
+    return refuse(node.where, f"{what} = {shown(node)}; a choice is {form}", str(node.value), known)
+
+
+def _one_text(signature: Signature, node: Yaml, what: str) -> str:
+    names = [p.name for p in signature.params.values() if p.type.base == "str" and p.required]
+    if len(names) != 1:
+        refuse(node.where, f"{what}: '{signature.name}' must have exactly one required text to take {shown(node)}")
+    return names[0]
+
+
+def _best_engine() -> str:
+    """vLLM where there is a GPU and vLLM, transformers where not."""
+    return "vllm" if os.path.exists(NVIDIA) and importlib.util.find_spec("vllm") else "transformers"

@@ -1,0 +1,173 @@
+"""A JSON Schema of the pipelines file, from the grammar's tables and the tasks' signatures, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.wiring.choices import names_of
+from flows.wiring.grammar import (
+    DEPLOYMENT,
+    FILE,
+    PARAMETER_NAME,
+    PIPELINE,
+    PIPELINE_NAME,
+    REFERENCE,
+    REPEAT,
+    RESERVED,
+    SCHEDULE,
+    STEP_NAME,
+)  # fmt: skip
+from flows.wiring.model import Where
+from flows.wiring.signatures import Catalogue, Param, Signature
+from flows.wiring.types import Type
+from tasks.contract import Choice
+
+Schema = dict[str, Any]
+
+_PARAMETER: Schema = {"type": "string", "pattern": rf"^\$(\$.*|{PARAMETER_NAME})$"}
+_REFERENCE: Schema = {"type": "string", "pattern": f"^{REFERENCE.replace('?:', '')}$"}
+_NULL: Schema = {"type": "null"}
+_BASES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+_LIMITS = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
+
+
+def json_schema(tasks_root: Path | None = None, kept: Path | None = None) -> Schema:
+    """The schema of a pipelines file, draft 2020-12. Null is allowed wherever a variant may remove something."""
+    catalogue = Catalogue(tasks_root, kept)
+    signatures = {**catalogue.tasks, **catalogue.composites}
+    folders = {
+        p.type.choice.folder: p.type.choice for s in signatures.values() for p in s.params.values() if p.type.choice
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "alignflow pipelines",
+        **_object(FILE, {"pipelines": _named(PIPELINE_NAME, {"$ref": "#/$defs/pipeline"})}),
+        "$defs": {
+            "pipeline": _pipeline(),
+            "deployment": _deployment(),
+            "step": {"anyOf": [{"$ref": "#/$defs/mapping"}, _REFERENCE, _NULL]},
+            "mapping": _step(signatures),
+            **{_definition(folder): _choice(catalogue, choice) for folder, choice in sorted(folders.items())},
+        },
+    }
+
+
+def _object(keys: Mapping[str, str], schemas: Mapping[str, Schema]) -> Schema:
+    properties = {key: {"description": text, **schemas[key]} for key, text in keys.items()}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _named(pattern: str, schema: Schema) -> Schema:
+    return {"type": ["object", "null"], "patternProperties": {f"^{pattern}$": schema}, "additionalProperties": False}
+
+
+def _steps() -> Schema:
+    reserved = "|".join(RESERVED)
+    return _named(f"(?!({reserved})$){STEP_NAME}", {"$ref": "#/$defs/step"})
+
+
+def _pipeline() -> Schema:
+    schemas: dict[str, Schema] = {
+        "about": {"type": ["string", "null"]},
+        "extends": {"type": "string", "pattern": f"^{PIPELINE_NAME}$"},
+        "params": _named(PARAMETER_NAME, {}),
+        "steps": _steps(),
+        "repeat": {"anyOf": [_object(REPEAT, _repeat()), _NULL]},
+        "after": _steps(),
+        "deployments": _named(PIPELINE_NAME, {"$ref": "#/$defs/deployment"}),
+    }
+    return _object(PIPELINE, schemas)
+
+
+def _repeat() -> dict[str, Schema]:
+    return {
+        "times": {"anyOf": [{"type": "integer", "minimum": 1}, _PARAMETER, _NULL]},
+        "start": _named(STEP_NAME, {"anyOf": [{"type": "string", "pattern": f"^{STEP_NAME}$"}, _NULL]}),
+        "each": _named(PARAMETER_NAME, {"anyOf": [{"type": "array", "minItems": 1}, _PARAMETER, _NULL]}),
+        "steps": _steps(),
+    }
+
+
+def _deployment() -> Schema:
+    gate = {
+        "type": "object",
+        "properties": {"gate": {"type": "string"}},
+        "required": ["gate"],
+        "additionalProperties": False,
+    }
+    schedule = _object(SCHEDULE, {"cron": {"type": "string"}, "timezone": {"type": "string"}})
+    schemas: dict[str, Schema] = {
+        "schedule": {**schedule, "required": ["cron"]},
+        "continue": {"anyOf": [{"enum": ["never", "always"]}, gate]},
+        "steps": _steps(),
+    }
+    return _object(DEPLOYMENT, schemas)
+
+
+def _step(signatures: Mapping[str, Signature]) -> Schema:
+    """A step with a task must fit it; one without changes an inherited step."""
+    cases = [
+        {"if": {"properties": {"task": {"const": name}}, "required": ["task"]}, "then": _of_task(signature)}
+        for name, signature in sorted(signatures.items())
+    ]
+    tasks = [{"const": name, "description": s.about} for name, s in sorted(signatures.items())]
+    return {"type": "object", "properties": {"task": {"anyOf": tasks}}, "allOf": cases}
+
+
+def _of_task(signature: Signature) -> Schema:
+    properties: dict[str, Schema] = {"task": {}}
+    for port in signature.ports.values():
+        one: list[Schema] = [_REFERENCE, *([_NULL] if port.optional else [])]
+        many: list[Schema] = [{"type": "array", "items": _REFERENCE}] if port.is_list else []
+        properties[port.name] = {"description": f"a {port}", "anyOf": [*one, *many]}
+    properties |= {p.name: _parameter(p) for p in signature.params.values()}
+    required = [p.name for p in signature.ports.values() if not p.optional]
+    required += [p.name for p in signature.params.values() if p.required]
+    return {"properties": properties, "additionalProperties": False, "required": required}
+
+
+def _parameter(param: Param) -> Schema:
+    default = {} if param.required else {"default": param.default}
+    text = {"description": param.help} if param.help else {}
+    return {**text, **default, "anyOf": [*_alternatives(param.type), _PARAMETER]}
+
+
+def _alternatives(kind: Type) -> Iterable[Schema]:
+    if kind.base == "literal":
+        found: Schema = {"enum": list(kind.options)}
+    elif kind.base == "list" and kind.item:
+        found = {"type": "array", "items": {"anyOf": [*_alternatives(kind.item), _PARAMETER]}}
+    elif kind.choice:
+        found = {"$ref": f"#/$defs/{_definition(kind.choice.folder)}"}
+    else:
+        bounds = {_LIMITS[k]: v for k, v in vars(kind.bounds).items() if v is not None} if kind.bounds else {}
+        found = {"type": _BASES[kind.base], **bounds}
+    return [found, *([_NULL] if kind.optional else [])]
+
+
+def _definition(folder: str) -> str:
+    return f"choice.{folder.replace('/', '.')}"
+
+
+def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
+    """A name, a name with parameters, or, where there is an `other` choice, any text that is no name."""
+    names = names_of(catalogue, choice)
+    files = catalogue.choices(choice.folder)
+    signatures = {n: catalogue.choice(choice.folder, n, Where(str(f)), n) for n, f in files.items()}
+    without = [n for n in names if n not in signatures or not any(p.required for p in signatures[n].params.values())]
+    forms: list[Schema] = [{"enum": without}] if without else []
+    forms += [_with_parameters(signature) for signature in signatures.values()]
+    forms += [{"type": "string", "pattern": r"[^A-Za-z0-9_]"}] if choice.other else []
+    return {"anyOf": forms}
+
+
+def _with_parameters(signature: Signature) -> Schema:
+    properties = {p.name: _parameter(p) for p in signature.params.values()}
+    required = [p.name for p in signature.params.values() if p.required]
+    inner = {"type": ["object", "null"], "properties": properties, "additionalProperties": False, "required": required}
+    return {
+        "type": "object", "description": signature.about, "properties": {signature.name: inner},
+        "required": [signature.name], "additionalProperties": False,
+    }  # fmt: skip

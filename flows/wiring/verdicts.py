@@ -1,0 +1,57 @@
+"""`alignflow check`: every pipeline, with its deployments, compiled and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.wiring.grammar import PipelineFile, load_file
+from flows.wiring.graph import Carried, Tick, compile_pipeline
+from flows.wiring.model import Graph
+from tasks.contract import SpecError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` says of a pipeline, or of one of its deployments: a graph or an error."""
+
+    pipeline: str
+    deployment: str | None
+    graph: Graph | None
+    error: str = ""
+
+
+def check_pipelines(
+    file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, kept: Path | None = None
+) -> list[Verdict]:
+    """Judge the named pipelines (default: all that can run). Raises SpecError if the file itself is broken."""
+    source = load_file(file)
+    return [v for name in names or source.names for v in _verdicts(source, name, tasks_root, kept)]
+
+
+def _verdicts(source: PipelineFile, name: str, root: Path | None, kept: Path | None) -> Iterator[Verdict]:
+    try:
+        graph = compile_pipeline(source, name, tasks_root=root, kept=kept, lenient=True)
+        deployments = source.pipeline(name).deployments
+    except SpecError as e:
+        yield Verdict(name, None, None, str(e))
+        return
+    yield Verdict(name, None, graph)
+    for deployment, text in deployments.items():
+        try:
+            first = compile_pipeline(source, name, deployment=deployment, tasks_root=root, kept=kept, lenient=True)
+            for tick in _later_ticks(first) if text.continues else ():
+                compile_pipeline(
+                    source, name, deployment=deployment, tick=tick, tasks_root=root, kept=kept, lenient=True
+                )
+            yield Verdict(name, deployment, first)
+        except SpecError as e:
+            yield Verdict(name, deployment, None, str(e))
+
+
+def _later_ticks(first: Graph) -> list[Tick]:
+    """The second tick, and what runs behind the last one, given what the first one would have left."""
+    left = {a.split("@")[0]: Carried(first.nodes[n].kind, a) for a, n in first.addresses.items() if a.endswith("@1")}
+    every = {name: (carried,) for name, carried in left.items()}
+    return [Tick(2, left), Tick(2, left, every, after=True)]
