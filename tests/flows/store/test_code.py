@@ -108,7 +108,8 @@ def test_names_passed_on_by_another_module_lead_to_where_they_are_made(tree: Tre
 
 
 def test_a_class_counts_whole_with_its_bases_and_what_its_methods_use(tree: Tree) -> None:
-    root = tree(a="""
+    root = tree(
+        a="""
         class Base:
             size = 1
 
@@ -121,7 +122,8 @@ def test_a_class_counts_whole_with_its_bases_and_what_its_methods_use(tree: Tree
 
         def task():
             return Thing().size
-    """)
+    """
+    )
     assert [u.partition("::")[2] for u in reach(root).units] == ["Base", "Thing", "limit", "task"]
 
 
@@ -140,7 +142,8 @@ def test_top_level_code_without_a_name_counts_wherever_its_file_counts(tree: Tre
 
 
 def test_a_fallback_for_a_missing_import_is_followed_and_type_checking_is_not(tree: Tree) -> None:
-    root = tree(a="""
+    root = tree(
+        a="""
         from typing import TYPE_CHECKING
 
         if TYPE_CHECKING:
@@ -153,7 +156,8 @@ def test_a_fallback_for_a_missing_import_is_followed_and_type_checking_is_not(tr
 
         def task(x: torch.Tensor):
             return np.sum(x)
-    """)
+    """
+    )
     found = reach(root)
     assert found.packages == {"numpy"}
     assert set(found.units) == {"tasks/a.py::<module>", "tasks/a.py::np", "tasks/a.py::task"}
@@ -168,7 +172,8 @@ def test_contracts_and_kinds_are_not_followed(tree: Tree) -> None:
 
 
 def test_packages_are_those_that_reached_code_uses_with_what_computes_behind_them(tree: Tree) -> None:
-    root = tree(a="""
+    root = tree(
+        a="""
         import json
         import scipy.stats
         import polars as pl
@@ -180,7 +185,8 @@ def test_packages_are_those_that_reached_code_uses_with_what_computes_behind_the
 
         def other():
             return scipy.stats.norm()
-    """)
+    """
+    )
     found = reach(root)
     assert found.packages == {"polars", "transformers", "torch", "tokenizers"}
 
@@ -212,7 +218,9 @@ def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, said: st
 
 
 def test_getattr_on_an_object_that_has_a_modules_name_is_allowed(tree: Tree) -> None:
-    root = tree(a="import tasks.tools as tools\n\ndef task(tools, name):\n    return getattr(tools, name)\n", tools=TOOLS)
+    root = tree(
+        a="import tasks.tools as tools\n\ndef task(tools, name):\n    return getattr(tools, name)\n", tools=TOOLS
+    )
     assert "tasks/a.py::task" in reach(root).units
 
 
@@ -226,13 +234,18 @@ def test_a_warm_index_says_the_same_as_a_cold_one_and_sees_an_edit(tree: Tree, t
 
 
 def test_fourteen_thousand_lines_are_indexed_in_a_fraction_of_a_second(tree: Tree, tmp_path: Path) -> None:
-    body = "".join(f"    if x == {i}:\n        y = [z * {i} for z in range(x)]\n        x = len(y)\n" for i in range(15))
+    body = "".join(
+        f"    if x == {i}:\n        y = [z * {i} for z in range(x)]\n        x = len(y)\n" for i in range(15)
+    )
     files = {
-        f"m{m}": "".join(f"def f{i}(x):\n{body}    return f{i + 1}(x)\n\n" for i in range(29)) + "def f29(x): return x\n"
+        f"m{m}": "".join(f"def f{i}(x):\n{body}    return f{i + 1}(x)\n\n" for i in range(29))
+        + "def f29(x): return x\n"
         for m in range(10)
     }
     imports = "".join(f"import tasks.m{m}\n" for m in range(10))
-    root = tree(a=f"{imports}\ndef task(x):\n    return {' + '.join(f'tasks.m{m}.f0(x)' for m in range(10))}\n", **files)
+    root = tree(
+        a=f"{imports}\ndef task(x):\n    return {' + '.join(f'tasks.m{m}.f0(x)' for m in range(10))}\n", **files
+    )
     assert sum(len((root / "tasks" / f"{m}.py").read_text().splitlines()) for m in files) > 13_900
     cache = tmp_path / "code.json"
     cold, found = _timed(root, cache)

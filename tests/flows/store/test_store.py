@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.store.records import Parent
+from flows.store.store import Made, Store
+from tasks.contract import DataError, SpecError
+from tasks.kinds import Policy, Prompts
+from tests.flows.store.made import key_of, model, prompts, put
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_published_table_is_found_by_its_key_and_opened_by_its_kind(store: Store) -> None:
+    key = key_of(source="toy")
+    made = Made(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows set aside"])
+    with store.lock(key.digest):
+        record = store.publish(key, prompts("a", "b", "c"), made=made)
+    found = store.lookup(key.digest)
+    assert found == record
+    assert (found.kind, found.task, found.rows, found.seconds) == ("Prompts", "load", 3, 2.5)
+    assert (found.totals, found.curves, found.notices) == (
+        {"samples": 3.0}, ({"step": 1, "loss": 0.5},), ("two rows set aside",)
+    )  # fmt: skip
+    handle = store.open(found)
+    assert isinstance(handle, Prompts)
+    assert handle.path == store.root / "Prompts" / found.content
+    assert handle.digest == found.content
+    assert handle.table.column("prompt_id").to_pylist() == ["a", "b", "c"]
+
+
+def test_a_record_says_on_what_it_was_made_and_names_no_host(store: Store) -> None:
+    record = put(store, prompts("a"))
+    assert record.versions["python"] == sys.version.split()[0]
+    assert record.hardware["cores"] == len(os.sched_getaffinity(0))
+    assert os.uname().nodename not in json.dumps(record.as_json())
+
+
+def test_a_key_that_never_ran_is_a_miss_that_says_so(store: Store) -> None:
+    assert store.look(key_of().digest) == (None, "never run")
+
+
+def test_parents_are_kept_by_port_in_list_order(store: Store) -> None:
+    a, b = put(store, prompts("a"), size=1), put(store, prompts("b"), size=2)
+    record = put(store, prompts("b", "a"), "concat", {"tables": [b, a]})
+    assert store.lookup(record.key).parents == {"tables": (Parent(b.key, b.content), Parent(a.key, a.content))}
+
+
+def test_a_model_built_in_the_workspace_is_moved_and_its_checkpoints_are_deleted(store: Store) -> None:
+    key = key_of("fit")
+    output = model(store.partial(key.digest) / "output", "weights")
+    checkpoint = store.partial(key.digest) / "work" / "checkpoint.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("optimizer")
+    inode = (output / "model.safetensors").stat().st_ino
+    assert store.begun(key.digest)
+    with store.lock(key.digest):
+        record = store.publish(key, Policy(output))
+    assert (store.root / record.path / "model.safetensors").stat().st_ino == inode
+    assert not store.partial(key.digest).exists()
+    assert names(store.root / record.path) == ["model.safetensors"]
+
+
+def test_a_local_model_is_referred_to_and_misses_when_it_changes_or_goes(store: Store, tmp_path: Path) -> None:
+    outside = model(tmp_path / "checkpoint", "weights")
+    record = put(store, Policy(outside), "read_policy")
+    assert record.location == str(outside)
+    assert (store.root / record.path).is_symlink()
+    assert store.open(record).path.resolve() == outside
+    model(outside, "changed")
+    assert store.look(record.key).reason == f"{outside} has changed"
+    assert (outside / "model.safetensors").read_text() == "changed"
+    model(outside, "weights")
+    assert put(store, Policy(outside), "read_policy").content == record.content
+    assert store.lookup(record.key)
+    (outside / "model.safetensors").unlink()
+    outside.rmdir()
+    assert store.look(record.key) == (None, f"{outside} is gone")
+
+
+def test_a_part_of_another_artifact_is_published_without_a_second_copy_of_its_bytes(store: Store) -> None:
+    key = key_of("fit")
+    output = model(store.partial(key.digest) / "output", "last")
+    model(output / "checkpoints" / "1", "first")
+    with store.lock(key.digest):
+        whole = store.publish(key, Policy(output))
+    inner = store.open(whole).path / "checkpoints" / "1"
+    part = put(store, Policy(inner), "checkpoint_at", {"policy": [whole]})
+    file = store.root / part.path / "model.safetensors"
+    assert file.read_text() == "first"
+    assert file.stat().st_ino == (inner / "model.safetensors").stat().st_ino
+    assert not part.location
+    assert store.lookup(whole.key)
+
+
+def test_a_step_that_returns_its_input_shares_its_content(store: Store) -> None:
+    first = put(store, prompts("a"))
+    same = put(store, store.open(first), "part", {"table": [first]})
+    assert same.content == first.content
+    assert same.key != first.key
+    assert names(store.root / "Prompts") == [first.content]
+
+
+def test_a_handle_on_nothing_or_on_the_workspace_itself_is_refused(store: Store) -> None:
+    key = key_of("fit")
+    store.partial(key.digest).mkdir(parents=True)
+    with pytest.raises(DataError, match="not the workspace itself"):
+        store.publish(key, Policy(store.partial(key.digest)))
+    with pytest.raises(DataError, match="there is no directory"):
+        store.publish(key, Policy(store.partial(key.digest) / "output"))
+    assert store.lookup(key.digest) is None
+
+
+def test_damaged_content_is_set_aside_named_and_made_again(store: Store) -> None:
+    record = put(store, prompts("a", "b"))
+    file = store.root / record.path / "table.arrow"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    look = store.look(record.key)
+    assert look.record is None
+    aside = names(store.root / "damaged")
+    assert [a.rpartition("-")[0] for a in aside] == [f"Prompts-{record.content}"]
+    assert look.reason == f"its content Prompts/{record.content} was damaged; set aside in damaged/{aside[0]}"
+    assert store.look(record.key).reason == f"its content was damaged; set aside in damaged/{aside[0]}"
+    again = put(store, prompts("a", "b"))
+    assert (again.content, again.remade) == (record.content, "")
+    assert store.lookup(record.key) == again
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing file", "extra file", "gone"])
+def test_every_kind_of_damage_is_a_miss(store: Store, harm: str) -> None:
+    record = put(store, prompts("a", "b"))
+    folder = store.root / record.path
+    file = folder / "table.arrow"
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif harm == "extra file":
+        (folder / "more").write_text("x")
+    else:
+        file.unlink()
+        if harm == "gone":
+            folder.rmdir()
+    assert store.lookup(record.key) is None
+    assert store.lookup(put(store, prompts("a", "b")).key)
+
+
+def test_content_that_comes_out_different_when_made_again_is_recorded(store: Store) -> None:
+    record = put(store, prompts("a"))
+    (store.root / record.path / "table.arrow").write_bytes(b"noise")
+    assert store.lookup(record.key) is None
+    again = put(store, prompts("b"))
+    assert (again.key, again.remade) == (record.key, record.content)
+    assert again.content != record.content
+
+
+def test_a_key_keeps_its_first_content_unless_asked_afresh(store: Store) -> None:
+    first = put(store, prompts("a"))
+    assert put(store, prompts("b")) == first
+    assert names(store.root / "Prompts") == [first.content]
+    key = key_of()
+    with store.lock(key.digest):
+        fresh = store.publish(key, prompts("b"), fresh=True)
+    assert fresh.content != first.content
+    assert fresh.remade == first.content
+
+
+def test_good_bytes_take_the_place_of_content_damaged_under_another_key(store: Store) -> None:
+    first = put(store, prompts("a"), seed=1)
+    (store.root / first.path / "table.arrow").write_bytes(b"noise")
+    second = put(store, prompts("a"), seed=2)
+    assert second.content == first.content
+    assert store.lookup(first.key)
+    assert store.lookup(second.key)
+    assert len(names(store.root / "damaged")) == 1
+
+
+def test_equal_content_from_another_key_gives_the_next_step_its_hit(store: Store) -> None:
+    before = put(store, prompts("a"), seed=1)
+    done = put(store, prompts("a", "x"), "extend", {"table": [before]})
+    after = put(store, prompts("a"), seed=2)
+    assert after.key != before.key
+    assert store.lookup(key_of("extend", {"table": [after.content]}).digest) == done
+
+
+def test_a_damaged_record_is_a_miss_and_its_step_runs_again(store: Store) -> None:
+    record = put(store, prompts("a"))
+    file = store.root / "keys" / f"{record.key}.json"
+    file.write_text(file.read_text()[:50])
+    assert store.look(record.key) == (None, "its record was damaged")
+    assert store.look(record.key) == (None, "never run")
+    assert put(store, prompts("a")).content == record.content
+
+
+@pytest.mark.parametrize("change", [{"content": "../../../etc"}, {"kind": "../keys"}])
+def test_a_record_that_points_out_of_the_store_is_no_record(store: Store, change: dict[str, str]) -> None:
+    record = put(store, prompts("a"))
+    file = store.root / "keys" / f"{record.key}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert store.lookup(record.key) is None
+    with pytest.raises(SpecError, match="leaves the store"):
+        store.inside("runs", "../../x.json")
+
+
+KILL = """
+    import os, signal, sys
+    from pathlib import Path
+    from flows.store import files, store as module
+    from flows.store.store import Store
+    from tests.flows.store.made import key_of, prompts
+
+    at, calls = int(sys.argv[2]), 0
+
+    def counted(function):
+        def wrapper(*args, **options):
+            global calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+        return wrapper
+
+    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (module, "_rows"), (module.shutil, "rmtree")):
+        setattr(owner, name, counted(getattr(owner, name)))
+    store = Store(Path(sys.argv[1]))
+    key = key_of()
+    with store.lock(key.digest):
+        store.publish(key, prompts("a", "b"))
+    print("published", calls)
+"""
+
+
+def test_a_kill_at_any_moment_of_publishing_leaves_no_half_result(tmp_path: Path) -> None:
+    want = put(Store(tmp_path / "uninterrupted"), prompts("a", "b"))
+    kills, finished = 0, False
+    while not finished:
+        kills += 1
+        store = Store(tmp_path / f"kill-{kills}")
+        command = [sys.executable, "-c", textwrap.dedent(KILL), str(store.root), str(kills)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        finished = done.stdout.startswith("published")
+        assert finished or done.returncode == -9, done.stderr
+        found = store.look(want.key)
+        assert found.reason == "never run" if found.record is None else found.record.content == want.content
+        assert put(store, prompts("a", "b")).content == want.content  # the kernel freed the lock
+        assert store.lookup(want.key)
+        assert names(store.root / "damaged") == names(store.root / "partial") == []
+    assert kills > 9
+
+
+def _compute(root: Path, counter: Path, started: object) -> None:
+    store, key = Store(root), key_of()
+    started.wait()  # type: ignore[attr-defined]
+    with store.lock(key.digest):
+        if store.lookup(key.digest) is None:
+            with counter.open("a") as f:
+                f.write("computed\n")
+            time.sleep(0.3)
+            store.publish(key, prompts("a"))
+
+
+def test_two_processes_that_need_the_same_step_compute_it_once(store: Store, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    started, counter = context.Event(), tmp_path / "counter"
+    workers = [context.Process(target=_compute, args=(store.root, counter, started)) for _ in range(3)]
+    for w in workers:
+        w.start()
+    started.set()
+    for w in workers:
+        w.join(60)
+    assert [w.exitcode for w in workers] == [0, 0, 0]
+    assert counter.read_text() == "computed\n"
+    assert store.lookup(key_of().digest)
+
+
+def test_threads_that_publish_equal_content_under_many_keys_all_succeed(store: Store) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda i=i: found.append(put(store, prompts("a"), seed=i).key)) for i in range(8)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len({store.lookup(k).content for k in found}) == 1
+    assert len(found) == 8
+    assert names(store.root / "partial") == []
+
+
+def test_who_waits_for_a_lock_is_told_who_holds_it_and_may_give_up(store: Store) -> None:
+    said: list[str] = []
+
+    def waiting(seconds: float, who: str) -> None:
+        said.append(who)
+        if len(said) == 3:
+            raise TimeoutError
+
+    with store.slot("heavy", "run 1 · fit"):
+        with pytest.raises(TimeoutError), store.slot("heavy", "run 2", waiting=waiting):
+            pass
+        assert store.is_locked("slot-heavy")
+    assert said == ["run 1 · fit"] * 3
+    assert not store.is_locked("slot-heavy")
+    assert names(store.root / "locks") == []
+
+
+def test_a_killed_holder_frees_its_lock(store: Store) -> None:
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from flows.store.store import Store
+        with Store(Path(sys.argv[1])).lock("k"):
+            print("held", flush=True)
+            time.sleep(60)
+    """)
+    child = subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout and child.stdout.readline() == "held\n"
+    assert store.is_locked("k")
+    child.kill()
+    child.wait()
+    assert not store.is_locked("k")
+
+
+def test_work_that_an_attempt_left_behind_shows_and_its_output_folder_does_not(store: Store) -> None:
+    key = key_of().digest
+    assert not store.begun(key)
+    for folder in ("work", "output", ".publish"):
+        (store.partial(key) / folder).mkdir(parents=True)
+    (store.partial(key) / "output" / "half").write_text("x")
+    assert not store.begun(key)
+    (store.partial(key) / "work" / "shard-0.arrow").write_text("x")
+    assert store.begun(key)
+
+
+def test_the_store_is_light_until_a_handle_is_opened(store: Store) -> None:
+    record = put(store, prompts("a"))
+    script = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from flows.store.store import Store
+        from flows.store.runs import Runs
+        import flows.store.lineage, flows.store.upkeep, flows.plan
+        store = Store(Path({str(store.root)!r}))
+        assert store.lookup({record.key!r})
+        Runs(store).find({record.content[:8]!r})
+        print(sorted({{"pyarrow", "torch", "polars", "numpy", "prefect", "mlflow"}} & set(sys.modules)))
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
