@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows.store.records import Record
@@ -38,3 +41,46 @@ class Listener:
 
     def left_open(self, run: Run) -> None:
         """An earlier run was killed and is being closed now; its MLflow run, say, may still be open."""
+
+
+class Everyone(Listener):
+    """Tells several listeners, one call at a time. One that fails is logged and stops nothing."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+        self._lock = threading.RLock()
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        with self._lock:
+            for listener in self._listeners:
+                try:
+                    tell(listener)
+                except Exception:
+                    logging.getLogger("alignflow").exception("%s failed", type(listener).__name__)
+
+    def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
+        self._tell(lambda to: to.run_started(run, graph, logs))
+
+    def step_started(self, node: Node, reason: str, log: Path) -> None:
+        self._tell(lambda to: to.step_started(node, reason, log))
+
+    def step_waiting(self, node: Node, what: str) -> None:
+        self._tell(lambda to: to.step_waiting(node, what))
+
+    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+        self._tell(lambda to: to.step_progress(node, done, total, unit))
+
+    def step_notice(self, node: Node, text: str) -> None:
+        self._tell(lambda to: to.step_notice(node, text))
+
+    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        self._tell(lambda to: to.step_finished(node, record, hit=hit, reason=reason))
+
+    def step_failed(self, node: Node, error: BaseException) -> None:
+        self._tell(lambda to: to.step_failed(node, error))
+
+    def run_finished(self, run: Run) -> None:
+        self._tell(lambda to: to.run_finished(run))
+
+    def left_open(self, run: Run) -> None:
+        self._tell(lambda to: to.left_open(run))

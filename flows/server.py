@@ -73,19 +73,6 @@ _SERVER_ONLY = {
 }
 
 
-@contextmanager
-def api(artifacts: Path, log: Path) -> Iterator[str]:
-    """The address of the API: the user's server where PREFECT_API_URL is set, else one of our own for this while."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        yield url
-        return
-    server = Server(artifacts, log=log)
-    try:
-        yield server.url
-    finally:
-        server.stop()
-
-
 def _python_path() -> str:
     project = str(Path(__file__).parent.parent)
     return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)

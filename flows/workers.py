@@ -63,9 +63,9 @@ class Workers:
         self._server = forkserver.ForkServer()
         self._children: set[Child] = set()
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
         self._light = threading.BoundedSemaphore(light or len(os.sched_getaffinity(0)))
-        self._heavy: HeavySlot[Child] = HeavySlot(slot, self._end, self._stopped)
+        self._heavy: HeavySlot[Child] = HeavySlot(slot, self._end, self.stopped)
 
     def start(self, packages: list[str]) -> None:
         """Start the forkserver; it imports `packages` while this process goes on."""
@@ -109,7 +109,7 @@ class Workers:
 
     def stop(self) -> None:
         """Kill every child now; what waits or comes later raises Stopped."""
-        self._stopped.set()
+        self.stopped.set()
         with self._lock:
             children = list(self._children)
         for worker in children:
@@ -134,12 +134,12 @@ class Workers:
             self._end(worker)
 
     def _new(self, name: str) -> Child:
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             raise Stopped("the run is being stopped")
-        worker = Child(self._server, name, self._snapshot, self._folder, self._stopped)
+        worker = Child(self._server, name, self._snapshot, self._folder, self.stopped)
         with self._lock:
             self._children.add(worker)
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             worker.kill()
         return worker
 

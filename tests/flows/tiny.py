@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
+
+from flows.wiring.model import Graph, Node, Parameter, Where
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,3 +139,20 @@ def tiny_project(folder: Path) -> Path:
     (tasks / "engines" / "__init__.py").write_text("")
     (tasks / "engines" / "plain.py").write_text(ENGINE.lstrip())
     return folder
+
+
+def node(id: str, task: str, kind: str = "Prompts", **given: Any) -> Node:
+    """A step of a tiny graph: ports in `inputs` (one id or a list of them), the rest are parameters."""
+    inputs = given.pop("inputs", {})
+    several = {port: (ids,) if isinstance(ids, str) else tuple(ids) for port, ids in inputs.items()}
+    lists = frozenset(port for port, ids in inputs.items() if not isinstance(ids, str))
+    round = int(id.split("@")[1]) if "@" in id else None
+    work = task in {"slow", "model"}
+    return Node(id, (id,), task, "tasks.tiny", kind, given, {}, several, lists, work, round, Where("pipelines.yaml"))
+
+
+def graph(project: Path, *nodes: Node, parameters: tuple[Parameter, ...] = ()) -> Graph:
+    """A pipeline `tiny` of these steps, whose file lies in `project`."""
+    ids = {n.id: n for n in nodes}
+    by_name = {p.name: p for p in parameters}
+    return Graph("tiny", "A tiny pipeline.", str(project / "pipelines.yaml"), ids, {i: i for i in ids}, by_name, 0, ())

@@ -1,0 +1,272 @@
+"""From a compiled graph to a Prefect flow run: one task run per step, hits shown as Cached, all of it recorded.
+
+Prefect schedules, retries and shows; what a step does, and whether it need be done, is decided in `flows.steps`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flows.listen import Everyone, Listener
+from flows.prefect_api import caught_up, close_left_open, own_server, prefect_settings
+from flows.slot import Stopped
+from flows.snapshot import snapshot
+from flows.steps import Outcome, Steps
+from flows.store.keys import Choices
+from flows.store.records import Record
+from flows.store.runs import Run, Runs, Status, Step
+from flows.store.store import Store
+from flows.table import Done
+from flows.wiring.model import Graph, Node
+from flows.workers import Workers
+from tasks.contract import JSON, DataError, SpecError
+
+PROJECT = Path(__file__).parent.parent
+"""The folder that holds `tasks/`."""
+
+
+class Execution:
+    """One run of a graph: the run file, the snapshot, the workers. A context manager; `body` runs inside a flow."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        *,
+        fresh: Sequence[str] = (),
+        listeners: Sequence[Listener] = (),
+        threads: int | None = None,
+        retries: int = 1,
+        project: Path = PROJECT,
+        deployment: str = "",
+    ) -> None:
+        """`fresh`: steps to recompute, as addresses or names; `retries`: of what is no user's mistake."""
+        self.graph, self.store, self._retries = graph, store, retries
+        self._fresh = frozenset(i for name in fresh for i in steps_named(graph, name))
+        self._threads, self._project, self._deployment = threads, project, deployment
+        self.listener = Everyone(listeners)
+        self._stack = ExitStack()
+        self.runs = Runs(store)
+        self.records: dict[str, Record] = {}
+        self.done: dict[str, Done] = {}
+        self.errors: dict[str, Exception] = {}
+        self.run: Run
+        self._tries: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Execution:
+        values: dict[str, JSON] = {n: p.value for n, p in self.graph.parameters.items()}
+        self.run = self.runs.begin(self.graph.pipeline, values, file=self.graph.file, deployment=self._deployment)
+        self.run.rounds, self.run.headline = self.graph.rounds, self.graph.headline
+        self.run.notices = list(self.graph.notices)
+        self.run.steps = {n.id: Step(n.id, n.addresses, n.task, n.title, n.round) for n in self.graph.nodes.values()}
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self.logs = self.store.root / "logs" / self.run.id
+        code = self._stack.enter_context(snapshot(self._project, self.store.root))
+        folder = Path(self.graph.file).absolute().parent if self.graph.file else Path.cwd()
+        choices = Choices(self.store.code(code), self.store.contents, folder, online=True)
+        log = self.logs / "forkserver.log"
+        self.workers = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
+        self._stack.callback(self.workers.close)
+        self.steps = Steps(
+            self.graph, self.store, choices, self.workers, self.listener,
+            logs=self.logs, fresh=self._fresh, stopped=self.workers.stopped,
+        )  # fmt: skip
+        self.steps.prepare()
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """End the children and close the run's file; a second time does nothing."""
+        self._stack.close()
+        if self.run.status == "running":
+            self.store.contents.save()
+            self.runs.end(self.run, self._status())
+            self.listener.run_finished(self.run)
+
+    def _status(self) -> Status:
+        if len(self.done) == len(self.graph.nodes):
+            return "done"
+        return "failed" if self.errors else "stopped"
+
+    def stop(self) -> None:
+        """Kill what runs; every step that is not finished ends as stopped."""
+        self.workers.stop()
+
+    def body(self) -> list[Any]:
+        """Inside a flow run: submit every step, inputs first; wait; return all futures, so that a failure shows."""
+        from prefect import Task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.runtime import flow_run
+
+        self.run.links["prefect"] = str(flow_run.id)
+        self.listener.run_started(self.run, self.graph, self.logs)
+        self.runs.save(self.run)
+        futures: dict[str, Any] = {}
+        with self._signals():
+            for node in self.graph.nodes.values():
+                task = Task(
+                    fn=self._task, name=node.title, task_run_name=node.title, cache_policy=NO_CACHE,
+                    persist_result=False, retries=self._retries, retry_condition_fn=_worth_another,
+                )  # fmt: skip
+                parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
+                futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
+            for future in futures.values():
+                future.wait()
+        self._skipped()
+        return list(futures.values())
+
+    def _task(self, step: str, inputs: list[str]) -> Any:
+        """What Prefect runs for one step. `inputs` are contents, there to draw the edges."""
+        from prefect.states import Cancelled, Completed
+
+        node = self.graph.nodes[step]
+        try:
+            outcome = self.step(node)
+        except Stopped:
+            self._mark(node, "stopped")
+            return Cancelled(message="the run was stopped")
+        content = outcome.record.content
+        if not outcome.hit:
+            return content
+        return Completed(name="Cached", message=f"reused {content[:12]}: {outcome.reason}", data=content)
+
+    def step(self, node: Node) -> Outcome:
+        """Find or make the result of one step, and write down how it went."""
+        inputs = {port: [self.records[i] for i in ids] for port, ids in node.inputs.items()}
+        self._mark(node, "running")
+        try:
+            outcome = self.steps.run(node, inputs)
+        except Exception as e:
+            self._failed(node, e)
+            raise
+        record = outcome.record
+        self.records[node.id] = record
+        self.done[node.id] = Done(node.addresses, node.round, record, outcome.hit)
+        self.errors.pop(node.id, None)
+        self._mark(
+            node, "hit" if outcome.hit else "made", key=record.key, content=record.content, kind=record.kind,
+            seconds=record.seconds, reason=outcome.reason,
+        )  # fmt: skip
+        self.listener.step_finished(node, record, hit=outcome.hit, reason=outcome.reason)
+        return outcome
+
+    def _failed(self, node: Node, error: Exception) -> None:
+        if isinstance(error, Stopped):
+            return
+        self._tries[node.id] = self._tries.get(node.id, 0) + 1
+        if isinstance(error, SpecError | DataError) or self._tries[node.id] > self._retries:
+            self.errors[node.id] = error
+            self._mark(node, "failed", reason=str(error))
+            self.listener.step_failed(node, error)
+
+    def _mark(self, node: Node, state: str, **facts: Any) -> None:
+        with self._lock:
+            step = self.run.steps[node.id]
+            step.state = state
+            for name, value in facts.items():
+                setattr(step, name, value)
+            self.runs.save(self.run)
+
+    def _skipped(self) -> None:
+        for step in self.run.steps.values():
+            if step.state == "pending":
+                step.state = "skipped"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM kill the children, then unwind; a second one leaves at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: object) -> None:
+            if self.workers.stopped.is_set():
+                os._exit(130)
+            self.workers.stopped.set()
+            threading.Thread(target=self.stop).start()  # not here: the signal may have met a lock that `stop` takes
+            raise KeyboardInterrupt
+
+        before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_pipeline(
+    graph: Graph,
+    store: Store,
+    *,
+    fresh: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
+    threads: int | None = None,
+    retries: int = 1,
+    project: Path = PROJECT,
+) -> Execution:
+    """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
+
+    Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
+    `errors` hold what each step came to. Raises SpecError for an unknown `fresh` step and for a choice whose identity
+    cannot be told.
+    """
+    execution = Execution(
+        graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project
+    )
+    with own_server(store.root) as server, execution, prefect_settings(server):
+        from flows.typed import typed_flow
+
+        flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body())
+        close_left_open(execution.runs, execution.listener, but=execution.run.id)
+        with suppress(KeyboardInterrupt):
+            flow(**_values(graph), return_state=True)
+        execution.finish()
+        if server:
+            caught_up(execution.run)
+    return execution
+
+
+def _values(graph: Graph) -> dict[str, JSON]:
+    return {n: p.value for n, p in graph.parameters.items() if n.isidentifier()}
+
+
+def steps_named(graph: Graph, name: str) -> list[str]:
+    """Ids of the steps that STEP names: `policy@2`, `policy` (all rounds), `report` (a composite: all inside it).
+
+    Raises SpecError.
+    """
+    base, _, round = name.partition("@")
+
+    def fits(address: str) -> bool:
+        step, _, at = address.partition("@")
+        return (step == base or step.startswith(base + "/")) and (not round or at == round)
+
+    found = list(dict.fromkeys(id for address, id in graph.addresses.items() if fits(address)))
+    if not found:
+        from difflib import get_close_matches
+
+        known = sorted(graph.addresses)
+        near = get_close_matches(name, known, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise SpecError(f"{graph.pipeline} has no step '{name}'{hint}; it has {', '.join(known)}")
+    return found
+
+
+def _worth_another(task: Any, run: Any, state: Any) -> bool:
+    """A user's mistake does not get better by trying again."""
+    return not isinstance(state.data, SpecError | DataError)

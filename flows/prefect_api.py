@@ -1,0 +1,117 @@
+"""What a run asks of Prefect's API besides running: a server of its own, and runs closed that were left open."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows.listen import Listener
+from flows.server import Server, settings
+from flows.store.runs import Run, Runs
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+CAUGHT_UP_SECONDS = 20.0
+"""How long a finished run waits for its own server to have written what it was told."""
+
+
+@contextmanager
+def own_server(artifacts: Path) -> Iterator[Server | None]:
+    """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up."""
+    os.environ.update(settings(artifacts))
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def prefect_settings(own: Server | None) -> Iterator[None]:
+    """Prefect's client for a run from the command line, talking to `own` if there is one.
+
+    The heartbeat costs every flow run a second and is for deployments; no variable can switch it off.
+    """
+    if own:
+        os.environ["PREFECT_API_URL"] = own.url
+    try:
+        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings({**updates, PREFECT_API_URL: own.url} if own else updates):
+            yield
+    finally:
+        if own:
+            _send()
+            del os.environ["PREFECT_API_URL"]
+
+
+def _send() -> None:
+    """Send the events and logs that Prefect's threads still hold, while the server is there to take them."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=10)
+    APILogWorker.drain_all(timeout=5)
+
+
+def close_left_open(runs: Runs, listener: Listener, *, but: str = "") -> list[Run]:
+    """Close the runs whose process was killed: here, in Prefect, and through `Listener.left_open` elsewhere."""
+    left = [r for run in runs.open() if run.id != but and (r := runs.resume(run.id))]
+    if not left:
+        return []
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for run in left:
+            if "prefect" in run.links:
+                _crash(client, run.links["prefect"])
+            for step in run.steps.values():
+                step.state = "stopped" if step.state == "running" else step.state
+            run.attempts -= 1
+            listener.left_open(run)
+            runs.end(run, "stopped")
+    return left
+
+
+def _crash(client: SyncPrefectClient, flow_run_id: str) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    state = Crashed(message="its process was killed; a later run closed it")
+    id = UUID(flow_run_id)
+    with suppress(ObjectNotFound):  # it ran on another server
+        if (found := client.read_flow_run(id).state) and not found.is_final():
+            client.set_flow_run_state(id, state, force=True)
+        for task in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id]))):
+            if task.state is None or not task.state.is_final():
+                client.set_task_run_state(task.id, state, force=True)
+
+
+def caught_up(run: Run) -> None:
+    """Wait until our own server has written the last states: Prefect sends them behind the run's back."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    if "prefect" not in run.links:
+        return
+    _send()
+    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run.links["prefect"])]))
+    ended = sum(s.state in {"hit", "made", "failed"} for s in run.steps.values())
+    end = time.monotonic() + CAUGHT_UP_SECONDS
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            states = [t.state for t in client.read_task_runs(flow_run_filter=flow_run)]
+            if sum(s is not None and s.is_final() for s in states) >= ended:
+                return
+            time.sleep(0.05)
