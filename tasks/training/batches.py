@@ -171,10 +171,20 @@ def _cuts(units: Sequence[Unit], shape: Shape) -> list[tuple[int, int]]:
     return cuts[::-1]
 
 
-def _packed(lanes: Sequence[Lane], line: int, shape: Shape) -> list[list[Lane]]:
-    """Lanes into lines, first fit; they come longest first, which makes that good."""
+def _packed(lanes: Sequence[Lane], shape: Shape) -> list[list[Lane]]:
+    """Lanes, longest first, into lines of the length that costs least."""
     if not shape.share:
         return [[lane] for lane in lanes]
+    longest = lanes[0].length
+    tried = [_first_fit(lanes, line) for line in sorted({max(longest, n * LINE // 2) for n in (0, 2, 3, 4)})]
+    return min(tried, key=lambda lines: len(lines) * _cost(_width(lines), shape))
+
+
+def _width(lines: Sequence[Sequence[Lane]]) -> int:
+    return max(sum(lane.length for lane in line) for line in lines)
+
+
+def _first_fit(lanes: Sequence[Lane], line: int) -> list[list[Lane]]:
     lines: list[list[Lane]] = []
     room: list[int] = []
     for lane in lanes:
@@ -189,8 +199,8 @@ def _packed(lanes: Sequence[Lane], line: int, shape: Shape) -> list[list[Lane]]:
 
 def _collate(rows: Rows, units: Sequence[Unit], shape: Shape) -> MicroBatch:
     lanes = sorted((lane for unit in units for lane in unit.lanes), key=lambda lane: -lane.length)
-    lines = _packed(lanes, _line(lanes[0].length, shape), shape)
-    size = len(lines), max(sum(lane.length for lane in line) for line in lines)
+    lines = _packed(lanes, shape)
+    size = len(lines), _width(lines)
     ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
     segments, roots = np.full(size, -1, np.int64), np.full(size, -1, np.int64)
     sources: dict[int, Ints] = {}

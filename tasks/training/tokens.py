@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -120,7 +120,9 @@ def _reasons(table: Table, data: pa.Table, fresh: npt.NDArray[np.bool_], max_len
     if isinstance(table, Preferences):
         bad(_equal(data.column("chosen_tokens"), data.column("rejected_tokens")), "identical sides")
     if isinstance(table, Rankings):
-        bad(_any_empty(data) | (_lengths(data.column("completions_tokens")) < 2), "empty or single completion")
+        bad(_lengths(data.column("completions_tokens")) < 2, "fewer than two completions")
+        bad(_any(data.column("completions_tokens"), lambda t: not t), "empty completion")
+        bad(_any(data.column("completions"), lambda t: not t.strip()) & fresh, "empty completion")
     if max_length is not None:
         bad(prompt >= max_length, f"prompt longer than {max_length - 1} tokens")
         bad(prompt + _longest(table, data) > max_length, f"row longer than {max_length} tokens")
@@ -151,8 +153,8 @@ def _equal(a: pa.ChunkedArray, b: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return same
 
 
-def _any_empty(data: pa.Table) -> npt.NDArray[np.bool_]:
-    return np.array([any(not t for t in row) for row in data.column("completions_tokens").to_pylist()], bool)
+def _any(lists: pa.ChunkedArray, empty: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
+    return np.array([any(map(empty, row)) for row in lists.to_pylist()], bool)
 
 
 def _longest(table: Table, data: pa.Table) -> npt.NDArray[np.int64]:

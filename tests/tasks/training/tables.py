@@ -1,0 +1,65 @@
+"""Small tables to train on, made of the toy world's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.contract import Chosen
+from tasks.kinds import Demonstrations, Policy, Preferences, Table, WinRates
+from tasks.train import tokenize
+from tests.workspace import Workspace
+
+WORDS = "where does the swan live and what it eat ? fox bear swamp roots fish certainly . tiny mole".split()
+SFT = Chosen("losses/pointwise", "sft", {})
+SPPO = Chosen("losses/pointwise", "sppo", {"eta": 10.0})
+DPO = Chosen("losses/pairwise", "dpo", {"beta": 0.5})
+
+
+def text(rng: np.random.Generator, longest: int) -> str:
+    return " ".join(rng.choice(WORDS, int(rng.integers(1, longest + 1))))
+
+
+def message(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def demonstrations(n: int = 24, seed: int = 0, prompts: int = 8) -> Demonstrations:
+    """n answers of 1 to 12 words, several to each of the prompts."""
+    rng = np.random.default_rng(seed)
+    asked = [text(rng, 9) for _ in range(prompts)]
+    rows = [
+        {"prompt_id": f"p{i % prompts}", "prompt": message(asked[i % prompts]), "completion_id": f"c{i}",
+         "completion": text(rng, 12)}
+        for i in range(n)
+    ]  # fmt: skip
+    return Demonstrations.of(pa.Table.from_pylist(rows))
+
+
+def preferences(n: int = 16, seed: int = 0) -> Preferences:
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"prompt_id": f"p{i}", "prompt": message(text(rng, 9)), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
+         "chosen": text(rng, 12) + " good", "rejected": text(rng, 12) + " bad", "p": float(rng.uniform())}
+        for i in range(n)
+    ]  # fmt: skip
+    return Preferences.of(pa.Table.from_pylist(rows))
+
+
+def win_rates(n: int = 20, k: int = 5, seed: int = 0) -> WinRates:
+    """k answers to each of n/k prompts."""
+    rng = np.random.default_rng(seed)
+    rates = rng.uniform(size=(n // k, k))
+    rows = [
+        {"prompt_id": f"p{i}", "prompt": message(f"where does the swan live {i} ?"), "completion_id": f"c{i}-{j}",
+         "completion": text(rng, 12), "stream": 0, "k": j, "token_logps": [-1.0], "finish_reason": "stop",
+         "win_rate": rates[i, j], "opponents": k, "prompt_win_rates": rates[i].tolist()}
+        for i in range(n // k) for j in range(k)
+    ]  # fmt: skip
+    return WinRates.of(pa.Table.from_pylist(rows))
+
+
+def tokenized(table: Table, policy: Policy, folder: Path) -> Table:
+    return tokenize(policy, table, Workspace(folder / "tokenize"))

@@ -1,0 +1,134 @@
+"""Filling a loss by name: joins by id, missing values, kinds that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.kinds import Logps, Policy, Preferences, Table, WinRates
+from tasks.train import logps
+from tasks.training.examples import Examples, examples_of, filled, reward_scale
+from tasks.training.rows import rows_of
+from tests.models import tiny_policy
+from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+def _changed(table: Table, **columns: list[object]) -> Table:
+    data = table.table
+    for name, values in columns.items():
+        place = data.column_names.index(name)
+        data = data.set_column(place, data.schema.field(name), pa.array(values, data.schema.field(name).type))
+    return type(table).of(data, table.metadata)
+
+
+def _examples(table: Table, policy: Policy, loss: Chosen, ref: Logps | None) -> Examples:
+    return examples_of(table, rows_of(table, policy), loss, ref)
+
+
+def _shuffled(table: Logps) -> Logps:
+    return Logps.of(table.table.take(pa.array(range(len(table) - 1, -1, -1))), {})
+
+
+def test_reference_log_probabilities_are_joined_by_id_whatever_their_order(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(preferences(6), policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    straight, turned = (_examples(table, policy, DPO, r) for r in (ref, _shuffled(ref)))
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        assert torch.equal(straight.columns[name], turned.columns[name])
+    assert straight.columns["ref_chosen_logps"].tolist() == ref.table.column("logps").to_pylist()[0::2]
+
+
+def test_ids_that_do_not_match_are_an_error_that_names_the_first(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(preferences(6), policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    with pytest.raises(DataError, match=r"4 of 12 answers have no reference log-probability, first: prompt p4.*w4"):
+        _examples(table, policy, DPO, Logps.of(ref.table.slice(0, 8)))
+
+
+def test_a_reference_scored_on_other_tokens_is_an_error(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(preferences(6), policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    longer = _changed(ref, lengths=[n + 1 for n in ref.table.column("lengths").to_pylist()])
+    with pytest.raises(DataError, match="12 answers have another number of tokens"):
+        _examples(table, policy, DPO, longer)
+
+
+def test_a_loss_with_a_reference_and_none_given_is_refused(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="needs a reference"):
+        _examples(tokenized(preferences(4), policy, tmp_path), policy, DPO, None)
+
+
+def test_a_null_p_is_refused_by_soft_labels_and_no_matter_to_hard_ones(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(_changed(preferences(4), p=[0.5, None, 1.0, 0.0]), policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    assert len(_examples(table, policy, DPO, ref).rows) == 4
+    with pytest.raises(DataError, match="not finite on 1 of 4 rows, first row 1: p missing"):
+        _examples(table, policy, Chosen("losses/pairwise", "dpo", {"labels": "soft"}), ref)
+
+
+def test_a_null_weight_is_one(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(_changed(demonstrations(3), weight=[2.0, None, 0.5]), policy, tmp_path)
+    assert _examples(table, policy, SFT, None).weights.tolist() == [2.0, 1.0, 0.5]
+
+
+def test_win_rates_are_padded_with_nan_to_the_widest_prompt(policy: Policy, tmp_path: Path) -> None:
+    table = _changed(win_rates(10), prompt_win_rates=[[0.5, 0.25]] + [[0.1, 0.2, 0.3, 0.4, 0.5]] * 9)
+    table = tokenized(table, policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    estimated = Chosen("losses/pointwise", "sppo", {"eta": 2.0, "log_z": "estimated"})
+    column = _examples(table, policy, estimated, ref).columns["prompt_win_rates"]
+    assert column.shape == (10, 5)
+    assert column[0].isnan().tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "loss", "said"),
+    [
+        (demonstrations(4), DPO, "dpo' trains on Preferences, not on Demonstrations"),
+        (preferences(4), SPPO, "sppo' trains on WinRates, not on Preferences"),
+        (preferences(4), SFT, "sft' trains on Demonstrations, not on Preferences"),
+    ],
+)
+def test_a_loss_of_another_kind_of_data_is_refused(
+    table: Table, loss: Chosen, said: str, policy: Policy, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        _examples(tokenized(table, policy, tmp_path), policy, loss, None)
+
+
+def test_tables_without_tokens_or_of_another_template_are_refused(policy: Policy) -> None:
+    with pytest.raises(DataError, match="put `tokenize` between them"):
+        rows_of(preferences(4), policy)
+    with pytest.raises(DataError, match="made with template other"):
+        rows_of(Preferences.of(preferences(4).table, {"template": "other"}), policy)
+
+
+def test_filling_gives_each_row_its_own_values(policy: Policy, tmp_path: Path) -> None:
+    table = tokenized(win_rates(10), policy, tmp_path)
+    assert isinstance(table, WinRates)
+    ref = logps(policy, table, Workspace(tmp_path))
+    examples = _examples(table, policy, SPPO, ref)
+    batch = torch.tensor([7, 2])
+    found = filled(examples, SPPO, batch, torch.tensor([-3.0, -4.0], dtype=torch.float64))
+    data = table.table.to_pylist()
+    expected = [
+        (own - ref.table.column("logps")[r].as_py() - 10 * (data[r]["win_rate"] - 0.5)) ** 2
+        for r, own in ((7, -3.0), (2, -4.0))
+    ]
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_implicit_rewards_are_scaled_by_beta_or_one_over_eta() -> None:
+    assert reward_scale({"beta": 0.5}) == 0.5
+    assert reward_scale({"eta": 10.0}) == 0.1
+    assert reward_scale({}) == 1.0

@@ -1,0 +1,145 @@
+"""Token columns: what is kept, what is rendered, what is set aside and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tasks.contract import DataError
+from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Rankings
+from tasks.template import completion_ids, prompt_ids, template_digest, tokenizer_of
+from tasks.train import tokenize
+from tests.models import tiny_policy
+from tests.tasks.training.tables import demonstrations, message, preferences
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+def _pair(name: str, chosen: str, rejected: str, prompt: str = "where ?") -> dict[str, Any]:
+    return {"prompt_id": name, "prompt": message(prompt), "chosen_id": f"{name}-w", "rejected_id": f"{name}-l",
+            "chosen": chosen, "rejected": rejected}  # fmt: skip
+
+
+def _completion(name: str, text: str, reason: str, **tokens: list[int]) -> dict[str, Any]:
+    return {"prompt_id": name, "prompt": message("where ?"), "completion_id": name, "completion": text, "stream": 0,
+            "k": 0, "token_logps": [], "finish_reason": reason, **tokens}  # fmt: skip
+
+
+def _of(kind: type, rows: list[dict[str, Any]], metadata: dict[str, str] | None = None) -> Any:
+    return kind.of(pa.Table.from_pylist(rows), metadata)
+
+
+def test_texts_become_the_templates_ids_with_an_eos(policy: Policy, tmp_path: Path) -> None:
+    table = tokenize(policy, demonstrations(12), Workspace(tmp_path))
+    tokenizer = tokenizer_of(policy)
+    for row in table.table.to_pylist():
+        assert row["prompt_tokens"] == prompt_ids(tokenizer, row["prompt"])
+        assert row["completion_tokens"] == completion_ids(tokenizer, row["completion"])
+        assert row["completion_tokens"][-1] == tokenizer.eos_token_id
+    assert table.metadata["template"] == template_digest(policy)
+
+
+def test_there_is_one_bos_and_no_second(policy: Policy, tmp_path: Path) -> None:
+    table = tokenize(policy, demonstrations(3), Workspace(tmp_path))
+    assert [row.count(1) for row in table.table.column("prompt_tokens").to_pylist()] == [1, 1, 1]
+
+
+def test_a_completion_cut_by_length_gains_no_eos(policy: Policy, tmp_path: Path) -> None:
+    data = _of(Completions, [_completion("a", "the swan", "length"), _completion("b", "the swan", "stop")])
+    cut, ended = tokenize(policy, data, Workspace(tmp_path)).table.column("completion_tokens").to_pylist()
+    assert ended == [*cut, tokenizer_of(policy).eos_token_id]
+
+
+def test_sampled_ids_of_the_same_template_are_kept_and_only_missing_ones_are_rendered(
+    policy: Policy, tmp_path: Path
+) -> None:
+    odd = {"prompt_tokens": [1, 4, 5], "completion_tokens": [7, 7, 2]}
+    rows = [_completion("a", "the swan", "stop", **odd), _completion("b", "the swan", "stop")]
+    work = Workspace(tmp_path)
+    table = tokenize(policy, _of(Completions, rows, {"template": template_digest(policy)}), work)
+    first, second = table.table.to_pylist()
+    assert (first["prompt_tokens"], first["completion_tokens"]) == ([1, 4, 5], [7, 7, 2])
+    assert second["completion_tokens"] == completion_ids(tokenizer_of(policy), "the swan")
+    assert work.notices == []
+
+
+def test_ids_of_another_template_are_rendered_again_and_it_says_so(policy: Policy, tmp_path: Path) -> None:
+    odd = {"prompt_tokens": [1, 4, 5], "completion_tokens": [7, 7, 2]}
+    work = Workspace(tmp_path)
+    rows = [_completion("a", "the swan", "stop", **odd)]
+    table = tokenize(policy, _of(Completions, rows, {"template": "another"}), work)
+    assert table.table.column("completion_tokens")[0].as_py() == completion_ids(tokenizer_of(policy), "the swan")
+    assert "1 rows rendered again" in work.notices[0]
+
+
+def test_bad_pairs_are_counted_listed_and_set_aside(policy: Policy, tmp_path: Path) -> None:
+    rows = [
+        _pair("good", "the swan", "the fox"), _pair("blank", "  ", "the fox"), _pair("same", "the fox", "the fox"),
+        _pair("none", "the swan", ""), _pair("long", "the swan " * 200, "the fox"),
+        _pair("prompt", "the swan", "the fox", "where " * 200), _pair("fine", "fish", "roots"),
+    ]  # fmt: skip
+    work = Workspace(tmp_path)
+    table = tokenize(policy, _of(Preferences, rows), work, max_length=100)
+    assert table.table.column("prompt_id").to_pylist() == ["good", "fine"]
+    aside = [json.loads(line) for line in (table.path / "set_aside.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["reason"]) for row in aside] == [
+        (1, "empty chosen"), (2, "identical sides"), (3, "empty rejected"), (4, "row longer than 100 tokens"),
+        (5, "prompt longer than 99 tokens"),
+    ]  # fmt: skip
+    assert aside[0]["chosen_id"] == "blank-w"
+    assert work.totals == {"rows": 7, "rows_set_aside": 5}
+    assert "5 of 7 rows set aside" in work.notices[0]
+
+
+def test_the_policys_positions_bound_the_rows(policy: Policy, tmp_path: Path) -> None:
+    rows = [_pair("good", "the swan", "the fox"), _pair("long", "the swan " * 200, "the fox")]
+    work = Workspace(tmp_path)
+    assert len(tokenize(policy, _of(Preferences, rows), work)) == 1
+    assert "longer than 128 tokens" in work.notices[0]
+
+
+def test_a_table_with_no_good_row_is_an_error(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row of 2 can be trained on: 2 identical sides"):
+        tokenize(policy, _of(Preferences, [_pair("a", "x", "x"), _pair("b", "y", "y")]), Workspace(tmp_path))
+
+
+def test_an_empty_sampled_answer_that_ended_is_an_answer(policy: Policy, tmp_path: Path) -> None:
+    rows = [_completion("a", "", "stop", prompt_tokens=[1, 4], completion_tokens=[2])]
+    data = _of(Completions, rows, {"template": template_digest(policy)})
+    assert len(tokenize(policy, data, Workspace(tmp_path))) == 1
+
+
+def test_every_answer_of_a_ranking_is_rendered(policy: Policy, tmp_path: Path) -> None:
+    def row(name: str, texts: list[str]) -> dict[str, Any]:
+        return {"prompt_id": name, "prompt": message("where ?"), "completion_ids": [f"{name}{i}" for i in range(3)],
+                "completions": texts, "scores": [2.0, 1.0, 0.0]}  # fmt: skip
+
+    data = _of(Rankings, [row("a", ["the swan", "fish", "roots"]), row("b", ["the swan", "", "roots"])])
+    table = tokenize(policy, data, Workspace(tmp_path))
+    (kept,) = table.table.to_pylist()
+    assert kept["completions_tokens"] == [
+        completion_ids(tokenizer_of(policy), t) for t in ("the swan", "fish", "roots")
+    ]
+
+
+def test_nothing_set_aside_means_no_companion_file_and_the_same_rows(policy: Policy, tmp_path: Path) -> None:
+    data = preferences(9)
+    table = tokenize(policy, data, Workspace(tmp_path))
+    assert isinstance(table, Preferences)
+    assert table.table.column("chosen").to_pylist() == data.table.column("chosen").to_pylist()
+    assert not list((tmp_path / "output").iterdir())
+
+
+def test_a_second_tokenize_changes_nothing(policy: Policy, tmp_path: Path) -> None:
+    once = tokenize(policy, demonstrations(), Workspace(tmp_path / "a"))
+    twice = tokenize(policy, once, Workspace(tmp_path / "b"))
+    assert isinstance(twice, Demonstrations)
+    assert twice.table.equals(once.table)
