@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blake3 import blake3
+
+from flows.store.locks import locked, try_lock
 
 
 @contextmanager
@@ -24,8 +25,8 @@ def snapshot(project: Path, artifacts: Path) -> Iterator[Path]:
         content = source.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     name = digest.hexdigest(16)
-    with _use(artifacts, name):
-        folder = artifacts / "snapshots" / name
+    folder = artifacts / "snapshots" / name
+    with locked(_lock(artifacts, name), shared=True):
         if not folder.exists():
             _copy(files, folder)
         _sweep(artifacts)
@@ -48,25 +49,12 @@ def _copy(files: dict[str, Path], folder: Path) -> None:
         shutil.rmtree(fresh)
 
 
-def _lock_file(artifacts: Path, name: str) -> Path:
-    path = artifacts / "locks" / f"snapshot-{name}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-@contextmanager
-def _use(artifacts: Path, name: str) -> Iterator[None]:
-    (artifacts / "snapshots").mkdir(parents=True, exist_ok=True)
-    with _lock_file(artifacts, name).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+def _lock(artifacts: Path, name: str) -> Path:
+    return artifacts / "locks" / f"snapshot-{name}.lock"
 
 
 def _sweep(artifacts: Path) -> None:
     for folder in (artifacts / "snapshots").iterdir():
-        with _lock_file(artifacts, folder.name.split(".")[0] or folder.name.split(".")[1]).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        if held := try_lock(_lock(artifacts, folder.name.strip(".").split(".")[0])):
             shutil.rmtree(folder, ignore_errors=True)
+            held.release()

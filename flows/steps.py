@@ -19,11 +19,12 @@ from flows.store.records import Record
 from flows.store.store import Made, Store
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.workers import Workers
-from tasks.contract import JSON, SpecError
+from tasks.contract import JSON, DataError, SpecError
 
 HEAVY = frozenset({"torch", "transformers", "vllm"})
 """A step whose code reaches one of these, or that is handed a model, takes the machine's heavy slot."""
-
+CARRIED = "carried"
+"""Task of the nodes that stand for what an earlier tick left; nothing runs for them."""
 Inputs = Mapping[str, Sequence[Record]]
 """Port → records in list order."""
 
@@ -69,6 +70,8 @@ class Steps:
         """Find the step's result or make it. Raises SpecError, DataError, StepFailed, Stopped."""
         if self._stopped.is_set():
             raise Stopped("the run is being stopped")
+        if node.task == CARRIED:
+            return Outcome(self._carried(node), True, "carried over from an earlier tick")
         if node.task == "measure":
             allow = bool(node.params.get("allow_seen"))
             if told := refuse_seen(self._store, inputs["completions"], allow=allow):
@@ -80,6 +83,14 @@ class Steps:
         if look.record:
             return self._hit(node, look.record, look.reason)
         return self._locked(node, key, inputs, look.reason)
+
+    def _carried(self, node: Node) -> Record:
+        """The record of a value that an earlier tick left, which a node names by content."""
+        content = str(node.params["digest"])
+        for entry in self._store.index.of_content(content):
+            if record := self._store.lookup(entry.key):
+                return record
+        raise DataError(f"{node.id} was {node.kind} {content}, which is gone")
 
     def _hit(self, node: Node, record: Record, reason: str) -> Outcome:
         for notice in record.notices:
@@ -166,13 +177,15 @@ class Steps:
         for node in self._graph.nodes.values():
             record = None
             if node.id not in self._fresh and all(i in known for ids in node.inputs.values() for i in ids):
-                inputs = {port: [known[i] for i in ids] for port, ids in node.inputs.items()}
-                record = self._store.record(self.key(node, inputs).digest)
+                record = self._recorded(node, {port: [known[i] for i in ids] for port, ids in node.inputs.items()})
             if record:
                 known[node.id] = record
             else:
                 missing.append(node)
         return missing
+
+    def _recorded(self, node: Node, inputs: Inputs) -> Record | None:
+        return self._carried(node) if node.task == CARRIED else self._store.record(self.key(node, inputs).digest)
 
     def _warm(self, nodes: list[Node]) -> None:
         with self._started:

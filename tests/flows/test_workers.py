@@ -94,11 +94,11 @@ def test_a_child_is_alone_and_imports_the_snapshot_and_not_the_checkout(
 
 def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(workers: Workers, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"^no such thing$"):
-        workers.light(_job(tmp_path, "refuse", kind="spec"), _ignore)
+        workers.light(_job(tmp_path, "refuse", how="spec"), _ignore)
     with pytest.raises(DataError, match=r"^3 rows do not match$"):
-        workers.light(_job(tmp_path, "refuse", kind="data"), _ignore)
+        workers.light(_job(tmp_path, "refuse", how="data"), _ignore)
     with pytest.raises(StepFailed) as raised:
-        workers.light(_job(tmp_path, "refuse", kind="bug"), _ignore)
+        workers.light(_job(tmp_path, "refuse", how="bug"), _ignore)
     log = tmp_path / "logs" / "refuse.log"
     assert str(raised.value) == f"ZeroDivisionError: seven by nought\n  log: {log}"
     assert "about to fail\n" in log.read_text()
@@ -106,11 +106,11 @@ def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(worker
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("kill", "was killed by SIGKILL (out of memory?)"), ("exit", "ended with code 7")]
+    ("how", "said"), [("kill", "was killed by SIGKILL (out of memory?)"), ("exit", "ended with code 7")]
 )
-def test_a_child_that_dies_is_told_with_how_it_died(workers: Workers, tmp_path: Path, kind: str, said: str) -> None:
+def test_a_child_that_dies_is_told_with_how_it_died(workers: Workers, tmp_path: Path, how: str, said: str) -> None:
     with pytest.raises(StepFailed) as raised:
-        workers.light(_job(tmp_path, "refuse", kind=kind), _ignore)
+        workers.light(_job(tmp_path, "refuse", how=how), _ignore)
     assert said in str(raised.value)
 
 

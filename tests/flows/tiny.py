@@ -89,20 +89,20 @@ def warm(policy: Policy, *, engine: Annotated[Chosen, Choice("engines")] = "plai
     return Prompts.of(_prompts([f"{os.getpid()}:{CACHE['asked']}:{engine()}:{n}"]))
 
 
-def refuse(*, kind: str = "spec") -> Prompts:
+def refuse(*, how: str = "spec") -> Prompts:
     """Fails as it is told to.
 
     Args:
-        kind: spec, data, bug, kill or exit.
+        how: spec, data, bug, kill or exit.
     """
     print("about to fail")
-    if kind == "spec":
+    if how == "spec":
         raise SpecError("no such thing")
-    if kind == "data":
+    if how == "data":
         raise DataError("3 rows do not match")
-    if kind == "kill":
+    if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "exit":
+    if how == "exit":
         os._exit(7)
     raise ZeroDivisionError("seven by nought")
 
