@@ -54,11 +54,17 @@ class Checked:
         self.tick_reads = {d.name: self._reads_of_ticks(d) for d in text.deployments.values()}
         self._check_circles(text.steps, self.reads)
         self._check_starts()
-        self.notices = [*self._unread_starts(), *self._dead_steps(), *self._unread_parameters()]
 
     def signature(self, step: StepText) -> Signature:
         """The signature of the step's task."""
         return self._signatures[step]
+
+    def unread(self) -> list[str]:
+        """Refuse what is written here and serves nothing; notices on what is inherited and was dropped.
+
+        Asked last, so that a typo is told before its consequence.
+        """
+        return [*self._unread_starts(), *self._dead_steps(), *self._unread_parameters()]
 
     def head(self, deployment: DeploymentText) -> tuple[frozenset[str], frozenset[str]]:
         """What a continuing deployment's ticks hand on: names behind prev. and last., and names behind every."""

@@ -121,7 +121,7 @@ class _Compiler:
             sinks |= {*one, *every, *self._deployment.steps}
         return self._builder.finish(
             about=self._text.about, file=file, parameters=self._values.parameters(), rounds=self._last, sinks=sinks,
-            notices=self._checked.notices,
+            notices=self._checked.unread(),
         )  # fmt: skip
 
     def _plan(self) -> list[tuple[StepText, int | None]]:

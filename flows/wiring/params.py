@@ -10,7 +10,7 @@ from flows.wiring.choices import names_of
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter, Where
 from flows.wiring.signatures import Catalogue, Param
-from flows.wiring.tree import COMMAND_LINE, Yaml, from_json, parse, refuse, shown
+from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, from_json, parse, refuse, shown
 from tasks.contract import JSON, Bounds, SpecError
 
 Overrides = Mapping[str, JSON]
@@ -57,14 +57,15 @@ class Values:
         self._lenient = lenient
         self.overridden = frozenset(overrides)
         self._given = {name: _given(value) for name, value in overrides.items()}
-        self._declared = {name: node for name, node in {**text.params, **text.each}.items() if name in read}
+        self._declared: dict[str, Yaml] = {**text.params, **text.each}
+        self._read = [name for name in self._declared if name in read]
         self._catalogue = catalogue
         self._uses: dict[str, tuple[Param, JSON]] = {}
         for name in overrides:
-            if name not in self._declared and name not in BUILT_IN and name not in catalogue.execution:
+            if name not in self._read and name not in BUILT_IN and name not in catalogue.execution:
                 refuse(
                     COMMAND_LINE, f"{text.name} has no parameter '{name}' (anything else is a variant: `extends`)",
-                    name, [*self._declared, *BUILT_IN],
+                    name, [*self._read, *BUILT_IN],
                 )  # fmt: skip
 
     def feed(self, name: str) -> Yaml | None:
@@ -100,7 +101,7 @@ class Values:
                 refuse(where, "$round is known only inside `repeat` and in a deployment's steps")
             return Yaml(round, where)
         if name in open:
-            refuse(where, f"a circle of parameters: {' → '.join([*open, name])}")
+            refuse(where, f"a circle of parameters: {' → '.join([*open[open.index(name) :], name])}")
         if name in self._text.each and round is None:
             refuse(where, f"${name} has one value per round (repeat.each), so it is known only inside `repeat`")
         if name == "seed" and name not in self._declared:
@@ -121,7 +122,7 @@ class Values:
     def _required(self, name: str, node: Yaml) -> Yaml:
         if not self._lenient:
             refuse(node.place, f"{self._text.name} needs a value for '{name}': give {name}=…")
-        return replace(node, value=f"<{name}>", missing=True)
+        return replace(node, value=Missing(f"<{name}>"))
 
     def per_round(self, name: str) -> list[Yaml]:
         """The values of an `each` parameter, round by round."""
@@ -138,7 +139,7 @@ class Values:
 
     def parameters(self) -> dict[str, Parameter]:
         """The declared parameters, and the built-in ones that feed something, with type, bounds and text."""
-        names = [*self._declared, *(n for n in self._uses if n not in self._declared)]
+        names = [*self._read, *(n for n in self._uses if n not in self._declared)]
         return {name: self._described(name) for name in names}
 
     def _described(self, name: str) -> Parameter:

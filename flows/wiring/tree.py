@@ -34,6 +34,10 @@ _CORE: tuple[tuple[re.Pattern[str], Callable[[str], Scalar]], ...] = (
 )
 
 
+class Missing(str):
+    """Stands for the value of a required parameter where any value is accepted (`check`, `graph`)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Yaml:
     """A value and where it stands. A mapping's values also know where their keys stand."""
@@ -43,8 +47,11 @@ class Yaml:
     key: Where | None = None
     origins: tuple[str, ...] = ()
     """Parameters of the pipeline through which the value came here."""
-    missing: bool = False
-    """Stands for the value of a required parameter that nobody has given yet."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether this stands for a value that nobody has given yet."""
+        return isinstance(self.value, Missing)
 
     @property
     def plain(self) -> JSON:

@@ -1,0 +1,352 @@
+"""What the grammar means: rounds, references, composites, choices, one node for equal steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.wiring import compile_pipeline, draw
+from flows.wiring.builder import Builder
+from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.signatures import Catalogue
+from tasks.contract import SpecError
+from tests.flows.wiring.conftest import Compile
+
+LOOP = """
+p:
+  params: {rounds: 3, lr: 1.0e-3}
+  steps:
+    base: {task: load_policy, source: toy}
+    pool0: {task: read_preferences, source: ./pairs.jsonl}
+    prompts: {task: load_prompts, source: toy}
+    judge: {task: load_oracle, oracle: toy_gold}
+  repeat:
+    times: $rounds
+    start: {policy: base, pool: null, older: null}
+    steps:
+      older: prev.policy
+      batch: {task: part, table: prompts, index: $round, size: 10}
+      answers: {task: sample, policy: prev.policy, prompts: batch}
+      probs: {task: compare, completions: answers, oracle: judge}
+      pairs: {task: pairs, completions: answers, win_probs: probs}
+      pool: {task: concat, tables: [pool0, prev.pool, pairs]}
+      policy: {task: train, policy: base, ref: base, data: pool, loss: dpo, lr: $lr}
+      past: {task: sample, policy: policy, prompts: batch, stream: 7}
+      mix: {task: mixture, policies: [policy, prev.older]}
+  after:
+    best: {task: mixture, policies: [every.policy, base], shares: [0.5, 0.5]}
+    final: {task: mixture, policies: last.policy}
+"""
+
+
+def inputs(graph: Graph, address: str) -> dict[str, tuple[str, ...]]:
+    return dict(graph.nodes[graph.addresses[address]].inputs)
+
+
+@pytest.fixture
+def loop(compiled: Compile) -> Graph:
+    return compiled(LOOP.replace("      past: {task: sample, policy: policy, prompts: batch, stream: 7}\n", ""))
+
+
+def test_prev_is_the_round_before_and_start_in_the_first(loop: Graph) -> None:
+    assert [inputs(loop, f"answers@{r}")["policy"] for r in (1, 2, 3)] == [("base",), ("policy@1",), ("policy@2",)]
+    assert [loop.nodes[f"batch@{r}"].params["index"] for r in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_a_null_start_vanishes_from_a_list(loop: Graph) -> None:
+    assert inputs(loop, "pool@1")["tables"] == ("pool0", "pairs@1")
+    assert inputs(loop, "pool@2")["tables"] == ("pool0", "pool@1", "pairs@2")
+    assert loop.nodes["pool@2"].lists == {"tables"}
+
+
+def test_a_plain_reference_carries_a_value_one_round_further(loop: Graph) -> None:
+    assert [inputs(loop, f"mix@{r}")["policies"] for r in (1, 2, 3)] == [
+        ("policy@1",), ("policy@2", "base"), ("policy@3", "policy@1"),
+    ]  # fmt: skip
+    assert loop.addresses["older@3"] == "policy@2"
+
+
+def test_every_is_spliced_over_the_rounds_and_last_is_the_last_one(loop: Graph) -> None:
+    assert inputs(loop, "best")["policies"] == ("policy@1", "policy@2", "policy@3", "base")
+    assert inputs(loop, "final")["policies"] == ("policy@3",)
+
+
+def test_inputs_come_first_in_the_order_of_nodes(loop: Graph) -> None:
+    seen: set[str] = set()
+    for name, node in loop.nodes.items():
+        assert {i for ids in node.inputs.values() for i in ids} <= seen
+        seen.add(name)
+
+
+def test_more_rounds_leave_the_first_ones_as_they_are(compiled: Compile, loop: Graph) -> None:
+    longer = compiled(LOOP.replace("      past: {task: sample, policy: policy, prompts: batch, stream: 7}\n", ""),
+                      overrides={"rounds": 5})  # fmt: skip
+    for name in ("answers@2", "policy@3", "pool@3"):
+        assert replace(longer.nodes[name], addresses=()) == replace(loop.nodes[name], addresses=())
+    assert longer.rounds == 5
+
+
+def test_a_dead_step_in_the_loop_is_refused(compiled: Compile) -> None:
+    with pytest.raises(SpecError, match="the step 'past', from which no Report"):
+        compiled(LOOP)
+
+
+def test_the_inner_steps_of_a_composite_have_addresses_of_their_own(loop: Graph) -> None:
+    assert loop.nodes["policy@2"].task == "fit"
+    assert loop.nodes["policy@2"].addresses == ("policy@2", "policy/fit@2", "older@3")
+    assert loop.nodes["policy/logps@2"].title == "round 2 · policy/logps"
+    assert loop.addresses["base/pretrain/fit"] == "base"
+
+
+EVALUATION = """
+p:
+  steps:
+    base: {task: load_policy, source: toy}
+    held: {task: load_prompts, source: toy, split: heldout}
+    gold: {task: load_oracle, oracle: ORACLE}
+    floor: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: gold}
+    report: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: gold}
+"""
+
+
+def test_equal_steps_are_one_node_with_all_its_addresses(compiled: Compile) -> None:
+    graph = compiled(EVALUATION.replace("ORACLE", "toy_gold"))
+    assert graph.nodes["floor"].addresses == ("floor", "floor/measure", "report/measure", "report")
+    assert graph.headline == ("floor",)
+    assert sum(n.task == "sample" for n in graph.nodes.values()) == 2
+
+
+def test_the_chosen_functions_annotation_decides_the_kind(compiled: Compile) -> None:
+    scorer = compiled(EVALUATION.replace("ORACLE", "toy_gold"))
+    oracle = compiled(EVALUATION.replace("ORACLE", "{toy_judge: {sharpness: 2}}"))
+    assert scorer.nodes["gold"].kind == "Scorer"
+    assert oracle.nodes["gold"].kind == "Oracle"
+    assert "floor/score" in scorer.nodes
+    assert "floor/score" not in oracle.nodes
+    assert oracle.nodes["gold"].params["oracle"] == ChoiceValue("oracles", "toy_judge", {"sharpness": 2.0})
+
+
+def test_a_scalar_that_is_no_identifier_goes_to_the_other_choice(compiled: Compile) -> None:
+    graph = compiled(EVALUATION.replace("ORACLE", "toy_gold").replace("source: toy}", "source: ./ckpt}"))
+    assert graph.nodes["base"].task == "read_policy"
+    assert graph.nodes["base"].params["source"] == ChoiceValue("sources", "path", {"path": "./ckpt", "column": None})
+
+
+def test_seed_feeds_what_steps_leave_open_but_no_inner_step_and_no_world(compiled: Compile) -> None:
+    text = EVALUATION.replace("ORACLE", "toy_gold") + (
+        "    open: {task: sample, policy: base, prompts: held}\n    fixed: {task: sample, policy: base, prompts: held, seed: 5}\n"
+        "    probs: {task: compare, completions: open, others: fixed, oracle: gold}\n"
+        "    told: {task: measure, win_probs: probs, completions: open, others: fixed}\n"
+    )
+    graph = compiled(text, overrides={"seed": "3"})
+    assert [graph.nodes[n].params["seed"] for n in ("open", "fixed", "floor/sample", "base")] == [3, 5, 3, 0]
+    source = graph.nodes["held"].params["source"]
+    assert isinstance(source, ChoiceValue)
+    assert source.params["seed"] == 0
+    assert graph.parameters["seed"].value == 3
+
+
+def test_engine_and_execution_parameters_feed_inner_steps_and_choices(compiled: Compile) -> None:
+    text = EVALUATION.replace("ORACLE", "toy_gold")
+    graph = compiled(text, overrides={"engine": "transformers", "workers": "3", "devices": "2", "micro_batch": "4"})
+    node = graph.nodes["floor/sample"]
+    assert node.params["engine"] == ChoiceValue("engines", "transformers", {"dtype": "float32"}, {"workers": 3})
+    assert node.execution == {"devices": 2}
+    assert "devices" not in node.params
+    assert graph.nodes["base"].execution == {"micro_batch": 4}
+
+
+@pytest.mark.parametrize(("gpu", "engine"), [(True, "vllm"), (False, "transformers")])
+def test_auto_is_resolved_before_the_key(gpu: bool, engine: str, compiled: Compile, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    device = tmp_path / "nvidia0"
+    if gpu:
+        device.touch()
+    monkeypatch.setattr("flows.wiring.choices.NVIDIA", str(device))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["floor/sample"].params["engine"]
+    assert isinstance(chosen, ChoiceValue)
+    assert chosen.name == engine
+
+
+def test_two_execution_values_are_still_one_node(compiled: Compile) -> None:
+    text = EVALUATION.replace("ORACLE", "toy_gold") + (
+        "    a: {task: sample, policy: base, prompts: held, devices: 1}\n"
+        "    b: {task: sample, policy: base, prompts: held, devices: 2}\n"
+        "    c: {task: sample, policy: base, prompts: held, stream: 1}\n"
+        "    pa: {task: compare, completions: a, others: c, oracle: gold}\n"
+        "    ra: {task: measure, win_probs: pa, completions: b, others: c}\n"
+    )
+    assert compiled(text).addresses["b"] == "a"
+
+
+def test_work_is_neither_port_nor_parameter(compiled: Compile) -> None:
+    graph = compiled(EVALUATION.replace("ORACLE", "toy_gold"))
+    assert graph.nodes["floor/sample"].work
+    assert set(graph.nodes["floor/sample"].inputs) == {"policy", "prompts"}
+    assert not graph.nodes["floor"].work
+
+
+TRAINING = """
+p:
+  params: {loss: dpo, lr: 1.0e-3}
+  steps:
+    base: {task: load_policy, source: toy}
+    data: {task: read_preferences, source: pairs.jsonl}
+    policy: {task: train, policy: base, ref: base, data: data, loss: $loss, lr: $lr}
+"""
+
+
+def test_a_loss_that_takes_no_reference_drops_the_edge_with_a_notice(compiled: Compile) -> None:
+    graph = compiled(TRAINING, overrides={"loss": "simpo"})
+    assert "ref_logps" not in graph.nodes["policy"].inputs
+    assert "policy/logps" not in graph.nodes
+    assert graph.notices == ("p.policy: the loss simpo takes no `ref`, so that edge is dropped",)
+    assert compiled(TRAINING).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("loss", "wanted"),
+    [("sppo", "WinRates"), ("kto", "Labels"), ("sft", "Demonstrations"), ("rank", "Rankings")],
+)
+def test_a_loss_that_needs_another_kind_of_data_is_refused(loss: str, wanted: str, compiled: Compile) -> None:
+    with pytest.raises(SpecError, match=rf"{loss} \(losses/\w+\) works on {wanted}, and `data` is Preferences"):
+        compiled(TRAINING, overrides={"loss": loss})
+
+
+def test_a_variable_keeps_the_kind_and_lists_are_of_one_kind(compiled: Compile) -> None:
+    text = TRAINING.replace("data: data", "data: [a]").replace("data: [a]", "data: piece") + (
+        "    piece: {task: part, table: both, index: 1, size: 4}\n    both: {task: concat, tables: [data, data2]}\n"
+        "    data2: {task: read_preferences, source: more.jsonl}\n"
+    )
+    assert compiled(text).nodes["piece"].kind == "Preferences"
+    mixed = text.replace("data2: {task: read_preferences", "data2: {task: load_prompts")
+    with pytest.raises(SpecError, match=r"p\.both \(concat\) takes tables of one kind, not Preferences and Prompts"):
+        compiled(mixed)
+
+
+def test_reward_models_are_scorers(compiled: Compile) -> None:
+    text = TRAINING + (
+        "    rm: {task: train_reward, policy: base, data: data, loss: bradley_terry, lr: 0.1}\n"
+        "    held: {task: load_prompts, source: toy}\n"
+        "    report: {task: evaluate, policy: policy, baseline: base, prompts: held, oracle: rm}\n"
+    )
+    graph = compiled(text)
+    assert inputs(graph, "report/score")["oracle"] == ("rm",)
+
+
+def test_values_pass_whole_and_nested_and_a_double_dollar_is_one(compiled: Compile) -> None:
+    text = TRAINING.replace("loss: dpo,", "loss: {dpo: {beta: $beta}}, beta: 0.3, cut: $stop, stop: $$x,") + (
+        "    held: {task: load_prompts, source: toy}\n    gold: {task: load_oracle, oracle: toy_gold}\n"
+        "    a: {task: sample, policy: policy, prompts: held, stop: [$cut, $$y, z$]}\n"
+        "    b: {task: sample, policy: base, prompts: held}\n    w: {task: compare, completions: a, others: b, oracle: gold}\n"
+        "    m: {task: measure, win_probs: w, completions: a, others: b}\n"
+    )
+    graph = compiled(text)
+    assert graph.nodes["a"].params["stop"] == ["$x", "$y", "z$"]
+    assert graph.nodes["policy"].params["loss"] == ChoiceValue("losses/pairwise", "dpo", {"beta": 0.3})
+
+
+def test_each_gives_a_value_per_round_and_the_number_of_rounds(compiled: Compile) -> None:
+    text = LOOP.replace("past: {task: sample, policy: policy, prompts: batch, stream: 7}", "").replace(
+        "    times: $rounds\n", "    each: {lr: [3.0e-3, 2.0e-3]}\n").replace("rounds: 3, lr: 1.0e-3", "")  # fmt: skip
+    graph = compiled(text)
+    assert graph.rounds == 2
+    assert [graph.nodes[f"policy@{r}"].params["lr"] for r in (1, 2)] == [0.003, 0.002]
+    assert graph.parameters["lr"].value == [0.003, 0.002]
+    assert graph.parameters["lr"].annotation.startswith("list[")
+    longer = compiled(text, overrides={"lr": "[1, 2, 3, 4]"})
+    assert [longer.nodes[f"policy@{r}"].params["lr"] for r in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(SpecError, match=r"command line: p\.lr = 0\.1; it must be a list with one value per round"):
+        compiled(text, overrides={"lr": 0.1})
+
+
+def test_the_last_value_of_each_repeats(compiled: Compile) -> None:
+    text = LOOP.replace("past: {task: sample, policy: policy, prompts: batch, stream: 7}", "").replace(
+        "    start:", "    each: {lr: [3.0e-3, 2.0e-3]}\n    start:").replace(", lr: 1.0e-3", "")  # fmt: skip
+    graph = compiled(text)
+    assert [graph.nodes[f"policy@{r}"].params["lr"] for r in (1, 2, 3)] == [0.003, 0.002, 0.002]
+
+
+def test_what_is_nothing_yet_leaves_an_optional_port_empty_and_a_required_one_is_refused(compiled: Compile) -> None:
+    text = LOOP.replace("past: {task: sample, policy: policy, prompts: batch, stream: 7}", "")
+    empty = text.replace("policies: [policy, prev.older]", "policies: prev.older")
+    with pytest.raises(SpecError, match=r"needs its port 'policies' \(list\[Policy\]\) \(what feeds it is nothing yet"):
+        compiled(empty)
+    optional = text.replace("ref: base, data: pool, loss: dpo", "ref: prev.older, data: pool, loss: simpo")
+    assert compiled(optional).rounds == 3
+
+
+def test_a_required_parameter_is_any_value_for_check_and_refused_for_a_run(compiled: Compile) -> None:
+    text = TRAINING.replace("loss: dpo, lr: 1.0e-3", "loss: dpo, lr: , model: ").replace("source: toy", "source: $model")
+    with pytest.raises(SpecError, match=r"pipelines.yaml:3:\d+: p needs a value for 'model': give model=…"):
+        compiled(text)
+    graph = compiled(text, lenient=True)
+    assert graph.nodes["policy"].params["lr"] == "<lr>"
+    assert graph.parameters["lr"].required
+    assert graph.parameters["lr"].above == 0
+    assert compiled(text, overrides={"model": "org/name", "lr": 1e-6}).nodes["policy"].params["lr"] == 1e-6
+
+
+def test_a_parameter_takes_type_bounds_and_text_from_what_it_feeds(compiled: Compile) -> None:
+    graph = compiled(LOOP.replace("past: {task: sample, policy: policy, prompts: batch, stream: 7}", ""))
+    lr, rounds = graph.parameters["lr"], graph.parameters["rounds"]
+    assert (lr.annotation, lr.above, lr.help, lr.value) == (
+        "Annotated[float, Bounds(above=0)]", 0, "peak learning rate.", 0.001)  # fmt: skip
+    assert (rounds.min, rounds.help, rounds.value) == (1, "number of rounds", 3)
+    loss = compiled(TRAINING).parameters["loss"]
+    assert {"dpo", "sppo", "rank"} <= set(loss.choices)
+
+
+def test_the_same_graph_can_be_built_in_python(compiled: Compile, tree: Path) -> None:
+    builder = Builder(Catalogue(tree), "p")
+    base = builder.add("base", "load_policy", {"source": "toy"})
+    data = builder.add("data", "read_preferences", {"source": "pairs.jsonl"})
+    builder.add("policy", "train", {"policy": base, "ref": base, "data": data, "loss": {"dpo": {}}, "lr": 1e-3})
+    built = builder.finish(sinks=["policy"])
+
+    def parts(node: Node) -> tuple[object, ...]:
+        return node.task, node.kind, node.params, node.inputs
+
+    assert {k: parts(n) for k, n in built.nodes.items()} == {k: parts(n) for k, n in compiled(TRAINING).nodes.items()}
+    with pytest.raises(SpecError, match=r"python: p.x \(train\) has no port or parameter 'los'.*did you mean 'loss'"):
+        builder.add("x", "train", {"los": "dpo"})
+
+
+def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: Path) -> None:
+    root = tmp_path / "tasks"
+    root.mkdir()
+    for name in ("kinds.py", "load.py"):
+        (root / name).write_text((tree / name).read_text())
+    (root / "sources").mkdir()
+    (root / "sources/toy.py").write_text("def toy() -> World: ...")
+    (root / "composites.py").write_text(
+        "def twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
+    )
+    with pytest.raises(SpecError, match="p.x: twice adds two steps 'load_prompts'"):
+        Builder(Catalogue(root), "p").add("x", "twice", {})
+
+
+def test_drawings_name_every_step_and_edge(loop: Graph) -> None:
+    text = draw(loop, "text", {"base": "cached"}, colour=True)
+    assert "round 2\n" in text
+    assert "after the rounds\n" in text
+    assert "tables: [pool0, pool@1, pairs@2]" in text
+    assert text.count("\033[32m") == 1
+    mermaid = draw(loop, "mermaid", {"base": "cached"})
+    assert mermaid.startswith("flowchart TD\n")
+    assert mermaid.count("-->") == sum(len(ids) for n in loop.nodes.values() for ids in n.inputs.values())
+    assert 'subgraph g1["round 1"]' in mermaid
+    assert "classDef cached" in mermaid
+
+
+def test_a_compile_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, flows.wiring; print({'torch', 'prefect', 'mlflow', 'pyarrow', 'polars'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert compile_pipeline
