@@ -46,7 +46,7 @@ class Reached:
     packages: frozenset[str]
 
     def __or__(self, other: Reached) -> Reached:
-        return Reached({**self.units, **other.units}, self.packages | other.packages)
+        return Reached(dict(sorted({**self.units, **other.units}.items())), self.packages | other.packages)
 
     @property
     def digest(self) -> str:

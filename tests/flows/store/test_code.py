@@ -200,7 +200,7 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("from tasks.tools import *\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: 'from tasks.tools import *'"),
+        ("from tasks.tools import *\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: 'from tasks.tools imp"),
         ("from .tools import helper\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: relative imports"),
         ("import tasks.tools as t\n\ndef task(name):\n    return getattr(t, name)(1)\n", "getattr on the module 't'"),
         ("from tasks import tools\n\ndef task(n):\n    return getattr(tools, n)\n", "getattr on the module 'tools'"),
@@ -209,10 +209,10 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
         ("def task(:\n", "tasks/a.py:1:10"),
         ("def tusk():\n    return 1\n", "tasks/a.py has no top-level 'task'"),
     ],
-    ids=["star", "relative", "getattr", "getattr on a from-import", "import_module", "missing name", "syntax", "no task"],
+    ids=["star", "relative", "getattr", "getattr of from", "import_module", "missing name", "syntax", "no task"],
 )  # fmt: skip
 def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, said: str) -> None:
-    with pytest.raises(SpecError, match="tasks/a.py") as refused:
+    with pytest.raises(SpecError, match=r"tasks/a\.py") as refused:
         reach(tree(a=text, tools=TOOLS))
     assert said in str(refused.value)
 

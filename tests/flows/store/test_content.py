@@ -61,7 +61,7 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
 
 
 def test_a_missing_path_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="there is no file or directory .*/nowhere"):
+    with pytest.raises(SpecError, match=r"there is no file or directory .*/nowhere"):
         digest(tmp_path / "nowhere")
 
 

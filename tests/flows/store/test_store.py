@@ -231,7 +231,8 @@ KILL = """
             return function(*args, **options)
         return wrapper
 
-    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (module, "_rows"), (module.shutil, "rmtree")):
+    steps = ((os, "fsync"), (Path, "rename"), (Path, "replace"), (module, "_rows"), (module.shutil, "rmtree"))
+    for owner, name in steps:
         setattr(owner, name, counted(getattr(owner, name)))
     store = Store(Path(sys.argv[1]))
     key = key_of()
@@ -325,7 +326,8 @@ def test_a_killed_holder_frees_its_lock(store: Store) -> None:
             time.sleep(60)
     """)
     child = subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout and child.stdout.readline() == "held\n"
+    assert child.stdout
+    assert child.stdout.readline() == "held\n"
     assert store.is_locked("k")
     child.kill()
     child.wait()

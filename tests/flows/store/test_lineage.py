@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.store.lineage import ancestors, oracle_also_trained, refuse_seen, seen_prompts, training_prompts
+from flows.store.records import Record
+from flows.store.store import Store
+from tasks.contract import DataError
+from tasks.kinds import Logps, Oracle, Policy, Report, RewardModel, WinProbs
+from tests.flows.store.made import completions, model, prompts, put
+
+
+class World:
+    """base ← sft table; reward ← rm table; policy ← base, reward, a tokenized table of sampled answers."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.sft = put(store, prompts("s1", "s2"), "load", split="sft")
+        self.rm = put(store, prompts("r1"), "load", split="rm")
+        self.sampled = put(store, completions("p1", "p2"), "sample")
+        self.base = put(store, Policy(model(folder / "base", "base")), "fit", {"data": [self.sft]})
+        self.reward = put(store, RewardModel(model(folder / "reward", "rm")), "train_reward", {"data": [self.rm]})
+        self.rows = put(store, completions("p1", "p2"), "tokenize", {"policy": [self.base], "data": [self.sampled]})
+        self.ref = put(store, Logps.of(iter([])), "logps", {"policy": [self.base], "data": [self.rows]})
+        self.policy = put(
+            store, Policy(model(folder / "policy", "policy")), "fit",
+            {"policy": [self.base], "data": [self.rows], "ref_logps": [self.ref], "reward": [self.reward]},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def world(store: Store, tmp_path: Path) -> World:
+    return World(store, tmp_path)
+
+
+def drawn(store: Store, policy: Record, *ids: str) -> Record:
+    table = put(store, prompts(*ids), "load", split=",".join(ids))
+    return put(store, completions(*ids), "sample", {"policy": [policy], "prompts": [table]})
+
+
+def test_ancestors_are_everything_behind_a_record_each_once(store: Store, world: World) -> None:
+    behind = [e.key for e in ancestors(store, world.policy)]
+    assert behind[:4] == [world.base.key, world.rows.key, world.ref.key, world.reward.key]
+    assert sorted(behind) == sorted(
+        r.key for r in (world.base, world.rows, world.ref, world.reward, world.sft, world.sampled, world.rm)
+    )
+
+
+def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Store, world: World) -> None:
+    assert {e.key for e in training_prompts(store, world.policy.content)} == {
+        world.rows.key, world.sft.key, world.rm.key
+    }  # fmt: skip
+    assert [e.key for e in training_prompts(store, world.base.content)] == [world.sft.key]
+
+
+def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: World) -> None:
+    seen = seen_prompts(store, drawn(store, world.policy, "h1", "p2", "s1", "h2"))
+    assert (sorted(seen.prompt_ids), seen.asked) == (["p2", "s1"], 4)
+    assert set(seen.tables) == {world.rows.key, world.sft.key}
+    assert seen_prompts(store, drawn(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
+
+
+def test_measuring_on_prompts_that_trained_is_refused_unless_allowed(store: Store, world: World) -> None:
+    clean, mixed = drawn(store, world.policy, "h1"), drawn(store, world.policy, "h1", "p1", "r1")
+    assert refuse_seen(store, [clean], allow=False) == ""
+    with pytest.raises(DataError, match=r"2 of 3 evaluation prompts also trained the policy .*allow_seen"):
+        refuse_seen(store, [clean, mixed], allow=False)
+    said = refuse_seen(store, [mixed], allow=True)
+    assert said.startswith("2 of 3 evaluation prompts also trained the policy")
+
+
+def test_a_training_table_that_is_gone_is_an_error_and_no_clean_bill(store: Store, world: World) -> None:
+    file = store.root / world.sft.path / "table.arrow"
+    file.unlink()
+    with pytest.raises(DataError, match="is gone"):
+        seen_prompts(store, drawn(store, world.policy, "h1"))
+
+
+def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_made_it(
+    store: Store, world: World, tmp_path: Path
+) -> None:
+    put(store, Policy(tmp_path / "base"), "fit", {"data": [world.rm]})
+    assert {e.key for e in training_prompts(store, world.base.content)} == {world.sft.key, world.rm.key}
+
+
+def report(store: Store, policy: Record, judge: Record) -> Record:
+    mine = drawn(store, policy, "h1")
+    table = WinProbs.of(iter([]))
+    judged = put(store, table, "compare", {"completions": [mine], "oracle": [judge]})
+    return put(store, Report.of(iter([])), "measure", {"win_probs": [judged], "completions": [mine]})
+
+
+def oracle(store: Store, folder: Path, name: str) -> Record:
+    folder.mkdir(exist_ok=True)
+    (folder / "oracle.json").write_text(name)
+    return put(store, Oracle(folder), "load_oracle", oracle=name)
+
+
+def test_a_report_says_whether_its_oracle_also_trained(store: Store, world: World, tmp_path: Path) -> None:
+    gold, judge = oracle(store, tmp_path / "gold", "gold"), oracle(store, tmp_path / "judge", "judge")
+    asked = put(store, WinProbs.of(iter([])), "compare", {"completions": [world.sampled], "oracle": [judge]})
+    trained = put(store, Policy(model(tmp_path / "t", "t")), "fit", {"policy": [world.base], "data": [asked]})
+    assert oracle_also_trained(store, report(store, trained, judge))
+    assert not oracle_also_trained(store, report(store, trained, gold))
+    assert not oracle_also_trained(store, report(store, world.base, judge))
