@@ -1,0 +1,225 @@
+"""Pictures of a run, drawn from its reports and curves: win rate by round, gold against KL, training curves.
+
+Only data that records hold goes in, so a cached run has the same pictures as a fresh one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.table import Done, Results, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curves = dict[str, list[tuple[int, float]]]
+"""Metric → (optimizer step, value) pairs."""
+INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
+ACCENT, BASE = "#2f6fb0", "#b9713a"
+CURVES = {
+    "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
+    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen", "grad_norm": "gradient norm",
+    "lr": "learning rate", "tokens_per_second": "tokens per second",
+}  # fmt: skip
+"""Training curves that are drawn where they exist, in this order; at most six."""
+STYLE: Any = {
+    "figure.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.18, "figure.facecolor": "white",
+    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#c5cad1", "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
+    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.major.size": 0, "ytick.major.size": 0,
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 12,
+    "legend.frameon": False,
+}  # fmt: skip
+
+
+def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> list[Path]:
+    """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    drawn: dict[str, Callable[[], Figure | None]] = {
+        "win_rate": lambda: win_rate(found, title),
+        "gold_vs_kl": lambda: gold_against_kl(found, title),
+    }
+    for name, curves in curves_of(steps).items():
+        drawn[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, make in drawn.items():
+        with matplotlib.rc_context(STYLE):
+            figure = make()
+            if figure is not None:
+                figure.savefig(directory / f"{name}.png")
+                files.append(directory / f"{name}.png")
+    return files
+
+
+def curves_of(steps: Sequence[Done]) -> dict[str, dict[str, Curves]]:
+    """Name of each step that trained → title (one for each round) → its curves."""
+    found: dict[str, dict[str, Curves]] = {}
+    for step in steps:
+        if step.record.curves:
+            found.setdefault(step.name, {})[step.title] = _columns(step.record.curves)
+    return found
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> Curves:
+    """Rows with `step` and metrics → metric → (step, value) pairs."""
+    columns: Curves = {}
+    for row in rows:
+        for metric, value in row.items():
+            if metric != "step":
+                columns.setdefault(metric, []).append((int(row["step"]), value))
+    return columns
+
+
+def win_rate(found: Results, title: str) -> Figure | None:
+    """Win rate against the base by round with its 95% interval; base against base as a band to compare with."""
+    rows = _having(found.rows, "eval/win_rate")
+    if not rows:
+        return None
+    figure, axes = _figure(5.6, 3.7)
+    floor = found.floor.metrics.get("eval/win_rate") if found.floor else None
+    if floor and floor.low is not None and floor.high is not None:
+        axes.axhspan(floor.low, floor.high, color=BASE, alpha=0.14, lw=0)
+        axes.axhline(floor.value, color=BASE, lw=1.4)
+    axes.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)))
+    x = [r.round or 1 for r in rows]
+    y = [r.metrics["eval/win_rate"].value for r in rows]
+    axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
+    _intervals(axes, x, rows, "eval/win_rate")
+    for i, (a, b) in enumerate(zip(x, y, strict=True)):
+        top = rows[i].metrics["eval/win_rate"].high or b
+        axes.annotate(f"{b:.3f}", (a, top), (0, 5), textcoords="offset points", ha="center", color=INK, weight="bold")
+    _rounds(axes, x, rows)
+    axes.set_ylim(*_limits([floor] if floor else [], [r.metrics["eval/win_rate"] for r in rows], 0.5))
+    if floor:
+        axes.annotate(f"base vs. base  {floor.value:.3f}", (1, floor.low), (-6, -4), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", color=BASE, ha="right", va="top", fontsize=8.5)  # fmt: skip
+    axes.set_title(_heading("Win rate against the base policy", title))
+    axes.set_ylabel("P(policy beats base), held-out prompts")
+    _foot(figure, f"{rows[-1].metrics['eval/win_rate'].n} prompts; bars and band: 95% interval over prompts")
+    return figure
+
+
+def gold_against_kl(found: Results, title: str) -> Figure | None:
+    """The gold score against the KL from the base: what each nat bought, and where more of it no longer helped."""
+    rows = [r for r in _having(found.rows, "eval/kl") if r.metrics.get("eval/gold")]
+    start = found.floor.metrics.get("eval/gold") if found.floor else None
+    if not rows:
+        return None
+    figure, axes = _figure(5.6, 3.7)
+    x = [r.metrics["eval/kl"].value for r in rows]
+    y = [r.metrics["eval/gold"].value for r in rows]
+    labels = [str(r.round) if r.round else r.label for r in rows]
+    if start and not math.isnan(start.value):
+        axes.plot([0, x[0]], [start.value, y[0]], color=ACCENT, lw=1.8, alpha=0.45, ls=(0, (3, 2)))
+        axes.plot(0, start.value, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=4, clip_on=False)
+        axes.annotate("base", (0, start.value), (9, -4), textcoords="offset points", color=BASE, va="top")
+    axes.plot(x, y, color=ACCENT, lw=2.2, zorder=2)
+    _intervals(axes, x, rows, "eval/gold")
+    for a, b, label in zip(x, y, labels, strict=True):
+        axes.plot(a, b, marker="o", ms=15, color=ACCENT, mec="white", mew=1.6, zorder=5)
+        axes.annotate(label, (a, b), ha="center", va="center", color="white", weight="bold", fontsize=8, zorder=6)
+    axes.set_xlim(left=min(0.0, *x) - 0.04 * max(*x, 1e-6))
+    axes.margins(y=0.16)
+    axes.set_title(_heading("Gold score against distance from the base", title))
+    axes.set_xlabel("KL(policy ‖ base), nats per answer")
+    axes.set_ylabel("mean gold score")
+    _foot(figure, "numbers: rounds; bars: 95% interval over prompts")
+    return figure
+
+
+def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
+    """Small multiples of the training curves, one line per step that trained, later rounds darker."""
+    shown = [m for m in CURVES if any(m in c for c in curves.values())][:6]
+    if not shown:
+        return None
+    from matplotlib import colormaps
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+
+    columns = min(3, len(shown))
+    height = math.ceil(len(shown) / columns)
+    figure, grid = plt.subplots(height, columns, figsize=(3.5 * columns, 2.5 * height), squeeze=False)
+    colours = [colormaps["YlGnBu"](0.35 + 0.6 * (i + 1) / len(curves)) for i in range(len(curves))]
+    for axes, metric in zip(grid.flat, shown, strict=False):
+        for colour, (_, metrics) in zip(colours, curves.items(), strict=True):
+            _curve(axes, metrics.get(metric, ()), colour)
+        axes.set_title(CURVES[metric], fontsize=9.5, pad=6)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("optimizer step")
+    handles = [Line2D([], [], color=c, lw=2.4) for c in colours]
+    figure.suptitle(_heading("Training", title), x=0.01, ha="left", weight="bold", fontsize=11)
+    if len(curves) > 1:
+        figure.legend(handles, curves, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=5, fontsize=8.5)
+    figure.tight_layout(h_pad=1.6, w_pad=1.4)
+    return _released(figure)
+
+
+def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any) -> None:
+    """The values, pale, and their mean over a twentieth of the steps to either side."""
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    axes.plot(steps, values, color=colour, lw=0.9, alpha=0.35)
+    reach = len(values) // 20
+    around = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    axes.plot(steps, [sum(a) / len(a) for a in around], color=colour, lw=1.8)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height))
+    _released(figure)
+    return figure, axes
+
+
+def _released(figure: Figure) -> Figure:
+    """Take the figure out of pyplot's list, so that it is freed when we are done with it."""
+    from matplotlib import pyplot as plt
+
+    plt.close(figure)
+    return figure
+
+
+def _having(rows: Sequence[Row], metric: str) -> list[Row]:
+    return [r for r in rows if (e := r.metrics.get(metric)) and not math.isnan(e.value)]
+
+
+def _intervals(axes: Axes, x: Sequence[Any], rows: Sequence[Row], metric: str) -> None:
+    for a, row in zip(x, rows, strict=True):
+        e = row.metrics[metric]
+        if e.low is not None and e.high is not None:
+            axes.plot([a, a], [e.low, e.high], color=ACCENT, lw=3.2, alpha=0.3, solid_capstyle="round", zorder=2)
+
+
+def _rounds(axes: Axes, x: Sequence[int], rows: Sequence[Row]) -> None:
+    every = max(1, len(x) // 12)
+    axes.set_xticks(list(x)[::every], [r.label for r in rows][::every] if len(x) < 6 else [str(a) for a in x][::every])
+    axes.set_xlim(min(x) - 0.4, max(x) + 0.6)
+    axes.grid(axis="x", visible=False)
+
+
+def _limits(floor: Sequence[Any], rows: Sequence[Any], middle: float) -> tuple[float, float]:
+    low = min([middle, *(e.low if e.low is not None else e.value for e in [*floor, *rows])])
+    high = max([middle, *(e.high if e.high is not None else e.value for e in [*floor, *rows])])
+    room = 0.16 * (high - low) + 0.01
+    return max(0.0, low - room), min(1.04, high + room)
+
+
+def _heading(what: str, title: str) -> str:
+    return f"{what} · {title}" if title else what
+
+
+def _foot(figure: Figure, text: str) -> None:
+    figure.text(0.125, 0.0, text, color=MUTED, fontsize=7.5, ha="left", va="top")

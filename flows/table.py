@@ -1,0 +1,221 @@
+"""The results of a run as rows: the headline of every round, base against base beside it, and what was warned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table as RichTable
+
+    from flows.store.records import Record
+    from flows.store.runs import Run
+    from flows.store.store import Store
+
+HEADLINE = "report"
+"""Name of the step whose evaluation stands for the run."""
+COLUMNS = {
+    "eval/win_rate": "win rate vs. base (95% CI)", "eval/win_rate_lc": "length-controlled", "eval/gold": "gold",
+    "eval/kl": "KL to base (nats)", "eval/length": "length (tokens)", "eval/finished": "finished",
+}  # fmt: skip
+"""Metrics that are shown, in this order, and how their columns are headed."""
+COSTS = {"samples": "cost/samples", "queries": "cost/oracle_queries", "tokens": "cost/tokens"}
+"""Totals of a record that are a run's costs, and their metric names."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One row of a Report. `low` and `high` are the ends of the 95% interval over prompts; NaN is no value."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step of a run."""
+
+    addresses: tuple[str, ...]
+    round: int | None
+    record: Record
+    hit: bool
+
+    @property
+    def name(self) -> str:
+        return self.addresses[0].split("@")[0]
+
+    @property
+    def title(self) -> str:
+        """`round 2 · report/sample`, as people read it."""
+        return f"round {self.round} · {self.name}" if self.round else self.name
+
+    @property
+    def headline(self) -> bool:
+        return any(a.split("@")[0] == HEADLINE for a in self.addresses)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation. `round` is None for a pipeline without rounds and 0 for base against base."""
+
+    label: str
+    round: int | None
+    metrics: Mapping[str, Estimate]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run measured: `rows` are the headline, by round; `others` further evaluations under their own names."""
+
+    floor: Row | None
+    rows: tuple[Row, ...]
+    others: tuple[Row, ...]
+
+
+def finished(store: Store, run: Run) -> list[Done]:
+    """The steps of a run that have a result, in the graph's order; those whose record is gone are left out."""
+    records = ((s, store.record(s.key)) for s in run.steps.values() if s.key)
+    return [Done(tuple(s.addresses), s.round, record, s.hit) for s, record in records if record]
+
+
+def read_report(directory: Path) -> dict[str, Estimate]:
+    """Metric name → estimate, from the table of a Report."""
+    from tasks.kinds import Report
+
+    rows = Report(directory).table.to_pylist()
+    return {
+        r["name"]: Estimate(
+            math.nan if r["value"] is None else r["value"], r["ci_low"], r["ci_high"], r["n"], r["unit"]
+        )
+        for r in rows
+    }
+
+
+def results(store: Store, steps: Sequence[Done]) -> Results:
+    """The headline by round, base against base (the evaluation whose two sides are one policy), and all others."""
+    made = {s.record.content: s for s in steps}
+    reports = [s for s in steps if s.record.kind == "Report"]
+    headline = sorted((s for s in reports if s.headline), key=lambda s: s.round or 0)
+    floors = [s for s in reports if not s.headline and _against_itself(s, made)]
+    rest = [s for s in reports if not s.headline and s not in floors[:1]]
+    return Results(
+        floor=_row(store, floors[0], "base", 0) if floors else None,
+        rows=tuple(_row(store, s, f"round {s.round}" if s.round else "policy", s.round) for s in headline),
+        others=tuple(_row(store, s, s.title, s.round) for s in rest),
+    )
+
+
+def sides(report: Done, made: Mapping[str, Done]) -> tuple[Done | None, Done | None]:
+    """The two samplings behind an evaluation: the policy's and the baseline's, where the run holds them."""
+    return _parent(report, "completions", made), _parent(report, "others", made)
+
+
+def parent_contents(record: Record, port: str) -> list[str]:
+    """Content digests that fed `port`; empty if nothing did."""
+    return [p.content for p in record.parents.get(port, ())]
+
+
+def costs(steps: Iterable[Done]) -> dict[str, float]:
+    """Samples, oracle queries, tokens and seconds that the steps took when they were made."""
+    found: dict[str, float] = {}
+    for step in steps:
+        found["cost/wall_seconds"] = found.get("cost/wall_seconds", 0.0) + step.record.seconds
+        for total, value in step.record.totals.items():
+            if total in COSTS:
+                found[COSTS[total]] = found.get(COSTS[total], 0.0) + value
+    return found
+
+
+def table(found: Results, title: str = "") -> RichTable:
+    """The rows as a table for people: base against base first, then round by round, then other evaluations."""
+    from rich import box
+    from rich.table import Table
+
+    rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
+    shown = [m for m in COLUMNS if any(m in r.metrics for r in rows)]
+    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    drawn.add_column("")
+    for metric in shown:
+        drawn.add_column(COLUMNS[metric], justify="right")
+    for row in rows:
+        label = "base vs. base" if row is found.floor else row.label
+        style = "bold" if found.rows and row is found.rows[-1] else "dim" if row in found.others else ""
+        drawn.add_row(label, *(_cell(m, row.metrics.get(m)) for m in shown), style=style)
+    return drawn
+
+
+def warnings(found: Results) -> list[str]:
+    """What must be read beside the numbers, each said once, with the rows it belongs to."""
+    where: dict[str, list[str]] = {}
+    for row in [*([found.floor] if found.floor else []), *found.rows, *found.others]:
+        for notice in row.notices:
+            where.setdefault(notice, []).append(row.label)
+    return [f"{', '.join(labels)}: {notice}" for notice, labels in where.items()]
+
+
+def as_json(found: Results) -> list[dict[str, Any]]:
+    """The rows for scripts."""
+    rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
+    return [
+        {
+            "row": r.label,
+            "round": r.round,
+            "metrics": {m: _plain(e) for m, e in r.metrics.items()},
+            "notices": r.notices,
+        }
+        for r in rows
+    ]
+
+
+def _parent(step: Done, port: str, made: Mapping[str, Done]) -> Done | None:
+    return next((made[c] for c in parent_contents(step.record, port) if c in made), None)
+
+
+def _against_itself(report: Done, made: Mapping[str, Done]) -> bool:
+    ours, theirs = sides(report, made)
+    if ours is None or theirs is None:
+        return False
+    policy = parent_contents(ours.record, "policy")
+    return bool(policy) and policy == parent_contents(theirs.record, "policy")
+
+
+def _row(store: Store, step: Done, label: str, round: int | None) -> Row:
+    return Row(label, round, read_report(store.root / step.record.path), tuple(_beside(store, step.record)))
+
+
+def _beside(store: Store, report: Record) -> Iterator[str]:
+    """What must be said beside a report's numbers."""
+    from flows.store.lineage import oracle_also_trained, refuse_seen
+
+    yield from report.notices
+    if oracle_also_trained(store, report):
+        yield "the oracle that judged here also trained the policy"
+    params = report.parts.get("params")
+    if isinstance(params, dict) and params.get("allow_seen"):
+        completions = [r for p in report.parents.get("completions", ()) if (r := store.record(p.key))]
+        told = refuse_seen(store, completions, allow=True)
+        yield from [told] if told else []
+
+
+def _plain(e: Estimate) -> dict[str, Any]:
+    return {**vars(e), "value": None if math.isnan(e.value) else e.value}
+
+
+def _cell(metric: str, e: Estimate | None) -> str:
+    if e is None or math.isnan(e.value):
+        return "–"
+    if metric == "eval/finished":
+        return f"{e.value:.1%}"
+    digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
+    text = f"{e.value:.{digits}f}"
+    if "win_rate" in metric and e.low is not None and e.high is not None:
+        return f"{text} ({e.low:.{digits}f}–{e.high:.{digits}f})"
+    return text
