@@ -71,7 +71,7 @@ def train_model(
     for step, batch in _batches(len(examples.rows), settings, state["step"]):
         begun = time.perf_counter()
         lr = lr_at(step, settings.steps, settings.lr, settings.warmup, settings.schedule)
-        outcome = _gradients(accelerator, scorer, examples, loss, batch, shape)
+        outcome = add_gradients(accelerator, scorer, examples, loss, batch, shape)
         norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
         metrics = step_metrics(examples, loss, outcome)
         watch.look(step, metrics["train/loss"], norm, _advice(folder, settings))
@@ -111,10 +111,10 @@ def _batches(n: int, settings: Settings, first: int) -> Iterator[tuple[int, Ints
         yield step, order[step * settings.batch : (step + 1) * settings.batch]
 
 
-def _gradients(
+def add_gradients(
     accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, shape: Shape
 ) -> Outcome:
-    """Gradient of the mean loss over the whole optimizer batch, however it is cut."""
+    """Add the gradient of the mean loss over the whole optimizer batch, however it is cut, to the parameters'."""
     world, rank = accelerator.num_processes, accelerator.process_index
     own = batch[rank::world]
     parts = micro_batches(examples.rows, own if len(own) else batch[:1], shape)

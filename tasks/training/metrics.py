@@ -16,7 +16,9 @@ from tasks.training.rows import Ints
 MEMORY = 0.9
 """Weight of the past in the running means that divergence is judged by: about ten steps."""
 WORSE = 10.0
-"""A running loss so many times the best one before it, and above its start, has diverged."""
+"""A running loss so many times its best and its start has diverged."""
+SMALL = 0.1
+"""Losses below this one may grow that much without alarm."""
 
 
 class Outcome(NamedTuple):
@@ -72,7 +74,7 @@ class Watch:
         self.first = loss if self.first is None else self.first
         self.loss = loss if self.loss is None else MEMORY * self.loss + (1 - MEMORY) * loss
         self.best = self.loss if self.best is None else min(self.best, self.loss)
-        if self.loss > max(abs(self.best), abs(self.first)) * WORSE:
+        if self.loss > max(abs(self.best), abs(self.first), SMALL) * WORSE:
             raise DataError(
                 f"training diverges at step {step + 1}: the loss, averaged over about ten steps, is {self.loss:.4g} "
                 f"after {self.best:.4g} at best and {self.first:.4g} at first. {advice}"

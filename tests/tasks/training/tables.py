@@ -12,7 +12,26 @@ from tasks.kinds import Demonstrations, Policy, Preferences, Table, WinRates
 from tasks.train import tokenize
 from tests.workspace import Workspace
 
-WORDS = "where does the swan live and what it eat ? fox bear swamp roots fish certainly . tiny mole".split()
+WORDS = np.array(
+    [
+        "where",
+        "does",
+        "the",
+        "swan",
+        "live",
+        "and",
+        "what",
+        "it",
+        "eat",
+        "?",
+        "fox",
+        "bear",
+        "swamp",
+        "roots",
+        "fish",
+        ".",
+    ]
+)
 SFT = Chosen("losses/pointwise", "sft", {})
 SPPO = Chosen("losses/pointwise", "sppo", {"eta": 10.0})
 DPO = Chosen("losses/pairwise", "dpo", {"beta": 0.5})

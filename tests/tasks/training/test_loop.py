@@ -1,0 +1,76 @@
+"""One optimizer step, cut in every way: batch 8 × 1 = 1 × 8, packed = padded, whatever the lengths and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tasks.contract import Chosen
+from tasks.kinds import Policy, Table
+from tasks.train import logps
+from tasks.training.batches import Shape
+from tasks.training.examples import Examples, examples_of, filled
+from tasks.training.logps import AnswerLogps
+from tasks.training.loop import Outcome, add_gradients
+from tasks.training.model import open_model
+from tasks.training.rows import rows_of
+from tests.models import tiny_policy
+from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
+from tests.tasks.training.test_logps import plain_logps
+from tests.workspace import Workspace
+
+CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": (win_rates(10), SPPO)}
+SHAPES = {"one pass": Shape(4096, 32, True), "row by row": Shape(1, 32, True), "padded": Shape(200, 32, False)}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examples:
+    data = table.table
+    weights = pa.array(np.linspace(0.5, 2, len(data)), pa.float64())
+    weighted = type(table).of(data.set_column(data.column_names.index("weight"), "weight", weights))
+    ready = tokenized(weighted, policy, folder)
+    # Another policy is the reference, so that no log-ratio is 0.
+    ref = tiny_policy(folder / "ref", seed=1)
+    ref_logps = None if loss is SFT else logps(ref, ready, Workspace(folder))
+    return examples_of(ready, rows_of(ready, policy), loss, ref_logps)
+
+
+def _step(examples: Examples, loss: Chosen, policy: Policy, shape: Shape) -> tuple[Outcome, dict[str, torch.Tensor]]:
+    model = open_model(policy, torch.float32)
+    batch = np.random.default_rng(0).permutation(len(examples.rows))
+    outcome = add_gradients(Accelerator(cpu=True), AnswerLogps(model), examples, loss, batch, shape)
+    return outcome, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize(("table", "loss"), CASES.values(), ids=CASES.keys())
+def test_the_gradient_is_that_of_the_weighted_mean_over_all_rows(
+    table: Table, loss: Chosen, shape: Shape, policy: Policy, tmp_path: Path
+) -> None:
+    examples = _examples(table, loss, policy, tmp_path)
+    model = open_model(policy, torch.float32)
+    every = torch.arange(len(examples.rows))
+    losses = filled(examples, loss, every, plain_logps(model, examples.rows))
+    (losses * examples.weights).mean().backward()
+    outcome, gradients = _step(examples, loss, policy, shape)
+    found = dict(zip(outcome.rows.tolist(), outcome.losses.tolist(), strict=True))
+    assert [found[i] for i in range(len(found))] == pytest.approx(losses.tolist(), rel=1e-4)
+    for name, parameter in model.named_parameters():
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4 * scale, msg=name)
+
+
+def test_row_by_row_really_takes_a_pass_for_each_row(policy: Policy, tmp_path: Path) -> None:
+    from tasks.training.batches import micro_batches
+
+    rows = _examples(*CASES["dpo"], policy, tmp_path).rows
+    assert [len(micro_batches(rows, np.arange(8), s)) for s in SHAPES.values()] == [1, 8, pytest.approx(4, abs=2)]

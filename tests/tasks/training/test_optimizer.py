@@ -1,0 +1,41 @@
+"""The course of the learning rate, and which parameters decay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tasks.training.optimizer import lr_at, make_optimizer
+
+
+def test_the_rate_rises_in_equal_parts_and_falls_to_zero_behind_the_last_step() -> None:
+    """8 steps, a quarter of warm-up: ⅓ ⅔ | 1 5/6 4/6 3/6 2/6 1/6."""
+    rates = [lr_at(s, 8, 6.0, 0.25, "linear") for s in range(8)]
+    assert rates == pytest.approx([2, 4, 6, 5, 4, 3, 2, 1])
+
+
+def test_cosine_is_half_way_down_in_the_middle_and_constant_stays() -> None:
+    assert lr_at(5, 10, 1.0, 0.0, "cosine") == pytest.approx(0.5)
+    assert [lr_at(s, 10, 1.0, 0.0, "constant") for s in (0, 9)] == [1.0, 1.0]
+
+
+def test_no_warm_up_begins_at_the_peak() -> None:
+    assert lr_at(0, 10, 3.0, 0.0, "linear") == 3.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+def test_matrices_decay_and_vectors_do_not(name: str) -> None:
+    matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer([matrix, vector], name, 0.1, (0.9, 0.95), 0.5)
+    matrix.grad, vector.grad = torch.zeros(2, 2), torch.zeros(2)
+    optimizer.step()
+    assert (matrix < 1).all()
+    assert (vector == 1).all()
+
+
+def test_adamw_takes_its_first_step_of_the_learning_rate_against_the_gradients_sign() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1, 2))
+    optimizer = make_optimizer([weight], "adamw", 0.1, (0.9, 0.999), 0.0)
+    weight.grad = torch.tensor([[3.0, -0.2]])
+    optimizer.step()
+    assert weight.tolist()[0] == pytest.approx([-0.1, 0.1], rel=1e-5)
