@@ -94,6 +94,7 @@ class Execution:
         """End the children and close the run's file; a second time does nothing."""
         self._stack.close()
         if self.run.status == "running":
+            self._skipped()
             self.store.contents.save()
             self.runs.end(self.run, self._status())
             self.listener.run_finished(self.run)
@@ -127,7 +128,6 @@ class Execution:
                 futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
             for future in futures.values():
                 future.wait()
-        self._skipped()
         return list(futures.values())
 
     def _task(self, step: str, inputs: list[str]) -> Any:
@@ -228,10 +228,10 @@ def run_pipeline(
     execution = Execution(
         graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project
     )
-    with own_server(store.root) as server, execution, prefect_settings(server):
+    with own_server(store.root) as server, execution, prefect_settings():
         from flows.typed import typed_flow
 
-        flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body())
+        flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body(), execution.run.id)
         close_left_open(execution.runs, execution.listener, but=execution.run.id)
         with suppress(KeyboardInterrupt):
             flow(**_values(graph), return_state=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.environ import environment
 from flows.listen import Listener
 from flows.server import Server, settings
 from flows.store.runs import Run, Runs
@@ -23,36 +24,36 @@ CAUGHT_UP_SECONDS = 20.0
 
 @contextmanager
 def own_server(artifacts: Path) -> Iterator[Server | None]:
-    """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up."""
-    os.environ.update(settings(artifacts))
-    if os.environ.get("PREFECT_API_URL"):
-        yield None
-        return
-    server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
-    try:
-        yield server
-    finally:
-        server.stop()
+    """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up.
+
+    Within the block Prefect's settings and API address stand in the environment.
+    """
+    with environment(settings(artifacts)):
+        if os.environ.get("PREFECT_API_URL"):
+            yield None
+            return
+        server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
+        try:
+            with environment({"PREFECT_API_URL": server.url}):
+                yield server
+        finally:
+            server.stop()
 
 
 @contextmanager
-def prefect_settings(own: Server | None) -> Iterator[None]:
-    """Prefect's client for a run from the command line, talking to `own` if there is one.
+def prefect_settings() -> Iterator[None]:
+    """Prefect's client for a run from the command line.
 
     The heartbeat costs every flow run a second and is for deployments; no variable can switch it off.
     """
-    if own:
-        os.environ["PREFECT_API_URL"] = own.url
-    try:
-        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        with temporary_settings({**updates, PREFECT_API_URL: own.url} if own else updates):
+    updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    try:
+        with temporary_settings({**updates, PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
             yield
     finally:
-        if own:
-            _send()
-            del os.environ["PREFECT_API_URL"]
+        _send()
 
 
 def _send() -> None:

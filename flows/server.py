@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
+
+from flows.environ import environment, python_path
 
 
 def settings(artifacts: Path) -> dict[str, str]:
@@ -49,7 +49,7 @@ class Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", "serve", str(listener.fileno())],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[listener.fileno()],
-                env={**environment, "PYTHONPATH": _python_path()}, start_new_session=True,
+                env={**environment, "PYTHONPATH": python_path()}, start_new_session=True,
             )  # fmt: skip
         self.pid = self._process.pid
 
@@ -71,11 +71,6 @@ _SERVER_ONLY = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
 }
-
-
-def _python_path() -> str:
-    project = str(Path(__file__).parent.parent)
-    return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)
 
 
 def template() -> Path:
@@ -106,7 +101,7 @@ def prepare() -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     home = target.parent / f".home-{os.getpid()}"
-    with _environment({**settings(home), "PREFECT_HOME": str(home)}):
+    with environment({**settings(home), "PREFECT_HOME": str(home)}):
         import asyncio
 
         from prefect.server.database import provide_database_interface
@@ -124,17 +119,6 @@ def _checkpoint(database: Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def serve(descriptor: int) -> None:

@@ -20,7 +20,11 @@ SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 def typed_flow(
-    name: str, about: str, parameters: Mapping[str, Parameter], body: Callable[[dict[str, JSON]], Any]
+    name: str,
+    about: str,
+    parameters: Mapping[str, Parameter],
+    body: Callable[[dict[str, JSON]], Any],
+    run_name: str | None = None,
 ) -> Flow[Any, Any]:
     """A flow of that name, whose function has one keyword-only argument per parameter and calls `body` with all."""
 
@@ -33,7 +37,7 @@ def typed_flow(
     pipeline.__doc__ = _docstring(about, shown)
     pipeline.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
     pipeline.__annotations__ = {a.name: a.annotation for a in arguments}
-    return Flow(fn=pipeline, name=name, task_runner=ThreadPoolTaskRunner())
+    return Flow(fn=pipeline, name=name, flow_run_name=run_name, task_runner=ThreadPoolTaskRunner())
 
 
 def _argument(p: Parameter) -> inspect.Parameter:

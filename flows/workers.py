@@ -20,6 +20,7 @@ from typing import Any
 
 from flows import child
 from flows.child import Job, Result
+from flows.environ import environment, python_path
 from flows.slot import HeavySlot, Stopped
 from flows.store.locks import Waiting
 from tasks.contract import DataError, SpecError
@@ -71,17 +72,16 @@ class Workers:
         """Start the forkserver; it imports `packages` while this process goes on."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._server.set_forkserver_preload(["flows.preload"])
-        project = str(Path(__file__).parent.parent)
         settings = {
             "ALIGNFLOW_PRELOAD": " ".join(packages),
             "ALIGNFLOW_PRELOAD_LOG": str(self._log),
-            "PYTHONPATH": os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p),
+            "PYTHONPATH": python_path(),
             "OMP_NUM_THREADS": str(self.threads),
             "OMP_WAIT_POLICY": "PASSIVE",
             "KMP_BLOCKTIME": "0",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        with _environment(settings):
+        with environment(settings):
             self._server.ensure_running()
 
     def light(self, job: Job, events: Events) -> Result:
@@ -230,18 +230,3 @@ class _Popen(popen_forkserver.Popen):
         with open(w, "wb", closefd=True) as pipe:
             pipe.write(buffer.getbuffer())
         self.pid = forkserver.read_signed(self.sentinel)
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """`settings` in the environment that a new process inherits, and only there."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
