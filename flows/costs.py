@@ -48,7 +48,7 @@ class Cost:
 
 def result_size(task: str, params: Params, inputs: Sizes, record: Record | None = None) -> Size:
     """The size of a result: known if there is a record, else as bounded by parameters and inputs."""
-    first = next((sizes[0] for sizes in inputs.values() if sizes and sizes[0].rows is not None), Size())
+    first = _main(inputs)
     k = _int(params.get("k")) if task == "sample" else first.k
     if record is not None:
         return Size(record.rows, k)
@@ -74,7 +74,7 @@ def units_of(task: str, params: Params, inputs: Sizes) -> dict[str, float | None
     if task == "score":
         return {"queries": _rows(inputs, "completions")}
     if "epochs" in params and "batch" in params:
-        rows, batch, epochs = _largest(inputs), _int(params["batch"]), _int(params["epochs"])
+        rows, batch, epochs = _main(inputs).rows, _int(params["batch"]), _int(params["epochs"])
         return {"steps": None if rows is None or not batch else _times(math.ceil(rows / batch), epochs)}
     return {}
 
@@ -96,8 +96,8 @@ def _work(task: str, params: Params, inputs: Sizes) -> float | None:
     """What a step's time is proportional to."""
     units = units_of(task, params, inputs)
     if "steps" in units:
-        return _times(_largest(inputs), _int(params.get("epochs")))
-    return next(iter(units.values()), _largest(inputs))
+        return _times(_main(inputs).rows, _int(params.get("epochs")))
+    return next(iter(units.values()), _main(inputs).rows)
 
 
 def _queries(inputs: Sizes) -> float | None:
@@ -117,8 +117,10 @@ def _rows(inputs: Sizes, port: str) -> float | None:
     return inputs[port][0].rows if inputs.get(port) else None
 
 
-def _largest(inputs: Sizes) -> float | None:
-    return max((s.rows for sizes in inputs.values() for s in sizes if s.rows is not None), default=None)
+def _main(inputs: Sizes) -> Size:
+    """The table that a step goes through row by row."""
+    ports = [*(p for p in ("data", "completions", "table") if p in inputs), *inputs]
+    return next((s for p in ports for s in inputs[p] if s.rows is not None), Size())
 
 
 def _int(value: object) -> int | None:

@@ -66,8 +66,9 @@ class Plan:
         return {state: sum(s.state == state for s in self.steps) for state in states}
 
     def as_json(self) -> JSON:
+        counts: dict[str, JSON] = {state: n for state, n in self.counts().items()}  # noqa: C416
         return {
-            "pipeline": self.graph.pipeline, "counts": {state: n for state, n in self.counts().items()}, "total": self.total.as_json(),
+            "pipeline": self.graph.pipeline, "counts": {**counts}, "total": self.total.as_json(),
             "notices": list(self.graph.notices), "steps": [s.as_json() for s in self.steps],
         }  # fmt: skip
 
