@@ -113,7 +113,8 @@ def _column(name: str, table: Table, rows: Rows, ref_logps: Tensor | None) -> Te
         if name == f"ref_{which}_logps":
             return _given(ref_logps)[side::2]
     if name == "prompt_win_rates":
-        return _padded(table.table.column(name).to_pylist())
+        lists: Any = table.table.column(name).to_pylist()
+        return _padded(lists)
     if name == "label":
         return torch.from_numpy(np.array(table.table.column(name).to_pylist(), bool))
     return _numbers(table, name, 0.0 if name == "margin" else np.nan)
@@ -125,7 +126,7 @@ def _given(ref_logps: Tensor | None) -> Tensor:
 
 
 def _numbers(table: Table, name: str, null: float) -> Tensor:
-    column = table.table.column(name)
+    column: Any = table.table.column(name)
     values = column.fill_null(null) if column.null_count else column
     return torch.from_numpy(np.array(values.to_numpy(), np.float64))
 

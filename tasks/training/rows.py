@@ -69,7 +69,7 @@ class Rows(NamedTuple):
 def rows_of(table: Table, policy: Policy) -> Rows:
     """The tokens of `table`, which must be those of the policy's tokenizer and template. Raises DataError."""
     _check_template(table, policy)
-    data = table.table
+    data: Any = table.table
     answers, starts, ids = _answers(table)
     prompts = _ragged(data.column("prompt_tokens"))
     for what, lists in (("prompt", prompts), ("answer", answers)):
@@ -88,11 +88,11 @@ def _check_template(table: Table, policy: Policy) -> None:
 
 
 def _answers(table: Table) -> tuple[Ragged, Ints, list[str]]:
-    data = table.table
+    data: Any = table.table
     n = data.num_rows
     if isinstance(table, Preferences):
         order = np.arange(2 * n).reshape(2, n).T.ravel()
-        both = pa.chunked_array([*data.column("chosen_tokens").chunks, *data.column("rejected_tokens").chunks])
+        both: Any = pa.chunked_array([*data.column("chosen_tokens").chunks, *data.column("rejected_tokens").chunks])
         ids = np.stack([_strings(data, "chosen_id"), _strings(data, "rejected_id")], axis=1).ravel()
         return _ragged(both.take(pa.array(order))), np.arange(n + 1) * 2, ids.tolist()
     if isinstance(table, Rankings):
@@ -104,7 +104,7 @@ def _answers(table: Table) -> tuple[Ragged, Ints, list[str]]:
     return _ragged(data.column("completion_tokens")), np.arange(n + 1), data.column("completion_id").to_pylist()
 
 
-def _strings(data: pa.Table, name: str) -> npt.NDArray[np.object_]:
+def _strings(data: Any, name: str) -> npt.NDArray[np.object_]:
     return np.array(data.column(name).to_pylist(), object)
 
 

@@ -15,7 +15,6 @@ from tasks.training.model import shape_for
 from tasks.training.rows import Rows
 
 
-@torch.inference_mode()
 def score_rows(model: Any, rows: Rows, micro_tokens: int, work: Workspace) -> npt.NDArray[np.float64]:
     """Summed log-probability of every answer, `(A,)` nats, in the order of the rows whatever order they ran in."""
     scorer = AnswerLogps(model)
@@ -23,7 +22,8 @@ def score_rows(model: Any, rows: Rows, micro_tokens: int, work: Workspace) -> np
     done = 0
     for batch in sorted_micro_batches(rows, shape_for(model, micro_tokens)):
         answers = [a for row in batch.rows.tolist() for a in rows.answers_of(row)]
-        out[answers] = scorer(inputs_of(batch, model.device)).cpu().numpy()
+        with torch.inference_mode():
+            out[answers] = scorer(inputs_of(batch, model.device)).cpu().numpy()
         done += len(batch.rows)
         work.progress(done, len(rows), "rows")
     return out

@@ -17,6 +17,10 @@ from tasks.contract import JSON, DataError
 from tasks.kinds import TOKENS, Policy, Preferences, Rankings, Table
 from tasks.template import completions_ids, prompts_ids, template_digest, tokenizer_of
 
+Arrow = Any
+"""An Arrow table or column: its published types know too little of it."""
+compute: Any = pc
+
 _ANSWERS = {"chosen": "chosen_tokens", "rejected": "rejected_tokens", "completion": "completion_tokens"}
 """Text column → its token column, where a row has one text in it."""
 
@@ -25,7 +29,7 @@ _ANSWERS = {"chosen": "chosen_tokens", "rejected": "rejected_tokens", "completio
 class Tokenized:
     """A table with its tokens, the rows that were set aside, and how many rows' texts were rendered."""
 
-    table: pa.Table
+    table: Arrow
     set_aside: list[dict[str, JSON]]
     rendered: int
     other_template: bool
@@ -38,7 +42,7 @@ class Tokenized:
 
 def with_tokens(table: Table, policy: Policy, max_length: int | None) -> Tokenized:
     """`table` with the ids of the policy's template; rows that already carry those keep them. Raises DataError."""
-    data = table.table
+    data: Arrow = table.table
     found = table.metadata.get("template")
     tokenizer = tokenizer_of(policy)
     columns = [c for c in data.column_names if c.endswith("_tokens")]
@@ -49,19 +53,19 @@ def with_tokens(table: Table, policy: Policy, max_length: int | None) -> Tokeniz
     if fresh.any():
         data = _rendered(data, tokenizer, fresh)
     reasons = _reasons(table, data, fresh, max_length)
-    good = np.array([r is None for r in reasons], bool)
+    good = np.array([r is None for r in reasons], np.bool_)
     aside = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
     return Tokenized(data.filter(pa.array(good)) if aside else data, aside, int(fresh.sum()), other)
 
 
-def _needs_rendering(data: pa.Table, columns: Sequence[str], everything: bool) -> npt.NDArray[np.bool_]:
+def _needs_rendering(data: Arrow, columns: Sequence[str], everything: bool) -> npt.NDArray[np.bool_]:
     if everything:
-        return np.ones(data.num_rows, bool)
-    nulls = [np.array(pc.is_null(data.column(c)).to_numpy(), bool) for c in columns]
+        return np.ones(data.num_rows, np.bool_)
+    nulls = [np.array(compute.is_null(data.column(c)).to_numpy(), np.bool_) for c in columns]
     return np.logical_or.reduce(nulls)
 
 
-def _rendered(data: pa.Table, tokenizer: Any, fresh: npt.NDArray[np.bool_]) -> pa.Table:
+def _rendered(data: Arrow, tokenizer: Any, fresh: npt.NDArray[np.bool_]) -> Arrow:
     part = data.filter(pa.array(fresh))
     made = {"prompt_tokens": _prompts(part, tokenizer)}
     if "completions" in data.column_names:
@@ -75,7 +79,7 @@ def _rendered(data: pa.Table, tokenizer: Any, fresh: npt.NDArray[np.bool_]) -> p
     return data
 
 
-def _prompts(part: pa.Table, tokenizer: Any) -> pa.Array:
+def _prompts(part: Arrow, tokenizer: Any) -> Arrow:
     """Equal prompts are rendered once."""
     ids = part.column("prompt_id").combine_chunks().dictionary_encode()
     ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
@@ -85,32 +89,32 @@ def _prompts(part: pa.Table, tokenizer: Any) -> pa.Array:
     return once.take(pa.array(which))
 
 
-def _rankings(part: pa.Table, tokenizer: Any) -> pa.Array:
+def _rankings(part: Arrow, tokenizer: Any) -> Arrow:
     lists = part.column("completions").to_pylist()
     flat = completions_ids(tokenizer, [t for texts in lists for t in texts], [True] * sum(map(len, lists)))
     ends = np.cumsum([0, *map(len, lists)])
     return pa.array([flat[a:b] for a, b in pairwise(ends)], pa.list_(pa.field("item", TOKENS, False)))
 
 
-def _ended(part: pa.Table) -> list[bool]:
+def _ended(part: Arrow) -> list[bool]:
     """A completion cut by length gains no EOS."""
     if "finish_reason" not in part.column_names:
         return [True] * part.num_rows
     return [reason != "length" for reason in part.column("finish_reason").to_pylist()]
 
 
-def _merged(old: pa.ChunkedArray, new: pa.Array, fresh: npt.NDArray[np.bool_]) -> pa.ChunkedArray:
+def _merged(old: Arrow, new: Arrow, fresh: npt.NDArray[np.bool_]) -> Arrow:
     """`new` where `fresh`, else `old`."""
     order = np.where(fresh, len(old) + np.cumsum(fresh) - 1, np.arange(len(old)))
     return pa.chunked_array([*old.chunks, new], old.type).take(pa.array(order))
 
 
-def _reasons(table: Table, data: pa.Table, fresh: npt.NDArray[np.bool_], max_length: int | None) -> list[str | None]:
+def _reasons(table: Table, data: Arrow, fresh: npt.NDArray[np.bool_], max_length: int | None) -> list[str | None]:
     """Why a row cannot be trained on, or None. The first reason that holds counts."""
     reasons = np.full(data.num_rows, None, object)
 
     def bad(where: npt.NDArray[np.bool_], reason: str) -> None:
-        reasons[where & np.equal(reasons, None)] = reason
+        reasons[where & ~reasons.astype(bool)] = reason
 
     prompt = _lengths(data.column("prompt_tokens"))
     bad(prompt == 0, "empty prompt")
@@ -129,41 +133,41 @@ def _reasons(table: Table, data: pa.Table, fresh: npt.NDArray[np.bool_], max_len
     return reasons.tolist()
 
 
-def _sides(table: Table, data: pa.Table) -> list[tuple[str, pa.ChunkedArray, pa.ChunkedArray]]:
+def _sides(table: Table, data: Arrow) -> list[tuple[str, Arrow, Arrow]]:
     if isinstance(table, Rankings):
         return []
     return [(t, data.column(t), data.column(k)) for t, k in _ANSWERS.items() if k in data.column_names]
 
 
-def _lengths(lists: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    return np.array(pc.list_value_length(lists).to_numpy(), np.int64)
+def _lengths(lists: Arrow) -> npt.NDArray[np.int64]:
+    return np.array(compute.list_value_length(lists).to_numpy(), np.int64)
 
 
-def _blank(texts: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    return np.array(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).to_numpy(), bool)
+def _blank(texts: Arrow) -> npt.NDArray[np.bool_]:
+    return np.array(compute.equal(compute.utf8_length(compute.utf8_trim_whitespace(texts)), 0).to_numpy(), np.bool_)
 
 
-def _equal(a: pa.ChunkedArray, b: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+def _equal(a: Arrow, b: Arrow) -> npt.NDArray[np.bool_]:
     lengths = _lengths(a)
     same = (lengths == _lengths(b)) & (lengths > 0)
     rows = pa.array(np.flatnonzero(same))
-    tokens = np.array(pc.list_flatten(a.take(rows))) == np.array(pc.list_flatten(b.take(rows)))
+    tokens = np.array(compute.list_flatten(a.take(rows))) == np.array(compute.list_flatten(b.take(rows)))
     if len(tokens):
         same[same] = np.logical_and.reduceat(tokens, np.cumsum([0, *lengths[same][:-1]]))
     return same
 
 
-def _any(lists: pa.ChunkedArray, empty: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
-    return np.array([any(map(empty, row)) for row in lists.to_pylist()], bool)
+def _any(lists: Arrow, empty: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
+    return np.array([any(map(empty, row)) for row in lists.to_pylist()], np.bool_)
 
 
-def _longest(table: Table, data: pa.Table) -> npt.NDArray[np.int64]:
+def _longest(table: Table, data: Arrow) -> npt.NDArray[np.int64]:
     if isinstance(table, Rankings):
         rows = data.column("completions_tokens").to_pylist()
         return np.array([max(map(len, row), default=0) for row in rows], np.int64)
     return np.maximum.reduce([_lengths(tokens) for _, _, tokens in _sides(table, data)])
 
 
-def _entry(data: pa.Table, row: int, reason: str) -> dict[str, JSON]:
+def _entry(data: Arrow, row: int, reason: str) -> dict[str, JSON]:
     ids = [c for c in ("prompt_id", "completion_id", "chosen_id", "rejected_id") if c in data.column_names]
     return {"row": row, "reason": reason, **{c: data.column(c)[row].as_py() for c in ids}}
