@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec
-    from tasks.kinds import Policy, Table
+    from tasks.kinds import Policy, Preferences, Report, Table
 
 
 def train(
@@ -57,3 +57,86 @@ def train(
         batch=batch, optimizer=optimizer, betas=betas, schedule=schedule, warmup=warmup,
         max_grad_norm=max_grad_norm, weight_decay=weight_decay, seed=seed,
     )  # fmt: skip
+
+
+def load_policy(add: Add, *, source: Annotated[ChoiceSpec, Choice("sources", other="path")]) -> Policy:
+    """The policy that a source gives: a real checkpoint, or a world's base policy, trained on its demonstrations.
+
+    Args:
+        source: a world, or a local Hugging Face directory or hub id.
+    """
+    if source.returns != "World":
+        return add("read_policy", source=source)
+    seed = source.params.get("seed", 0)
+    told = add("load_demonstrations", source=source, split="sft")
+    blank = add("blank_policy", demonstrations=told, seed=seed)
+    return add(
+        "train", policy=blank, data=told, loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32,
+        betas=[0.9, 0.95], schedule="cosine", warmup=0.1, max_grad_norm=15.0, seed=seed,
+    )  # fmt: skip
+
+
+def load_preferences(
+    add: Add,
+    *,
+    source: Annotated[ChoiceSpec, Choice("sources", other="path")],
+    split: str = "train",
+    labels: Annotated[int, Bounds(min=1)] = 1200,
+    seed: int = 0,
+) -> Preferences:
+    """The pairs that a source gives: real ones, or those of a world's noisy people.
+
+    In a world, the base policy answers the prompts of the split several times, and each pair's label is drawn from
+    the gold oracle's probability.
+
+    Args:
+        source: a world, or a file, directory or hub dataset of pairs.
+        split: name of the split; a world's `train` is its `rm`.
+        labels: pairs that a world's people label; a file gives all it has.
+        seed: the samples and labels of a world's people.
+    """
+    if source.returns != "World":
+        return add("read_preferences", source=source, split=split)
+    prompts = add("load_prompts", source=source, split="rm" if split == "train" else split)
+    completions = add(
+        "sample", policy=add("load_policy", source=source), prompts=prompts, k=_ANSWERS_TO_A_LABELLER,
+        stream=_LABELLERS_STREAM, seed=seed,
+    )  # fmt: skip
+    gold = add("load_oracle", oracle=f"{source.name}_gold")
+    asked = add("compare", completions=completions, oracle=gold)
+    return add("pairs", completions=completions, win_probs=asked, rule={"drawn": {"seed": seed, "size": labels}})
+
+
+def assess(
+    add: Add,
+    policy: Policy,
+    baseline: Policy,
+    *,
+    source: Annotated[ChoiceSpec, Choice("sources", other="path")],
+    split: str = "heldout",
+    seed: int = 0,
+) -> Report:
+    """Measure a policy by what a source can tell: a world's gold oracle, or the pairs that a file holds back.
+
+    In a world the baseline is also measured against itself, as `floor`. On pairs that would say 0.5 by definition.
+
+    Args:
+        source: a world (win rate over the baseline on its prompts), or pairs (accuracy of the implicit reward).
+        split: prompts or pairs that trained nothing.
+        seed: the samples.
+    """
+    if source.returns == "World":
+        prompts = add("load_prompts", source=source, split=split)
+        gold = add("load_oracle", oracle=f"{source.name}_gold")
+        add("evaluate", "floor", policy=baseline, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
+        return add("evaluate", policy=policy, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
+    rows = add("tokenize", policy=policy, data=add("load_preferences", source=source, split=split))
+    return add(
+        "agreement", pairs=rows, logps=add("logps", policy=policy, data=rows),
+        ref_logps=add("logps", policy=baseline, data=rows),
+    )  # fmt: skip
+
+
+_ANSWERS_TO_A_LABELLER = 4
+_LABELLERS_STREAM = 7001
+"""Noise of its own, so that the labelled answers are no draws of any other step."""
