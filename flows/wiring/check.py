@@ -10,7 +10,7 @@ from functools import cached_property
 from flows.wiring.grammar import BUILT_IN, REFERENCE, DeploymentText, PipelineText, StepText
 from flows.wiring.model import Where
 from flows.wiring.params import references
-from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.signatures import Catalogue, Port, Signature
 from flows.wiring.tree import Yaml, mapping, refuse, shown
 
 _SEEN = {
@@ -89,10 +89,10 @@ class Checked:
     def _reads(self, step: StepText, known: Mapping[str, StepText]) -> list[Read]:
         what = f"{self.text.name}.{step.name}"
         if step.alias:
-            read = split_reference(step.node, what)
+            read = self._read(step.node, step, known, what)
             if read.prefix == "every":
                 refuse(read.where, f"{what} = {shown(step.node)}; a plain reference names one value")
-            return [self._legal(read, step, known, what)]
+            return [read]
         keys = mapping(step.node, what)
         if "task" not in keys:
             refuse(step.node.place, f"{what} has no task")
@@ -107,10 +107,18 @@ class Checked:
             if port.name not in keys and not port.optional:
                 refuse(step.node.place, f"{what} ({signature.name}) needs its port '{port.name}' ({port})")
         return [
-            self._legal(split_reference(node, f"{what}.{port}"), step, known, f"{what}.{port}")
-            for port in signature.ports
-            for node in fed(keys.get(port))
+            self._fits(port, keys[port.name], self._read(node, step, known, f"{what}.{port.name}"), what)
+            for port in signature.ports.values()
+            for node in fed(keys.get(port.name))
         ]
+
+    def _read(self, node: Yaml, step: StepText, known: Mapping[str, StepText], what: str) -> Read:
+        return self._legal(split_reference(node, what), step, known, what)
+
+    def _fits(self, port: Port, value: Yaml, read: Read, what: str) -> Read:
+        if not port.is_list and (isinstance(value.value, list) or read.prefix == "every"):
+            refuse(value.where, f"{what}.{port.name} = {shown(value)}; it takes one {port}, not a list")
+        return read
 
     def _legal(self, read: Read, step: StepText, known: Mapping[str, StepText], what: str) -> Read:
         target = known.get(read.name)
@@ -214,17 +222,19 @@ class Checked:
         nodes += [s.node for d in self.text.deployments.values() for s in d.steps.values()]
         nodes += [self.text.times] if self.text.times else []
         declared = {**self.text.params, **self.text.each}
-        todo = [name for node in nodes for name, _ in references(node)] + [n for n in declared if self._built_in(n)]
-        found: set[str] = set()
+        found = self._with_their_values({name for node in nodes for name, _ in references(node)}, declared)
+        built_in = {n for n in declared if n not in found and (n in BUILT_IN or n in self._catalogue.execution)}
+        return frozenset(found | self._with_their_values(built_in, declared))
+
+    def _with_their_values(self, names: set[str], declared: Mapping[str, Yaml]) -> set[str]:
+        """The parameters and those that their values read."""
+        todo, found = list(names), set[str]()
         while todo:
             name = todo.pop()
             if name in declared and name not in found:
                 found.add(name)
                 todo += [n for n, _ in references(declared[name])]
-        return frozenset(found)
-
-    def _built_in(self, name: str) -> bool:
-        return name in BUILT_IN or name in self._catalogue.execution
+        return found
 
     def _unread_parameters(self) -> Iterator[str]:
         for section, params in (("params", self.text.params), ("each", self.text.each)):

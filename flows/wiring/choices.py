@@ -10,7 +10,7 @@ from typing import Protocol
 
 from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue, Param, Signature
-from flows.wiring.tree import Yaml, entries, from_json, refuse, shown
+from flows.wiring.tree import Missing, Yaml, entries, from_json, refuse, shown
 from flows.wiring.types import value_of
 from tasks.contract import JSON, Choice, ChoiceSpec
 
@@ -32,6 +32,8 @@ class Picked:
     signature: Signature
     params: Mapping[str, JSON]
     execution: Mapping[str, JSON]
+    missing: bool = False
+    """Whether it only stands for a choice that nobody has made yet."""
 
     @property
     def value(self) -> ChoiceValue:
@@ -40,7 +42,8 @@ class Picked:
     @property
     def spec(self) -> ChoiceSpec:
         s = self.signature
-        return ChoiceSpec(s.folder, s.name, {**self.params, **self.execution}, s.arguments, s.returns)
+        name = Missing(s.name) if self.missing else s.name
+        return ChoiceSpec(s.folder, name, {**self.params, **self.execution}, s.arguments, s.returns)
 
 
 def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: str) -> Picked:
@@ -63,7 +66,7 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
         found = found or from_json(p.default, node.where)
         feeds.used(found, p)
         (execution if p.type.execution else params)[p.name] = value_of(p.type, found, f"{what}.{name}.{p.name}")
-    return Picked(signature, params, execution)
+    return Picked(signature, params, execution, node.missing or isinstance(name, Missing))
 
 
 def names_of(catalogue: Catalogue, choice: Choice) -> list[str]:
@@ -82,7 +85,7 @@ def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tupl
     """The choice's name and its parameters, or the one text for the `other` choice."""
     known = names_of(catalogue, choice)
     if node.missing:
-        return (choice.other, node) if choice.other else (known[0], {})
+        return (choice.other, node) if choice.other else (Missing(known[0]), {})
     if isinstance(node.value, str) and node.value.isidentifier():
         if node.value not in known:
             hint = f", or ./{node.value} if it is a path" if choice.other else ""

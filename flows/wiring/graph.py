@@ -9,10 +9,11 @@ from pathlib import Path
 
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, Read, fed, split_reference
-from flows.wiring.grammar import DeploymentText, PipelineFile, StepText, load_file
+from flows.wiring.grammar import DeploymentText, StepText
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
 from flows.wiring.signatures import Catalogue, Param
+from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.toy_lr import ToyRates
 from flows.wiring.tree import Yaml, entries, refuse
 from flows.wiring.types import parse_type, value_of
@@ -121,7 +122,7 @@ class _Compiler:
             sinks |= {*one, *every, *self._deployment.steps}
         return self._builder.finish(
             about=self._text.about, file=file, parameters=self._values.parameters(), rounds=self._last, sinks=sinks,
-            notices=self._checked.unread(),
+            notices=[*self._checked.unread(), *self._values.notices()],
         )  # fmt: skip
 
     def _plan(self) -> list[tuple[StepText, int | None]]:

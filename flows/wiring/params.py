@@ -137,6 +137,11 @@ class Values:
         for name in node.origins:
             self._uses.setdefault(name, (param, node.plain))
 
+    def notices(self) -> list[str]:
+        """Built-in parameters that were given and feed nothing."""
+        idle = [name for name in self._given if name not in self._declared and name not in self._uses]
+        return [f"{self._text.name}: '{name}' feeds no step here" for name in idle]
+
     def parameters(self) -> dict[str, Parameter]:
         """The declared parameters, and the built-in ones that feed something, with type, bounds and text."""
         names = [*self._read, *(n for n in self._uses if n not in self._declared)]

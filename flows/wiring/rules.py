@@ -32,7 +32,7 @@ def check_losses(
     picked: Mapping[str, Picked], notices: list[str],
 ) -> Ports:  # fmt: skip
     """Ports without those that the step's loss does not read. Raises SpecError where a loss needs what is not there."""
-    for name, loss in ((name, p.signature) for name, p in picked.items()):
+    for name, loss in ((name, p.signature) for name, p in picked.items() if not p.missing):
         choice = signature.params[name].type.choice
         if choice is None or choice.folder.split("/")[0] != "losses":
             continue

@@ -143,7 +143,8 @@ def _alternatives(kind: Type) -> Iterable[Schema]:
         found = {"$ref": f"#/$defs/{_definition(kind.choice.folder)}"}
     else:
         bounds = {_LIMITS[k]: v for k, v in vars(kind.bounds).items() if v is not None} if kind.bounds else {}
-        found = {"type": _BASES[kind.base], **bounds}
+        text = {"pattern": r"^(?!\$)"} if kind.base == "str" else {}
+        found = {"type": _BASES[kind.base], **bounds, **text}
     return [found, *([_NULL] if kind.optional else [])]
 
 
@@ -159,7 +160,7 @@ def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
     without = [n for n in names if n not in signatures or not any(p.required for p in signatures[n].params.values())]
     forms: list[Schema] = [{"enum": without}] if without else []
     forms += [_with_parameters(signature) for signature in signatures.values()]
-    forms += [{"type": "string", "pattern": r"[^A-Za-z0-9_]"}] if choice.other else []
+    forms += [{"type": "string", "pattern": r"^(?!\$).*[^A-Za-z0-9_]"}] if choice.other else []
     return {"anyOf": forms}
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -51,11 +52,9 @@ def read_source(file: Path, kept: Path | None = None) -> Source:
     """Read a Python file; from the cache folder `kept` if its content was read before. Raises SyntaxError."""
     data = file.read_bytes()
     entry = kept / f"{hashlib.blake2b(data, digest_size=16, salt=_version()).hexdigest()}.json" if kept else None
-    if entry is not None and entry.exists():
-        try:
+    if entry is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
             return _load(json.loads(entry.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
     source = _extract(ast.parse(data, str(file)))
     if entry is not None:
         _keep(entry, source)
@@ -76,7 +75,8 @@ def _keep(entry: Path, source: Source) -> None:
         aside.write_text(json.dumps(asdict(source)))
         aside.replace(entry)
     except OSError:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _load(kept: Mapping[str, Any]) -> Source:

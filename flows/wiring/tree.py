@@ -35,7 +35,10 @@ _CORE: tuple[tuple[re.Pattern[str], Callable[[str], Scalar]], ...] = (
 
 
 class Missing(str):
-    """Stands for the value of a required parameter where any value is accepted (`check`, `graph`)."""
+    """Stands for the value of a required parameter where any value is accepted (`check`, `graph`).
+
+    As the name of a choice it is one of those that could be chosen.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class Yaml:
 def from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> Yaml:
     """A tree whose every node stands at `where`."""
     if isinstance(value, Mapping):
-        return Yaml({str(k): from_json(v, where) for k, v in value.items()}, where, where, origins)
+        return Yaml({k: from_json(v, where) for k, v in value.items()}, where, where, origins)
     if isinstance(value, list | tuple):
         return Yaml([from_json(v, where) for v in value], where, where, origins)
     return Yaml(value, where, where, origins)

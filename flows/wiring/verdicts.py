@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.wiring.grammar import PipelineFile, load_file
 from flows.wiring.graph import Carried, Tick, compile_pipeline
 from flows.wiring.model import Graph
+from flows.wiring.text import PipelineFile, load_file
 from tasks.contract import SpecError
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A small tree of tasks with every feature that a signature can have, and a way to compile a text against it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What the grammar means: rounds, references, composites, choices, one node for equal steps."""
 
 from __future__ import annotations
@@ -280,7 +281,9 @@ def test_what_is_nothing_yet_leaves_an_optional_port_empty_and_a_required_one_is
 
 
 def test_a_required_parameter_is_any_value_for_check_and_refused_for_a_run(compiled: Compile) -> None:
-    text = TRAINING.replace("loss: dpo, lr: 1.0e-3", "loss: dpo, lr: , model: ").replace("source: toy", "source: $model")
+    text = TRAINING.replace("loss: dpo, lr: 1.0e-3", "loss: dpo, lr: , model: ").replace(
+        "source: toy", "source: $model"
+    )
     with pytest.raises(SpecError, match=r"pipelines.yaml:3:\d+: p needs a value for 'model': give model=…"):
         compiled(text)
     graph = compiled(text, lenient=True)
@@ -288,6 +291,28 @@ def test_a_required_parameter_is_any_value_for_check_and_refused_for_a_run(compi
     assert graph.parameters["lr"].required
     assert graph.parameters["lr"].above == 0
     assert compiled(text, overrides={"model": "org/name", "lr": 1e-6}).nodes["policy"].params["lr"] == 1e-6
+
+
+def test_a_required_choice_is_any_choice_for_check(compiled: Compile) -> None:
+    text = TRAINING.replace("loss: dpo,", "loss: ,")
+    assert compiled(text, lenient=True).parameters["loss"].required
+    assert compiled(text, overrides={"loss": "dpo"}).nodes["policy"].kind == "Policy"
+
+
+def test_built_in_parameters_may_be_declared_and_say_when_they_feed_nothing(compiled: Compile) -> None:
+    declared = compiled(TRAINING.replace("params: {", "params: {seed: 4, micro_batch: 2, "))
+    assert declared.nodes["policy"].params["seed"] == 4
+    assert declared.nodes["policy"].execution == {"micro_batch": 2}
+    assert declared.parameters["micro_batch"].value == 2
+    given = compiled(TRAINING, overrides={"tensor_parallel": 2})
+    assert given.notices == ("p: 'tensor_parallel' feeds no step here",)
+
+
+def test_every_round_goes_only_to_a_list(compiled: Compile) -> None:
+    text = LOOP.replace("past: {task: sample, policy: policy, prompts: batch, stream: 7}", "").replace(
+        "rounds: 3", "rounds: 1") + "    s: {task: sample, policy: every.policy, prompts: prompts}\n"  # fmt: skip
+    with pytest.raises(SpecError, match=r"p\.s\.policy = 'every\.policy'; it takes one Policy, not a list"):
+        compiled(text)
 
 
 def test_a_parameter_takes_type_bounds_and_text_from_what_it_feeds(compiled: Compile) -> None:
@@ -325,7 +350,7 @@ def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: P
     (root / "composites.py").write_text(
         "def twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
     )
-    with pytest.raises(SpecError, match="p.x: twice adds two steps 'load_prompts'"):
+    with pytest.raises(SpecError, match=r"p\.x: twice adds two steps 'load_prompts'"):
         Builder(Catalogue(root), "p").add("x", "twice", {})
 
 

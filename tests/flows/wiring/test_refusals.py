@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Every refusal of the grammar: where it points, what it says was allowed, what came near."""
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 
 from tasks.contract import SpecError
-
 from tests.flows.wiring.conftest import Compile
 
 BASE = """
@@ -95,7 +95,7 @@ WRONG = {
         "a port is fed by a step", "variant"]),
     "no reference": ("oracle: judge}\n      rates", "oracle: next.judge}\n      rates", "next.judge", ["prev.x, last.x or every.x"]),
     "dollar": ("split: heldout", "split: $1", "$1", ["'$1' is no parameter", "$$ is a literal dollar"]),
-    "a list for one": ("data: rates", "data: [rates, rates]", "policy: {", ["p.policy.data takes one Table, not a list"]),
+    "a list for one": ("data: rates", "data: [rates, rates]", "[rates,", ["p.policy.data = ['rates', 'rates']; it takes one Table"]),
     "loss of other data": ("loss: sppo", "loss: dpo", "policy: {", ["dpo (losses/pairwise) works on Preferences, and `data` is "
                            "WinRates"]),
     "reward loss": ("loss: sppo", "loss: bradley_terry", "policy: {", ["bradley_terry trains a reward model"]),

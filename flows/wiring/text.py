@@ -1,0 +1,198 @@
+"""A pipelines file as written: names and shapes are checked here, nothing is compiled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from flows.wiring.grammar import (
+    DEPLOYMENT,
+    FILE,
+    PARAMETER_NAME,
+    PIPELINE,
+    PIPELINE_NAME,
+    REPEAT,
+    RESERVED,
+    SCHEDULE,
+    STEP_NAME,
+    DeploymentText,
+    PipelineText,
+    StepText,
+)  # fmt: skip
+from flows.wiring.model import Where
+from flows.wiring.tree import Yaml, mapping, read, refuse, shown
+from flows.wiring.variants import resolved
+
+
+class PipelineFile:
+    """A pipelines file. A pipeline is read when it is asked for, so that a broken one does not hide the others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        top = mapping(read(path), "the file", FILE)
+        self._raw = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
+        for name, node in self._raw.items():
+            if not re.fullmatch(PIPELINE_NAME, name):
+                refuse(node.place, f"'{name}' is no name for a pipeline (letters, digits, _ and -)")
+
+    @property
+    def names(self) -> list[str]:
+        """Pipelines that can run: those whose names do not begin with `_`."""
+        return [name for name in self._raw if not name.startswith("_")]
+
+    @property
+    def all_names(self) -> list[str]:
+        """Those that are only for `extends`, too."""
+        return list(self._raw)
+
+    @cached_property
+    def abouts(self) -> Mapping[str, str]:
+        """What each pipeline that can run is."""
+        return {n: _text(mapping(self._raw[n], n).get("about")) for n in self.names}
+
+    def pipeline(self, name: str) -> PipelineText:
+        """The pipeline with what it inherits. Raises SpecError."""
+        if name not in self.names:
+            why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
+            refuse(Where(str(self.path)), f"'{name}' {why}", name, self.names)
+        return _pipeline(name, resolved(self._raw, name), self._raw[name])
+
+
+def load_file(file: Path) -> PipelineFile:
+    """Read a pipelines file. Raises SpecError."""
+    return PipelineFile(file)
+
+
+def _text(node: Yaml | None) -> str:
+    return "" if node is None or node.value is None else " ".join(str(node.plain).split())
+
+
+def _pipeline(name: str, node: Yaml, own: Yaml) -> PipelineText:
+    parts = mapping(node, f"pipeline '{name}'", PIPELINE)
+    mine = mapping(own, name)
+    repeat = _section(parts, "repeat", name, REPEAT)
+    mine_repeat = _section(mine, "repeat", name)
+    steps: dict[str, StepText] = {}
+    for section, source, written in (("steps", parts, mine), ("repeat", repeat, mine_repeat), ("after", parts, mine)):
+        key = "after" if section == "after" else "steps"
+        _gather(steps, section, _section(source, key, name), _section(written, key, name), name)
+    params, each = _section(parts, "params", name), _section(repeat, "each", name)
+    _check_parameters(params, each, name)
+    if "repeat" in parts:
+        _check_repeat(parts["repeat"], repeat, name)
+    if not steps:
+        refuse(own.place, f"{name} has no steps")
+    start = _section(repeat, "start", name)
+    written_names = [
+        *(f"params.{p}" for p in _section(mine, "params", name)),
+        *(f"{k}.{p}" for k in ("start", "each") for p in _section(mine_repeat, k, name)),
+    ]
+    text = PipelineText(
+        name, _text(mine.get("about")), own, params, each, repeat.get("times"), start, steps,
+        {n: _deployment(n, d, steps, "repeat" in parts, name) for n, d in _section(parts, "deployments", name).items()},
+        frozenset(written_names),
+    )  # fmt: skip
+    for step, value in start.items():
+        if step not in steps or steps[step].section != "repeat":
+            loop = [s.name for s in text.section("repeat")]
+            refuse(value.place, f"{name}.repeat.start.{step}: the loop has no step '{step}'", step, loop)
+    return text
+
+
+def _section(
+    parts: Mapping[str, Yaml], key: str, name: str, allowed: Mapping[str, str] | None = None
+) -> dict[str, Yaml]:
+    return mapping(parts[key], f"{name}.{key}", allowed) if key in parts else {}
+
+
+def _gather(
+    steps: dict[str, StepText], section: str, found: Mapping[str, Yaml], own: Mapping[str, Yaml], pipeline: str
+) -> None:
+    for name, node in found.items():
+        if name in RESERVED:
+            refuse(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
+        if not re.fullmatch(STEP_NAME, name):
+            refuse(node.place, f"{pipeline}.{name}: '{name}' is no name for a step (letters, digits, _ and -)")
+        if name in steps:
+            refuse(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
+        if not isinstance(node.value, dict | str):
+            refuse(node.where, f"{pipeline}.{name} = {shown(node)}; a step is a mapping with a task, or a step's name")
+        steps[name] = StepText(name, section, node, name in own)
+
+
+def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipeline: str) -> None:
+    for name, node in _both(params, each):
+        if not re.fullmatch(PARAMETER_NAME, name):
+            refuse(node.place, f"{pipeline}.{name}: '{name}' is no name for a parameter (letters, digits and _)")
+        if name == "round":
+            refuse(node.place, f"{pipeline}.{name}: $round is the number of the round")
+    for name, node in each.items():
+        if name in params:
+            refuse(node.place, f"{pipeline}.{name}: the name is taken by the parameter at {params[name].place}")
+
+
+def _both(params: Mapping[str, Yaml], each: Mapping[str, Yaml]) -> Iterator[tuple[str, Yaml]]:
+    yield from params.items()
+    yield from each.items()
+
+
+def _check_repeat(node: Yaml, repeat: Mapping[str, Yaml], pipeline: str) -> None:
+    if not repeat.get("steps") or not mapping(repeat["steps"], f"{pipeline}.repeat.steps"):
+        refuse(node.place, f"{pipeline}.repeat has no steps")
+    if "times" not in repeat and not _section(repeat, "each", pipeline):
+        refuse(node.place, f"{pipeline}.repeat needs `times`, or `each` whose length is the number of rounds")
+
+
+def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
+    what = f"{pipeline}.deployments.{name}"
+    if not re.fullmatch(PIPELINE_NAME, name):
+        refuse(node.place, f"'{name}' is no name for a deployment (letters, digits, _ and -)")
+    parts = mapping(node, what, DEPLOYMENT)
+    own = dict(steps)
+    _gather(own, "tick", _section(parts, "steps", what), _section(parts, "steps", what), what)
+    tick = {n: s for n, s in own.items() if s.section == "tick"}
+    continues, gate = _continuing(parts.get("continue"), what)
+    if continues and not repeats:
+        refuse(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
+    if tick and not continues:
+        refuse(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
+    if gate is not None and gate.value not in own:
+        refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
+    cron, timezone = _schedule(parts.get("schedule"), what)
+    return DeploymentText(name, node, cron, timezone, continues, gate, tick)
+
+
+def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None]:
+    if node is None or node.value in ("never", "always"):
+        return node is not None and node.value == "always", None
+    if not isinstance(node.value, dict):
+        allowed = ["never", "always", "{gate: STEP}"]
+        refuse(node.where, f"{what}.continue = {shown(node)}", str(node.value), allowed)
+    parts = mapping(node, f"{what}.continue", ["gate"])
+    if "gate" not in parts:
+        refuse(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
+    return True, parts["gate"]
+
+
+def _schedule(node: Yaml | None, what: str) -> tuple[str | None, str]:
+    if node is None:
+        return None, "UTC"
+    parts = mapping(node, f"{what}.schedule", SCHEDULE)
+    cron, timezone = parts.get("cron"), parts.get("timezone")
+    if cron is None or not re.fullmatch(r"(?:[\dA-Za-z*/,?#-]+\s+){4}[\dA-Za-z*/,?#-]+", str(cron.value)):
+        refuse((cron or node).where, f'{what}.schedule needs cron: five fields, e.g. "0 2 * * *"')
+    if timezone is not None and not _is_timezone(str(timezone.value)):
+        refuse(timezone.where, f"{what}.schedule.timezone = {shown(timezone)}; an IANA name, e.g. Europe/Berlin")
+    return str(cron.value), str(timezone.value) if timezone else "UTC"
+
+
+def _is_timezone(name: str) -> bool:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True

@@ -1,0 +1,151 @@
+# ruff: noqa: E501
+"""Deployments compile one round at a time; `check` judges them with the pipelines."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flows.wiring import Carried, Tick, check_pipelines
+from tasks.contract import SpecError
+from tests.flows.wiring.conftest import Compile
+
+TEXT = """
+p:
+  params: {rounds: 3, lr: 1.0e-3, size: 64}
+  steps:
+    base: {task: load_policy, source: toy}
+    prompts: {task: load_prompts, source: toy}
+    judge: {task: load_oracle, oracle: toy_gold}
+  repeat:
+    times: $rounds
+    start: {policy: base, pool: null}
+    steps:
+      batch: {task: part, table: prompts, index: $round, size: 10}
+      answers: {task: sample, policy: prev.policy, prompts: batch}
+      probs: {task: compare, completions: answers, oracle: judge}
+      pairs: {task: pairs, completions: answers, win_probs: probs}
+      pool: {task: concat, tables: [prev.pool, pairs]}
+      policy: {task: train, policy: base, ref: base, data: pool, loss: dpo, lr: $lr}
+  after:
+    mix: {task: mixture, policies: every.policy}
+    final: {task: mixture, policies: [last.policy, base]}
+  deployments:
+    nightly:
+      schedule: {cron: "0 2 * * *", timezone: Europe/Berlin}
+      continue: {gate: better}
+      steps:
+        gate_prompts: {task: load_prompts, source: toy, split: gate}
+        gate_batch: {task: part, table: gate_prompts, index: $round, size: $size}
+        better: {task: evaluate, policy: policy, baseline: prev.policy, prompts: gate_batch, oracle: judge}
+    plain: {schedule: {cron: "0 3 * * 1"}}
+"""
+
+
+def test_the_first_tick_is_one_round_from_the_start(compiled: Compile) -> None:
+    graph = compiled(TEXT, deployment="nightly")
+    assert {n.round for n in graph.nodes.values()} == {None, 1}
+    assert graph.nodes["better/baseline_sample@1"].inputs["policy"] == ("base",)
+    assert graph.nodes["gate_batch@1"].params == {"index": 1, "size": 64, "wrap": False}
+    assert "mix" not in graph.nodes
+
+
+def test_a_later_tick_goes_on_from_what_was_carried(compiled: Compile) -> None:
+    tick = Tick(7, {"policy": Carried("Policy", "c0ffee"), "pool": Carried("Preferences", "beef")})
+    graph = compiled(TEXT, deployment="nightly", tick=tick)
+    assert graph.nodes["batch@7"].params["index"] == 7
+    carried = graph.nodes["prev.policy"]
+    assert (carried.task, carried.kind, carried.params) == ("carried", "Policy", {"digest": "c0ffee"})
+    assert graph.nodes["pool@7"].inputs["tables"] == ("prev.pool", "pairs@7")
+    assert graph.nodes["answers@7"].inputs["policy"] == ("prev.policy",)
+    assert graph.nodes["better/baseline_sample@7"].inputs["policy"] == ("prev.policy",)
+
+
+def test_after_a_rejected_first_round_the_start_still_stands(compiled: Compile) -> None:
+    graph = compiled(TEXT, deployment="nightly", tick=Tick(2))
+    assert graph.nodes["answers@2"].inputs["policy"] == ("base",)
+    assert graph.nodes["pool@2"].inputs["tables"] == ("pairs@2",)
+
+
+def test_what_stands_behind_the_loop_gets_all_accepted_rounds(compiled: Compile) -> None:
+    one, two = Carried("Policy", "a1"), Carried("Policy", "b2")
+    tick = Tick(5, {"policy": two}, {"policy": (one, two)}, after=True)
+    graph = compiled(TEXT, deployment="nightly", tick=tick)
+    sources = [graph.nodes[i].params["digest"] for i in graph.nodes["mix"].inputs["policies"]]
+    assert sources == ["a1", "b2"]
+    assert [graph.nodes[i].params.get("digest") for i in graph.nodes["final"].inputs["policies"]] == ["b2", None]
+    assert not any(n.round for n in graph.nodes.values())
+
+
+def test_a_deployment_that_does_not_continue_is_the_pipeline(compiled: Compile) -> None:
+    assert compiled(TEXT, deployment="plain").nodes == compiled(TEXT).nodes
+    with pytest.raises(SpecError, match="ticks only in a deployment that continues"):
+        compiled(TEXT, deployment="plain", tick=Tick(1))
+
+
+WRONG = {
+    "unknown deployment key": ("    plain: {", "    plain: {every: day, ", "p.deployments.plain has no key 'every'"),
+    "unknown gate": ("gate: better", "gate: beter", "(did you mean 'better'?)"),
+    "gate that is no report": ("gate: better", "gate: gate_batch", "the gate 'gate_batch' must be a Report"),
+    "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is no step of a round"),
+    "gate without a step": ("{gate: better}", "{}", "needs the gate's step"),
+    "unknown mode": ("continue: {gate: better}", "continue: allways", "(did you mean 'always'?)"),
+    "cron": ("0 3 * * 1", "at three", "needs cron: five fields"),
+    "timezone": ("Europe/Berlin", "Europe/Berlim", "timezone = 'Europe/Berlim'; an IANA name"),
+    "steps without ticks": ("continue: {gate: better}", "continue: never", "belong to a tick"),
+    "name taken": ("gate_prompts: {task: load", "prompts: {task: load", "the name is taken by the step at"),
+    "last in a tick": ("baseline: prev.policy", "baseline: last.policy", "last.policy can be used only in `after`"),
+    "unknown step in a tick": ("prompts: gate_batch", "prompts: gate_bach", "(did you mean 'gate_batch'?)"),
+    "prev without start in a tick": ("baseline: prev.policy", "baseline: prev.pairs", "no meaning in the first round"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_deployment_is_refused_with_the_pipeline(case: str, compiled: Compile) -> None:
+    old, new, part = WRONG[case]
+    assert TEXT.count(old) == 1
+    with pytest.raises(SpecError) as caught:
+        compiled(TEXT.replace(old, new))
+    assert str(caught.value).startswith("pipelines.yaml:")
+    assert part in str(caught.value)
+
+
+def test_continuing_needs_a_loop(compiled: Compile) -> None:
+    text = (
+        TEXT.split("  repeat:")[0]
+        + "    d: {task: evaluate, policy: base, baseline: base, prompts: prompts, oracle: judge}\n"
+    )
+    with pytest.raises(SpecError, match="continues, and the pipeline has no `repeat`"):
+        compiled(text + "  deployments: {x: {continue: always}}\n")
+
+
+def test_a_step_that_only_a_deployment_reads_is_not_dead(compiled: Compile) -> None:
+    text = TEXT.replace("    judge:", "    other: {task: load_oracle, oracle: toy_judge}\n    judge:")
+    with pytest.raises(SpecError, match="the step 'other', from which"):
+        compiled(text)
+    text = text.replace("prompts: gate_batch, oracle: judge", "prompts: gate_batch, oracle: other")
+    assert "other" not in compiled(text).nodes
+    assert "other" in compiled(text, deployment="nightly").nodes
+
+
+def test_check_judges_every_pipeline_and_deployment(tree: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    body = textwrap.indent(TEXT + "broken:\n  steps: {x: {task: nothing}}\n_hidden: {steps: {x: 3}}\n", "  ")
+    file.write_text("pipelines:\n" + body)
+    found = {(v.pipeline, v.deployment): v for v in check_pipelines(file, tasks_root=tree)}
+    assert list(found) == [("p", None), ("p", "nightly"), ("p", "plain"), ("broken", None)]
+    assert "there is no such task" in found["broken", None].error
+    assert found["p", "nightly"].graph is not None
+    assert not found["p", "nightly"].error
+
+
+def test_check_finds_what_breaks_only_in_the_second_tick(tree: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    text = TEXT.replace("[prev.pool, pairs]", "[prev.pool, pairs, extra]").replace("    judge:", "    extra: {task: "
+        "read_preferences, source: ./x}\n    judge:").replace("start: {policy: base, pool: null}", "start: {policy: base, "
+        "pool: prompts}")  # fmt: skip
+    file.write_text("pipelines:\n" + textwrap.indent(text, "  "))
+    verdicts = check_pipelines(file, tasks_root=tree)
+    assert "takes tables of one kind, not Prompts and Preferences" in verdicts[0].error

@@ -1,0 +1,184 @@
+"""Signatures read from source are those that Python sees; the vocabulary of parameters is closed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.wiring.model import Where
+from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.source import read_source
+from flows.wiring.types import parse_type
+from tasks.contract import Bounds, Choice, SpecError
+
+REAL = Catalogue()
+FOLDERS = sorted({p.type.choice.folder for s in (*REAL.tasks.values(), *REAL.composites.values())
+                  for p in s.params.values() if p.type.choice})  # fmt: skip
+CHOICES = [(folder, name) for folder in FOLDERS for name in REAL.choices(folder)]
+
+
+def _normal(annotation: object) -> str:
+    return ast.unparse(ast.parse(str(annotation), mode="eval"))
+
+
+def _agrees(read: Signature, seen: inspect.Signature) -> None:
+    arguments = list(seen.parameters.values())[1 if read.composite else 0 :]
+    keywords = {a.name: a for a in arguments if a.kind is a.KEYWORD_ONLY and a.annotation != "Workspace"}
+    assert list(keywords) == list(read.params)
+    for name, argument in keywords.items():
+        param = read.params[name]
+        assert param.required == (argument.default is argument.empty), name
+        if not param.required:
+            default = list(argument.default) if isinstance(argument.default, tuple) else argument.default
+            assert param.default == default, name
+            assert type(param.default) is type(default), name
+        assert _normal(param.annotation) == _normal(argument.annotation), name
+    positional = [a.name for a in arguments if a.kind is not a.KEYWORD_ONLY]
+    assert positional == list(read.arguments)[1 if read.composite else 0 :]
+
+
+@pytest.mark.parametrize("name", [*REAL.tasks, *REAL.composites])
+def test_a_signature_read_from_source_is_the_one_that_python_sees(name: str) -> None:
+    read = {**REAL.tasks, **REAL.composites}[name]
+    function = getattr(importlib.import_module(read.module), name)
+    _agrees(read, inspect.signature(function))
+    ports = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    wanted = [p.name for p in ports if p.annotation not in ("Workspace", "Add")]
+    assert wanted == list(read.ports)
+
+
+@pytest.mark.parametrize(("folder", "name"), CHOICES)
+def test_a_choices_signature_read_from_source_is_the_one_that_python_sees(folder: str, name: str) -> None:
+    read = REAL.choice(folder, name, Where("test"), "test")
+    function = getattr(importlib.import_module(read.module), name)
+    _agrees(read, inspect.signature(function))
+
+
+def test_the_kinds_read_from_source_are_those_of_the_module() -> None:
+    import tasks.kinds
+
+    for name, above in REAL.kinds.items():
+        seen = [c.__name__ for c in getattr(tasks.kinds, name).__mro__]
+        assert set(above) <= set(seen)
+        assert {c for c in seen if c in REAL.kinds} <= set(above)
+    assert set(tasks.kinds.KINDS) <= set(REAL.kinds)
+    assert REAL.is_a("RewardModel", "Scorer")
+    assert REAL.is_a("WinRates", "Completions")
+    assert not REAL.is_a("Oracle", "Scorer")
+
+
+def test_every_parameter_of_a_task_has_a_text() -> None:
+    silent = [f"{s.name}.{p.name}" for s in (*REAL.tasks.values(), *REAL.composites.values())
+              for p in s.params.values() if not p.help]  # fmt: skip
+    assert not silent
+
+
+def test_a_reading_is_kept_by_the_files_content(tmp_path: Path) -> None:
+    file, kept = tmp_path / "a.py", tmp_path / "kept"
+    file.write_text("def f(x: Policy, *, k: int = 3) -> Policy:\n    'Does.'\n")
+    first = read_source(file, kept)
+    [entry] = kept.iterdir()
+    assert read_source(file, kept) == first
+    entry.write_text(entry.read_text().replace('"default": 3', '"default": 4'))
+    assert read_source(file, kept).functions["f"].keywords[0].default == 4
+    entry.write_text("torn")
+    assert read_source(file, kept) == first
+    file.write_text("def f(x: Policy, *, k: int = 5) -> Policy: ...")
+    assert read_source(file, kept).functions["f"].keywords[0].default == 5
+
+
+def test_a_folder_that_cannot_be_written_is_no_cache(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("def f() -> Policy: ...")
+    (tmp_path / "kept").write_text("a file where a folder should be")
+    assert list(read_source(file, tmp_path / "kept").functions) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "bounds", "optional", "execution"),
+    [
+        ("int", None, False, False),
+        ("Annotated[float, Bounds(above=0)]", Bounds(above=0), False, False),
+        ("Annotated[int, Bounds(min=2)] | None", Bounds(min=2), True, False),
+        ("Annotated[int | None, Bounds(2, 8)]", Bounds(2, 8), True, False),
+        ("Execution[Annotated[int, Bounds(min=1)] | None]", Bounds(min=1), True, True),
+    ],
+)
+def test_the_vocabulary_nests(annotation: str, bounds: Bounds | None, optional: bool, execution: bool) -> None:
+    found = parse_type(annotation)
+    assert (found.bounds, found.optional, found.execution) == (bounds, optional, execution)
+
+
+def test_choices_lists_and_literals_are_parameters() -> None:
+    assert parse_type('Annotated[Chosen, Choice("sources", other="path")]').choice == Choice("sources", "path")
+    assert parse_type("Literal['a', 2]").options == ("a", 2)
+    inner = parse_type("list[list[float]]").item
+    assert inner is not None
+    assert inner.base == "list"
+
+
+@pytest.mark.parametrize("annotation", ["dict[str, int]", "int | str", "Policy", "Annotated[int, max(1)]",
+                                        "Annotated[Chosen, Bounds(1)]", "Any", "", "tuple[int]"])  # fmt: skip
+def test_what_is_outside_the_vocabulary_is_refused(annotation: str) -> None:
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        parse_type(annotation)
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("def f(*, x: dict) -> Policy: ...", r"f\(x\): 'dict' is outside the vocabulary"),
+        ("def f(x: int) -> Policy: ...", r"f\(x\): 'int' is no kind; parameters are keyword-only"),
+        ("def f(*, x: int = LIMIT) -> Policy: ...", r"f\(x\): its default must be a literal, not LIMIT"),
+        ("def f( -> Policy: ...", "this is no Python"),
+    ],
+)
+def test_a_signature_that_cannot_be_read_is_refused_at_its_place(source: str, part: str, tmp_path: Path) -> None:
+    (tmp_path / "kinds.py").write_text("class Artifact: ...\nclass Policy(Artifact): ...\n")
+    (tmp_path / "verbs.py").write_text("\n" + source)
+    with pytest.raises(SpecError, match=part) as caught:
+        _ = Catalogue(tmp_path).tasks
+    assert str(caught.value).startswith(f"{tmp_path}/verbs.py:2:")
+
+
+def test_names_are_unique(tmp_path: Path) -> None:
+    (tmp_path / "kinds.py").write_text("class Artifact: ...\nclass Policy(Artifact): ...\n")
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("def f() -> Policy: ...")
+    with pytest.raises(SpecError, match="the task 'f' has a name that another task or composite has"):
+        _ = Catalogue(tmp_path).tasks
+    (tmp_path / "losses/x").mkdir(parents=True)
+    for name in ("losses/dpo.py", "losses/x/dpo.py"):
+        (tmp_path / name).write_text("def dpo() -> Tensor: ...")
+    with pytest.raises(SpecError, match="two choices of one name"):
+        Catalogue(tmp_path).choices("losses")
+
+
+def test_a_choice_bears_its_files_name(tmp_path: Path) -> None:
+    (tmp_path / "kinds.py").write_text("class Artifact: ...\n")
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses/dpo.py").write_text("def ipo() -> Tensor: ...")
+    with pytest.raises(SpecError, match=re.escape("has no function 'dpo'; a choice bears its file's name")):
+        Catalogue(tmp_path).choice("losses", "dpo", Where("x"), "loss")
+
+
+def test_the_docstring_gives_help_and_the_papers_values(tree: Path) -> None:
+    catalogue = Catalogue(tree)
+    sppo = catalogue.choice("losses", "sppo", Where("x"), "loss")
+    assert (sppo.about, sppo.paper) == ("SPPO.", "lr 5e-7, eta 1000, three rounds.")
+    assert sppo.arguments == ("policy_logps", "ref_logps", "win_rate")
+    dpo = catalogue.choice("losses", "dpo", Where("x"), "loss")
+    assert (dpo.params["beta"].help, dpo.paper) == ("temperature.", "lr 1e-6, beta 0.1, batch 64.")
+    assert catalogue.tasks["sample"].params["k"].help == "answers per prompt."
+
+
+def test_every_loss_says_what_its_paper_used() -> None:
+    losses = list(REAL.choices("losses"))
+    silent = [n for n in losses if not REAL.choice("losses", n, Where("x"), n).paper and n != "sft"]
+    assert losses
+    assert not silent
