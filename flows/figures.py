@@ -64,7 +64,7 @@ def curves_of(steps: Sequence[Done]) -> dict[str, dict[str, Curves]]:
     """Name of each step that trained → title (one for each round) → its curves."""
     found: dict[str, dict[str, Curves]] = {}
     for step in steps:
-        if step.record.curves:
+        if step.trained:
             found.setdefault(step.name, {})[step.title] = _columns(step.record.curves)
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flows.store.lineage import MODELS, oracle_also_trained, refuse_seen
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -57,7 +59,13 @@ class Done:
         return f"round {self.round} · {self.name}" if self.round else self.name
 
     @property
+    def trained(self) -> bool:
+        """Whether it made a model and kept curves of how."""
+        return bool(self.record.curves) and self.record.kind in MODELS
+
+    @property
     def headline(self) -> bool:
+        """Whether it is the step `report`, of whatever round."""
         return any(a.split("@")[0] == HEADLINE for a in self.addresses)
 
 
@@ -193,8 +201,6 @@ def _row(store: Store, step: Done, label: str, round: int | None) -> Row:
 
 def _beside(store: Store, report: Record) -> Iterator[str]:
     """What must be said beside a report's numbers."""
-    from flows.store.lineage import oracle_also_trained, refuse_seen
-
     yield from report.notices
     if oracle_also_trained(store, report):
         yield "the oracle that judged here also trained the policy"

@@ -1,0 +1,241 @@
+"""Delivers operations to MLflow from a thread of its own, so that MLflow never slows or fails a run.
+
+An operation is a plain mapping: `start`, `metrics`, `tags`, `params`, `inputs`, `text`, `file`, `end`, each with the
+name of the MLflow run that it is for. What cannot be delivered is kept in `artifacts/mlflow-pending.jsonl`, and the
+next run delivers it first. MlflowClient and explicit run ids only: the active run of `mlflow` is thread-local.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.store.locks import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Op = Mapping[str, Any]
+EXPERIMENT = "alignflow"
+NAME_TAG = "alignflow.name"
+"""Tag with the name by which operations call a run; unique for an artifacts folder."""
+METRICS_PER_CALL = 1000
+PENDING = "mlflow-pending.jsonl"
+
+
+def tracking_uri(artifacts: Path) -> str:
+    """Where runs are tracked: MLFLOW_TRACKING_URI, or SQLite below `artifacts`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{artifacts.absolute() / 'mlflow.db'}"
+
+
+class Sink:
+    """A queue of operations and the thread that applies them in order. `put` returns at once."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self.uri = tracking_uri(artifacts)
+        self.trouble = ""
+        """Why operations were kept back, if any were."""
+        self._artifacts = artifacts
+        self._queue: queue.Queue[Op | None] = queue.Queue()
+        self._gone = threading.Event()
+        self._delivery: Delivery | None = None
+        self._unreachable = False
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def put(self, op: Op) -> None:
+        self._queue.put(op)
+
+    def close(self, seconds: float = 60.0) -> str:
+        """Wait until all is delivered, at most `seconds`, and keep the rest. Returns what went wrong, or nothing."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._gone.set()
+            self.trouble = f"MLflow at {self.uri} did not take everything within {seconds:.0f} s"
+            self._keep(list(self._waiting()))
+        return self.trouble
+
+    def page(self, name: str) -> str:
+        """The address of a run's page below that of the server; empty for a run that is not there."""
+        return self._delivery.page(name) if self._delivery else ""
+
+    def _work(self) -> None:
+        while (op := self._queue.get()) is not None and not self._gone.is_set():
+            if self._unreachable:
+                self._keep([op])
+            else:
+                self._deliver(op)
+
+    def _deliver(self, op: Op) -> None:
+        """Apply one operation; keep it for later if the server is gone, drop it if the server says no to it."""
+        try:
+            if self._delivery is None:
+                self._delivery = Delivery(self._artifacts, self.uri)
+                self._delivery.replay()
+            self._delivery.apply(op)
+        except Exception as e:
+            self._unreachable = self._delivery is None or not self._delivery.reachable()
+            if self._unreachable:
+                self.trouble = f"MLflow at {self.uri} cannot be reached ({_short(e)})"
+                self._keep([op])
+            else:
+                self.trouble = f"MLflow refused some of what was logged ({_short(e)})"
+
+    def _waiting(self) -> Iterator[Op]:
+        with suppress(queue.Empty):
+            while True:
+                op = self._queue.get_nowait()
+                if op is not None:
+                    yield op
+
+    def _keep(self, ops: list[Op]) -> None:
+        with _pending_lock(self._artifacts), (self._artifacts / PENDING).open("a") as file:
+            file.writelines(json.dumps(op) + "\n" for op in ops)
+
+
+class Delivery:
+    """Applies operations to one tracking server. Raises whatever MLflow raises."""
+
+    def __init__(self, artifacts: Path, uri: str) -> None:
+        self._artifacts = artifacts.absolute()
+        self.client = _client(uri)
+        self._experiment = self._find_experiment(uri)
+        self._ids: dict[str, str] = {}
+
+    def _find_experiment(self, uri: str) -> str:
+        """Under a lock: of several processes that open a fresh database at once, only one survives its migration."""
+        with locked(self._artifacts / "locks" / "mlflow.lock"):
+            found = self.client.get_experiment_by_name(EXPERIMENT)
+            if found:
+                return str(found.experiment_id)
+            local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
+            return self.client.create_experiment(EXPERIMENT, artifact_location=local)
+
+    def reachable(self) -> bool:
+        """Whether the server answers at all."""
+        try:
+            self.client.get_experiment(self._experiment)
+        except Exception:
+            return False
+        return True
+
+    def replay(self) -> None:
+        """Deliver what earlier runs could not; what the server refuses although it answers is dropped."""
+        with _pending_lock(self._artifacts):
+            pending = self._artifacts / PENDING
+            lines = pending.read_text().splitlines() if pending.exists() else []
+            for number, line in enumerate(lines):
+                try:
+                    self.apply(json.loads(line))
+                except Exception:
+                    if not self.reachable():
+                        pending.write_text("".join(f"{rest}\n" for rest in lines[number:]))
+                        raise
+            pending.unlink(missing_ok=True)
+
+    def apply(self, op: Op) -> None:
+        apply: Callable[[Op], None] = getattr(self, f"_{op['op']}")
+        apply(op)
+
+    def run_id(self, name: str) -> str:
+        """MLflow's id of the run that operations call `name`. Raises KeyError if it was never started."""
+        if name not in self._ids:
+            found = self.client.search_runs([self._experiment], f"tags.`{NAME_TAG}` = '{name}'", max_results=1)
+            if not found:
+                raise KeyError(f"no MLflow run was started for {name}")
+            self._ids[name] = found[0].info.run_id
+        return self._ids[name]
+
+    def page(self, name: str) -> str:
+        """`#/experiments/1/runs/…`; empty for a run that was not started here."""
+        return f"#/experiments/{self._experiment}/runs/{self._ids[name]}" if name in self._ids else ""
+
+    def _start(self, op: Op) -> None:
+        tags = {NAME_TAG: op["run"], **op["tags"]}
+        if op.get("parent"):
+            tags["mlflow.parentRunId"] = self.run_id(op["parent"])
+        made = self.client.create_run(self._experiment, start_time=op["time"], tags=tags, run_name=op["title"])
+        self._ids[op["run"]] = made.info.run_id
+
+    def _params(self, op: Op) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(self.run_id(op["run"]), params=[Param(k, v) for k, v in op["params"].items()])
+
+    def _tags(self, op: Op) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id(op["run"]), tags=[RunTag(k, v) for k, v in op["tags"].items()])
+
+    def _metrics(self, op: Op) -> None:
+        from mlflow.entities import Metric
+
+        run, rows = self.run_id(op["run"]), op["rows"]
+        for i in range(0, len(rows), METRICS_PER_CALL):
+            some = [Metric(name, value, op["time"], step) for name, value, step in rows[i : i + METRICS_PER_CALL]]
+            self.client.log_batch(run, metrics=some)
+
+    def _inputs(self, op: Op) -> None:
+        """Datasets by digest, as `mlflow.data.MetaDataset` makes them (which takes a second to import)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for d in op["datasets"]:
+            data = Dataset(d["name"], d["digest"], source_type="local", source=json.dumps({"uri": d["path"]}))
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", d["context"])]))
+        self.client.log_inputs(self.run_id(op["run"]), inputs)
+
+    def _original(self, op: Op) -> None:
+        """Tag a run of a cached step with the run in which the step was computed."""
+        made = f"tags.key = '{op['key']}' and tags.cached = 'false'"
+        for run in self.client.search_runs([self._experiment], made, max_results=1):
+            self.client.set_tag(self.run_id(op["run"]), "original_run", run.info.run_id)
+
+    def _text(self, op: Op) -> None:
+        self.client.log_text(self.run_id(op["run"]), op["text"], op["to"])
+
+    def _file(self, op: Op) -> None:
+        if Path(op["path"]).exists():
+            self.client.log_artifact(self.run_id(op["run"]), op["path"], op["to"])
+
+    def _end(self, op: Op) -> None:
+        self.client.set_terminated(self.run_id(op["run"]), op["status"], op["time"])
+
+    def _kill(self, op: Op) -> None:
+        """End a run whose process was killed, and its children, unless they ended by themselves."""
+        names = f"tags.`{NAME_TAG}` LIKE '{op['run']}%' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self._experiment], names):
+            self.client.set_terminated(run.info.run_id, "KILLED", op["time"])
+
+
+def milliseconds() -> int:
+    """Now, as MLflow counts time."""
+    return int(time.time() * 1000)
+
+
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _pending_lock(artifacts: Path) -> AbstractContextManager[None]:
+    return locked(artifacts / "locks" / "mlflow-pending.lock")
+
+
+def _short(e: Exception) -> str:
+    return f"{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''}"
