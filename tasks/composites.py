@@ -5,11 +5,11 @@ Each has the signature of a task behind a first argument `add(task, name=None, *
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 if TYPE_CHECKING:
-    from tasks.contract import Add, Bounds, Choice, ChoiceSpec
-    from tasks.kinds import Policy, Preferences, Report, Table
+    from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Step
+    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, Table
 
 
 def train(
@@ -59,6 +59,49 @@ def train(
     )  # fmt: skip
 
 
+def evaluate(
+    add: Add,
+    policy: Policy,
+    baseline: Policy,
+    prompts: Prompts,
+    oracle: Oracle,
+    *,
+    k: Annotated[int, Bounds(min=1)] = 4,
+    temperature: Annotated[float, Bounds(min=0)] = 1.0,
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
+    orders: Literal["both", "drawn"] = "both",
+    kl: bool = True,
+    seed: int = 0,
+    allow_seen: bool = False,
+) -> Report:
+    """Measure a policy against a baseline: answers of both, compared (and scored, where the oracle can), and KL.
+
+    The two sides have streams of noise of their own, so a baseline against itself is a real test.
+
+    Args:
+        k: answers to each prompt on either side; every pair of them is compared.
+        temperature: of both sides; eval/kl is unbiased at 1 only.
+        max_tokens: longest answer; default: what the policy's generation_config.json says.
+        orders: for an oracle that is not antisymmetric: ask in both orders, or in one that is drawn for each pair.
+        kl: log-probabilities of the policy's answers under the baseline, which must have the same tokenizer.
+        seed: the answers.
+        allow_seen: the prompts may have trained the policy; shown beside the numbers.
+    """
+    settings = {"prompts": prompts, "k": k, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    answers = add("sample", policy=policy, stream=_POLICYS_STREAM, **settings)
+    others = add("sample", "baseline_sample", policy=baseline, stream=_BASELINES_STREAM, **settings)
+    scored = cast("Step", oracle).is_a("Scorer")
+    return add(
+        "measure",
+        win_probs=add("compare", completions=answers, others=others, oracle=oracle, orders=orders),
+        completions=answers, others=others,
+        scores=add("score", completions=answers, oracle=oracle) if scored else None,
+        baseline_scores=add("score", "baseline_score", completions=others, oracle=oracle) if scored else None,
+        logps=add("logps", policy=baseline, data=answers) if kl else None,
+        temperature=temperature, allow_seen=allow_seen,
+    )  # fmt: skip
+
+
 def load_policy(add: Add, *, source: Annotated[ChoiceSpec, Choice("sources", other="path")]) -> Policy:
     """The policy that a source gives: a real checkpoint, or a world's base policy, trained on its demonstrations.
 
@@ -86,8 +129,8 @@ def load_preferences(
 ) -> Preferences:
     """The pairs that a source gives: real ones, or those of a world's noisy people.
 
-    In a world, the base policy answers the prompts of the split several times, and each pair's label is drawn from
-    the gold oracle's probability.
+    In a world, the base policy answers each prompt of the split several times, and people compare all these answers:
+    each label is drawn from the gold oracle's probability.
 
     Args:
         source: a world, or a file, directory or hub dataset of pairs.
@@ -97,14 +140,15 @@ def load_preferences(
     """
     if source.returns != "World":
         return add("read_preferences", source=source, split=split)
+    k = 2
+    while _PROMPTS_TO_LABEL * k * (k - 1) // 2 < labels:
+        k += 1
     prompts = add("load_prompts", source=source, split="rm" if split == "train" else split)
-    completions = add(
-        "sample", policy=add("load_policy", source=source), prompts=prompts, k=_ANSWERS_TO_A_LABELLER,
-        stream=_LABELLERS_STREAM, seed=seed,
-    )  # fmt: skip
-    gold = add("load_oracle", oracle=f"{source.name}_gold")
-    asked = add("compare", completions=completions, oracle=gold)
-    return add("pairs", completions=completions, win_probs=asked, rule={"drawn": {"seed": seed, "size": labels}})
+    base = add("load_policy", source=source)
+    completions = add("sample", policy=base, prompts=prompts, k=k, stream=_PEOPLES_STREAM, seed=seed)
+    asked = add("compare", completions=completions, oracle=add("load_oracle", oracle=f"{source.name}_gold"))
+    labelled = add("pairs", completions=completions, win_probs=asked, rule={"drawn": {"seed": seed}})
+    return add("part", table=labelled, index=1, size=labels)
 
 
 def assess(
@@ -130,13 +174,16 @@ def assess(
         gold = add("load_oracle", oracle=f"{source.name}_gold")
         add("evaluate", "floor", policy=baseline, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
         return add("evaluate", policy=policy, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
-    rows = add("tokenize", policy=policy, data=add("load_preferences", source=source, split=split))
+    rows = add("tokenize", policy=baseline, data=add("load_preferences", source=source, split=split))
     return add(
         "agreement", pairs=rows, logps=add("logps", policy=policy, data=rows),
-        ref_logps=add("logps", policy=baseline, data=rows),
+        ref_logps=add("logps", "ref_logps", policy=baseline, data=rows),
     )  # fmt: skip
 
 
-_ANSWERS_TO_A_LABELLER = 4
-_LABELLERS_STREAM = 7001
-"""Noise of its own, so that the labelled answers are no draws of any other step."""
+_POLICYS_STREAM, _BASELINES_STREAM = 1001, 1002
+"""Noise of their own, so that no evaluation looks at the draws that trained, nor one side at those of the other."""
+_PROMPTS_TO_LABEL = 400
+"""Prompts of a world's `rm` split: how often each is answered follows from it."""
+_PEOPLES_STREAM = 7001
+"""Noise of its own, so that what people compared are no draws of any other step."""

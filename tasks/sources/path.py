@@ -15,7 +15,7 @@ from tasks.contract import DataError, SpecError
 if TYPE_CHECKING:
     from tasks.source import Source
 
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _FILE = re.compile(r"\.(jsonl?|parquet|arrow|feather|csv|tsv)(\.gz)?$", re.I)
 
 

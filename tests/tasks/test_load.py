@@ -1,0 +1,222 @@
+"""Loading: what the toy world gives, the blank policy, checkpoints from outside, the composites on top."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.composites import assess, load_policy, load_preferences
+from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
+from tasks.kinds import Demonstrations, Policy
+from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
+from tasks.template import completion_ids, generation_config, prompt_ids, stop_ids, tokenizer_of
+from tests.workspace import Workspace
+
+TOY = Chosen("sources", "toy", {})
+
+
+def toy_like(**params: Any) -> Chosen:
+    return Chosen("sources", "toy", params)
+
+
+def local(path: Path) -> Chosen:
+    return Chosen("sources", "path", {"path": str(path)})
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Demonstrations:
+    return load_demonstrations(Workspace(tmp_path_factory.mktemp("told")), source=TOY, split="sft")
+
+
+@pytest.fixture(scope="module")
+def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
+    yield blank_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
+
+
+def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct() -> None:
+    rows = load_prompts(source=TOY, split="heldout").table.to_pylist()
+    assert len({r["prompt_id"] for r in rows}) == len(rows) == 128
+    for row in rows:
+        truth = json.loads(row["truth"])
+        assert row["group"] == "+".join(truth["asked"])
+        assert truth["animal"] in row["prompt"][0]["content"].split()
+
+
+def test_there_are_three_demonstrations_per_prompt_with_ids_of_their_own(told: Demonstrations) -> None:
+    rows = told.table.to_pylist()
+    assert len(rows) == len({r["completion_id"] for r in rows}) == 3 * 1040
+    assert len({r["prompt_id"] for r in rows}) == 1040
+
+
+def test_demonstrations_of_a_split_are_those_of_its_prompts(told: Demonstrations, tmp_path: Path) -> None:
+    rm = load_demonstrations(Workspace(tmp_path), source=TOY, split="rm").table
+    assert rm.equals(told.table.slice(0, 1200))
+
+
+def test_golden_answers_are_other_draws_than_mixed_ones(told: Demonstrations, tmp_path: Path) -> None:
+    golden = load_demonstrations(Workspace(tmp_path), source=TOY, split="sft", answers="golden").table
+    assert golden["prompt_id"].equals(told.table["prompt_id"])
+    assert not set(golden["completion_id"].to_pylist()) & set(told.table["completion_id"].to_pylist())
+
+
+def test_the_worlds_parameters_reach_its_tables(tmp_path: Path) -> None:
+    def openings(source: Chosen) -> int:
+        rows = load_demonstrations(Workspace(tmp_path / "step"), source=source, split="rm").table
+        return sum(text.startswith("ahoy friend !") for text in rows["completion"].to_pylist())
+
+    assert openings(toy_like(tones=[1.0, 0.0, 0.0])) == 0 < openings(TOY) < openings(toy_like(tones=[0.0, 0.0, 1.0]))
+    assert load_prompts(source=toy_like(seed=1), split="rm").table != load_prompts(source=TOY, split="rm").table
+
+
+def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy, told: Demonstrations) -> None:
+    tokenizer = tokenizer_of(blank)
+    for row in told.table.slice(0, 200).to_pylist():
+        ids = prompt_ids(tokenizer, row["prompt"])
+        assert tokenizer.convert_ids_to_tokens(ids)[:2] == ["<bos>", "<user>"]
+        assert tokenizer.convert_ids_to_tokens(ids)[-1] == "<bot>"
+        assert ids.count(tokenizer.bos_token_id) == 1
+        answer = completion_ids(tokenizer, row["completion"])
+        assert tokenizer.decode(answer, skip_special_tokens=True) == row["completion"]
+        assert len(ids) + len(answer) <= 128
+
+
+def test_several_turns_are_rendered_with_the_end_of_each_answer(blank: Policy) -> None:
+    tokenizer = tokenizer_of(blank)
+    turns = [{"role": r, "content": c} for r, c in (("user", "a ?"), ("assistant", "b ."), ("user", "c ?"))]
+    assert tokenizer.decode(prompt_ids(tokenizer, turns)) == "<bos><user>a ?<bot>b .<eos><user>c ?<bot>"
+
+
+def test_the_blank_policy_is_a_small_llama_whose_pad_is_not_its_eos(blank: Policy) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(blank.path), tokenizer_of(blank)
+    assert 0.6e6 < sum(p.numel() for p in model.parameters()) < 0.7e6
+    assert len(tokenizer) == model.config.vocab_size == 512
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert stop_ids(blank) == {tokenizer.eos_token_id}
+    assert generation_config(blank.path)["max_new_tokens"] == 48
+
+
+def test_equal_demonstrations_give_an_equal_policy_byte_by_byte_and_the_seed_changes_weights_only(
+    blank: Policy, told: Demonstrations, tmp_path: Path
+) -> None:
+    def files(policy: Policy) -> dict[str, bytes]:
+        return {f.name: f.read_bytes() for f in policy.path.iterdir()}
+
+    again = files(blank_policy(told, Workspace(tmp_path / "again")))
+    other = files(blank_policy(told, Workspace(tmp_path / "other"), seed=1))
+    assert again == files(blank)
+    assert [name for name in other if other[name] != again[name]] == ["model.safetensors"]
+
+
+def test_sizes_that_cannot_be_are_refused(told: Demonstrations, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="multiple of 2·heads"):
+        blank_policy(told, Workspace(tmp_path), hidden=100, heads=3)
+
+
+def test_a_local_checkpoint_is_referenced_where_it_lies(blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    assert read_policy(source=local(folder)).path == folder.resolve()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("config.json", "no config.json"), ("model.safetensors", "no .*safetensors"), ("tokenizer.json", "no tokenizer"),
+     ("chat_template.jinja", "no chat template")],
+)  # fmt: skip
+def test_a_checkpoint_that_lacks_something_is_refused(
+    missing: str, message: str, blank: Policy, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    (folder / missing).unlink()
+    with pytest.raises(DataError, match=message):
+        read_policy(source=local(folder))
+
+
+def test_a_pickle_is_no_weights_and_an_adapter_no_model(blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"pytorch_model.bin is a pickle"):
+        read_policy(source=local(folder))
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(DataError, match="merge it"):
+        read_policy(source=local(folder))
+
+
+def test_a_file_gives_no_policy_and_a_world_no_pairs_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "q"}\n')
+    with pytest.raises(DataError, match="no Hugging Face model directory"):
+        read_policy(source=local(file))
+    with pytest.raises(SpecError, match="gives no preferences"):
+        read_preferences(Workspace(tmp_path / "step"), source=TOY, split="rm")
+
+
+class Steps:
+    """What a composite adds: (task, name, inputs), in order; a step's result stands for itself by its number."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, task: str, name: str | None = None, **inputs: Any) -> str:
+        self.added.append((name or task, inputs))
+        return f"{name or task}#{len(self.added)}"
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.added]
+
+
+WORLD = ChoiceSpec("sources", "toy", {"tones": [0.6, 0.3, 0.1], "seed": 5}, (), "World")
+FILE = ChoiceSpec("sources", "path", {"path": "pairs.jsonl"}, (), "Source")
+
+
+def test_a_worlds_policy_is_trained_on_its_demonstrations_and_has_the_worlds_seed() -> None:
+    steps = Steps()
+    load_policy(steps, source=WORLD)
+    assert steps.names == ["load_demonstrations", "blank_policy", "train"]
+    told, blank, train = (inputs for _, inputs in steps.added)
+    assert told == {"source": WORLD, "split": "sft"}
+    assert blank["seed"] == train["seed"] == 5
+    assert (blank["demonstrations"], train["data"]) == ("load_demonstrations#1",) * 2
+
+
+def test_any_other_policy_is_read() -> None:
+    steps = Steps()
+    load_policy(steps, source=FILE)
+    assert steps.added == [("read_policy", {"source": FILE})]
+
+
+@pytest.mark.parametrize(("labels", "k"), [(300, 2), (400, 2), (1200, 3), (3000, 5)])
+def test_a_worlds_people_get_enough_answers_for_their_labels(labels: int, k: int) -> None:
+    steps = Steps()
+    load_preferences(steps, source=WORLD, labels=labels)
+    inputs = dict(steps.added)
+    assert inputs["load_prompts"] == {"source": WORLD, "split": "rm"}
+    assert inputs["sample"]["k"] == k
+    assert 400 * k * (k - 1) // 2 >= labels
+    assert inputs["load_oracle"] == {"oracle": "toy_gold"}
+    assert steps.added[-1] == ("part", {"table": "pairs#6", "index": 1, "size": labels})
+
+
+def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:
+    steps = Steps()
+    load_preferences(steps, source=FILE)
+    assess(steps, "policy", "base", source=FILE)
+    assert steps.names == ["read_preferences", "load_preferences", "tokenize", "logps", "ref_logps", "agreement"]
+    assert dict(steps.added)["ref_logps"]["policy"] == "base"
+
+
+def test_in_a_world_its_gold_oracle_assesses_policy_and_baseline() -> None:
+    steps = Steps()
+    assess(steps, "policy", "base", source=WORLD)
+    assert steps.names == ["load_prompts", "load_oracle", "floor", "evaluate"]
+    assert [i["policy"] for _, i in steps.added[2:]] == ["base", "policy"]
