@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Demonstrations:
 
 
 @pytest.fixture(scope="module")
-def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
-    yield blank_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
+def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return blank_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
 
 
 def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct() -> None:

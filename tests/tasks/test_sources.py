@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def test_the_real_pairs_are_read(name: str, kept: int, aside: int, tmp_path: Pat
     for prompt in table.table["prompt"].to_pylist():
         roles = [m["role"] for m in prompt]
         assert roles[-1] == "user"
-        assert all(a != b for a, b in zip(roles, roles[1:], strict=False))
+        assert all(a != b for a, b in pairwise(roles))
 
 
 @real
