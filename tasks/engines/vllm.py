@@ -1,0 +1,131 @@
+"""Sampling with vLLM, offline and in this process: paged memory, continuous batching, shared prefixes.
+
+Every draw is a request of its own, because vLLM seeds the draws of one request by counting up from one seed; their
+common prompt is still read once, through the prefix cache. The log-probabilities are vLLM's `raw_logprobs`, taken
+before temperature and truncation. What goes into a batch depends on timing inside vLLM, so last bits, and with them
+a rare draw, may differ between two runs. GPUs and several of them (`tensor_parallel`) are untested so far.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+
+from tasks.contract import Execution, SpecError
+from tasks.kinds import Policy
+from tasks.sampling.requests import Answer, Engine, Options, Request, held
+from tasks.sampling.stopping import ended
+from tasks.template import tokenizer_of
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""What is not set already. On a CPU the engine runs in this process, with 1 GiB for keys and values."""
+
+
+def vllm(
+    policy: Policy,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    tensor_parallel: Execution[int] = 1,
+    gpu_memory: Execution[float] = 0.9,
+) -> Engine:
+    """Completions by vLLM.
+
+    Args:
+        policy: a Hugging Face directory.
+        dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
+        tensor_parallel: GPUs that share the model.
+        gpu_memory: share of a GPU's memory that vLLM may take.
+    """
+    if tensor_parallel > 1 and not torch.cuda.is_available():
+        raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, and this machine has no GPU")
+    key = ("vllm", policy.digest or str(policy.path), dtype, tensor_parallel, gpu_memory)
+    return held(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
+
+
+class VllmEngine:
+    """A loaded engine. See `tasks.sampling.requests.Engine`."""
+
+    def __init__(self, policy: Policy, dtype: str, tensor_parallel: int, gpu_memory: float) -> None:
+        on_gpu = torch.cuda.is_available()
+        if dtype == "auto":
+            dtype = "bfloat16" if on_gpu else "float32"
+        self.tokenizer = tokenizer_of(policy)
+        self.llm = _load(
+            model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
+            # On a CPU this is a share of all memory, and the keys and values have a fixed size of their own.
+            gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
+            enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
+            generation_config="vllm", enable_prefix_caching=True, seed=0,
+        )  # fmt: skip
+
+    def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
+        from vllm import TokensPrompt
+
+        if not requests:
+            return []
+        self.llm.reset_prefix_cache()
+        self.llm.enqueue(
+            [TokensPrompt(prompt_token_ids=list(r.prompt_tokens)) for r in requests],
+            [_params(r, options) for r in requests], use_tqdm=False,
+        )  # fmt: skip
+        finished = self._finished(tell)
+        return [ended(self.tokenizer, *finished[number], options) for number in sorted(finished)]
+
+    def _finished(self, tell: Callable[[int], None]) -> dict[int, tuple[list[int], list[float]]]:
+        """Tokens and their log-probabilities by vLLM's number of the request, which counts up, when all are done."""
+        done: dict[int, tuple[list[int], list[float]]] = {}
+        engine = self.llm.llm_engine
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    drawn = output.outputs[0]
+                    tokens = list(drawn.token_ids)
+                    rows = zip(drawn.logprobs, tokens, strict=True)
+                    done[int(output.request_id)] = tokens, [row[token].logprob for row, token in rows]
+            tell(len(done))
+        return done
+
+    def close(self) -> None:
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def _load(**settings: Any) -> Any:
+    """A vLLM engine. On a CPU it forbids torch to change its threads; that is undone, for those who come after it."""
+    if torch.cuda.is_available():
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    else:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    from vllm import LLM
+
+    set_threads = torch.set_num_threads
+    try:
+        return LLM(disable_log_stats=True, **settings)
+    finally:
+        torch.set_num_threads = set_threads
+
+
+def _params(request: Request, options: Options) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, max_tokens=request.max_tokens,
+        seed=request.seed, stop=list(options.stop), stop_token_ids=sorted(options.stop_ids), logprobs=0,
+        detokenize=bool(options.stop), skip_special_tokens=True, output_kind=RequestOutputKind.FINAL_ONLY,
+    )  # fmt: skip
