@@ -91,7 +91,7 @@ def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tupl
             hint = f", or ./{node.value} if it is a path" if choice.other else ""
             refuse(node.where, f"{what} = '{node.value}'; there is no such choice{hint}", node.value, known)
         return node.value, {}
-    if isinstance(node.value, str) and choice.other:
+    if isinstance(node.value, str) and node.value.strip() and choice.other:
         return choice.other, node
     if isinstance(node.value, dict) and len(node.value) == 1:
         [(name, inner)] = node.value.items()

@@ -43,7 +43,7 @@ class Tick:
 
 
 def compile_pipeline(
-    file: Path | PipelineFile,
+    file: Path,
     name: str,
     overrides: Overrides | None = None,
     *,
@@ -67,9 +67,16 @@ def compile_pipeline(
 
     Raises SpecError with file, line and column.
     """
-    source = load_file(file) if isinstance(file, Path) else file
+    source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
+    return compile_from(source, catalogue, name, overrides or {}, deployment=deployment, tick=tick, lenient=lenient)
+
+
+def compile_from(
+    source: PipelineFile, catalogue: Catalogue, name: str, overrides: Overrides, *, deployment: str | None = None,
+    tick: Tick | None = None, lenient: bool = False,
+) -> Graph:  # fmt: skip
+    """`compile_pipeline` for a file and a catalogue that were read before."""
     text = source.pipeline(name)
-    catalogue = Catalogue(tasks_root, kept or cache_folder(source.path))
     if deployment is not None and deployment not in text.deployments:
         refuse(text.node.place, f"{name} has no deployment '{deployment}'", deployment, text.deployments)
     deployed = text.deployments[deployment] if deployment else None
@@ -78,7 +85,7 @@ def compile_pipeline(
         raise SpecError(f"{name} has ticks only in a deployment that continues")
     if deployed and deployed.continues:
         tick = tick or Tick(1)
-    return _Compiler(checked, catalogue, overrides or {}, deployed, tick, lenient).graph(str(source.path))
+    return _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
 
 
 def cache_folder(file: Path) -> Path:

@@ -76,7 +76,7 @@ def _pipeline() -> Schema:
         "steps": _steps(),
         "repeat": {"anyOf": [_object(REPEAT, _repeat()), _NULL]},
         "after": _steps(),
-        "deployments": _named(PIPELINE_NAME, {"$ref": "#/$defs/deployment"}),
+        "deployments": _named(PIPELINE_NAME, {"anyOf": [{"$ref": "#/$defs/deployment"}, _NULL]}),
     }
     return _object(PIPELINE, schemas)
 
@@ -120,7 +120,7 @@ def _of_task(signature: Signature) -> Schema:
     properties: dict[str, Schema] = {"task": {}}
     for port in signature.ports.values():
         one: list[Schema] = [_REFERENCE, *([_NULL] if port.optional else [])]
-        many: list[Schema] = [{"type": "array", "items": _REFERENCE}] if port.is_list else []
+        many: list[Schema] = [{"type": "array", "items": {"anyOf": [_REFERENCE, _NULL]}}] if port.is_list else []
         properties[port.name] = {"description": f"a {port}", "anyOf": [*one, *many]}
     properties |= {p.name: _parameter(p) for p in signature.params.values()}
     required = [p.name for p in signature.ports.values() if not p.optional]

@@ -158,7 +158,7 @@ def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: b
         refuse(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
         refuse(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
-    if gate is not None and gate.value not in own:
+    if gate is not None and not (isinstance(gate.value, str) and gate.value in own):
         refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
     cron, timezone = _schedule(parts.get("schedule"), what)
     return DeploymentText(name, node, cron, timezone, continues, gate, tick)

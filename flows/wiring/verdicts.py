@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from flows.wiring.graph import Carried, Tick, compile_pipeline
+from flows.wiring.graph import Carried, Tick, cache_folder, compile_from
 from flows.wiring.model import Graph
+from flows.wiring.signatures import Catalogue
 from flows.wiring.text import PipelineFile, load_file
 from tasks.contract import SpecError
 
@@ -26,25 +28,23 @@ def check_pipelines(
     file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, kept: Path | None = None
 ) -> list[Verdict]:
     """Judge the named pipelines (default: all that can run). Raises SpecError if the file itself is broken."""
-    source = load_file(file)
-    return [v for name in names or source.names for v in _verdicts(source, name, tasks_root, kept)]
+    source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
+    return [v for name in names or source.names for v in _verdicts(source, catalogue, name)]
 
 
-def _verdicts(source: PipelineFile, name: str, root: Path | None, kept: Path | None) -> Iterator[Verdict]:
+def _verdicts(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[Verdict]:
+    compiled = partial(compile_from, source, catalogue, name, {}, lenient=True)
     try:
-        graph = compile_pipeline(source, name, tasks_root=root, kept=kept, lenient=True)
+        yield Verdict(name, None, compiled())
         deployments = source.pipeline(name).deployments
     except SpecError as e:
         yield Verdict(name, None, None, str(e))
         return
-    yield Verdict(name, None, graph)
     for deployment, text in deployments.items():
         try:
-            first = compile_pipeline(source, name, deployment=deployment, tasks_root=root, kept=kept, lenient=True)
+            first = compiled(deployment=deployment)
             for tick in _later_ticks(first) if text.continues else ():
-                compile_pipeline(
-                    source, name, deployment=deployment, tick=tick, tasks_root=root, kept=kept, lenient=True
-                )
+                compiled(deployment=deployment, tick=tick)
             yield Verdict(name, deployment, first)
         except SpecError as e:
             yield Verdict(name, deployment, None, str(e))
