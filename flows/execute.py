@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ from tasks.contract import JSON, DataError, SpecError
 
 PROJECT = Path(__file__).parent.parent
 """The folder that holds `tasks/`."""
+SAVED_SECONDS = 0.5
+"""How often the run's file follows its steps; what a kill loses of it, the records still have."""
 
 
 class Execution:
@@ -58,6 +61,7 @@ class Execution:
         self.errors: dict[str, Exception] = {}
         self.run: Run
         self._tries: dict[str, int] = {}
+        self._saved = 0.0
         self._lock = threading.Lock()
 
     def __enter__(self) -> Execution:
@@ -180,7 +184,9 @@ class Execution:
             step.state = state
             for name, value in facts.items():
                 setattr(step, name, value)
-            self.runs.save(self.run)
+            if time.monotonic() - self._saved > SAVED_SECONDS:
+                self.runs.save(self.run)
+                self._saved = time.monotonic()
 
     def _skipped(self) -> None:
         for step in self.run.steps.values():

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 
 WARM: dict[str, tuple[str, ...]] = {
-    "pyarrow": ("pyarrow", "pyarrow.ipc"),
+    "pyarrow": ("pyarrow", "pyarrow.ipc", "pandas"),  # pyarrow imports pandas itself, at the first table of lists
     "polars": ("polars",),
     "torch": ("torch",),
     "transformers": (
