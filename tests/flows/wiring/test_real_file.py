@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The project's own pipelines.yaml."""
 
 from __future__ import annotations
