@@ -14,7 +14,7 @@ def write_json(path: Path, value: JSON, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     with temporary.open("w") as f:
-        json.dump(value, f, sort_keys=True, separators=(",", ":"))
+        json.dump(value, f, separators=(",", ":"))
         f.write("\n")
         if durable:
             f.flush()
