@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.store.lineage import MODELS, oracle_also_trained, refuse_seen
+from tasks.contract import JSON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
 COLUMNS = {
-    "eval/win_rate": "win rate vs. base (95% CI)", "eval/win_rate_lc": "length-controlled", "eval/gold": "gold",
+    "eval/win_rate": "win rate vs. base (95% CI)", "eval/win_rate_lc": "length-controlled",
+    "eval/accuracy": "accuracy (95% CI)", "eval/gold": "gold",
     "eval/kl": "KL to base (nats)", "eval/length": "length (tokens)", "eval/finished": "finished",
 }  # fmt: skip
 """Metrics that are shown, in this order, and how their columns are headed."""
@@ -169,7 +171,7 @@ def warnings(found: Results) -> list[str]:
     return [f"{', '.join(labels)}: {notice}" for notice, labels in where.items()]
 
 
-def as_json(found: Results) -> list[dict[str, Any]]:
+def as_json(found: Results) -> list[JSON]:
     """The rows for scripts."""
     rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
     return [
@@ -211,7 +213,7 @@ def _beside(store: Store, report: Record) -> Iterator[str]:
         yield from [told] if told else []
 
 
-def _plain(e: Estimate) -> dict[str, Any]:
+def _plain(e: Estimate) -> JSON:
     return {**vars(e), "value": None if math.isnan(e.value) else e.value}
 
 
@@ -222,6 +224,6 @@ def _cell(metric: str, e: Estimate | None) -> str:
         return f"{e.value:.1%}"
     digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
     text = f"{e.value:.{digits}f}"
-    if "win_rate" in metric and e.low is not None and e.high is not None:
+    if "CI" in COLUMNS[metric] and e.low is not None and e.high is not None:
         return f"{text} ({e.low:.{digits}f}–{e.high:.{digits}f})"
     return text

@@ -80,6 +80,8 @@ class Tracker(Listener):
             self._child(node, done)
 
     def run_finished(self, run: Run) -> None:
+        if not self._run:  # it ended before it began
+            return
         steps = [self._done[id] for id in run.steps if id in self._done]
         found = results(self._store, steps)
         if found.floor:

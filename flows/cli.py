@@ -1,0 +1,325 @@
+"""The command `alignflow`. Every command imports only what it needs: all but `run` answer at once.
+
+Exit codes: 0 done, 1 a step failed, 2 the request was wrong, 3 waiting for people, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.store.store import Store
+
+app = typer.Typer(
+    help=(
+        "LLM alignment as declarative dataflow: pipelines.yaml → typed graph → cached tasks.\n\n"
+        "STEP is `policy`, `policy@2` (round 2) or `report/sample@2`; RUN is a run's id or `last`; REF is `RUN:STEP`, "
+        "`NAME/STEP` of the pipeline's last run, or a digest's first letters."
+    ),
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+File = Annotated[Path | None, typer.Option("--file", help="Pipelines file; default: pipelines.yaml upwards from here.")]
+Artifacts = Annotated[
+    Path | None,
+    typer.Option("--artifacts", envvar="ALIGNFLOW_ARTIFACTS", help="Where results are; default: beside the file."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
+Values = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; each value is YAML.", show_default=False),
+]
+Ref = Annotated[
+    str, typer.Argument(metavar="REF", help="RUN, RUN:STEP, NAME/STEP or a digest's first letters.", show_default=False)
+]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one message and an exit code, never in a traceback."""
+    try:
+        app(prog_name="alignflow")
+    except (SpecError, DataError) as e:
+        print(f"alignflow: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, SpecError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.command("list")
+def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = False) -> None:
+    """Show the pipelines and what they are."""
+    from flows.wiring import load_file
+
+    source = load_file(pipelines_file(file))
+    if as_json:
+        _print_json([{"name": name, "about": source.abouts[name]} for name in source.names])
+        return
+    width = max(map(len, source.names), default=0)
+    for name in source.names:
+        print(f"{name:<{width}}  {source.abouts[name]}".rstrip())
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="A pipeline; default: all.", show_default=False)] = None,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate pipelines and their deployments; nothing runs."""
+    from flows.wiring import check_pipelines
+
+    where = pipelines_file(file)
+    verdicts = check_pipelines(where, [name] if name else (), kept=_kept(where, artifacts))
+    if as_json:
+        _print_json([
+            {
+                "pipeline": v.pipeline, "deployment": v.deployment, "ok": not v.error, "error": v.error,
+                "steps": len(v.graph.nodes) if v.graph else None, "notices": list(v.graph.notices) if v.graph else [],
+            }
+            for v in verdicts
+        ])  # fmt: skip
+    for v in () if as_json else verdicts:
+        title = f"{v.pipeline}/{v.deployment}" if v.deployment else v.pipeline
+        print(f"✗ {title}\n  {v.error}" if v.error or not v.graph else f"✓ {title}  {len(v.graph.nodes)} steps")
+        for notice in v.graph.notices if v.graph else ():
+            print(f"  note: {notice}")
+    raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
+
+
+@app.command()
+def graph(
+    name: Name,
+    values: Values = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="A Mermaid flowchart.")] = False,
+    states: Annotated[bool, typer.Option("--states", help="Say of each step whether it is cached.")] = False,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Draw the graph of a pipeline."""
+    from flows.wiring import compile_pipeline, draw
+
+    where = pipelines_file(file)
+    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts), lenient=not states)
+    known: dict[str, str] = {}
+    if states:
+        from flows.plan import make_plan
+
+        known = make_plan(compiled, _store(where, artifacts)).states
+    print(draw(compiled, "mermaid" if mermaid else "text", known, colour=sys.stdout.isatty()), end="")
+
+
+@app.command()
+def plan(
+    name: Name, values: Values = None, file: File = None, artifacts: Artifacts = None, as_json: AsJson = False
+) -> None:
+    """Show what is cached, what will run, why, and at what cost."""
+    from flows.plan import make_plan
+    from flows.wiring import compile_pipeline
+
+    where = pipelines_file(file)
+    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts))
+    planned = make_plan(compiled, _store(where, artifacts))
+    if as_json:
+        _print_json(planned.as_json())
+        return
+    print(planned.text())
+    for notice in compiled.notices:
+        print(f"note: {notice}")
+
+
+@app.command()
+def run(
+    name: Name,
+    values: Values = None,
+    fresh: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Compute this step again, whatever the store holds.")
+    ] = None,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Run a pipeline; what is in the store already is not computed again."""
+    from flows.running import run_once
+
+    where = pipelines_file(file)
+    store = _store(where, artifacts)
+    raise typer.Exit(run_once(where, store, name, _pairs(values), fresh or [], _console()))
+
+
+@app.command()
+def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
+    """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common."""
+    from itertools import product
+
+    from flows.running import run_once
+    from flows.wiring import compile_pipeline, sweep_values
+
+    where = pipelines_file(file)
+    store = _store(where, artifacts)
+    axes = {key: sweep_values(value) for key, value in _pairs(values).items()}
+    grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+    for point in grid:
+        compile_pipeline(where, name, point, kept=_kept(where, artifacts))
+    codes = []
+    for number, point in enumerate(grid, 1):
+        print(f"\n[{number}/{len(grid)}] {name} {' '.join(f'{k}={v}' for k, v in point.items())}", flush=True)
+        codes.append(run_once(where, store, name, point, [], _console()))
+        if codes[-1] == 130:
+            break
+    raise typer.Exit(max(codes, default=0))
+
+
+@app.command()
+def show(
+    ref: Ref,
+    rows: Annotated[int, typer.Option(min=1, help="Rows or prompts that are shown.")] = 5,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look into a run, or into an artifact and where it came from; reports and policies show answers before and
+    after."""
+    from flows.show import show_json, show_text
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    if as_json:
+        _print_json(show_json(store, ref, rows))
+    else:
+        show_text(store, ref, rows, _console())
+
+
+@app.command()
+def accept(name: Name, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
+    """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
+    from flows.accepting import accept_step
+    from flows.wiring import compile_pipeline
+
+    where = pipelines_file(file)
+    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts))
+    for line in accept_step(compiled, _store(where, artifacts), step):
+        print(line)
+
+
+@app.command()
+def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = None) -> None:
+    """Write a model as a plain Hugging Face directory, a table as Parquet, an oracle as its specification."""
+    from flows.exporting import export_to
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    for path in export_to(store, ref, directory):
+        print(path)
+
+
+@app.command()
+def verify(file: File = None, artifacts: Artifacts = None) -> None:
+    """Read every result and compare it with its digest; damaged ones are set aside and made again when needed."""
+    from flows.store.upkeep import verify as verify_store
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    damaged = verify_store(store)
+    for record, trouble in damaged:
+        print(f"✗ {record.kind} {record.content[:12]} ({record.task}): {trouble}")
+    if not damaged:
+        print(f"✓ {sum(1 for _ in store.records())} results are what their digests say")
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def gc(
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Reclaim what no record names: damaged data, half writes, work left by finished steps."""
+    from flows.store.upkeep import gc as collect
+
+    freed = collect(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
+    for path, why, size in freed:
+        print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
+    print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be' if dry else ''} reclaimed".replace("  ", " "))
+
+
+@app.command()
+def up(file: File = None, artifacts: Artifacts = None) -> None:
+    """Serve the pages of Prefect (port 4200) and MLflow (port 5000) on loopback, until Ctrl-C."""
+    from flows.up import up as serve
+
+    raise typer.Exit(1 if serve(_root(None if artifacts else pipelines_file(file), artifacts)) else 0)
+
+
+@app.command()
+def schema(file: File = None, artifacts: Artifacts = None) -> None:
+    """Print the JSON Schema of pipelines.yaml, for editors."""
+    from flows.wiring import json_schema
+
+    _print_json(json_schema())
+
+
+def pipelines_file(given: Path | None) -> Path:
+    """The pipelines file: what was given, or pipelines.yaml here or above. Raises SpecError."""
+    if given is not None:
+        if not given.is_file():
+            raise SpecError(f"there is no file {given}")
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pipelines.yaml").is_file():
+            return folder / "pipelines.yaml"
+    raise SpecError(f"there is no pipelines.yaml in {here} or above; say which with --file")
+
+
+def _root(file: Path | None, artifacts: Path | None) -> Path:
+    if artifacts is not None:
+        return artifacts
+    assert file is not None
+    return file.parent / "artifacts"
+
+
+def _store(file: Path | None, artifacts: Path | None) -> Store:
+    from flows.store.store import Store
+
+    return Store(_root(file, artifacts))
+
+
+def _kept(file: Path, artifacts: Path | None) -> Path:
+    return _root(file, artifacts) / ".cache" / "signatures"
+
+
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in values or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SpecError(f"command line: '{text}' is not of the form key=value")
+        if key in pairs:
+            raise SpecError(f"command line: '{key}' is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
