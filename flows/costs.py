@@ -5,7 +5,7 @@ tokens and seconds from the nearest former record of its task. Upper bounds wher
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flows.store.records import Record
@@ -31,11 +31,8 @@ class Cost:
     units: Mapping[str, float | None] = field(default_factory=dict)
     """`samples`, `queries`, `tokens`, `steps`."""
     seconds: float | None = None
-
-    def __add__(self, other: Cost) -> Cost:
-        """The sum of what is known; what only one side knows counts as that."""
-        names = [*self.units, *(n for n in other.units if n not in self.units)]
-        return Cost({n: _add(self.units.get(n), other.units.get(n)) for n in names}, _add(self.seconds, other.seconds))
+    more: frozenset[str] = frozenset()
+    """Of a sum: the quantities that some step did not know, so that more will come."""
 
     def text(self) -> str:
         """`500 samples · 12 s`; empty for a step that costs nothing worth saying."""
@@ -43,7 +40,23 @@ class Cost:
         return " · ".join([*parts, *([_time(self.seconds)] if self.seconds is not None else [])])
 
     def as_json(self) -> JSON:
-        return {**self.units, "seconds": self.seconds}
+        more: list[JSON] = [*sorted(self.more)]
+        return {**self.units, "seconds": self.seconds, **({"more": more} if more else {})}
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of what is known, and of which quantities some is not."""
+    several = list(costs)
+    names = dict.fromkeys(n for c in several for n in c.units)
+    values = {n: [c.units[n] for c in several if n in c.units] for n in names}
+    seconds = [c.seconds for c in several]
+    more = {n for n, of in {**values, "seconds": seconds}.items() if None in of}
+    return Cost({n: _known(of) for n, of in values.items()}, _known(seconds), frozenset(more))
+
+
+def _known(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None
 
 
 def result_size(task: str, params: Params, inputs: Sizes, record: Record | None = None) -> Size:
@@ -133,10 +146,6 @@ def _times(a: float | None, b: float | None) -> float | None:
 
 def _ratio(a: float | None, b: float | None) -> float | None:
     return None if a is None or not b else a / b
-
-
-def _add(a: float | None, b: float | None) -> float | None:
-    return a if b is None else b if a is None else a + b
 
 
 def _sum(values: object) -> float | None:

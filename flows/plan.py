@@ -1,4 +1,6 @@
-"""What a run would do: for each step whether its result is here, why not, and what it will cost. Reads, never writes.
+"""What a run would do: for each step whether its result is here, why not, and what it will cost.
+
+A plan makes nothing; what it finds damaged it sets aside, as a run would.
 
 States: `cached`; `partial` (an earlier attempt left work to go on from); `run`; `open` (its input must run first; it
 is cached if that comes out equal).
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.costs import Cost, Size, cost, node_sizes, result_size
+from flows.costs import Cost, Size, cost, node_sizes, result_size, total
 from flows.store.code import CodeIndex
 from flows.store.former import Former
 from flows.store.keys import Choices, digest_of, fixed_parts, reached_by, step_key
@@ -59,7 +61,7 @@ class Plan:
     @property
     def total(self) -> Cost:
         """What all steps that are not cached cost at most, as far as it is known."""
-        return sum((s.cost for s in self.steps if s.state != "cached"), Cost())
+        return total(s.cost for s in self.steps if s.state != "cached")
 
     def counts(self) -> dict[State, int]:
         states: tuple[State, ...] = ("cached", "partial", "run", "open")
@@ -80,8 +82,14 @@ class Plan:
             "  ".join((f"{names[s.state]:<11}", f"{s.node.title:<{width}}", _and_cost(s))).rstrip() for s in self.steps
         ]
         counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
-        total = self.total.text()
-        return "\n".join([*lines, "", f"{counts}{f'; at most {total}' if total else ''}"])
+        return "\n".join([*lines, "", f"{counts}{_sum(self.total)}"])
+
+
+def _sum(cost: Cost) -> str:
+    said = cost.text()
+    if not said:
+        return ""
+    return f"; {said}, and what is not known yet" if cost.more else f"; at most {said}"
 
 
 def _and_cost(step: Planned) -> str:
@@ -148,13 +156,5 @@ class _Planner:
         record = self.former.of_task(node)
         if record is None:
             return None
-        entries = self.former.entries
-        sizes = {
-            port: [Size(entries[p.key].rows if p.key in entries else None, self._k(node, port)) for p in parents]
-            for port, parents in record.parents.items()
-        }
+        sizes = {port: [self.former.size(p.key) for p in parents] for port, parents in record.parents.items()}
         return record, sizes
-
-    def _k(self, node: Node, port: str) -> int | None:
-        ids = node.inputs.get(port)
-        return self.sizes[ids[0]].k if ids else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
+from flows.costs import Size, result_size
 from flows.store.differences import Difference, differences
 from flows.store.records import Record
 from flows.store.runs import Run, Runs
@@ -26,6 +27,7 @@ class Former:
         self.entries = store.index.entries()
         self.fixed = frozenset(e.fixed for e in self.entries.values())
         """Digests of the parts without inputs of all records."""
+        self._records: dict[str, Record | None] = {}
         self._runs: list[Run] = list(islice(Runs(store).newest(graph.pipeline), _RUNS))
 
     def why(self, node: Node, parts: Mapping[str, JSON]) -> str:
@@ -48,7 +50,7 @@ class Former:
         for run in self._runs:
             for address in node.addresses:
                 step = next((s for s in run.steps.values() if address in s.addresses), None)
-                record = self._store.record(step.key) if step and step.key and step.task == node.task else None
+                record = self._record(step.key) if step and step.key and step.task == node.task else None
                 if record:
                     return record
         return None
@@ -59,13 +61,26 @@ class Former:
         if record:
             return record
         same = [e for e in self.entries.values() if e.task == node.task]
-        return self._store.record(max(same, key=lambda e: e.made).key) if same else None
+        return self._record(max(same, key=lambda e: e.made).key) if same else None
 
     def _nearest(self, node: Node, parts: Mapping[str, JSON]) -> Record | None:
         """The record of the same task with the fewest differences."""
         same = sorted((e for e in self.entries.values() if e.task == node.task), key=lambda e: e.made)
-        records = [r for e in reversed(same[-_NEAREST:]) if (r := self._store.record(e.key))]
+        records = [r for e in reversed(same[-_NEAREST:]) if (r := self._record(e.key))]
         return min(records, key=lambda r: len(differences(r.parts, parts)), default=None)
+
+    def size(self, key: str) -> Size:
+        """The size of a former result."""
+        record = self._record(key)
+        if record is None:
+            return Size()
+        params = record.parts.get("params")
+        return result_size(record.task, params if isinstance(params, dict) else {}, {}, record)
+
+    def _record(self, key: str) -> Record | None:
+        if key not in self._records:
+            self._records[key] = self._store.record(key)
+        return self._records[key]
 
     def _other_rounds(self, node: Node) -> bool:
         name = node.id.rpartition("@")[0]

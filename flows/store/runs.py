@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -139,11 +140,13 @@ class Runs:
         """Runs (of one pipeline), newest first."""
         for id in reversed(self.ids()):
             if pipeline is None or _pipeline_of(id) == pipeline:
-                yield self.load(id)
+                with suppress(SpecError):  # a file that is no run hides no other
+                    yield self.load(id)
 
     def open(self) -> list[Run]:
         """Runs that say they are running although their process is dead, oldest first."""
-        return [r for r in map(self.load, self.ids()) if r.status == "running" and is_free(self._lock_path(r.id))]
+        dead = [r for r in self.newest() if r.status == "running" and is_free(self._lock_path(r.id))]
+        return dead[::-1]
 
     def is_alive(self, run: Run) -> bool:
         return not is_free(self._lock_path(run.id))

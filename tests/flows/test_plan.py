@@ -262,6 +262,18 @@ def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: St
     assert costs["answers@1"].text() == "50 samples · 1,000 tokens · 15 s"
 
 
+def test_a_sum_is_an_upper_bound_where_all_is_known_and_says_so_where_not(store: Store, root: Path) -> None:
+    assert (
+        plan(loop(1, k=5), store, root)
+        .text()
+        .endswith("; 50 samples · 200 queries · 21 steps, and what is not known yet")
+    )
+    run(loop(1, k=4), store, root)
+    planned = plan(loop(1, k=5), store, root)
+    # sampling 12 s · 50/40, judging 12 s · 200/120, training 12 s · 50/40
+    assert planned.text().endswith("; at most 50 samples · 1,000 tokens · 200 queries · 21 steps · 50 s")
+
+
 def test_a_size_that_is_not_known_before_it_runs_is_a_question_mark(store: Store, root: Path) -> None:
     graph = loop(1)
     whole = replace(graph.nodes["answers@1"], inputs={"policy": ("base",), "prompts": ("all",)})
