@@ -1,0 +1,144 @@
+"""Means within prompts, then over prompts. A measured quantity is a frame of prompt_id and value, null: not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tasks.contract import DataError
+from tasks.kinds import Completions, Logps, Scores, WinProbs
+
+UNITS = {
+    "win_rate": "probability", "gold": "score", "baseline_gold": "score", "kl": "nats", "length": "tokens",
+    "baseline_length": "tokens",
+}  # fmt: skip
+"""Unit by metric; the others are shares."""
+_TIE = 1e-9
+
+
+class Side(NamedTuple):
+    """The answers of one side."""
+
+    rows: pl.DataFrame
+    """prompt_id, completion_id, length, policy_logps, finished"""
+    prompts: list[str]
+    """In order of their first answer."""
+
+
+def answers_of(completions: Completions) -> Side:
+    """What is measured of a side's answers. Raises DataError if there are none, or one draw is there twice."""
+    columns = ["prompt_id", "completion_id", "token_logps", "finish_reason"]
+    frame = pl.DataFrame(pl.from_arrow(completions.table.select(columns)))
+    if frame.is_empty() or frame["completion_id"].n_unique() != len(frame):
+        raise DataError("nothing can be measured: the answers are none, or hold a draw twice")
+    rows = frame.select(
+        "prompt_id", "completion_id",
+        length=pl.col("token_logps").list.len().cast(pl.Float64),
+        policy_logps=pl.col("token_logps").cast(pl.List(pl.Float64)).list.sum(),
+        finished=(pl.col("finish_reason") == "stop").cast(pl.Float64),
+    )  # fmt: skip
+    return Side(rows, rows["prompt_id"].unique(maintain_order=True).to_list())
+
+
+def per_prompt(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Mean of a column over the rows of each prompt, nulls left out; null where all are. Order and bits are fixed."""
+    grouped = rows.group_by("prompt_id", maintain_order=True).agg(pl.col(column).drop_nulls())
+    values = [float(np.mean(v)) if len(v) else None for v in grouped[column].to_list()]
+    return pl.DataFrame({"prompt_id": grouped["prompt_id"], "value": pl.Series(values, dtype=pl.Float64)})
+
+
+def described(side: Side, prefix: str) -> dict[str, pl.DataFrame]:
+    """Length of a side's answers, and of the policy's the share that ended by itself."""
+    found = {f"{prefix}length": per_prompt(side.rows, "length")}
+    return found if prefix else found | {"finished": per_prompt(side.rows, "finished")}
+
+
+def judged(win_probs: WinProbs, answers: Side, baseline: Side) -> dict[str, pl.DataFrame]:
+    """Win rate and what belongs to it, by prompt. Raises DataError where a question is not answer against baseline."""
+    asked = win_probs.frame
+    for ids, side, what in (("a_id", answers, "answers"), ("b_id", baseline, "baseline's answers")):
+        owner = asked.select("prompt_id", ids).join(
+            side.rows, left_on=["prompt_id", ids], right_on=["prompt_id", "completion_id"], how="anti"
+        )
+        if len(owner):
+            raise DataError(f"{len(owner)} of {len(asked)} questions have an {ids} that is none of the {what}")
+    pairs = asked.group_by("prompt_id", "a_id", "b_id", maintain_order=True).agg(
+        p=pl.col("p").mean(), orders=pl.col("p").drop_nulls().len(), agree=_winner("p").drop_nulls().n_unique() == 1
+    )
+    won = _winner("p")
+    pairs = pairs.with_columns(
+        wins=(won == 1).cast(pl.Float64), ties=(won == 0).cast(pl.Float64), losses=(won == -1).cast(pl.Float64)
+    )
+    found = {"win_rate": per_prompt(pairs, "p")}
+    found |= {name: per_prompt(pairs, name) for name in ("wins", "ties", "losses")}
+    unanswered = asked.select("prompt_id", unanswered=pl.col("p").is_null().cast(pl.Float64))
+    found["unanswered"] = per_prompt(unanswered, "unanswered")
+    twice = pairs.filter(pl.col("orders") > 1).select("prompt_id", agree=pl.col("agree").cast(pl.Float64))
+    return found | ({"order_consistency": per_prompt(twice, "agree")} if len(twice) else {})
+
+
+def _winner(p: str) -> pl.Expr:
+    """1: a, −1: b, 0: a tie."""
+    beyond = pl.col(p) - 0.5
+    return pl.when(beyond.abs() <= _TIE).then(0).otherwise(beyond.sign().cast(pl.Int32))
+
+
+def scored(side: Side, scores: Scores, what: str) -> pl.DataFrame:
+    """Scores of a side's answers. Raises DataError if they are of other answers."""
+    found = pl.DataFrame(pl.from_arrow(scores.table.select(["completion_id", "score"])))
+    return _owned(side, found, f"the scores of eval/{what}")
+
+
+def against(side: Side, logps: Logps) -> pl.DataFrame:
+    """log π(y) − log π_baseline(y) of each answer, nats, as `kl`. Raises DataError if ids or lengths do not match."""
+    found = pl.DataFrame(pl.from_arrow(logps.table.select(["completion_id", "logps", "lengths"])))
+    rows = _owned(side, found, "the baseline's log-probabilities")
+    other = rows.filter(pl.col("lengths") != pl.col("length"))
+    if len(other):
+        raise DataError(f"{len(other)} answers have another number of tokens under the baseline: no KL between them")
+    return rows.select("prompt_id", kl=pl.col("policy_logps") - pl.col("logps"))
+
+
+def _owned(side: Side, found: pl.DataFrame, what: str) -> pl.DataFrame:
+    rows = side.rows.join(found, on="completion_id", how="inner", maintain_order="left")
+    if not len(rows) == len(found) == len(side.rows):
+        raise DataError(f"{what} are {len(found)} rows, {len(rows)} of them of the {len(side.rows)} answers")
+    return rows
+
+
+def rows_of(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """A Report's rows: estimate, 95% interval of Student's t over prompts (null below two prompts)."""
+    rows: list[dict[str, Any]] = []
+    for name, values in found.items():
+        rows.append(_row(name, values["value"].drop_nulls().to_numpy()))
+        if name == "win_rate":
+            error = _standard_error(values["value"].drop_nulls().to_numpy())
+            rows.append({**rows[-1], "name": "eval/win_rate_se", "value": error, "ci_low": None, "ci_high": None})
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
+
+
+def _row(name: str, values: Any) -> dict[str, Any]:
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = float(values.mean()) if n else None
+    error = _standard_error(values)
+    half = None if error is None else float(stdtrit(n - 1, 0.975)) * error
+    low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
+    unit = UNITS.get(name, "share")
+    return {"name": f"eval/{name}", "value": mean, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
+
+
+def _standard_error(values: Any) -> float | None:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def joined(prompts: list[str], found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """One row per prompt, one column per quantity."""
+    table = pl.DataFrame({"prompt_id": prompts}, schema={"prompt_id": pl.String})
+    for name, values in found.items():
+        table = table.join(values.rename({"value": name}), on="prompt_id", how="left", maintain_order="left")
+    return table

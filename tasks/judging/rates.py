@@ -1,0 +1,108 @@
+"""From answered pairs to win rates and places. Arrays over the rows of a block, summed in a fixed order.
+
+Axis letters: R rows (answers), G prompts, M pairs. NumPy's `bincount` adds in the order of the pairs, whatever the
+number of threads, so equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tasks.contract import DataError
+from tasks.judging.grouping import Grouped, Ints, rows_named
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+TIE = 1e-9
+"""Win rates nearer than this are equal: sums of the same probabilities differ in their last bits."""
+
+
+class Answered(NamedTuple):
+    """The pairs of a block that have an answer, each unordered pair once, a before b; p is the mean over orders."""
+
+    a: Ints
+    b: Ints
+    p: Floats
+    asked: int
+    """Questions asked, answered or not."""
+
+
+class Rates(NamedTuple):
+    """`(R,)` each."""
+
+    win_rate: Floats
+    """NaN where no opponent was answered."""
+    opponents: Ints
+    """Answered opponents, and the answer itself where it counts."""
+
+
+def answered(block: pa.Table, sizes: Ints, questions: pa.Table, asked: Ints) -> Answered:
+    """The answered pairs of a block's prompts, by row.
+
+    block: the answers; sizes: `(G,)` how many each prompt has; questions: WinProbs of the same prompts; asked: `(G,)`
+    how many each prompt has. Raises DataError if an id names no answer to the prompt.
+    """
+    ids = block.column("completion_id")
+    a, b = (rows_named(ids, questions.column(side), f"win_probs.{side}") for side in ("a_id", "b_id"))
+    prompt_of = np.repeat(np.arange(len(sizes)), sizes)
+    told = np.repeat(np.arange(len(asked)), asked)
+    if ((prompt_of[a] != told) | (prompt_of[b] != told)).any():
+        raise DataError("win_probs has questions whose answers belong to another prompt")
+    if (a == b).any():
+        raise DataError("win_probs has questions that compare a draw with itself")
+    p = questions.column("p").to_numpy(zero_copy_only=False)
+    a, b, p = _once(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
+    return Answered(a, b, p, questions.num_rows)
+
+
+def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
+    """The mean of p over the answered questions of each pair, pairs in order of their rows."""
+    known = ~np.isnan(p)
+    keys, p = a[known] * rows + b[known], p[known]
+    if (np.diff(keys) <= 0).any():
+        keys, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        p = np.bincount(inverse, p) / counts
+    return keys // max(1, rows), keys % max(1, rows), p
+
+
+def rates(pairs: Answered, rows: int, *, count_self: bool) -> Rates:
+    """Mean P of each answer over its answered opponents; with `count_self`, itself among them at ½ (SPPO's code)."""
+    opponents = np.bincount(np.concatenate([pairs.a, pairs.b]), minlength=rows).astype(np.int64)
+    won: Floats = np.bincount(pairs.a, pairs.p, rows) + np.bincount(pairs.b, 1 - pairs.p, rows)
+    total = opponents + int(count_self)
+    mean = (won + 0.5 * count_self) / np.maximum(total, 1)
+    return Rates(np.where(opponents == 0, np.nan, mean), total)
+
+
+def places(win_rate: Floats, k: Ints, sizes: Ints) -> Ints:
+    """`(R,)` place of each answer among those of its prompt: 0 = highest win rate; of equal ones the lower k first.
+
+    An answer without a win rate comes last.
+    """
+    prompt = np.repeat(np.arange(len(sizes)), sizes)
+    found = np.empty(len(k), np.int64)
+    order = np.lexsort((k, -np.round(win_rate / TIE), prompt))
+    found[order] = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return found
+
+
+def any_of_prompt(flags: Flags, sizes: Ints) -> Flags:
+    """`(G,)`: whether a flag is set in any row of the prompt; every prompt has rows."""
+    return np.logical_or.reduceat(flags, np.cumsum(sizes) - sizes)
+
+
+def spread(values: Floats, sizes: Ints) -> Floats:
+    """`(G,)`: highest minus lowest value of each prompt."""
+    starts = np.cumsum(sizes) - sizes
+    return np.maximum.reduceat(values, starts) - np.minimum.reduceat(values, starts)
+
+
+def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, Answered]:
+    """The answers of the prompts `first:last`, how many each has, and their answered pairs."""
+    block, sizes = rows.rows(first, last), rows.sizes(first, last)
+    return block, sizes, answered(block, sizes, questions.rows(first, last), questions.sizes(first, last))

@@ -1,0 +1,69 @@
+"""From answers and judgements to a Report: one number per quantity, its interval over prompts, one row per prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from tasks.contract import Bounds, Workspace
+from tasks.kinds import Completions, Logps, Report, Scores, WinProbs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+
+def measure(
+    win_probs: WinProbs,
+    completions: Completions,
+    others: Completions,
+    work: Workspace,
+    scores: Scores | None = None,
+    baseline_scores: Scores | None = None,
+    logps: Logps | None = None,
+    *,
+    temperature: Annotated[float, Bounds(min=0)] = 1.0,
+    allow_seen: bool = False,
+) -> Report:
+    """How a policy's answers (`completions`) do against a baseline's (`others`).
+
+    Each quantity is first averaged within a prompt (P over its K × K pairs), then over prompts; the interval is the
+    95% one of Student's t over prompts, mean ± t(0.975, n − 1)·sd/√n, not clipped to the quantity's range.
+    `per_prompt` holds the means of each prompt under the metrics' last names (win_rate, gold, kl, …).
+
+    eval/win_rate (P that the policy's answer is the better one; its standard error is eval/win_rate_se) ·
+    eval/wins, eval/ties, eval/losses (shares of pairs with P above, at, below ½) · eval/unanswered (share of questions)
+    · eval/order_consistency (share of pairs asked in both orders that name the same winner) · eval/gold and
+    eval/baseline_gold (mean score) · eval/kl (nats per answer, Σ token_logps − the baseline's logps: the estimator k1
+    of KL(policy ‖ baseline), exact in the mean for answers drawn at temperature 1) · eval/length and
+    eval/baseline_length (tokens) · eval/finished (share of answers that ended by themselves).
+
+    Raises DataError if the tables' ids do not match.
+
+    Args:
+        temperature: at which the answers were drawn; the notice on KL depends on it, no number does.
+        allow_seen: the prompts may have trained the policy; shown beside the numbers.
+    """
+    from tasks.judging import measuring as m
+
+    answers, baseline = m.answers_of(completions), m.answers_of(others)
+    found = m.judged(win_probs, answers, baseline)
+    found |= m.described(answers, "") | m.described(baseline, "baseline_")
+    for name, table, owners in (("gold", scores, answers), ("baseline_gold", baseline_scores, baseline)):
+        if table is not None:
+            found[name] = m.per_prompt(m.scored(owners, table, name), "score")
+    if logps is not None:
+        found["kl"] = m.per_prompt(m.against(answers, logps), "kl")
+        if temperature != 1:
+            work.notice(f"answers were drawn at temperature {temperature:g}: eval/kl, meant for 1, is biased")
+    if allow_seen:
+        work.notice("allow_seen: prompts of this evaluation may have trained the policy")
+    _tell_missing(found, len(answers.prompts), work)
+    return Report.of(m.rows_of(found)).with_per_prompt(m.joined(answers.prompts, found))
+
+
+def _tell_missing(found: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:
+    for name, values in found.items():
+        missing = prompts - values["value"].is_not_null().sum()
+        if missing and name in ("win_rate", "gold", "baseline_gold"):
+            work.notice(f"eval/{name}: {missing} of {prompts} prompts have no answer by the oracle and are left out")

@@ -1,0 +1,14 @@
+"""Every answered pair, the more probable winner chosen."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tasks.judging.turned import turned
+
+TIE = 1e-9
+
+
+def all_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Every answered pair; chosen is what the oracle finds more probable to win. Ties (p = ½) are left out."""
+    return turned(pairs.filter((pl.col("p") - 0.5).abs() > TIE), pl.col("p") < 0.5)

@@ -1,0 +1,23 @@
+"""One pair per prompt: the answer with the highest win rate against the one with the lowest."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tasks.judging.turned import turned
+
+TIE = 1e-9
+
+
+def best_and_worst(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Highest against lowest win rate of each prompt; none where all win equally often, or where p is unknown.
+
+    The rule of SPPO's, Snorkel's and RLHFlow's code (`max_min`). p may be below ½: a non-transitive oracle can prefer
+    the answer that wins less often.
+    """
+    last = pl.col("answers") - 1
+    a_best, b_best = (
+        (pl.col(f"{x}_place") == 0) & (pl.col(f"{y}_place") == last) & (pl.col(f"{x}_win_rate") > worse + TIE)
+        for x, y, worse in (("a", "b", pl.col("b_win_rate")), ("b", "a", pl.col("a_win_rate")))
+    )
+    return turned(pairs.filter(a_best | b_best), b_best)

@@ -1,0 +1,24 @@
+"""Every answered pair, labelled as a noisy annotator would."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tasks.judging.noise import uniform
+from tasks.judging.turned import turned
+
+
+def drawn(pairs: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
+    """Every answered pair, the chosen one drawn: a with probability p. p stays P(chosen beats rejected).
+
+    On drawn labels DPO's optimum is the KL-regularised one; a deterministic winner has no finite optimum. The noise
+    belongs to (seed, the two draws, whichever comes first): neither order nor batch changes a label.
+
+    Args:
+        seed: noise of the labels.
+    """
+    a_low = pairs["a_id"] < pairs["b_id"]
+    low = pairs["a_id"].zip_with(a_low, pairs["b_id"])
+    high = pairs["b_id"].zip_with(a_low, pairs["a_id"])
+    low_wins = pl.Series(uniform(seed, low, high)) < pl.Series(pairs["p"].zip_with(a_low, 1 - pairs["p"]))
+    return turned(pairs, pl.lit(low_wins != a_low))

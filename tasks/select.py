@@ -1,0 +1,188 @@
+"""Which rows go on: pieces of tables, tables put together, win rates with their selection, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from tasks.contract import Bounds, Choice, Chosen, DataError, Workspace
+from tasks.kinds import AnyTable, Completions, Preferences, WinProbs, WinRates
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tasks.judging.grouping import Ints
+    from tasks.judging.rates import Rates
+
+
+def part(
+    table: AnyTable,
+    work: Workspace,
+    *,
+    index: Annotated[int, Bounds(min=1)],
+    size: Annotated[int, Bounds(min=1)],
+    wrap: bool = False,
+) -> AnyTable:
+    """Piece number `index` of a table: consecutive rows in the table's order; two pieces share none.
+
+    The last piece may be shorter. With `wrap`, pieces go on over the end from the first row again and are all of
+    `size` rows (of the whole table, if it is smaller), and a notice says so. Raises DataError if the table is used up.
+
+    Args:
+        index: number of the piece, from 1.
+        size: rows of a piece.
+        wrap: begin again when the table is used up.
+    """
+    import pyarrow as pa
+
+    total, start = len(table), (index - 1) * size
+    if not total:
+        raise DataError(f"the {type(table).__name__} has no rows to take a piece from")
+    pieces = -(-total // size)
+    if start >= total and not wrap:
+        raise DataError(
+            f"the {type(table).__name__} is used up: its {total} rows make {pieces} pieces of {size}, and piece "
+            f"{index} was asked for; take smaller pieces, a larger table, or `wrap: true`"
+        )
+    if start + size <= total or not wrap:
+        if start + size > total:
+            work.notice(f"the last piece of {total} rows has {total - start} instead of {size}")
+        return type(table).of(table.table.slice(start, size), table.metadata)
+    size, start = min(size, total), start % total
+    work.notice(f"piece {index} begins again: the {total} rows make {pieces} pieces, so rows are used another time")
+    rows = pa.concat_tables([table.table.slice(start, size), table.table.slice(0, max(0, start + size - total))])
+    return type(table).of(rows, table.metadata)
+
+
+def concat(tables: list[AnyTable], work: Workspace) -> AnyTable:
+    """The rows of all tables, in the order of the list. Raises DataError if two rows are the same draw, prompt or pair.
+
+    Tokens made with different templates are left out, with a notice: `tokenize` fills them in again.
+    """
+    from tasks.judging.joining import check_ids, common_metadata, plain_tokens
+
+    if not tables:
+        raise DataError("there is no table to put together: every entry of `tables` is nothing yet")
+    check_ids(tables)
+    metadata, mixed = common_metadata(tables)
+    if mixed:
+        work.notice(f"tokens of {mixed} templates meet, so they are left out: `tokenize` renders the texts again")
+    batches = (b for t in tables for b in t.batches())
+    return type(tables[0]).of(plain_tokens(batches) if mixed else batches, metadata)
+
+
+def win_rates(
+    win_probs: WinProbs,
+    completions: Completions,
+    work: Workspace,
+    *,
+    keep: Literal["all", "best_and_worst"] = "all",
+    count_self: bool = True,
+) -> WinRates:
+    """How often each answer wins: the mean of P over the answered opponents of its prompt.
+
+    SPPO's P̂(y ≻ π) (arXiv 2405.00675, eq. 4.5; `scripts/compute_prob.py`). Prompts in which an answer has no answered
+    opponent are left out, never filled in. Totals: `prompts`, `prompts_unanswered`, `prompts_tied`. Raises DataError
+    if the ids do not match or no prompt is left.
+
+    Args:
+        keep: which answers become rows; best_and_worst: the highest and the lowest win rate of each prompt, of equal
+            ones the lowest k as best and the highest as worst; where all win equally often, the prompt is left out.
+        count_self: an answer counts as its own opponent, at ½, as in SPPO's code; shrinks P − ½ by (1 − 1/K).
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.judging import rates as r
+    from tasks.judging.grouping import grouped, matched
+
+    rows = grouped(completions.table)
+    questions = matched(rows, win_probs.table, "win_probs")
+    counts = {"prompts": 0, "prompts_unanswered": 0, "prompts_tied": 0}
+
+    def rated() -> Iterator[pa.RecordBatch]:
+        for first, last in rows.blocks():
+            block, sizes, pairs = r.block_of(rows, questions, first, last)
+            found = r.rates(pairs, block.num_rows, count_self=count_self)
+            k = block.column("k").to_numpy()
+            unanswered = r.any_of_prompt(np.isnan(found.win_rate), sizes)
+            tied = (r.spread(found.win_rate, sizes) <= r.TIE) & ~unanswered if keep != "all" else unanswered & False
+            kept = np.repeat(~unanswered & ~tied, sizes)
+            if keep != "all":
+                place = r.places(found.win_rate, k, sizes)
+                kept &= (place == 0) | (place == np.repeat(sizes - 1, sizes))
+            for name, n in zip(counts, (len(sizes), unanswered.sum(), tied.sum()), strict=True):
+                counts[name] += int(n)
+            yield from _rated(block, sizes, found, k).filter(pa.array(kept)).to_batches()
+            work.progress(int(rows.starts[last]), len(completions), "answers")
+
+    WinRates.of(rated(), completions.metadata).save(work.output)
+    _tell(work, counts)
+    return WinRates(work.output)
+
+
+def pairs(
+    completions: Completions,
+    win_probs: WinProbs,
+    work: Workspace,
+    *,
+    rule: Annotated[Chosen, Choice("pair_rules")],
+) -> Preferences:
+    """Pairs to train on, out of answered questions.
+
+    p = P(chosen beats rejected), the mean over both orders; margin = 2p − 1 (P of winning minus P of losing);
+    source = the rule. Totals: `prompts`, `prompts_without_pair`, `pairs`. Raises DataError if the ids do not match or
+    no pair is left.
+
+    Args:
+        rule: which answered pairs are kept, and which side of each is chosen.
+    """
+    from tasks.judging.grouping import grouped, matched
+    from tasks.judging.paired import Pairs
+
+    rows = grouped(completions.table)
+    found = Pairs(rows, matched(rows, win_probs.table, "win_probs"), rule)
+
+    def paired() -> Iterator[pa.RecordBatch]:
+        for first, last in rows.blocks():
+            yield from found.preferences(first, last).to_batches()
+            work.progress(int(rows.starts[last]), len(completions), "answers")
+
+    Preferences.of(paired(), completions.metadata).save(work.output)
+    _tell(work, found.counts)
+    return Preferences(work.output)
+
+
+def _rated(block: pa.Table, sizes: Ints, found: Rates, k: Ints) -> pa.Table:
+    """The block with win_rate, opponents, and the win rates of all answers to the prompt by k, repeated in its rows."""
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.judging.grouping import indices
+
+    prompt = np.repeat(np.arange(len(sizes)), sizes)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(cast(Any, pa.array(offsets)), pa.array(found.win_rate[np.lexsort((k, prompt))]))
+    block = block.select(Completions.SCHEMA.names)
+    block = block.append_column("win_rate", pa.array(found.win_rate))
+    block = block.append_column("opponents", pa.array(found.opponents.astype(np.int32)))
+    return block.append_column("prompt_win_rates", lists.take(indices(prompt)))
+
+
+def _tell(work: Workspace, counts: dict[str, int]) -> None:
+    """Record the totals, tell which prompts were left out. Raises DataError if none is left."""
+    work.count(**counts)
+    prompts = counts["prompts"]
+    left_out = {name: n for name, n in counts.items() if name.startswith("prompts_") and n}
+    told = ", ".join(f"{n} {_LEFT_OUT[name]}" for name, n in left_out.items())
+    if sum(left_out.values()) == prompts:
+        raise DataError(f"none of {prompts} prompts is left: {told or 'the table is empty'}")
+    if told:
+        work.notice(f"{sum(left_out.values())} of {prompts} prompts left out: {told}")
+
+
+_LEFT_OUT = {
+    "prompts_unanswered": "with an answer that has no answered opponent",
+    "prompts_tied": "whose answers all win equally often",
+    "prompts_without_pair": "in which the rule keeps no pair (ties, or no answer by the oracle)",
+}
