@@ -59,11 +59,12 @@ class TransformersEngine:
             raise SpecError(f"{type(self.model).__name__} keeps more than keys and values: sample it with engine=vllm")
         self.tokenizer = tokenizer_of(policy)
         self._batch, self._memory = batch, memory * 2**30
-        self.shapes = [Pair(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
+        with torch.inference_mode():
+            self.shapes = [Pair(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
 
-    @torch.inference_mode()
     def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
-        return _Batch(self, requests, options, self._rows(requests)).run(tell)
+        with torch.inference_mode():
+            return _Batch(self, requests, options, self._rows(requests)).run(tell)
 
     def _rows(self, requests: Sequence[Request]) -> int:
         """How many rows of the longest kind fit side by side."""

@@ -31,7 +31,7 @@ class Prefix(NamedTuple):
     lengths: list[int]
 
 
-class Buffer(DynamicLayer):  # type: ignore[misc]
+class Buffer(DynamicLayer):
     """One layer: `used` columns of a wider buffer."""
 
     def __init__(self, pair: Pair, used: int) -> None:
@@ -78,17 +78,17 @@ class Lanes:
     def rebuild(
         self, kept: Sequence[int], prefixes: Sequence[Prefix] = (), sources: Sequence[Sequence[int]] = ()
     ) -> None:
-        """Keep some rows and append new ones: row `i` of `sources[p]` continues prompt `sources[p][i]` of `prefixes[p]`."""
+        """Keep some rows and append new ones: one for each prompt of `prefixes[p]` that `sources[p]` names."""
         used = self.used
         spans = [used - self.starts[r] for r in kept]
         fresh = [prefix.lengths[i] for prefix, rows in zip(prefixes, sources, strict=True) for i in rows]
         end = max([*spans, *fresh], default=0)
         layers = []
         for number, like in enumerate(self._shapes):
-            old = self.cache.layers[number] if self.cache else None
             pair = _empty(like, len(kept) + len(fresh), end + ROOM)
             if kept:
                 columns = slice(used - max(spans), used)
+                old = self.cache.layers[number]
                 for new, buffer in zip(pair, (old.keys, old.values), strict=True):
                     new[: len(kept), :, end - max(spans) : end] = buffer[list(kept), :, columns]
             _place(pair, len(kept), end, number, prefixes, sources)
@@ -124,9 +124,8 @@ def _place(
         row += len(rows)
 
 
-@torch.inference_mode()
 def prefix_of(body: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Keys and values of `prompts`, none empty, by the model's body."""
+    """Keys and values of `prompts`, none empty, by the model's body. Called in inference mode."""
     lengths = [len(p) for p in prompts]
     ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
     for row, prompt in zip(ids, prompts, strict=True):

@@ -19,7 +19,7 @@ GREEDY = 1e-5
 
 
 class Noise:
-    """Uniform noise of one completion: words `position·V + token` of Philox-4x64 (Salmon et al. 2011) keyed by its seed."""
+    """Noise of one completion: words `position·V + token` of Philox-4x64 (Salmon et al. 2011), keyed by its seed."""
 
     def __init__(self, seed: int) -> None:
         self._words = np.random.Philox(key=seed)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.contract import JSON, Chosen, DataError, SpecError, Workspace
+from tasks.contract import Chosen, DataError, SpecError, Workspace
 from tasks.ids import digest
 from tasks.kinds import Policy, Prompts
 from tasks.sampling.requests import Options, Request
@@ -37,14 +36,14 @@ class Plan:
 
     prompts: pa.Table
     """Columns of `Prompts`."""
+    prompt_ids: list[str]
     prompt_tokens: list[list[int]]
     room: list[int]
     """Longest answer of each, in tokens."""
 
     def requests(self, part: slice, draws: Draws) -> list[Request]:
         """All draws of some prompts, those of one prompt side by side."""
-        ids = self.prompts.column("prompt_id")[part].to_pylist()
-        rows = zip(ids, self.prompt_tokens[part], self.room[part], strict=True)
+        rows = zip(self.prompt_ids[part], self.prompt_tokens[part], self.room[part], strict=True)
         return [Request(t, draws.seed_of(i, n), room) for i, t, room in rows for n in range(draws.k)]
 
 
@@ -52,7 +51,8 @@ def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Work
     """Render the prompts and set aside those that are too long. Raises DataError and SpecError."""
     table = prompts.table.select(Prompts.SCHEMA.names)
     _refuse_repeats(table)
-    tokens = prompts_ids(tokenizer_of(policy), table.column("prompt").to_pylist())
+    tokens = prompts_ids(tokenizer_of(policy), cast(list[Any], table.column("prompt").to_pylist()))
+    ids = cast(list[str], table.column("prompt_id").to_pylist())
     positions = positions_of(policy)
     longest = max_tokens or generation_config(policy.path).get("max_new_tokens")
     if longest is None and positions is None:
@@ -60,8 +60,13 @@ def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Work
     room = [_room(len(t), positions, longest) for t in tokens]
     kept = [i for i, n in enumerate(room) if n > 0]
     if len(kept) < len(room):
-        _tell_too_long(table, room, positions, work)
-    return Plan(table.take(pa.array(kept, pa.int64())), [tokens[i] for i in kept], [room[i] for i in kept])
+        _tell_too_long(ids, room, positions, work)
+    return Plan(
+        table.take(pa.array(kept, pa.int64())),
+        [ids[i] for i in kept],
+        [tokens[i] for i in kept],
+        [room[i] for i in kept],
+    )
 
 
 def _room(prompt: int, positions: int | None, longest: int | None) -> int:
@@ -78,26 +83,19 @@ def _refuse_repeats(table: pa.Table) -> None:
         )
 
 
-def _tell_too_long(table: pa.Table, room: list[int], positions: int | None, work: Workspace) -> None:
-    out = [i for i, n in enumerate(room) if n <= 0]
-    names = ", ".join(table.column("prompt_id").take(pa.array(out[:3])).to_pylist())
+def _tell_too_long(ids: list[str], room: list[int], positions: int | None, work: Workspace) -> None:
+    out = [i for i, n in zip(ids, room, strict=True) if n <= 0]
+    names = ", ".join(out[:3]) + ("" if len(out) <= 3 else ", …")
     text = f"{len(out)} of {len(room)} prompts fill the policy's {positions} positions and were set aside: {names}"
     if len(out) == len(room):
-        raise DataError(text + ("" if len(out) <= 3 else ", …"))
+        raise DataError(text)
     work.count(rows_set_aside=len(out))
-    work.notice(text + ("" if len(out) <= 3 else ", …"))
+    work.notice(text)
 
 
-def names_of(
-    policy: Policy, ids: list[str], draws: Draws, options: Options, room: list[int], engine: Chosen
-) -> list[str]:
+def names_of(plan: Plan, part: slice, policy: Policy, draws: Draws, options: Options, engine: Chosen) -> list[str]:
     """completion_ids, those of one prompt side by side: whatever could change a draw changes its name."""
-    how: Mapping[str, JSON] = {
-        **asdict(options), "stop_ids": sorted(options.stop_ids), "engine": engine.name, "with": dict(engine.params)
-    }  # fmt: skip
-    common = policy.digest or str(policy.path), json.dumps(how, sort_keys=True)
-    return [
-        digest(*common, i, str(draws.seed), str(draws.stream), str(n), str(longest))
-        for i, longest in zip(ids, room, strict=True)
-        for n in range(draws.k)
-    ]
+    how = {**asdict(options), "stop_ids": sorted(options.stop_ids), "engine": engine.name, "with": dict(engine.params)}
+    common = policy.digest or str(policy.path), json.dumps(how, sort_keys=True), str(draws.seed), str(draws.stream)
+    rows = zip(plan.prompt_ids[part], plan.room[part], strict=True)
+    return [digest(*common, prompt_id, str(room), str(n)) for prompt_id, room in rows for n in range(draws.k)]

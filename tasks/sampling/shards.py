@@ -6,8 +6,10 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.kinds import Completions, Policy, write_table
@@ -35,11 +37,7 @@ def completions_of(
             work.progress(before + n, total, "samples")
 
         answers = loaded.generate(plan.requests(part, draws), options, tell)
-        rows = len(plan.prompt_tokens[part])
-        names = names_of(
-            policy, plan.prompts.column("prompt_id")[part].to_pylist(), draws, options, plan.room[part], chosen
-        )
-        _write(file, _table(plan, slice(part.start, part.start + rows), draws, answers, names))
+        _write(file, _table(plan, part, draws, answers, names_of(plan, part, policy, draws, options, chosen)))
     _count(files, work)
     work.progress(total, total, "samples")
     return Completions.of(_batches(files), {"template": template_digest(policy)})
@@ -57,7 +55,7 @@ def _chosen(engine: Chosen | str) -> Chosen:
 def _table(plan: Plan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
     """Completions of the prompts in `part`, by prompt and draw."""
     each = pa.array([i for i in range(part.start, part.stop) for _ in range(draws.k)], pa.int64())
-    columns = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))
+    columns: dict[str, Any] = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))
     tokens = [t for t in plan.prompt_tokens[part] for _ in range(draws.k)]
     numbers = [n for _ in plan.prompt_tokens[part] for n in range(draws.k)]
     columns |= {
@@ -73,7 +71,7 @@ def _table(plan: Plan, part: slice, draws: Draws, answers: list[Answer], names: 
     return Completions.conform(pa.table(columns))
 
 
-def _typed(name: str, values: list[list[int]] | list[list[float]]) -> pa.Array:
+def _typed(name: str, values: list[list[int]] | list[list[float]]) -> Any:
     return pa.array(values, Completions.SCHEMA.field(name).type)
 
 
@@ -97,5 +95,5 @@ def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
 def _count(files: list[Path], work: Workspace) -> None:
     """Totals over all shards, those of earlier attempts too, so that a resumed step has the same record."""
     for batch in _batches(files):
-        tokens = batch.column("completion_tokens")
-        work.count(samples=batch.num_rows, tokens=len(tokens.flatten()))
+        tokens = pc.sum(pc.list_value_length(batch.column("completion_tokens"))).as_py()
+        work.count(samples=batch.num_rows, tokens=tokens)
