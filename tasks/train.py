@@ -46,18 +46,19 @@ def logps(
     work: Workspace,
     *,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    micro_tokens: Execution[int] = 8192,
+    micro_tokens: Execution[int] = 0,
 ) -> Logps:
     """Log-probability of every answer of a tokenized table under a policy: one row per answer, in the table's order.
 
     Args:
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
-        micro_tokens: largest number of tokens that go through the model together, padding included.
+        micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
     """
-    from tasks.training.model import open_model, pick_device, pick_dtype
+    from tasks.training.model import keep_memory, open_model, pick_device, pick_dtype
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
 
+    keep_memory()
     rows = rows_of(data, policy)
     device = pick_device()
     model = open_model(policy, pick_dtype(dtype, device)).to(device)
@@ -92,7 +93,7 @@ def fit(
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     seed: int = 0,
-    micro_tokens: Execution[int] = 4096,
+    micro_tokens: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
 ) -> Policy:
     """Minimise a loss over a tokenized table, from a policy's weights on.
@@ -115,7 +116,7 @@ def fit(
         weight_decay: AdamW's decoupled weight decay, on matrices only.
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights are kept in float32.
         seed: order of the rows.
-        micro_tokens: largest number of tokens that go through the model together, padding included.
+        micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints.
     """
     import torch
@@ -124,11 +125,19 @@ def fit(
     from tasks.training.checkpoint import drop_checkpoints
     from tasks.training.examples import examples_of
     from tasks.training.loop import Settings, train_model
-    from tasks.training.model import open_model, pick_device, pick_dtype, save_model, shape_for
+    from tasks.training.model import (
+        keep_memory,
+        open_model,
+        pick_device,
+        pick_dtype,
+        save_model,
+        shape_for,
+    )
     from tasks.training.rows import rows_of
 
     if len(betas) != 2:
         raise SpecError(f"betas = {betas}; AdamW has two, such as [0.9, 0.999]")
+    keep_memory()
     rows = rows_of(data, policy)
     examples = examples_of(data, rows, loss, ref_logps)
     device = pick_device()

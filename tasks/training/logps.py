@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tasks.contract import SpecError
 from tasks.training.batches import MicroBatch
 
-CHUNK = 1 << 24
+CHUNK = 1 << 23
 """Largest number of vocabulary scores held at once; below it they are kept for the backward pass."""
 
 
@@ -134,13 +134,16 @@ class _Head(torch.autograd.Function):
             logps.append(scores.gather(1, y[:, None])[:, 0] - norm)
             norms.append(norm)
             kept = scores
-        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms), kept if len(logps) == 1 else None)
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms))
+        # Not a saved tensor: the backward pass works in its place.
+        ctx.kept = kept if len(logps) == 1 else None
         ctx.cap, ctx.scale, ctx.rows = cap, scale, rows
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, norms, kept = ctx.saved_tensors
+        hidden, weight, bias, targets, norms = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None else None
@@ -149,12 +152,21 @@ class _Head(torch.autograd.Function):
             h = hidden[part]
             scores = _scores(h, weight, bias, ctx.cap, ctx.scale) if kept is None else kept
             grad = _grad_scores(scores, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
+            del scores
             torch.mm(grad, weight, out=grad_hidden[part])
             if grad_weight is not None:
-                grad_weight += grad.T @ h
+                _add_product(grad_weight, grad.T, h)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a·b, without a temporary of its size where the types allow."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
@@ -171,9 +183,10 @@ def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, sca
 
 
 def _grad_scores(scores: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
-    """g·(one-hot − softmax), through the cap; the scores are used up where nothing needs them again."""
-    out = (scores - norms[:, None]).exp_().mul_(-grad[:, None])
+    """g·(one-hot − softmax), through the cap. Uses up the scores, which nothing needs again."""
+    slope = 1 - (scores / cap) ** 2 if cap else None
+    out = scores.sub_(norms[:, None]).exp_().mul_(-grad[:, None])
     out[torch.arange(len(targets), device=targets.device), targets] += grad
-    if cap:
-        out *= 1 - (scores / cap) ** 2
+    if slope is not None:
+        out *= slope
     return out.mul_(scale) if scale != 1.0 else out
