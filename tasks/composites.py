@@ -5,7 +5,7 @@ Each has the signature of a task behind a first argument `add(task, name=None, *
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Step
@@ -87,7 +87,9 @@ def evaluate(
         seed: the answers.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
-    settings = {"prompts": prompts, "k": k, "temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    settings: dict[str, Any] = {
+        "prompts": prompts, "k": k, "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
+    }  # fmt: skip
     answers = add("sample", policy=policy, stream=_POLICYS_STREAM, **settings)
     others = add("sample", "baseline_sample", policy=baseline, stream=_BASELINES_STREAM, **settings)
     scored = cast("Step", oracle).is_a("Scorer")
