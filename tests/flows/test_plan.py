@@ -254,6 +254,14 @@ def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store:
     assert planned.total.seconds is None
 
 
+def test_a_number_of_steps_that_was_asked_for_is_the_cost_whatever_the_rows(store: Store, root: Path) -> None:
+    graph = loop(1)
+    fit = graph.nodes["policy@1"]
+    asked = replace(graph, nodes={**graph.nodes, fit.id: replace(fit, params={**fit.params, "steps": 300})})
+    edit(root, "train.py", "batch)", "batch, steps=None)")
+    assert plan(asked, store, root).steps[-1].cost.units == {"steps": 300}
+
+
 def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: Store, root: Path) -> None:
     run(loop(1, k=4), store, root)
     costs = {s.node.id: s.cost for s in plan(loop(1, k=5), store, root).steps}
@@ -270,8 +278,8 @@ def test_a_sum_is_an_upper_bound_where_all_is_known_and_says_so_where_not(store:
     )
     run(loop(1, k=4), store, root)
     planned = plan(loop(1, k=5), store, root)
-    # sampling 12 s · 50/40, judging 12 s · 200/120, training 12 s · 50/40
-    assert planned.text().endswith("; at most 50 samples · 1,000 tokens · 200 queries · 21 steps · 50 s")
+    # sampling 12 s · 50/40, judging 12 s · 200/120, training 12 s · 21/15
+    assert planned.text().endswith("; at most 50 samples · 1,000 tokens · 200 queries · 21 steps · 52 s")
 
 
 def test_a_size_that_is_not_known_before_it_runs_is_a_question_mark(store: Store, root: Path) -> None:

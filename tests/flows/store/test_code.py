@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.store.code import CodeIndex, Reached, version
+from flows.store.code import CodeIndex, Reached
+from flows.store.packages import version
 from tasks.contract import SpecError
 
 Tree = Callable[..., Path]

