@@ -17,8 +17,12 @@ def saved(handle: Any, folder: Path) -> Any:
 
 
 def completions(
-    texts: Mapping[str, Sequence[str]], *, stream: int = 0, truth: str | None = None, metadata: Mapping[str, str] | None = None
-) -> Completions:  # fmt: skip
+    texts: Mapping[str, Sequence[str]],
+    *,
+    stream: int = 0,
+    truth: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Completions:
     """Answers to prompts, by prompt_id. The draw `x` / stream 0 / k 2 has the completion_id `x/0/2`."""
     rows = [
         {

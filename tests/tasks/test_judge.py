@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def test_two_tables_meet_by_prompt_each_answer_with_each(tmp_path: Path) -> None
 def test_a_swapped_comparison_gives_the_complement(tmp_path: Path) -> None:
     ours, theirs = completions({"x": ["long", "mid"]}), completions({"x": ["short", "mid"]}, stream=1)
     there = rows(compare(ours, scorer(SCORES), Workspace(tmp_path / "1"), theirs))
-    back = {(r["b_id"], r["a_id"]): r["p"] for r in rows(compare(theirs, scorer(SCORES), Workspace(tmp_path / "2"), ours))}
+    back = {
+        (r["b_id"], r["a_id"]): r["p"] for r in rows(compare(theirs, scorer(SCORES), Workspace(tmp_path / "2"), ours))
+    }
     assert [r["p"] + back[r["a_id"], r["b_id"]] for r in there] == pytest.approx([1.0] * 4, abs=1e-15)
 
 
@@ -116,7 +119,7 @@ def test_two_sides_with_the_same_draws_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("theirs", [{"x": ["mid"]}, {"x": ["mid"], "y": ["mid"], "z": ["mid"]}])
 def test_two_sides_with_different_prompts_are_refused(tmp_path: Path, theirs: dict[str, list[str]]) -> None:
     ours = completions({"x": ["long"], "y": ["short"]})
-    with pytest.raises(DataError, match="1 of [23] prompts"):
+    with pytest.raises(DataError, match=r"1 of [23] prompts"):
         compare(ours, scorer(SCORES), Workspace(tmp_path), completions(theirs, stream=1))
 
 
@@ -186,11 +189,13 @@ def test_scattered_rows_of_a_prompt_are_brought_together(tmp_path: Path) -> None
 
 
 def test_a_non_transitive_oracle_goes_through_the_same_door(tmp_path: Path) -> None:
-    fact = '{"animal": "swan", "asked": ["place"], "facts": {"place": "swamp", "food": "roots", "size": "tiny"}}'
-    oracle = toy_cycle()
-    assert oracle.antisymmetric
-    assert not isinstance(oracle, Scorer)
-    assert fact
+    facts = {"place": "swamp", "food": "roots", "size": "big"}
+    truth = json.dumps({"animal": "swan", "asked": ["place"], "facts": facts})
+    answer = "the swan lives in the swamp ."
+    texts = [f"good question ! {answer}", f"ahoy friend ! {answer}", f"certainly . {answer}"]
+    found = rows(compare(completions({"x": texts}, truth=truth), toy_cycle(), Workspace(tmp_path)))
+    warm_playful, warm_formal, playful_formal = (r["p"] for r in found)
+    assert [warm_playful, playful_formal, 1 - warm_formal] == pytest.approx([expit(2.0)] * 3)
 
 
 def _digest(folder: Path) -> str:

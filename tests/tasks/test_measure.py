@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tasks.contract import DataError
+from tasks.judge import compare, score
+from tasks.kinds import Completions, Logps, Report
+from tasks.measure import measure
+from tests.answers import Judge, completions, rows, saved, scorer, win_probs
+from tests.workspace import Workspace
+
+# Prompt x: 2 × 2 pairs with P = .9 .7 / .5 .1 (mean .55); prompt y: 1 × 1 with .3.
+OURS = {"x": ["one", "four"], "y": ["ninety"]}
+THEIRS = {"x": ["a", "bc"], "y": ["d"]}
+JUDGED = [
+    ("x", "x/0/0", "x/1/0", 0.9), ("x", "x/0/0", "x/1/1", 0.7), ("x", "x/0/1", "x/1/0", 0.5),
+    ("x", "x/0/1", "x/1/1", 0.1), ("y", "y/0/0", "y/1/0", 0.3),
+]  # fmt: skip
+
+
+def ours() -> Completions:
+    return completions(OURS)
+
+
+def theirs() -> Completions:
+    return completions(THEIRS, stream=1)
+
+
+def logps(values: dict[str, float], lengths: dict[str, int]) -> Logps:
+    import pyarrow as pa
+
+    found = [
+        {"prompt_id": i[0], "completion_id": i, "logps": v, "lengths": lengths[i]} for i, v in values.items()
+    ]  # fmt: skip
+    return Logps.of(pa.Table.from_pylist(found, Logps.SCHEMA))
+
+
+def named(report: Report) -> dict[str, dict[str, Any]]:
+    return {r["name"]: r for r in rows(report)}
+
+
+def by_prompt(report: Report) -> dict[str, dict[str, Any]]:
+    assert report.per_prompt is not None
+    return {r["prompt_id"]: r for r in report.per_prompt.to_pylist()}
+
+
+def test_the_win_rate_is_the_mean_over_prompts_of_the_mean_over_pairs(tmp_path: Path) -> None:
+    report = measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path))
+    rate = named(report)["eval/win_rate"]
+    assert rate["value"] == pytest.approx((0.55 + 0.3) / 2)
+    assert (rate["n"], rate["unit"]) == (2, "probability")
+    assert {p: r["win_rate"] for p, r in by_prompt(report).items()} == pytest.approx({"x": 0.55, "y": 0.3})
+
+
+def test_the_interval_is_students_over_prompts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(30)
+    texts = {f"p{i}": ["a"] for i in range(30)}
+    judged = win_probs([(f"p{i}", f"p{i}/0/0", f"p{i}/1/0", float(p[i])) for i in range(30)])
+    found = named(measure(judged, completions(texts), completions(texts, stream=1), Workspace(tmp_path)))
+    low, high = stats.t.interval(0.95, 29, p.mean(), stats.sem(p))
+    assert (found["eval/win_rate"]["ci_low"], found["eval/win_rate"]["ci_high"]) == pytest.approx((low, high))
+    assert found["eval/win_rate_se"]["value"] == pytest.approx(stats.sem(p))
+    assert found["eval/win_rate_se"]["ci_low"] is None
+
+
+def test_one_prompt_has_no_interval(tmp_path: Path) -> None:
+    table = completions({"y": ["ninety"]})
+    found = named(measure(win_probs(JUDGED[4:]), table, completions({"y": ["d"]}, stream=1), Workspace(tmp_path)))
+    assert found["eval/win_rate"]["value"] == 0.3
+    assert found["eval/win_rate"]["ci_low"] is None
+    assert found["eval/win_rate_se"]["value"] is None
+
+
+def test_shares_of_wins_ties_and_losses_add_up_to_one(tmp_path: Path) -> None:
+    found = named(measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path)))
+    # x: 2 of 4 won, 1 tied, 1 lost; y: lost.
+    assert found["eval/wins"]["value"] == pytest.approx(0.25)
+    assert found["eval/ties"]["value"] == pytest.approx(0.125)
+    assert found["eval/losses"]["value"] == pytest.approx(0.625)
+
+
+def test_lengths_and_endings_are_those_of_the_answers(tmp_path: Path) -> None:
+    found = named(measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path)))
+    assert found["eval/length"]["value"] == pytest.approx((3.5 + 6) / 2)
+    assert found["eval/baseline_length"]["value"] == pytest.approx((1.5 + 1) / 2)
+    assert found["eval/finished"]["value"] == pytest.approx((0.5 + 1) / 2)
+    assert found["eval/length"]["unit"] == "tokens"
+    assert "eval/kl" not in found
+    assert "eval/gold" not in found
+
+
+def test_kl_is_the_sum_of_log_ratios_per_answer(tmp_path: Path) -> None:
+    # The answers have −0.5 per token under the policy: −1.5, −2 and −3 in all.
+    lengths = {"x/0/0": 3, "x/0/1": 4, "y/0/0": 6}
+    base = logps({"y/0/0": -7.0, "x/0/0": -2.5, "x/0/1": -1.0}, lengths)
+    report = measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path), logps=base)
+    kl = named(report)["eval/kl"]
+    assert {p: r["kl"] for p, r in by_prompt(report).items()} == pytest.approx({"x": (1.0 - 1.0) / 2, "y": 4.0})
+    assert (kl["value"], kl["unit"]) == (pytest.approx(2.0), "nats")
+
+
+def test_kl_of_other_tokens_or_answers_is_refused(tmp_path: Path) -> None:
+    values, lengths = {"x/0/0": -2.5, "x/0/1": -1.0, "y/0/0": -7.0}, {"x/0/0": 3, "x/0/1": 4, "y/0/0": 5}
+    with pytest.raises(DataError, match="1 answers have another number of tokens"):
+        measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path), logps=logps(values, lengths))
+    del values["y/0/0"]
+    with pytest.raises(DataError, match="are 2 rows, 2 of them of the 3 answers"):
+        measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path), logps=logps(values, lengths))
+
+
+def test_another_temperature_makes_kl_biased_and_is_told(tmp_path: Path) -> None:
+    lengths = {"x/0/0": 3, "x/0/1": 4, "y/0/0": 6}
+    base = logps(dict.fromkeys(lengths, -1.0), lengths)
+    one, other = Workspace(tmp_path / "1"), Workspace(tmp_path / "2")
+    measure(win_probs(JUDGED), ours(), theirs(), one, logps=base)
+    measure(win_probs(JUDGED), ours(), theirs(), other, logps=base, temperature=0.7)
+    assert one.notices == []
+    assert other.notices == ["answers were drawn at temperature 0.7: eval/kl, meant for 1, is biased"]
+
+
+def test_gold_is_the_mean_score_of_either_side(tmp_path: Path) -> None:
+    oracle = {"one": 1.0, "four": None, "ninety": 3.0, "a": 0.0, "bc": 1.0, "d": -1.0}
+    a, b = ours(), theirs()
+    sides = [score(t, scorer(oracle), Workspace(tmp_path / str(i))) for i, t in enumerate((a, b))]
+    report = measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), sides[0], sides[1])
+    assert named(report)["eval/gold"]["value"] == pytest.approx((1 + 3) / 2)
+    assert named(report)["eval/baseline_gold"]["value"] == pytest.approx((0.5 - 1) / 2)
+    assert by_prompt(report)["y"]["gold"] == 3.0
+    with pytest.raises(DataError, match="the scores of eval/gold are 3 rows, 0 of them of the 3 answers"):
+        measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), sides[1])
+
+
+def test_unanswered_questions_count_neither_as_wins_nor_as_losses(tmp_path: Path) -> None:
+    judged = [(*q[:3], None if q[3] in (0.9, 0.3) else q[3]) for q in JUDGED]
+    work = Workspace(tmp_path)
+    report = measure(win_probs(judged), ours(), theirs(), work)
+    found = named(report)
+    assert found["eval/win_rate"]["value"] == pytest.approx((0.7 + 0.5 + 0.1) / 3)
+    assert found["eval/win_rate"]["n"] == 1
+    assert found["eval/wins"]["value"] + found["eval/ties"]["value"] + found["eval/losses"]["value"] == pytest.approx(1)
+    assert found["eval/unanswered"]["value"] == pytest.approx((0.25 + 1) / 2)
+    assert by_prompt(report)["y"]["win_rate"] is None
+    assert work.notices == ["eval/win_rate: 1 of 2 prompts have no answer by the oracle and are left out"]
+
+
+def test_both_orders_are_one_pair_and_their_agreement_is_measured(tmp_path: Path) -> None:
+    # P(a beats b) = .8 with a first and .4 with b first: no agreement; c and d: .9 and .9.
+    oracle = Judge(
+        {("a", "b"): 0.8, ("b", "a"): 0.6, ("c", "d"): 0.9, ("d", "c"): 0.1}, antisymmetric=False
+    )  # fmt: skip
+    one, two = completions({"x": ["a"], "y": ["c"]}), completions({"x": ["b"], "y": ["d"]}, stream=1)
+    judged = compare(one, oracle, Workspace(tmp_path / "1"), two)
+    found = named(measure(judged, one, two, Workspace(tmp_path / "2")))
+    assert found["eval/win_rate"]["value"] == pytest.approx((0.6 + 0.9) / 2)
+    assert found["eval/order_consistency"]["value"] == pytest.approx(0.5)
+    assert found["eval/wins"]["value"] == 1.0
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_questions_about_other_answers_are_refused(tmp_path: Path, swapped: bool) -> None:
+    strange = ("x", "x/1/0", "x/0/0", 0.5) if swapped else ("x", "x/0/7", "x/1/0", 0.5)
+    with pytest.raises(DataError, match="1 of 6 questions have an a_id that is none of the answers"):
+        measure(win_probs([*JUDGED, strange]), ours(), theirs(), Workspace(tmp_path))
+
+
+def test_what_may_have_been_seen_is_told(tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    measure(win_probs(JUDGED), ours(), theirs(), work, allow_seen=True)
+    assert "allow_seen" in work.notices[0]
+
+
+def test_a_report_comes_back_from_disk_with_its_prompts(tmp_path: Path) -> None:
+    report = measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path / "w"))
+    again = saved(report, tmp_path / "t")
+    assert rows(again) == rows(report)
+    assert again.per_prompt.equals(report.per_prompt)
+
+
+def test_a_policy_against_itself_has_a_half(tmp_path: Path) -> None:
+    texts = {f"p{i}": [f"{i}{j}" for j in range(4)] for i in range(100)}
+    rng = np.random.default_rng(0)
+    scores = {t: rng.normal() for row in texts.values() for t in row}
+    halves = [{p: row[2 * i : 2 * i + 2] for p, row in texts.items()} for i in range(2)]
+    one, two = (completions(h, stream=i) for i, h in enumerate(halves))
+    found = measure(compare(one, scorer(scores), Workspace(tmp_path / "1"), two), one, two, Workspace(tmp_path / "2"))
+    rate = named(found)["eval/win_rate"]
+    assert rate["ci_low"] < 0.5 < rate["ci_high"]
+    assert 0.02 < rate["ci_high"] - rate["value"] < 0.05

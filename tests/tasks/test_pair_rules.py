@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.judging.noise import uniform
+from tasks.pair_rules.all_pairs import all_pairs
+from tasks.pair_rules.best_and_worst import best_and_worst
+from tasks.pair_rules.drawn import drawn
+
+# Three answers with p(0,1) = 0.9, p(0,2) = 0.6, p(1,2) = 0.3: win rates 0.75, 0.2, 0.55, so places 0, 2, 1.
+WIN_RATE, PLACE = (0.75, 0.2, 0.55), (0, 2, 1)
+P = {(0, 1): 0.9, (0, 2): 0.6, (1, 2): 0.3}
+
+
+def frame(p: dict[tuple[int, int], float] = P, prompt: int = 0) -> pl.DataFrame:
+    return pl.DataFrame([
+        {
+            "prompt": prompt, "answers": 3, "a": a, "b": b, "p": value, "a_id": f"id{a}", "b_id": f"id{b}",
+            "a_win_rate": WIN_RATE[a], "b_win_rate": WIN_RATE[b], "a_place": PLACE[a], "b_place": PLACE[b],
+        }
+        for (a, b), value in p.items()
+    ])  # fmt: skip
+
+
+def kept(found: pl.DataFrame) -> list[tuple[Any, ...]]:
+    return found.select("a", "b", pl.col("p").round(9)).rows()
+
+
+def test_best_and_worst_is_the_pair_of_extreme_win_rates() -> None:
+    assert kept(best_and_worst(frame())) == [(0, 1, 0.9)]
+
+
+def test_best_and_worst_turns_the_pair_whose_second_is_better() -> None:
+    turned = frame({(1, 0): 0.1})
+    assert kept(best_and_worst(turned)) == [(0, 1, 0.9)]
+
+
+def test_best_and_worst_keeps_nothing_where_their_question_has_no_answer() -> None:
+    assert kept(best_and_worst(frame({(0, 2): 0.6, (1, 2): 0.3}))) == []
+
+
+def test_best_and_worst_keeps_nothing_of_a_tie() -> None:
+    tied = frame().with_columns(a_win_rate=pl.lit(0.5), b_win_rate=pl.lit(0.5 + 1e-12))
+    assert kept(best_and_worst(tied)) == []
+
+
+def test_all_pairs_choose_the_more_probable_winner() -> None:
+    assert kept(all_pairs(frame())) == [(0, 1, 0.9), (0, 2, 0.6), (2, 1, 0.7)]
+
+
+def test_all_pairs_leave_ties_out() -> None:
+    assert kept(all_pairs(frame({(0, 1): 0.5, (1, 2): 0.3}))) == [(2, 1, 0.7)]
+
+
+def many(n: int, p: float) -> pl.DataFrame:
+    one = frame({(0, 1): p})
+    return pl.concat([one.with_columns(a_id=pl.lit(f"a{i}"), b_id=pl.lit(f"b{i}")) for i in range(n)])
+
+
+def test_drawn_labels_follow_p() -> None:
+    found = drawn(many(4000, 0.8))
+    share = found["a"].eq(0).mean()
+    assert share == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / 4000))
+    assert found["p"].round(9).unique().sort().to_list() == [0.2, 0.8]
+    assert (found["p"] > 0.5).mean() == share
+
+
+def test_drawn_labels_stay_when_rows_or_sides_change_places() -> None:
+    pairs = many(300, 0.6)
+    first = dict(zip(pairs["a_id"], drawn(pairs)["a"], strict=True))
+    backwards = pairs.reverse()
+    assert dict(zip(backwards["a_id"], drawn(backwards)["a"], strict=True)) == first
+    exchanged = pairs.with_columns(a="b", b="a", a_id="b_id", b_id="a_id", p=1 - pl.col("p"))
+    assert dict(zip(exchanged["b_id"], drawn(exchanged)["a"], strict=True)) == first
+
+
+def test_another_seed_draws_other_labels() -> None:
+    pairs = many(300, 0.5)
+    agree = (drawn(pairs, seed=1)["a"] == drawn(pairs, seed=2)["a"]).mean()
+    assert agree == pytest.approx(0.5, abs=0.12)
+
+
+def test_certain_answers_are_never_drawn_otherwise() -> None:
+    assert drawn(many(300, 1.0))["a"].unique().to_list() == [0]
+    assert drawn(many(300, 0.0))["a"].unique().to_list() == [1]
+
+
+@pytest.mark.parametrize(
+    ("seed", "a", "b"), [(0, "a", "b"), (7, "0123456789abcdef0123456789abcdef", "short"), (2**63, "", "zwölf")]
+)
+def test_noise_is_splitmix64_over_the_bytes_of_seed_and_ids(seed: int, a: str, b: str) -> None:
+    def mixed(x: int) -> int:
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return x ^ (x >> 31)
+
+    state = seed
+    for text in (a, b):
+        data = text.encode()
+        for i in range(0, max(8, len(data)), 8):
+            state = mixed(state ^ int.from_bytes(data[i : i + 8].ljust(8, b"\0"), "little"))
+        state = mixed((state + 0x9E3779B97F4A7C15) % 2**64)
+    assert uniform(seed, pl.Series([a]), pl.Series([b]))[0] == (state >> 11) / 2**53
+
+
+def test_noise_is_spread_evenly() -> None:
+    found = uniform(
+        3, pl.Series([f"{i:032x}" for i in range(20000)]), pl.Series([f"{i * i:032x}" for i in range(20000)])
+    )
+    counts = np.histogram(found, 20, (0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # χ² with 19 degrees of freedom, 0.1%
