@@ -63,6 +63,8 @@ class Result:
     path: Path
     digest: str = ""
     """Set where the task gave back one of its inputs."""
+    seconds: float = 0.0
+    """Of the task alone: no waiting, no fork."""
     totals: Mapping[str, float] = field(default_factory=dict)
     curves: tuple[Mapping[str, float], ...] = ()
     notices: tuple[str, ...] = ()
@@ -133,14 +135,14 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
 
     from tasks.kinds import Artifact
 
+    start = time.monotonic()
     work = StepWorkspace(job.folder, send)
     task = getattr(import_module(job.module), job.task)
     result = task(**_handles(job), **job.params, **({"work": work} if job.work else {}))
     if not isinstance(result, Artifact):
         raise TypeError(f"{job.module}.{job.task} returned {type(result).__name__}, which is no kind")
-    return Result(
-        type(result).__name__, _saved(result, work.output), result.digest, work.totals, work.curves(), work.notices
-    )
+    path, seconds = _saved(result, work.output), time.monotonic() - start
+    return Result(type(result).__name__, path, result.digest, seconds, work.totals, work.curves(), work.notices)
 
 
 def _handles(job: Job) -> dict[str, Any]:

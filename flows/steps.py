@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.child import Input, Job, Result
 from flows.listen import Listener
@@ -113,25 +113,27 @@ class Steps:
         from tasks.kinds import KINDS
 
         job = self._job(node, key, inputs)
-        begun = self._store.begun(key.digest)
+        if self._store.begun(key.digest):
+            reason = f"{reason}; goes on where it was left"
         self._warm([node])
-        self._listener.step_started(node, f"{reason}; goes on where it was left" if begun else reason, job.log)
-        start = time.monotonic()
-        result = self._work(node, job, inputs)
+        result = self._work(node, job, inputs, reason)
         if result.kind not in KINDS:
             raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
-        seconds = time.monotonic() - start
         made = Made(
-            seconds, execution=_execution(node), totals=result.totals, curves=result.curves, notices=result.notices,
-            hardware={"threads": self._workers.threads},
+            result.seconds, execution=_execution(node), totals=result.totals, curves=result.curves,
+            notices=result.notices, hardware={"threads": self._workers.threads},
         )  # fmt: skip
         handle = KINDS[result.kind](result.path, result.digest)
         return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
 
-    def _work(self, node: Node, job: Job, inputs: Inputs) -> Result:
-        def events(kind: str, *rest: object) -> None:
-            tell = self._listener.step_progress if kind == "progress" else self._listener.step_notice
-            tell(node, *rest)  # type: ignore[arg-type]
+    def _work(self, node: Node, job: Job, inputs: Inputs, reason: str) -> Result:
+        def events(kind: str, *rest: Any) -> None:
+            if kind == "started":
+                self._listener.step_started(node, reason, job.log)
+            elif kind == "progress":
+                self._listener.step_progress(node, *rest)
+            else:
+                self._listener.step_notice(node, *rest)
 
         if not self.heavy(node, {r.kind for several in inputs.values() for r in several}):
             return self._workers.light(job, events)

@@ -30,7 +30,7 @@ REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": Da
 TakeSlot = Callable[..., AbstractContextManager[object]]
 """Takes the machine's heavy slot: `Store.slot`, which is told `waiting`."""
 Events = Callable[..., None]
-"""Called with ("progress", done, total, unit) and ("notice", text) while a job runs."""
+"""Called with ("started",), ("progress", done, total, unit) and ("notice", text) as a job goes on."""
 
 
 class StepFailed(RuntimeError):
@@ -164,6 +164,7 @@ class Child:
     def run(self, job: Job, events: Events) -> Result:
         """Raises SpecError and DataError as the task did, StepFailed for anything else, Stopped after `kill`."""
         try:
+            events("started")
             self._connection.send(job)
             while True:
                 kind, *rest = self._connection.recv()

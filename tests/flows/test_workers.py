@@ -119,6 +119,7 @@ def test_progress_notices_totals_and_curves_come_back(workers: Workers, tmp_path
     heard: list[tuple[Any, ...]] = []
     job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=3, pause=0.0)
     result = workers.light(job, lambda *event: heard.append(event))
+    assert heard[0] == ("started",)
     assert heard[-2:] == [("progress", 3.0, 3.0, "steps"), ("notice", "began at 0")]
     assert result.totals == {"steps": 3}
     assert result.notices == ("began at 0",)
@@ -203,15 +204,16 @@ def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: 
 
     def run(call: Callable[..., Result]) -> None:
         try:
-            call(_job(tmp_path / call.__name__, "slow", **dict(given)), lambda *_: started.set())
+            call(_job(tmp_path / call.__name__, "slow", **dict(given)), lambda *_: started.release())
         except BaseException as e:
             raised.append(e)
 
-    started = threading.Event()
+    started = threading.Semaphore(0)
     threads = [threading.Thread(target=run, args=[call]) for call in (workers.light, workers.heavy)]
     for thread in threads:
         thread.start()
-    assert started.wait(20)
+    assert started.acquire(timeout=20)
+    assert started.acquire(timeout=20)
     workers.stop()
     for thread in threads:
         thread.join(10)
@@ -236,7 +238,7 @@ def job(name, task, inputs, params, work):
 made = workers.light(job("a", "numbers", {}, {"count": 1}, False), print)
 slow = job("b", "slow", {"prompts": (Input(made.kind, made.path, "d"),)}, {"steps": 1000}, True)
 pids = lambda: [*(c._popen.pid for c in workers._children), workers._server._forkserver_pid]
-workers.light(slow, lambda *_: print(*pids(), flush=True))
+workers.light(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
 """
 
 
