@@ -58,9 +58,7 @@ def identity(
         raise SpecError(f"the hub has no repository '{path}' that can be read (private ones need HF_TOKEN), and there "
                         "is no such file or directory here")  # fmt: skip
     if not commits:
-        raise DataError(
-            f"'{path}' is no file here; as a hub id it was never downloaded, and its commit is unknown offline"
-        )
+        raise DataError(f"'{path}' is no file here; as a hub id it was never downloaded, and the hub was not reached")
     return {**commits}
 
 
