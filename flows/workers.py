@@ -163,19 +163,26 @@ class Child:
 
     def run(self, job: Job, events: Events) -> Result:
         """Raises SpecError and DataError as the task did, StepFailed for anything else, Stopped after `kill`."""
-        try:
-            events("started")
+        events("started")
+        with self._lifeline(job):
             self._connection.send(job)
-            while True:
+        while True:
+            with self._lifeline(job):
                 kind, *rest = self._connection.recv()
-                if kind == "done":
-                    return rest[0]
-                if kind == "refused":
-                    raise REFUSALS[rest[0]](rest[1])
-                if kind == "failed":
-                    raise StepFailed(f"{rest[0]}\n  log: {job.log}")
-                events(kind, *rest)
-        except (EOFError, ConnectionError, BrokenPipeError):
+            if kind == "done":
+                result: Result = rest[0]
+                return result
+            if kind == "refused":
+                raise REFUSALS[rest[0]](rest[1])
+            if kind == "failed":
+                raise StepFailed(f"{rest[0]}\n  log: {job.log}")
+            events(kind, *rest)
+
+    @contextmanager
+    def _lifeline(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError):
             raise self._died(job) from None
 
     def _died(self, job: Job) -> Exception:

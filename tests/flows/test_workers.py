@@ -235,7 +235,7 @@ workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(
 workers.start([])
 def job(name, task, inputs, params, work):
     return Job("tasks.tiny", task, inputs, frozenset(), params, folder / name, folder / (name + ".log"), work)
-made = workers.light(job("a", "numbers", {}, {"count": 1}, False), print)
+made = workers.light(job("a", "numbers", {}, {"count": 1}, False), lambda *_: None)
 slow = job("b", "slow", {"prompts": (Input(made.kind, made.path, "d"),)}, {"steps": 1000}, True)
 pids = lambda: [*(c._popen.pid for c in workers._children), workers._server._forkserver_pid]
 workers.light(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
