@@ -179,7 +179,7 @@ def as_json(found: Results) -> list[JSON]:
             "row": r.label,
             "round": r.round,
             "metrics": {m: _plain(e) for m, e in r.metrics.items()},
-            "notices": r.notices,
+            "notices": [*r.notices],
         }
         for r in rows
     ]
@@ -223,7 +223,7 @@ def _cell(metric: str, e: Estimate | None) -> str:
     if metric == "eval/finished":
         return f"{e.value:.1%}"
     digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
-    text = f"{e.value:.{digits}f}"
+    text = f"{round(e.value, digits) + 0.0:.{digits}f}"
     if "CI" in COLUMNS[metric] and e.low is not None and e.high is not None:
         return f"{text} ({e.low:.{digits}f}–{e.high:.{digits}f})"
     return text
