@@ -95,6 +95,7 @@ def win_rates(
 
     from tasks.judging import rates as r
     from tasks.judging.grouping import grouped, matched
+    from tasks.judging.turned import TIE
 
     rows = grouped(completions.table)
     questions = matched(rows, win_probs.table, "win_probs")
@@ -106,7 +107,7 @@ def win_rates(
             found = r.rates(pairs, block.num_rows, count_self=count_self)
             k = block.column("k").to_numpy()
             unanswered = r.any_of_prompt(np.isnan(found.win_rate), sizes)
-            tied = (r.spread(found.win_rate, sizes) <= r.TIE) & ~unanswered if keep != "all" else unanswered & False
+            tied = (r.spread(found.win_rate, sizes) <= TIE) & ~unanswered if keep != "all" else unanswered & False
             kept = np.repeat(~unanswered & ~tied, sizes)
             if keep != "all":
                 place = r.places(found.win_rate, k, sizes)

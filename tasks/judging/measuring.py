@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks.contract import DataError
+from tasks.judging.turned import TIE
 from tasks.kinds import Completions, Logps, Scores, WinProbs
 
 UNITS = {
@@ -16,7 +17,6 @@ UNITS = {
     "baseline_length": "tokens",
 }  # fmt: skip
 """Unit by metric; the others are shares."""
-_TIE = 1e-9
 
 
 class Side(NamedTuple):
@@ -83,7 +83,7 @@ def judged(win_probs: WinProbs, answers: Side, baseline: Side) -> dict[str, pl.D
 def _winner(p: str) -> pl.Expr:
     """1: a, −1: b, 0: a tie."""
     beyond = pl.col(p) - 0.5
-    return pl.when(beyond.abs() <= _TIE).then(0).otherwise(beyond.sign().cast(pl.Int32))
+    return pl.when(beyond.abs() <= TIE).then(0).otherwise(beyond.sign().cast(pl.Int32))
 
 
 def scored(side: Side, scores: Scores, what: str) -> pl.DataFrame:

@@ -14,12 +14,10 @@ import pyarrow as pa
 
 from tasks.contract import DataError
 from tasks.judging.grouping import Grouped, Ints, rows_named
+from tasks.judging.turned import TIE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-TIE = 1e-9
-"""Win rates nearer than this are equal: sums of the same probabilities differ in their last bits."""
 
 
 class Answered(NamedTuple):
@@ -73,7 +71,7 @@ def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
 def rates(pairs: Answered, rows: int, *, count_self: bool) -> Rates:
     """Mean P of each answer over its answered opponents; with `count_self`, itself among them at ½ (SPPO's code)."""
     opponents = np.bincount(np.concatenate([pairs.a, pairs.b]), minlength=rows).astype(np.int64)
-    won: Floats = np.bincount(pairs.a, pairs.p, rows) + np.bincount(pairs.b, 1 - pairs.p, rows)
+    won = np.asarray(np.bincount(pairs.a, pairs.p, rows) + np.bincount(pairs.b, 1 - pairs.p, rows), np.float64)
     total = opponents + int(count_self)
     mean = (won + 0.5 * count_self) / np.maximum(total, 1)
     return Rates(np.where(opponents == 0, np.nan, mean), total)

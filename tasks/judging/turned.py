@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
+TIE = 1e-9
+"""Probabilities and win rates nearer than this are equal: sums of the same numbers differ in their last bits."""
+
 
 def turned(pairs: pl.DataFrame, b_chosen: pl.Expr) -> pl.DataFrame:
     """The pairs with the chosen answer as `a`, the rejected one as `b`, and p = P(chosen beats rejected).

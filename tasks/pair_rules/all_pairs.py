@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tasks.judging.turned import turned
-
-TIE = 1e-9
+from tasks.judging.turned import TIE, turned
 
 
 def all_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
