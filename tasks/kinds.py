@@ -14,11 +14,8 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pyarrow as pa
 
+from tasks.arrow import ROWS_PER_BATCH, conformed, write_table
 from tasks.contract import JSON, Chosen, DataError, SpecError
-
-ROWS_PER_BATCH = 4096
-"""Rows of every record batch but the last: equal content gives equal bytes."""
-
 
 def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"about": text})
@@ -105,24 +102,7 @@ class Table(Artifact):
     @classmethod
     def conform(cls, table: pa.Table, metadata: Mapping[str, str] | None = None) -> pa.Table:
         """`table` with exactly the columns, types and order of the schema. Raises DataError."""
-        unknown = [n for n in table.column_names if n not in cls.SCHEMA.names]
-        if unknown:
-            raise DataError(f"{cls.__name__} has no column {unknown}; it has {cls.SCHEMA.names}")
-        columns = []
-        for f in cls.SCHEMA:
-            if f.name not in table.column_names:
-                if not f.nullable:
-                    raise DataError(f"{cls.__name__} needs the column '{f.name}' ({f.metadata[b'about'].decode()})")
-                columns.append(pa.nulls(table.num_rows, f.type))
-                continue
-            column = table.column(f.name)
-            if not f.nullable and column.null_count:
-                raise DataError(f"{cls.__name__}.{f.name} has {column.null_count} nulls and may have none")
-            try:
-                columns.append(column.cast(f.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-                raise DataError(f"{cls.__name__}.{f.name}: {column.type} does not convert to {f.type}: {e}") from None
-        return pa.table(columns, schema=cls.SCHEMA.with_metadata(dict(metadata or {}) or None))
+        return conformed(table, cls.SCHEMA, cls.__name__, metadata)
 
     @property
     def table(self) -> pa.Table:
@@ -177,32 +157,6 @@ class Table(Artifact):
             return
         for batch in self._batches:
             yield type(self).conform(pa.Table.from_batches([batch]))
-
-
-def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """Write `parts` as uncompressed IPC in batches of `ROWS_PER_BATCH` rows: equal rows give equal bytes.
-
-    `take` rebuilds every buffer, so a slice or a filter leaves no stray bytes behind.
-    """
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        rest = schema.empty_table()
-        for part in parts:
-            rest = pa.concat_tables([rest.replace_schema_metadata(None), part.replace_schema_metadata(None)])
-            full = rest.num_rows // ROWS_PER_BATCH * ROWS_PER_BATCH
-            for start in range(0, full, ROWS_PER_BATCH):
-                writer.write_batch(_rebuilt(rest.slice(start, ROWS_PER_BATCH), schema))
-            rest = rest.slice(full)
-        if rest.num_rows:
-            writer.write_batch(_rebuilt(rest, schema))
-
-
-def _rebuilt(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
-    dense = table.take(pa.array(range(table.num_rows), pa.int64())).combine_chunks()
-    return pa.RecordBatch.from_arrays([_plain(c) for c in dense.columns], schema=schema)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 class Prompts(Table):
