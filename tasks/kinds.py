@@ -17,6 +17,7 @@ import pyarrow as pa
 from tasks.arrow import ROWS_PER_BATCH, conformed, write_table
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
+
 def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"about": text})
 
@@ -38,7 +39,7 @@ _TRAIN = [
 _TRUTH = _field("truth", pa.string(), "JSON: what a rule needs to judge an answer", True)
 _PROMPT_TOKENS = _field("prompt_tokens", TOKENS, "ids of the rendered prompt, generation prompt included", True)
 _COMPLETION = [
-    _field("completion_id", pa.string(), "names one draw: digest of (policy, prompt_id, seed, stream, k), not of a text"),
+    _field("completion_id", pa.string(), "names one draw: digest of (policy, prompt_id, seed, stream, k), not a text"),
     _field("completion", pa.string(), "the answer's text, without special tokens"),
     _PROMPT_TOKENS,
     _field("completion_tokens", TOKENS, "ids of the answer, with its EOS if it ended by itself", True),
@@ -86,8 +87,8 @@ class Table(Artifact):
     def of(cls, data: Any, metadata: Mapping[str, str] | None = None) -> Self:
         """A handle on rows in memory: a pyarrow Table, a polars frame, or an iterable of record batches.
 
-        An iterable is consumed when the handle is saved, so memory stays flat. Missing nullable columns become
-        null, columns that the schema does not know are refused. Raises DataError where the rows do not conform.
+        An iterable is consumed when the handle is saved, so memory stays flat. Missing nullable columns become null.
+        Raises DataError where the rows do not conform.
         """
         handle = cls()
         handle._metadata = dict(metadata or {})

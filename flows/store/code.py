@@ -21,7 +21,7 @@ from flows.store.packages import BEHIND, NUMBERS, version
 from flows.store.source import MODULE, Binding, Source, Unit, parse
 from tasks.contract import SpecError
 
-UNFOLLOWED = frozenset({"tasks.contract", "tasks.kinds"})
+UNFOLLOWED = frozenset({"tasks.arrow", "tasks.contract", "tasks.kinds"})
 _FORMAT = f"5 {sys.version_info.major}.{sys.version_info.minor}"
 
 

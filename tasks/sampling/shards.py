@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
-from tasks.kinds import Completions, Policy, write_table
+from tasks.kinds import Completions, Policy
 from tasks.sampling.plan import Draws, Plan, names_of
 from tasks.sampling.requests import Answer, Engine, Options
 from tasks.template import template_digest
