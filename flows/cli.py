@@ -187,6 +187,7 @@ def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artif
 def show(
     ref: Ref,
     rows: Annotated[int, typer.Option(min=1, help="Rows or prompts that are shown.")] = 5,
+    lineage: Annotated[bool, typer.Option("--lineage", help="Show all of the lineage.")] = False,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,
@@ -199,7 +200,7 @@ def show(
     if as_json:
         _print_json(show_json(store, ref, rows))
     else:
-        show_text(store, ref, rows, _console())
+        show_text(store, ref, rows, _console(), whole=lineage)
 
 
 @app.command()

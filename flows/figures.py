@@ -125,8 +125,8 @@ def gold_against_kl(found: Results, title: str) -> Figure | None:
     axes.plot(x, y, color=ACCENT, lw=2.2, zorder=2)
     _intervals(axes, x, rows, "eval/gold")
     for a, b, label in zip(x, y, labels, strict=True):
-        axes.plot(a, b, marker="o", ms=15, color=ACCENT, mec="white", mew=1.6, zorder=5)
-        axes.annotate(label, (a, b), ha="center", va="center", color="white", weight="bold", fontsize=8, zorder=6)
+        axes.plot(a, b, marker="o", ms=12, color=ACCENT, mec="white", mew=1.6, zorder=5)
+        axes.annotate(label, (a, b), ha="center", va="center", color="white", weight="bold", fontsize=7, zorder=6)
     axes.set_xlim(left=min(0.0, *x) - 0.04 * max(*x, 1e-6))
     axes.margins(y=0.16)
     axes.set_title(_heading("Gold score against distance from the base", title))

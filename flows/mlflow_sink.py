@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Op = Mapping[str, Any]
 EXPERIMENT = "alignflow"
+TRAINING_PAGES = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow show runs as trainings and not as conversations."""
 NAME_TAG = "alignflow.name"
 """Tag with the name by which operations call a run; unique for an artifacts folder."""
 METRICS_PER_CALL = 1000
@@ -118,7 +120,7 @@ class Delivery:
             if found:
                 return str(found.experiment_id)
             local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
-            return self.client.create_experiment(EXPERIMENT, artifact_location=local)
+            return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=TRAINING_PAGES)
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""

@@ -5,19 +5,22 @@ Imports neither torch nor Prefect nor MLflow.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flows.compared import compared, draw_compared
 from flows.progress import seconds
-from flows.store.records import Parent, Record
+from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
 from flows.store.store import Store
 from flows.table import as_json, finished, results, table, warnings
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.tree import Tree
@@ -25,19 +28,23 @@ if TYPE_CHECKING:
 MARKS = {"hit": "cached", "made": "made", "failed": "[red]failed[/]", "skipped": "[dim]not run[/]"}
 HIDDEN = {"prompt_tokens", "completion_tokens", "chosen_tokens", "rejected_tokens", "completions_tokens"}
 """Columns of ids, which nobody reads."""
+FOR_SCRIPTS = {"token_logps", "truth", "stream"}
+"""Columns that only `--json` shows."""
+DEPTH = 3
+"""Steps back that the lineage goes unless all of it is asked for."""
 WIDE = {"prompt", "completion", "chosen", "rejected", "completions"}
 NARROW = 34
 """Letters of a cell in a column that holds no text to read."""
 
 
-def show_text(store: Store, ref: str, rows: int, console: Console) -> None:
-    """Print what REF names. Raises SpecError."""
+def show_text(store: Store, ref: str, rows: int, console: Console, *, whole: bool = False) -> None:
+    """Print what REF names; `whole`: with all of its lineage. Raises SpecError."""
     run = _run_of(store, ref)
     if run:
         _run_text(store, run, console)
         return
     found = Runs(store).find(ref)
-    _record_text(store, found, console)
+    _record_text(store, found, console, None if whole else DEPTH)
     sides = compared(store, found.record, rows)
     if sides:
         draw_compared(sides, console)
@@ -108,13 +115,13 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
         console.print(f"  ! {text}", markup=False)
 
 
-def _record_text(store: Store, found: Found, console: Console) -> None:
+def _record_text(store: Store, found: Found, console: Console, depth: int | None) -> None:
     record = found.record
     where = f"  {found.step.title} of {found.run.id}" if found.step and found.run else ""
     console.print(f"[bold]{record.kind}[/] {record.content}{where}")
     for name, value in _facts(store, record):
         console.print(f"  {name:<9} {value}", markup=False, soft_wrap=True)
-    console.print(lineage(store, record))
+    console.print(lineage(store, record, depth))
 
 
 def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
@@ -147,29 +154,28 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
         yield "note", notice
 
 
-def lineage(store: Store, record: Record) -> Tree:
-    """What a record was made from, back to the beginning; what was shown already is not shown again."""
+def lineage(store: Store, record: Record, depth: int | None = None) -> Tree:
+    """What a record was made from, `depth` steps back; what was shown already is not shown again."""
     from rich.tree import Tree
 
     tree = Tree("made from" if record.parents else "made from nothing but its parameters", guide_style="dim")
-    _grow(store, tree, record, set())
+    _grow(store, tree, record, set(), math.inf if depth is None else depth)
     return tree
 
 
-def _grow(store: Store, tree: Tree, record: Record, done: set[str]) -> None:
+def _grow(store: Store, tree: Tree, record: Record, done: set[str], depth: float) -> None:
+    if record.parents and depth <= 0:
+        tree.add("[dim]… (all of it: --lineage)[/]")
+        return
     for port, parents in record.parents.items():
         for parent in parents:
-            made = _maker(store, parent)
+            made = store.record(parent.key)
             what = f"{made.task} → {made.kind}" if made else "its record is gone"
-            again = parent.content in done and made is not None and bool(made.parents)
+            again = parent.key in done and made is not None and bool(made.parents)
             branch = tree.add(f"{port}: {what} [dim]{parent.content[:12]}{' (see above)' if again else ''}[/]")
             if made and not again:
-                done.add(parent.content)
-                _grow(store, branch, made, done)
-
-
-def _maker(store: Store, parent: Parent) -> Record | None:
-    return store.record(parent.key)
+                done.add(parent.key)
+                _grow(store, branch, made, done, depth - 1)
 
 
 def first_rows(store: Store, record: Record, rows: int) -> list[JSON]:
@@ -189,21 +195,27 @@ def first_rows(store: Store, record: Record, rows: int) -> list[JSON]:
 def _rows_text(store: Store, record: Record, rows: int, console: Console) -> None:
     found = first_rows(store, record, rows)
     if not found:
-        for file in sorted((store.root / record.path).rglob("*")):
-            if file.is_file():
-                console.print(f"  {file.relative_to(store.root / record.path)}  {file.stat().st_size:,} bytes")
+        _files_text(store.root / record.path, console)
         return
     console.print(_grid([r for r in found if isinstance(r, dict)]))
+
+
+def _files_text(directory: Path, console: Console) -> None:
+    """The files of a model; what a specification says."""
+    for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+        console.print(f"  {file.relative_to(directory)}  {file.stat().st_size:,} bytes")
+        if file.name == "oracle.json":
+            console.print(file.read_text().rstrip(), markup=False)
 
 
 def _grid(rows: list[dict[str, Any]]) -> RichTable:
     from rich import box
     from rich.table import Table
 
-    names = [n for n in rows[0] if any(r[n] not in (None, []) for r in rows)]
+    names = [n for n in rows[0] if n not in FOR_SCRIPTS and any(r[n] not in (None, []) for r in rows)]
     drawn = Table(box=box.SIMPLE_HEAD, show_lines=any(n in WIDE for n in names))
     for name in names:
-        drawn.add_column(name, overflow="fold", ratio=3 if name in WIDE else None)
+        drawn.add_column(name, overflow="fold", ratio=3 if name in WIDE else None, no_wrap=name not in WIDE)
     for row in rows:
         drawn.add_row(*(_cell(name, row[name]) for name in names))
     return drawn
@@ -216,7 +228,7 @@ def _cell(name: str, value: object) -> str:
         return escape(said(value))
     if isinstance(value, float):
         return f"{value:.4g}"
-    return escape(str(value) if name in WIDE else _short(value, 12 if name.endswith("_id") else NARROW))
+    return escape(str(value) if name in WIDE else _short(value, 9 if name.endswith("_id") else NARROW))
 
 
 def said(messages: list[Mapping[str, str]]) -> str:
@@ -227,9 +239,11 @@ def said(messages: list[Mapping[str, str]]) -> str:
 
 
 def _short(value: object, letters: int) -> str:
-    text = (
-        ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value)
-        if isinstance(value, list)
-        else str(value)
-    )
+    """A value in at most so many letters; a choice as `sppo(eta=10.0)`."""
+    if isinstance(value, dict) and "choice" in value:
+        params = ", ".join(f"{k}={_short(v, letters)}" for k, v in value["params"].items())
+        value = f"{str(value['choice']).rpartition('/')[2]}{f'({params})' if params else ''}"
+    if isinstance(value, list):
+        value = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value)
+    text = str(value)
     return text if len(text) <= letters else text[: letters - 1] + "…"

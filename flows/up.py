@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flows.mlflow_sink import tracking_uri
@@ -25,13 +27,12 @@ def up(artifacts: Path, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLF
         ]
         print(f"Prefect  http://127.0.0.1:{prefect_port}\nMLflow   http://127.0.0.1:{mlflow_port}")
         print(f"log      {log}\nCtrl-C ends both.", flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             return _first_ended(servers)
         finally:
             for server in servers:
-                server.terminate()
-            for server in servers:
-                server.wait(20)
+                _end(server)
 
 
 def _commands(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[list[str]]:
@@ -46,7 +47,23 @@ def _start(command: list[str], artifacts: Path, output: int) -> subprocess.Popen
         **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }  # fmt: skip
-    return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=output,
+        stderr=output,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server and what it started; MLflow's own child outlives it otherwise."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(10)
 
 
 def _first_ended(servers: list[subprocess.Popen[bytes]]) -> int:

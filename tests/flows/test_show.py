@@ -1,0 +1,143 @@
+"""What people and scripts are shown of runs and artifacts."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.compared import compared
+from flows.show import show_json, show_text
+from flows.table import costs, finished, results, table, warnings
+from tasks.contract import SpecError
+from tests.flows.fabricated import BASE, Fabricated, fabricate
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Fabricated:
+    return fabricate(tmp_path_factory.mktemp("shown"), hits=["base"])
+
+
+def _text(made: Fabricated, ref: str, rows: int = 5) -> str:
+    stream = io.StringIO()
+    show_text(made.store, ref, rows, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def _results(made: Fabricated):  # type: ignore[no-untyped-def]
+    return results(made.store, finished(made.store, made.run))
+
+
+def test_the_headline_is_by_round_and_the_policy_against_itself_is_the_floor(made: Fabricated) -> None:
+    found = _results(made)
+    assert found.floor is not None
+    assert found.floor.metrics["eval/win_rate"].value == 0.49
+    assert [(r.label, r.metrics["eval/win_rate"].value) for r in found.rows] == [("round 1", 0.62), ("round 2", 0.71)]
+    assert found.others == ()
+
+
+def test_an_evaluation_against_another_policy_is_no_floor(made: Fabricated) -> None:
+    without = [s for s in finished(made.store, made.run) if s.name != "floor"]
+    assert results(made.store, without).floor is None
+
+
+def test_costs_count_samples_queries_tokens_and_seconds_of_a_round(made: Fabricated) -> None:
+    second = [s for s in finished(made.store, made.run) if s.round == 2]
+    assert costs(second) == {
+        "cost/wall_seconds": 2.0 * len(second), "cost/samples": 2.0, "cost/oracle_queries": 4.0, "cost/tokens": 1000.0,
+    }  # fmt: skip
+
+
+def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed(made: Fabricated) -> None:
+    steps = finished(made.store, made.run)
+    assert warnings(results(made.store, steps)) == []
+    for step in steps:
+        if step.addresses[0] == "report@2":
+            step.record.parts["params"]["allow_seen"] = True  # type: ignore[index]
+    said = warnings(results(made.store, steps))
+    assert len(said) == 1
+    assert said[0].startswith("round 2: 2 of 2 evaluation prompts also trained the policy")
+
+
+def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=160).print(table(_results(made)))
+    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    assert lines[2][:5] == ["base", "vs.", "base", "0.490", "(0.460–0.520)"]
+    assert lines[3][:5] == ["round", "1", "0.620", "(0.590–0.650)", "2.00"]
+    assert lines[4][-3:] == ["1.00", "12.0", "50.0%"]
+
+
+def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: Fabricated) -> None:
+    found = compared(made.store, made.records["report@2"], 5)
+    assert found is not None
+    swan, fox = found.pairs
+    assert (swan.before.text, swan.after.text) == (BASE["swan"], "good question ! the swan lives in the swamp . @2")
+    assert (swan.after.score, swan.p) == (2.5, 0.9)
+    assert (fox.after.score, fox.p, fox.after.finished) == (-0.5, 0.25, False)
+
+
+def test_a_policy_and_its_samples_show_the_evaluation_that_measured_them(made: Fabricated) -> None:
+    for ref in ("policy@1", "report/sample@1"):
+        found = compared(made.store, made.records[ref], 1)
+        assert found is not None
+        assert found.report == made.records["report@1"].content
+        assert [p.after.text for p in found.pairs] == ["good question ! the swan lives in the swamp . @1"]
+    assert compared(made.store, made.records["heldout"], 1) is None
+
+
+def test_the_base_policy_shows_no_evaluation_of_another_policy(made: Fabricated) -> None:
+    assert compared(made.store, made.records["base"], 1) is None
+
+
+def test_text_has_path_record_lineage_and_both_answers(made: Fabricated) -> None:
+    text = _text(made, "last:report")
+    assert str(made.store.root / made.records["report@2"].path) in text
+    assert "completions: sample → Completions" in text
+    assert "policy: fit → Policy" in text
+    assert "go away ." in text
+    assert "good question ! the swan lives in the swamp . @2" in text
+    assert "0.90" in text
+
+
+def test_a_run_in_json_lists_every_step_with_key_content_seconds_and_hit(made: Fabricated) -> None:
+    data = json.loads(json.dumps(show_json(made.store, "last", 5)))
+    by_step = {s["step"]: s for s in data["steps"]}
+    assert list(by_step) == list(made.graph.nodes)
+    for id, record in made.records.items():
+        assert (by_step[id]["key"], by_step[id]["content"], by_step[id]["seconds"]) == (record.key, record.content, 2.0)
+        assert by_step[id]["hit"] == (id == "base")
+    assert data["results"][2]["metrics"]["eval/win_rate"] == {
+        "value": 0.71, "low": pytest.approx(0.68), "high": pytest.approx(0.74), "n": 2, "unit": "probability",
+    }  # fmt: skip
+
+
+def test_an_artifact_in_json_has_its_record_first_rows_and_comparison(made: Fabricated) -> None:
+    by_digest = made.records["report/sample@1"].content[:10]
+    data = json.loads(json.dumps(show_json(made.store, by_digest, 1)))
+    assert data["kind"] == "Completions"
+    assert [r["completion_id"] for r in data["first_rows"]] == ["policy@1-swan"]
+    assert len(data["compared"]["pairs"]) == 1
+
+
+def test_a_wrong_reference_names_what_comes_near(made: Fabricated) -> None:
+    with pytest.raises(SpecError, match="did you mean 'policy@2'"):
+        show_json(made.store, "last:polcy@2", 1)
+    with pytest.raises(SpecError, match="there is no run"):
+        show_json(made.store, "20200101-nothing", 1)
+
+
+def test_showing_imports_neither_torch_nor_prefect_nor_mlflow(made: Fabricated) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom rich.console import Console\nfrom flows.show import show_text\n"
+        f"from flows.store.store import Store\nshow_text(Store(Path({str(made.store.root)!r})), 'last:report', 3, "
+        "Console())\nprint('LOADED', sorted({'torch', 'prefect', 'mlflow', 'matplotlib'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert "LOADED []" in done.stdout, done.stderr
