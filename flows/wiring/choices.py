@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from flows.wiring.machine import best_engine
 from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue, Param, Signature
 from flows.wiring.tree import Missing, Yaml, entries, from_json, refuse, shown
 from flows.wiring.types import value_of
 from tasks.contract import JSON, Choice, ChoiceSpec
-
-NVIDIA = "/dev/nvidia0"
 
 
 class Feeds(Protocol):
@@ -50,7 +47,7 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
     """The choice that a value names, with its parameters checked and completed. Raises SpecError."""
     name, given = _parted(catalogue, choice, node, what)
     if choice.folder == "engines" and name == "auto":
-        name = _best_engine()
+        name = best_engine()
     signature = catalogue.choice(choice.folder, name, node.where, what)
     if isinstance(given, Yaml):
         given = {_one_text(signature, given, what): given}
@@ -108,8 +105,3 @@ def _one_text(signature: Signature, node: Yaml, what: str) -> str:
     if len(names) != 1:
         refuse(node.where, f"{what}: '{signature.name}' must have exactly one required text to take {shown(node)}")
     return names[0]
-
-
-def _best_engine() -> str:
-    """vLLM where there is a GPU and vLLM, transformers where not."""
-    return "vllm" if os.path.exists(NVIDIA) and importlib.util.find_spec("vllm") else "transformers"

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flows.wiring.machine import best_dtype
 from flows.wiring.tree import Yaml, refuse, shown
 from tasks.contract import JSON, Bounds, Choice
 
@@ -14,6 +15,8 @@ VOCABULARY = (
     "int, float, bool, str, Literal[...], list[T], T | None, Annotated[T, Bounds(...)], "
     "Annotated[Chosen, Choice(...)], Execution[T]"
 )
+DTYPES = {"float32", "bfloat16"}
+"""Literals that hold these and `auto` are number types: `auto` is settled here."""
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -112,7 +115,7 @@ def value_of(kind: Type, node: Yaml, what: str) -> JSON:
     if kind.base == "literal":
         for option in kind.options:
             if option == value and type(option) is type(value):
-                return option
+                return best_dtype() if option == "auto" and set(kind.options) >= DTYPES else option
         refuse(node.where, f"{what} = {shown(node)}", str(value), map(str, kind.options))
     if kind.base == "list" and kind.item is not None:
         if not isinstance(value, list):

@@ -10,8 +10,10 @@ import pytest
 
 from flows.wiring import compile_pipeline, draw
 from flows.wiring.builder import Builder
-from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.model import ChoiceValue, Graph, Node, Where
 from flows.wiring.signatures import Catalogue
+from flows.wiring.tree import from_json
+from flows.wiring.types import parse_type, value_of
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 
@@ -165,11 +167,24 @@ def test_auto_is_resolved_before_the_key(gpu: bool, engine: str, compiled: Compi
     device = tmp_path / "nvidia0"
     if gpu:
         device.touch()
-    monkeypatch.setattr("flows.wiring.choices.NVIDIA", str(device))
+    monkeypatch.setattr("flows.wiring.machine.NVIDIA", str(device))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["floor/sample"].params["engine"]
     assert isinstance(chosen, ChoiceValue)
     assert chosen.name == engine
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_number_type_is_settled_before_the_key(
+    gpu: bool, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path / "nvidia0"
+    if gpu:
+        device.touch()
+    monkeypatch.setattr("flows.wiring.machine.NVIDIA", str(device))
+    kind = parse_type('Literal["auto", "float32", "bfloat16"]')
+    assert value_of(kind, from_json("auto", Where("test")), "dtype") == dtype
+    assert value_of(kind, from_json("float32", Where("test")), "dtype") == "float32"
 
 
 def test_two_execution_values_are_still_one_node(compiled: Compile) -> None:

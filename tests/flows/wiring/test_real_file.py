@@ -16,7 +16,11 @@ FILE = Path(__file__).parents[3] / "pipelines.yaml"
 
 def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
     verdicts = check_pipelines(FILE, kept=tmp_path)
-    assert {(v.pipeline, v.deployment) for v in verdicts} >= {("sppo", None), ("sppo", "nightly"), ("offline-dpo", None)}
+    assert {(v.pipeline, v.deployment) for v in verdicts} >= {
+        ("sppo", None),
+        ("sppo", "nightly"),
+        ("offline-dpo", None),
+    }
     assert not [v.error for v in verdicts if v.error]
 
 
