@@ -6,7 +6,7 @@ MACHINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements-$(MACHINE).lock
 READY := $(VENV)/.ready-$(MACHINE)
 
-.PHONY: run test lint proof bench setup clean help
+.PHONY: run test lint proof bench schema setup clean help
 
 run: setup  ## three SPPO rounds on the toy world
 	@$(BIN)/alignflow run sppo
@@ -28,7 +28,10 @@ bench: setup  ## ratios against peers, in one run
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/datasets.py
 
-setup: $(READY)
+schema: setup  ## write pipelines.schema.json anew, after a change to a task's signature
+	@$(BIN)/alignflow schema > pipelines.schema.json
+
+setup: $(READY)  ## the environment alone
 
 $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alignflow needs Python 3.11 or newer; say which with PYTHON=…")'

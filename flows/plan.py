@@ -82,7 +82,8 @@ class Plan:
             "  ".join((f"{names[s.state]:<11}", f"{s.node.title:<{width}}", _and_cost(s))).rstrip() for s in self.steps
         ]
         counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
-        return "\n".join([*lines, "", f"{counts}{_sum(self.total)}"])
+        legend = ["open: cached if what it waits for comes out as before"] if self.counts()["open"] else []
+        return "\n".join([*lines, "", f"{counts}{_sum(self.total)}", *legend])
 
 
 def _sum(cost: Cost) -> str:
@@ -143,7 +144,7 @@ class _Planner:
         parts = fixed_parts(node, reached_by(node, self.choices.code), self.choices)
         if digest_of(parts) in self.former.fixed:
             names = ", ".join(f"`{i}`" for i in dict.fromkeys(waits_for))
-            return "", None, "open", f"{names} must run first; cached if that comes out equal"
+            return "", None, "open", f"waits for {names}"
         return "", None, "run", self.former.why(node, parts)
 
     def _content(self, id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def test_every_pipeline_and_its_deployments_compile() -> None:
     assert {"sppo", "offline-dpo"} <= set(names)
     for name in names:
         assert compile_pipeline(file, name).nodes
+
+
+def test_the_schema_that_editors_read_is_the_one_the_code_generates() -> None:
+    from flows.wiring import json_schema
+
+    assert json.loads((ROOT / "pipelines.schema.json").read_text()) == json_schema(), "run `make schema`"
 
 
 def _functions(path: Path) -> list[ast.FunctionDef]:

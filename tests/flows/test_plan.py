@@ -136,11 +136,11 @@ def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(
     found = said(plan(loop(k=5), store, root))
     assert found == {
         "answers@1": ("run", "because `k` changed 4 → 5"),
-        "judged@1": ("open", "`answers@1` must run first; cached if that comes out equal"),
-        "policy@1": ("open", "`answers@1`, `judged@1` must run first; cached if that comes out equal"),
+        "judged@1": ("open", "waits for `answers@1`"),
+        "policy@1": ("open", "waits for `answers@1`, `judged@1`"),
         "answers@2": ("run", "because `k` changed 4 → 5"),
-        "judged@2": ("open", "`answers@2` must run first; cached if that comes out equal"),
-        "policy@2": ("open", "`policy@1`, `answers@2`, `judged@2` must run first; cached if that comes out equal"),
+        "judged@2": ("open", "waits for `answers@2`"),
+        "policy@2": ("open", "waits for `policy@1`, `answers@2`, `judged@2`"),
     }
 
 
@@ -178,7 +178,7 @@ def test_an_input_that_came_out_different_is_named_by_the_step_that_feeds_it(sto
     run(loop(1, k=5), store, root, only={"all", "base", "batch@1", "answers@1"})
     found = said(plan(loop(1, k=5), store, root))
     assert found["judged@1"] == ("run", "because `answers@1` came out different")
-    assert found["policy@1"] == ("open", "`judged@1` must run first; cached if that comes out equal")
+    assert found["policy@1"] == ("open", "waits for `judged@1`")
 
 
 def test_an_input_that_comes_out_equal_after_an_edit_cuts_the_work_off(store: Store, root: Path) -> None:
@@ -199,7 +199,7 @@ def test_more_rounds_reuse_the_first_ones(store: Store, root: Path) -> None:
     found = said(plan(loop(3), store, root))
     assert set(found) == {"batch@3", "answers@3", "judged@3", "policy@3"}
     assert found["batch@3"] == ("run", "round 3 has not run before")
-    assert found["answers@3"] == ("open", "`batch@3` must run first; cached if that comes out equal")
+    assert found["answers@3"] == ("open", "waits for `batch@3`")
 
 
 def test_a_step_that_another_pipeline_made_is_cached_and_a_like_one_says_how_it_differs(
