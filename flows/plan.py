@@ -83,7 +83,7 @@ class Plan:
         ]
         counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
         legend = ["open: cached if what it waits for comes out as before"] if self.counts()["open"] else []
-        return "\n".join([*lines, "", f"{counts}{_sum(self.total)}", *legend])
+        return "\n".join([*lines, "", *legend, f"{counts}{_sum(self.total)}"])
 
 
 def _sum(cost: Cost) -> str:
@@ -143,8 +143,8 @@ class _Planner:
     def _waiting(self, node: Node, waits_for: list[str]) -> tuple[str, None, State, str]:
         parts = fixed_parts(node, reached_by(node, self.choices.code), self.choices)
         if digest_of(parts) in self.former.fixed:
-            names = ", ".join(f"`{i}`" for i in dict.fromkeys(waits_for))
-            return "", None, "open", f"waits for {names}"
+            first, *others = dict.fromkeys(waits_for)
+            return "", None, "open", f"waits for `{first}`{f' and {len(others)} more' if others else ''}"
         return "", None, "run", self.former.why(node, parts)
 
     def _content(self, id: str) -> str:
