@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.execute import PROJECT, Execution
+from flows.prefect_api import close_left_open
 from flows.store.store import Store
+from flows.track import Tracker
 from flows.typed import typed_flow
 from flows.wiring import compile_pipeline, load_file
 from flows.wiring.model import Parameter
@@ -41,8 +43,13 @@ def flow_of(file: Path, pipeline: str) -> Flow[Any, Any]:
     def body(values: dict[str, JSON]) -> list[Any]:
         graph = compile_pipeline(file, pipeline, given(values, shown.parameters))
         store = Store(artifacts_of(file))
-        with Execution(graph, store) as execution:
-            return execution.body()
+        tracker = Tracker(store)
+        try:
+            with Execution(graph, store, listeners=[tracker]) as execution:
+                close_left_open(execution.runs, tracker, but=execution.run.id)
+                return execution.body()
+        finally:
+            tracker.close()
 
     return typed_flow(pipeline, shown.about, shown.parameters, body)
 

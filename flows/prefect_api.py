@@ -53,10 +53,10 @@ def prefect_settings() -> Iterator[None]:
         with temporary_settings({**updates, PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
             yield
     finally:
-        _send()
+        send_pending()
 
 
-def _send() -> None:
+def send_pending() -> None:
     """Send the events and logs that Prefect's threads still hold, while the server is there to take them."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -106,7 +106,7 @@ def caught_up(run: Run) -> None:
 
     if "prefect" not in run.links:
         return
-    _send()
+    send_pending()
     flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run.links["prefect"])]))
     ended = sum(s.state in {"hit", "made", "failed"} for s in run.steps.values())
     end = time.monotonic() + CAUGHT_UP_SECONDS

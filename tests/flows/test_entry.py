@@ -1,0 +1,136 @@
+"""Pipelines as Prefect flows: found by name, typed as the pipeline is, and run for real."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pytest
+from prefect.exceptions import ParameterTypeError
+
+from flows.prefect_api import send_pending
+from flows.server import Server
+from flows.store.runs import Runs
+from flows.store.store import Store
+from flows.typed import annotation, typed_flow
+from flows.wiring.model import Parameter
+
+BLANK = """
+pipelines:
+  blank-policy:
+    about: A policy that has learnt nothing.
+    params: {world: toy, seed: 0}
+    steps:
+      rows:   {task: load_demonstrations, source: $world, split: rm}
+      policy: {task: blank_policy, demonstrations: rows}
+"""
+
+
+def _parameter(text: str, value: Any = None, **more: Any) -> Parameter:
+    return Parameter("x", value, text, **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("int", int),
+        ("float | None", float | None),
+        ("list[str]", list[str]),
+        ("Execution[bool]", bool),
+        ("Literal['all', 'best_and_worst']", Literal["all", "best_and_worst"]),
+        ("", Any),
+    ],
+)
+def test_a_parameters_annotation_is_the_type_in_the_form(text: str, expected: Any) -> None:
+    assert annotation(_parameter(text)) == expected
+
+
+def test_a_choice_is_a_name_or_a_mapping_and_any_text_where_it_has_an_other() -> None:
+    losses = annotation(_parameter("Annotated[Chosen, Choice('losses')]", choices=("dpo", "ipo")))
+    assert get_args(losses) == (Literal["dpo", "ipo"], dict[str, Any])
+    sources = annotation(_parameter("Annotated[Chosen, Choice('sources', other='path')]", choices=("path", "toy")))
+    assert get_args(sources) == (Literal["path", "toy"], dict[str, Any], str)
+
+
+def test_bounds_are_kept_and_checked_before_the_flow_runs() -> None:
+    ran: list[dict[str, Any]] = []
+    rounds = Parameter("rounds", 3, "Annotated[int, Bounds(min=1)]", min=1, help="number of rounds")
+    loss = Parameter("loss", "dpo", "Annotated[Chosen, Choice('losses')]", choices=("dpo", "ipo"))
+    rates = Parameter("lr", [0.1], "list[Annotated[float, Bounds(above=0)]]", above=0)
+    flow = typed_flow("tiny-one", "Does nothing.", {"rounds": rounds, "loss": loss, "lr": rates}, ran.append)
+    assert flow.name == "tiny-one"
+    assert flow.validate_parameters({"rounds": 1, "loss": {"ipo": {"beta": 1}}, "lr": [1]})["lr"] == [1.0]
+    for wrong in ({"rounds": 0}, {"loss": "dop"}, {"lr": [0.0]}, {"rounds": "many"}):
+        with pytest.raises(ParameterTypeError):
+            flow.validate_parameters({"rounds": 1, "loss": "dpo", "lr": [1.0], **wrong})
+    shown = flow.parameters.model_dump()["properties"]
+    assert (shown["rounds"]["minimum"], shown["rounds"]["default"]) == (1, 3)
+    assert shown["rounds"]["description"] == "number of rounds"
+    assert shown["loss"]["anyOf"][0]["enum"] == ["dpo", "ipo"]
+    assert shown["lr"]["items"]["exclusiveMinimum"] == 0
+    assert ran == []
+
+
+def test_a_parameter_without_a_value_is_required() -> None:
+    optional = Parameter("y", 1, "int")
+    flow = typed_flow("t", "", {"y": optional, "x": _parameter("int", required=True)}, lambda _: None)
+    assert flow.parameters.required == ["x"]
+
+
+@pytest.fixture
+def blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "pipelines.yaml").write_text(BLANK)
+    monkeypatch.setenv("ALIGNFLOW_FILE", str(tmp_path / "pipelines.yaml"))
+    monkeypatch.setenv("ALIGNFLOW_ARTIFACTS", str(tmp_path / "artifacts"))
+    return tmp_path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    running = Server(tmp_path / "prefect", log=tmp_path / "server.log")
+    yield running.url
+    running.stop()
+
+
+def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
+    from flows import entry
+
+    flow = entry.blank_policy
+    assert flow.name == getattr(entry, "blank-policy").name == "blank-policy"
+    assert list(inspect.signature(flow.fn).parameters) == ["world", "seed"]
+    assert "A policy that has learnt nothing." in (flow.fn.__doc__ or "")
+    with pytest.raises(AttributeError, match="no pipeline 'sppoo'; it has blank-policy"):
+        _ = entry.sppoo
+
+
+def test_only_what_differs_from_the_defaults_is_an_override() -> None:
+    from flows.entry import given
+
+    shown = {"world": Parameter("world", "toy", "str"), "model": Parameter("model", "toy", "str")}
+    assert given({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
+
+
+def test_an_entrypoint_runs_the_pipeline_with_its_parameters(blank: Path, server: str) -> None:
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    root = Path(__file__).parents[2]
+    updates: dict[Any, Any] = {PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    before = os.getcwd()
+    with temporary_settings(updates):
+        os.chdir(root)
+        try:
+            flow = load_flow_from_entrypoint("flows/entry.py:blank-policy")
+            state = flow(seed=3, return_state=True)
+        finally:
+            os.chdir(before)
+            send_pending()
+    assert state.is_completed()
+    store = Store(blank / "artifacts")
+    [run] = Runs(store).newest("blank-policy")
+    assert (run.status, run.parameters["seed"]) == ("done", 3)
+    assert {s.state for s in run.steps.values()} == {"made"}
+    assert (store.root / "Policy" / run.steps["policy"].content / "model.safetensors").exists()
