@@ -28,6 +28,8 @@ from flows.wiring.model import Graph, Node
 from flows.workers import Workers
 from tasks.contract import JSON, DataError, SpecError
 
+SIGNALS_SECONDS = 0.3
+"""How long the main thread sleeps until it looks whether Ctrl-C came."""
 PROJECT = Path(__file__).parent.parent
 """The folder that holds `tasks/`."""
 SAVED_SECONDS = 0.5
@@ -131,7 +133,8 @@ class Execution:
                 parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
                 futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
             for future in futures.values():
-                future.wait()
+                while not future.wrapped_future.done():  # polars's SIGINT handler would never end an endless wait
+                    future.wait(SIGNALS_SECONDS)
         return list(futures.values())
 
     def _task(self, step: str, inputs: list[str]) -> Any:
