@@ -108,19 +108,20 @@ class Delivery:
     """Applies operations to one tracking server. Raises whatever MLflow raises."""
 
     def __init__(self, artifacts: Path, uri: str) -> None:
+        """Opens the database under a lock: of several processes that open a fresh one at once, only one survives its
+        migration."""
         self._artifacts = artifacts.absolute()
-        self.client = _client(uri)
-        self._experiment = self._find_experiment(uri)
         self._ids: dict[str, str] = {}
+        with locked(self._artifacts / "locks" / "mlflow.lock"):
+            self.client = _client(uri)
+            self._experiment = self._find_experiment(uri)
 
     def _find_experiment(self, uri: str) -> str:
-        """Under a lock: of several processes that open a fresh database at once, only one survives its migration."""
-        with locked(self._artifacts / "locks" / "mlflow.lock"):
-            found = self.client.get_experiment_by_name(EXPERIMENT)
-            if found:
-                return str(found.experiment_id)
-            local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
-            return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=TRAINING_PAGES)
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found:
+            return str(found.experiment_id)
+        local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
+        return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=TRAINING_PAGES)
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""

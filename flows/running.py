@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from flows.store.store import Store
     from flows.wiring.model import Graph
 
+QUIET = "ignore:resource_tracker:UserWarning"
+"""A child that is killed leaves a semaphore to Python's resource tracker, which removes it and warns about that."""
 CODES = {"done": 0, "failed": 1, "waiting": 3, "stopped": 130}
 
 
@@ -30,6 +33,7 @@ def run_once(
     file: Path, store: Store, name: str, values: Mapping[str, str], fresh: Sequence[str], console: Console
 ) -> int:
     """Compile and run a pipeline, and tell how it went. Returns the exit code; raises SpecError for a wrong request."""
+    os.environ.setdefault("PYTHONWARNINGS", QUIET)
     graph = compile_pipeline(file, name, values, kept=store.root / ".cache" / "signatures")
     for notice in graph.notices:
         _say(console, f"note: {notice}")

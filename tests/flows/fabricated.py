@@ -119,7 +119,9 @@ class Maker:
 
 def curves(steps: int = 40) -> list[dict[str, float]]:
     """Rows of a training, falling loss."""
-    return [{"step": i, "train/loss": 1 / (i + 1), "rewards/margins": i / steps, "grad_norm": 3.0} for i in range(steps)]
+    return [
+        {"step": i, "train/loss": 1 / (i + 1), "rewards/margins": i / steps, "grad_norm": 3.0} for i in range(steps)
+    ]
 
 
 def fabricate(root: Path, *, status: Status = "done", hits: Sequence[str] = (), rounds: int = 2) -> Fabricated:
@@ -140,7 +142,8 @@ def fabricate(root: Path, *, status: Status = "done", hits: Sequence[str] = (), 
 
 def _graph(make: Maker, rounds: int) -> Graph:
     parameters = {
-        "k": Parameter("k", 5, "int"), "lr": Parameter("lr", 5e-4, "float"), "oracle": Parameter("oracle", "toy", "str"),
+        "k": Parameter("k", 5, "int"), "lr": Parameter("lr", 5e-4, "float"),
+        "oracle": Parameter("oracle", "toy", "str"),
         "workers": Parameter("workers", 2, "Execution[int]"), "max_tokens": Parameter("max_tokens", None, "int | None"),
     }  # fmt: skip
     headline = tuple(f"report@{n}" for n in range(1, rounds + 1))
