@@ -44,7 +44,7 @@ class Choices:
     def __init__(self, code: CodeIndex, contents: Contents, base: Path | None = None, *, online: bool = False) -> None:
         self.code = code
         self._contents = contents
-        self._base = base or Path.cwd()
+        self._base = (base or Path.cwd()).absolute()
         self._online = online
         self._identities: dict[str, dict[str, str]] = {}
 
@@ -66,7 +66,7 @@ class Choices:
         if name not in self._identities:
             found: dict[str, str] = {}
             if self.code.defines(_module(choice), "identity"):
-                said = self._function(_module(choice))(online=self._online, **choice.params)
+                said = self._function(_module(choice))(online=self._online, base=self._base, **choice.params)
                 found = {k: self._said(v) for k, v in sorted(said.items())}
             self._identities[name] = found
         return self._identities[name]

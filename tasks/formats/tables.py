@@ -6,12 +6,14 @@ import csv
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from tasks.contract import DataError, SpecError
 
+Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
 """What a file's name ends with; `.gz` may follow where the format is text."""
 
@@ -29,14 +31,27 @@ def suffix_of(path: Path) -> str:
 
 def open_file(path: Path) -> Rows:
     """The rows of one file. Raises SpecError for a format that is not read."""
-    readers: Mapping[str, Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]] = {
+    readers: Mapping[str, Reader] = {
         ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow,
         ".csv": lambda p: _csv(p, ","), ".tsv": lambda p: _csv(p, "\t"),
     }  # fmt: skip
     reader = readers.get(suffix_of(path))
     if reader is None:
         raise SpecError(f"{path}: files are read that end with {', '.join(SUFFIXES)} (text also with .gz)")
-    return Rows(lambda: reader(path))
+    return Rows(lambda: _readable(path, reader))
+
+
+def _readable(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The reader's rows; DataError with the file's name where it is not what its name says."""
+    import pyarrow as pa
+
+    try:
+        yield from reader(path)
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, zlib.error, ValueError, csv.Error) as e:
+        kind = "UTF-8 text" if isinstance(e, UnicodeDecodeError) else suffix_of(path)
+        raise DataError(f"{path} cannot be read as {kind}: {e}") from e
 
 
 def open_directory(path: Path, subset: str | None) -> dict[str, Rows]:

@@ -34,22 +34,22 @@ def path(*, path: str, subset: str | None = None, revision: str | None = None) -
         subset: a hub dataset's configuration, where it has several.
         revision: a hub repository's branch, tag or commit; default: its main branch.
     """
-    _check(path)
+    _check(path, Path.cwd())
     from tasks.formats.outside import Outside
 
     return Outside(path, subset, revision)
 
 
 def identity(
-    *, online: bool, path: str, subset: str | None = None, revision: str | None = None
+    *, online: bool, base: Path, path: str, subset: str | None = None, revision: str | None = None
 ) -> dict[str, str | Path]:
     """What is read: the file or directory, or the commits that the hub id stands for (as a model, as a dataset).
 
-    Offline, and where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such
+    A relative path is relative to `base`, the folder of the pipelines file, where the task will run. Offline, and where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such
     file and no hub id; DataError where the hub id's commit is not known here.
     """
-    _check(path)
-    local = Path(path).expanduser()
+    _check(path, base)
+    local = base / Path(path).expanduser()
     if local.exists():
         return {"content": local.resolve()}
     asked = _asked(path, revision) if online and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0") else None
@@ -62,12 +62,12 @@ def identity(
     return {**commits}
 
 
-def _check(path: str) -> None:
+def _check(path: str, base: Path) -> None:
     """Refuse what can be neither a path that exists nor a hub id."""
-    if Path(path).expanduser().exists():
+    if (base / Path(path).expanduser()).exists():
         return
     if _FILE.search(path) or not _REPOSITORY.fullmatch(path):
-        raise SpecError(f"there is no file or directory '{path}' (looked from {Path.cwd()})")
+        raise SpecError(f"there is no file or directory '{path}' (looked from {base})")
 
 
 def _asked(path: str, revision: str | None) -> dict[str, str] | None:

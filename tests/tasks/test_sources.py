@@ -277,16 +277,46 @@ def test_a_table_of_ours_is_a_source(tmp_path: Path) -> None:
     assert path(path=str(saved)).prompts("all").table.equals(prompts.table)
 
 
+NO_DATA = {
+    "pairs.parquet": b"no parquet", "pairs.arrow": b"no arrow", "pairs.jsonl.gz": b"no gzip",
+    "pairs.jsonl": '{"prompt": "é"}'.encode("latin-1"), "pairs.json": b'[{"prompt": ', "pairs.csv": b'a,"b\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), NO_DATA.items(), ids=NO_DATA)
+def test_a_file_that_is_not_what_its_name_says_is_an_error_that_names_it(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        pairs_of(tmp_path / name, tmp_path)
+
+
 def test_a_missing_file_is_refused_at_once() -> None:
     for name in ("./nowhere", "nowhere/pairs.jsonl", "pairs.csv.gz"):
         with pytest.raises(SpecError, match="no file or directory"):
             path(path=name)
         with pytest.raises(SpecError, match="no file or directory"):
-            identity(online=False, path=name)
+            identity(online=False, base=Path.cwd(), path=name)
 
 
 def test_the_identity_of_a_local_path_is_its_content(tmp_path: Path) -> None:
-    assert identity(online=True, path=str(tmp_path)) == {"content": tmp_path.resolve()}
+    assert identity(online=True, base=Path.cwd(), path=str(tmp_path)) == {"content": tmp_path.resolve()}
+
+
+def test_a_relative_path_is_relative_to_the_folder_of_the_pipelines_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder, text in ((base, "mine"), (elsewhere, "another's")):
+        folder.mkdir()
+        (folder / "pairs.jsonl").write_text(text)
+    monkeypatch.chdir(elsewhere)
+    said = identity(online=False, base=base, path="pairs.jsonl")
+    assert said == {"content": base.resolve() / "pairs.jsonl"}
+    (base / "pairs.jsonl").unlink()
+    with pytest.raises(SpecError, match=f"looked from {base}"):
+        identity(online=False, base=base, path="pairs.jsonl")
 
 
 def test_offline_the_identity_of_a_hub_id_is_the_commit_last_seen(
@@ -295,13 +325,13 @@ def test_offline_the_identity_of_a_hub_id_is_the_commit_last_seen(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="never downloaded"):
-        identity(online=False, path="org/model")
+        identity(online=False, base=Path.cwd(), path="org/model")
     refs = tmp_path / "models--org--model" / "refs"
     refs.mkdir(parents=True)
     (refs / "main").write_text("abc123\n")
     (tmp_path / "datasets--org--model" / "snapshots" / "def456").mkdir(parents=True)
-    assert identity(online=True, path="org/model") == {"model": "abc123", "dataset": "def456"}
-    assert identity(online=False, path="org/model", revision="def456") == {"dataset": "def456"}
+    assert identity(online=True, base=Path.cwd(), path="org/model") == {"model": "abc123", "dataset": "def456"}
+    assert identity(online=False, base=Path.cwd(), path="org/model", revision="def456") == {"dataset": "def456"}
 
 
 def test_identity_needs_the_standard_library_only() -> None:

@@ -32,8 +32,8 @@ FILES = {
         def file(*, path):
             return open(path)
 
-        def identity(*, online, path):
-            return {"content": Path(path), "seen": "online" if online else "offline"}
+        def identity(*, online, base, path):
+            return {"content": base / path, "seen": "online" if online else "offline"}
     """,
 }
 
