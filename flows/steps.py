@@ -72,9 +72,8 @@ class Steps:
             raise Stopped("the run is being stopped")
         if node.task == CARRIED:
             return Outcome(self._carried(node), True, "carried over from an earlier tick")
-        if node.task == "measure":
-            allow = bool(node.params.get("allow_seen"))
-            if told := refuse_seen(self._store, inputs["completions"], allow=allow):
+        if "allow_seen" in node.params:
+            if told := refuse_seen(self._store, inputs, allow=bool(node.params["allow_seen"])):
                 self._listener.step_notice(node, told)
         key = self.key(node, inputs)
         if node.id in self._fresh:

@@ -208,8 +208,10 @@ def _beside(store: Store, report: Record) -> Iterator[str]:
         yield "the oracle that judged here also trained the policy"
     params = report.parts.get("params")
     if isinstance(params, dict) and params.get("allow_seen"):
-        completions = [r for p in report.parents.get("completions", ()) if (r := store.record(p.key))]
-        told = refuse_seen(store, completions, allow=True)
+        inputs = {
+            port: [r for p in several if (r := store.record(p.key))] for port, several in report.parents.items()
+        }
+        told = refuse_seen(store, inputs, allow=True)
         yield from [told] if told else []
 
 

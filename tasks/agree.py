@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.contract import DataError
+from tasks.contract import DataError, Workspace
 from tasks.kinds import Logps, Preferences, Report
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def agreement(pairs: Preferences, logps: Logps, ref_logps: Logps) -> Report:
+def agreement(
+    pairs: Preferences, logps: Logps, ref_logps: Logps, work: Workspace, *, allow_seen: bool = False
+) -> Report:
     """Accuracy of the implicit reward log π(y) − log π_ref(y) on held-out pairs.
 
         delta = [log π(chosen) − log π_ref(chosen)] − [log π(rejected) − log π_ref(rejected)]
@@ -23,9 +25,14 @@ def agreement(pairs: Preferences, logps: Logps, ref_logps: Logps) -> Report:
     max(p, 1 − p). Raises DataError if a pair's ids are missing in one of the two tables of log-probabilities.
 
     Source: rewards/accuracies of Rafailov et al., arXiv 2305.18290, section 4 (the implicit reward of equation 5).
+
+    Args:
+        allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
     import polars as pl
 
+    if allow_seen:
+        work.notice("allow_seen: prompts of this evaluation may have trained the policy")
     rows = pairs.frame.select("prompt_id", "chosen_id", "rejected_id")
     for side in ("chosen", "rejected"):
         for name, table in (("policy", logps), ("ref", ref_logps)):

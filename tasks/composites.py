@@ -161,6 +161,7 @@ def assess(
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "heldout",
     seed: int = 0,
+    allow_seen: bool = False,
 ) -> Report:
     """Measure a policy by what a source can tell: a world's gold oracle, or the pairs that a file holds back.
 
@@ -170,16 +171,18 @@ def assess(
         source: a world (win rate over the baseline on its prompts), or pairs (accuracy of the implicit reward).
         split: prompts or pairs that trained nothing.
         seed: the samples.
+        allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
     if source.returns == "World":
         prompts = add("load_prompts", source=source, split=split)
         gold = add("load_oracle", oracle=f"{source.name}_gold")
-        add("evaluate", "floor", policy=baseline, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
-        return add("evaluate", policy=policy, baseline=baseline, prompts=prompts, oracle=gold, seed=seed)
+        settings: dict[str, Any] = {"prompts": prompts, "oracle": gold, "seed": seed, "allow_seen": allow_seen}
+        add("evaluate", "floor", policy=baseline, baseline=baseline, **settings)
+        return add("evaluate", policy=policy, baseline=baseline, **settings)
     rows = add("tokenize", policy=baseline, data=add("load_preferences", source=source, split=split))
     return add(
         "agreement", pairs=rows, logps=add("logps", policy=policy, data=rows),
-        ref_logps=add("logps", "ref_logps", policy=baseline, data=rows),
+        ref_logps=add("logps", "ref_logps", policy=baseline, data=rows), allow_seen=allow_seen,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flows.store.index import Entry
@@ -54,32 +54,46 @@ def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
     return tuple(sorted(found.values(), key=lambda e: e.key))
 
 
-def seen_prompts(store: Store, completions: Record) -> Seen:
-    """Which prompts of a sampling occur, by prompt_id, in the tables that trained the policy it was drawn from."""
-    asked = _prompt_ids(store, completions.kind, completions.content)
+def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> Seen:
+    """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents."""
+    asked = _prompt_ids(store, table.kind, table.content)
     seen: set[str] = set()
     tables = []
-    for policy in _policies(store, completions):
-        for table in training_prompts(store, policy):
-            common = asked & _prompt_ids(store, table.kind, table.content)
+    for model in models:
+        for trained in training_prompts(store, model):
+            common = asked & _prompt_ids(store, trained.kind, trained.content)
             seen |= common
-            tables += [table.key] if common else []
+            tables += [trained.key] if common else []
     return Seen(frozenset(seen), len(asked), tuple(dict.fromkeys(tables)))
 
 
-def refuse_seen(store: Store, completions: Sequence[Record], *, allow: bool) -> str:
-    """Refuse to measure on prompts that trained (DataError), or say so if `allow`; empty if there are none."""
-    for record in completions:
-        seen = seen_prompts(store, record)
+def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: bool) -> str:
+    """Refuse to measure on prompts that trained (DataError), or say so if `allow`; empty if there are none.
+
+    `inputs` are those of a step that measures: `completions`, whose policy is measured, or `pairs` with the `logps`
+    that a policy gives them or with the scorer (`oracle`) that judges them.
+    """
+    for table, models in _measured(store, inputs):
+        seen = seen_prompts(store, table, models)
         if not seen.prompt_ids:
             continue
         entries = store.index.entries()
         by = ", ".join(sorted({f"{entries[k].task} {entries[k].content[:8]}" for k in seen.tables}))
-        text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained the policy ({by})"
+        text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained what is measured ({by})"
         if not allow:
             raise DataError(f"{text}: measure on prompts held out, or say `allow_seen: true` in the step")
         return text
     return ""
+
+
+def _measured(store: Store, inputs: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Record, list[str]]]:
+    """Each table that a step measures on, with the contents of the models that it measures."""
+    for completions in inputs.get("completions", ()):
+        yield completions, list(policies_of(store, completions))
+    models = [p.content for r in inputs.get("logps", ()) for p in r.parents.get("policy", ())]
+    models += [r.content for r in inputs.get("oracle", ()) if r.kind in MODELS]
+    for pairs in inputs.get("pairs", ()):
+        yield pairs, models
 
 
 def oracle_also_trained(store: Store, report: Record) -> bool:
@@ -91,7 +105,7 @@ def oracle_also_trained(store: Store, report: Record) -> bool:
     return any(e.content in judges for policy in policies for e in walk.behind(policy.inputs))
 
 
-def _policies(store: Store, completions: Record) -> Iterator[str]:
+def policies_of(store: Store, completions: Record) -> Iterator[str]:
     """Contents of the policies that a table of completions was drawn from, through scorings and parts of it."""
     behind: list[Record | Entry] = [completions, *ancestors(store, completions)]
     for entry in behind:

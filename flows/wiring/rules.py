@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.wiring.model import Node, Where
@@ -84,17 +84,27 @@ def check_node(catalogue: Catalogue, nodes: Sequence[Node], signature: Signature
 
 
 def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: str) -> None:
-    """The answers come from a policy and from prompts: those prompts must not be upstream of that policy."""
-    for sampled in (nodes[int(i)] for i in node.inputs.get("completions", ())):
-        fed = [nodes[int(i)] for indices in sampled.inputs.values() for i in indices]
-        upstream = {i for n in fed if catalogue.is_a(n.kind, "Model") for i in _upstream(nodes, n)}
-        for indices in sampled.inputs.values():
-            for i in map(int, indices):
-                if i in upstream and catalogue.is_a(nodes[i].kind, "Prompts"):
-                    refuse(
-                        node.where, f"{what}: the policy was trained on the table that it is evaluated on, "
-                        f"{nodes[i].id}; say `allow_seen: true` if that is meant",
-                    )  # fmt: skip
+    """What is measured must not be downstream of the prompts or pairs on which it is measured."""
+
+    def measured(found: Iterable[int], kind: str, models: Iterable[int]) -> None:
+        upstream = {i for m in models if catalogue.is_a(nodes[m].kind, "Model") for i in _upstream(nodes, nodes[m])}
+        for i in found:
+            if i in upstream and catalogue.is_a(nodes[i].kind, kind):
+                refuse(
+                    node.where, f"{what}: {nodes[i].id}, on which this measures, also trained what is measured; "
+                    "say `allow_seen: true` if that is meant",
+                )  # fmt: skip
+
+    for sampled in _fed(node, "completions"):
+        fed = [i for port in nodes[sampled].inputs for i in _fed(nodes[sampled], port)]
+        measured(fed, "Prompts", fed)
+    judges = [i for logps in _fed(node, "logps") for i in _fed(nodes[logps], "policy")] + _fed(node, "oracle")
+    for pairs in _fed(node, "pairs"):
+        measured([pairs, *_upstream(nodes, nodes[pairs])], "Preferences", judges)
+
+
+def _fed(node: Node, port: str) -> list[int]:
+    return [int(i) for i in node.inputs.get(port, ())]
 
 
 def _upstream(nodes: Sequence[Node], node: Node) -> set[int]:

@@ -45,8 +45,9 @@ def identity(
 ) -> dict[str, str | Path]:
     """What is read: the file or directory, or the commits that the hub id stands for (as a model, as a dataset).
 
-    A relative path is relative to `base`, the folder of the pipelines file, where the task will run. Offline, and where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such
-    file and no hub id; DataError where the hub id's commit is not known here.
+    A relative path is relative to `base`, the folder of the pipelines file, where the task will run. Offline, and
+    where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such file and no
+    hub id; DataError where the hub id's commit is not known here.
     """
     _check(path, base)
     local = base / Path(path).expanduser()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tasks.agree import agreement
 from tasks.contract import DataError
 from tasks.kinds import Logps, Preferences
+from tests.workspace import Workspace
 
 
 def _pairs(prompts: list[str]) -> Preferences:
@@ -30,12 +32,12 @@ def _logps(prompts: list[str], chosen: list[float], rejected: list[float], lengt
     return Logps.of(pl.DataFrame(rows, ["prompt_id", "completion_id", "logps", "lengths"], orient="row"))
 
 
-def test_accuracy_margin_and_interval_are_those_worked_by_hand() -> None:
+def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -> None:
     prompts = ["p", "p", "q", "s"]
     policy = _logps(prompts, [-1.0, -2.0, -4.0, -3.0], [-3.0, -3.0, -3.0, -3.0], (5, 3))
     ref = _logps(prompts, [-2.0, -2.0, -3.0, -3.0], [-3.0, -2.0, -3.0, -3.0], (5, 3))
     # delta = (1 − 0), (0 − −1), (−1 − 0), (0 − 0) = 1, 1, −1, 0; right: 1, 1, 0, ½
-    report = agreement(_pairs(prompts), policy, ref)
+    report = agreement(_pairs(prompts), policy, ref, Workspace(tmp_path))
     rows = {r["name"]: r for r in report.table.to_pylist()}
     accuracy = rows["eval/accuracy"]
     assert accuracy["value"] == pytest.approx(2.5 / 4)
@@ -49,13 +51,16 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand() -> None:
     assert report.per_prompt.column("accuracy").to_pylist() == [1.0, 0.0, 0.5]
 
 
-def test_a_policy_agrees_with_half_against_itself() -> None:
+def test_a_policy_agrees_with_half_against_itself(tmp_path: Path) -> None:
     same = _logps(["p", "q"], [-1.0, -2.0], [-3.0, -3.0], (2, 2))
-    rows = {r["name"]: r["value"] for r in agreement(_pairs(["p", "q"]), same, same).table.to_pylist()}
+    work = Workspace(tmp_path)
+    report = agreement(_pairs(["p", "q"]), same, same, work, allow_seen=True)
+    assert "allow_seen" in work.notices[0]
+    rows = {r["name"]: r["value"] for r in report.table.to_pylist()}
     assert rows == {"eval/accuracy": 0.5, "eval/margin": 0.0, "eval/chosen_longer": 0.5}
 
 
-def test_ids_that_do_not_match_are_an_error() -> None:
+def test_ids_that_do_not_match_are_an_error(tmp_path: Path) -> None:
     logps = _logps(["p"], [-1.0], [-3.0], (2, 2))
     with pytest.raises(DataError, match="1 chosen answers of 2 pairs have no log-probability under the policy"):
-        agreement(_pairs(["p", "q"]), logps, logps)
+        agreement(_pairs(["p", "q"]), logps, logps, Workspace(tmp_path))

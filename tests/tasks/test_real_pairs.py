@@ -61,8 +61,9 @@ def test_dpo_on_real_dialogues_learns_them_and_is_measured_on_held_out_ones(tmp_
     )
     curve = [row["rewards/accuracies"] for _, row in house.last.curves if "rewards/accuracies" in row]
     assert curve[-1] > 0.6
-    known = agreement(trained, logps(policy, trained, house.step()), ref)
-    report = agreement(held_out, logps(policy, held_out, house.step()), logps(base, held_out, house.step()))
+    known = agreement(trained, logps(policy, trained, house.step()), ref, house.step())
+    after, before = logps(policy, held_out, house.step()), logps(base, held_out, house.step())
+    report = agreement(held_out, after, before, house.step())
     values = {row["name"]: row["value"] for row in report.table.to_pylist()}
     assert known.table["value"][0].as_py() > 0.6
     assert 0.3 < values["eval/accuracy"] < 0.8

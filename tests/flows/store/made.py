@@ -11,7 +11,7 @@ from flows.store.keys import Key, digest_of
 from flows.store.records import Record
 from flows.store.store import Made, Store
 from tasks.contract import JSON
-from tasks.kinds import Artifact, Completions, Prompts
+from tasks.kinds import Artifact, Completions, Preferences, Prompts
 
 
 def key_of(task: str = "load", inputs: Mapping[str, Sequence[str]] | None = None, **params: JSON) -> Key:
@@ -50,6 +50,15 @@ def completions(*ids: str) -> Completions:
         "prompt_id": list(ids), "prompt": [[{"role": "user", "content": "?"}]] * n,
         "completion_id": [f"c{i}" for i in ids], "completion": ["yes"] * n, "stream": [0] * n, "k": [0] * n,
         "token_logps": [[-1.0]] * n, "finish_reason": ["stop"] * n,
+    }))  # fmt: skip
+
+
+def pairs(*ids: str) -> Preferences:
+    """One pair to each prompt, in memory."""
+    n = len(ids)
+    return Preferences.of(pa.table({
+        "prompt_id": list(ids), "prompt": [[{"role": "user", "content": "?"}]] * n, "chosen_id": [f"c{i}" for i in ids],
+        "rejected_id": [f"r{i}" for i in ids], "chosen": ["yes"] * n, "rejected": ["no"] * n,
     }))  # fmt: skip
 
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.store.lineage import ancestors, oracle_also_trained, refuse_seen, seen_prompts, training_prompts
+from flows.store.lineage import (
+    Seen, ancestors, oracle_also_trained, policies_of, refuse_seen, seen_prompts, training_prompts,
+)  # fmt: skip
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import DataError
 from tasks.kinds import Logps, Oracle, Policy, Report, RewardModel, WinProbs
-from tests.flows.store.made import completions, model, prompts, put
+from tests.flows.store.made import completions, model, pairs, prompts, put
 
 
 class World:
@@ -39,6 +41,10 @@ def drawn(store: Store, policy: Record, *ids: str) -> Record:
     return put(store, completions(*ids), "sample", {"policy": [policy], "prompts": [table]})
 
 
+def seen_of(store: Store, completions: Record) -> Seen:
+    return seen_prompts(store, completions, policies_of(store, completions))
+
+
 def test_ancestors_are_everything_behind_a_record_each_once(store: Store, world: World) -> None:
     behind = [e.key for e in ancestors(store, world.policy)]
     assert behind[:4] == [world.base.key, world.rows.key, world.ref.key, world.reward.key]
@@ -55,26 +61,49 @@ def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Stor
 
 
 def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: World) -> None:
-    seen = seen_prompts(store, drawn(store, world.policy, "h1", "p2", "s1", "h2"))
+    seen = seen_of(store, drawn(store, world.policy, "h1", "p2", "s1", "h2"))
     assert (sorted(seen.prompt_ids), seen.asked) == (["p2", "s1"], 4)
     assert set(seen.tables) == {world.rows.key, world.sft.key}
-    assert seen_prompts(store, drawn(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
+    assert seen_of(store, drawn(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
 
 
 def test_measuring_on_prompts_that_trained_is_refused_unless_allowed(store: Store, world: World) -> None:
     clean, mixed = drawn(store, world.policy, "h1"), drawn(store, world.policy, "h1", "p1", "r1")
-    assert refuse_seen(store, [clean], allow=False) == ""
-    with pytest.raises(DataError, match=r"2 of 3 evaluation prompts also trained the policy .*allow_seen"):
-        refuse_seen(store, [clean, mixed], allow=False)
-    said = refuse_seen(store, [mixed], allow=True)
-    assert said.startswith("2 of 3 evaluation prompts also trained the policy")
+    assert refuse_seen(store, {"completions": [clean]}, allow=False) == ""
+    with pytest.raises(DataError, match=r"2 of 3 evaluation prompts also trained what is measured .*allow_seen"):
+        refuse_seen(store, {"completions": [clean, mixed]}, allow=False)
+    said = refuse_seen(store, {"completions": [mixed]}, allow=True)
+    assert said.startswith("2 of 3 evaluation prompts also trained what is measured")
+
+
+def test_agreement_with_pairs_that_trained_is_refused_for_the_policy_that_learned_them(
+    store: Store, world: World
+) -> None:
+    known, fresh = put(store, pairs("h1", "p2"), "known"), put(store, pairs("h1", "h2"), "fresh")
+
+    def inputs(table: Record, policy: Record) -> dict[str, list[Record]]:
+        told = put(store, Logps.of(iter([])), "logps", {"policy": [policy], "data": [table]})
+        ref = put(store, Logps.of(iter([])), "logps", {"policy": [world.policy], "data": [table]}, who="ref")
+        return {"pairs": [table], "logps": [told], "ref_logps": [ref]}
+
+    assert refuse_seen(store, inputs(fresh, world.policy), allow=False) == ""
+    assert refuse_seen(store, inputs(known, world.base), allow=False) == ""
+    with pytest.raises(DataError, match="1 of 2 evaluation prompts also trained"):
+        refuse_seen(store, inputs(known, world.policy), allow=False)
+    assert refuse_seen(store, inputs(known, world.policy), allow=True).startswith("1 of 2")
+
+
+def test_a_reward_model_is_not_measured_on_the_pairs_that_trained_it(store: Store, world: World) -> None:
+    known = put(store, pairs("h1", "r1"), "known")
+    with pytest.raises(DataError, match="1 of 2 evaluation prompts also trained"):
+        refuse_seen(store, {"pairs": [known], "oracle": [world.reward]}, allow=False)
 
 
 def test_a_training_table_that_is_gone_is_an_error_and_no_clean_bill(store: Store, world: World) -> None:
     file = store.root / world.sft.path / "table.arrow"
     file.unlink()
     with pytest.raises(DataError, match="is gone"):
-        seen_prompts(store, drawn(store, world.policy, "h1"))
+        seen_of(store, drawn(store, world.policy, "h1"))
 
 
 def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_made_it(

@@ -102,8 +102,14 @@ WRONG = {
     "loss without its reference": ("ref: prev.policy, ", "", "policy: {", ["the loss sppo needs `ref`"]),
     "comparison with itself": ("oracle: judge}\n      rates", "oracle: judge, others: answers}\n      rates", "probs: {", [
         "'completions' and 'others' are the same step, answers@1"]),
-    "evaluation on what trained": ("prompts: held", "prompts: prompts", "report: {", ["was trained on the table that it is "
-                                   "evaluated on, prompts", "allow_seen: true"]),
+    "evaluation on what trained": ("prompts: held", "prompts: prompts", "report: {", ["prompts, on which this measures, also "
+                                   "trained what is measured", "allow_seen: true"]),
+    "agreement with pairs that trained": (
+        "      report:", "      chosen: {task: pairs, completions: answers, win_probs: probs}\n"
+        "      tuned: {task: train, policy: prev.policy, ref: prev.policy, data: chosen, loss: dpo, lr: $lr}\n"
+        "      told: {task: logps, policy: tuned, data: chosen}\n"
+        "      agrees: {task: agreement, pairs: chosen, logps: told}\n      report:", "agrees:",
+        ["chosen@1, on which this measures, also trained"]),
     "a step that is a number": ("held: {task: load_prompts, source: toy, split: heldout}", "held: 3", "3", [
         "a step is a mapping with a task, or a step's name"]),
     "no YAML": ("lr: $lr}", "lr: $lr", None, ["this is no YAML"]),
