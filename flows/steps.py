@@ -72,9 +72,9 @@ class Steps:
             raise Stopped("the run is being stopped")
         if node.task == CARRIED:
             return Outcome(self._carried(node), True, "carried over from an earlier tick")
-        if "allow_seen" in node.params:
-            if told := refuse_seen(self._store, inputs, allow=bool(node.params["allow_seen"])):
-                self._listener.step_notice(node, told)
+        allow = node.params.get("allow_seen")
+        if allow is not None and (told := refuse_seen(self._store, inputs, allow=bool(allow))):
+            self._listener.step_notice(node, told)
         key = self.key(node, inputs)
         if node.id in self._fresh:
             return self._locked(node, key, inputs, "asked for by --fresh")

@@ -208,9 +208,7 @@ def _beside(store: Store, report: Record) -> Iterator[str]:
         yield "the oracle that judged here also trained the policy"
     params = report.parts.get("params")
     if isinstance(params, dict) and params.get("allow_seen"):
-        inputs = {
-            port: [r for p in several if (r := store.record(p.key))] for port, several in report.parents.items()
-        }
+        inputs = {port: [r for p in several if (r := store.record(p.key))] for port, several in report.parents.items()}
         told = refuse_seen(store, inputs, allow=True)
         yield from [told] if told else []
 

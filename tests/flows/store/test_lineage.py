@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from flows.store.lineage import (
-    Seen, ancestors, oracle_also_trained, policies_of, refuse_seen, seen_prompts, training_prompts,
-)  # fmt: skip
+    Seen,
+    ancestors,
+    oracle_also_trained,
+    policies_of,
+    refuse_seen,
+    seen_prompts,
+    training_prompts,
+)
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import DataError
