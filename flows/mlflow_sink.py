@@ -215,9 +215,10 @@ class Delivery:
 
     def _kill(self, op: Op) -> None:
         """End a run whose process was killed, and its children, unless they ended by themselves."""
-        names = f"tags.`{NAME_TAG}` LIKE '{op['run']}%' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([self._experiment], names):
-            self.client.set_terminated(run.info.run_id, "KILLED", op["time"])
+        for names in (f"= '{op['run']}'", f"LIKE '{op['run']}/%'"):
+            running = f"tags.`{NAME_TAG}` {names} and attributes.status = 'RUNNING'"
+            for run in self.client.search_runs([self._experiment], running):
+                self.client.set_terminated(run.info.run_id, "KILLED", op["time"])
 
 
 def milliseconds() -> int:

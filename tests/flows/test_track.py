@@ -203,8 +203,12 @@ def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(
     assert _parent(made, made.run.id).info.status == "RUNNING"
     tracker = Tracker(made.store)
     tracker.left_open(made.run)
+    later = replace(made.run, id=made.run.id + "-later")
+    tracker.run_started(later, made.graph, made.store.root / "logs")
+    tracker.run_finished(later)
     assert tracker.close() == ""
     assert _parent(made, made.run.id).info.status == "KILLED"
+    assert _parent(made, later.id).info.status == "FINISHED"
     assert {r.info.status for r in _children(made, _parent(made, made.run.id)).values()} == {"FINISHED"}
 
 
