@@ -97,7 +97,10 @@ class Tracker(Listener):
         self._put("end", status=STATUS.get(run.status, "FAILED"), time=milliseconds())
 
     def left_open(self, run: Run) -> None:
-        self._sink.put({"op": "kill", "run": run.id, "time": milliseconds()})
+        """Kept on disk until the next replay as well, for the run that closes this one may be killed before it does."""
+        op = {"op": "kill", "run": run.id, "time": milliseconds()}
+        self._sink._keep([op])
+        self._sink.put(op)
 
     # What they become
 
