@@ -81,6 +81,9 @@ def from_json(data: Mapping[str, Any]) -> Record:
         record = Record(**{**fields, "parents": parents})
     except (TypeError, KeyError, AttributeError) as e:
         raise DataError(f"this is no record of a step: {e}") from None
+    maps = [record.parts, record.totals, record.versions, record.hardware, *record.curves]
+    if not all(isinstance(m, dict) for m in maps):
+        raise DataError(f"the record of key '{record.key}' has fields of other types than a record has")
     if not _DIGEST.fullmatch(record.key) or not _DIGEST.fullmatch(record.content) or not record.kind.isidentifier():
         raise DataError(f"the record of key '{record.key}' names a path outside the store")
     return replace(record, curves=tuple(record.curves), notices=tuple(record.notices))

@@ -203,6 +203,14 @@ def test_a_damaged_record_is_a_miss_and_its_step_runs_again(store: Store) -> Non
     assert put(store, prompts("a")).content == record.content
 
 
+def test_a_record_with_a_field_of_another_type_is_a_miss(store: Store) -> None:
+    record = put(store, prompts("a"))
+    file = store.root / "keys" / f"{record.key}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "totals": [{"step": 1}]}))
+    assert store.look(record.key).record is None
+    assert record.key not in store.index.entries()
+
+
 @pytest.mark.parametrize("change", [{"content": "../../../etc"}, {"kind": "../keys"}])
 def test_a_record_that_points_out_of_the_store_is_no_record(store: Store, change: dict[str, str]) -> None:
     record = put(store, prompts("a"))
