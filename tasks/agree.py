@@ -1,14 +1,18 @@
-"""How often a policy prefers what people preferred: an evaluation that needs pairs and no oracle."""
+"""How often a policy, or an oracle, prefers what people preferred: evaluations on pairs that trained nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tasks.contract import DataError, Workspace
-from tasks.kinds import Logps, Preferences, Report
+from tasks.kinds import Logps, Preferences, Report, Scorer
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
+
+    Floats = npt.NDArray[np.float64]
 
 
 def agreement(
@@ -47,6 +51,83 @@ def agreement(
     units = {"accuracy": "probability", "margin": "nats", "chosen_longer": "probability"}
     report = Report.of(pl.DataFrame([_estimate(by_prompt, name, unit) for name, unit in units.items()]))
     return report.with_per_prompt(by_prompt)
+
+
+def reward_accuracy(pairs: Preferences, oracle: Scorer, work: Workspace, *, allow_seen: bool = False) -> Report:
+    """How often a scorer ranks held-out pairs as they are labelled, and whether its probabilities can be believed.
+
+        P = σ(scale·(score(chosen) − score(rejected))),   said = max(P, 1 − P)
+
+    eval/accuracy: share of pairs with P > ½; P = ½ counts one half. eval/ece: expected calibration error, the mean
+    over pairs of |share right − mean said| of the pair's bin, ten bins of equal width over said ∈ [½, 1]. eval/nll:
+    mean −log P, nats (log 2 is knowing nothing). eval/margin: mean difference of scores. eval/accuracy_ceiling: mean of
+    max(p, 1 − p) over pairs whose labeller's p is known: what no scorer exceeds on labels drawn from p.
+    Intervals are 95%, over prompts: pairs of one prompt are no independent units; eval/ece has none (it is biased
+    upwards by noise: about √(10/n)/3 for a calibrated scorer). `per_prompt` holds the means of each prompt.
+
+    Answers are kept as they come, so a killed step asks nothing twice. Totals: `queries`, `unanswered`. Pairs with an
+    answer that has no score are left out, with a notice. Raises DataError if none is left.
+
+    Source: ECE of Guo et al., arXiv 1706.04599, eq. 5, on the confidence in the winner.
+
+    Args:
+        allow_seen: the pairs' prompts may have trained the scorer; shown beside the numbers.
+    """
+    import numpy as np
+    import polars as pl
+    from scipy.special import expit, log_expit
+
+    if allow_seen:
+        work.notice("allow_seen: prompts of these pairs may have trained the scorer")
+    margin = _margins(pairs, oracle, work)
+    known = np.isfinite(margin["scaled"].to_numpy())
+    if not known.any():
+        raise DataError(f"none of {len(known)} pairs has a score for both answers")
+    if not known.all():
+        work.notice(f"{(~known).sum()} of {len(known)} pairs left out: the oracle has no score for an answer of theirs")
+    rows = margin.filter(pl.Series(known))
+    delta = rows["scaled"].to_numpy()
+    rows = rows.with_columns(
+        _half_at_zero(pl.col("scaled")).alias("accuracy"), nll=pl.Series(-log_expit(delta)), pairs=pl.lit(1),
+        accuracy_ceiling=pl.max_horizontal(pl.col("p"), 1 - pl.col("p")),
+    )  # fmt: skip
+    units = {"accuracy": "probability", "margin": "score", "nll": "nats"}
+    if not rows["p"].null_count():
+        units["accuracy_ceiling"] = "probability"
+    by_prompt = rows.group_by("prompt_id", maintain_order=True).agg(pl.col(*units).mean(), pl.col("pairs").sum())
+    estimates = [_estimate(by_prompt, name, unit) for name, unit in units.items()]
+    ece = calibration_error(expit(np.abs(delta)), rows["accuracy"].to_numpy())
+    estimates.insert(1, {
+        "name": "eval/ece", "value": ece, "ci_low": None, "ci_high": None, "n": len(by_prompt), "unit": "probability",
+    })  # fmt: skip
+    return Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
+
+
+def _margins(pairs: Preferences, oracle: Scorer, work: Workspace) -> pl.DataFrame:
+    """prompt_id, p, margin and scaled margin of every pair; NaN where there is no score."""
+    import polars as pl
+
+    from tasks.judging.asking import Journal
+    from tasks.judging.pairing import Questions
+
+    live = oracle.opened()
+    rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
+    sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
+    questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    with Journal(work.path / "scores.jsonl") as journal:
+        scores = questions.scores(live, journal)[questions.of_row]
+        work.count(queries=journal.asked, unanswered=journal.unanswered)
+    margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])
+    return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin)
+
+
+def calibration_error(said: Floats, right: Floats, bins: int = 10) -> float:
+    """Σ over bins of the share of pairs in it · |share right − mean said|, for `(M,)` probabilities said in [½, 1]."""
+    import numpy as np
+
+    place = np.minimum(((said - 0.5) * 2 * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, right - said, minlength=bins)
+    return float(np.abs(gaps).sum() / len(said))
 
 
 def _joined(rows: pl.DataFrame, logps: pl.DataFrame, side: str, name: str) -> pl.DataFrame:

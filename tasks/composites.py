@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Step
-    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, Table
+    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, RewardModel, Table
 
 
 def train(
@@ -56,6 +56,45 @@ def train(
         "fit", policy=policy, data=rows, ref_logps=ref_logps, loss=loss, lr=lr, epochs=epochs, steps=steps,
         batch=batch, optimizer=optimizer, betas=betas, schedule=schedule, warmup=warmup,
         max_grad_norm=max_grad_norm, weight_decay=weight_decay, seed=seed,
+    )  # fmt: skip
+
+
+def train_reward(
+    add: Add,
+    policy: Policy | RewardModel,
+    data: Preferences,
+    *,
+    loss: Annotated[ChoiceSpec, Choice("losses/reward")] = "bradley_terry",  # type: ignore[assignment]
+    lr: Annotated[float, Bounds(above=0)],
+    epochs: Annotated[int, Bounds(min=1)] = 1,
+    steps: Annotated[int, Bounds(min=1)] | None = None,
+    batch: Annotated[int, Bounds(min=1)] = 64,
+    schedule: Literal["linear", "cosine", "constant"] = "cosine",
+    warmup: Annotated[float, Bounds(min=0, max=1)] = 0.03,
+    max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
+    weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
+    max_length: Annotated[int, Bounds(min=2)] | None = None,
+    seed: int = 0,
+) -> RewardModel:
+    """Train a reward model on judged pairs, from a policy's weights or from another reward model: tokenize, fit.
+
+    Args:
+        loss: what is minimised.
+        lr: peak learning rate; no default, because no value serves two models.
+        epochs: passes over the data; a second one overfits.
+        steps: optimizer steps, instead of epochs.
+        batch: pairs per optimizer step, over all devices.
+        schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
+        warmup: share of the steps over which the learning rate rises linearly from 0.
+        max_grad_norm: gradients are scaled down to this global norm.
+        weight_decay: AdamW's decoupled weight decay.
+        max_length: longest row in tokens, prompt and answer together; default: the model's positions.
+        seed: the new head, and the order of the pairs.
+    """
+    rows = add("tokenize", policy=policy, data=data, max_length=max_length)
+    return add(
+        "fit_reward", policy=policy, data=rows, loss=loss, lr=lr, epochs=epochs, steps=steps, batch=batch,
+        schedule=schedule, warmup=warmup, max_grad_norm=max_grad_norm, weight_decay=weight_decay, seed=seed,
     )  # fmt: skip
 
 
@@ -143,9 +182,10 @@ def load_preferences(
     if source.returns != "World":
         return add("read_preferences", source=source, split=split)
     k = 2
-    while _PROMPTS_TO_LABEL * k * (k - 1) // 2 < labels:
+    split = "rm" if split == "train" else split
+    while _PROMPTS_TO_LABEL.get(split, 400) * k * (k - 1) // 2 < labels:
         k += 1
-    prompts = add("load_prompts", source=source, split="rm" if split == "train" else split)
+    prompts = add("load_prompts", source=source, split=split)
     base = add("load_policy", source=source)
     completions = add("sample", policy=base, prompts=prompts, k=k, stream=_PEOPLES_STREAM, seed=seed)
     asked = add("compare", completions=completions, oracle=add("load_oracle", oracle=f"{source.name}_gold"))
@@ -188,7 +228,7 @@ def assess(
 
 _POLICYS_STREAM, _BASELINES_STREAM = 1001, 1002
 """Noise of their own, so that no evaluation looks at the draws that trained, nor one side at those of the other."""
-_PROMPTS_TO_LABEL = 400
-"""Prompts of a world's `rm` split: how often each is answered follows from it."""
+_PROMPTS_TO_LABEL = {"rm": 400, "policy": 640, "gate": 128, "heldout": 128}
+"""Prompts of a world's splits: how often each is answered follows from it."""
 _PEOPLES_STREAM = 7001
 """Noise of its own, so that what people compared are no draws of any other step."""

@@ -387,6 +387,11 @@ class Policy(Model):
 class RewardModel(Model, Scorer):
     """A sequence-classification model with one output: scores answers, so it is a Scorer."""
 
+    def opened(self) -> Scorer:  # type: ignore[override]
+        """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of every step that asks it."""
+        scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path)})()
+        return scorer
+
 
 class PreferenceModel(Model, Oracle):
     """A model that compares two answers."""

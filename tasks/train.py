@@ -6,10 +6,12 @@ import json
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, SpecError, Workspace
-from tasks.kinds import AnyTable, Logps, Policy, Table
+from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
 
 
-def tokenize(policy: Policy, data: AnyTable, work: Workspace, *, max_length: int | None = None) -> AnyTable:
+def tokenize(
+    policy: Policy | RewardModel, data: AnyTable, work: Workspace, *, max_length: int | None = None
+) -> AnyTable:
     """Fill a table's token columns with the policy's tokenizer and template; set rows aside that cannot be trained on.
 
     Rows whose tokens are already those of the template keep them: what was sampled is what is trained on. Tokens of
@@ -54,6 +56,7 @@ def logps(
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
         micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
     """
+    from tasks.training.logps import AnswerLogps
     from tasks.training.model import keep_memory, open_model, pick_device, pick_dtype
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
@@ -62,7 +65,7 @@ def logps(
     rows = rows_of(data, policy)
     device = pick_device()
     model = open_model(policy, pick_dtype(dtype, device)).to(device)
-    values = score_rows(model, rows, micro_tokens, work)
+    values = score_rows(AnswerLogps(model), rows, micro_tokens, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa
@@ -124,6 +127,7 @@ def fit(
 
     from tasks.training.checkpoint import drop_checkpoints
     from tasks.training.examples import examples_of
+    from tasks.training.logps import AnswerLogps
     from tasks.training.loop import Settings, train_model
     from tasks.training.model import (
         keep_memory,
@@ -149,7 +153,7 @@ def fit(
         steps * batch if steps else epochs * len(rows), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, model, examples, loss, settings, shape_for(model, micro_tokens), work)
+    train_model(accelerator, AnswerLogps(model), examples, loss, settings, shape_for(model, micro_tokens), work)
     save_model(model, policy, work.output)
     drop_checkpoints(work.path / "checkpoint")
     return Policy(work.output)

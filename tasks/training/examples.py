@@ -1,7 +1,7 @@
 """Filling a loss's arguments by name: what a table and its reference log-probabilities say of every row.
 
-The vocabulary is closed (`VOCABULARY`): an argument outside it is refused before anything runs. `policy_*` come from
-the model at each step, everything else is fixed and lies here, one entry per row.
+The vocabulary is closed (`VOCABULARY`): an argument outside it is refused before anything runs. `policy_*` and
+`*_scores` come from the model at each step, everything else is fixed and lies here, one entry per row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ VOCABULARY = {
         "rejected_lengths", "p", "margin",
     },
     "pointwise": {"policy_logps", "ref_logps", "lengths", "win_rate", "prompt_win_rates", "label"},
+    "reward": {"chosen_scores", "rejected_scores", "margin"},
 }  # fmt: skip
 """Folder of `tasks/losses/` → what its losses may name."""
+_OF_MODEL = {"policy_chosen_logps", "policy_rejected_logps", "policy_logps", "chosen_scores", "rejected_scores"}
+"""What the trained model says; everything else is fixed."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def examples_of(table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None)
     answers = None if ref_logps is None else _join(rows, ref_logps)
     if answers is None and any(n.startswith("ref_") for n in names):
         raise SpecError(f"the loss '{loss.name}' needs a reference: give `train` a `ref`")
-    columns = {n: _column(n, table, rows, answers) for n in names if not n.startswith("policy_")}
+    columns = {n: _column(n, table, rows, answers) for n in names if n not in _OF_MODEL}
     weights = _numbers(table, "weight", 1.0)
     examples = Examples(rows, tuple(names), columns, weights, answers, _better(table, rows))
     _check_values(examples, loss)
@@ -75,7 +78,7 @@ def arguments_of(loss: Chosen) -> list[str]:
 
 
 def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Tensor:
-    """Loss of the rows `batch`, `(B,)`, with the policy's log-probabilities `(S,)` in the order of their answers."""
+    """Loss of the rows `batch`, `(B,)`, with what the model says of their answers `(S,)`, in order."""
     own = _policy_columns(loss, logps)
     inputs = {n: own[n] if n in own else examples.columns[n][batch] for n in examples.names}
     losses = loss(**inputs)
@@ -88,6 +91,9 @@ def _policy_columns(loss: Chosen, logps: Tensor) -> dict[str, Tensor]:
     if loss.folder.endswith("pairwise"):
         pairs = logps.reshape(-1, 2)
         return {"policy_chosen_logps": pairs[:, 0], "policy_rejected_logps": pairs[:, 1]}
+    if loss.folder.endswith("reward"):
+        pairs = logps.reshape(-1, 2)
+        return {"chosen_scores": pairs[:, 0], "rejected_scores": pairs[:, 1]}
     return {"policy_logps": logps}
 
 
@@ -96,7 +102,7 @@ def _check_kind(table: Table, loss: Chosen, names: list[str]) -> None:
     pointwise = (
         WinRates if {"win_rate", "prompt_win_rates"} & set(names) else Labels if "label" in names else Demonstrations
     )
-    wanted: type[Table] = Preferences if folder == "pairwise" else pointwise
+    wanted: type[Table] = Preferences if folder in ("pairwise", "reward") else pointwise
     if wanted is Demonstrations and isinstance(table, Completions):
         return
     if not isinstance(table, wanted):

@@ -35,6 +35,18 @@ def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
     return Inputs(*(None if a is None else torch.from_numpy(a).to(device) for a in arrays))
 
 
+def hidden_states(model: Any, inputs: Inputs) -> Tensor:
+    """What the model's body makes of every token, `(L, T, D)`; answers see their prompt and themselves only."""
+    mask = None
+    if inputs.segments is not None and inputs.roots is not None:
+        device = model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+        mask = _mask(inputs.segments, inputs.roots, dtype)
+    body = model.get_base_model().base_model if hasattr(model, "peft_config") else model.base_model
+    out = body(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
+    return cast(Tensor, out.last_hidden_state)
+
+
 class AnswerLogps(nn.Module):
     """A causal language model that answers with the summed log-probability of each answer of a micro-batch."""
 
@@ -55,24 +67,11 @@ class AnswerLogps(nn.Module):
 
     def token_logps(self, inputs: Inputs) -> Tensor:
         """`(M,)` float32, nats."""
-        hidden = self._hidden(inputs).flatten(0, 1)
+        hidden = hidden_states(self.model, inputs).flatten(0, 1)
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(inputs.sources, hidden)
         head = self.model.get_output_embeddings()
         return _head_logps(picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale())
-
-    def _hidden(self, inputs: Inputs) -> Tensor:
-        """`(L, T, D)`."""
-        mask = None
-        if inputs.segments is not None and inputs.roots is not None:
-            mask = _mask(inputs.segments, inputs.roots, self._dtype())
-        body = self.model.get_base_model().base_model if hasattr(self.model, "peft_config") else self.model.base_model
-        out = body(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
-        return cast(Tensor, out.last_hidden_state)
-
-    def _dtype(self) -> torch.dtype:
-        device = self.model.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.model.dtype
 
     def _cap(self) -> float:
         return float(getattr(self.model.config, "final_logit_softcapping", None) or 0.0)

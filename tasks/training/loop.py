@@ -22,7 +22,7 @@ from tasks.contract import Chosen, Workspace
 from tasks.training.batches import Shape, micro_batches
 from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
 from tasks.training.examples import Examples, filled
-from tasks.training.logps import AnswerLogps, inputs_of
+from tasks.training.logps import inputs_of
 from tasks.training.metrics import Outcome, Watch, step_metrics
 from tasks.training.optimizer import Schedule, lr_at, make_optimizer
 from tasks.training.rows import Ints
@@ -52,19 +52,23 @@ class Settings:
 
 def train_model(
     accelerator: Accelerator,
-    model: Any,
+    scorer: Any,
     examples: Examples,
     loss: Chosen,
     settings: Settings,
     shape: Shape,
     work: Workspace,
 ) -> None:
-    """Train `model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges."""
+    """Train `scorer.model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges.
+
+    `scorer` turns a micro-batch's inputs into a number per answer, which the loss is filled with.
+    """
+    model: Any = scorer.model
     folder = work.path / "checkpoint"
     shape = _pinned(folder, shape)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)
-    scorer, optimizer = accelerator.prepare(AnswerLogps(model), optimizer)
+    scorer, optimizer = accelerator.prepare(scorer, optimizer)
     state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
     watch, tokens = Watch(**state["watch"]), state["tokens"]
     sizes = examples.rows.tokens

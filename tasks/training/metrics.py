@@ -28,22 +28,24 @@ class Outcome(NamedTuple):
     losses: Tensor
     """`(B,)`, before weights."""
     logps: Tensor
-    """`(S,)`: of the rows' answers, in the order of `rows`."""
+    """`(S,)`: log-probabilities, or a reward model's scores, of the rows' answers, in the order of `rows`."""
 
 
 def step_metrics(examples: Examples, loss: Chosen, outcome: Outcome) -> dict[str, float]:
-    """train/loss, logps/* and, where there is a reference, rewards/*, over one optimizer batch, in nats."""
+    """train/loss, logps/* and, where there is a reference or a reward model, rewards/*, over one optimizer batch."""
     weights = examples.weights[torch.from_numpy(outcome.rows)]
     metrics = {"train/loss": float((outcome.losses * weights).mean())}
     answers = torch.tensor([a for row in outcome.rows.tolist() for a in examples.rows.answers_of(row)])
     better = torch.ones(len(answers), dtype=torch.bool) if examples.better is None else examples.better[answers]
     sides = {"chosen": better, "rejected": ~better}
-    metrics |= {f"logps/{side}": _mean(outcome.logps[here]) for side, here in sides.items() if here.any()}
-    if examples.ref_logps is None:
-        return metrics
-    rewards = reward_scale(loss.params) * (outcome.logps - examples.ref_logps[answers])
+    rewards = outcome.logps
+    if not loss.folder.endswith("reward"):
+        metrics |= {f"logps/{side}": _mean(outcome.logps[here]) for side, here in sides.items() if here.any()}
+        if examples.ref_logps is None:
+            return metrics
+        rewards = reward_scale(loss.params) * (rewards - examples.ref_logps[answers])
     metrics |= {f"rewards/{side}": _mean(rewards[here]) for side, here in sides.items() if here.any()}
-    if loss.folder.endswith("pairwise"):
+    if loss.folder.endswith(("pairwise", "reward")):
         margins = rewards[0::2] - rewards[1::2]
         metrics |= {"rewards/margins": _mean(margins), "rewards/accuracies": _mean((margins > 0).double())}
     elif examples.better is not None and better.any() and not better.all():

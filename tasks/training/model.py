@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from tasks.contract import DataError
-from tasks.kinds import Policy
+from tasks.kinds import Model, Policy
 from tasks.training.batches import Shape
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
 
 
 _ACTIVATIONS = 2_000_000
@@ -34,14 +34,14 @@ def open_model(policy: Policy, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def positions_of(policy: Policy) -> int | None:
+def positions_of(policy: Model) -> int | None:
     """Longest sequence that the policy can read, in tokens; None if it says nothing."""
     config = json.loads((policy.path / "config.json").read_text())
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     return None if positions is None else int(positions)
 
 
-def stored_dtype(policy: Policy) -> torch.dtype:
+def stored_dtype(policy: Model) -> torch.dtype:
     """Type that the policy's weights were stored in: what a successor is stored in too."""
     config = json.loads((policy.path / "config.json").read_text())
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
@@ -52,7 +52,7 @@ def save_model(model: Any, source: Policy, directory: Path) -> None:
     """Write `model` into `directory`: weights anew, everything else (tokenizer, configuration) as `source` has it."""
     model.to(stored_dtype(source)).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
-        if file.is_file() and not file.name.endswith(_WEIGHTS):
+        if file.is_file() and not file.name.endswith(WEIGHTS):
             shutil.copyfile(file, directory / file.name)
 
 

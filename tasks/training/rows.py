@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.kinds import Policy, Preferences, Rankings, Table
+from tasks.kinds import Model, Preferences, Rankings, Table
 from tasks.template import template_digest
 
 Ints = npt.NDArray[np.int64]
@@ -46,6 +46,8 @@ class Rows(NamedTuple):
     """`(N + 1,)`: row n has the answers `starts[n]:starts[n + 1]`."""
     prompt_ids: list[str]
     answer_ids: list[str]
+    marked: bool = False
+    """Whether one more token stands behind each answer (`tasks.training.scores`); it counts nowhere."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -57,7 +59,8 @@ class Rows(NamedTuple):
     def tokens(self) -> Ints:
         """`(N,)`: tokens per row as usually counted, the prompt once for each answer."""
         ends = np.concatenate([[0], np.cumsum(self.answers.lengths)])[self.starts]
-        return self.prompts.lengths * np.diff(self.starts) + np.diff(ends)
+        each = self.prompts.lengths - self.marked
+        return each * np.diff(self.starts) + np.diff(ends)
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -66,7 +69,7 @@ class Rows(NamedTuple):
         return list(zip(np.repeat(np.array(self.prompt_ids, object), counts), self.answer_ids, strict=True))
 
 
-def rows_of(table: Table, policy: Policy) -> Rows:
+def rows_of(table: Table, policy: Model) -> Rows:
     """The tokens of `table`, which must be those of the policy's tokenizer and template. Raises DataError."""
     _check_template(table, policy)
     data: Any = table.table
@@ -78,7 +81,7 @@ def rows_of(table: Table, policy: Policy) -> Rows:
     return Rows(prompts, answers, starts, data.column("prompt_id").to_pylist(), ids)
 
 
-def _check_template(table: Table, policy: Policy) -> None:
+def _check_template(table: Table, policy: Model) -> None:
     found, wanted = table.metadata.get("template"), template_digest(policy)
     if found != wanted:
         raise DataError(

@@ -1,29 +1,34 @@
-"""Log-probabilities of a whole table under a frozen model."""
+"""A number for every answer of a whole table, by a frozen model: log-probabilities, or a reward model's scores."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.contract import Workspace
 from tasks.training.batches import sorted_micro_batches
-from tasks.training.logps import AnswerLogps, inputs_of
+from tasks.training.logps import inputs_of
 from tasks.training.model import shape_for
 from tasks.training.rows import Rows
 
 
-def score_rows(model: Any, rows: Rows, micro_tokens: int, work: Workspace) -> npt.NDArray[np.float64]:
-    """Summed log-probability of every answer, `(A,)` nats, in the order of the rows whatever order they ran in."""
-    scorer = AnswerLogps(model)
+def score_rows(
+    scorer: Any, rows: Rows, micro_tokens: int, progress: Callable[[float, float, str], None] | None = None
+) -> npt.NDArray[np.float64]:
+    """What `scorer` says of every answer, `(A,)`, in the order of the rows whatever order they ran in.
+
+    `scorer` turns a micro-batch's inputs into a number per answer; its `model` says how rows are laid out.
+    """
     out = np.full(len(rows.answer_ids), np.nan)
     done = 0
-    for batch in sorted_micro_batches(rows, shape_for(model, micro_tokens)):
+    for batch in sorted_micro_batches(rows, shape_for(scorer.model, micro_tokens)):
         answers = [a for row in batch.rows.tolist() for a in rows.answers_of(row)]
         with torch.inference_mode():
-            out[answers] = scorer(inputs_of(batch, model.device)).cpu().numpy()
+            out[answers] = scorer(inputs_of(batch, scorer.model.device)).cpu().numpy()
         done += len(batch.rows)
-        work.progress(done, len(rows), "rows")
+        if progress:
+            progress(done, len(rows), "rows")
     return out

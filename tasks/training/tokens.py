@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.contract import JSON, DataError
-from tasks.kinds import TOKENS, Policy, Preferences, Rankings, Table
+from tasks.kinds import TOKENS, Model, Preferences, Rankings, Table
 from tasks.template import completions_ids, prompts_ids, template_digest, tokenizer_of
 
 Arrow = Any
@@ -40,7 +40,7 @@ class Tokenized:
         return Counter(str(row["reason"]) for row in self.set_aside)
 
 
-def with_tokens(table: Table, policy: Policy, max_length: int | None) -> Tokenized:
+def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
     """`table` with the ids of the policy's template; rows that already carry those keep them. Raises DataError."""
     data: Arrow = table.table
     found = table.metadata.get("template")

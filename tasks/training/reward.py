@@ -1,0 +1,81 @@
+"""Opening a reward model, from a policy's weights or its own, and writing one that transformers opens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.contract import DataError
+from tasks.kinds import Model
+from tasks.template import tokenizer_of
+from tasks.training.model import WEIGHTS, stored_dtype
+
+_OWN = ("config.json", "generation_config.json")
+"""Files that the successor writes itself, or has no use for."""
+
+
+def is_classifier(model: Model) -> bool:
+    """Whether the checkpoint has a classification head of its own. Raises DataError where it is no checkpoint."""
+    file = model.path / "config.json"
+    if not file.exists():
+        raise DataError(f"{model.path} is no Hugging Face model: it has no config.json")
+    names = json.loads(file.read_text()).get("architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
+    """A sequence-classification model with one output, in `dtype`, on the CPU, without dropout.
+
+    A policy's weights get a new head drawn from N(0, 1/(d + 1)), d its width, without a bias; a checkpoint that has a
+    head keeps it. Raises DataError where the architecture has no such model or the head has several outputs.
+
+    Source: Huang et al., arXiv 2403.17031 (`summarize_from_feedback_details/reward.py`).
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    fresh = not is_classifier(source)
+    config = AutoConfig.from_pretrained(source.path, local_files_only=True)
+    if not fresh and config.num_labels != 1:
+        raise DataError(f"{source.path} classifies into {config.num_labels} classes; a reward model has one output")
+    config.num_labels = 1
+    config.get_text_config().pad_token_id = _pad(source)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source.path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        )
+    except ValueError as e:
+        raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise DataError(f"{type(model).__name__} has no linear head called `score`; decoders such as Llama have one")
+    if fresh:
+        _draw_head(model.score, seed)
+    return model.eval()
+
+
+def save_reward_model(model: Any, source: Model, directory: Path) -> None:
+    """Write `model` into `directory`: weights and configuration anew, tokenizer and template as `source` has them."""
+    model.to(stored_dtype(source)).save_pretrained(directory)
+    for file in sorted(source.path.iterdir()):
+        if file.is_file() and file.name not in _OWN and not file.name.endswith(WEIGHTS):
+            shutil.copyfile(file, directory / file.name)
+
+
+def _draw_head(head: torch.nn.Linear, seed: int) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(head.weight.shape, generator=noise) / (head.in_features + 1) ** 0.5
+    with torch.no_grad():
+        head.weight.copy_(drawn)
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def _pad(source: Model) -> int | None:
+    """Where transformers looks for an answer's end: left of the padding. A pad that is the EOS would hide that one."""
+    tokenizer = tokenizer_of(source)
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"the tokenizer of {source.path} has no EOS: a reward model reads its score there")
+    return None if tokenizer.pad_token_id == tokenizer.eos_token_id else tokenizer.pad_token_id

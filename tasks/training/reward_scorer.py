@@ -1,0 +1,59 @@
+"""A reward model as a live scorer: texts in, through its own template, scores out. `RewardModel.opened` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.contract import DataError
+from tasks.kinds import RewardModel, Scorer
+from tasks.template import completions_ids, prompts_ids, tokenizer_of
+from tasks.training.model import keep_memory, pick_device, pick_dtype, positions_of
+from tasks.training.reward import is_classifier, open_reward_model
+from tasks.training.rows import Ragged, Rows
+from tasks.training.score import score_rows
+from tasks.training.scores import AnswerScores, marked
+
+
+def reward_scorer(*, path: str) -> Scorer:
+    """The scorer behind a reward model: the score at the EOS of prompt and answer; P(a beats b) = σ(difference).
+
+    Answers are texts, so each is read as one that ended by itself. Rows that go through the model together are of
+    similar length. An answer that is longer, with its prompt, than the model can read has no score (None). Raises
+    DataError if the checkpoint is no reward model.
+
+    Args:
+        path: a Hugging Face sequence-classification directory with one output.
+    """
+    source = RewardModel(Path(path))
+    if not is_classifier(source):
+        raise DataError(f"{path} has no classification head, so it is no reward model: `train_reward` makes one")
+    keep_memory()
+    device = pick_device()
+    model = AnswerScores(open_reward_model(source, pick_dtype("auto", device)).to(device))
+    tokenizer, longest = tokenizer_of(source), positions_of(source)
+
+    def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float | None]:
+        asked, told = prompts_ids(tokenizer, prompts), completions_ids(tokenizer, completions, [True] * len(prompts))
+        fits = [i for i in range(len(told)) if longest is None or len(asked[i]) + len(told[i]) <= longest]
+        scores: list[float | None] = [None] * len(told)
+        if fits:
+            rows = _rows([asked[i] for i in fits], [told[i] for i in fits])
+            for i, value in zip(fits, score_rows(model, marked(rows), 0).tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+    return Scorer.scoring(score)
+
+
+def _rows(prompts: list[list[int]], answers: list[list[int]]) -> Rows:
+    names = [str(i) for i in range(len(prompts))]
+    return Rows(_ragged(prompts), _ragged(answers), np.arange(len(prompts) + 1), names, names)
+
+
+def _ragged(lists: list[list[int]]) -> Ragged:
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return Ragged(np.concatenate([np.array(ids, np.int32) for ids in lists]), offsets)

@@ -1,0 +1,345 @@
+"""fit_reward as a task: the head, what is learnt, what transformers makes of the result, kills, refusals; scoring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from tasks.agree import calibration_error, reward_accuracy
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.judge import compare, score
+from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
+from tasks.reward import fit_reward
+from tasks.template import completion_ids, prompt_ids, tokenizer_of
+from tasks.training.batches import Shape, micro_batches
+from tasks.training.logps import inputs_of
+from tasks.training.reward import open_reward_model
+from tasks.training.rows import rows_of
+from tasks.training.scores import AnswerScores, marked
+from tests.models import tiny_policy
+from tests.tasks.training.tables import demonstrations, message, preferences, tokenized
+from tests.workspace import Workspace
+
+BT = Chosen("losses/reward", "bradley_terry", {})
+TIMING = {"tokens_per_second"}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
+
+
+@pytest.fixture(scope="module")
+def reward(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
+    return _trained(policy, tmp_path_factory.mktemp("reward"), epochs=12)[0]
+
+
+def _trained(start: Policy | RewardModel, folder: Path, **options: object) -> tuple[RewardModel, Workspace]:
+    work = Workspace(folder)
+    data = tokenized(preferences(24), start, folder)
+    settings = {"loss": BT, "lr": 1e-3, "batch": 8, **options}
+    return fit_reward(start, data, work, **settings), work
+
+
+def _weights(model: RewardModel) -> bytes:
+    return (model.path / "model.safetensors").read_bytes()
+
+
+def _by_transformers(reward: RewardModel, prompt: str, answer: str) -> float:
+    """The score as someone who knows nothing of this project would compute it."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reward.path)
+    text = tokenizer.apply_chat_template(message(prompt), tokenize=False, add_generation_prompt=True)
+    text += answer + tokenizer.eos_token
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids[-1] == tokenizer.eos_token_id
+    model = AutoModelForSequenceClassification.from_pretrained(reward.path).eval()
+    with torch.no_grad():
+        padded = torch.tensor([[*ids, *[tokenizer.pad_token_id] * 5]])
+        mask = (padded != tokenizer.pad_token_id).long()
+        return float(model(input_ids=padded, attention_mask=mask).logits[0, 0])
+
+
+def _answers(texts: dict[str, list[str]]) -> Completions:
+    rows = [
+        {"prompt_id": asked, "prompt": message(asked), "completion_id": f"{asked}-{i}", "completion": text,
+         "stream": 0, "k": i, "token_logps": [-1.0], "finish_reason": "stop"}
+        for asked, told in texts.items() for i, text in enumerate(told)
+    ]  # fmt: skip
+    return Completions.of(pa.Table.from_pylist(rows))
+
+
+def test_it_learns_which_answers_are_chosen(policy: Policy, tmp_path: Path) -> None:
+    _, work = _trained(policy, tmp_path, epochs=12)
+    curves = [metrics for _, metrics in work.curves]
+    assert curves[-1]["train/loss"] < 0.1 < 0.4 < curves[0]["train/loss"]
+    assert curves[-1]["rewards/accuracies"] == 1.0
+    assert curves[-1]["rewards/margins"] == pytest.approx(
+        curves[-1]["rewards/chosen"] - curves[-1]["rewards/rejected"], abs=1e-5
+    )
+    assert set(curves[0]) == {
+        "train/loss", "grad_norm", "lr", "tokens_per_second", "rewards/chosen", "rewards/rejected", "rewards/margins",
+        "rewards/accuracies",
+    }  # fmt: skip
+
+
+def test_the_new_head_is_drawn_from_one_over_the_square_root_of_width_plus_one(tmp_path: Path) -> None:
+    wide = tiny_policy(tmp_path, hidden=1024, layers=1)
+    heads = [open_reward_model(wide, torch.float32, seed).score for seed in (0, 0, 1)]
+    assert heads[0].weight.std().item() == pytest.approx(1025**-0.5, rel=0.1)
+    assert abs(heads[0].weight.mean().item()) < 0.005
+    assert heads[0].bias is None
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert not torch.equal(heads[0].weight, heads[2].weight)
+
+
+@pytest.mark.parametrize("shape", [Shape(4096, 32, True), Shape(1, 32, True), Shape(200, 32, False)])
+def test_a_score_is_the_head_at_the_last_token_however_rows_are_packed(
+    shape: Shape, policy: Policy, tmp_path: Path
+) -> None:
+    model = open_reward_model(policy, torch.float32)
+    rows = rows_of(tokenized(preferences(10), policy, tmp_path), policy)
+    scorer = AnswerScores(model)
+    for batch in micro_batches(marked(rows), np.arange(10), shape):
+        found = scorer(inputs_of(batch, torch.device("cpu"))).tolist()
+        answers = [a for row in batch.rows for a in rows.answers_of(row)]
+        for answer, value in zip(answers, found, strict=True):
+            ids = torch.tensor([[*rows.prompts.at(answer // 2), *rows.answers.at(answer)]])
+            with torch.no_grad():
+                assert value == pytest.approx(float(model(input_ids=ids).logits[0, 0]), abs=1e-4)
+
+
+def test_marked_rows_count_the_same_tokens(policy: Policy, tmp_path: Path) -> None:
+    for table in (preferences(6), demonstrations(6)):
+        rows = rows_of(tokenized(table, policy, tmp_path), policy)
+        assert marked(rows).tokens.tolist() == rows.tokens.tolist()
+        assert marked(rows).answers.lengths.tolist() == [n + 1 for n in rows.answers.lengths]
+        assert marked(rows).answers.at(3)[:-1].tolist() == rows.answers.at(3).tolist()
+
+
+def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:
+    live = reward.opened()
+    asked = ["where does the swan live ?", "what does the fox eat ?", "where is it ?"]
+    told = ["the swan lives in the swamp . it eats roots .", "fish", "the bear eats fish and roots ."]
+    found = live.score([message(a) for a in asked], told, [None] * 3)
+    assert found == pytest.approx([_by_transformers(reward, *pair) for pair in zip(asked, told, strict=True)], abs=1e-4)
+    config = json.loads((reward.path / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert "_name_or_path" not in config
+
+
+def test_tokenizer_and_template_are_copied_byte_for_byte(reward: RewardModel, policy: Policy) -> None:
+    names = {p.name for p in policy.path.iterdir()} - {"model.safetensors", "config.json", "generation_config.json"}
+    assert names >= {"tokenizer.json", "tokenizer_config.json"}
+    assert {p.name for p in reward.path.iterdir()} == names | {"model.safetensors", "config.json"}
+    for name in names:
+        assert (reward.path / name).read_bytes() == (policy.path / name).read_bytes()
+
+
+def test_a_score_does_not_depend_on_what_is_asked_with_it(reward: RewardModel) -> None:
+    live = reward.opened()
+    texts = ["fish", "the swan eats roots . " * 4, "it eats roots", ""]
+    prompts = [message("what does the swan eat ?")] * 4
+    together = live.score(prompts, texts, [None] * 4)
+    alone = [live.score([p], [t], [None])[0] for p, t in zip(prompts, texts, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len(set(together)) == 4
+
+
+def test_a_row_too_long_for_the_model_has_no_score(reward: RewardModel) -> None:
+    long = "swamp roots fish bear " * 40
+    assert reward.opened().score([message("where ?")] * 2, [long, "fish"], [None] * 2)[0] is None
+    assert reward.opened().score([message("where ?")], [long], [None]) == [None]
+
+
+def test_it_scores_and_compares_where_an_oracle_is_wanted(reward: RewardModel, tmp_path: Path) -> None:
+    answers = _answers({"what does the swan eat ?": ["fish good", "roots bad", "fish good"]})
+    scores = score(answers, reward, Workspace(tmp_path / "s")).frame["score"].to_list()
+    assert scores[0] == scores[2]
+    win_probs = compare(answers, reward, Workspace(tmp_path / "c")).table.to_pylist()
+    found = {(row["a_id"][-1], row["b_id"][-1]): row["p"] for row in win_probs}
+    assert found["0", "1"] == pytest.approx(1 / (1 + np.exp(scores[1] - scores[0])), abs=1e-9)
+    assert found["0", "2"] == 0.5
+    assert {row["first"] for row in win_probs} == {None}
+
+
+def test_training_goes_on_from_a_reward_model_with_its_own_head(reward: RewardModel, tmp_path: Path) -> None:
+    more, work = _trained(reward, tmp_path, lr=1e-9, epochs=1)
+    assert work.curves[0][1]["rewards/accuracies"] > 0.9
+    head = open_reward_model(more, torch.float32, seed=5).score.weight
+    torch.testing.assert_close(head, open_reward_model(reward, torch.float32, seed=6).score.weight)
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(Workspace):
+    """A workspace whose process dies behind a given step."""
+
+    at = 5
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
+        super().log(step, metrics)
+        if step == self.at:
+            raise Killed
+
+
+def test_an_interrupted_fit_ends_in_the_same_bytes(policy: Policy, tmp_path: Path) -> None:
+    data = tokenized(preferences(16), policy, tmp_path)
+    options = {"loss": BT, "lr": 1e-3, "epochs": 3, "batch": 4, "checkpoint_every": 3}
+    straight = Workspace(tmp_path / "straight")
+    expected = fit_reward(policy, data, straight, **options)
+    with pytest.raises(Killed):
+        fit_reward(policy, data, Mortal(tmp_path / "killed"), **options)
+    assert (tmp_path / "killed" / "work" / "checkpoint" / "step-3").exists()
+    work = Workspace(tmp_path / "killed")
+    found = fit_reward(policy, data, work, **options)
+    assert [step for step, _ in work.curves] == list(range(4, 13))
+    assert _weights(found) == _weights(expected)
+    for (_, one), (_, other) in zip(straight.curves[3:], work.curves, strict=True):
+        assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
+
+
+def test_another_seed_draws_another_head_and_order(policy: Policy, tmp_path: Path) -> None:
+    a, b, c = (_trained(policy, tmp_path / n, seed=s)[0] for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert _weights(a) == _weights(b) != _weights(c)
+
+
+def test_weights_of_rows_count(policy: Policy, tmp_path: Path) -> None:
+    """Rows of weight 0 change no gradient: the same step as on the others alone, where only the norm's size is kept."""
+    data = preferences(8).table
+    place = data.column_names.index("weight")
+    half = Preferences.of(data.set_column(place, "weight", pa.array([1.0, 0.0] * 4, pa.float64())))
+    rest = Preferences.of(data.take(pa.array([0, 2, 4, 6])))
+    options = {"loss": BT, "lr": 1e-3, "warmup": 0.0, "max_grad_norm": 1e-3}
+    a = fit_reward(policy, tokenized(half, policy, tmp_path / "a"), Workspace(tmp_path / "a"), batch=8, **options)
+    b = fit_reward(policy, tokenized(rest, policy, tmp_path / "b"), Workspace(tmp_path / "b"), batch=4, **options)
+    one, other = (open_reward_model(m, torch.float32).state_dict() for m in (a, b))
+    assert max(float((one[n] - other[n]).abs().max()) for n in one) < 1e-5
+
+
+def test_a_margin_asks_for_a_wider_gap(policy: Policy, tmp_path: Path) -> None:
+    data = preferences(16).table
+    margins = pa.array([3.0] * 16, pa.float64())
+    table = Preferences.of(data.set_column(data.column_names.index("margin"), "margin", margins))
+    gaps = []
+    for scale in (0.0, 1.0):
+        work = Workspace(tmp_path / str(scale))
+        loss = Chosen("losses/reward", "bradley_terry", {"margin_scale": scale})
+        fit_reward(policy, tokenized(table, policy, tmp_path), work, loss=loss, lr=1e-3, epochs=20, batch=8)
+        gaps.append(work.curves[-1][1]["rewards/margins"])
+    assert gaps[1] > gaps[0] + 0.5
+
+
+def test_a_tokenizer_without_eos_is_refused(policy: Policy, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(policy.path, tmp_path / "p")
+    config = json.loads((policy.path / "tokenizer_config.json").read_text())
+    config.pop("eos_token")
+    (tmp_path / "p" / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="has no EOS"):
+        open_reward_model(Policy(tmp_path / "p"), torch.float32)
+
+
+def test_a_pad_that_is_the_eos_leaves_the_score_at_the_eos(policy: Policy, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(policy.path, tmp_path / "p")
+    config = json.loads((policy.path / "tokenizer_config.json").read_text())
+    config["pad_token"] = config["eos_token"]
+    (tmp_path / "p" / "tokenizer_config.json").write_text(json.dumps(config))
+    model = open_reward_model(Policy(tmp_path / "p"), torch.float32)
+    assert model.config.pad_token_id is None
+    tokenizer = tokenizer_of(Policy(tmp_path / "p"))
+    ids = prompt_ids(tokenizer, message("where ?")) + completion_ids(tokenizer, "fish")
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        assert model(input_ids=torch.tensor([ids])).logits[0, 0] == pytest.approx(float(hidden @ model.score.weight[0]))
+
+
+def test_a_policy_is_no_oracle(policy: Policy) -> None:
+    with pytest.raises(DataError, match="no classification head"):
+        RewardModel(policy.path).opened()
+
+
+def test_a_classifier_of_several_classes_is_refused(policy: Policy, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(policy.path, num_labels=3)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="3 classes"):
+        open_reward_model(RewardModel(tmp_path), torch.float32)
+
+
+def test_a_model_that_reads_both_ways_is_refused() -> None:
+    class Backwards(torch.nn.Module):
+        """A stand-in whose own score is not that of its last token."""
+
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=1
+    )
+    model = LlamaForSequenceClassification(config)
+    AnswerScores(model)
+    plain = model.forward
+    model.forward = lambda **inputs: plain(input_ids=inputs["input_ids"].flip(1))  # type: ignore[method-assign]
+    with pytest.raises(SpecError, match="does not score by its last token"):
+        AnswerScores(model)
+
+
+def _labelled(margins: list[tuple[str, float]]) -> tuple[Preferences, Scorer]:
+    """Pairs of given prompts whose scores, written in their texts, differ by the given amounts."""
+    rows = [
+        {"prompt_id": asked, "prompt": message(asked), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
+         "chosen": f"{margin}", "rejected": "0", "p": 0.8}
+        for i, (asked, margin) in enumerate(margins)
+    ]  # fmt: skip
+    read = Scorer.scoring(lambda _, texts, __: [None if t == "nan" else float(t) for t in texts], scale=2.0)
+    return Preferences.of(pa.Table.from_pylist(rows)), read
+
+
+def test_accuracy_calibration_and_likelihood_are_those_worked_by_hand(tmp_path: Path) -> None:
+    """Differences ×2 are 2, 2, −2, 0: right 1, 1, 0, ½. Said: .8808 (three pairs, ⅔ right) and .5 (½ right).
+
+    ECE: ¾ · |⅔ − .8808| + ¼ · |½ − ½| = .1606. NLL: (2 · .126928 + 2.126928 + .693147) / 4 = .768483.
+    """
+    pairs, oracle = _labelled([("a", 1.0), ("a", 1.0), ("b", -1.0), ("c", 0.0)])
+    report = reward_accuracy(pairs, oracle, Workspace(tmp_path))
+    rows = {row["name"]: row for row in report.table.to_pylist()}
+    assert rows["eval/accuracy"]["value"] == pytest.approx(2.5 / 4)
+    assert rows["eval/ece"]["value"] == pytest.approx(0.160598, abs=1e-6)
+    assert rows["eval/nll"]["value"] == pytest.approx(0.768483, abs=1e-6)
+    assert rows["eval/margin"]["value"] == pytest.approx(0.25)
+    assert rows["eval/accuracy_ceiling"]["value"] == pytest.approx(0.8)
+    assert rows["eval/accuracy"]["n"] == 3
+    assert report.per_prompt is not None
+    assert report.per_prompt.column("accuracy").to_pylist() == [1.0, 0.0, 0.5]
+
+
+def test_a_scorer_that_says_what_is_true_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.5, 1, 200_000)
+    right = (rng.uniform(size=said.size) < said).astype(float)
+    assert calibration_error(said, right) < 0.005
+    assert calibration_error(np.full(10, 0.95), np.array([1.0, 0.0] * 5)) == pytest.approx(0.45)
+    assert calibration_error(np.ones(4), np.ones(4)) == 0.0
+
+
+def test_pairs_without_a_score_are_left_out_and_told(tmp_path: Path) -> None:
+    pairs, oracle = _labelled([("a", 1.0), ("b", float("nan"))])
+    work = Workspace(tmp_path)
+    report = reward_accuracy(pairs, oracle, work)
+    assert report.table.column("value")[0].as_py() == 1.0
+    assert "1 of 2 pairs left out" in work.notices[0]
+    nothing, oracle = _labelled([("b", float("nan"))])
+    with pytest.raises(DataError, match="none of 1 pairs"):
+        reward_accuracy(nothing, oracle, Workspace(tmp_path / "none"))
