@@ -153,7 +153,7 @@ def run(
     artifacts: Artifacts = None,
 ) -> None:
     """Run a pipeline; what is in the store already is not computed again."""
-    from flows.running import run_once
+    from flows.commands.running import run_once
 
     where = pipelines_file(file)
     store = _store(where, artifacts)
@@ -165,7 +165,7 @@ def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artif
     """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common."""
     from itertools import product
 
-    from flows.running import run_once
+    from flows.commands.running import run_once
     from flows.wiring import compile_pipeline, sweep_values
 
     where = pipelines_file(file)
@@ -194,7 +194,7 @@ def show(
 ) -> None:
     """Look into a run, or into an artifact and where it came from; reports and policies show answers before and
     after."""
-    from flows.show import show_json, show_text
+    from flows.commands.show import show_json, show_text
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
@@ -206,7 +206,7 @@ def show(
 @app.command()
 def accept(name: Name, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
-    from flows.accepting import accept_step
+    from flows.commands.accepting import accept_step
     from flows.wiring import compile_pipeline
 
     where = pipelines_file(file)
@@ -218,7 +218,7 @@ def accept(name: Name, step: str, values: Values = None, file: File = None, arti
 @app.command()
 def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = None) -> None:
     """Write a model as a plain Hugging Face directory, a table as Parquet, an oracle as its specification."""
-    from flows.exporting import export_to
+    from flows.commands.exporting import export_to
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     for path in export_to(store, ref, directory):
@@ -257,7 +257,7 @@ def gc(
 @app.command()
 def up(file: File = None, artifacts: Artifacts = None) -> None:
     """Serve the pages of Prefect (port 4200) and MLflow (port 5000) on loopback, until Ctrl-C."""
-    from flows.up import up as serve
+    from flows.commands.up import up as serve
 
     raise typer.Exit(1 if serve(_root(None if artifacts else pipelines_file(file), artifacts)) else 0)
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.execute import PROJECT, Execution
-from flows.prefect_api import close_left_open
+from flows.execution.execute import PROJECT, Execution
+from flows.execution.prefect_api import close_left_open
+from flows.execution.typed import typed_flow
 from flows.store.store import Store
-from flows.track import Tracker
-from flows.typed import typed_flow
+from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline, load_file
 from flows.wiring.model import Parameter
 from tasks.contract import JSON

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from flows.prefect_api import send_pending
-from flows.server import Server
+from flows.execution.prefect_api import send_pending
+from flows.execution.server import Server
+from flows.execution.typed import annotation, typed_flow
 from flows.store.runs import Runs
 from flows.store.store import Store
-from flows.typed import annotation, typed_flow
 from flows.wiring.model import Parameter
 
 BLANK = """

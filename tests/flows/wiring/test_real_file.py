@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The project's own pipelines.yaml."""
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import flows.accepting
-from flows.accepting import accept_step
+import flows.commands.accepting
+from flows.commands.accepting import accept_step
 from flows.plan import make_plan
 from flows.store.keys import Choices, step_key
 from flows.store.runs import Runs, Step
@@ -20,7 +20,7 @@ from tests.flows.tiny import graph, node, tiny_project
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(flows.accepting, "PROJECT", tmp_path)
+    monkeypatch.setattr(flows.commands.accepting, "PROJECT", tmp_path)
     return tiny_project(tmp_path)
 
 

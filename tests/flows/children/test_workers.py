@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from flows.child import Input, Job, Result
-from flows.slot import HeavySlot, Stopped
-from flows.snapshot import snapshot
-from flows.workers import StepFailed, Workers
+from flows.children.child import Input, Job, Result
+from flows.children.slot import HeavySlot, Stopped
+from flows.children.snapshot import snapshot
+from flows.children.workers import StepFailed, Workers
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Prompts
 from tests.flows.tiny import ROOT, tiny_project
@@ -185,7 +185,7 @@ def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_
 
 
 def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.slot.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("flows.children.slot.IDLE_SECONDS", 0.05)
     lock, ended = threading.Lock(), threading.Event()
     slot: HeavySlot[str] = HeavySlot(lambda waiting: lock, lambda _: ended.set(), threading.Event())
     slot.enter("a", 0)
@@ -227,8 +227,8 @@ KILLED = """
 import sys, threading, time
 from contextlib import nullcontext
 from pathlib import Path
-from flows.child import Input, Job
-from flows.workers import Workers
+from flows.children.child import Input, Job
+from flows.children.workers import Workers
 
 place, folder = Path(sys.argv[1]), Path(sys.argv[2])
 workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(), threads=1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.listen import Listener
+from flows.execution.listen import Listener
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.wiring.model import Graph, Node

@@ -1,6 +1,6 @@
 """From a compiled graph to a Prefect flow run: one task run per step, hits shown as Cached, all of it recorded.
 
-Prefect schedules, retries and shows; what a step does, and whether it need be done, is decided in `flows.steps`.
+Prefect schedules, retries and shows; what a step does, and whether it need be done, is decided in `steps`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flows.listen import Everyone, Listener
-from flows.prefect_api import caught_up, close_left_open, own_server, prefect_settings
-from flows.slot import Stopped
-from flows.snapshot import snapshot
-from flows.steps import Outcome, Steps
+from flows.children.slot import Stopped
+from flows.children.snapshot import snapshot
+from flows.children.workers import Workers
+from flows.execution.listen import Everyone, Listener
+from flows.execution.prefect_api import caught_up, close_left_open, own_server, prefect_settings
+from flows.execution.steps import Outcome, Steps
 from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, Status, Step
 from flows.store.store import Store
-from flows.table import Done
+from flows.tracking.table import Done
 from flows.wiring.model import Graph, Node
-from flows.workers import Workers
 from tasks.contract import JSON, DataError, SpecError
 
 SIGNALS_SECONDS = 0.3
 """How long the main thread sleeps until it looks whether Ctrl-C came."""
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 """The folder that holds `tasks/`."""
 SAVED_SECONDS = 0.5
 """How often the run's file follows its steps; what a kill loses of it, the records still have."""
@@ -238,7 +238,7 @@ def run_pipeline(
         graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project
     )
     with own_server(store.root) as server, execution, prefect_settings():
-        from flows.typed import typed_flow
+        from flows.execution.typed import typed_flow
 
         flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body(), execution.run.id)
         close_left_open(execution.runs, execution.listener, but=execution.run.id)

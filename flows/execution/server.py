@@ -2,7 +2,7 @@
 
 Prefect's own ephemeral server outlives a killed client; this one ends when its stdin closes, which the kernel does.
 The parent opens the port and hands it over, so its address is known at once and early requests wait in the queue.
-`python -m flows.server prepare` migrates an empty database once and for all, so that a first run need not.
+`python -m flows.execution.server prepare` migrates an empty database once and for all, so that a first run need not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from flows.environ import environment, python_path
+from flows.execution.environ import environment, python_path
 
 
 def settings(artifacts: Path) -> dict[str, str]:
@@ -47,7 +47,7 @@ class Server:
             listener.listen(512)
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", "serve", str(listener.fileno())],
+                [sys.executable, "-m", "flows.execution.server", "serve", str(listener.fileno())],
                 stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[listener.fileno()],
                 env={**environment, "PYTHONPATH": python_path()}, start_new_session=True,
             )  # fmt: skip

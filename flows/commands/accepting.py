@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.execute import PROJECT, steps_named
+from flows.execution.execute import PROJECT, steps_named
 from flows.store.former import Former
 from flows.store.keys import Choices, step_key
 from flows.store.records import Record

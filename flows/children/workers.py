@@ -18,10 +18,10 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
-from flows import child
-from flows.child import Job, Result
-from flows.environ import environment, python_path
-from flows.slot import HeavySlot, Stopped
+from flows.children import child
+from flows.children.child import Job, Result
+from flows.children.slot import HeavySlot, Stopped
+from flows.execution.environ import environment, python_path
 from flows.store.locks import Waiting
 from tasks.contract import DataError, SpecError
 
@@ -71,7 +71,7 @@ class Workers:
     def start(self, packages: list[str]) -> None:
         """Start the forkserver; it imports `packages` while this process goes on."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._server.set_forkserver_preload(["flows.preload"])
+        self._server.set_forkserver_preload(["flows.children.preload"])
         settings = {
             "ALIGNFLOW_PRELOAD": " ".join(packages),
             "ALIGNFLOW_PRELOAD_LOG": str(self._log),

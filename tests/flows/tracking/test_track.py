@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from flows.mlflow_sink import EXPERIMENT, PENDING, tracking_uri
 from flows.store.runs import Runs
-from flows.table import finished, results
-from flows.track import MAX_PARAMS, Tracker, chosen_params, resolved
+from flows.tracking.mlflow_sink import EXPERIMENT, PENDING, tracking_uri
+from flows.tracking.table import finished, results
+from flows.tracking.track import MAX_PARAMS, Tracker, chosen_params, resolved
 from flows.wiring.model import Parameter
 from tests.flows.fabricated import Fabricated, fabricate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _track(made: Fabricated, hits: Sequence[str] = (), end: bool = True) -> Tracker:
@@ -155,7 +155,7 @@ def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
 
 
 def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracked: Fabricated) -> None:
-    from flows.figures import win_rate
+    from flows.tracking.figures import win_rate
 
     figure = win_rate(results(tracked.store, finished(tracked.store, tracked.run)), "sppo")
     assert figure is not None
@@ -214,7 +214,7 @@ def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(
 
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom flows.mlflow_sink import Sink\n"
+        "import sys\nfrom pathlib import Path\nfrom flows.tracking.mlflow_sink import Sink\n"
         f"sink = Sink(Path({str(tmp_path)!r}))\n"
         "sink.put({'op': 'start', 'run': sys.argv[1], 'title': 't', 'tags': {}, 'parent': '', 'time': 1})\n"
         "print('TROUBLE', repr(sink.close()))"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.compared import compared
-from flows.show import show_json, show_text
-from flows.table import costs, finished, results, table, warnings
+from flows.commands.compared import compared
+from flows.commands.show import show_json, show_text
+from flows.tracking.table import costs, finished, results, table, warnings
 from tasks.contract import SpecError
 from tests.flows.fabricated import BASE, Fabricated, fabricate
 
@@ -134,10 +134,11 @@ def test_a_wrong_reference_names_what_comes_near(made: Fabricated) -> None:
 
 def test_showing_imports_neither_torch_nor_prefect_nor_mlflow(made: Fabricated) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom rich.console import Console\nfrom flows.show import show_text\n"
+        "import sys\nfrom pathlib import Path\nfrom rich.console import Console\n"
+        "from flows.commands.show import show_text\n"
         f"from flows.store.store import Store\nshow_text(Store(Path({str(made.store.root)!r})), 'last:report', 3, "
         "Console())\nprint('LOADED', sorted({'torch', 'prefect', 'mlflow', 'matplotlib'} & set(sys.modules)))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert "LOADED []" in done.stdout, done.stderr

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.environ import environment
-from flows.listen import Listener
-from flows.server import Server, settings
+from flows.execution.environ import environment
+from flows.execution.listen import Listener
+from flows.execution.server import Server, settings
 from flows.store.runs import Run, Runs
 
 if TYPE_CHECKING:

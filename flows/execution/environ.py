@@ -25,5 +25,5 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def python_path() -> str:
     """PYTHONPATH under which a new process finds `flows`, wherever it is started."""
-    project = str(Path(__file__).parent.parent)
+    project = str(Path(__file__).parents[2])
     return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.figures import draw
-from flows.listen import Listener
-from flows.mlflow_sink import Sink, milliseconds
+from flows.execution.listen import Listener
 from flows.store.keys import plain
 from flows.store.lineage import MODELS
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
-from flows.table import Done, Estimate, costs, read_report, results
+from flows.tracking.figures import draw
+from flows.tracking.mlflow_sink import Sink, milliseconds
+from flows.tracking.table import Done, Estimate, costs, read_report, results
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import JSON
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.execute import Execution, run_pipeline
+from flows.commands.progress import progress, seconds, shown
+from flows.execution.execute import Execution, run_pipeline
 from flows.plan import make_plan
-from flows.progress import progress, seconds, shown
-from flows.table import results, table, warnings
-from flows.track import Tracker
+from flows.tracking.table import results, table, warnings
+from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline
 from tasks.contract import SpecError
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.table import Done, Results, Row
+from flows.tracking.table import Done, Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from flows.execute import Execution, run_pipeline, steps_named
-from flows.listen import Listener
-from flows.server import Server
-from flows.slot import Stopped
+from flows.children.slot import Stopped
+from flows.children.workers import StepFailed
+from flows.execution.execute import Execution, run_pipeline, steps_named
+from flows.execution.listen import Listener
+from flows.execution.server import Server
 from flows.store.records import Record
 from flows.store.runs import Runs
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
-from flows.workers import StepFailed
 from tasks.contract import DataError, SpecError
 from tests.flows.tiny import ROOT, graph, node, tiny_project
 
@@ -279,8 +279,8 @@ def test_a_step_that_waits_for_another_run_can_be_stopped(project: Path) -> None
 PROGRAM = """
 import sys
 from pathlib import Path
-from flows.execute import run_pipeline
-from flows.listen import Listener
+from flows.execution.execute import run_pipeline
+from flows.execution.listen import Listener
 from flows.store.store import Store
 from tests.flows.tiny import graph, node
 

@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from flows.mlflow_sink import tracking_uri
-from flows.server import settings
+from flows.execution.server import settings
+from flows.tracking.mlflow_sink import tracking_uri
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flows.compared import compared, draw_compared
-from flows.progress import seconds
+from flows.commands.compared import compared, draw_compared
+from flows.commands.progress import seconds
 from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
 from flows.store.store import Store
-from flows.table import as_json, finished, results, table, warnings
+from flows.tracking.table import as_json, finished, results, table, warnings
 from tasks.contract import JSON
 
 if TYPE_CHECKING:

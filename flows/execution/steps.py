@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.child import Input, Job, Result
-from flows.listen import Listener
-from flows.slot import Stopped
+from flows.children.child import Input, Job, Result
+from flows.children.slot import Stopped
+from flows.children.workers import Workers
+from flows.execution.listen import Listener
 from flows.store.keys import Choices, Key, digest_of, plain, reached_by, step_key
 from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
 from flows.store.store import Made, Store
 from flows.wiring.model import ChoiceValue, Graph, Node
-from flows.workers import Workers
 from tasks.contract import JSON, DataError, SpecError
 
 HEAVY = frozenset({"torch", "transformers", "vllm"})

@@ -1,0 +1,1 @@
+"""What came out: the table of results, figures, MLflow."""
