@@ -104,7 +104,10 @@ class Outside(Source):
         reasons = Counter(a.reason for a in aside)
         told = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(_NAMED_IN_A_NOTICE))
         work.count(rows_set_aside=len(aside))
-        work.notice(f"{len(aside)} rows of '{self.name}' set aside, {len(rows)} kept in this split: {told}")
+        work.notice(
+            f"{len(aside)} rows of '{self.name}' set aside, {len(rows)} kept in this split: {told} (each is listed in "
+            "set_aside.jsonl beside the table)"
+        )
         table.save(work.output)
         lines = [json.dumps({"row": a.number, "reason": a.reason}) + "\n" for a in aside]
         (work.output / "set_aside.jsonl").write_text("".join(lines))

@@ -139,6 +139,16 @@ def test_a_checkpoint_that_lacks_something_is_refused(
         read_policy(source=local(folder))
 
 
+@pytest.mark.parametrize(("kept", "message"), [(1000, "cut off"), (-10, "get it again")])
+def test_weights_that_were_cut_off_are_refused(kept: int, message: str, blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(DataError, match=message):
+        read_policy(source=local(folder))
+
+
 def test_a_pickle_is_no_weights_and_an_adapter_no_model(blank: Policy, tmp_path: Path) -> None:
     folder = tmp_path / "ckpt"
     shutil.copytree(blank.path, folder)

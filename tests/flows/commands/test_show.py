@@ -61,7 +61,7 @@ def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed
             step.record.parts["params"]["allow_seen"] = True  # type: ignore[index]
     said = warnings(results(made.store, steps))
     assert len(said) == 1
-    assert said[0].startswith("round 2: 2 of 2 evaluation prompts also trained the policy")
+    assert said[0].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
 
 
 def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) -> None:
