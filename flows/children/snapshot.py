@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +39,8 @@ def _files(tasks: Path) -> dict[str, Path]:
 
 
 def _copy(files: dict[str, Path], folder: Path) -> None:
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     for name, source in files.items():
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, fresh / name)
