@@ -26,7 +26,7 @@ proof: setup  ## the longer proofs; README quotes their last results
 bench: setup  ## ratios against peers, in one run
 	@$(BIN)/python -m pip install --quiet --no-deps trl==1.16.0
 	@$(BIN)/python benchmarks/training.py
-	@$(BIN)/python benchmarks/datasets.py
+	@$(BIN)/python benchmarks/tables.py
 
 schema: setup  ## write pipelines.schema.json anew, after a change to a task's signature
 	@$(BIN)/alignflow schema > pipelines.schema.json

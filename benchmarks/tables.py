@@ -1,6 +1,6 @@
 """How long it takes to turn judgements into training data: win rates and preference pairs of N prompts × K answers.
 
-    python benchmarks/datasets.py [--prompts 60000] [--k 5] [--times 10]
+    python benchmarks/tables.py [--prompts 60000] [--k 5] [--times 10]
 
 The peer is the loop over rows that published codes have (SPPO's `compute_prob.py`: a matrix per prompt, argmax,
 argmin), writing the same columns as JSON. Both read their input from disk and write their result; each runs in a
