@@ -23,7 +23,7 @@ from tasks.training.batches import Shape, micro_batches
 from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
 from tasks.training.examples import Examples, filled
 from tasks.training.logps import inputs_of
-from tasks.training.metrics import Outcome, Watch, step_metrics
+from tasks.training.metrics import Outcome, Watch, chosen_drift, step_metrics
 from tasks.training.optimizer import Schedule, lr_at, make_optimizer
 from tasks.training.rows import Ints
 
@@ -79,6 +79,7 @@ def train_model(
         norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
         metrics = step_metrics(examples, loss, outcome)
         watch.look(step, metrics["train/loss"], norm, _advice(folder, settings))
+        watch.follow(chosen_drift(examples, loss, outcome))
         _update(optimizer, lr)
         read = int(sizes[batch].sum())
         speed = read / (time.perf_counter() - begun)
@@ -94,6 +95,8 @@ def train_model(
             }
             save_checkpoint(folder, step + 1, model, optimizer, kept)
     work.count(tokens=tokens, steps=settings.steps)
+    if warning := watch.warning():
+        work.notice(warning)
 
 
 def _pinned(folder: Path, shape: Shape) -> Shape:

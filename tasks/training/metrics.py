@@ -20,6 +20,9 @@ WORSE = 10.0
 SMALL = 0.1
 """Losses below this one may grow that much without alarm."""
 
+DEGENERATE = -0.5
+"""Nats per token that chosen answers may lose against the reference before the user is warned."""
+
 
 class Outcome(NamedTuple):
     """What a step computed, rows in any order."""
@@ -58,6 +61,15 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
 
+def chosen_drift(examples: Examples, loss: Chosen, outcome: Outcome) -> float | None:
+    """Mean over chosen answers of log π/π_ref per token, nats; None where rows are no pairs with a reference."""
+    if not loss.folder.endswith("pairwise") or examples.ref_logps is None:
+        return None
+    chosen = torch.tensor([examples.rows.answers_of(row)[0] for row in outcome.rows.tolist()])
+    lengths = torch.tensor([examples.rows.answers.size(a) for a in chosen.tolist()])
+    return _mean((outcome.logps[0::2] - examples.ref_logps[chosen]) / lengths)
+
+
 @dataclass
 class Watch:
     """Running means of a training, and the stop when they say that it is lost."""
@@ -65,6 +77,21 @@ class Watch:
     loss: float | None = None
     best: float | None = None
     first: float | None = None
+    drift: float | None = None
+    """Of the chosen answers; see `chosen_drift`."""
+
+    def follow(self, drift: float | None) -> None:
+        if drift is not None:
+            self.drift = drift if self.drift is None else MEMORY * self.drift + (1 - MEMORY) * drift
+
+    def warning(self) -> str:
+        """What the user should know of a training that ended; empty if all seems well."""
+        if self.drift is None or self.drift > DEGENERATE:
+            return ""
+        return (
+            f"chosen answers lost {-self.drift:.1f} nats per token against the reference: the margin grew by making "
+            "both sides unlikely, and the policy may have degenerated. Read its answers; try a smaller lr, a larger beta"
+        )
 
     def look(self, step: int, loss: float, norm: float, advice: str) -> None:
         """Raises DataError at a loss or gradient that is no number, or a loss far above its best and its start."""
