@@ -90,7 +90,7 @@ class Watch:
             return ""
         return (
             f"chosen answers lost {-self.drift:.1f} nats per token against the reference: the margin grew by making "
-            "both sides unlikely, and the policy may have degenerated. Read its answers; try a smaller lr, a larger beta"
+            "both sides unlikely; the policy may have degenerated. Read its answers; try a smaller lr or larger beta"
         )
 
     def look(self, step: int, loss: float, norm: float, advice: str) -> None:
