@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, SpecError, Workspace
-from tasks.kinds import Demonstrations, Oracle, Policy, Preferences, Prompts
+from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
 from tasks.source import Source
 
 
@@ -103,7 +103,7 @@ def blank_policy(
 
 
 def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles")]) -> Oracle:
-    """Who decides which of two answers is better, as a specification that later steps open.
+    """Who decides which of two answers is better, as a specification that later steps open (a model: where it lies).
 
     Args:
         oracle: a rule, a model or people.
@@ -111,7 +111,7 @@ def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles")]) -> Oracle:
     made = oracle()
     if not isinstance(made, Oracle):
         raise TypeError(f"{oracle.module} must return an Oracle, not {type(made).__name__}")
-    return made.chosen_as(oracle)
+    return made if isinstance(made, Model) else made.chosen_as(oracle)
 
 
 def _opened(source: Chosen) -> Source:

@@ -24,6 +24,8 @@ from tasks.contract import JSON, Chosen, SpecError
 if TYPE_CHECKING:
     from flows.wiring.model import Node
 
+OPENERS = {"RewardModel": ("tasks.training.reward_scorer", "reward_scorer")}
+"""Kind of a model → the function that makes an oracle of it: its content holds weights and no code."""
 Identity = Callable[..., Mapping[str, "str | Path"]]
 
 
@@ -122,8 +124,10 @@ def fixed_parts(node: Node, reached: Reached, choices: Choices) -> dict[str, JSO
 
 
 def reached_by(node: Node, code: CodeIndex) -> Reached:
-    """Code reached by the task and by every function that it was given as a choice."""
+    """Code reached by the task, by every function that it was given as a choice, and by the oracles that are models."""
     reached = code.reach(node.module, node.task)
+    for kind in sorted(node.opens & OPENERS.keys()):
+        reached = reached | code.reach(*OPENERS[kind])
     for _, choice in _choices(node.params):
         reached = reached | code.reach(_module(choice), choice.name)
     return reached

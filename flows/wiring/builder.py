@@ -209,13 +209,18 @@ class Builder:
             node = Node(
                 step.address, (), signature.name, signature.module, self._kind(step, signature, ports, picked, what),
                 keyed, execution, inputs, frozenset(p.name for p in signature.ports.values() if p.is_list),
-                signature.work, step.round, step.where,
+                signature.work, step.round, step.where, self._opens(signature, ports),
             )  # fmt: skip
             check_node(self.catalogue, self._nodes, signature, node, what)
             handle = self._append(node)
             self._equal[equal] = handle.index
         self.name(handle, step.address)
         return handle
+
+    def _opens(self, signature: Signature, ports: Mapping[str, list[Handle]]) -> frozenset[str]:
+        """Kinds of the models that stand where an oracle is wanted."""
+        asked = [n for n in ports if any(self.catalogue.is_a(k, "Oracle") for k in signature.ports[n].kinds)]
+        return frozenset(h.kind for n in asked for h in ports[n] if h.is_a("Model"))
 
     def _append(self, node: Node) -> Handle:
         self._nodes.append(node)

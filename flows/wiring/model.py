@@ -59,6 +59,8 @@ class Node:
     """Whether the task asks for `work: Workspace`."""
     round: int | None
     where: Where
+    opens: frozenset[str] = frozenset()
+    """Kinds of models that it is handed as oracles: the code that asks them counts as the step's own."""
 
     @property
     def title(self) -> str:

@@ -216,6 +216,14 @@ def test_a_worlds_people_get_enough_answers_for_their_labels(labels: int, k: int
     assert steps.added[-1] == ("part", {"table": "pairs#6", "index": 1, "size": labels})
 
 
+def test_held_out_people_compare_more_answers_to_fewer_prompts() -> None:
+    steps = Steps()
+    load_preferences(steps, source=WORLD, split="heldout", labels=1280)
+    inputs = dict(steps.added)
+    assert inputs["load_prompts"] == {"source": WORLD, "split": "heldout"}
+    assert inputs["sample"]["k"] == 5  # 128 prompts · 10 pairs
+
+
 def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:
     steps = Steps()
     load_preferences(steps, source=FILE)

@@ -14,6 +14,8 @@ from tasks.agree import calibration_error, reward_accuracy
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.judge import compare, score
 from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
+from tasks.load import load_oracle
+from tasks.oracles.reward_model import identity
 from tasks.reward import fit_reward
 from tasks.template import completion_ids, prompt_ids, tokenizer_of
 from tasks.training.batches import Shape, micro_batches
@@ -174,6 +176,21 @@ def test_training_goes_on_from_a_reward_model_with_its_own_head(reward: RewardMo
     assert work.curves[0][1]["rewards/accuracies"] > 0.9
     head = open_reward_model(more, torch.float32, seed=5).score.weight
     torch.testing.assert_close(head, open_reward_model(reward, torch.float32, seed=6).score.weight)
+
+
+def test_a_checkpoint_of_the_users_is_an_oracle_where_it_lies(reward: RewardModel, tmp_path: Path) -> None:
+    told = identity(online=False, base=reward.path.parent, path=reward.path.name)
+    assert told == {"content": reward.path}
+    made = load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(reward.path)}))
+    assert isinstance(made, RewardModel)
+    assert made.path == reward.path
+    assert made.opened().score([message("where ?")], ["fish"], [None]) == reward.opened().score(
+        [message("where ?")], ["fish"], [None]
+    )
+    with pytest.raises(SpecError, match="no directory 'nothing'"):
+        identity(online=False, base=tmp_path, path="nothing")
+    with pytest.raises(DataError, match="no Hugging Face model directory"):
+        load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(tmp_path)}))
 
 
 class Killed(Exception):

@@ -97,6 +97,16 @@ def test_parameters_and_choices_are_keyed(tree: Tree, changes: dict[str, Any]) -
     assert key(root, **changes).digest != key(root).digest
 
 
+def test_the_code_that_asks_a_reward_model_is_that_of_the_step_which_asks(tree: Tree) -> None:
+    scorer = {"training__reward_scorer": "import torch\n\ndef reward_scorer(*, path):\n    return torch.load(path)\n"}
+    asking = {"params": {"loss": ChoiceValue("losses", "ipo", {"beta": 0.1}), "lr": 1e-3}}
+    root = tree(**FILES, **scorer)
+    parts = key(root, **asking, opens=frozenset({"RewardModel"})).parts
+    assert "tasks/training/reward_scorer.py::reward_scorer" in parts["code"]
+    assert "torch" in parts["packages"]
+    assert key(root, **asking).parts["packages"] == {}
+
+
 def test_the_order_of_a_list_and_the_port_of_an_input_are_keyed(tree: Tree) -> None:
     root = tree(**FILES)
     digests = {key(root, inputs).digest for inputs in (

@@ -131,6 +131,23 @@ def test_the_chosen_functions_annotation_decides_the_kind(compiled: Compile) -> 
     assert oracle.nodes["gold"].params["oracle"] == ChoiceValue("oracles", "toy_judge", {"sharpness": 2.0})
 
 
+def test_a_reward_model_decides_wherever_an_oracle_is_wanted_and_is_told_from_one_that_trains(
+    compiled: Compile,
+) -> None:
+    graph = compiled("""
+p:
+  steps:
+    base: {task: load_policy, source: toy}
+    held: {task: load_prompts, source: toy, split: heldout}
+    pairs: {task: read_preferences, source: ./pairs.jsonl}
+    reward: {task: train_reward, policy: base, data: pairs, loss: bradley_terry, lr: 1.0e-3}
+    report: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: reward}
+""")
+    assert graph.nodes["report/score"].inputs["oracle"] == ("reward",)
+    opens = {id: node.opens for id, node in graph.nodes.items() if node.opens}
+    assert opens == dict.fromkeys(["report/compare", "report/score"], frozenset({"RewardModel"}))
+
+
 def test_a_scalar_that_is_no_identifier_goes_to_the_other_choice(compiled: Compile) -> None:
     graph = compiled(EVALUATION.replace("ORACLE", "toy_gold").replace("source: toy}", "source: ./ckpt}"))
     assert graph.nodes["base"].task == "read_policy"

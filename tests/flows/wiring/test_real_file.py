@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from time import process_time
 
+from blake3 import blake3
 from jsonschema import Draft202012Validator
 
 from flows.wiring import check_pipelines, compile_pipeline, json_schema
+from flows.wiring.model import Graph
 from flows.wiring.tree import read
 
 FILE = Path(__file__).parents[3] / "pipelines.yaml"
@@ -42,3 +44,58 @@ def test_sppo_is_three_rounds_each_from_the_one_before(tmp_path: Path) -> None:
     assert "floor" in graph.nodes
     trained = [n.id for n in graph.nodes.values() if n.task == "fit"]
     assert trained == ["base", "policy@1", "policy@2", "policy@3"]
+
+
+def _contents(graph: Graph) -> dict[str, str]:
+    """What each node is apart from its name, as a digest: task, parameters and, of its inputs, the same."""
+    found: dict[str, str] = {}
+    for id, node in graph.nodes.items():
+        inputs = {port: tuple(found[i] for i in ids) for port, ids in node.inputs.items()}
+        whole = repr((node.task, sorted(node.params.items()), sorted(inputs.items())))
+        found[id] = blake3(whole.encode()).hexdigest()
+    return found
+
+
+def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pairs(tmp_path: Path) -> None:
+    sppo, dpo = (_contents(compile_pipeline(FILE, name, kept=tmp_path)) for name in ("sppo", "iterative-dpo"))
+    own = [id for id, content in dpo.items() if content not in sppo.values()]
+    for shared in ("base", "heldout", "judge", "gold", "floor", "batch@1", "completions@1", "win_probs@1", "batch@3"):
+        assert dpo[shared] == sppo[shared]
+    assert next(iter(own)) == "new_pairs@1"
+    assert dpo["completions@2"] != sppo["completions@2"]
+
+
+def test_the_pool_of_iterative_dpo_grows_and_its_reference_is_what_the_wiring_says(tmp_path: Path) -> None:
+    graph = compile_pipeline(FILE, "iterative-dpo", kept=tmp_path)
+    assert graph.nodes["pool@1"].inputs["tables"] == ("new_pairs@1",)
+    assert graph.nodes["pool@3"].inputs["tables"] == ("pool@2", "new_pairs@3")
+    references = {}
+    for name in ("", "-base-ref", "-from-base"):
+        graph = compile_pipeline(FILE, f"iterative-dpo{name}", kept=tmp_path)
+        fit, ref = graph.nodes["policy@3"], graph.nodes["policy/logps@3"]
+        references[name] = fit.inputs["policy"] + ref.inputs["policy"]
+    assert references == {"": ("policy@2", "policy@2"), "-base-ref": ("policy@2", "base"), "-from-base": ("base",) * 2}
+    offline = compile_pipeline(FILE, "iterative-dpo-offline-start", kept=tmp_path)
+    assert offline.nodes["pool@1"].inputs["tables"] == ("offline", "new_pairs@1")
+
+
+def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> None:
+    def sampled(variant: str, second: str) -> list[tuple[object, ...]]:
+        nodes = compile_pipeline(FILE, f"iterative-dpo-{variant}", kept=tmp_path).nodes
+        both = (nodes["current@3"], nodes[f"{second}@3"])
+        return [(n.inputs["policy"], n.params["temperature"], n.params["stream"]) for n in both]
+
+    current = (("policy@2",), 1.0, 0)
+    assert sampled("two-explorers", "bases") == [current, (("base",), 1.0, 1)]
+    assert sampled("temperatures", "hotter") == [current, (("policy@2",), 1.2, 1)]
+    assert sampled("older", "olds") == [current, (("policy@1",), 1.0, 1)]
+
+
+def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_prompts(tmp_path: Path) -> None:
+    graph = compile_pipeline(FILE, "reward-model", kept=tmp_path)
+    report = graph.nodes["report"]
+    assert report.inputs == {"pairs": ("held_out",), "oracle": ("reward",)}
+    assert report.opens == {"RewardModel"}
+    splits = [graph.nodes[f"{name}/load_prompts"].params["split"] for name in ("pairs", "held_out")]
+    assert splits == ["rm", "heldout"]
+    assert graph.nodes["held_out"].params["size"] >= 1000
