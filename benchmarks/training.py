@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)  # not this folder, whose files are named after what they measure
+sys.path[0] = str(ROOT)  # the project, not this folder
 BATCH, BETA, LR = 8, 0.1, 1e-4
 CONTESTANTS = ("trl", "trl, reference precomputed", "alignflow")
 REFERENCE = "alignflow's reference"
