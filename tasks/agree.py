@@ -153,12 +153,14 @@ def _half_at_zero(expression: pl.Expr) -> pl.Expr:
 
 
 def _estimate(by_prompt: pl.DataFrame, name: str, unit: str) -> dict[str, object]:
-    """Mean over pairs; its standard error from the prompts' totals (a ratio of sums over independent prompts)."""
+    """Mean over pairs, with Student's interval over prompts: a ratio of sums over independent prompts."""
+    from scipy.special import stdtrit
+
     pairs, total = by_prompt["pairs"].to_numpy(), (by_prompt[name] * by_prompt["pairs"]).to_numpy()
     n, value = len(pairs), float(total.sum() / pairs.sum())
     half = None
     if n > 1:
         spread = ((total - value * pairs) ** 2).sum() * n / (n - 1)
-        half = 1.96 * float(spread) ** 0.5 / float(pairs.sum())
+        half = float(stdtrit(n - 1, 0.975)) * float(spread) ** 0.5 / float(pairs.sum())
     low, high = (None, None) if half is None else (value - half, value + half)
     return {"name": f"eval/{name}", "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": unit}

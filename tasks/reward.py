@@ -57,7 +57,6 @@ def fit_reward(
     import torch
     from accelerate import Accelerator
 
-    from tasks.training.checkpoint import drop_checkpoints
     from tasks.training.examples import examples_of
     from tasks.training.loop import Settings, train_model
     from tasks.training.model import keep_memory, pick_device, pick_dtype, shape_for
@@ -80,5 +79,4 @@ def fit_reward(
     )  # fmt: skip
     train_model(accelerator, AnswerScores(model), examples, loss, settings, shape_for(model, micro_tokens), work)
     save_reward_model(model, policy, work.output)
-    drop_checkpoints(work.path / "checkpoint")
     return RewardModel(work.output)

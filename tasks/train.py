@@ -56,6 +56,8 @@ def logps(
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
         micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
     """
+    import torch
+
     from tasks.training.logps import AnswerLogps
     from tasks.training.model import keep_memory, open_model, pick_device, pick_dtype
     from tasks.training.rows import rows_of
@@ -64,8 +66,10 @@ def logps(
     keep_memory()
     rows = rows_of(data, policy)
     device = pick_device()
-    model = open_model(policy, pick_dtype(dtype, device)).to(device)
-    values = score_rows(AnswerLogps(model), rows, micro_tokens, work.progress)
+    half = pick_dtype(dtype, device) == torch.bfloat16
+    model = open_model(policy, torch.float32).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
+        values = score_rows(AnswerLogps(model), rows, micro_tokens, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa
@@ -125,7 +129,6 @@ def fit(
     import torch
     from accelerate import Accelerator
 
-    from tasks.training.checkpoint import drop_checkpoints
     from tasks.training.examples import examples_of
     from tasks.training.logps import AnswerLogps
     from tasks.training.loop import Settings, train_model
@@ -155,5 +158,4 @@ def fit(
     )  # fmt: skip
     train_model(accelerator, AnswerLogps(model), examples, loss, settings, shape_for(model, micro_tokens), work)
     save_model(model, policy, work.output)
-    drop_checkpoints(work.path / "checkpoint")
     return Policy(work.output)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-NVIDIA = "/dev/nvidia0"
+DEVICES = Path("/dev")
 
 
 def has_gpu() -> bool:
-    return os.path.exists(NVIDIA)
+    """Whether steps will compute on a GPU: one is there, not hidden, and the torch that is installed can use it."""
+    there = any(DEVICES.glob("nvidia[0-9]*"))
+    return there and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1") and not _torch_is_for_cpus()
+
+
+def _torch_is_for_cpus() -> bool:
+    try:
+        return "+cpu" in version("torch")
+    except PackageNotFoundError:
+        return True
 
 
 def best_engine() -> str:

@@ -60,10 +60,6 @@ def last_state(folder: Path) -> dict[str, Any]:
     return dict(json.loads((found[-1] / "state.json").read_text())) if found else {}
 
 
-def drop_checkpoints(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
 

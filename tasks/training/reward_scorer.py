@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tasks.contract import DataError
 from tasks.kinds import RewardModel, Scorer
 from tasks.template import completions_ids, prompts_ids, tokenizer_of
-from tasks.training.model import keep_memory, pick_device, pick_dtype, positions_of
+from tasks.training.model import keep_memory, pick_device, positions_of
 from tasks.training.reward import is_classifier, open_reward_model
 from tasks.training.rows import Ragged, Rows
 from tasks.training.score import score_rows
@@ -22,8 +23,9 @@ def reward_scorer(*, path: str) -> Scorer:
     """The scorer behind a reward model: the score at the EOS of prompt and answer; P(a beats b) = σ(difference).
 
     Answers are texts, so each is read as one that ended by itself. Rows that go through the model together are of
-    similar length. An answer that is longer, with its prompt, than the model can read has no score (None). Raises
-    DataError if the checkpoint is no reward model.
+    similar length. It computes in float32 everywhere, so that no number type need be in a key. An answer that is
+    longer, with its prompt, than the model can read has no score (None). Raises DataError if the checkpoint is no
+    reward model.
 
     Args:
         path: a Hugging Face sequence-classification directory with one output.
@@ -33,7 +35,7 @@ def reward_scorer(*, path: str) -> Scorer:
         raise DataError(f"{path} has no classification head, so it is no reward model: `train_reward` makes one")
     keep_memory()
     device = pick_device()
-    model = AnswerScores(open_reward_model(source, pick_dtype("auto", device)).to(device))
+    model = AnswerScores(open_reward_model(source, torch.float32).to(device))
     tokenizer, longest = tokenizer_of(source), positions_of(source)
 
     def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float | None]:

@@ -44,8 +44,8 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -
     assert rows["eval/margin"]["value"] == pytest.approx(1 / 4)
     assert rows["eval/chosen_longer"]["value"] == 1
     assert accuracy["n"] == 3
-    # totals 2, 0, ½ of 2, 1, 1 pairs at .625: residuals .75, −.625, −.125; three prompts
-    half = 1.96 * sqrt((0.75**2 + 0.625**2 + 0.125**2) * 3 / 2) / 4
+    # totals 2, 0, ½ of 2, 1, 1 pairs at .625: residuals .75, −.625, −.125; three prompts; t(2, .975)
+    half = 4.302652729911275 * sqrt((0.75**2 + 0.625**2 + 0.125**2) * 3 / 2) / 4
     assert accuracy["ci_high"] - accuracy["value"] == pytest.approx(half)
     assert report.per_prompt is not None
     assert report.per_prompt.column("accuracy").to_pylist() == [1.0, 0.0, 0.5]

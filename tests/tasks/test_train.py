@@ -89,7 +89,6 @@ def test_the_policy_keeps_everything_but_its_weights_byte_for_byte(policy: Polic
     for name in names - {"model.safetensors"}:
         assert (trained.path / name).read_bytes() == (policy.path / name).read_bytes()
     assert _weights(trained) != _weights(policy)
-    assert not (tmp_path / "work" / "checkpoint").exists()
 
 
 def test_two_fits_give_the_same_bytes_and_another_seed_gives_others(policy: Policy, tmp_path: Path) -> None:
@@ -216,6 +215,33 @@ def test_sigkill_at_any_step_ends_in_the_same_bytes(policy: Policy, tmp_path: Pa
     assert int(again[0]) > 20
     straight, killed = (Policy(tmp_path / name / "output") for name in ("straight", "killed"))
     assert _weights(killed) == _weights(straight)
+
+
+_HALF = """
+import sys
+from pathlib import Path
+from tasks.contract import Chosen
+from tasks.kinds import Policy, Preferences
+from tasks.train import fit, logps
+from tests.workspace import Workspace
+policy, data, work = Policy(Path(sys.argv[1])), Preferences(Path(sys.argv[2])), Workspace(Path(sys.argv[3]))
+ref = logps(policy, data, work, dtype="bfloat16")
+loss = Chosen("losses/pairwise", "dpo", {"beta": 0.5})
+fit(policy, data, work, ref, loss=loss, lr=1e-4, steps=1, batch=8, dtype="bfloat16")
+print(work.curves[0][1]["train/loss"])
+"""
+
+
+def test_a_policy_equals_its_reference_in_bfloat16_too(policy: Policy, tmp_path: Path) -> None:
+    data = tokenized(preferences(8), policy, tmp_path)
+    (tmp_path / "data").mkdir()
+    data.save(tmp_path / "data")
+    done = subprocess.run(
+        [sys.executable, "-c", _HALF, policy.path, tmp_path / "data", tmp_path / "half"], capture_output=True,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(np.log(2), abs=1e-4)
 
 
 def test_a_loss_that_breaks_names_the_step_the_causes_and_the_checkpoint_it_keeps(

@@ -10,6 +10,7 @@ import pytest
 
 from flows.wiring import compile_pipeline, draw
 from flows.wiring.builder import Builder
+from flows.wiring.machine import has_gpu
 from flows.wiring.model import ChoiceValue, Graph, Node, Where
 from flows.wiring.signatures import Catalogue
 from flows.wiring.tree import from_json
@@ -184,7 +185,8 @@ def test_auto_is_resolved_before_the_key(gpu: bool, engine: str, compiled: Compi
     device = tmp_path / "nvidia0"
     if gpu:
         device.touch()
-    monkeypatch.setattr("flows.wiring.machine.NVIDIA", str(device))
+    monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
+    monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["floor/sample"].params["engine"]
     assert isinstance(chosen, ChoiceValue)
@@ -198,10 +200,25 @@ def test_the_number_type_is_settled_before_the_key(
     device = tmp_path / "nvidia0"
     if gpu:
         device.touch()
-    monkeypatch.setattr("flows.wiring.machine.NVIDIA", str(device))
+    monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
+    monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
     kind = parse_type('Literal["auto", "float32", "bfloat16"]')
     assert value_of(kind, from_json("auto", Where("test")), "dtype") == dtype
     assert value_of(kind, from_json("float32", Where("test")), "dtype") == "float32"
+
+
+@pytest.mark.parametrize(("visible", "torch"), [("", "2.13.0"), ("-1", "2.13.0"), ("0", "2.13.0+cpu")])
+def test_a_gpu_that_no_step_can_use_is_none(
+    visible: str, torch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia1").touch()
+    monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
+    monkeypatch.setattr("flows.wiring.machine.version", lambda name: torch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert not has_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
+    assert has_gpu()
 
 
 def test_two_execution_values_are_still_one_node(compiled: Compile) -> None:
