@@ -11,6 +11,7 @@ from flows.store.store import Store
 from tasks.contract import DataError
 
 MODELS = frozenset({"Policy", "RewardModel", "PreferenceModel"})
+JUDGES = MODELS - {"Policy"}
 NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
 """Kinds without prompts of their own to learn from."""
 
@@ -33,8 +34,8 @@ def ancestors(store: Store, record: Record) -> Iterator[Entry]:
 def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
-    Walked are the steps that return a model: from the policy to the policies and reward models it was made from, and
-    the tables that each of them was fed. A model read from outside has no lineage.
+    Walked are the steps that return a model: from the policy to the policies it was made from, to the reward models
+    that judged what it was trained on, and the tables that each of them was fed. A model from outside has no lineage.
     """
     walk = _Walk(store)
     found: dict[str, Entry] = {}
@@ -51,6 +52,7 @@ def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
                     todo.append(maker)
                 elif maker.kind not in NOT_TRAINED_ON:
                     found[maker.key] = maker
+                    todo += [e for e in walk.behind(maker.inputs) if e.kind in JUDGES]
     return tuple(sorted(found.values(), key=lambda e: e.key))
 
 

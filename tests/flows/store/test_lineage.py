@@ -21,7 +21,7 @@ from tests.flows.store.made import completions, model, pairs, prompts, put
 
 
 class World:
-    """base ← sft table; reward ← rm table; policy ← base, reward, a tokenized table of sampled answers."""
+    """base ← sft table; reward ← rm table; policy ← base, a tokenized table of sampled answers that reward judged."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.sft = put(store, prompts("s1", "s2"), "load", split="sft")
@@ -29,11 +29,15 @@ class World:
         self.sampled = put(store, completions("p1", "p2"), "sample")
         self.base = put(store, Policy(model(folder / "base", "base")), "fit", {"data": [self.sft]})
         self.reward = put(store, RewardModel(model(folder / "reward", "rm")), "train_reward", {"data": [self.rm]})
-        self.rows = put(store, completions("p1", "p2"), "tokenize", {"policy": [self.base], "data": [self.sampled]})
+        asked = {"completions": [self.sampled], "oracle": [self.reward]}
+        self.judged = put(store, WinProbs.of(iter([])), "compare", asked)
+        chosen = {"win_probs": [self.judged], "completions": [self.sampled]}
+        self.kept = put(store, completions("p1", "p2"), "win_rates", chosen)
+        self.rows = put(store, completions("p1", "p2"), "tokenize", {"policy": [self.base], "data": [self.kept]})
         self.ref = put(store, Logps.of(iter([])), "logps", {"policy": [self.base], "data": [self.rows]})
         self.policy = put(
             store, Policy(model(folder / "policy", "policy")), "fit",
-            {"policy": [self.base], "data": [self.rows], "ref_logps": [self.ref], "reward": [self.reward]},
+            {"policy": [self.base], "data": [self.rows], "ref_logps": [self.ref]},
         )  # fmt: skip
 
 
@@ -53,10 +57,11 @@ def seen_of(store: Store, completions: Record) -> Seen:
 
 def test_ancestors_are_everything_behind_a_record_each_once(store: Store, world: World) -> None:
     behind = [e.key for e in ancestors(store, world.policy)]
-    assert behind[:4] == [world.base.key, world.rows.key, world.ref.key, world.reward.key]
-    assert sorted(behind) == sorted(
-        r.key for r in (world.base, world.rows, world.ref, world.reward, world.sft, world.sampled, world.rm)
-    )
+    assert behind[:3] == [world.base.key, world.rows.key, world.ref.key]
+    everything = (
+        world.base, world.rows, world.ref, world.reward, world.sft, world.sampled, world.rm, world.judged, world.kept
+    )  # fmt: skip
+    assert sorted(behind) == sorted(r.key for r in everything)
 
 
 def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Store, world: World) -> None:
