@@ -80,7 +80,7 @@ def _tell(console: Console, store: Store, execution: Execution, took: float) -> 
 
 
 def _tell_where(console: Console, store: Store, run: Run, tracker: Tracker, trouble: str) -> None:
-    steps = [id for id in run.headline if run.steps[id].key]
+    steps = [id for id in run.headline if run.steps[id].key and run.steps[id].task == "measure"]
     look = [("run", f"alignflow show {run.id}")]
     look += (
         [("answers", f"alignflow show {run.id}:{steps[-1]}   (prompts with answers before and after)")] if steps else []

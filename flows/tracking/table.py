@@ -118,7 +118,7 @@ def results(store: Store, steps: Sequence[Done]) -> Results:
     rest = [s for s in reports if not s.headline and s not in floors[:1]]
     return Results(
         floor=_row(store, floors[0], "base", 0) if floors else None,
-        rows=tuple(_row(store, s, f"round {s.round}" if s.round else "policy", s.round) for s in headline),
+        rows=tuple(_row(store, s, _label(s), s.round) for s in headline),
         others=tuple(_row(store, s, s.title, s.round) for s in rest),
     )
 
@@ -195,6 +195,12 @@ def _against_itself(report: Done, made: Mapping[str, Done]) -> bool:
         return False
     policy = parent_contents(ours.record, "policy")
     return bool(policy) and policy == parent_contents(theirs.record, "policy")
+
+
+def _label(step: Done) -> str:
+    if step.round:
+        return f"round {step.round}"
+    return "policy" if {"completions", "logps"} & step.record.parents.keys() else step.title
 
 
 def _row(store: Store, step: Done, label: str, round: int | None) -> Row:
