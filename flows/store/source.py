@@ -65,7 +65,7 @@ def parse(text: str, name: str) -> Source:
 def _sort(statement: ast.stmt, source: Source, statements: dict[str, list[ast.stmt]], file: str) -> None:
     """Put a top-level statement into the units that it makes."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
-        source.imports.update(_bindings(statement, file))
+        _bind(source.imports, statement, file)
         return
     if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
         for other in statement.orelse:
@@ -77,7 +77,7 @@ def _sort(statement: ast.stmt, source: Source, statements: dict[str, list[ast.st
     if not isinstance(statement, _SIMPLE):
         for node in _module_level(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                source.imports.update(_bindings(node, file))
+                _bind(source.imports, node, file)
             names.extend(_bound(node))
         statements.setdefault(MODULE, []).append(statement)
     for name in names or [MODULE]:
@@ -122,6 +122,16 @@ def _roots(target: ast.expr) -> Iterator[str]:
     elif isinstance(target, ast.Tuple | ast.List):
         for element in target.elts:
             yield from _roots(element)
+
+
+def _bind(imports: dict[str, Binding], node: ast.Import | ast.ImportFrom, file: str) -> None:
+    """Add what an import binds. Raises SpecError where one name would mean two things: the key follows only one."""
+    for name, target in _bindings(node, file):
+        if imports.setdefault(name, target) != target:
+            raise SpecError(
+                f"{file}:{node.lineno}: '{name}' is imported from two places; give each a name of its own, "
+                "so that the key can follow both"
+            )
 
 
 def _bindings(node: ast.Import | ast.ImportFrom, file: str) -> Iterator[tuple[str, Binding]]:
@@ -173,7 +183,7 @@ class _Scan:
         elif cls is ast.arg:
             self.locals.add(node.arg)  # type: ignore[attr-defined]
         elif cls is ast.Import or cls is ast.ImportFrom:
-            self.imports.update(_bindings(node, self.file))  # type: ignore[arg-type]
+            _bind(self.imports, node, self.file)  # type: ignore[arg-type]
         elif cls is ast.Call:
             self._getattr(node)  # type: ignore[arg-type]
         for decorator in getattr(node, "decorator_list", ()):

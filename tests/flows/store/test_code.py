@@ -265,3 +265,16 @@ def _timed(root: Path, cache: Path) -> tuple[float, Reached]:
 
 def test_every_file_of_this_project_can_be_followed() -> None:
     CodeIndex(Path(__file__).parents[3]).check()
+
+
+def test_one_name_imported_from_two_places_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("p", "q"):
+        (folder / f"{name}.py").write_text("def f():\n    return 1\n")
+    (folder / "c.py").write_text(
+        "class C:\n    def m(self):\n        from tasks.p import f\n        return f()\n"
+        "    def n(self):\n        from tasks.q import f\n        return f()\n"
+    )
+    with pytest.raises(SpecError, match=r"c\.py:6: 'f' is imported from two places"):
+        CodeIndex(tmp_path).reach("tasks.c", "C")
