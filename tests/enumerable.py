@@ -1,0 +1,94 @@
+"""The enumerable world: so few answers that the whole distribution of a policy is known.
+
+Three letters and EOS, at most three tokens, cut without EOS: 1 + 3 + 9 + 27 = 40 answers to each of 4 prompts. Other
+tokens are out of reach. Distributions are read by the real `logps`.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from scipy.special import logsumexp
+
+from tasks.kinds import Completions, Policy, Table
+from tasks.template import template_digest
+from tasks.train import logps
+from tests.workspace import Workspace
+
+EOS, LETTERS, PROMPTS, LONGEST = 2, (7, 8, 9), 4, 3
+ANSWERS = [
+    *((*letters, EOS) for n in range(LONGEST) for letters in product(LETTERS, repeat=n)),
+    *product(LETTERS, repeat=LONGEST),
+]
+N = len(ANSWERS)
+Matrix = npt.NDArray[np.float64]
+
+
+class World(NamedTuple):
+    ref: Policy
+    log_ref: Matrix
+    """`(prompts, answers)`."""
+    rewards: Matrix
+
+
+def uneven_policy(folder: Path) -> Policy:
+    """A Llama 64 × 2; channel 0 of its residual stream is constant and keeps the other tokens from ever being drawn."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=10, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=EOS,
+        initializer_range=0.06,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 2.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = 0
+            layer.mlp.down_proj.weight[0] = 0
+        model.lm_head.weight[[0, 1, 3, 4, 5, 6], 0] = -300.0
+    model.save_pretrained(folder)
+    return Policy(folder)
+
+
+def row(prompt: int, answer: int) -> dict[str, object]:
+    return {
+        "prompt_id": f"p{prompt}", "prompt": [], "completion_id": f"c{answer}", "completion": "",
+        "prompt_tokens": [1, 3 + prompt], "completion_tokens": list(ANSWERS[answer]), "stream": 0, "k": answer,
+        "token_logps": [], "finish_reason": "stop",
+    }  # fmt: skip
+
+
+def everything(policy: Policy) -> Table:
+    rows = [row(x, y) for x in range(PROMPTS) for y in range(N)]
+    return Completions.of(pa.Table.from_pylist(rows), {"template": template_digest(policy)})
+
+
+def distribution(policy: Policy, folder: Path) -> Matrix:
+    """Log-probability of every answer; they sum to one, which checks cutting, EOS and masking at once."""
+    table = logps(policy, everything(policy), Workspace(folder / "read"))
+    found = table.frame["logps"].to_numpy().reshape(PROMPTS, N)
+    np.testing.assert_allclose(logsumexp(found, axis=1), 0, atol=1e-5)
+    return found
+
+
+def kl(a: Matrix, b: Matrix) -> float:
+    """KL(a ‖ b), mean over prompts, nats."""
+    return float((np.exp(a) * (a - b)).sum(axis=1).mean())
+
+
+def normalised(logits: Matrix) -> Matrix:
+    return logits - logsumexp(logits, axis=1, keepdims=True)
+
+
+def world_in(folder: Path) -> World:
+    """The uneven reference, its distribution, and rewards drawn from N(0, 1)."""
+    ref = uneven_policy(folder / "ref")
+    return World(ref, distribution(ref, folder), np.random.default_rng(3).normal(size=(PROMPTS, N)))
