@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Step
-    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, RewardModel, Table
+    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, RewardModel, Scorer, Table
 
 
 def train(
@@ -104,6 +104,7 @@ def evaluate(
     baseline: Policy,
     prompts: Prompts,
     oracle: Oracle,
+    proxy: Scorer | None = None,
     *,
     k: Annotated[int, Bounds(min=1)] = 4,
     temperature: Annotated[float, Bounds(min=0)] = 1.0,
@@ -115,6 +116,7 @@ def evaluate(
 ) -> Report:
     """Measure a policy against a baseline: answers of both, compared (and scored, where the oracle can), and KL.
 
+    With `proxy`, the oracle that trained the policy, the same answers are also scored by it (eval/proxy).
     The two sides have streams of noise of their own, so a baseline against itself is a real test.
 
     Args:
@@ -131,13 +133,16 @@ def evaluate(
     }  # fmt: skip
     answers = add("sample", policy=policy, stream=_POLICYS_STREAM, **settings)
     others = add("sample", "baseline_sample", policy=baseline, stream=_BASELINES_STREAM, **settings)
-    scored = cast("Step", oracle).is_a("Scorer")
+    gold = oracle if cast("Step", oracle).is_a("Scorer") else None
+    scores = {
+        f"{side}{measured}scores": add("score", f"{side}{measured}score", completions=rows, oracle=by) if by else None
+        for measured, by in (("", gold), ("proxy_", proxy))
+        for side, rows in (("", answers), ("baseline_", others))
+    }
     return add(
         "measure",
         win_probs=add("compare", completions=answers, others=others, oracle=oracle, orders=orders),
-        completions=answers, others=others,
-        scores=add("score", completions=answers, oracle=oracle) if scored else None,
-        baseline_scores=add("score", "baseline_score", completions=others, oracle=oracle) if scored else None,
+        completions=answers, others=others, **scores,
         logps=add("logps", policy=baseline, data=answers) if kl else None,
         temperature=temperature, allow_seen=allow_seen,
     )  # fmt: skip

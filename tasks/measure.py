@@ -21,6 +21,8 @@ def measure(
     scores: Scores | None = None,
     baseline_scores: Scores | None = None,
     logps: Logps | None = None,
+    proxy_scores: Scores | None = None,
+    baseline_proxy_scores: Scores | None = None,
     *,
     temperature: Annotated[float, Bounds(min=0)] = 1.0,
     allow_seen: bool = False,
@@ -34,9 +36,11 @@ def measure(
     eval/win_rate (P that the policy's answer is the better one; its standard error is eval/win_rate_se) ·
     eval/wins, eval/ties, eval/losses (shares of pairs with P above, at, below ½) · eval/unanswered (share of questions)
     · eval/order_consistency (share of pairs asked in both orders that name the same winner) · eval/gold and
-    eval/baseline_gold (mean score) · eval/kl (nats per answer, Σ token_logps − the baseline's logps: the estimator k1
-    of KL(policy ‖ baseline), exact in the mean for answers drawn at temperature 1) · eval/length and
-    eval/baseline_length (tokens) · eval/finished (share of answers that ended by themselves).
+    eval/baseline_gold (mean score) · eval/proxy and eval/baseline_proxy (mean score by the oracle that trained, in its
+    own units: where it rises while gold falls, the policy is over-optimised) · eval/kl (nats per answer,
+    Σ token_logps − the baseline's logps: the estimator k1 of KL(policy ‖ baseline), exact in the mean for answers drawn
+    at temperature 1) · eval/length and eval/baseline_length (tokens) · eval/finished (share of answers that ended by
+    themselves).
 
     Raises DataError if the tables' ids do not match.
 
@@ -49,7 +53,11 @@ def measure(
     answers, baseline = m.answers_of(completions), m.answers_of(others)
     found = m.judged(win_probs, answers, baseline)
     found |= m.described(answers, "") | m.described(baseline, "baseline_")
-    for name, table, owners in (("gold", scores, answers), ("baseline_gold", baseline_scores, baseline)):
+    given = {
+        "gold": (scores, answers), "baseline_gold": (baseline_scores, baseline),
+        "proxy": (proxy_scores, answers), "baseline_proxy": (baseline_proxy_scores, baseline),
+    }  # fmt: skip
+    for name, (table, owners) in given.items():
         if table is not None:
             found[name] = m.per_prompt(m.scored(owners, table, name), "score")
     if logps is not None:
@@ -65,5 +73,5 @@ def measure(
 def _tell_missing(found: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:
     for name, values in found.items():
         missing = prompts - values["value"].is_not_null().sum()
-        if missing and name in ("win_rate", "gold", "baseline_gold"):
+        if missing and name in ("win_rate", "gold", "baseline_gold", "proxy", "baseline_proxy"):
             work.notice(f"eval/{name}: {missing} of {prompts} prompts have no answer by the oracle and are left out")

@@ -99,9 +99,13 @@ def _measured(store: Store, inputs: Mapping[str, Sequence[Record]]) -> Iterator[
 
 
 def oracle_also_trained(store: Store, report: Record) -> bool:
-    """Whether an oracle that judged a report also took part, by content, in training the policy measured."""
+    """Whether an oracle that judged a report also took part, by content, in training the policy measured.
+
+    What says that it is a proxy's (`proxy_scores`) is meant to be the oracle that trained.
+    """
     walk = _Walk(store)
-    inputs = [e for several in report.parents.values() for p in several for e in walk.makers(p)]
+    judged = (several for port, several in report.parents.items() if "proxy_" not in port)
+    inputs = [e for several in judged for p in several for e in walk.makers(p)]
     judges = {p.content for e in inputs for p in e.parents.get("oracle", ())}
     policies = [m for e in inputs for p in e.parents.get("policy", ()) for m in walk.makers(p)]
     return any(e.content in judges for policy in policies for e in walk.behind(policy.inputs))

@@ -23,7 +23,7 @@ HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
 COLUMNS = {
     "eval/win_rate": "win rate vs. base (95% CI)", "eval/win_rate_lc": "length-controlled",
-    "eval/accuracy": "accuracy (95% CI)", "eval/gold": "gold",
+    "eval/accuracy": "accuracy (95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
     "eval/kl": "KL to base (nats)", "eval/length": "length (tokens)", "eval/finished": "finished",
 }  # fmt: skip
 """Metrics that are shown, in this order, and how their columns are headed."""

@@ -13,8 +13,8 @@ from tasks.judging.turned import TIE
 from tasks.kinds import Completions, Logps, Scores, WinProbs
 
 UNITS = {
-    "win_rate": "probability", "gold": "score", "baseline_gold": "score", "kl": "nats", "length": "tokens",
-    "baseline_length": "tokens",
+    "win_rate": "probability", "gold": "score", "baseline_gold": "score", "proxy": "score", "baseline_proxy": "score",
+    "kl": "nats", "length": "tokens", "baseline_length": "tokens",
 }  # fmt: skip
 """Unit by metric; the others are shares."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from flows.wiring import compile_pipeline
 from flows.wiring.model import Graph
-from tasks.contract import Chosen
+from tasks.contract import Chosen, SpecError
 from tasks.judge import compare, score
 from tasks.kinds import Completions, Policy, Prompts
 from tasks.measure import measure
@@ -26,7 +26,7 @@ pipelines:
       told: {{task: load_demonstrations, source: toy, split: policy}}
       heldout: {{task: load_prompts, source: toy, split: heldout}}
       who: {{task: load_oracle, oracle: {oracle}}}
-    repeat:
+{proxy}    repeat:
       times: 2
       start: {{policy: base}}
       steps:
@@ -35,8 +35,9 @@ pipelines:
 """
 
 
-def compiled(folder: Path, oracle: str, more: str = "") -> Graph:
-    (folder / "pipelines.yaml").write_text(PIPELINE.format(oracle=oracle, more=more))
+def compiled(folder: Path, oracle: str, more: str = "", proxy: str = "") -> Graph:
+    proxy = f"      trained_by: {{task: load_oracle, oracle: {proxy}}}\n" if proxy else ""
+    (folder / "pipelines.yaml").write_text(PIPELINE.format(oracle=oracle, more=more, proxy=proxy))
     return compile_pipeline(folder / "pipelines.yaml", "looked-at")
 
 
@@ -61,6 +62,27 @@ def test_only_a_scorer_is_asked_for_scores(tmp_path: Path, oracle: str, scored: 
     assert sum(n.task == "score" for n in graph.nodes.values()) == scored
     ports = graph.nodes[graph.addresses["report@2"]].inputs
     assert ("scores" in ports, "baseline_scores" in ports) == (scored > 0, scored > 0)
+
+
+def test_a_proxy_scores_the_same_answers(tmp_path: Path) -> None:
+    graph = compiled(tmp_path, "toy_gold", ", proxy: trained_by", "toy_judge")
+    ports = graph.nodes[graph.addresses["report@2"]].inputs
+    assert ports["proxy_scores"] == ("report/proxy_score@2",)
+    asked = graph.nodes["report/proxy_score@2"]
+    assert asked.inputs == {"completions": ("report/sample@2",), "oracle": ("trained_by",)}
+    assert graph.addresses["report/baseline_proxy_score@1"] == graph.addresses["report/baseline_proxy_score@2"]
+
+
+def test_gold_may_be_its_own_proxy_and_is_asked_once(tmp_path: Path) -> None:
+    graph = compiled(tmp_path, "toy_gold", ", proxy: who")
+    ports = graph.nodes[graph.addresses["report@2"]].inputs
+    assert ports["proxy_scores"] == ports["scores"] != ports["baseline_scores"] == ports["baseline_proxy_scores"]
+    assert sum(n.task == "score" for n in graph.nodes.values()) == 3
+
+
+def test_a_proxy_that_only_compares_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"report.proxy takes Scorer.*, and trained_by is Oracle"):
+        compiled(tmp_path, "toy_gold", ", proxy: trained_by", "toy_cycle")
 
 
 def test_kl_asks_the_baseline_for_the_policys_answers_unless_left_out(tmp_path: Path) -> None:

@@ -192,3 +192,24 @@ def test_a_policy_against_itself_has_a_half(tmp_path: Path) -> None:
     rate = named(found)["eval/win_rate"]
     assert rate["ci_low"] < 0.5 < rate["ci_high"]
     assert 0.02 < rate["ci_high"] - rate["value"] < 0.05
+
+
+def test_the_proxys_scores_are_rows_of_their_own_beside_gold(tmp_path: Path) -> None:
+    gold = {"one": 1.0, "four": 2.0, "ninety": 3.0, "a": 0.0, "bc": 1.0, "d": -1.0}
+    proxy = {"one": 5.0, "four": None, "ninety": 7.0, "a": 4.0, "bc": 2.0, "d": 0.0}
+    a, b = ours(), theirs()
+    golds, proxies = (
+        [score(t, scorer(o), Workspace(tmp_path / f"{n}{i}")) for i, t in enumerate((a, b))]
+        for n, o in (("gold", gold), ("proxy", proxy))
+    )
+    report = measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), *golds, None, *proxies)
+    found = named(report)
+    # x: 5 (the other answer has none); y: 7. The baseline's: (4 + 2)/2 and 0.
+    assert found["eval/proxy"]["value"] == pytest.approx((5 + 7) / 2)
+    assert found["eval/baseline_proxy"]["value"] == pytest.approx((3 + 0) / 2)
+    assert found["eval/gold"]["value"] == pytest.approx((1.5 + 3) / 2)
+    assert (found["eval/proxy"]["unit"], found["eval/proxy"]["n"]) == ("score", 2)
+    assert found["eval/proxy"]["ci_low"] < 6 < found["eval/proxy"]["ci_high"]
+    assert {p: (r["proxy"], r["baseline_proxy"]) for p, r in by_prompt(report).items()} == {"x": (5, 3), "y": (7, 0)}
+    with pytest.raises(DataError, match="the scores of eval/proxy are 3 rows, 0 of them of the 3 answers"):
+        measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), proxy_scores=proxies[1])

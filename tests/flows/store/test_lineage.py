@@ -124,11 +124,13 @@ def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_ma
     assert {e.key for e in training_prompts(store, world.base.content)} == {world.sft.key, world.rm.key}
 
 
-def report(store: Store, policy: Record, judge: Record) -> Record:
+def report(store: Store, policy: Record, judge: Record, proxy: Record | None = None) -> Record:
     mine = drawn(store, policy, "h1")
     table = WinProbs.of(iter([]))
-    judged = put(store, table, "compare", {"completions": [mine], "oracle": [judge]})
-    return put(store, Report.of(iter([])), "measure", {"win_probs": [judged], "completions": [mine]})
+    inputs = {"win_probs": [put(store, table, "compare", {"completions": [mine], "oracle": [judge]})]}
+    if proxy:
+        inputs["proxy_scores"] = [put(store, table, "score", {"completions": [mine], "oracle": [proxy]})]
+    return put(store, Report.of(iter([])), "measure", {**inputs, "completions": [mine]})
 
 
 def oracle(store: Store, folder: Path, name: str) -> Record:
@@ -143,4 +145,5 @@ def test_a_report_says_whether_its_oracle_also_trained(store: Store, world: Worl
     trained = put(store, Policy(model(tmp_path / "t", "t")), "fit", {"policy": [world.base], "data": [asked]})
     assert oracle_also_trained(store, report(store, trained, judge))
     assert not oracle_also_trained(store, report(store, trained, gold))
+    assert not oracle_also_trained(store, report(store, trained, gold, proxy=judge))
     assert not oracle_also_trained(store, report(store, world.base, judge))
