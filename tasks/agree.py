@@ -53,7 +53,9 @@ def agreement(
     return report.with_per_prompt(by_prompt)
 
 
-def reward_accuracy(pairs: Preferences, oracle: Scorer, work: Workspace, *, allow_seen: bool = False) -> Report:
+def reward_accuracy(
+    pairs: Preferences, oracle: Scorer, work: Workspace, before: Scorer | None = None, *, allow_seen: bool = False
+) -> Report:
     """How often a scorer ranks held-out pairs as they are labelled, and whether its probabilities can be believed.
 
         P = σ(scale·(score(chosen) − score(rejected))),   said = max(P, 1 − P)
@@ -65,8 +67,13 @@ def reward_accuracy(pairs: Preferences, oracle: Scorer, work: Workspace, *, allo
     Intervals are 95%, over prompts: pairs of one prompt are no independent units; eval/ece has none (it is biased
     upwards by noise: about √(10/n)/3 for a calibrated scorer). `per_prompt` holds the means of each prompt.
 
-    Answers are kept as they come, so a killed step asks nothing twice. Totals: `queries`, `unanswered`. Pairs with an
-    answer that has no score are left out, with a notice. Raises DataError if none is left.
+    With `before`, another scorer of the same pairs, eval/accuracy_change is the accuracy less `before`'s, over the
+    pairs that both score. It is paired: d = right − right before is taken pair by pair, and its interval is that of
+    the mean of d over independent prompts (the same ratio of sums, Student's t). Where both err on the same pairs, d
+    is 0 there, so the interval is narrower than two intervals laid side by side.
+
+    Answers are kept as they come, so a killed step asks nothing twice. Totals: `queries`, `unanswered`, of both
+    scorers. Pairs with an answer that has no score are left out, with a notice. Raises DataError if none is left.
 
     Source: ECE of Guo et al., arXiv 1706.04599, eq. 5, on the confidence in the winner.
 
@@ -79,13 +86,7 @@ def reward_accuracy(pairs: Preferences, oracle: Scorer, work: Workspace, *, allo
 
     if allow_seen:
         work.notice("allow_seen: prompts of these pairs may have trained the scorer")
-    margin = _margins(pairs, oracle, work)
-    known = np.isfinite(margin["scaled"].to_numpy())
-    if not known.any():
-        raise DataError(f"none of {len(known)} pairs has a score for both answers")
-    if not known.all():
-        work.notice(f"{(~known).sum()} of {len(known)} pairs left out: the oracle has no score for an answer of theirs")
-    rows = margin.filter(pl.Series(known))
+    rows = _known(_margins(pairs, oracle, work, "scores.jsonl"), work, "the oracle")
     delta = rows["scaled"].to_numpy()
     rows = rows.with_columns(
         _half_at_zero(pl.col("scaled")).alias("accuracy"), nll=pl.Series(-log_expit(delta)), pairs=pl.lit(1),
@@ -94,17 +95,51 @@ def reward_accuracy(pairs: Preferences, oracle: Scorer, work: Workspace, *, allo
     units = {"accuracy": "probability", "margin": "score", "nll": "nats"}
     if not rows["p"].null_count():
         units["accuracy_ceiling"] = "probability"
-    by_prompt = rows.group_by("prompt_id", maintain_order=True).agg(pl.col(*units).mean(), pl.col("pairs").sum())
+    by_prompt = _by_prompt(rows, list(units))
     estimates = [_estimate(by_prompt, name, unit) for name, unit in units.items()]
     ece = calibration_error(expit(np.abs(delta)), rows["accuracy"].to_numpy())
     estimates.insert(1, {
         "name": "eval/ece", "value": ece, "ci_low": None, "ci_high": None, "n": len(by_prompt), "unit": "probability",
     })  # fmt: skip
+    if before is not None:
+        changed = _changed(rows, _known(_margins(pairs, before, work, "before.jsonl"), work, "`before`"))
+        estimates.append(_estimate(changed, "accuracy_change", "probability"))
+        by_prompt = by_prompt.join(changed.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
     return Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
 
 
-def _margins(pairs: Preferences, oracle: Scorer, work: Workspace) -> pl.DataFrame:
-    """prompt_id, p, margin and scaled margin of every pair; NaN where there is no score."""
+def _known(margins: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
+    """The pairs whose answers both have a score. Raises DataError if none is left."""
+    import polars as pl
+
+    known = margins.filter(pl.col("scaled").is_finite())
+    if known.is_empty():
+        raise DataError(f"none of {len(margins)} pairs has a score for both answers by {who}")
+    if len(known) < len(margins):
+        left = f"{len(margins) - len(known)} of {len(margins)} pairs left out"
+        work.notice(f"{left}: {who} has no score for an answer of theirs")
+    return known
+
+
+def _changed(rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+    """accuracy_change by prompt, over the pairs that are known on both sides."""
+    import polars as pl
+
+    others = before.select("pair", was=_half_at_zero(pl.col("scaled")))
+    both = rows.join(others, on="pair", how="inner", maintain_order="left")
+    if both.is_empty():
+        raise DataError("no pair has scores by both the oracle and `before`, so no change can be measured")
+    return _by_prompt(both.with_columns(accuracy_change=pl.col("accuracy") - pl.col("was")), ["accuracy_change"])
+
+
+def _by_prompt(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    import polars as pl
+
+    return rows.group_by("prompt_id", maintain_order=True).agg(pl.col(*names).mean(), pl.col("pairs").sum())
+
+
+def _margins(pairs: Preferences, oracle: Scorer, work: Workspace, journal_name: str) -> pl.DataFrame:
+    """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN where there is no score."""
     import polars as pl
 
     from tasks.judging.asking import Journal
@@ -114,11 +149,11 @@ def _margins(pairs: Preferences, oracle: Scorer, work: Workspace) -> pl.DataFram
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    with Journal(work.path / "scores.jsonl") as journal:
+    with Journal(work.path / journal_name) as journal:
         scores = questions.scores(live, journal)[questions.of_row]
         work.count(queries=journal.asked, unanswered=journal.unanswered)
     margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])
-    return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin)
+    return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin).with_row_index("pair")
 
 
 def calibration_error(said: Floats, right: Floats, bins: int = 10) -> float:

@@ -1,4 +1,4 @@
-"""Which rows go on: pieces of tables, tables put together, win rates with their selection, pairs."""
+"""Which rows go on: pieces of tables, tables put together, win rates and their selection, pairs, rankings, the best."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Workspace
-from tasks.kinds import AnyTable, Completions, Preferences, WinProbs, WinRates
+from tasks.kinds import (
+    AnyTable,
+    Completions,
+    Demonstrations,
+    Preferences,
+    Rankings,
+    Scores,
+    WinProbs,
+    WinRates,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,6 +163,109 @@ def pairs(
     return Preferences(work.output)
 
 
+def gold_pairs(
+    demonstrations: Demonstrations,
+    completions: Completions,
+    work: Workspace,
+    *,
+    weight: Annotated[float, Bounds(above=0)],
+) -> Preferences:
+    """Golden answers preferred to sampled ones of the same prompts: the policy as the reward model's adversary.
+
+    Every sample makes one pair; of several golden answers to a prompt, sample number j meets number j mod G. `weight`
+    is the factor of each pair's loss, so that the mean over these and people's pairs (weight 1) is the two-stream loss
+
+        (1/n)·[Σ over people's −log σ(Δr) + weight·Σ over these −log σ(Δr)],   n = all pairs of both streams
+
+    of Adversarial Preference Optimization, whose weight is coefficient ÷ samples per prompt (0.1 / 4: one of these
+    counts as much as 0.025 of a person's). p and margin are unknown; source = gold. Pairs of equal texts are left
+    out, and golden answers to prompts without a sample are not used. Totals: `prompts`, `prompts_unsampled`, `pairs`,
+    `pairs_identical`. Raises DataError if a sample's prompt has no golden answer, or no pair is left.
+
+    Source: Cheng et al., arXiv 2311.08045, eq. 17; the authors' `tools/apo_data_converter.py` and `ranking_loss`.
+
+    Args:
+        weight: factor of each pair's loss: the stream's coefficient ÷ samples per prompt.
+    """
+    from tasks.judging.golden import GoldPairs
+    from tasks.judging.grouping import grouped, matched
+
+    template = completions.metadata.get("template")
+    gold = grouped(demonstrations.table)
+    same_template = template is not None and demonstrations.metadata.get("template") == template
+    samples = matched(gold, completions.table, "`completions`")
+    found = GoldPairs(gold, samples, weight, gold_tokens=same_template)
+
+    def paired() -> Iterator[pa.RecordBatch]:
+        for first, last in gold.blocks():
+            yield from found.preferences(first, last).to_batches()
+            work.progress(int(gold.starts[last]), len(demonstrations), "golden answers")
+
+    Preferences.of(paired(), completions.metadata).save(work.output)
+    work.count(**found.counts)
+    told = f"{found.counts['pairs_identical']} of {len(completions)} samples equal their golden answer and make no pair"
+    if not found.counts["pairs"]:
+        raise DataError(f"no pair is left: {told}")
+    if found.counts["pairs_identical"]:
+        work.notice(told)
+    return Preferences(work.output)
+
+
+def rankings(scores: Scores, work: Workspace) -> Rankings:
+    """The scored answers to each prompt in one row, in the order of their draws: what listwise losses train on.
+
+    Equal scores stay equal: they are ties, for the loss to treat as such. Answers without a score are left out, and
+    prompts with fewer than two scored answers or with one score for all, which have no order. Totals: `prompts`,
+    `prompts_short`, `prompts_level`, `answers_unscored`. Raises DataError if no prompt is left.
+    """
+    from tasks.judging.grouping import grouped
+    from tasks.judging.ranked import Ranked
+
+    rows = grouped(scores.table)
+    found = Ranked(tokens=not any(rows.table.column(f"{t}_tokens").null_count for t in ("prompt", "completion")))
+
+    def ranked() -> Iterator[pa.RecordBatch]:
+        for first, last in rows.blocks():
+            yield from found.rankings(rows.rows(first, last), rows.sizes(first, last)).to_batches()
+            work.progress(int(rows.starts[last]), len(scores), "answers")
+
+    Rankings.of(ranked(), scores.metadata).save(work.output)
+    _tell(work, found.counts)
+    return Rankings(work.output)
+
+
+def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 1) -> Completions:
+    """The n answers to each prompt with the highest scores, best first: what rejection sampling trains on.
+
+    Of equal scores the answer that comes first in the table (the lowest k of a sampling) is the better one. Empty
+    answers and those without a score are skipped; a text that was drawn several times counts once. A prompt with
+    fewer answers gives what it has. Totals: `prompts`, `prompts_without_answer`, `answers`. Raises DataError if no
+    prompt has an answer left.
+
+    Against the policy that drew them, the best of K answers lie at most log K − (K − 1)/K nats away.
+
+    Source: RAFT, Dong et al., arXiv 2304.06767, Algorithm 1 (with its best answer of each prompt).
+
+    Args:
+        n: answers kept per prompt.
+    """
+    from tasks.judging.grouping import grouped, indices
+    from tasks.judging.ranked import Best
+
+    rows, found = grouped(scores.table), Best(n)
+
+    def chosen() -> Iterator[pa.RecordBatch]:
+        for first, last in rows.blocks():
+            block = rows.rows(first, last)
+            kept = indices(found.rows(block, rows.sizes(first, last)))
+            yield from block.select(Completions.SCHEMA.names).take(kept).to_batches()
+            work.progress(int(rows.starts[last]), len(scores), "answers")
+
+    Completions.of(chosen(), scores.metadata).save(work.output)
+    _tell(work, found.counts)
+    return Completions(work.output)
+
+
 def _rated(block: pa.Table, sizes: Ints, found: Rates, k: Ints) -> pa.Table:
     """The block with win_rate, opponents, and the win rates of all answers to the prompt by k, repeated in its rows."""
     import numpy as np
@@ -186,4 +298,7 @@ _LEFT_OUT = {
     "prompts_unanswered": "with an answer that has no answered opponent",
     "prompts_tied": "whose answers all win equally often",
     "prompts_without_pair": "in which the rule keeps no pair (ties, or no answer by the oracle)",
+    "prompts_short": "with fewer than two scored answers",
+    "prompts_level": "whose answers all have one score",
+    "prompts_without_answer": "without an answer that is scored and not empty",
 }

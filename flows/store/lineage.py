@@ -73,7 +73,7 @@ def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: 
     """Refuse to measure on prompts that trained (DataError), or say so if `allow`; empty if there are none.
 
     `inputs` are those of a step that measures: `completions`, whose policy is measured, or `pairs` with the `logps`
-    that a policy gives them or with the scorer (`oracle`) that judges them.
+    that a policy gives them or with the scorers (`oracle`, `before`) that judge them.
     """
     for table, models in _measured(store, inputs):
         seen = seen_prompts(store, table, models)
@@ -93,7 +93,7 @@ def _measured(store: Store, inputs: Mapping[str, Sequence[Record]]) -> Iterator[
     for completions in inputs.get("completions", ()):
         yield completions, list(policies_of(store, completions))
     models = [p.content for r in inputs.get("logps", ()) for p in r.parents.get("policy", ())]
-    models += [r.content for r in inputs.get("oracle", ()) if r.kind in MODELS]
+    models += [r.content for port in ("oracle", "before") for r in inputs.get(port, ()) if r.kind in MODELS]
     for pairs in inputs.get("pairs", ()):
         yield pairs, models
 

@@ -51,7 +51,7 @@ def _check_data(
         refuse(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
     wanted = wanted_data(loss)
     for handle in ports.get("data", []):
-        if not handle.is_a(wanted):
+        if not handle.is_a(wanted) and not (wanted == "Demonstrations" and handle.is_a("Completions")):
             refuse(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")
 
 
@@ -100,6 +100,7 @@ def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: s
         fed = [i for port in nodes[sampled].inputs for i in _fed(nodes[sampled], port)]
         measured(fed, "Prompts", fed)
     judges = [i for logps in _fed(node, "logps") for i in _fed(nodes[logps], "policy")] + _fed(node, "oracle")
+    judges += _fed(node, "before")
     for pairs in _fed(node, "pairs"):
         measured([pairs, *_upstream(nodes, nodes[pairs])], "Preferences", judges)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Chosen, DataError, SpecError
-from tasks.kinds import Completions, Demonstrations, Labels, Logps, Preferences, Table, WinRates
+from tasks.kinds import Completions, Demonstrations, Labels, Logps, Preferences, Rankings, Table, WinRates
 from tasks.training.rows import Rows
 
 PAIR = ("chosen", "rejected")
@@ -26,6 +26,7 @@ VOCABULARY = {
         "rejected_lengths", "p", "margin",
     },
     "pointwise": {"policy_logps", "ref_logps", "lengths", "win_rate", "prompt_win_rates", "label"},
+    "listwise": {"policy_logps", "ref_logps", "lengths", "target_scores", "mask"},
     "reward": {"chosen_scores", "rejected_scores", "margin"},
 }  # fmt: skip
 """Folder of `tasks/losses/` → what its losses may name."""
@@ -41,7 +42,10 @@ class Examples:
     names: tuple[str, ...]
     """What the loss's positional arguments are called."""
     columns: Mapping[str, Tensor]
-    """`(N,)` or `(N, K)` each: whatever the loss names, less the policy's own."""
+    """`(N,)` or `(N, K)` each: whatever the loss names, less the policy's own.
+
+    Of rankings: K is the longest; a place without an answer has log-probability 0, length 1, score 0 and mask False.
+    """
     weights: Tensor
     """`(N,)`."""
     ref_logps: Tensor | None
@@ -54,6 +58,7 @@ def examples_of(table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None)
     """Raises SpecError where the loss does not fit the table, DataError where its values are missing."""
     names = arguments_of(loss)
     _check_kind(table, loss, names)
+    _check_classes(table, loss, names)
     answers = None if ref_logps is None else _join(rows, ref_logps)
     if answers is None and any(n.startswith("ref_") for n in names):
         raise SpecError(f"the loss '{loss.name}' needs a reference: give `train` a `ref`")
@@ -79,7 +84,7 @@ def arguments_of(loss: Chosen) -> list[str]:
 
 def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Tensor:
     """Loss of the rows `batch`, `(B,)`, with what the model says of their answers `(S,)`, in order."""
-    own = _policy_columns(loss, logps)
+    own = _policy_columns(examples.rows, loss, batch, logps)
     inputs = {n: own[n] if n in own else examples.columns[n][batch] for n in examples.names}
     losses = loss(**inputs)
     if losses.shape != batch.shape:
@@ -87,7 +92,9 @@ def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Te
     return losses
 
 
-def _policy_columns(loss: Chosen, logps: Tensor) -> dict[str, Tensor]:
+def _policy_columns(rows: Rows, loss: Chosen, batch: Tensor, logps: Tensor) -> dict[str, Tensor]:
+    if loss.folder.endswith("listwise"):
+        return {"policy_logps": _ranked(rows, batch, logps, 0.0)}
     if loss.folder.endswith("pairwise"):
         pairs = logps.reshape(-1, 2)
         return {"policy_chosen_logps": pairs[:, 0], "policy_rejected_logps": pairs[:, 1]}
@@ -102,14 +109,60 @@ def _check_kind(table: Table, loss: Chosen, names: list[str]) -> None:
     pointwise = (
         WinRates if {"win_rate", "prompt_win_rates"} & set(names) else Labels if "label" in names else Demonstrations
     )
-    wanted: type[Table] = Preferences if folder in ("pairwise", "reward") else pointwise
+    by_folder: dict[str, type[Table]] = {"pairwise": Preferences, "reward": Preferences, "listwise": Rankings}
+    wanted = by_folder.get(folder, pointwise)
     if wanted is Demonstrations and isinstance(table, Completions):
         return
     if not isinstance(table, wanted):
         raise SpecError(f"the loss '{loss.name}' trains on {wanted.__name__}, not on {type(table).__name__}")
 
 
+def _check_classes(table: Table, loss: Chosen, names: list[str]) -> None:
+    """Refuse a table that has nothing to tell apart. Raises DataError."""
+    if isinstance(table, Labels) and "label" in names:
+        found: Any = table.table.column("label").unique().to_pylist()
+        if len(found) == 1:
+            said = "desirable" if found[0] else "undesirable"
+            raise DataError(f"all {len(table)} labels say {said}: the loss '{loss.name}' tells two classes apart, and "
+                            "answers of the other one are missing")  # fmt: skip
+    if isinstance(table, Rankings) and "target_scores" in names:
+        lists: Any = table.table.column("scores").to_pylist()
+        if not np.isfinite(np.concatenate([[0.0], *lists])).all():
+            raise DataError("the rankings hold scores that are not finite: an answer without a score must be left out")
+        if lists and all(len(set(scores)) < 2 for scores in lists):
+            raise DataError(f"none of {len(table)} rankings has two answers of different scores: there is no order "
+                            f"for the loss '{loss.name}' to learn")  # fmt: skip
+
+
+def _ranked(rows: Rows, batch: Tensor, values: Tensor, empty: float) -> Tensor:
+    """`(S,)` values of the answers of the rows `batch`, in order → `(B, K)`, `empty` where there is no answer."""
+    counts = torch.from_numpy(np.diff(rows.starts))
+    own = counts[batch]
+    row = torch.repeat_interleave(torch.arange(len(batch)), own)
+    place = torch.arange(len(row)) - (own.cumsum(0) - own)[row]
+    return values.new_full((len(batch), int(counts.max())), empty).index_put((row, place), values)
+
+
+def _ranking_column(name: str, table: Table, rows: Rows, ref_logps: Tensor | None) -> Tensor:
+    every = torch.arange(len(rows))
+    if name == "mask":
+        return _ranked(rows, every, torch.ones(len(rows.answer_ids)), 0.0).bool()
+    if name == "lengths":
+        return _ranked(rows, every, torch.from_numpy(rows.answers.lengths).double(), 1.0)
+    if name == "ref_logps":
+        return _ranked(rows, every, _given(ref_logps), 0.0)
+    return _ranked(rows, every, _target_scores(table), 0.0)
+
+
+def _target_scores(table: Table) -> Tensor:
+    """`(A,)`: the score of every ranked answer."""
+    lists: Any = table.table.column("scores").combine_chunks()
+    return torch.from_numpy(np.array(lists.flatten().to_numpy(), np.float64))
+
+
 def _column(name: str, table: Table, rows: Rows, ref_logps: Tensor | None) -> Tensor:
+    if isinstance(table, Rankings):
+        return _ranking_column(name, table, rows, ref_logps)
     lengths = torch.from_numpy(rows.answers.lengths).double()
     if name in ("lengths", "ref_logps"):
         return lengths if name == "lengths" else _given(ref_logps)
@@ -172,6 +225,9 @@ def _better(table: Table, rows: Rows) -> Tensor | None:
         return _numbers(table, "win_rate", np.nan) > 0.5
     if isinstance(table, Labels):
         return torch.from_numpy(np.array(table.table.column("label").to_pylist(), bool))
+    if isinstance(table, Rankings):
+        scores = _ranked(rows, torch.arange(len(rows)), _target_scores(table), -torch.inf)
+        return (scores == scores.amax(dim=1, keepdim=True))[scores > -torch.inf]
     return None
 
 

@@ -1,0 +1,59 @@
+"""Golden answers against sampled ones: the pairs that a reward model sees as the policy's adversary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.judging.grouping import Grouped, Ints, indices
+from tasks.kinds import TOKENS, Preferences
+
+
+class GoldPairs:
+    """Preferences of blocks of prompts. `counts` adds up over the blocks that were asked for."""
+
+    def __init__(self, gold: Grouped, samples: Grouped, weight: float, *, gold_tokens: bool) -> None:
+        self._gold, self._samples, self._weight, self._gold_tokens = gold, samples, weight, gold_tokens
+        self.counts = {"prompts": 0, "prompts_unsampled": 0, "pairs": 0, "pairs_identical": 0}
+
+    def preferences(self, first: int, last: int) -> pa.Table:
+        """Rows of Preferences for the prompts `first:last`: sample number j meets golden answer j mod G."""
+        golden, sampled = self._gold.sizes(first, last), self._samples.sizes(first, last)
+        own, other = partners(golden, sampled)
+        gold = self._gold.rows(first, last).take(indices(own))
+        samples = self._samples.rows(first, last).take(indices(other))
+        same = _texts(gold) == _texts(samples)
+        found = len(sampled), (sampled == 0).sum(), (~same).sum(), same.sum()
+        for name, n in zip(self.counts, found, strict=True):
+            self.counts[name] += int(n)
+        return self._rows(gold, samples).filter(pa.array(~same))
+
+    def _rows(self, gold: pa.Table, samples: pa.Table) -> pa.Table:
+        n = len(gold)
+        columns: dict[str, Any] = {
+            name: samples.column(name) for name in ("prompt_id", "prompt", "truth", "group", "prompt_tokens")
+        }
+        for side, rows in (("chosen", gold), ("rejected", samples)):
+            columns |= {
+                f"{side}_id": rows.column("completion_id"), side: rows.column("completion"),
+                f"{side}_tokens": rows.column("completion_tokens"),
+            }  # fmt: skip
+        if not self._gold_tokens:
+            columns["chosen_tokens"] = pa.nulls(n, TOKENS)
+        columns |= {"weight": pa.repeat(pa.scalar(self._weight), n), "source": pa.repeat(pa.scalar("gold"), n)}
+        columns |= {name: pa.nulls(n, pa.float64()) for name in ("p", "margin")}
+        return pa.table({name: columns[name] for name in Preferences.SCHEMA.names})
+
+
+def partners(golden: Ints, sampled: Ints) -> tuple[Ints, Ints]:
+    """Row of the golden answer and of the sample of every pair, given `(G,)` numbers of both for each prompt."""
+    prompt = np.repeat(np.arange(len(sampled)), sampled)
+    samples = np.arange(len(prompt))
+    place = samples - (np.cumsum(sampled) - sampled)[prompt]
+    return (np.cumsum(golden) - golden)[prompt] + place % np.maximum(golden, 1)[prompt], samples
+
+
+def _texts(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    return np.array([text.strip() for text in rows.column("completion").to_pylist()], object)
