@@ -7,18 +7,20 @@ of CPU, with one number of threads). Left out: models whose layers keep more tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import torch
+from torch import Tensor
 
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.cache import Lanes, Pair, Prefix, is_plain, prefix_of
 from tasks.sampling.draw import Noise, drawn, logps_of
-from tasks.sampling.requests import Answer, Engine, Options, Request, held
+from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
 from tasks.sampling.stopping import ended, stopped
+from tasks.sampling.weights import checked, identity
 from tasks.template import tokenizer_of
 
 PREFILL_TOKENS = 8192
@@ -42,7 +44,7 @@ def transformers(
         memory: most GiB for keys and values; fewer completions go side by side where they are long.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
-    key = ("transformers", policy.digest or str(policy.path), batch, memory, dtype)
+    key = ("transformers", identity(policy), batch, memory, dtype)
     return held(key, lambda: TransformersEngine(policy, batch, memory, dtype))
 
 
@@ -71,6 +73,14 @@ class TransformersEngine:
         column = sum(x.shape[1] * x.shape[3] * x.element_size() for pair in self.shapes for x in pair)
         longest = max((len(r.prompt_tokens) + r.max_tokens for r in requests), default=1)
         return max(1, min(self._batch, int(self._memory // (column * longest))))
+
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        new = checked(weights, self.model)
+        disown(self)
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in new.items():
+                own[name].copy_(tensor)
 
     def close(self) -> None:
         del self.model, self.body
@@ -163,7 +173,7 @@ class _Batch:
                 self.answers[row.number] = ended(self.engine.tokenizer, row.tokens, row.token_logps, self.options)
                 self.rows[lane] = None
 
-    def _logits(self) -> torch.Tensor:
+    def _logits(self) -> Tensor:
         """Scores of each lane's next token, `(rows, V)` float32; those of finished rows mean nothing."""
         device = self.engine.model.device
         ids = torch.tensor([[row.last if row else 0] for row in self.rows], device=device)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from tasks.contract import Execution, SpecError
 from tasks.kinds import Policy
-from tasks.sampling.requests import Answer, Engine, Options, Request, held
+from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
 from tasks.sampling.stopping import ended
+from tasks.sampling.weights import blueprint, checked, identity, refuse_renamed
 from tasks.template import tokenizer_of
 
 ENVIRONMENT = {
@@ -28,7 +31,8 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What is not set already. On a CPU the engine runs in this process, with 1 GiB for keys and values."""
+"""What is not set already. The engine runs in this process, which new weights need; on a CPU with 1 GiB for keys and
+values."""
 
 
 def vllm(
@@ -48,7 +52,7 @@ def vllm(
     """
     if tensor_parallel > 1 and not torch.cuda.is_available():
         raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, and this machine has no GPU")
-    key = ("vllm", policy.digest or str(policy.path), dtype, tensor_parallel, gpu_memory)
+    key = ("vllm", identity(policy), dtype, tensor_parallel, gpu_memory)
     return held(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
 
 
@@ -60,6 +64,7 @@ class VllmEngine:
         if dtype == "auto":
             dtype = "bfloat16" if on_gpu else "float32"
         self.tokenizer = tokenizer_of(policy)
+        self._policy, self._several = policy, tensor_parallel > 1
         self.llm = _load(
             model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
             # On a CPU this is a share of all memory, and the keys and values have a fixed size of their own.
@@ -95,6 +100,21 @@ class VllmEngine:
             tell(len(done))
         return done
 
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if self._several:
+            raise SpecError("new weights for a vLLM engine on several GPUs: not built; give tensor_parallel = 1")
+        new = checked(weights, self._blueprint)
+        disown(self)
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(new.items())})
+        self.llm.apply_model(_repack)
+        self.llm.reset_prefix_cache()
+
+    @cached_property
+    def _blueprint(self) -> nn.Module:
+        model = blueprint(self._policy)
+        refuse_renamed(self._policy, model)
+        return model
+
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
@@ -106,11 +126,8 @@ class VllmEngine:
 
 def _load(**settings: Any) -> Any:
     """A vLLM engine. On a CPU it forbids torch to change its threads; that is undone, for those who come after it."""
-    if torch.cuda.is_available():
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    else:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from vllm import LLM
 
     set_threads = torch.set_num_threads
@@ -118,6 +135,18 @@ def _load(**settings: Any) -> Any:
         return LLM(disable_log_stats=True, **settings)
     finally:
         torch.set_num_threads = set_threads
+
+
+def _repack(model: nn.Module) -> None:
+    """On a CPU an output head multiplies by a packed copy of its weights, which a reload leaves as it is where the
+    head is tied to the embeddings."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    if not torch.cuda.is_available():
+        for module in model.modules():
+            if isinstance(module, ParallelLMHead):
+                dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
 def _params(request: Request, options: Options) -> Any:

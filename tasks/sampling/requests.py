@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length"]
 
@@ -55,6 +58,14 @@ class Engine(Protocol):
         """
         ...
 
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all loaded weights in place: what is drawn from now on comes from these.
+
+        Names are those of the transformers model's `state_dict()`; types and devices may be others. Raises SpecError,
+        with nothing changed, at unknown and missing names and at wrong shapes. `held` no longer hands this engine out.
+        """
+        ...
+
     def close(self) -> None:
         """Give the memory back. The engine is of no use afterwards."""
         ...
@@ -69,6 +80,12 @@ def held(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
         release()
         _held[key] = load()
     return _held[key]
+
+
+def disown(engine: Engine) -> None:
+    """Let no key lead to an engine any more, because its weights change; it is still the one that is held."""
+    for key in [key for key, loaded in _held.items() if loaded is engine]:
+        _held[(object(),)] = _held.pop(key)
 
 
 def release() -> None:
