@@ -23,7 +23,7 @@ def completions_of(
     policy: Policy, plan: Plan, draws: Draws, options: Options, engine: Chosen | str, shard: int, work: Workspace
 ) -> Completions:
     """Draw what is missing, then hand over all shards as one streamed table."""
-    chosen = _chosen(engine)
+    chosen = chosen_engine(engine)
     parts = list(chunks(len(plan.prompt_tokens), shard))
     files = [work.path / f"shard-{i:05d}.arrow" for i in range(len(parts))]
     total = draws.k * len(plan.prompt_tokens)
@@ -44,7 +44,7 @@ def completions_of(
     return Completions.of(_batches(files), {"template": template_digest(policy)})
 
 
-def _chosen(engine: Chosen | str) -> Chosen:
+def chosen_engine(engine: Chosen | str) -> Chosen:
     """The wiring resolves `auto`; a caller in Python may leave it to us."""
     if isinstance(engine, Chosen):
         return engine

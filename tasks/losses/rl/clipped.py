@@ -1,0 +1,40 @@
+"""PPO's clipped surrogate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from tasks.contract import Bounds
+
+
+def clipped(
+    logps: Tensor, old_logps: Tensor, advantages: Tensor, *, clip_eps: Annotated[float, Bounds(above=0, below=1)] = 0.2
+) -> Tensor:
+    """Makes tokens of positive advantage likelier, those of negative advantage less likely, but only up to a ratio.
+
+        max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε)),   ρ = π(token) / π_old(token)
+
+    The larger loss counts: past the bound on the side that the advantage pushes to, there is no gradient; on the
+    other side there is, so a step too far is taken back.
+
+    Args:
+        logps: log-probability of each answer token under the policy, `(M,)`, nats.
+        old_logps: the same before the iteration's first update, `(M,)`.
+        advantages: `(M,)`; a constant.
+        clip_eps: largest change of the ratio that is rewarded.
+
+    Returns: loss per token, `(M,)`.
+
+    Source: Schulman et al., arXiv 1707.06347, eq. 7, whose L is maximised: the sign is turned here.
+    Paper: lr 3e-6, 4 epochs, 512 samples per iteration, KL coefficient 0.05 (arXiv 2403.17031, 1B to 6.9B).
+    """
+    if not logps.shape == old_logps.shape == advantages.shape:
+        raise ValueError(
+            f"log-probabilities {tuple(logps.shape)}, old ones {tuple(old_logps.shape)} and advantages "
+            f"{tuple(advantages.shape)} must have one shape"
+        )
+    ratio = torch.exp(logps - old_logps)
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_eps, 1 + clip_eps))

@@ -1,0 +1,42 @@
+"""PPO's other surrogate: a penalty on the distance from the old policy in place of clipping."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from tasks.contract import Bounds
+
+
+def kl_penalty(
+    logps: Tensor, old_logps: Tensor, advantages: Tensor, *, beta: Annotated[float, Bounds(min=0)] = 1.0
+) -> Tensor:
+    """Makes tokens of positive advantage likelier, and holds the policy near the one that sampled.
+
+        −A·ρ + β·(ρ − 1 − log ρ),   ρ = π(token) / π_old(token)
+
+    The second term is the estimator k3 of KL(π_old ‖ π) for tokens of π_old: never negative, and its gradient
+    β·(ρ − 1)·∇log π is in the mean that of the KL itself. This β bounds the steps; the distance from the reference is
+    the reward's matter.
+
+    Args:
+        logps: log-probability of each answer token under the policy, `(M,)`, nats.
+        old_logps: the same before the iteration's first update, `(M,)`.
+        advantages: `(M,)`; a constant.
+        beta: price of a nat; fixed (the paper doubles and halves it to reach a target).
+
+    Returns: loss per token, `(M,)`.
+
+    Source: Schulman et al., arXiv 1707.06347, eq. 8, whose L is maximised: the sign is turned here.
+    Paper: betas from 0.3 to 10 (table 1, control tasks).
+    """
+    if not logps.shape == old_logps.shape == advantages.shape:
+        raise ValueError(
+            f"log-probabilities {tuple(logps.shape)}, old ones {tuple(old_logps.shape)} and advantages "
+            f"{tuple(advantages.shape)} must have one shape"
+        )
+    log_ratio = logps - old_logps
+    ratio = torch.exp(log_ratio)
+    return -advantages * ratio + beta * (ratio - 1 - log_ratio)

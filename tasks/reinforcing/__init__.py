@@ -1,0 +1,1 @@
+"""Reinforcement learning on sampled answers: rollouts, advantages, updates, and what a later round goes on from."""

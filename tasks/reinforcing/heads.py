@@ -1,0 +1,54 @@
+"""What the networks say of every answer token of a micro-batch: log-probabilities at a temperature, and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.training.logps import AnswerLogps, Inputs, hidden_states
+from tasks.training.scores import AnswerScores
+
+
+class TokenLogps(AnswerLogps):
+    """A causal language model whose scores are divided by a temperature: the distribution that samples are drawn from.
+
+    Only so is the ratio to the sampling policy 1 before the first update.
+    """
+
+    temperature = 1.0
+
+    def __init__(self, model: Any, temperature: float) -> None:
+        super().__init__(model)
+        self.temperature = temperature
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """`(M,)` float32, nats."""
+        return self.token_logps(inputs)
+
+    def _cap(self) -> float:
+        """cap·tanh(x/cap)/T is (cap/T)·tanh((x/T)/(cap/T)): the cap shrinks with the scores."""
+        return super()._cap() / self.temperature
+
+    def _scale(self) -> float:
+        return super()._scale() / self.temperature
+
+
+class TokenValues(nn.Module):
+    """A sequence-classification model with one output that says what an answer is worth before each of its tokens."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        AnswerScores(model)  # refuses a body that reads both ways, or a head that is not linear
+        self.model = model
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """`(M,)` float32: V of the prompt and the answer up to each token, that token not read."""
+        hidden = hidden_states(self.model, inputs).flatten(0, 1)
+        # `embedding` and not an index: its backward sums repeated rows in a fixed order.
+        picked = nn.functional.embedding(inputs.sources, hidden)
+        head = self.model.score
+        with torch.autocast(picked.device.type, enabled=False):
+            bias = None if head.bias is None else head.bias.float()
+            return nn.functional.linear(picked.float(), head.weight.float(), bias)[:, 0]

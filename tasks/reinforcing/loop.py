@@ -1,0 +1,165 @@
+"""The loop of PPO: push weights, draw, score, learn, control; checkpoints, and the policies kept along the way."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.contract import Workspace
+from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.reinforcing.carried import Carried, Control, put_moments, write_carried
+from tasks.reinforcing.demonstrations import Mixed
+from tasks.reinforcing.networks import Networks
+from tasks.reinforcing.rollout import Course, Drawn, Shaping, draw, rolled_out
+from tasks.reinforcing.update import Updating, learn, make_adam
+from tasks.sampling.plan import Plan
+from tasks.sampling.requests import Engine, Options
+from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
+from tasks.training.model import save_model, stored_dtype
+from tasks.training.optimizer import Schedule, lr_at
+from tasks.training.reward import save_reward_model
+
+
+@dataclass(frozen=True)
+class Running:
+    """How long and how fast; fields as the parameters of `ppo`."""
+
+    iterations: int
+    lr: float
+    value_lr: float
+    schedule: Schedule
+    warmup: float
+    betas: tuple[float, float]
+    kept: Sequence[int]
+    keep_optimizer: bool
+    checkpoint_every: int
+
+    def rates(self, iteration: int) -> tuple[float, float]:
+        """Learning rates of policy and value network."""
+        course = lr_at(iteration, self.iterations, 1.0, self.warmup, self.schedule)
+        return self.lr * course, self.value_lr * course
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What answers are drawn with."""
+
+    engine: Engine
+    scorer: Scorer
+    plan: Plan
+    course: Course
+    options: Options
+
+
+@dataclass
+class Totals:
+    """What all attempts together have used."""
+
+    samples: int = 0
+    tokens: int = 0
+    queries: int = 0
+
+
+def reinforce(
+    networks: Networks,
+    sampling: Sampling,
+    shaping: Shaping,
+    updating: Updating,
+    running: Running,
+    control: Control,
+    carried: Carried,
+    mixed: Mixed | None,
+    policy: Policy,
+    value: RewardModel,
+    work: Workspace,
+) -> None:
+    """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
+    folder, learning = work.path / "checkpoint", networks.learning
+    networks = _pinned(networks, folder)
+    optimizer = make_adam(networks, running.betas)
+    put_moments(carried.moments, learning, optimizer)
+    state = load_checkpoint(folder, learning, optimizer) or {"step": 0, "coefficient": carried.coefficient}
+    coefficient, totals = float(state["coefficient"]), Totals(**state.get("totals", {}))
+    for iteration in range(state["step"], running.iterations):
+        begun, number = time.perf_counter(), carried.iterations + iteration
+        sampling.engine.update(networks.policy.model.state_dict().items())
+        drawn = _drawn(sampling, number, iteration, running, work)
+        rollout = rolled_out(networks, drawn, coefficient, shaping)
+        rates = running.rates(iteration)
+        metrics = learn(networks, optimizer, rollout, updating, rates, number, mixed)
+        metrics |= {**rollout.metrics, "kl_coef": coefficient, "lr": rates[0]}
+        coefficient = control.after(coefficient, rollout.kl, len(drawn.rows))
+        _count(totals, drawn)
+        metrics["tokens_per_second"] = int(drawn.rows.tokens.sum()) / (time.perf_counter() - begun)
+        work.log(iteration + 1, metrics)
+        work.progress(iteration + 1, running.iterations, "iterations")
+        if iteration + 1 in running.kept:
+            _keep(networks, policy, work.path / "kept", iteration + 1)
+        if (iteration + 1) % running.checkpoint_every == 0 and iteration + 1 < running.iterations:
+            kept = {"coefficient": coefficient, "totals": vars(totals), "shape": networks.shape._asdict(),
+                    "threads": torch.get_num_threads()}  # fmt: skip
+            save_checkpoint(folder, iteration + 1, learning, optimizer, kept)
+    work.count(**vars(totals))
+    done = carried.iterations + running.iterations
+    write_carried(
+        work.output / "state", done, coefficient, control, learning, optimizer if running.keep_optimizer else None
+    )
+    _write(networks, policy, value, running, work)
+
+
+def _drawn(sampling: Sampling, number: int, iteration: int, running: Running, work: Workspace) -> Drawn:
+    asked = len(sampling.course.draws(number)[1])
+
+    def tell(n: int) -> None:
+        work.progress(iteration + 0.5 * n / asked, running.iterations, "iterations")
+
+    s = sampling
+    return draw(s.engine, s.scorer, s.plan, s.course, number, s.options, tell)
+
+
+def _count(totals: Totals, drawn: Drawn) -> None:
+    """Tokens are those drawn, as `sample` counts them; those of unscored answers are left out."""
+    totals.samples += len(drawn.rows) + drawn.unanswered
+    totals.queries += len(drawn.rows) + drawn.unanswered
+    totals.tokens += int(drawn.rows.answers.lengths.sum())
+
+
+def _pinned(networks: Networks, folder: Path) -> Networks:
+    """The layout and threads that the interrupted attempt had: others would give other last bits."""
+    state = last_state(folder)
+    if not state:
+        return networks
+    if state["threads"] != torch.get_num_threads():
+        torch.set_num_threads(state["threads"])
+    pinned: Any = dict(vars(networks))
+    return Networks(**{**pinned, "shape": type(networks.shape)(**state["shape"])})
+
+
+def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> None:
+    """A whole policy, which a rename makes visible."""
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    model = networks.policy.model
+    if stored_dtype(policy) != torch.float32:  # saving casts in place, and this one goes on training
+        model = copy.deepcopy(model)
+    save_model(model, policy, unfinished)
+    shutil.rmtree(folder / str(iteration), ignore_errors=True)
+    unfinished.rename(folder / str(iteration))
+
+
+def _write(networks: Networks, policy: Policy, value: RewardModel, running: Running, work: Workspace) -> None:
+    """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
+    for n in sorted(set(running.kept)):
+        shutil.copytree(work.path / "kept" / str(n), work.output / "checkpoints" / str(n), copy_function=os.link)
+    (work.output / "value").mkdir()
+    save_reward_model(networks.value.model, value, work.output / "value")
+    save_model(networks.policy.model, policy, work.output)
