@@ -203,6 +203,34 @@ def show(
         show_text(store, ref, rows, _console(), whole=lineage)
 
 
+@app.command("compare")
+def compare_(
+    refs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="A run's id, its first letters, `last`, or a pipeline's name for its "
+                       "last finished run.", show_default=False),
+    ],
+    rounds: Annotated[bool, typer.Option("--rounds", help="Show every round, not only the last.")] = False,
+    unranked: Annotated[
+        bool, typer.Option("--unranked", help="Show runs that were measured differently; no ranks, no figures.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the figures go; default: among the artifacts.")
+    ] = None,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Set runs beside each other: win rate, gold, KL, cost; who beats whom; figures."""
+    from flows.commands.comparing import compare_json, compare_text
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    if as_json:
+        _print_json(compare_json(store, refs, ranked=not unranked, out=out))
+    else:
+        compare_text(store, refs, _console(), rounds=rounds, ranked=not unranked, out=out)
+
+
 @app.command()
 def accept(name: Name, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""

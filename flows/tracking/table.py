@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
 COLUMNS = {
-    "eval/win_rate": "win rate vs. base (95% CI)", "eval/win_rate_lc": "length-controlled",
-    "eval/accuracy": "accuracy (95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
-    "eval/kl": "KL to base (nats)", "eval/length": "length (tokens)", "eval/finished": "finished",
+    "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
+    "eval/accuracy": "accuracy\n(95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
+    "eval/kl": "KL to base\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
 }  # fmt: skip
-"""Metrics that are shown, in this order, and how their columns are headed."""
+"""Metrics that are shown, in this order, and how their columns are headed; in two lines, so that 100 letters do."""
+MAIN = ("eval/win_rate", "eval/accuracy")
+"""Metrics that runs are ranked by: the first that a headline has."""
 COSTS = {"samples": "cost/samples", "queries": "cost/oracle_queries", "tokens": "cost/tokens"}
 """Totals of a record that are a run's costs, and their metric names."""
 
@@ -109,11 +111,21 @@ def read_report(directory: Path) -> dict[str, Estimate]:
     }
 
 
+def headlines(steps: Sequence[Done]) -> list[Done]:
+    """The evaluations that stand for a run, by round."""
+    return sorted((s for s in steps if s.record.kind == "Report" and s.headline), key=lambda s: s.round or 0)
+
+
+def main_metric(metrics: Mapping[str, Estimate]) -> str:
+    """The metric that a headline is ranked by; empty if it has none."""
+    return next((m for m in MAIN if m in metrics and not math.isnan(metrics[m].value)), "")
+
+
 def results(store: Store, steps: Sequence[Done]) -> Results:
     """The headline by round, base against base (the evaluation whose two sides are one policy), and all others."""
     made = {s.record.content: s for s in steps}
     reports = [s for s in steps if s.record.kind == "Report"]
-    headline = sorted((s for s in reports if s.headline), key=lambda s: s.round or 0)
+    headline = headlines(steps)
     floors = [s for s in reports if not s.headline and _against_itself(s, made)]
     rest = [s for s in reports if not s.headline and s not in floors[:1]]
     return Results(
@@ -134,10 +146,10 @@ def parent_contents(record: Record, port: str) -> list[str]:
 
 
 def costs(steps: Iterable[Done]) -> dict[str, float]:
-    """Samples, oracle queries, tokens and seconds that the steps took when they were made."""
+    """Samples, oracle queries, tokens and seconds that the steps took when they were made, cached ones included."""
     found: dict[str, float] = {}
     for step in steps:
-        found["cost/wall_seconds"] = found.get("cost/wall_seconds", 0.0) + step.record.seconds
+        found["cost/seconds"] = found.get("cost/seconds", 0.0) + step.record.seconds
         for total, value in step.record.totals.items():
             if total in COSTS:
                 found[COSTS[total]] = found.get(COSTS[total], 0.0) + value
@@ -154,11 +166,11 @@ def table(found: Results, title: str = "") -> RichTable:
     drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     drawn.add_column("")
     for metric in shown:
-        drawn.add_column(COLUMNS[metric], justify="right")
+        drawn.add_column(COLUMNS[metric], justify="right", no_wrap=True)
     for row in rows:
         label = "base vs. base" if row is found.floor else row.label
         style = "bold" if found.rows and row is found.rows[-1] else "dim" if row in found.others else ""
-        drawn.add_row(label, *(_cell(m, row.metrics.get(m)) for m in shown), style=style)
+        drawn.add_row(label, *(cell(m, row.metrics.get(m)) for m in shown), style=style)
     return drawn
 
 
@@ -178,7 +190,7 @@ def as_json(found: Results) -> list[JSON]:
         {
             "row": r.label,
             "round": r.round,
-            "metrics": {m: _plain(e) for m, e in r.metrics.items()},
+            "metrics": {m: plain(e) for m, e in r.metrics.items()},
             "notices": [*r.notices],
         }
         for r in rows
@@ -219,11 +231,13 @@ def _beside(store: Store, report: Record) -> Iterator[str]:
         yield from [told] if told else []
 
 
-def _plain(e: Estimate) -> JSON:
+def plain(e: Estimate) -> JSON:
+    """An estimate for scripts; NaN becomes null."""
     return {**vars(e), "value": None if math.isnan(e.value) else e.value}
 
 
-def _cell(metric: str, e: Estimate | None) -> str:
+def cell(metric: str, e: Estimate | None) -> str:
+    """An estimate as people read it, with its interval where the column's head says so."""
     if e is None or math.isnan(e.value):
         return "–"
     if metric == "eval/finished":

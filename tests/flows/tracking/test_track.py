@@ -100,7 +100,7 @@ def test_metrics_of_the_headline_have_the_round_as_step_and_base_against_base_at
 
 def test_a_run_of_hits_is_as_complete_as_the_one_that_made_them(tracked: Fabricated) -> None:
     first, again = _parent(tracked, tracked.run.id), _parent(tracked, tracked.run.id + "-again")
-    for metric in ("eval/win_rate", "eval/gold", "eval/length", "cost/samples", "cost/wall_seconds"):
+    for metric in ("eval/win_rate", "eval/gold", "eval/length", "cost/samples", "cost/seconds"):
         assert _history(tracked, first, metric) == _history(tracked, again, metric) != []
     mine, theirs = _children(tracked, first), _children(tracked, again)
     assert set(mine) == set(theirs) == {"base", "policy@1", "policy@2"}

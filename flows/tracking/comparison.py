@@ -1,0 +1,234 @@
+"""Several runs beside each other: their headlines by round, what differs in how they were measured, who beats whom.
+
+Read from runs and records alone, which hold all of it with or without MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
+
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from flows.tracking.table import Done, Results, costs, finished, headlines, main_metric, results
+from flows.tracking.yardstick import Fact, differing, yardstick
+from tasks.contract import JSON, SpecError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from flows.store.records import Record
+
+
+class Difference(NamedTuple):
+    """Mean of a − b over the prompts that both were measured on, with its 95% interval (Student's t, paired)."""
+
+    a: str
+    b: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def winner(self) -> str:
+        """The run whose advantage the interval holds up; empty if it holds 0."""
+        return self.a if self.low > 0 else self.b if self.high < 0 else ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a comparison."""
+
+    run: Run
+    label: str
+    steps: tuple[Done, ...]
+    found: Results
+    reports: tuple[Done, ...]
+    """Its headline evaluations, by round; at least one."""
+
+    @property
+    def metric(self) -> str:
+        """What it is ranked by."""
+        return main_metric(self.found.rows[-1].metrics)
+
+    @property
+    def value(self) -> float:
+        """That metric after the last round."""
+        return self.found.rows[-1].metrics[self.metric].value if self.metric else float("-inf")
+
+    @property
+    def hits(self) -> int:
+        return sum(s.hit for s in self.steps)
+
+    def spent(self, round: int | None) -> dict[str, float]:
+        """What its steps cost until the end of a round when they were made, whoever made them."""
+        return costs(s for s in self.steps if not s.round or not round or s.round <= round)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs in the order asked for, or ranked, best first."""
+
+    entries: tuple[Entry, ...]
+    differences: tuple[Difference, ...]
+    """Of the last headlines of every two runs; empty where they may not be ranked."""
+    differ: Mapping[str, Mapping[str, Fact | None]]
+    """What differs in how they were measured; not empty only if that was asked for."""
+
+    def rank(self, entry: Entry) -> int:
+        """1 + the number of runs that beat it beyond doubt: runs that cannot be told apart share a rank."""
+        beaten = [d for d in self.differences if entry.label in (d.a, d.b) and d.winner not in ("", entry.label)]
+        return 1 + len(beaten)
+
+
+def chosen_runs(runs: Runs, refs: Sequence[str]) -> list[Run]:
+    """The runs that RUN… names: ids, their first letters, `last`, or a pipeline's name for its last finished run.
+
+    One that is named twice counts once. Raises SpecError.
+    """
+    found = {run.id: run for run in (_chosen(runs, ref) for ref in refs)}
+    return list(found.values())
+
+
+def _chosen(runs: Runs, ref: str) -> Run:
+    of_pipeline = list(runs.newest(ref))
+    if not of_pipeline and (ref == "last" or any(id.startswith(ref) for id in runs.ids())):
+        return runs.find_run(ref)
+    if not of_pipeline:
+        known = sorted({r.pipeline for r in runs.newest()})
+        raise SpecError(f"'{ref}' is no run, and no pipeline that has run; those are {', '.join(known) or 'none yet'}")
+    for run in of_pipeline:
+        if run.status == "done":
+            return run
+    raise SpecError(f"no run of '{ref}' has finished; name one by its id, e.g. {of_pipeline[0].id}")
+
+
+def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> Comparison:
+    """Set runs beside each other. Raises SpecError for a run without a headline, and where `ranked` is asked of runs
+    that were measured differently."""
+    entries = tuple(_entry(store, run, label) for run, label in zip(chosen, labels(chosen), strict=True))
+    differ = differing({title: yardstick(store, record) for title, record in _measured(entries)})
+    if differ and ranked:
+        raise SpecError(_refusal(differ))
+    if not ranked:
+        return Comparison(entries, (), differ)
+    ordered = tuple(sorted(entries, key=lambda e: -e.value))
+    return Comparison(ordered, tuple(_differences(store, ordered)), {})
+
+
+def labels(several: Sequence[Run]) -> list[str]:
+    """The pipeline's name; where several runs have it, with the parameters that differ, or else the run's time."""
+    return [_label(run, [r for r in several if r.pipeline == run.pipeline]) for run in several]
+
+
+def _label(run: Run, alike: Sequence[Run]) -> str:
+    if len(alike) == 1:
+        return run.pipeline
+    names = dict.fromkeys(name for r in alike for name in r.parameters)
+    varied = [n for n in names if len({said(r.parameters.get(n)) for r in alike}) > 1]
+    mine = " ".join(f"{n}={said(run.parameters.get(n))}" for n in varied)
+    theirs = [" ".join(f"{n}={said(r.parameters.get(n))}" for n in varied) for r in alike if r is not run]
+    if not varied or mine in theirs:
+        mine = f"{mine} {run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]} {run.id[-4:]}".strip()
+    return f"{run.pipeline} {mine}"
+
+
+def said(value: JSON) -> str:
+    """A parameter in few letters: `dpo(beta=0.1)` for a choice with parameters."""
+    if isinstance(value, dict) and "choice" in value:
+        return said({str(value["choice"]).rpartition("/")[2]: value.get("params", {})})
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, given),) = value.items()
+        inner = ", ".join(f"{k}={said(v)}" for k, v in given.items()) if isinstance(given, dict) else said(given)
+        return f"{name}({inner})" if inner else name
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _entry(store: Store, run: Run, label: str) -> Entry:
+    steps = finished(store, run)
+    reports = headlines(steps)
+    if not reports:
+        raise SpecError(f"run {run.id} ({run.status}) has no finished step `report`: there is nothing to compare")
+    return Entry(run, label, tuple(steps), results(store, steps), tuple(reports))
+
+
+def _measured(entries: Sequence[Entry]) -> Iterator[tuple[str, Record]]:
+    for entry in entries:
+        for report in entry.reports:
+            yield f"{entry.label}{f' round {report.round}' if report.round else ''}", report.record
+
+
+def _refusal(differ: Mapping[str, Mapping[str, Fact | None]]) -> str:
+    head = "these runs were not measured alike, so their numbers cannot be ranked:"
+    hint = "Evaluate them alike (the step `report`), leave some out, or see them with --unranked."
+    return "\n".join([head, *(f"  {line}" for line in told_apart(differ)), hint])
+
+
+def told_apart(differ: Mapping[str, Mapping[str, Fact | None]]) -> Iterator[str]:
+    """A line for each fact that differs: its values, and which runs have them."""
+    for fact, values in differ.items():
+        alike: dict[str, list[str]] = {}
+        for who, value in values.items():
+            alike.setdefault(value.said if value else "none", []).append(who)
+        yield f"{fact}: {'; '.join(f'{value} ({_few(whose)})' for value, whose in alike.items())}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names with their rounds, a run's rounds in one: `sppo, rounds 1-3`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        run, _, round = name.partition(" round ")
+        found.setdefault(run, []).append(round)
+    return ", ".join(f"{run} {_rounds(rounds)}".strip() for run, rounds in found.items())
+
+
+def _rounds(rounds: Sequence[str]) -> str:
+    if rounds == [""]:
+        return ""
+    return f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]}–{rounds[-1]}"
+
+
+def _differences(store: Store, entries: Sequence[Entry]) -> Iterator[Difference]:
+    """Of every two runs; where a Report has no table by prompt, there is none."""
+    tables = {e.label: _per_prompt(store, e) for e in entries}
+    for a, b in combinations(entries, 2):
+        ours, theirs = tables[a.label], tables[b.label]
+        if a.metric and a.metric == b.metric and ours is not None and theirs is not None:
+            found = paired(ours, theirs, a.metric.rpartition("/")[2])
+            if found:
+                yield Difference(a.label, b.label, *found)
+
+
+def _per_prompt(store: Store, entry: Entry) -> pl.DataFrame | None:
+    import polars as pl
+
+    from tasks.kinds import Report
+
+    table = Report(store.root / entry.reports[-1].record.path).per_prompt
+    return None if table is None else pl.DataFrame(pl.from_arrow(table))
+
+
+def paired(a: pl.DataFrame, b: pl.DataFrame, column: str) -> tuple[float, float, float, int] | None:
+    """Mean of a − b with its 95% interval, and the number of prompts that both have; None below two.
+
+        d = Σ wᵢ(aᵢ − bᵢ) / Σ wᵢ,   d ± t(0.975, n − 1)·√(n/(n − 1)·Σ (wᵢ(aᵢ − bᵢ − d))²) / Σ wᵢ
+
+    with w the number of pairs of a prompt where the table has one (`pairs`), else 1: then it is the paired t interval.
+    """
+    from scipy.special import stdtrit
+
+    columns = ["prompt_id", column, *(["pairs"] if "pairs" in a.columns else [])]
+    both = a.select(columns).join(b.select("prompt_id", other=column), on="prompt_id").drop_nulls([column, "other"])
+    n = len(both)
+    if n < 2:
+        return None
+    weights = both["pairs"].cast(float).to_numpy() if "pairs" in both.columns else 1.0 + 0.0 * both[column].to_numpy()
+    delta = (both[column] - both["other"]).to_numpy()
+    value = float((weights * delta).sum() / weights.sum())
+    spread = float(((weights * (delta - value)) ** 2).sum()) * n / (n - 1)
+    half = float(stdtrit(n - 1, 0.975)) * spread**0.5 / float(weights.sum())
+    return value, value - half, value + half, n

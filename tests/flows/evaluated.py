@@ -1,0 +1,95 @@
+"""Finished runs with a headline by round, made by hand: real tables and reports, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from flows.store.records import Record
+from flows.store.runs import Run, Runs, Status, Step
+from flows.store.store import Made, Store
+from tasks.contract import JSON
+from tasks.kinds import Completions, Oracle, Policy, Report, WinProbs
+from tests.flows.store.made import completions, model, prompts, put
+
+IDS = ("swan", "fox", "owl", "eel", "cat", "bat")
+_NUMBERS = count(1)
+
+
+def report(rates: Sequence[float], gold: float, kl: float, ids: Sequence[str] = IDS) -> Report:
+    """A Report with its table by prompt; the interval of the win rate is mean ± 0.03."""
+    mean = float(np.mean(rates))
+    rows = [("eval/win_rate", mean, 0.03, "probability"), ("eval/gold", gold, 0.1, "score"), ("eval/kl", kl, 0, "nats")]
+    table = pa.table({
+        "name": [r[0] for r in rows], "value": [r[1] for r in rows], "ci_low": [r[1] - r[2] for r in rows],
+        "ci_high": [r[1] + r[2] for r in rows], "n": [len(ids)] * len(rows), "unit": [r[3] for r in rows],
+    })  # fmt: skip
+    return Report.of(table).with_per_prompt(pa.table({"prompt_id": list(ids), "win_rate": list(rates)}))
+
+
+def evaluated(
+    store: Store,
+    pipeline: str,
+    rounds: Sequence[Sequence[float]],
+    *,
+    oracle: str = "toy_gold",
+    base: str = "base",
+    ids: Sequence[str] = IDS,
+    k: int = 4,
+    parameters: Mapping[str, JSON] | None = None,
+    status: Status = "done",
+) -> Run:
+    """A run whose report of each round has these win rates by prompt; gold 1 + round, KL ½ round, 10 samples each."""
+    runs, files = Runs(store), store.root.parent / "models"
+    start = put(store, Policy(model(files / base, base)), "fit", name=base)
+    said: JSON = {"choice": f"oracles/{oracle}", "params": {}}
+    judge = put(store, Oracle(model(files / oracle, oracle)), "load_oracle", oracle=said)
+    held = put(store, prompts(*ids), "load_prompts", ids=len(ids))
+    run = runs.begin(pipeline, dict(parameters or {}))
+    _add(run, "base", start)
+    for number, rates in enumerate(rounds, 1):
+        trained = put(store, Policy(_new(files)), "fit", {"policy": [start]}, made=Made(2.0), of=run.id, round=number)
+        _add(run, f"policy@{number}", trained)
+        _measure(store, run, number, rates, (start, judge, held, trained), ids, k)
+    run.headline = tuple(f"report@{n}" for n in range(1, len(rounds) + 1))
+    runs.end(run, status)
+    return run
+
+
+def _measure(
+    store: Store, run: Run, number: int, rates: Sequence[float], fed: tuple[Record, ...], ids: Sequence[str], k: int
+) -> None:
+    start, judge, held, trained = fed
+    drawn = _answers(ids, f"{run.id}-{number}")
+    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]}, Made(1.0, totals={"samples": 10.0}),
+                  k=k, of=run.id, round=number)  # fmt: skip
+    others = put(store, _answers(ids, "base"), "sample", {"policy": [start], "prompts": [held]}, k=k)
+    asked = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))
+    judged = put(store, asked, "compare", {"completions": [answers], "others": [others], "oracle": [judge]},
+                 Made(1.0, totals={"queries": 7.0}), of=run.id, round=number)  # fmt: skip
+    parents = {"win_probs": [judged], "completions": [answers], "others": [others]}
+    made = put(store, report(rates, 1.0 + number, 0.5 * number, ids), "measure", parents, of=run.id, round=number)
+    for name, record in (("sample", answers), ("compare", judged), ("", made)):
+        _add(run, f"report/{name}@{number}" if name else f"report@{number}", record)
+
+
+def _answers(ids: Sequence[str], whose: str) -> Completions:
+    table = completions(*ids).table
+    at = table.schema.get_field_index("completion_id")
+    return Completions.of(table.set_column(at, table.schema.field(at), pa.array([f"{whose}-{i}" for i in ids])))
+
+
+def _add(run: Run, id: str, record: Record) -> None:
+    round = int(id.split("@")[1]) if "@" in id else None
+    run.steps[id] = Step(
+        id, (id,), record.task, id, round, "made", record.key, record.content, record.kind, record.seconds
+    )
+
+
+def _new(folder: Path) -> Path:
+    number = next(_NUMBERS)
+    return model(folder / f"policy{number}", f"policy {number}")
