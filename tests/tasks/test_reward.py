@@ -360,3 +360,77 @@ def test_pairs_without_a_score_are_left_out_and_told(tmp_path: Path) -> None:
     nothing, oracle = _labelled([("b", float("nan"))])
     with pytest.raises(DataError, match="none of 1 pairs"):
         reward_accuracy(nothing, oracle, Workspace(tmp_path / "none"))
+
+
+def _paired(now: list[float], was: list[float], asked: str = "aabc") -> tuple[Preferences, Scorer, Scorer]:
+    """Pairs whose scores by two scorers, both written in their texts, differ by the given amounts."""
+    rows = [
+        {"prompt_id": asked[i], "prompt": message(asked[i]), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
+         "chosen": f"{one} {other}", "rejected": "0 0", "p": 0.8}
+        for i, (one, other) in enumerate(zip(now, was, strict=True))
+    ]  # fmt: skip
+
+    def reads(place: int) -> Scorer:
+        def told(_: object, texts: list[str], __: object) -> list[float | None]:
+            found = [t.split()[place] for t in texts]
+            return [None if t == "nan" else float(t) for t in found]
+
+        return Scorer.scoring(told)
+
+    return Preferences.of(pa.Table.from_pylist(rows)), reads(0), reads(1)
+
+
+def test_the_change_of_accuracy_is_paired_by_pairs_with_an_interval_over_prompts(tmp_path: Path) -> None:
+    """Right now 1, 1, 0, 1; before 0, ½, 0, 1: d = 1, ½, 0, 0, mean .375 over the prompts a, a, b, c.
+
+    Totals 1.5, 0, 0 of 2, 1, 1 pairs at .375: residuals .75, −.375, −.375; t(2, .975) = 4.302653.
+    """
+    pairs, now, was = _paired([1, 1, -1, 1], [-1, 0, -1, 1])
+    work = Workspace(tmp_path)
+    report = reward_accuracy(pairs, now, work, was)
+    rows = {row["name"]: row for row in report.table.to_pylist()}
+    change = rows["eval/accuracy_change"]
+    assert rows["eval/accuracy"]["value"] == 0.75
+    assert (change["value"], change["n"], change["unit"]) == (0.375, 3, "probability")
+    half = 4.302652729911275 * ((0.75**2 + 2 * 0.375**2) * 3 / 2) ** 0.5 / 4
+    assert change["ci_high"] - 0.375 == pytest.approx(half)
+    assert 0.375 - change["ci_low"] == pytest.approx(half)
+    assert report.per_prompt is not None
+    assert report.per_prompt.column("accuracy_change").to_pylist() == [0.75, 0, 0]
+    assert report.per_prompt.column("accuracy").to_pylist() == [1, 0, 1]
+    assert work.totals == {"queries": 2 * 7, "unanswered": 0}
+
+
+def test_a_scorer_changes_nothing_against_itself(tmp_path: Path) -> None:
+    pairs, now, _ = _paired([1, -1, 2, 0], [0] * 4)
+    rows = {r["name"]: r for r in reward_accuracy(pairs, now, Workspace(tmp_path), now).table.to_pylist()}
+    change = rows["eval/accuracy_change"]
+    assert (change["value"], change["ci_low"], change["ci_high"]) == (0, 0, 0)
+    alone = reward_accuracy(pairs, now, Workspace(tmp_path / "alone")).table.to_pylist()
+    assert alone == [row for name, row in rows.items() if name != "eval/accuracy_change"]
+
+
+def test_scorers_that_err_on_the_same_pairs_have_a_narrower_change_than_two_intervals(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    was = rng.normal(0.5, 1, 26)
+    now = np.where(np.arange(26) == 3, -was, was)
+    pairs, new, old = _paired(now.tolist(), was.tolist(), "abcdefghijklmnopqrstuvwxyz")
+    rows = {r["name"]: r for r in reward_accuracy(pairs, new, Workspace(tmp_path), old).table.to_pylist()}
+    width = {name: row["ci_high"] - row["ci_low"] for name, row in rows.items() if row["ci_high"] is not None}
+    assert 0 < width["eval/accuracy_change"] < width["eval/accuracy"] / 2
+
+
+def test_only_pairs_that_both_score_count_in_the_change(tmp_path: Path) -> None:
+    nan = float("nan")
+    pairs, now, was = _paired([1, nan, 1, -1], [-1, -1, nan, -1])
+    work = Workspace(tmp_path)
+    report = reward_accuracy(pairs, now, work, was)
+    rows = {row["name"]: row for row in report.table.to_pylist()}
+    assert rows["eval/accuracy"]["value"] == pytest.approx(2 / 3)
+    assert (rows["eval/accuracy_change"]["value"], rows["eval/accuracy_change"]["n"]) == (0.5, 2)
+    assert report.per_prompt is not None
+    assert report.per_prompt.column("accuracy_change").to_pylist() == [1, None, 0]
+    assert ["1 of 4 pairs left out" in notice for notice in work.notices] == [True, True]
+    apart, now, was = _paired([1, nan], [nan, 1], "ab")
+    with pytest.raises(DataError, match="no pair has scores by both"):
+        reward_accuracy(apart, now, Workspace(tmp_path / "apart"), was)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.contract import Chosen
-from tasks.kinds import Demonstrations, Policy, Preferences, Table, WinRates
+from tasks.kinds import Demonstrations, Policy, Preferences, Rankings, Table, WinRates
 from tasks.train import tokenize
 from tests.workspace import Workspace
 
@@ -34,6 +34,7 @@ WORDS = np.array(
 )
 SFT = Chosen("losses/pointwise", "sft", {})
 SPPO = Chosen("losses/pointwise", "sppo", {"eta": 10.0})
+RRHF = Chosen("losses/listwise", "rrhf", {})
 DPO = Chosen("losses/pairwise", "dpo", {"beta": 0.5})
 
 
@@ -78,6 +79,17 @@ def win_rates(n: int = 20, k: int = 5, seed: int = 0) -> WinRates:
         for i in range(n // k) for j in range(k)
     ]  # fmt: skip
     return WinRates.of(pa.Table.from_pylist(rows))
+
+
+def rankings(sizes: tuple[int, ...] = (3, 2, 4, 3), seed: int = 0) -> Rankings:
+    """One prompt per size, with that many answers; the scores fall, but for the last two, which are equal."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"prompt_id": f"p{i}", "prompt": message(text(rng, 9)), "completion_ids": [f"c{i}-{j}" for j in range(k)],
+         "completions": [text(rng, 12) for _ in range(k)], "scores": [*(float(k - j) for j in range(k - 1)), 2.0]}
+        for i, k in enumerate(sizes)
+    ]  # fmt: skip
+    return Rankings.of(pa.Table.from_pylist(rows))
 
 
 def tokenized(table: Table, policy: Policy, folder: Path) -> Table:
