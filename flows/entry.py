@@ -1,23 +1,27 @@
-"""Every pipeline as a Prefect flow by its name: `flows/entry.py:sppo` is an entrypoint for deployments.
+"""Pipelines and their deployments as Prefect flows by name: `flows/entry.py:sppo`, `flows/entry.py:sppo__nightly`.
 
-The flow's form and its API have the pipeline's parameters; running it compiles the pipeline and runs the graph.
+A pipeline's flow has the pipeline's parameters in its form and its API; running it compiles the pipeline and runs the
+graph. The flow of a deployment that continues has `rounds` and `force` as well, and makes ticks.
 The file is `ALIGNFLOW_FILE`, or `pipelines.yaml` upwards from the working directory, or the one beside `flows/`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.continuing.head import Continuing, continues
+from flows.continuing.ticks import Ticks, Watch, with_ticks
 from flows.execution.execute import PROJECT, Execution
+from flows.execution.listen import Listener
 from flows.execution.prefect_api import close_left_open
 from flows.execution.typed import typed_flow
 from flows.store.store import Store
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline, load_file
-from flows.wiring.model import Parameter
+from flows.wiring.model import Graph, Parameter
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -25,33 +29,94 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Flow[Any, Any]:
-    """The flow of a pipeline; a name with hyphens may be written with underscores."""
+    """The flow of a pipeline or deployment; names with hyphens may be written with underscores."""
     if name.startswith("_"):
         raise AttributeError(name)
     file = pipelines_file()
-    pipelines = load_file(file).names
-    for pipeline in (name, name.replace("_", "-")):
-        if pipeline in pipelines:
+    source = load_file(file)
+    for pipeline in source.names:
+        if name in _spellings(pipeline):
             return flow_of(file, pipeline)
-    raise AttributeError(f"{file} has no pipeline '{name}'; it has {', '.join(pipelines)}")
+    for pipeline in source.names:
+        if any(name.startswith(f"{spelt}__") for spelt in _spellings(pipeline)):
+            for deployment in source.pipeline(pipeline).deployments:
+                if name in {f"{p}__{d}" for p in _spellings(pipeline) for d in _spellings(deployment)}:
+                    return flow_of(file, pipeline, deployment)
+    raise AttributeError(f"{file} has no pipeline '{name}'; it has {', '.join(source.names)}")
 
 
-def flow_of(file: Path, pipeline: str) -> Flow[Any, Any]:
-    """The flow of one pipeline of a file. Raises SpecError where the pipeline does not compile."""
-    shown = compile_pipeline(file, pipeline, lenient=True)
+def entry_name(pipeline: str, deployment: str = "") -> str:
+    """The name under which this module has the flow of a pipeline, or of one of its deployments."""
+    return "__".join(name.replace("-", "_") for name in (pipeline, deployment) if name)
+
+
+def _spellings(name: str) -> set[str]:
+    return {name, name.replace("-", "_")}
+
+
+def flow_of(file: Path, pipeline: str, deployment: str = "") -> Flow[Any, Any]:
+    """The flow of one pipeline of a file, or of its deployment. Raises SpecError where it does not compile."""
+    if deployment and continues(file, pipeline, deployment):
+        return _flow_of_ticks(file, pipeline, deployment)
+    shown = compile_pipeline(file, pipeline, deployment=deployment or None, lenient=True)
 
     def body(values: dict[str, JSON]) -> list[Any]:
-        graph = compile_pipeline(file, pipeline, given(values, shown.parameters))
+        graph = compile_pipeline(file, pipeline, given(values, shown.parameters), deployment=deployment or None)
         store = Store(artifacts_of(file))
         tracker = Tracker(store)
         try:
-            with Execution(graph, store, listeners=[tracker]) as execution:
+            with Execution(graph, store, listeners=[tracker], deployment=deployment) as execution:
                 close_left_open(execution.runs, tracker, but=execution.run.id)
                 return execution.body()
         finally:
             tracker.close()
 
     return typed_flow(pipeline, shown.about, shown.parameters, body)
+
+
+def _flow_of_ticks(file: Path, pipeline: str, deployment: str) -> Flow[Any, Any]:
+    """The flow of a deployment that continues: `rounds` ticks in a row, in one flow run."""
+    store = Store(artifacts_of(file))
+    shown = Continuing(file, pipeline, deployment, store).form()
+
+    def body(values: dict[str, JSON]) -> Any:
+        from prefect.states import Completed
+
+        watch = _Tracked(store)
+        asked = given({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters)
+        rounds, force = int(str(values["rounds"])), bool(values["force"])
+        try:
+            ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(asked, rounds=rounds, force=force)
+        finally:
+            watch.close()
+        if ticked.converged and not ticked.futures:
+            return Completed(name="Converged", message=watch.said[-1])
+        return ticked.futures
+
+    return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)
+
+
+class _Tracked(Watch):
+    """Tells MLflow of every tick, and the flow run's log what is said."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._trackers: list[Tracker] = []
+        self.said: list[str] = []
+
+    def listeners(self, graph: Graph) -> Sequence[Listener]:
+        self._trackers.append(Tracker(self._store))
+        return self._trackers[-1:]
+
+    def say(self, text: str) -> None:
+        from prefect.logging import get_run_logger
+
+        self.said.append(text)
+        get_run_logger().info(text)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def given(values: Mapping[str, JSON], parameters: Mapping[str, Parameter]) -> dict[str, JSON]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.costs import Cost, Size, cost, node_sizes, result_size, total
+from flows.store.carried import CARRIED, carried_record
 from flows.store.code import CodeIndex
 from flows.store.former import Former
 from flows.store.keys import Choices, digest_of, fixed_parts, reached_by, step_key
@@ -122,6 +123,8 @@ class _Planner:
         self.sizes: dict[str, Size] = {}
 
     def step(self, node: Node) -> Planned:
+        if node.task == CARRIED:
+            return self._carried(node)
         waits_for = [i for ids in node.inputs.values() for i in ids if self.found[i] is None]
         key, record, state, why = self._waiting(node, waits_for) if waits_for else self._ready(node)
         self.found[node.id] = record
@@ -129,6 +132,12 @@ class _Planner:
         self.sizes[node.id] = result_size(node.task, node.params, inputs, record)
         price = Cost() if record else cost(node.task, node.params, inputs, self._earlier(node))
         return Planned(node, state, why, key, record, price)
+
+    def _carried(self, node: Node) -> Planned:
+        record = carried_record(self.store, node)
+        self.found[node.id] = record
+        self.sizes[node.id] = result_size(node.task, node.params, {}, record)
+        return Planned(node, "cached", "carried over from an earlier tick", record.key, record, Cost())
 
     def _ready(self, node: Node) -> tuple[str, Record | None, State, str]:
         inputs = {port: [self._content(i) for i in ids] for port, ids in node.inputs.items()}

@@ -30,29 +30,36 @@ CODES = {"done": 0, "failed": 1, "waiting": 3, "stopped": 130}
 
 
 def run_once(
-    file: Path, store: Store, name: str, values: Mapping[str, str], fresh: Sequence[str], console: Console
-) -> int:
-    """Compile and run a pipeline, and tell how it went. Returns the exit code; raises SpecError for a wrong request."""
+    file: Path, store: Store, name: str, values: Mapping[str, str], fresh: Sequence[str], console: Console,
+    deployment: str = "",
+) -> int:  # fmt: skip
+    """Compile and run a pipeline, or a deployment of it that does not continue, and tell how it went.
+
+    Returns the exit code; raises SpecError for a wrong request.
+    """
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
-    graph = compile_pipeline(file, name, values, kept=store.root / ".cache" / "signatures")
+    kept = store.root / ".cache" / "signatures"
+    graph = compile_pipeline(file, name, values, deployment=deployment or None, kept=kept)
     for notice in graph.notices:
-        _say(console, f"note: {notice}")
+        say(console, f"note: {notice}")
     start = time.monotonic()
-    expected = _expected(graph, store)
+    waited = expected(graph, store)
     tracker = Tracker(store)
     try:
-        execution = run_pipeline(graph, store, fresh=fresh, listeners=[tracker, progress(console, expected)])
+        listeners = [tracker, progress(console, waited)]
+        execution = run_pipeline(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
     finally:
         trouble = tracker.close()
-    _tell(console, store, execution, time.monotonic() - start)
+    tell(console, store, execution, time.monotonic() - start)
     if execution.run.status == "stopped":
-        again = shlex.join(["alignflow", "run", name, *(f"{k}={v}" for k, v in values.items())])
-        _say(console, f"\nStopped. What is finished is kept; go on with: {again}")
-    _tell_where(console, store, execution.run, tracker, trouble)
+        title = f"{name}/{deployment}" if deployment else name
+        again = shlex.join(["alignflow", "run", title, *(f"{k}={v}" for k, v in values.items())])
+        say(console, f"\nStopped. What is finished is kept; go on with: {again}")
+    tell_where(console, store, execution.run, tracker, trouble)
     return CODES[execution.run.status]
 
 
-def _expected(graph: Graph, store: Store) -> dict[str, float | None]:
+def expected(graph: Graph, store: Store) -> dict[str, float | None]:
     """Seconds that the plan expects of each step that is not cached; empty where only a run can plan (hub ids)."""
     try:
         steps = make_plan(graph, store).steps
@@ -61,25 +68,26 @@ def _expected(graph: Graph, store: Store) -> dict[str, float | None]:
     return {s.node.id: s.cost.seconds for s in steps if s.state != "cached"}
 
 
-def _tell(console: Console, store: Store, execution: Execution, took: float) -> None:
+def tell(console: Console, store: Store, execution: Execution, took: float) -> None:
     run, done = execution.run, list(execution.done.values())
     hits = sum(s.hit for s in done)
+    title = f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
     for id, error in execution.errors.items():
-        _say(console, f"✗ {execution.graph.nodes[id].title}: {error}")
+        say(console, f"✗ {execution.graph.nodes[id].title}: {error}")
     if run.status == "done" and hits == len(done):
-        _say(console, f"{run.pipeline}: nothing to do: {hits} steps cached ({seconds(took)})")
+        say(console, f"{title}: nothing to do: {hits} steps cached ({seconds(took)})")
     else:
         said = f"{len(done) - hits} steps run, {hits} cached"
         left = len(execution.graph.nodes) - len(done)
-        _say(console, f"{run.pipeline}: {run.status} in {seconds(took)}; {said}{f', {left} not done' if left else ''}")
+        say(console, f"{title}: {run.status} in {seconds(took)}; {said}{f', {left} not done' if left else ''}")
     found = results(store, [execution.done[id] for id in execution.graph.nodes if id in execution.done])
     if found.rows or found.floor:
         console.print(table(found))
     for warning in warnings(found):
-        _say(console, f"  ! {warning}")
+        say(console, f"  ! {warning}")
 
 
-def _tell_where(console: Console, store: Store, run: Run, tracker: Tracker, trouble: str) -> None:
+def tell_where(console: Console, store: Store, run: Run, tracker: Tracker, trouble: str) -> None:
     steps = [id for id in run.headline if run.steps[id].key and run.steps[id].task == "measure"]
     look = [("run", f"alignflow show {run.id}")]
     look += (
@@ -96,10 +104,10 @@ def _tell_where(console: Console, store: Store, run: Run, tracker: Tracker, trou
     look += [("", f"http://127.0.0.1:5000/{tracker.page}")] if tracker.page else []
     look += [("", f"http://127.0.0.1:4200/runs/flow-run/{run.links['prefect']}")] if "prefect" in run.links else []
     for what, where in look:
-        _say(console, f"  {what:<10} {where}".rstrip())
+        say(console, f"  {what:<10} {where}".rstrip())
     if trouble:
-        _say(console, f"  ! {trouble}; what is missing there is kept and sent by the next run")
+        say(console, f"  ! {trouble}; what is missing there is kept and sent by the next run")
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -227,6 +227,7 @@ def run_pipeline(
     threads: int | None = None,
     retries: int = 1,
     project: Path = PROJECT,
+    deployment: str = "",
 ) -> Execution:
     """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
 
@@ -235,8 +236,9 @@ def run_pipeline(
     cannot be told.
     """
     execution = Execution(
-        graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project
-    )
+        graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project,
+        deployment=deployment,
+    )  # fmt: skip
     with own_server(store.root) as server, execution, prefect_settings():
         from flows.execution.typed import typed_flow
 

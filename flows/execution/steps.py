@@ -14,6 +14,7 @@ from flows.children.child import Input, Job, Result
 from flows.children.slot import Stopped
 from flows.children.workers import Workers
 from flows.execution.listen import Listener
+from flows.store.carried import CARRIED, carried_record
 from flows.store.keys import Choices, Key, digest_of, plain, reached_by, step_key
 from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
@@ -23,8 +24,6 @@ from tasks.contract import JSON, DataError, SpecError
 
 HEAVY = frozenset({"torch", "transformers", "vllm"})
 """A step whose code reaches one of these, or that is handed a model, takes the machine's heavy slot."""
-CARRIED = "carried"
-"""Task of the nodes that stand for what an earlier tick left; nothing runs for them."""
 Inputs = Mapping[str, Sequence[Record]]
 """Port → records in list order."""
 
@@ -71,7 +70,7 @@ class Steps:
         if self._stopped.is_set():
             raise Stopped("the run is being stopped")
         if node.task == CARRIED:
-            return Outcome(self._carried(node), True, "carried over from an earlier tick")
+            return Outcome(carried_record(self._store, node), True, "carried over from an earlier tick")
         allow = node.params.get("allow_seen")
         if allow is not None and (told := refuse_seen(self._store, inputs, allow=bool(allow))):
             self._listener.step_notice(node, told)
@@ -82,14 +81,6 @@ class Steps:
         if look.record:
             return self._hit(node, look.record, look.reason)
         return self._locked(node, key, inputs, look.reason)
-
-    def _carried(self, node: Node) -> Record:
-        """The record of a value that an earlier tick left, which a node names by content."""
-        content = str(node.params["digest"])
-        for entry in self._store.index.of_content(content):
-            if record := self._store.lookup(entry.key):
-                return record
-        raise DataError(f"{node.id} was {node.kind} {content}, which is gone")
 
     def _hit(self, node: Node, record: Record, reason: str) -> Outcome:
         for notice in record.notices:
@@ -186,7 +177,9 @@ class Steps:
         return missing
 
     def _recorded(self, node: Node, inputs: Inputs) -> Record | None:
-        return self._carried(node) if node.task == CARRIED else self._store.record(self.key(node, inputs).digest)
+        if node.task == CARRIED:
+            return carried_record(self._store, node)
+        return self._store.record(self.key(node, inputs).digest)
 
     def _warm(self, nodes: list[Node]) -> None:
         with self._started:

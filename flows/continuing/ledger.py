@@ -1,0 +1,102 @@
+"""The ledger of a continuing deployment: `ledger/<pipeline>.<deployment>.jsonl`, one event per line, only appended to.
+
+A line counts once its newline is on disk. What a kill left behind the last newline never happened: readers pass over
+it, and the next writer cuts it off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from flows.continuing.history import Event, History, history_of
+from flows.store.files import sync
+from flows.store.locks import Waiting
+from flows.store.store import Store
+from tasks.contract import DataError
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class Ledger:
+    """The events of one deployment in a store. Whoever writes holds `lock`."""
+
+    def __init__(self, store: Store, pipeline: str, deployment: str) -> None:
+        self.name = f"{pipeline}/{deployment}"
+        self.path = store.inside("ledger", f"{pipeline}.{deployment}.jsonl")
+        self._store = store
+
+    @contextmanager
+    def lock(self, waiting: Waiting | None = None) -> Iterator[None]:
+        """Hold the deployment; the kernel frees it when this process dies."""
+        with self._store.lock(f"ledger-{self.path.stem}", f"pid {os.getpid()}", waiting=waiting):
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a tick is at work."""
+        return self._store.is_locked(f"ledger-{self.path.stem}")
+
+    def history(self) -> History:
+        """What the events come to. Raises DataError for a ledger that was damaged."""
+        try:
+            return history_of(self.events())
+        except DataError as e:
+            raise DataError(f"{self.path}: {e}") from None
+
+    def events(self) -> list[Event]:
+        """All events, oldest first. Raises DataError, with the line, for one that is none."""
+        found: list[Event] = []
+        for number, line in enumerate(self._whole().splitlines(), 1):
+            try:
+                found.append(_EVENT.validate_json(line, strict=False))
+            except ValidationError as e:
+                trouble = e.errors()[0]["msg"]
+                raise DataError(f"{self.path}:{number}: this is no event of a ledger ({trouble})") from None
+        return found
+
+    def append(self, event: Event) -> None:
+        """Write an event; it is on disk when this returns."""
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self._whole()
+        with self.path.open("ab") as file:
+            if file.tell() > len(whole):
+                file.truncate(len(whole))
+            file.write(_EVENT.dump_json(event) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync(self.path.parent)
+
+    def _whole(self) -> bytes:
+        """The file up to its last newline."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        return data[: data.rfind(b"\n") + 1]
+
+
+def now() -> str:
+    """The time, as events hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def ledgers(store: Store) -> Iterator[Ledger]:
+    """All ledgers of a store."""
+    for path in sorted((store.root / "ledger").glob("*.jsonl")):
+        pipeline, _, deployment = path.stem.partition(".")
+        yield Ledger(store, pipeline, deployment)
+
+
+def named_paths(store: Store) -> frozenset[str]:
+    """`<kind>/<content>` of everything that a head names, also of those that one can roll back to."""
+    heads = [head for ledger in ledgers(store) for head in ledger.history().heads.values()]
+    carried = [c for h in heads for c in [*h.values.values(), *(c for several in h.every.values() for c in several)]]
+    return frozenset(Path(c.kind, c.digest).as_posix() for c in carried if c)

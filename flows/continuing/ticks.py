@@ -1,0 +1,181 @@
+"""Ticks of a continuing deployment, inside one Prefect flow run: number, round, gate, verdict; then what is behind.
+
+A tick holds the deployment's lock from before it takes its number until its verdict is on disk. Whoever dies in
+between leaves a number without a verdict, which the next tick finishes first: its own parameters stand in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.continuing.head import Continuing, Next
+from flows.continuing.history import AfterDone, Begun, Converged, Finished, History, Measured, Resumed
+from flows.continuing.ledger import now
+from flows.execution.execute import Execution
+from flows.execution.listen import Listener
+from flows.execution.prefect_api import close_left_open
+from flows.store.surroundings import commit
+from flows.wiring.model import Graph, Parameter
+from tasks.contract import JSON
+
+ROUNDS = Parameter(
+    "rounds", 1, "int", min=1, help="ticks to make, one after the other: a gate answers before the next one begins"
+)
+FORCE = Parameter(
+    "force", False, "bool", help="work even where the loop has converged"
+)
+
+
+def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The form of a deployment that continues: how many ticks, and the parameters that they read."""
+    own = {"rounds": ROUNDS, "force": FORCE}
+    return own | {n: p for n, p in parameters.items() if n not in own}
+
+
+class Watch:
+    """Who is told how the ticks go. Does nothing."""
+
+    def listeners(self, graph: Graph) -> Sequence[Listener]:
+        """Listeners for the run of one tick."""
+        return ()
+
+    def say(self, text: str) -> None:
+        """A word to the user."""
+
+    def ended(self, execution: Execution) -> None:
+        """The run of a tick, or of what stands behind the loop, is over."""
+
+
+@dataclass
+class Ticked:
+    """What a call for ticks came to."""
+
+    status: str = "done"
+    """`done`, or how the run ended that stopped it."""
+    made: list[int] = field(default_factory=list)
+    """Numbers that got their verdict."""
+    converged: bool = False
+    futures: list[Any] = field(default_factory=list)
+    """Of all steps: returned by the flow, so that a failed step fails it."""
+
+
+class Ticks:
+    """Makes ticks of one deployment."""
+
+    def __init__(self, loop: Continuing, watch: Watch) -> None:
+        self._loop, self._watch = loop, watch
+        self._closed = False
+        self.left = 0
+        """New rounds that are still to be begun."""
+        self.ticked = Ticked()
+
+    def make(self, asked: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> Ticked:
+        """Finish the round that is unfinished, if there is one; then make `rounds` new ones and what stands behind.
+
+        Stops at a run that is not done, and where the loop has converged, unless `force`. Runs inside a flow run.
+        Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
+        """
+        self.left = rounds
+        while self.left and self.ticked.status == "done" and not self.ticked.converged:
+            with self._loop.ledger.lock(self._waiting()):
+                self._tick(asked, force)
+        if self.ticked.status == "done":
+            with self._loop.ledger.lock(self._waiting()):
+                self._after(asked)
+        return self.ticked
+
+    def _tick(self, asked: Mapping[str, JSON], force: bool) -> None:
+        """One number, with its verdict; or the word that the loop has converged."""
+        history = self._loop.ledger.history()
+        tick = self._loop.next_tick(asked, history)
+        if not tick.resumed and not force and history.has_converged(tick.parameters):
+            self._converged(history)
+            return
+        if tick.resumed:
+            self._watch.say(f"round {tick.number} of {self._loop.name} was left unfinished: it is finished first")
+
+        def begun(run: str) -> None:
+            event = Resumed(tick.number, run, now()) if tick.resumed else self._begun(tick, run)
+            self._loop.ledger.append(event)
+            self.left -= not tick.resumed
+
+        execution = self._run(tick.graph, begun)
+        if execution.run.status == "done":
+            self._verdict(tick, execution)
+        else:
+            self._watch.say(
+                f"round {tick.number} of {self._loop.name} is unfinished: what is done is kept, and the next tick "
+                f"finishes it first, with the same parameters; to give it up: {self._loop.roll_back(history)}"
+            )
+        self._watch.ended(execution)
+
+    def _begun(self, tick: Next, run: str) -> Begun:
+        file = tick.graph.file
+        return Begun(tick.number, run, tick.asked, tick.parameters, file, commit(Path(file).absolute().parent), now())
+
+    def _run(self, graph: Graph, begun: Callable[[str], None]) -> Execution:
+        loop = self._loop
+        execution = Execution(
+            graph, loop.store, listeners=self._watch.listeners(graph), project=loop.project, deployment=loop.deployment
+        )
+        with execution:
+            begun(execution.run.id)
+            if not self._closed:
+                close_left_open(execution.runs, execution.listener, but=execution.run.id)
+                self._closed = True
+            try:
+                self.ticked.futures += execution.body()
+            finally:
+                execution.finish()
+                self.ticked.status = execution.run.status
+        return execution
+
+    def _verdict(self, tick: Next, execution: Execution) -> None:
+        records = execution.records
+        gate = self._loop.gate(tick, records)
+        accepted = gate is None or (gate.low is not None and gate.low > 0.5)
+        values, every = self._loop.left(tick, records)
+        headline = self._loop.headline(tick, records)
+        self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now()))
+        self.ticked.made.append(tick.number)
+        said = f" (win rate against the head {_said(gate)})" if gate else ""
+        word = "accepted" if accepted else "rejected: the head stays as it was"
+        self._watch.say(f"round {tick.number} of {self._loop.name} {word}{said}")
+
+    def _converged(self, history: History) -> None:
+        self.ticked.converged = True
+        if not history.converged:
+            self._loop.ledger.append(Converged(now()))
+        self._watch.say(
+            f"{self._loop.name} has converged: the last {len(history.streak)} rounds were rejected, so nothing is done "
+            "until a parameter changes or you say --force (force=true)"
+        )
+
+    def _after(self, asked: Mapping[str, JSON]) -> None:
+        history = self._loop.ledger.history()
+        graph = None if history.open else self._loop.after(asked, history)
+        if graph is None:
+            return
+        execution = self._run(graph, lambda _: None)
+        if execution.run.status == "done":
+            self._loop.ledger.append(AfterDone(history.head.round, execution.run.id, now()))
+        self._watch.ended(execution)
+
+    def _waiting(self) -> Callable[[float, str], None]:
+        told: list[str] = []
+
+        def waiting(seconds: float, holder: str) -> None:
+            if seconds > 1 and not told:
+                told.append(holder)
+                self._watch.say(f"another tick of {self._loop.name} is at work ({holder}): waiting for it")
+
+        return waiting
+
+
+def _said(m: Measured) -> str:
+    """`0.612 (0.581–0.643)`."""
+    ends = "" if m.low is None or m.high is None else f" ({m.low:.3f}–{m.high:.3f})"
+    return "none" if m.value is None else f"{m.value:.3f}{ends}"
