@@ -70,7 +70,8 @@ def result_size(task: str, params: Params, inputs: Sizes, record: Record | None 
         fits = first.rows is not None and size is not None and not params.get("wrap")
         return Size(min(first.rows, size) if fits else size, k)  # type: ignore[type-var]
     if task == "concat":
-        return Size(_sum(s.rows for s in inputs.get("tables", ())), k)
+        several = inputs.get("tables", ())
+        return Size(_sum(s.rows for s in several), _int(_sum(s.k for s in several)))
     if task == "sample":
         return Size(_times(_rows(inputs, "prompts"), k), k)
     if task == "compare":

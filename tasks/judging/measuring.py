@@ -14,9 +14,10 @@ from tasks.kinds import Completions, Logps, Scores, WinProbs
 
 UNITS = {
     "win_rate": "probability", "gold": "score", "baseline_gold": "score", "proxy": "score", "baseline_proxy": "score",
-    "kl": "nats", "length": "tokens", "baseline_length": "tokens",
+    "kl": "nats", "length": "tokens", "baseline_length": "tokens", "exploitability": "probability",
+    "exploitability_last": "probability", "exploitability_mixture": "probability", "beats": "probability",
 }  # fmt: skip
-"""Unit by metric; the others are shares."""
+"""Unit by metric, up to its first slash; the others are shares."""
 
 
 class Side(NamedTuple):
@@ -128,7 +129,7 @@ def _row(name: str, values: Any) -> dict[str, Any]:
     error = _standard_error(values)
     half = None if error is None else float(stdtrit(n - 1, 0.975)) * error
     low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
-    unit = UNITS.get(name, "share")
+    unit = UNITS.get(name.split("/")[0], "share")
     return {"name": f"eval/{name}", "value": mean, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.costs import Cost
+from flows.costs import Cost, Size, result_size, units_of
 from flows.plan import Plan, make_plan
 from flows.store.code import CodeIndex
 from flows.store.keys import Choices, step_key
@@ -242,6 +242,13 @@ def test_work_that_was_stopped_is_partly_done(store: Store, root: Path) -> None:
     work.mkdir(parents=True)
     (work / "shard-0.arrow").write_text("x")
     assert said(plan(loop(1), store, root))["answers@1"] == ("partial", "never run")
+
+
+def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
+    put_together = result_size("concat", {}, {"tables": [Size(20, 2), Size(40, 4)]})  # of 10 prompts
+    assert put_together == Size(60, 6)
+    assert units_of("compare", {}, {"completions": [put_together]}) == {"queries": 60 * 5}
+    assert result_size("concat", {}, {"tables": [Size(20, 2), Size(None, None)]}) == Size(None, None)
 
 
 def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store: Store, root: Path) -> None:
