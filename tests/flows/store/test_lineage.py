@@ -106,8 +106,9 @@ def test_agreement_with_pairs_that_trained_is_refused_for_the_policy_that_learne
 
 def test_a_reward_model_is_not_measured_on_the_pairs_that_trained_it(store: Store, world: World) -> None:
     known = put(store, pairs("h1", "r1"), "known")
-    with pytest.raises(DataError, match="1 of 2 evaluation prompts also trained"):
-        refuse_seen(store, {"pairs": [known], "oracle": [world.reward]}, allow=False)
+    for port in ("oracle", "before"):
+        with pytest.raises(DataError, match="1 of 2 evaluation prompts also trained"):
+            refuse_seen(store, {"pairs": [known], port: [world.reward]}, allow=False)
 
 
 def test_a_training_table_that_is_gone_is_an_error_and_no_clean_bill(store: Store, world: World) -> None:

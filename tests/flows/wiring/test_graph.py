@@ -266,6 +266,16 @@ def test_a_loss_that_needs_another_kind_of_data_is_refused(loss: str, wanted: st
         compiled(TRAINING, overrides={"loss": loss})
 
 
+def test_answers_that_were_sampled_serve_as_demonstrations_do(compiled: Compile) -> None:
+    text = TRAINING + (
+        "    held: {task: load_prompts, source: toy}\n    best: {task: sample, policy: base, prompts: held, k: 1}\n"
+        "    tuned: {task: train, policy: base, data: best, loss: sft, lr: 0.1}\n"
+    )
+    assert inputs(compiled(text), "tuned")["data"] == ("best",)
+    with pytest.raises(SpecError, match=r"kto \(losses/\w+\) works on Labels, and `data` is Completions"):
+        compiled(text.replace("loss: sft", "loss: kto"))
+
+
 def test_a_variable_keeps_the_kind_and_lists_are_of_one_kind(compiled: Compile) -> None:
     text = TRAINING.replace("data: data", "data: [a]").replace("data: [a]", "data: piece") + (
         "    piece: {task: part, table: both, index: 1, size: 4}\n    both: {task: concat, tables: [data, data2]}\n"
