@@ -1,75 +1,192 @@
-"""`alignflow up`: the pages of Prefect and MLflow together, on loopback, until Ctrl-C."""
+"""`alignflow up`: Prefect's server and MLflow's pages together, on loopback, until Ctrl-C or SIGTERM.
+
+While it runs, it holds a lock with both addresses in it: `alignflow run`, `deploy` and `serve` on the same artifacts
+find the server by it, and a kill frees it. The plain `prefect` command reads the address from a profile of its own,
+`.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml names.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from flows.execution.server import settings
+from flows.commands.progress import shown
+from flows.execution.server import PORTS, answers, settings, up_lock, use_template
+from flows.store.locks import holder, try_lock
 from flows.tracking.mlflow_sink import tracking_uri
+from tasks.contract import DataError, SpecError
 
-PREFECT_PORT, MLFLOW_PORT = 4200, 5000
-
-
-def up(artifacts: Path, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLOW_PORT) -> int:
-    """Start both servers over `artifacts` and wait. Returns the exit code of the one that ended by itself."""
-    artifacts.mkdir(parents=True, exist_ok=True)
-    log = artifacts / "logs" / "pages.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        servers = [
-            _start(command, artifacts, output.fileno()) for command in _commands(artifacts, prefect_port, mlflow_port)
-        ]
-        print(f"Prefect  http://127.0.0.1:{prefect_port}\nMLflow   http://127.0.0.1:{mlflow_port}")
-        print(f"log      {log}\nCtrl-C ends both.", flush=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        try:
-            return _first_ended(servers)
-        finally:
-            for server in servers:
-                _end(server)
+READY_SECONDS = 120.0
+"""How long a server may take until it answers; alone on two cores Prefect takes 5 s and MLflow 6."""
+END_SECONDS = 10.0
+SLOT_SECONDS = "5"
+"""How often a run that waits for the one before it asks again; Prefect's own is 30."""
 
 
-def _commands(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[list[str]]:
+@dataclass(frozen=True)
+class Page:
+    """One server: how to start it, and where it says that it is well."""
+
+    name: str
+    port: int
+    option: str
+    command: Sequence[str]
+    health: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def up(
+    artifacts: Path,
+    prefect_port: int = PORTS[0],
+    mlflow_port: int = PORTS[1],
+    say: Callable[[str], None] = print,
+) -> None:
+    """Start both servers over `artifacts`, say where they are once they answer, and wait for Ctrl-C or SIGTERM.
+
+    Raises SpecError for a port that is taken or artifacts that are served already, DataError if a server does not
+    come up or ends by itself; the other one is ended then.
+    """
+    artifacts = artifacts.absolute()
+    pages = _pages(artifacts, prefect_port, mlflow_port)
+    for page in pages:
+        _refuse_taken(page)
+    held = try_lock(up_lock(artifacts), " ".join(p.url for p in pages))
+    if held is None:
+        raise SpecError(f"{shown(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}")
+    use_template(Path(settings(artifacts)["PREFECT_HOME"]))
+    try:
+        with _until_signal(), _processes(pages, artifacts) as running:
+            _wait_until_well(pages, running)
+            with _profile(artifacts, pages[0].url):
+                for line in _where(pages):
+                    say(line)
+                while True:
+                    _refuse_ended(pages, running)
+                    time.sleep(0.2)
+    except KeyboardInterrupt:
+        say("both ended")
+    finally:
+        held.release()
+
+
+def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
+    logs = artifacts / "logs"
     prefect = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)]
     mlflow = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1"]
     mlflow += ["--backend-store-uri", tracking_uri(artifacts)]
-    return [[sys.executable, "-m", *prefect], [sys.executable, "-m", *mlflow]]
+    return [
+        Page("Prefect", prefect_port, "--prefect-port", prefect, "/api/health", logs / "prefect-server.log"),
+        Page("MLflow", mlflow_port, "--mlflow-port", mlflow, "/health", logs / "mlflow-server.log"),
+    ]
 
 
-def _start(command: list[str], artifacts: Path, output: int) -> subprocess.Popen[bytes]:
+def _where(pages: Sequence[Page]) -> Iterator[str]:
+    for page in pages:
+        yield f"{page.name:<8} {page.url}   (log: {shown(page.log)})"
+    yield f"for `prefect` outside this folder: export PREFECT_API_URL={pages[0].url}/api"
+    yield "next: `alignflow deploy` registers deployments, `alignflow serve` executes their runs; Ctrl-C ends both"
+
+
+def _refuse_taken(page: Page) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
+        try:
+            probe.bind(("127.0.0.1", page.port))
+        except OSError as e:
+            raise SpecError(
+                f"port {page.port} for {page.name} cannot be had ({e.strerror}); choose another: {page.option} PORT"
+            ) from None
+
+
+@contextmanager
+def _processes(pages: Sequence[Page], artifacts: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Both servers, each in a session of its own, so that Ctrl-C reaches this process only. None is left behind."""
     environment = {
         **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     }  # fmt: skip
-    return subprocess.Popen(
-        command,
-        stdout=output,
-        stderr=output,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        start_new_session=True,
-    )
+    environment.pop("PREFECT_API_URL", None)
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for page in pages:
+            page.log.parent.mkdir(parents=True, exist_ok=True)
+            with page.log.open("wb") as output:
+                command = [sys.executable, "-m", *page.command]
+                running.append(
+                    subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+                        start_new_session=True,
+                    )
+                )  # fmt: skip
+        yield running
+    finally:
+        _end(running)
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End a server and what it started; MLflow's own child outlives it otherwise."""
+def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End servers and what they started: MLflow's own child outlives it otherwise."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(10)
+        for server in running:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, number)
+        end = time.monotonic() + END_SECONDS
+        for server in running:
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(max(0.0, end - time.monotonic()))
 
 
-def _first_ended(servers: list[subprocess.Popen[bytes]]) -> int:
-    while True:
-        for server in servers:
-            code = server.poll()
-            if code is not None:
-                return code
-        time.sleep(0.2)
+def _wait_until_well(pages: Sequence[Page], running: Sequence[subprocess.Popen[bytes]]) -> None:
+    end = time.monotonic() + READY_SECONDS
+    for page in pages:
+        while not answers(page.url + page.health):
+            _refuse_ended(pages, running)
+            if time.monotonic() > end:
+                raise DataError(f"{page.name} does not answer after {READY_SECONDS:.0f} s; its log: {page.log}")
+            time.sleep(0.1)
+
+
+def _refuse_ended(pages: Sequence[Page], running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for page, server in zip(pages, running, strict=True):
+        if (code := server.poll()) is not None:
+            raise DataError(f"{page.name} ended by itself (exit code {code}), so both are ended; its log: {page.log}")
+
+
+@contextmanager
+def _until_signal() -> Iterator[None]:
+    """Within it, SIGTERM is Ctrl-C, and Ctrl-C works even where the shell had it ignored (`&`)."""
+
+    def interrupt(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not leave a server behind
+        raise KeyboardInterrupt
+
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _profile(artifacts: Path, url: str) -> Iterator[None]:
+    """Prefect's profile with the server's address, for as long as there is one."""
+    file = Path(settings(artifacts)["PREFECT_HOME"]) / "profiles.toml"
+    file.write_text(f'active = "alignflow"\n\n[profiles.alignflow]\nPREFECT_API_URL = "{url}/api"\n')
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)

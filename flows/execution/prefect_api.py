@@ -12,8 +12,9 @@ from uuid import UUID
 
 from flows.execution.environ import environment
 from flows.execution.listen import Listener
-from flows.execution.server import Server, settings
+from flows.execution.server import Server, running, settings
 from flows.store.runs import Run, Runs
+from tasks.contract import DataError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -24,13 +25,16 @@ CAUGHT_UP_SECONDS = 20.0
 
 @contextmanager
 def own_server(artifacts: Path) -> Iterator[Server | None]:
-    """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up.
+    """A server that ends with this block, unless PREFECT_API_URL names the user's or `alignflow up` runs one.
 
-    Within the block Prefect's settings and API address stand in the environment.
+    Returns before it is up. Within the block Prefect's settings and API address stand in the environment.
+    Raises DataError if the user's server does not answer.
     """
     with environment(settings(artifacts)):
-        if os.environ.get("PREFECT_API_URL"):
-            yield None
+        if url := os.environ.get("PREFECT_API_URL") or running(artifacts):
+            with environment({"PREFECT_API_URL": url}):
+                refuse_silent(url, "; without PREFECT_API_URL a run brings its own server")
+                yield None
             return
         server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
         try:
@@ -38,6 +42,36 @@ def own_server(artifacts: Path) -> Iterator[Server | None]:
                 yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def users_server(artifacts: Path) -> Iterator[str]:
+    """The server that stays: of PREFECT_API_URL, or of `alignflow up` over these artifacts. Yields its API address.
+
+    Within the block Prefect's client uses it. Raises DataError if there is none or it does not answer.
+    """
+    url = os.environ.get("PREFECT_API_URL") or running(artifacts)
+    if not url:
+        raise DataError(
+            f"there is no Prefect server over {artifacts}: start one with `alignflow up`, "
+            "or say where yours is with PREFECT_API_URL"
+        )
+    with environment({**settings(artifacts), "PREFECT_API_URL": url}):
+        refuse_silent(url, "")
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
+
+
+def refuse_silent(url: str, hint: str) -> None:
+    """Raise DataError if no Prefect server answers at `url`."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        if (trouble := client.api_healthcheck()) is not None:
+            raise DataError(f"no Prefect server answers at {url} ({' '.join(str(trouble).split())[:120]}){hint}")
 
 
 @contextmanager
@@ -99,16 +133,17 @@ def _crash(client: SyncPrefectClient, flow_run_id: str) -> None:
                 client.set_task_run_state(task.id, state, force=True)
 
 
-def caught_up(run: Run) -> None:
-    """Wait until our own server has written the last states: Prefect sends them behind the run's back."""
+def caught_up(*runs: Run) -> None:
+    """Wait until our own server has written the last states of one flow run: Prefect sends them behind its back."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    if "prefect" not in run.links:
+    flow_runs = {UUID(run.links["prefect"]) for run in runs if "prefect" in run.links}
+    if not flow_runs:
         return
     send_pending()
-    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run.links["prefect"])]))
-    ended = sum(s.state in {"hit", "made", "failed"} for s in run.steps.values())
+    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[*flow_runs]))
+    ended = sum(s.state in {"hit", "made", "failed"} for run in runs for s in run.steps.values())
     end = time.monotonic() + CAUGHT_UP_SECONDS
     with get_client(sync_client=True) as client:
         while time.monotonic() < end:

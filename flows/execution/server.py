@@ -13,9 +13,16 @@ import socket
 import subprocess
 import sys
 import threading
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from flows.execution.environ import environment, python_path
+from flows.store.locks import holder, is_free
+
+PORTS = (4200, 5000)
+"""Of Prefect and MLflow under `alignflow up`, unless told."""
 
 
 def settings(artifacts: Path) -> dict[str, str]:
@@ -32,6 +39,37 @@ def settings(artifacts: Path) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 
+def up_lock(artifacts: Path) -> Path:
+    """Held by `alignflow up` over these artifacts, with the addresses of Prefect and MLflow in it."""
+    return artifacts.absolute() / "locks" / "up.lock"
+
+
+def running(artifacts: Path) -> str | None:
+    """The API address of the server that `alignflow up` runs over these artifacts, if it does and answers."""
+    if is_free(up_lock(artifacts)):
+        return None
+    prefect, _ = pages(artifacts)
+    return f"{prefect}/api" if answers(f"{prefect}/api/health") else None
+
+
+def pages(artifacts: Path) -> tuple[str, str]:
+    """Addresses of Prefect and MLflow under `alignflow up` over these artifacts, or those that it takes unless told."""
+    lock = up_lock(artifacts)
+    told = [] if is_free(lock) else holder(lock).split()
+    return (told[0], told[1]) if len(told) == 2 else (f"http://127.0.0.1:{PORTS[0]}", f"http://127.0.0.1:{PORTS[1]}")
+
+
+def answers(url: str, seconds: float = 3.0) -> bool:
+    """Whether a server answers there, be it with a refusal."""
+    try:
+        with urlopen(url, timeout=seconds):
+            return True
+    except HTTPError:
+        return True
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
 class Server:
     """A running server: `url` answers until `stop`, or until this process ends."""
 
@@ -39,8 +77,7 @@ class Server:
         """Start it; returns at once. Until it is up (4 s), requests wait."""
         environment = {**os.environ, **settings(artifacts), **_SERVER_ONLY}
         home = Path(environment["PREFECT_HOME"])
-        home.mkdir(parents=True, exist_ok=True)
-        _use_template(home)
+        use_template(home)
         log.parent.mkdir(parents=True, exist_ok=True)
         with socket.socket() as listener, log.open("ab") as output:
             listener.bind(("127.0.0.1", 0))
@@ -80,7 +117,9 @@ def template() -> Path:
     return Path(sys.prefix) / "share" / "alignflow" / f"prefect-{version('prefect')}.db"
 
 
-def _use_template(home: Path) -> None:
+def use_template(home: Path) -> None:
+    """Begin a new home with the migrated database of `prepare`, if there is one."""
+    home.mkdir(parents=True, exist_ok=True)
     database = home / "prefect.db"
     if database.exists() or not template().exists():
         return

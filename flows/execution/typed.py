@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.wiring.model import Parameter
-from tasks.contract import JSON
+from tasks.contract import JSON, SpecError
 
 SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 
@@ -38,6 +38,15 @@ def typed_flow(
     pipeline.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
     pipeline.__annotations__ = {a.name: a.annotation for a in arguments}
     return Flow(fn=pipeline, name=name, flow_run_name=run_name, task_runner=ThreadPoolTaskRunner())
+
+
+def refused_flow(name: str, why: str) -> Flow[Any, Any]:
+    """A flow that takes any parameters and fails with what was refused: a pipeline that no longer compiles, say."""
+
+    def pipeline(**values: JSON) -> Any:
+        raise SpecError(why)
+
+    return Flow(fn=pipeline, name=name.split("__")[0])
 
 
 def _argument(p: Parameter) -> inspect.Parameter:
