@@ -17,12 +17,13 @@ from flows.continuing.ticks import Ticks, Watch, with_ticks
 from flows.execution.execute import PROJECT, Execution
 from flows.execution.listen import Listener
 from flows.execution.prefect_api import close_left_open
-from flows.execution.typed import typed_flow
+from flows.execution.typed import refused_flow, typed_flow
 from flows.store.store import Store
+from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline, load_file
 from flows.wiring.model import Graph, Parameter
-from tasks.contract import JSON
+from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -32,7 +33,15 @@ def __getattr__(name: str) -> Flow[Any, Any]:
     """The flow of a pipeline or deployment; names with hyphens may be written with underscores."""
     if name.startswith("_"):
         raise AttributeError(name)
-    file = pipelines_file()
+    try:
+        return _found(pipelines_file(), name)
+    except (SpecError, AttributeError) as e:
+        if "PREFECT__FLOW_RUN_ID" not in os.environ:
+            raise
+        return refused_flow(name, str(e))  # a deployment's run that has begun can tell only by failing
+
+
+def _found(file: Path, name: str) -> Flow[Any, Any]:
     source = load_file(file)
     for pipeline in source.names:
         if name in _spellings(pipeline):
@@ -65,7 +74,8 @@ def flow_of(file: Path, pipeline: str, deployment: str = "") -> Flow[Any, Any]:
         store = Store(artifacts_of(file))
         tracker = Tracker(store)
         try:
-            with Execution(graph, store, listeners=[tracker], deployment=deployment) as execution:
+            listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]
+            with Execution(graph, store, listeners=listeners, deployment=deployment) as execution:
                 close_left_open(execution.runs, tracker, but=execution.run.id)
                 return execution.body()
         finally:
@@ -97,7 +107,7 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str) -> Flow[Any, Any]
 
 
 class _Tracked(Watch):
-    """Tells MLflow of every tick, and the flow run's log what is said."""
+    """Tells MLflow and Prefect's pages of every tick, and the flow run's log what is said."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -105,8 +115,9 @@ class _Tracked(Watch):
         self.said: list[str] = []
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
-        self._trackers.append(Tracker(self._store))
-        return self._trackers[-1:]
+        tracker = Tracker(self._store)
+        self._trackers.append(tracker)
+        return [tracker, PrefectArtifacts(self._store, lambda: tracker.page)]
 
     def say(self, text: str) -> None:
         from prefect.logging import get_run_logger

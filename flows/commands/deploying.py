@@ -1,0 +1,272 @@
+"""`alignflow deploy`: the deployments of a pipelines file, on a Prefect server or as a `prefect.yaml`.
+
+Every pipeline gets the deployments that the file gives it, and one more, `manual`, that has no schedule: so each can be
+run from Prefect's pages or by `prefect deployment run NAME/manual`. Runs of one deployment that continues never
+overlap: the next one waits. `alignflow serve` executes them (any Prefect worker of the work pool does).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.execution.environ import environment
+from flows.execution.execute import PROJECT
+from flows.execution.prefect_api import users_server
+from flows.wiring import check_pipelines, load_file
+from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+POOL = "alignflow"
+"""The work pool whose runs `alignflow serve` executes, unless said."""
+TAG = "alignflow"
+MANUAL = "manual"
+"""The deployment without a schedule that every pipeline has; a file may give one of that name itself."""
+SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
+QUEUE_UP = "ENQUEUE"
+"""What Prefect does with a run that would overlap: it waits for its turn (the other way is to cancel it)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a served run finds its pipelines file and puts what it makes; both absolute."""
+
+    file: Path
+    artifacts: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ALIGNFLOW_FILE": str(self.file), "ALIGNFLOW_ARTIFACTS": str(self.artifacts)}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment, as Prefect is to have it."""
+
+    pipeline: str
+    name: str
+    about: str
+    cron: str | None = None
+    timezone: str = "UTC"
+    continues: bool = False
+    given: bool = True
+    """Whether the file gives it; else it is the pipeline's `manual`."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.pipeline}/{self.name}"
+
+    @property
+    def attribute(self) -> str:
+        """Its flow's name in `flows/entry.py`."""
+        return f"{self.pipeline}__{self.name}" if self.given else self.pipeline
+
+    @property
+    def entrypoint(self) -> str:
+        return f"{PROJECT / 'flows' / 'entry.py'}:{self.attribute}"
+
+    @property
+    def when(self) -> str:
+        return f"{self.cron}  ({self.timezone})" if self.cron else "when asked"
+
+    @property
+    def description(self) -> str:
+        """What its page in Prefect says of it."""
+        goes_on = "Each run goes on where the last one stopped; a run waits for the one before it."
+        return "\n\n".join([self.about, *([goes_on] if self.continues else [])])
+
+
+def deployments(file: Path, name: str | None = None, kept: Path | None = None) -> list[Deployment]:
+    """What a file deploys (of one pipeline), after all of it has compiled. Raises SpecError with every refusal."""
+    verdicts = check_pipelines(file, [name] if name else (), kept=kept)
+    refused = [f"{v.pipeline}/{v.deployment or MANUAL}: {v.error}" for v in verdicts if v.error]
+    if refused:
+        raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))
+    source, found = load_file(file), []
+    for pipeline in dict.fromkeys(v.pipeline for v in verdicts):
+        text = source.pipeline(pipeline)
+        found += [
+            Deployment(pipeline, d.name, text.about, d.cron, d.timezone, d.continues) for d in text.deployments.values()
+        ]
+        if MANUAL not in text.deployments:
+            found.append(Deployment(pipeline, MANUAL, text.about, given=False))
+    missing = {(v.pipeline, v.deployment): _missing(v.graph) for v in verdicts}
+    for d in found:
+        if d.cron and (names := missing[d.pipeline, d.name]):
+            raise SpecError(f"{d.title} has a schedule, and needs a value for {names}: give one in its `params`")
+    return found
+
+
+def _missing(graph: Any) -> str:
+    return ", ".join(f"'{p.name}'" for p in graph.parameters.values() if p.required)
+
+
+def deploy(
+    place: Place, found: Sequence[Deployment], *, pool: str = POOL, prune: bool = False, only: str | None = None
+) -> Iterator[str]:
+    """Register deployments with the server and yield a line for each. A schedule that was paused stays paused.
+
+    Args:
+        place: the file and artifacts that their runs use.
+        found: the deployments.
+        pool: the work pool that their runs wait in; made if it is not there.
+        prune: remove those that this file no longer has; they are told of otherwise.
+        only: the pipeline that `found` is of, if not all.
+
+    Raises DataError where no server answers or it refuses.
+    """
+    with users_server(place.artifacts) as url:
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import PrefectHTTPStatusError
+
+        with get_client(sync_client=True) as client, environment(place.environment):
+            try:
+                make_pool(client, pool)
+                for d in found:
+                    yield f"✓ {d.title:<40} {_register(client, place, d, pool)}"
+                yield from _gone(client, place, {d.title for d in found}, only, remove=prune)
+            except PrefectHTTPStatusError as e:
+                raise DataError(f"the Prefect server at {url} refused: {e.response.text[:500]}") from None
+    first = next((d for d in found if d.cron), found[0])
+    yield f"\n{len(found)} deployments at {url.removesuffix('/api')}/deployments"
+    yield "`alignflow serve` executes their runs; ask for one with"
+    yield f"  prefect deployment run {first.title} --watch"
+
+
+def make_pool(client: SyncPrefectClient, pool: str) -> None:
+    """Make the work pool unless it is there. Raises SpecError if it is one of another type."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    about = "Runs of pipelines; `alignflow serve` executes them."
+    try:
+        client.create_work_pool(
+            WorkPoolCreate(name=pool, type="process", base_job_template=template, description=about)
+        )
+    except ObjectAlreadyExists:
+        if (kind := client.read_work_pool(pool).type) != "process":
+            raise SpecError(f"the work pool '{pool}' is of type {kind}, not process; name another: --pool") from None
+
+
+def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str) -> str:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+    from prefect.client.schemas.schedules import CronSchedule
+
+    before = _existing(client, d.title)
+    active = all(s.active for s in before.schedules) if before else True
+    cron = CronSchedule(cron=d.cron, timezone=d.timezone) if d.cron else None
+    client.create_deployment(
+        flow_id=client.create_flow_from_name(d.pipeline),
+        name=d.name,
+        entrypoint=d.entrypoint,
+        description=d.description,
+        tags=[TAG],
+        schedules=[DeploymentScheduleCreate(schedule=cron, active=active, slug=d.name)] if cron else [],
+        concurrency_limit=1 if d.continues else None,
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy[QUEUE_UP]),
+        parameter_openapi_schema=_form(d),
+        enforce_parameter_schema=True,
+        parameters={},
+        work_pool_name=pool,
+        job_variables=_job(place),
+        pull_steps=_pull(place),
+    )
+    paused = "  (paused on the server)" if before and (before.paused or not active) else ""
+    return f"{d.when}{paused}"
+
+
+def _form(d: Deployment) -> dict[str, Any]:
+    """The JSON Schema of the flow's parameters: the form in Prefect's pages, and what the server lets pass."""
+    from flows import entry
+
+    return dict(getattr(entry, d.attribute).parameters.model_dump(exclude_unset=True))
+
+
+def _job(place: Place) -> dict[str, Any]:
+    return {"working_dir": str(place.file.parent), "env": place.environment}
+
+
+def _pull(place: Place) -> list[dict[str, Any]]:
+    return [{SET_DIRECTORY: {"directory": str(place.file.parent)}}]
+
+
+def _existing(client: SyncPrefectClient, title: str) -> DeploymentResponse | None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_deployment_by_name(title)
+    except ObjectNotFound:
+        return None
+
+
+def _gone(
+    client: SyncPrefectClient, place: Place, titles: set[str], only: str | None, *, remove: bool
+) -> Iterator[str]:
+    """The deployments of this file on the server that the file no longer has."""
+    for title, deployment in registered(client):
+        ours = (deployment.job_variables or {}).get("env", {}).get("ALIGNFLOW_FILE") == str(place.file)
+        if not ours or title in titles or (only and title.split("/")[0] != only):
+            continue
+        if remove:
+            client.delete_deployment(deployment.id)
+        yield f"– {title:<40} " + ("removed" if remove else "no longer in the file; remove it with --prune")
+
+
+def registered(client: SyncPrefectClient) -> list[tuple[str, DeploymentResponse]]:
+    """All deployments of ours on the server, with their titles, in order."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    several: list[DeploymentResponse] = []
+    while more := client.read_deployments(deployment_filter=ours, limit=200, offset=len(several)):
+        several += more
+    flows = {d.flow_id: client.read_flow(d.flow_id).name for d in {d.flow_id: d for d in several}.values()}
+    return sorted(((f"{flows[d.flow_id]}/{d.name}", d) for d in several), key=lambda pair: pair[0])
+
+
+def write_prefect_yaml(place: Place, found: Sequence[Deployment], *, pool: str = POOL) -> Path:
+    """Write the deployments as a `prefect.yaml` beside the pipelines file, for `prefect deploy --all` there.
+
+    It names folders of this machine, so it is made anew and not kept in git. Raises DataError if one is there that
+    people wrote.
+    """
+    target = place.file.parent / "prefect.yaml"
+    if target.exists() and not target.read_text().startswith(HEADER.splitlines()[0]):
+        raise DataError(f"{target} was not written by alignflow; move it away first")
+    from ruamel.yaml import YAML
+
+    written = {
+        "name": "alignflow", "pull": _pull(place), "deployments": [_in_yaml(place, d, pool) for d in found],
+    }  # fmt: skip
+    with target.open("w") as stream:
+        stream.write(HEADER.format(command=Path(sys.argv[0]).name, pool=pool))
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 120  # type: ignore[assignment]
+        yaml.dump(written, stream)
+    return target
+
+
+HEADER = """# Written by `alignflow deploy --prefect-yaml` from pipelines.yaml: edit that one, and write this one anew.
+# `prefect deploy --all`, in this folder, registers it; `prefect work-pool create {pool} --type process` goes before,
+# unless `alignflow serve` (which executes the runs) has made the pool.
+"""
+
+
+def _in_yaml(place: Place, d: Deployment, pool: str) -> Mapping[str, Any]:
+    said: dict[str, Any] = {
+        "name": d.name, "entrypoint": d.entrypoint, "description": d.description, "tags": [TAG],
+        "enforce_parameter_schema": True, "work_pool": {"name": pool, "job_variables": _job(place)},
+        "schedules": [{"cron": d.cron, "timezone": d.timezone, "slug": d.name}] if d.cron else [],
+    }  # fmt: skip
+    if d.continues:
+        said["concurrency_limit"] = {"limit": 1, "collision_strategy": QUEUE_UP}
+    return said

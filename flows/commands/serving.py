@@ -1,0 +1,131 @@
+"""`alignflow serve`: executes the scheduled and requested runs of deployments, until Ctrl-C or SIGTERM.
+
+A Prefect process worker of our work pool: every run is a process of its own, which takes the machine's heavy slot like
+any other run. When asked to end, it starts nothing more, stops the runs as Ctrl-C stops `alignflow run`, waits for
+them, and only then ends; what they finished is kept, and the next run goes on there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings
+
+import psutil
+
+from flows.commands.deploying import POOL, make_pool, registered
+from flows.commands.progress import shown
+from flows.execution.environ import environment, python_path
+from flows.execution.prefect_api import users_server
+
+if TYPE_CHECKING:
+    from prefect.workers.process import ProcessWorker
+
+POLL_SECONDS = "2"
+"""How often it asks for new runs; Prefect's own is 10."""
+LIMIT = 4
+"""Runs at a time. Their heavy steps go one by one, whatever this is; each waiting run holds about half a gigabyte."""
+STOP_SECONDS = 60.0
+"""How long a run may take to stop before it is killed, which loses nothing but its log's last lines."""
+
+Say = Callable[[str], None]
+
+
+def serve(artifacts: Path, *, pool: str = POOL, limit: int = LIMIT) -> None:
+    """Execute runs until a signal, and tell of each; what their processes print goes to `logs/serve.log`.
+
+    Raises DataError where no server answers, SpecError for a work pool of another type.
+    """
+    say = partial(print, file=sys.stdout, flush=True)
+    log = artifacts / "logs" / "serve.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    quiet = {"PREFECT_WORKER_QUERY_SECONDS": POLL_SECONDS, "PYTHONPATH": python_path(), "PYTHONWARNINGS": "ignore"}
+    with environment(quiet), users_server(artifacts) as url:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            make_pool(client, pool)
+            served = [title for title, d in registered(client) if d.work_pool_name == pool]
+        say(f"serving the work pool '{pool}' of {url}; what runs print: {shown(log)}")
+        say(", ".join(served) if served else "nothing is deployed yet: `alignflow deploy` does it, now if you like")
+        say("Ctrl-C ends this and stops its runs; the next run of the same goes on where they were.")
+        with log.open("a") as output, redirect_stdout(output), redirect_stderr(output):
+            asyncio.run(_work(_worker(pool, limit, say), say))
+
+
+def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.process import ProcessWorker
+
+    with catch_warnings(action="ignore"):  # Prefect warns that it replaces the one of its type
+
+        class Worker(ProcessWorker):
+            """Says what it begins and how it ended; begins nothing once `ending`."""
+
+            ending = False
+
+            async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+                return [] if self.ending else await super().get_and_submit_flow_runs()
+
+            async def run(self, flow_run: FlowRun, configuration: Any, task_status: Any = None) -> Any:
+                title = await self._title(flow_run)
+                _tell(say, f"{title} '{flow_run.name}' begins")
+                result = await super().run(flow_run, configuration, task_status)
+                state = (await self.client.read_flow_run(flow_run.id)).state
+                _tell(say, f"{title} '{flow_run.name}' {_ended(state)}")
+                return result
+
+            async def _title(self, flow_run: FlowRun) -> str:
+                flow = await self.client.read_flow(flow_run.flow_id)
+                if flow_run.deployment_id is None:
+                    return flow.name
+                return f"{flow.name}/{(await self.client.read_deployment(flow_run.deployment_id)).name}"
+
+    return Worker(work_pool_name=pool, name=f"alignflow-{os.getpid()}", limit=limit)
+
+
+def _ended(state: Any) -> str:
+    if state is None:
+        return "has no state"
+    message = " ".join((state.message or "").split())
+    return f"is {state.name.lower()}" + (f": {message[:300]}" if message and not state.is_completed() else "")
+
+
+def _tell(say: Say, text: str) -> None:
+    say(f"{datetime.now():%H:%M:%S} {text}")
+
+
+async def _work(worker: Any, say: Say) -> None:
+    """Run the worker until a signal; then end its runs first, and it last."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    working = asyncio.create_task(worker.start(printer=lambda _: None))
+    waiting = asyncio.create_task(asked.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+        return
+    worker.ending = True
+    await _stop_runs(say)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+async def _stop_runs(say: Say) -> None:
+    runs = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    if runs:
+        say(f"stopping {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    for run in runs:
+        run.terminate()
+    await asyncio.to_thread(psutil.wait_procs, runs, STOP_SECONDS)

@@ -1,0 +1,216 @@
+"""What a run leaves on Prefect's pages besides states: how far long steps are, the results as a table, where to look.
+
+They come from the run, never from a step, so a cached run has the results too. A thread of their own sends them:
+they cannot slow a run, and whatever goes wrong with them fails nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows.execution.listen import Listener
+from flows.store.records import Record
+from flows.store.runs import Run
+from flows.store.store import Store
+from flows.tracking.table import Done, Results, results, table, warnings
+from flows.wiring.model import Graph, Node
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+LONG_SECONDS = 4.0
+"""A step has a progress bar once it has run for as long as that."""
+EVERY_SECONDS = 2.0
+"""How often a bar moves."""
+LAST_SECONDS = 10.0
+"""How long the end of a run waits for its results to be sent."""
+FIRST_ROW = "row"
+"""Header of the column that says which evaluation a row is."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One artifact as Prefect stores it. Those with a key are versions of one thing over runs."""
+
+    type: str
+    data: Any
+    description: str
+    key: str | None = None
+
+
+class PrefectArtifacts(Listener):
+    """Sends a run's progress and results to Prefect.
+
+    Args:
+        store: where the results are read.
+        page: the run's MLflow page, below the address of the server; empty where there is none yet.
+    """
+
+    def __init__(self, store: Store, page: Callable[[], str] = str) -> None:
+        self._store, self._page = store, page
+        self._run: Run | None = None
+        self._sender: Sender | None = None
+        self._done: dict[str, Done] = {}
+        self._begun: dict[str, float] = {}
+
+    def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
+        self._run, self._done, self._begun = run, {}, {}
+        flow_run = run.links.get("prefect")
+        self._sender = Sender(flow_run) if flow_run else None
+
+    def step_started(self, node: Node, reason: str, log: Path) -> None:
+        self._begun[node.id] = time.monotonic()
+
+    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+        begun = self._begun.setdefault(node.id, time.monotonic())
+        if self._sender and total > 0 and time.monotonic() - begun > LONG_SECONDS:
+            said = f"{node.title}: {done:,.0f} of {total:,.0f} {unit}"
+            self._sender.progress(node.id, Artifact("progress", round(100 * min(1.0, done / total), 1), said))
+
+    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        self._done[node.id] = Done(node.addresses, node.round, record, hit)
+        if self._sender and not hit:
+            self._sender.ended(node.id, f"{node.title}: done in {record.seconds:.0f} s")
+
+    def run_finished(self, run: Run) -> None:
+        if self._sender is None:
+            return
+        steps = [self._done[id] for id in run.steps if id in self._done]
+        found = results(self._store, steps)
+        self._sender.close([*_table(run, found), summary(run, found, self._store.root, self._page())])
+        self._sender = None
+
+
+def _table(run: Run, found: Results) -> Iterator[Artifact]:
+    rows = as_rows(found)
+    if rows:
+        yield Artifact("table", json.dumps(rows), f"What {_name(run)} measured, by round", _key(run, "results"))
+
+
+def as_rows(found: Results) -> list[dict[str, str]]:
+    """The table that the command line shows, cell by cell: one mapping of column to text per evaluation."""
+    columns = table(found).columns
+    heads = [str(c.header) or FIRST_ROW for c in columns]
+    return [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
+
+
+def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
+    """How the run went, what must be read beside its numbers, and where to look further."""
+    made = sum(s.state == "made" for s in run.steps.values())
+    hits = sum(s.hit for s in run.steps.values())
+    report = next((i for i in reversed(run.headline) if i in run.steps and run.steps[i].key), None)
+    facts = {
+        "run": f"`{run.id}`",
+        "steps": f"{made} run, {hits} cached, {len(run.steps) - made - hits} not done",
+        "look": f"`alignflow show {run.id}`",
+        "answers": f"`alignflow show {run.id}:{report}`" if report else "",
+        "MLflow": f"[{run.pipeline} in MLflow]({mlflow_address(root)}/{page})" if page else "",
+        "logs": f"`{root.absolute() / 'logs' / run.id}`",
+    }  # fmt: skip
+    lines = [f"## {_name(run)}: {run.status}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {text} |" for name, text in facts.items() if text]
+    failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
+    beside = [f"- {_plain(text)}" for text in [*run.notices, *warnings(found)]]
+    for several in (failed, beside):
+        lines += ["", *several] if several else []
+    return Artifact("markdown", "\n".join(lines), f"How {_name(run)} went, and where to look", _key(run, "run"))
+
+
+def mlflow_address(root: Path) -> str:
+    """Where MLflow's pages are: the tracking server, or what `alignflow up` serves."""
+    from flows.execution.server import pages
+    from flows.tracking.mlflow_sink import tracking_uri
+
+    uri = tracking_uri(root)
+    return uri.rstrip("/") if uri.startswith("http") else pages(root)[1]
+
+
+def _name(run: Run) -> str:
+    return f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
+
+
+def _key(run: Run, what: str) -> str:
+    """Prefect takes lowercase letters, digits and dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{_name(run)}-{what}".lower()).strip("-")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+class Sender:
+    """Sends artifacts of one flow run from a thread, which begins with the first one. Never raises."""
+
+    def __init__(self, flow_run: str) -> None:
+        """Takes Prefect's address as it is set here: settings do not reach other threads by themselves."""
+        from prefect.settings import PREFECT_API_URL
+
+        self._flow_run, self._url = UUID(flow_run), PREFECT_API_URL.value()
+        self._bars: dict[str, UUID] = {}
+        self._waiting: dict[str, Artifact] = {}
+        self._last: list[Artifact] = []
+        self._news, self._over = threading.Condition(), False
+        self._thread = threading.Thread(target=self._work, name="prefect-artifacts", daemon=True)
+
+    def progress(self, step: str, bar: Artifact) -> None:
+        """Move a step's bar; what was not sent yet is forgotten."""
+        with self._news:
+            self._waiting[step] = bar
+        if not self._thread.is_alive() and not self._over:
+            self._thread.start()
+
+    def ended(self, step: str, said: str) -> None:
+        """Fill a step's bar, if it has one."""
+        if step in self._bars or step in self._waiting:
+            self.progress(step, Artifact("progress", 100.0, said))
+
+    def close(self, last: list[Artifact], seconds: float = LAST_SECONDS) -> None:
+        """Send the rest and `last`; give up after `seconds`."""
+        with self._news:
+            self._last, self._over = last, True
+            self._news.notify()
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        try:
+            with temporary_settings({PREFECT_API_URL: self._url}), get_client(sync_client=True) as client:
+                while not self._over:
+                    self._send_bars(client)
+                    with self._news:
+                        self._news.wait_for(lambda: self._over, EVERY_SECONDS)
+                self._send_bars(client)
+                for artifact in self._last:
+                    client.create_artifact(self._create(artifact))
+        except Exception as e:
+            logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", e)
+
+    def _send_bars(self, client: SyncPrefectClient) -> None:
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        with self._news:
+            waiting, self._waiting = self._waiting, {}
+        for step, bar in waiting.items():
+            if step in self._bars:
+                client.update_artifact(self._bars[step], ArtifactUpdate(data=bar.data, description=bar.description))
+            else:
+                self._bars[step] = client.create_artifact(self._create(bar)).id
+
+    def _create(self, artifact: Artifact) -> Any:
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        said: Mapping[str, Any] = vars(artifact)
+        return ArtifactCreate(**said, flow_run_id=self._flow_run)
