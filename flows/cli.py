@@ -36,6 +36,10 @@ Artifacts = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
+Deployed = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT: its next round.", show_default=False),
+]
 Values = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; each value is YAML.", show_default=False),
@@ -43,6 +47,7 @@ Values = Annotated[
 Ref = Annotated[
     str, typer.Argument(metavar="REF", help="RUN, RUN:STEP, NAME/STEP or a digest's first letters.", show_default=False)
 ]
+Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
 
 
 def main() -> None:
@@ -75,7 +80,9 @@ def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = Fals
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="A pipeline; default: all.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A pipeline, or PIPELINE/DEPLOYMENT; default: all.", show_default=False)
+    ] = None,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,
@@ -103,7 +110,7 @@ def check(
 
 @app.command()
 def graph(
-    name: Name,
+    name: Deployed,
     values: Values = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="A Mermaid flowchart.")] = False,
     states: Annotated[bool, typer.Option("--states", help="Say of each step whether it is cached.")] = False,
@@ -111,10 +118,11 @@ def graph(
     artifacts: Artifacts = None,
 ) -> None:
     """Draw the graph of a pipeline."""
-    from flows.wiring import compile_pipeline, draw
+    from flows.continuing.head import compile_named
+    from flows.wiring import draw
 
     where = pipelines_file(file)
-    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts), lenient=not states)
+    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts), lenient=not states)
     known: dict[str, str] = {}
     if states:
         from flows.plan import make_plan
@@ -125,14 +133,14 @@ def graph(
 
 @app.command()
 def plan(
-    name: Name, values: Values = None, file: File = None, artifacts: Artifacts = None, as_json: AsJson = False
+    name: Deployed, values: Values = None, file: File = None, artifacts: Artifacts = None, as_json: AsJson = False
 ) -> None:
     """Show what is cached, what will run, why, and at what cost."""
+    from flows.continuing.head import compile_named
     from flows.plan import make_plan
-    from flows.wiring import compile_pipeline
 
     where = pipelines_file(file)
-    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts))
+    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts))
     planned = make_plan(compiled, _store(where, artifacts))
     if as_json:
         _print_json(planned.as_json())
@@ -144,20 +152,24 @@ def plan(
 
 @app.command()
 def run(
-    name: Name,
+    name: Deployed,
     values: Values = None,
     fresh: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Compute this step again, whatever the store holds.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Of a deployment that continues: work even where it has converged.")
+    ] = False,
     file: File = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Run a pipeline; what is in the store already is not computed again."""
-    from flows.commands.running import run_once
+    """Run a pipeline; what is in the store already is not computed again. PIPELINE/DEPLOYMENT that continues: make
+    `rounds` ticks (default 1)."""
+    from flows.commands.ticking import run_named
 
     where = pipelines_file(file)
     store = _store(where, artifacts)
-    raise typer.Exit(run_once(where, store, name, _pairs(values), fresh or [], _console()))
+    raise typer.Exit(run_named(where, store, name, _pairs(values), fresh or [], force, _console()))
 
 
 @app.command()
@@ -232,13 +244,37 @@ def compare_(
 
 
 @app.command()
-def accept(name: Name, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
+def rounds(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT.", show_default=False)
+    ],
+    back_to: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Go on from what round N left; 0: from the start.")
+    ] = None,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the rounds of a continuing deployment, or roll back its head; nothing is deleted."""
+    from flows.commands.rounds import roll_back, rounds_json, rounds_text
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    if back_to is not None:
+        print(roll_back(store, name, back_to))
+    elif as_json:
+        _print_json(rounds_json(store, name))
+    else:
+        rounds_text(store, name, _console())
+
+
+@app.command()
+def accept(name: Deployed, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
     from flows.commands.accepting import accept_step
-    from flows.wiring import compile_pipeline
+    from flows.continuing.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_pipeline(where, name, _pairs(values), kept=_kept(where, artifacts))
+    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts))
     for line in accept_step(compiled, _store(where, artifacts), step):
         print(line)
 
@@ -273,21 +309,77 @@ def gc(
     file: File = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Reclaim what no record names: damaged data, half writes, work left by finished steps."""
+    """Reclaim what no record and no ledger names: damaged data, half writes, work left by finished steps."""
+    from flows.continuing.ledger import named_paths
     from flows.store.upkeep import gc as collect
 
-    freed = collect(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    freed = collect(store, dry=dry, keep=named_paths(store))
     for path, why, size in freed:
         print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
     print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be' if dry else ''} reclaimed".replace("  ", " "))
 
 
 @app.command()
-def up(file: File = None, artifacts: Artifacts = None) -> None:
-    """Serve the pages of Prefect (port 4200) and MLflow (port 5000) on loopback, until Ctrl-C."""
-    from flows.commands.up import up as serve
+def deploy(
+    name: Annotated[str | None, typer.Argument(help="A pipeline; default: all.", show_default=False)] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove deployments that the file no longer has.")] = False,
+    prefect_yaml: Annotated[
+        bool, typer.Option("--prefect-yaml", help="Write them to prefect.yaml beside the file, and register nothing.")
+    ] = False,
+    pool: Pool = "alignflow",
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Register the deployments of pipelines with Prefect, after all have compiled.
 
-    raise typer.Exit(1 if serve(_root(None if artifacts else pipelines_file(file), artifacts)) else 0)
+    They are those that the file gives, and for every pipeline one more, `manual`, without a schedule: so each pipeline
+    can be run from Prefect's pages, or by `prefect deployment run NAME/manual`. The server is that of `alignflow up`,
+    or PREFECT_API_URL.
+    """
+    from flows.commands import deploying
+
+    where = pipelines_file(file)
+    place = deploying.Place(where.absolute(), _root(where, artifacts).absolute())
+    found = deploying.deployments(where, name, kept=_kept(where, artifacts))
+    if prefect_yaml:
+        print(f"{deploying.write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
+        return
+    for line in deploying.deploy(place, found, pool=pool, prune=prune, only=name):
+        print(line, flush=True)
+
+
+@app.command()
+def serve(
+    pool: Pool = "alignflow",
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time; their heavy steps go one by one.")] = 4,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Execute scheduled and requested runs of deployments, until Ctrl-C or SIGTERM (exit code 0).
+
+    Its runs are stopped then; what they finished is kept, and the next run goes on there.
+    """
+    from flows.commands.serving import serve as work
+
+    work(_root(None if artifacts else pipelines_file(file), artifacts), pool=pool, limit=limit)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's server and pages.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's pages.")] = 5000,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
+    """Serve the pages of Prefect and MLflow on loopback, until Ctrl-C or SIGTERM (exit code 0).
+
+    Runs, `deploy` and `serve` on the same artifacts use this Prefect server; if one of the two ends, so does the other
+    (exit code 1).
+    """
+    from flows.commands.up import up as serve_pages
+
+    serve_pages(_root(None if artifacts else pipelines_file(file), artifacts), prefect_port, mlflow_port)
 
 
 @app.command()

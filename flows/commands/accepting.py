@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.execution.execute import PROJECT, steps_named
+from flows.store.carried import CARRIED, carried_record
 from flows.store.former import Former
 from flows.store.keys import Choices, step_key
 from flows.store.records import Record
@@ -26,6 +27,9 @@ def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
     known: dict[str, Record] = {}
     accepted = 0
     for node in graph.nodes.values():
+        if node.task == CARRIED:
+            known[node.id] = carried_record(store, node)
+            continue
         missing = [i for ids in node.inputs.values() for i in ids if i not in known]
         if missing:
             if node.id in wanted:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flows.commands.progress import progress, seconds, shown
 from flows.execution.execute import Execution, run_pipeline
 from flows.plan import make_plan
+from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.table import results, table, warnings
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline
@@ -46,7 +47,7 @@ def run_once(
     waited = expected(graph, store)
     tracker = Tracker(store)
     try:
-        listeners = [tracker, progress(console, waited)]
+        listeners = [tracker, progress(console, waited), PrefectArtifacts(store, lambda: tracker.page)]
         execution = run_pipeline(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
     finally:
         trouble = tracker.close()

@@ -13,7 +13,7 @@ from flows.store.carried import CARRIED, carried_record
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.tracking.table import COLUMNS, read_report
-from flows.wiring import Carried, Tick
+from flows.wiring import Carried, Tick, compile_pipeline
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
 from flows.wiring.grammar import DeploymentText, PipelineText
@@ -50,6 +50,25 @@ def continues(file: Path, pipeline: str, deployment: str) -> bool:
     return _deployed(text, deployment).continues
 
 
+def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Store, *, lenient: bool = False) -> Graph:
+    """The graph of PIPELINE or PIPELINE/DEPLOYMENT; of a deployment that continues, the graph of its next tick.
+
+    Raises SpecError, and DataError where what the next tick starts from is gone.
+    """
+    pipeline, _, deployment = name.partition("/")
+    if not deployment or not continues(file, pipeline, deployment):
+        kept = store.root / ".cache" / "signatures"
+        return compile_pipeline(file, pipeline, values, deployment=deployment or None, kept=kept, lenient=lenient)
+    loop = Continuing(file, pipeline, deployment, store, lenient=lenient)
+    history = loop.ledger.history()
+    tick = loop.next_tick({n: v for n, v in values.items() if n not in ("rounds", "force")}, history)
+    start = f"what round {history.head.round} left" if history.head.round else "the start"
+    notices = [f"{name}: the next tick {'finishes' if tick.resumed else 'is'} round {tick.number}, from {start}"]
+    if not tick.resumed and history.has_converged(tick.parameters):
+        notices.append(f"{name} has converged: with these parameters it works only when told to (--force)")
+    return replace(tick.graph, notices=(*tick.graph.notices, *notices))
+
+
 def _deployed(text: PipelineText, deployment: str) -> DeploymentText:
     if deployment not in text.deployments:
         refuse(text.node.place, f"{text.name} has no deployment '{deployment}'", deployment, text.deployments)
@@ -59,7 +78,12 @@ def _deployed(text: PipelineText, deployment: str) -> DeploymentText:
 class Continuing:
     """A continuing deployment as its file says it now, over a store. Raises SpecError where it does not compile."""
 
-    def __init__(self, file: Path, pipeline: str, deployment: str, store: Store, *, project: Path = PROJECT) -> None:
+    def __init__(
+        self, file: Path, pipeline: str, deployment: str, store: Store, *, project: Path = PROJECT,
+        lenient: bool = False,
+    ) -> None:  # fmt: skip
+        """`lenient`: required parameters without a value are accepted as any value."""
+        self._lenient = lenient
         self.store, self.project, self.pipeline, self.deployment = store, project, pipeline, deployment
         self.ledger = Ledger(store, pipeline, deployment)
         self._source = load_file(file)
@@ -158,7 +182,7 @@ class Continuing:
     def _compiled(self, overrides: Mapping[str, JSON], tick: Tick, lenient: bool = False) -> Graph:
         graph = compile_from(
             self._source, self._catalogue, self.pipeline, overrides, deployment=self.deployment, tick=tick,
-            lenient=lenient,
+            lenient=lenient or self._lenient,
         )  # fmt: skip
         read = {n: p for n, p in graph.parameters.items() if n not in self._counts}
         return replace(graph, parameters=read, rounds=tick.round)

@@ -24,9 +24,7 @@ from tasks.contract import JSON
 ROUNDS = Parameter(
     "rounds", 1, "int", min=1, help="ticks to make, one after the other: a gate answers before the next one begins"
 )
-FORCE = Parameter(
-    "force", False, "bool", help="work even where the loop has converged"
-)
+FORCE = Parameter("force", False, "bool", help="work even where the loop has converged")
 
 
 def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -20,7 +20,7 @@ from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
 from flows.store.store import Made, Store
 from flows.wiring.model import ChoiceValue, Graph, Node
-from tasks.contract import JSON, DataError, SpecError
+from tasks.contract import JSON, SpecError
 
 HEAVY = frozenset({"torch", "transformers", "vllm"})
 """A step whose code reaches one of these, or that is handed a model, takes the machine's heavy slot."""

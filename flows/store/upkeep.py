@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,24 +75,25 @@ def verify(store: Store) -> list[Damage]:
     return damages
 
 
-def gc(store: Store, *, dry: bool = False) -> list[Freed]:
+def gc(store: Store, *, dry: bool = False, keep: Collection[str] = ()) -> list[Freed]:
     """Reclaim what nothing names: content without a record, work left by finished steps, damaged data, half writes.
 
-    Waits for results that are just being filed. Everything a record or a run names stays.
+    Waits for results that are just being filed. Everything a record or a run names stays, and so does `keep`:
+    `<kind>/<content>` of what a ledger's head names.
     """
     freed = []
     with locked(store.root / "locks" / "gc"):
-        for path, why in _rubbish(store):
+        for path, why in _rubbish(store, keep):
             freed.append(Freed(path.relative_to(store.root).as_posix(), why, _size(path)))
             if not dry:
                 _remove(path)
     return freed
 
 
-def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
+def _rubbish(store: Store, keep: Collection[str]) -> Iterator[tuple[Path, str]]:
     from tasks.kinds import KINDS
 
-    named = {record.path.as_posix() for record in store.records()}
+    named = {*keep, *(record.path.as_posix() for record in store.records())}
     for kind in KINDS:
         for path in sorted((store.root / kind).glob("*")):
             if path.relative_to(store.root).as_posix() not in named:

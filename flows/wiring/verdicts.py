@@ -11,6 +11,7 @@ from flows.wiring.graph import Carried, Tick, cache_folder, compile_from
 from flows.wiring.model import Graph
 from flows.wiring.signatures import Catalogue
 from flows.wiring.text import PipelineFile, load_file
+from flows.wiring.tree import refuse
 from tasks.contract import SpecError
 
 
@@ -27,9 +28,24 @@ class Verdict:
 def check_pipelines(
     file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, kept: Path | None = None
 ) -> list[Verdict]:
-    """Judge the named pipelines (default: all that can run). Raises SpecError if the file itself is broken."""
+    """Judge the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run).
+
+    Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
+    """
     source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
-    return [v for name in names or source.names for v in _verdicts(source, catalogue, name)]
+    return [v for name in names or source.names for v in _named(source, catalogue, name)]
+
+
+def _named(source: PipelineFile, catalogue: Catalogue, name: str) -> list[Verdict]:
+    pipeline, _, deployment = name.partition("/")
+    found = list(_verdicts(source, catalogue, pipeline))
+    if not deployment or found[0].error:
+        return found
+    of_it = [v for v in found if v.deployment == deployment]
+    if not of_it:
+        text = source.pipeline(pipeline)
+        refuse(text.node.place, f"{pipeline} has no deployment '{deployment}'", deployment, text.deployments)
+    return of_it
 
 
 def _verdicts(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[Verdict]:

@@ -1,17 +1,164 @@
-"""Real ticks through real Prefect: gates, rejections, convergence, rollback, what is unfinished."""
+"""Real ticks through real Prefect: gates, rejections, convergence, rollback, and what stays unfinished."""
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 
-from tests.flows.continuing.conftest import Loop
+from flows.commands.rounds import roll_back
+from flows.store.runs import Runs
+from tasks.contract import DataError, SpecError
+from tests.flows.continuing.conftest import PIPELINES, Loop
 
 
-def test_three_ticks_in_a_row_go_on_from_each_other(loop: Loop) -> None:
+def _pieces(loop: Loop) -> list[str]:
+    """Which prompts every run of a round took, in the order of the runs."""
+    found = []
+    for run in reversed(list(Runs(loop.store).newest("loop"))):
+        for step in run.steps.values():
+            if step.id.startswith("batch@") and (record := loop.store.record(step.key)):
+                found += loop.store.open(record).table.column("prompt_id").to_pylist()  # type: ignore[attr-defined]
+    return found
+
+
+def test_ticks_go_on_from_each_other_and_what_stands_behind_runs_once(loop: Loop) -> None:
     went = loop.tick(rounds=3)
-    assert (went.ticked.status, went.ticked.made) == ("done", [1, 2, 3])
-    assert loop.verdicts() == ["accepted"] * 3
-    assert loop.size() == pytest.approx(3.004)
-    first = loop.tick()
-    assert first.ticked.made == [4]
-    assert loop.size() == pytest.approx(4.010)
+    assert (went.ticked.status, went.ticked.made, loop.verdicts()) == ("done", [1, 2, 3], ["accepted"] * 3)
+    assert loop.size() == pytest.approx(1 + 1.001 + 1.003)
+    assert _pieces(loop) == ["q0", "q1", "q2"]
+    after = went.heard.executions[-1]
+    assert [s.task for s in after.run.steps.values()] == ["carried"] * 3 + ["mixture"]
+    assert [e.run.rounds for e in went.heard.executions] == [1, 2, 3, 3]
+    mean = loop.store.open(after.records["mix"]).table.to_pylist()[0]  # type: ignore[attr-defined]
+    assert (mean["n"], mean["value"]) == (3, pytest.approx((1 + 2.001 + 3.004) / 3))
+    assert {(run.deployment, run.status) for run in Runs(loop.store).newest("loop")} == {("nightly", "done")}
+    assert loop.history.after == 3
+    assert loop.tick().ticked.made == [4]
+    assert [len(h.every["policy"]) for n, h in loop.history.heads.items() if n] == [1, 2, 3, 4]
+    seen = loop.history.head.values["seen"]
+    assert seen
+    assert loop.store.index.of_content(seen.digest)[0].rows == 4
+
+
+def test_rejected_rounds_use_prompts_up_leave_the_head_and_end_in_convergence(loop: Loop) -> None:
+    loop.tick()
+    before = loop.history.head
+    went = loop.tick({"gain": -1.0}, rounds=5)
+    assert loop.verdicts() == ["accepted", "rejected", "rejected", "rejected"]
+    assert (went.ticked.status, went.ticked.converged, went.ticked.made) == ("done", True, [2, 3, 4])
+    assert "has converged" in went.heard.said[-1]
+    assert loop.history.head == before
+    assert _pieces(loop) == ["q0", "q1", "q2", "q3"]
+    runs = Runs(loop.store).ids()
+    again = loop.tick({"gain": -1.0})
+    assert (again.ticked.made, again.ticked.converged, Runs(loop.store).ids()) == ([], True, runs)
+    assert loop.tick({"gain": -1.0}, force=True).ticked.made == [5]
+    assert loop.tick({"gain": 2.0}).ticked.made == [6]
+    assert loop.verdicts()[4:] == ["rejected", "accepted"]
+    shown = 0 + 5  # of rejected rounds, nothing is carried
+    assert loop.size() == pytest.approx(1 + 2 * (1 + shown / 1000))
+
+
+def test_without_a_gate_every_round_is_accepted(loop: Loop) -> None:
+    always = Loop(loop.project, "always-on")
+    assert always.tick({"gain": -1.0}, rounds=2).ticked.made == [1, 2]
+    assert always.verdicts() == ["accepted", "accepted"]
+    assert always.history.rounds[0].finished
+    assert always.history.rounds[0].finished.gate is None
+    assert loop.verdicts() == [], "each deployment has a ledger of its own"
+
+
+def test_one_rolls_back_to_an_accepted_round_and_numbers_go_on(loop: Loop) -> None:
+    loop.tick(rounds=2)
+    lines = loop.continuing.ledger.path.read_bytes()
+    with pytest.raises(SpecError, match=r"round 7 of loop/nightly left no head; choose one of \[0, 1, 2\]"):
+        roll_back(loop.store, "loop", 7)
+    assert "the next tick is round 3 and starts from what round 1 left" in roll_back(loop.store, "loop/nightly", 1)
+    assert loop.continuing.ledger.path.read_bytes().startswith(lines)
+    loop.tick()
+    assert loop.size() == pytest.approx(1 + 1 + (0 + 2) / 1000)
+    assert [len(several) for several in loop.history.head.every.values()] == [2]
+    with loop.continuing.ledger.lock(), pytest.raises(SpecError, match="a tick of loop/nightly is at work"):
+        roll_back(loop.store, "loop", 1)
+
+
+def test_a_failed_round_stays_begun_and_is_finished_first_with_its_own_parameters(loop: Loop) -> None:
+    loop.tick()
+    went = loop.tick({"count": 1, "gain": 5.0}, rounds=2)
+    assert (went.ticked.status, went.ticked.made, loop.verdicts()) == ("failed", [], ["accepted", "unfinished"])
+    [error] = went.heard.executions[-1].errors.values()
+    assert "used up at piece 2" in str(error)
+    assert "to give it up: alignflow rounds loop/nightly --back-to 1" in went.heard.said[-1]
+    assert loop.tick({"gain": 1.0}).ticked.status == "failed"
+    assert len(loop.history.rounds[-1].runs) == 2
+    file = loop.project / "pipelines.yaml"
+    file.write_text(PIPELINES.replace("table: prompts, index: $round}", "table: prompts, index: $round, wrap: true}"))
+    went = loop.tick({"gain": 1.0})
+    assert went.ticked.made == [2, 3], "the one that was left, then the one that was asked for"
+    assert loop.size() == pytest.approx(1 + 5 + 1 + 2 / 1000)
+    assert dict(loop.history.rounds[1].begun.asked) == {"count": 1, "gain": 5.0}
+
+
+def test_a_round_that_cannot_be_finished_is_given_up_by_rolling_back(loop: Loop) -> None:
+    loop.tick()
+    loop.tick({"count": 1})
+    assert "round 2 is given up; the next tick is round 3" in roll_back(loop.store, "loop", 1)
+    assert loop.tick().ticked.made == [3]
+    assert loop.verdicts() == ["accepted", "given up", "accepted"]
+
+
+WRONG = {
+    "did you mean 'grow'": [("{task: grow,", "{task: grwo,")],
+    "(round 1) holds no 'extra', which prev.extra names now: go back to the start": [
+        ("prev.seen, batch]", "prev.seen, batch, prev.extra]"), ("seen: null}", "seen: null, extra: prompts}"),
+        ("batch:  {", "extra:  prev.extra\n        batch:  {"),
+    ],
+    "(round 1) holds 'seen' as Prompts, and the file makes it Report now": [
+        ("{task: pool, tables: [prev.seen, batch]}", "{task: note, prompts: batch, old: prev.seen}"),
+        ("data: seen,", "data: batch,"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_pipeline_that_no_longer_fits_is_refused_before_any_work(said: str, loop: Loop) -> None:
+    loop.tick()
+    before, runs = loop.continuing.ledger.path.read_bytes(), Runs(loop.store).ids()
+    text = PIPELINES
+    for old, new in WRONG[said]:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (loop.project / "pipelines.yaml").write_text(text)
+    with pytest.raises(SpecError, match=re.escape(said)):
+        loop.tick()
+    assert (Runs(loop.store).ids(), (loop.store.root / "ledger" / "loop.nightly.jsonl").read_bytes()) == (runs, before)
+
+
+def test_an_unfinished_round_that_no_longer_compiles_says_how_to_give_it_up(loop: Loop) -> None:
+    loop.tick({"count": 1}, rounds=2)
+    file = loop.project / "pipelines.yaml"
+    file.write_text(PIPELINES.replace("count: 60", "number: 60").replace("$count", "$number"))
+    with pytest.raises(SpecError, match="round 2 of loop/nightly is unfinished and cannot be made as it began") as e:
+        loop.tick()
+    assert "has no parameter 'count'" in str(e.value)
+    roll_back(loop.store, "loop", 1)
+    assert loop.tick().ticked.made == [3]
+
+
+def test_a_carried_value_that_is_gone_is_told_before_any_work(loop: Loop) -> None:
+    loop.tick()
+    carried = loop.history.head.values["policy"]
+    assert carried
+    shutil.rmtree(loop.store.root / carried.kind / carried.digest)
+    runs = Runs(loop.store).ids()
+    with pytest.raises(DataError, match=f"prev.policy was Policy {carried.digest}, which is gone: alignflow rounds"):
+        loop.tick()
+    assert (Runs(loop.store).ids(), loop.history.last) == (runs, 1)
+
+
+def test_a_parameter_that_only_counts_rounds_is_no_parameter_of_a_tick(loop: Loop) -> None:
+    assert list(loop.continuing.form().parameters) == ["gain", "pause", "count"]
+    with pytest.raises(SpecError, match="makes one round per tick, whatever 'rounds' is"):
+        loop.tick({"rounds": 3})

@@ -1,0 +1,147 @@
+"""`alignflow rounds`: what became of every round of a continuing deployment, and the way back to an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
+
+from flows.continuing.history import History, Measured, RolledBack, Round, changed_parameters
+from flows.continuing.ledger import Ledger, ledgers, now
+from tasks.contract import JSON, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from flows.store.store import Store
+
+WIN_RATE, GOLD = "eval/win_rate", "eval/gold"
+STYLES = {"accepted": "", "rejected": "dim", "unfinished": "yellow", "given up": "dim"}
+
+
+def found_ledgers(store: Store, name: str) -> list[Ledger]:
+    """The ledgers that NAME means: a deployment's, or those of all deployments of a pipeline. Raises SpecError."""
+    known = {ledger.name: ledger for ledger in ledgers(store)}
+    found = [ledger for title, ledger in known.items() if name in (title, title.partition("/")[0])]
+    if not found:
+        near = get_close_matches(name, [*known, *(title.partition("/")[0] for title in known)], 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else f"; there are rounds of {', '.join(known)}" if known else ""
+        raise SpecError(f"'{name}' has made no rounds here yet{hint}; make one with: alignflow run {name}")
+    return found
+
+
+def roll_back(store: Store, name: str, to: int) -> str:
+    """Let the head be again what it was after round `to`; 0 is the start. Nothing is deleted, and numbers go on.
+
+    Returns what was done. Raises SpecError for a round that was not accepted, and while a tick is at work.
+    """
+    several = found_ledgers(store, name)
+    if len(several) > 1:
+        raise SpecError(f"'{name}' has several deployments: say which of {', '.join(one.name for one in several)}")
+    [ledger] = several
+    if ledger.is_locked():
+        raise SpecError(f"a tick of {ledger.name} is at work: stop it, or wait for it")
+    with ledger.lock():
+        history = ledger.history()
+        if to not in history.heads:
+            allowed = ", ".join(map(str, sorted(history.heads)))
+            raise SpecError(f"round {to} of {ledger.name} left no head; choose one of [{allowed}] (0: the start)")
+        ledger.append(RolledBack(to, now()))
+    given_up = f"round {history.last} is given up; " if history.open else ""
+    where = f"what round {to} left" if to else "the start"
+    return f"{ledger.name}: {given_up}the next tick is round {history.last + 1} and starts from {where}"
+
+
+def rounds_text(store: Store, name: str, console: Console) -> None:
+    """Print the history of each deployment that NAME means."""
+    for ledger in found_ledgers(store, name):
+        history = ledger.history()
+        console.print(_table(ledger, history))
+        for line in _state(ledger, history):
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def rounds_json(store: Store, name: str) -> JSON:
+    """The same facts for scripts."""
+    return [_as_json(ledger) for ledger in found_ledgers(store, name)]
+
+
+def _as_json(ledger: Ledger) -> JSON:
+    history = ledger.history()
+    head = asdict(history.head)
+    rounds: list[JSON] = [_round_json(before, this) for before, this in _with_former(history)]
+    return {
+        "deployment": ledger.name, "head": head, "last": history.last, "converged": history.converged,
+        "unfinished": history.open.begun.number if history.open else None, "can_go_back_to": [*sorted(history.heads)],
+        "at_work": ledger.is_locked(), "rounds": rounds,
+    }  # fmt: skip
+
+
+def _round_json(before: Round | None, this: Round) -> JSON:
+    begun, finished = this.begun, this.finished
+    return {
+        "round": begun.number, "verdict": this.verdict, "begun": begun.when, "runs": list(this.runs),
+        "finished": finished.when if finished else None, "parameters": dict(begun.parameters),
+        "asked": dict(begun.asked), "changed": list(changed_parameters(before, this)), "commit": begun.commit,
+        "gate": asdict(finished.gate) if finished and finished.gate else None,
+        "headline": {n: asdict(m) for n, m in finished.headline.items()} if finished else {},
+        "carried": {n: asdict(c) if c else None for n, c in finished.values.items()} if finished else {},
+    }  # fmt: skip
+
+
+def _with_former(history: History) -> Iterator[tuple[Round | None, Round]]:
+    return zip((None, *history.rounds), history.rounds, strict=False)
+
+
+def _table(ledger: Ledger, history: History) -> RichTable:
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=ledger.name, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name, justify in _columns(history):
+        drawn.add_column(name, justify=justify, overflow="fold")
+    for before, this in _with_former(history):
+        number = this.begun.number
+        mark = " ← head" if number == history.head.round else ""
+        drawn.add_row(*_cells(history, before, this), f"{this.verdict}{mark}", style=STYLES[this.verdict])
+    return drawn
+
+
+def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
+    headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
+    names = {WIN_RATE: "win rate vs. base (95% CI)", GOLD: "gold"}
+    numbers = ["round", "gate: against the head (95% CI)", *(names[m] for m in headline)]
+    shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
+    return [(n, "right" if n in numbers else "left") for n in shown]
+
+
+def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]:
+    begun, finished = this.begun, this.finished
+    changed = [f"{n}={begun.parameters.get(n)}" for n in changed_parameters(before, this)]
+    shown = [name for name, _ in _columns(history)]
+    headline = finished.headline if finished else {}
+    numbers = [_said(finished.gate if finished else None)]
+    numbers += [_said(headline.get(WIN_RATE))] if any("win rate" in n for n in shown) else []
+    numbers += [_said(headline.get(GOLD), ends=False)] if "gold" in shown else []
+    return [str(begun.number), begun.when[:16].replace("T", " "), this.runs[-1], " ".join(changed), *numbers]
+
+
+def _said(m: Measured | None, *, ends: bool = True) -> str:
+    if m is None or m.value is None:
+        return "–"
+    interval = f" ({m.low:.3f}–{m.high:.3f})" if ends and m.low is not None and m.high is not None else ""
+    return f"{m.value:.3f}{interval}"
+
+
+def _state(ledger: Ledger, history: History) -> Iterator[str]:
+    start = f"what round {history.head.round} left" if history.head.round else "the start"
+    yield f"the next tick is round {history.open.begun.number if history.open else history.last + 1}, from {start}"
+    if ledger.is_locked():
+        yield "a tick is at work"
+    elif history.open:
+        back = f"alignflow rounds {ledger.name} --back-to {history.head.round}"
+        yield f"round {history.open.begun.number} is unfinished: the next tick finishes it first; to give it up: {back}"
+    if history.converged:
+        yield "converged: ticks do nothing until a parameter changes or you say --force"

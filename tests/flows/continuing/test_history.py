@@ -1,0 +1,127 @@
+"""What events come to, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.continuing.history import (
+    AfterDone,
+    Begun,
+    Converged,
+    Event,
+    Finished,
+    History,
+    Measured,
+    Resumed,
+    RolledBack,
+    changed_parameters,
+    history_of,
+)
+from flows.wiring import Carried
+from tasks.contract import DataError
+
+NOW = "2026-01-02T02:00:00+00:00"
+
+
+def begun(number: int, run: str = "", **parameters: Any) -> Begun:
+    return Begun(number, run or f"run-{number}", parameters, parameters, "pipelines.yaml", "c0ffee", NOW)
+
+
+def policy(digest: str) -> Carried:
+    return Carried("Policy", digest)
+
+
+def finished(number: int, accepted: bool = True, pool: Carried | None = None) -> Finished:
+    left = policy(f"p{number}")
+    gate = Measured(0.6, 0.55 if accepted else 0.45, 0.65, 64)
+    return Finished(number, accepted, gate, {}, {"policy": left, "pool": pool}, {"policy": left}, NOW)
+
+
+def rounds(*accepted: bool, first: int = 1, **parameters: Any) -> list[Event]:
+    """Whole rounds with these verdicts."""
+    return [e for n, a in enumerate(accepted, first) for e in (begun(n, **parameters), finished(n, a))]
+
+
+def test_nothing_is_the_start() -> None:
+    h = history_of([])
+    assert (h.last, h.open, h.head.round, dict(h.head.values), h.has_converged({})) == (0, None, 0, {}, False)
+
+
+def test_an_accepted_round_moves_the_head_and_lengthens_the_lists() -> None:
+    h = history_of(rounds(True, True))
+    assert (h.last, h.head.round, h.head.values["policy"]) == (2, 2, policy("p2"))
+    assert h.head.every == {"policy": (policy("p1"), policy("p2"))}
+    assert "pool" in h.head.values
+    assert h.head.values["pool"] is None
+
+
+def test_a_rejected_round_uses_its_number_and_leaves_the_head() -> None:
+    h = history_of(rounds(True, False))
+    assert (h.last, h.head) == (2, history_of(rounds(True)).head)
+    after = history_of([*rounds(True, False), *rounds(True, first=3)])
+    assert after.head.every == {"policy": (policy("p1"), policy("p3"))}
+
+
+def test_a_round_without_a_verdict_is_unfinished_and_its_attempts_are_kept() -> None:
+    h = history_of([*rounds(True), begun(2), Resumed(2, "again", NOW)])
+    assert h.open is h.rounds[-1]
+    assert (h.open.verdict, h.open.runs) == ("unfinished", ("run-2", "again"))
+    assert h.head.round == 1
+    assert history_of([*rounds(True), begun(2), Resumed(2, "again", NOW), finished(2)]).head.round == 2
+
+
+def test_rolling_back_restores_that_head_gives_up_what_is_open_and_numbers_go_on() -> None:
+    events = [*rounds(True, False, True), begun(4), RolledBack(1, NOW)]
+    h = history_of(events)
+    assert [r.verdict for r in h.rounds] == ["accepted", "rejected", "accepted", "given up"]
+    assert (h.open, h.last, h.head) == (None, 4, history_of(rounds(True)).head)
+    on = history_of([*events, *rounds(True, first=5)])
+    assert on.head.every == {"policy": (policy("p1"), policy("p5"))}
+    assert sorted(on.heads) == [0, 1, 3, 5]
+    assert history_of([*events, RolledBack(3, NOW)]).head.round == 3, "and forward again"
+    assert history_of([*events, RolledBack(0, NOW)]).head.values == {}
+
+
+def test_three_rejections_with_the_same_parameters_since_the_head_moved_are_convergence() -> None:
+    no = False
+    assert not history_of(rounds(True, no, no, gain=1)).has_converged({"gain": 1})
+    assert history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 1})
+    assert not history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 2})
+    assert not history_of(rounds(no, no, True, no, gain=1)).has_converged({"gain": 1})
+    mixed = [*rounds(no, no, gain=1), *rounds(no, first=3, gain=2), *rounds(no, first=4, gain=1)]
+    assert history_of(mixed).has_converged({"gain": 1})
+    assert not history_of(mixed).has_converged({"gain": 2})
+    assert not history_of([*rounds(no, no, no, gain=1), RolledBack(0, NOW)]).has_converged({"gain": 1})
+
+
+def test_what_ran_behind_the_loop_is_known_by_the_heads_round() -> None:
+    h = history_of([*rounds(True, True), AfterDone(2, "after", NOW)])
+    assert h.after == h.head.round == 2
+    assert history_of([*rounds(True), Converged(NOW)]).converged
+    assert not history_of([*rounds(True), Converged(NOW), begun(2)]).converged
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [begun(2)],
+        [begun(1), begun(2)],
+        [begun(1), begun(1)],
+        [finished(1)],
+        [*rounds(True), finished(1)],
+        [begun(1), finished(2)],
+        [*rounds(True), Resumed(1, "x", NOW)],
+        [*rounds(False), RolledBack(1, NOW)],
+    ],
+)
+def test_events_that_no_tick_writes_are_refused(events: list[Event]) -> None:
+    with pytest.raises(DataError, match="cannot stand"):
+        history_of(events)
+
+
+def test_changed_parameters_are_told_against_the_round_before() -> None:
+    h: History = history_of([*rounds(True, gain=1, k=5), *rounds(True, first=2, gain=2, k=5)])
+    assert list(changed_parameters(None, h.rounds[0])) == ["gain", "k"]
+    assert list(changed_parameters(*h.rounds)) == ["gain"]

@@ -1,0 +1,106 @@
+"""The ledger on disk: what a kill leaves is no event, what is damaged is told, and `gc` keeps what heads name."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows.continuing.history import Converged, RolledBack
+from flows.continuing.ledger import Ledger, ledgers, named_paths
+from flows.store.store import Store
+from flows.store.upkeep import gc
+from flows.wiring import Carried
+from tasks.contract import DataError, SpecError
+from tests.flows.continuing.test_history import NOW, begun, finished, rounds
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Store(tmp_path / "artifacts"), "sppo", "nightly")
+
+
+def test_events_come_back_as_they_were_written(ledger: Ledger) -> None:
+    events = [
+        *rounds(True, False, gain=0.1, text="ü\u2028\n"),
+        RolledBack(1, NOW),
+        begun(3),
+        finished(3),
+        Converged(NOW),
+    ]
+    for event in events:
+        ledger.append(event)
+    assert ledger.events() == events
+    assert ledger.path.name == "sppo.nightly.jsonl"
+    assert [one.name for one in ledgers(Store(ledger.path.parents[1]))] == ["sppo/nightly"]
+
+
+def test_a_torn_last_line_never_happened_wherever_it_was_torn(ledger: Ledger) -> None:
+    events = rounds(True)
+    for event in events:
+        ledger.append(event)
+    whole = ledger.path.read_bytes()
+    ledger.append(begun(2))
+    line = ledger.path.read_bytes()[len(whole) :]
+    for cut in range(len(line)):
+        ledger.path.write_bytes(whole + line[:cut])
+        assert ledger.events() == events
+    for cut in (1, len(line) // 2, len(line) - 1):
+        ledger.path.write_bytes(whole + line[:cut])
+        ledger.append(RolledBack(0, NOW))
+        assert ledger.events() == [*events, RolledBack(0, NOW)]
+    ledger.path.write_bytes(b"{")
+    assert ledger.history().last == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damage_before_the_last_line_is_told_with_its_line(ledger: Ledger, seed: int) -> None:
+    for event in rounds(True, True, True):
+        ledger.append(event)
+    data = bytearray(ledger.path.read_bytes())
+    ends = [i for i, c in enumerate(data) if c == 10]
+    at = random.Random(seed).randrange(ends[-2])
+    data[at : at + 1] = b"\0"
+    ledger.path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl"):
+        ledger.history()
+
+
+def test_a_ledgers_name_stays_inside_the_store(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="leaves the store"):
+        Ledger(Store(tmp_path / "artifacts"), "../../x", "y")
+
+
+def test_one_lock_holds_the_deployment_and_says_who_has_it(ledger: Ledger) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with ledger.lock(lambda seconds, holder: order.append(holder)):
+            order.append("second")
+
+    with ledger.lock():
+        assert ledger.is_locked()
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not order:
+            pass
+        order.append("first")
+    thread.join(10)
+    assert order[-1] == "second"
+    assert order[0].startswith("pid ")
+    assert not ledger.is_locked()
+
+
+def test_gc_keeps_what_a_head_names_even_where_no_record_does(ledger: Ledger) -> None:
+    store = Store(ledger.path.parents[1])
+    ledger.append(begun(1))
+    ledger.append(finished(1, pool=Carried("Prompts", "b" * 32)))
+    kept = {f"Prompts/{'b' * 32}", "Policy/p1"}
+    for path in (*kept, f"Prompts/{'c' * 32}"):
+        (store.root / path).mkdir(parents=True)
+    assert named_paths(store) == kept
+    assert [f.path for f in gc(store, keep=named_paths(store))] == [f"Prompts/{'c' * 32}"]
+    assert all((store.root / path).is_dir() for path in kept)
+    assert ledger.path.exists()
