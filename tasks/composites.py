@@ -30,6 +30,7 @@ def train(
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
+    save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
 ) -> Policy:
     """Train a policy on a table: tokenize, reference log-probabilities (where the loss names one), fit.
@@ -47,6 +48,7 @@ def train(
         max_grad_norm: gradients are scaled down to this global norm.
         weight_decay: AdamW's decoupled weight decay.
         max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
+        save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: order of the rows.
     """
     rows = add("tokenize", policy=policy, data=data, max_length=max_length)
@@ -55,7 +57,7 @@ def train(
     return add(
         "fit", policy=policy, data=rows, ref_logps=ref_logps, loss=loss, lr=lr, epochs=epochs, steps=steps,
         batch=batch, optimizer=optimizer, betas=betas, schedule=schedule, warmup=warmup,
-        max_grad_norm=max_grad_norm, weight_decay=weight_decay, seed=seed,
+        max_grad_norm=max_grad_norm, weight_decay=weight_decay, save_dtype=save_dtype, seed=seed,
     )  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def train_reward(
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
+    save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
 ) -> RewardModel:
     """Train a reward model on judged pairs, from a policy's weights or from another reward model: tokenize, fit.
@@ -89,12 +92,14 @@ def train_reward(
         max_grad_norm: gradients are scaled down to this global norm.
         weight_decay: AdamW's decoupled weight decay.
         max_length: longest row in tokens, prompt and answer together; default: the model's positions.
+        save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: the new head, and the order of the pairs.
     """
     rows = add("tokenize", policy=policy, data=data, max_length=max_length)
     return add(
         "fit_reward", policy=policy, data=rows, loss=loss, lr=lr, epochs=epochs, steps=steps, batch=batch,
-        schedule=schedule, warmup=warmup, max_grad_norm=max_grad_norm, weight_decay=weight_decay, seed=seed,
+        schedule=schedule, warmup=warmup, max_grad_norm=max_grad_norm, weight_decay=weight_decay,
+        save_dtype=save_dtype, seed=seed,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ def fit_reward(
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
     micro_tokens: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
@@ -50,9 +51,11 @@ def fit_reward(
         max_grad_norm: gradients are scaled down to this global norm.
         weight_decay: AdamW's decoupled weight decay, on matrices only.
         dtype: type that the body computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights are kept in float32.
+        save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
+            below 1/512 of a weight away, so that a next round would not go on from them.
         seed: the new head, and the order of the pairs.
         micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
-        checkpoint_every: optimizer steps between two checkpoints.
+        checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
     import torch
     from accelerate import Accelerator
@@ -78,5 +81,5 @@ def fit_reward(
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
     train_model(accelerator, AnswerScores(model), examples, loss, settings, shape_for(model, micro_tokens), work)
-    save_reward_model(model, policy, work.output)
+    save_reward_model(model, policy, work.output, save_dtype)
     return RewardModel(work.output)

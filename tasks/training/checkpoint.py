@@ -16,15 +16,23 @@ from torch.optim import Optimizer
 from tasks.contract import JSON, DataError
 from tasks.training.model import trainable
 
+OPTIMIZER = "optimizer.safetensors"
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: Optimizer, state: dict[str, JSON]) -> None:
-    """Write `folder/step-<step>`, then forget the one before. A kill at any moment leaves one whole checkpoint."""
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer | None, state: dict[str, JSON]
+) -> None:
+    """Write `folder/step-<step>`, then forget the one before. A kill at any moment leaves one whole checkpoint.
+
+    optimizer: None behind the last step, where nothing asks for its state any more: a third of the bytes with AdamW.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     save_file({n: p.detach().contiguous() for n, p in trainable(model)}, unfinished / "model.safetensors")
-    save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
+    if optimizer is not None:
+        save_file(_optimizer_tensors(optimizer), unfinished / OPTIMIZER)
     save_file({"cpu": torch.get_rng_state()}, unfinished / "rng.safetensors")
     (unfinished / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
     for file in unfinished.iterdir():
@@ -49,7 +57,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dic
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
-    _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
+    if (path / OPTIMIZER).exists():
+        _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
     torch.set_rng_state(load_file(path / "rng.safetensors")["cpu"])
     return dict(json.loads((path / "state.json").read_text()))
 

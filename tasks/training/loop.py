@@ -78,22 +78,24 @@ def train_model(
         outcome = add_gradients(accelerator, scorer, examples, loss, batch, shape)
         norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
         metrics = step_metrics(examples, loss, outcome)
-        watch.look(step, metrics["train/loss"], norm, _advice(folder, settings))
-        watch.follow(chosen_drift(examples, loss, outcome))
+        advice = _advice(folder, settings)
+        watch.look(step, metrics["train/loss"], norm, advice)
+        watch.follow(step, chosen_drift(examples, loss, outcome), advice)
         _update(optimizer, lr)
         read = int(sizes[batch].sum())
         speed = read / (time.perf_counter() - begun)
         tokens += read
         work.log(step + 1, {**metrics, "grad_norm": norm, "lr": lr, "tokens_per_second": speed})
         work.progress(step + 1, settings.steps, "steps")
-        if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
+        last = step + 1 == settings.steps
+        if last or (step + 1) % settings.checkpoint_every == 0:
             kept = {
                 "tokens": tokens,
                 "watch": asdict(watch),
                 "shape": shape._asdict(),
                 "threads": torch.get_num_threads(),
             }
-            save_checkpoint(folder, step + 1, model, optimizer, kept)
+            save_checkpoint(folder, step + 1, model, None if last else optimizer, kept)
     work.count(tokens=tokens, steps=settings.steps)
     if warning := watch.warning():
         work.notice(warning)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -13,15 +15,14 @@ from tasks.contract import Chosen, DataError
 from tasks.training.examples import Examples, reward_scale
 from tasks.training.rows import Ints
 
-MEMORY = 0.9
-"""Weight of the past in the running means that divergence is judged by: about ten steps."""
+RECENT = 10
+"""Optimizer steps that a training is judged by: more than half of so many must be bad, so that no single batch is."""
 WORSE = 10.0
-"""A running loss so many times its best and its start has diverged."""
+"""Losses so many times the best and the start have diverged."""
 SMALL = 0.1
 """Losses below this one may grow that much without alarm."""
-
-DEGENERATE = -0.5
-"""Nats per token that chosen answers may lose against the reference before the user is warned."""
+DEGENERATE, LOST = -0.5, -2.0
+"""Nats per token that chosen answers may lose against the reference before the user is warned, and before a stop."""
 
 
 class Outcome(NamedTuple):
@@ -72,21 +73,37 @@ def chosen_drift(examples: Examples, loss: Chosen, outcome: Outcome) -> float | 
 
 @dataclass
 class Watch:
-    """Running means of a training, and the stop when they say that it is lost."""
+    """The last steps of a training, and the stop when most of them say that it is lost."""
 
-    loss: float | None = None
-    best: float | None = None
-    first: float | None = None
-    drift: float | None = None
+    losses: list[float] = field(default_factory=list)
+    drifts: list[float] = field(default_factory=list)
     """Of the chosen answers; see `chosen_drift`."""
+    start: float = math.inf
+    """Least |loss| of the first three steps, of which one may be a heavy batch."""
+    best: float = math.inf
+    """Least median of `losses`."""
+    steps: int = 0
 
-    def follow(self, drift: float | None) -> None:
-        if drift is not None:
-            self.drift = drift if self.drift is None else MEMORY * self.drift + (1 - MEMORY) * drift
+    def follow(self, step: int, drift: float | None, advice: str) -> None:
+        """Raises DataError where most chosen answers became so unlikely that the policy can no longer speak."""
+        if drift is None:
+            return
+        self.drifts = [*self.drifts, drift][-RECENT:]
+        if _most(drift < LOST for drift in self.drifts):
+            raise DataError(
+                f"training diverges at step {step + 1}: chosen answers lost {-self.drift:.1f} nats per token against "
+                f"the reference in most of the last {len(self.drifts)} steps, though the loss may fall: it only asks "
+                f"that rejected ones lose more. {advice}"
+            )
+
+    @property
+    def drift(self) -> float:
+        """Median over the last steps; 0 where there is none."""
+        return median(self.drifts) if self.drifts else 0.0
 
     def warning(self) -> str:
         """What the user should know of a training that ended; empty if all seems well."""
-        if self.drift is None or self.drift > DEGENERATE:
+        if self.drift > DEGENERATE:
             return ""
         return (
             f"chosen answers lost {-self.drift:.1f} nats per token against the reference: the margin grew by making "
@@ -94,17 +111,24 @@ class Watch:
         )
 
     def look(self, step: int, loss: float, norm: float, advice: str) -> None:
-        """Raises DataError at a loss or gradient that is no number, or a loss far above its best and its start."""
+        """Raises DataError at a loss or gradient that is no number, or losses far above their best and their start."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(loss) else "gradient norm"
             raise DataError(
                 f"training broke at step {step + 1}: the {what} is {loss if what == 'loss' else norm}. {advice}"
             )
-        self.first = loss if self.first is None else self.first
-        self.loss = loss if self.loss is None else MEMORY * self.loss + (1 - MEMORY) * loss
-        self.best = self.loss if self.best is None else min(self.best, self.loss)
-        if self.loss > max(abs(self.best), abs(self.first), SMALL) * WORSE:
+        self.steps += 1
+        self.start = min(self.start, abs(loss)) if self.steps <= 3 else self.start
+        self.losses = [*self.losses, loss][-RECENT:]
+        self.best = min(self.best, median(self.losses))
+        limit = max(abs(self.best), self.start, SMALL) * WORSE
+        if _most(loss > limit for loss in self.losses):
             raise DataError(
-                f"training diverges at step {step + 1}: the loss, averaged over about ten steps, is {self.loss:.4g} "
-                f"after {self.best:.4g} at best and {self.first:.4g} at first. {advice}"
+                f"training diverges at step {step + 1}: most losses of the last {len(self.losses)} steps are above "
+                f"{limit:.4g}, their median is {median(self.losses):.4g} after {self.best:.4g} at best and "
+                f"{self.start:.4g} at first. {advice}"
             )
+
+
+def _most(bad: Iterable[bool]) -> bool:
+    return sum(bad) > RECENT // 2

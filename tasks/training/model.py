@@ -15,6 +15,7 @@ from tasks.contract import DataError
 from tasks.kinds import Model, Policy
 from tasks.training.batches import Shape
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
 
 
@@ -42,18 +43,28 @@ def positions_of(policy: Model) -> int | None:
 
 
 def stored_dtype(policy: Model) -> torch.dtype:
-    """Type that the policy's weights were stored in: what a successor is stored in too."""
+    """Type that the policy's weights were stored in, as its configuration says."""
     config = json.loads((policy.path / "config.json").read_text())
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
+    return DTYPES.get(config.get("dtype") or config.get("torch_dtype") or "float32", torch.float32)
 
 
-def save_model(model: Any, source: Policy, directory: Path) -> None:
-    """Write `model` into `directory`: weights anew, everything else (tokenizer, configuration) as `source` has it."""
-    model.to(stored_dtype(source)).save_pretrained(directory)
+def save_model(model: Any, source: Policy, directory: Path, dtype: str = "float32") -> None:
+    """Write `model` into `directory`: weights anew, everything else (tokenizer, configuration) as `source` has it.
+
+    dtype: of the weights in the files; another one than float32 is what `model` itself is cast to.
+    """
+    model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and not file.name.endswith(WEIGHTS):
             shutil.copyfile(file, directory / file.name)
+    if stored_dtype(source) != DTYPES[dtype]:
+        _tell_dtype(directory / "config.json", dtype)
+
+
+def _tell_dtype(file: Path, dtype: str) -> None:
+    config = json.loads(file.read_text())
+    config.pop("torch_dtype", None)
+    file.write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
 
 
 def pick_device() -> torch.device:
@@ -64,7 +75,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`: float32 on a CPU, bfloat16 on a GPU."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return DTYPES[name]
 
 
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

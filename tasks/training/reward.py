@@ -12,7 +12,7 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
-from tasks.training.model import WEIGHTS, stored_dtype
+from tasks.training.model import DTYPES, WEIGHTS
 
 _OWN = ("config.json", "generation_config.json")
 """Files that the successor writes itself, or has no use for."""
@@ -56,9 +56,12 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     return model.eval()
 
 
-def save_reward_model(model: Any, source: Model, directory: Path) -> None:
-    """Write `model` into `directory`: weights and configuration anew, tokenizer and template as `source` has them."""
-    model.to(stored_dtype(source)).save_pretrained(directory)
+def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "float32") -> None:
+    """Write `model` into `directory`: weights and configuration anew, tokenizer and template as `source` has them.
+
+    dtype: of the weights in the files; another one than float32 is what `model` itself is cast to.
+    """
+    model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and file.name not in _OWN and not file.name.endswith(WEIGHTS):
             shutil.copyfile(file, directory / file.name)

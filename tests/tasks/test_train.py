@@ -171,6 +171,25 @@ def test_an_interrupted_fit_ends_in_the_same_bytes(
     assert work.totals == straight.totals
 
 
+class Late(Workspace):
+    """A workspace whose process dies between the last step and the result."""
+
+    def count(self, **metrics: float) -> None:
+        raise Killed
+
+
+def test_a_kill_behind_the_last_step_loses_none(policy: Policy, tmp_path: Path) -> None:
+    data = tokenized(demonstrations(), policy, tmp_path)
+    straight = Workspace(tmp_path / "straight")
+    expected = fit(policy, data, straight, loss=SFT, lr=1e-3, batch=4)
+    with pytest.raises(Killed):
+        fit(policy, data, Late(tmp_path / "late"), loss=SFT, lr=1e-3, batch=4)
+    work = Workspace(tmp_path / "late")
+    found = fit(policy, data, work, loss=SFT, lr=1e-3, batch=4)
+    assert (work.curves, work.totals) == ([], straight.totals)
+    assert _weights(found) == _weights(expected)
+
+
 _CHILD = """
 import sys
 from pathlib import Path
