@@ -1,8 +1,9 @@
 """Delivers operations to MLflow from a thread of its own, so that MLflow never slows or fails a run.
 
-An operation is a plain mapping: `start`, `metrics`, `tags`, `params`, `inputs`, `text`, `file`, `end`, each with the
-name of the MLflow run that it is for. What cannot be delivered is kept in `artifacts/mlflow-pending.jsonl`, and the
-next run delivers it first. MlflowClient and explicit run ids only: the active run of `mlflow` is thread-local.
+An operation is a plain mapping: `start`, `metrics`, `tags`, `params`, `inputs`, `model`, `text`, `file`, `end`, each
+with the name of the MLflow run that it is for. What cannot be delivered is kept in `artifacts/mlflow-pending.jsonl`,
+and the next run delivers it first. Whoever cannot know whether an operation arrived keeps it too: a second delivery
+changes nothing. MlflowClient and explicit run ids only: the active run of `mlflow` is thread-local.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.store.locks import locked
+from flows.tracking import view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +50,7 @@ class Sink:
         self._artifacts = artifacts
         self._queue: queue.Queue[Op | None] = queue.Queue()
         self._gone = threading.Event()
+        self._at_work: Op | None = None
         self._delivery: Delivery | None = None
         self._unreachable = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -63,7 +66,8 @@ class Sink:
         if self._thread.is_alive():
             self._gone.set()
             self.trouble = f"MLflow at {self.uri} did not take everything within {seconds:.0f} s"
-            self._keep(list(self._waiting()))
+            at_work = self._at_work
+            self._keep([*([at_work] if at_work else []), *self._waiting()])
         return self.trouble
 
     def page(self, name: str) -> str:
@@ -71,26 +75,30 @@ class Sink:
         return self._delivery.page(name) if self._delivery else ""
 
     def _work(self) -> None:
-        while (op := self._queue.get()) is not None and not self._gone.is_set():
-            if self._unreachable:
+        while (op := self._queue.get()) is not None:
+            self._at_work = op
+            if self._unreachable or self._gone.is_set():
                 self._keep([op])
             else:
                 self._deliver(op)
+            self._at_work = None
 
     def _deliver(self, op: Op) -> None:
-        """Apply one operation; keep it for later if the server is gone, drop it if the server says no to it."""
+        """Apply one operation; drop it if the server says no to it, keep it and all that follow if it says nothing."""
         try:
             if self._delivery is None:
                 self._delivery = Delivery(self._artifacts, self.uri)
                 self._delivery.replay()
             self._delivery.apply(op)
         except Exception as e:
-            self._unreachable = self._delivery is None or not self._delivery.reachable()
-            if self._unreachable:
-                self.trouble = f"MLflow at {self.uri} cannot be reached ({_short(e)})"
-                self._keep([op])
-            else:
+            if self._gone.is_set():  # `close` gave up on this one and kept it
+                return
+            if self._delivery is not None and refused(e):
                 self.trouble = f"MLflow refused some of what was logged ({_short(e)})"
+                return
+            self._unreachable = True
+            self.trouble = f"MLflow at {self.uri} cannot be reached ({_short(e)})"
+            self._keep([op])
 
     def _waiting(self) -> Iterator[Op]:
         with suppress(queue.Empty):
@@ -112,6 +120,8 @@ class Delivery:
         migration."""
         self._artifacts = artifacts.absolute()
         self._ids: dict[str, str] = {}
+        self._models: dict[str, str] = {}
+        self._again = False
         with locked(self._artifacts / "locks" / "mlflow.lock"):
             self.client = _client(uri)
             self._experiment = self._find_experiment(uri)
@@ -119,9 +129,12 @@ class Delivery:
     def _find_experiment(self, uri: str) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found:
+            if found.tags.get(view.TAG) != view.view():
+                self.client.set_experiment_tag(found.experiment_id, view.TAG, view.view())
             return str(found.experiment_id)
         local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
-        return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=TRAINING_PAGES)
+        tags = {**TRAINING_PAGES, view.TAG: view.view()}
+        return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=tags)
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""
@@ -133,17 +146,31 @@ class Delivery:
 
     def replay(self) -> None:
         """Deliver what earlier runs could not; what the server refuses although it answers is dropped."""
+        self._again = True
         with _pending_lock(self._artifacts):
             pending = self._artifacts / PENDING
             lines = pending.read_text().splitlines() if pending.exists() else []
             for number, line in enumerate(lines):
                 try:
-                    self.apply(json.loads(line))
-                except Exception:
-                    if not self.reachable():
+                    self._persist(json.loads(line))
+                except Exception as e:
+                    if not refused(e) and not self.reachable():
                         pending.write_text("".join(f"{rest}\n" for rest in lines[number:]))
                         raise
             pending.unlink(missing_ok=True)
+        self._again = False
+
+    def _persist(self, op: Op) -> None:
+        """Apply an operation; three times if the server is there but fails for no reason of ours."""
+        for _ in range(2):
+            try:
+                self.apply(op)
+                return
+            except Exception as e:
+                if refused(e) or not self.reachable():
+                    raise
+                time.sleep(0.5)
+        self.apply(op)
 
     def apply(self, op: Op) -> None:
         apply: Callable[[Op], None] = getattr(self, f"_{op['op']}")
@@ -151,18 +178,23 @@ class Delivery:
 
     def run_id(self, name: str) -> str:
         """MLflow's id of the run that operations call `name`. Raises KeyError if it was never started."""
+        if not self._knows(name):
+            raise KeyError(f"no MLflow run was started for {name}")
+        return self._ids[name]
+
+    def _knows(self, name: str) -> bool:
         if name not in self._ids:
             found = self.client.search_runs([self._experiment], f"tags.`{NAME_TAG}` = '{name}'", max_results=1)
-            if not found:
-                raise KeyError(f"no MLflow run was started for {name}")
-            self._ids[name] = found[0].info.run_id
-        return self._ids[name]
+            self._ids.update((name, run.info.run_id) for run in found)
+        return name in self._ids
 
     def page(self, name: str) -> str:
         """`#/experiments/1/runs/…`; empty for a run that was not started here."""
         return f"#/experiments/{self._experiment}/runs/{self._ids[name]}" if name in self._ids else ""
 
     def _start(self, op: Op) -> None:
+        if self._again and self._knows(op["run"]):
+            return
         tags = {NAME_TAG: op["run"], **op["tags"]}
         if op.get("parent"):
             tags["mlflow.parentRunId"] = self.run_id(op["parent"])
@@ -183,8 +215,13 @@ class Delivery:
         from mlflow.entities import Metric
 
         run, rows = self.run_id(op["run"]), op["rows"]
+        model = self._model_id(op["model"]) if op.get("model") else None
+        data = op.get("data") or {}
         for i in range(0, len(rows), METRICS_PER_CALL):
-            some = [Metric(name, value, op["time"], step) for name, value, step in rows[i : i + METRICS_PER_CALL]]
+            some = [
+                Metric(name, value, op["time"], step, model, data.get("name"), data.get("digest"))
+                for name, value, step in rows[i : i + METRICS_PER_CALL]
+            ]
             self.client.log_batch(run, metrics=some)
 
     def _inputs(self, op: Op) -> None:
@@ -197,11 +234,50 @@ class Delivery:
             inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", d["context"])]))
         self.client.log_inputs(self.run_id(op["run"]), inputs)
 
+    def _model(self, op: Op) -> None:
+        """A checkpoint outside MLflow, one for each content however many runs made or found it: no file is copied.
+
+        As `mlflow.create_external_model` does it, which works on the active run alone.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        digest, run = op["digest"], self.run_id(op["run"])
+        model = self._model_id(digest) or self._new_model(op, run)
+        known = self.client.get_run(run).outputs.model_outputs
+        if model not in {output.model_id for output in known}:
+            self.client.log_outputs(run, [LoggedModelOutput(model, op["step"])])
+
+    def _new_model(self, op: Op, run: str) -> str:
+        from tempfile import TemporaryDirectory
+
+        from mlflow.models.utils import get_external_mlflow_model_spec
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+
+        tags = {**op["tags"], "digest": op["digest"], MLFLOW_MODEL_IS_EXTERNAL: "true"}
+        made = self.client.create_logged_model(self._experiment, op["name"], run, tags, op["params"], op["kind"])
+        with TemporaryDirectory() as folder:
+            get_external_mlflow_model_spec(made).save(str(Path(folder) / "MLmodel"))
+            self.client.log_model_artifacts(made.model_id, folder)
+        self.client.finalize_logged_model(made.model_id, "READY")
+        self._models[op["digest"]] = made.model_id
+        return str(made.model_id)
+
+    def _model_id(self, digest: str) -> str | None:
+        """MLflow's id of the model of a content; None if it has not heard of it."""
+        if digest not in self._models:
+            found = self.client.search_logged_models([self._experiment], f"tags.digest = '{digest}'")
+            self._models.update((digest, model.model_id) for model in found if model.status == "READY")
+        return self._models.get(digest)
+
     def _original(self, op: Op) -> None:
-        """Tag a run of a cached step with the run in which the step was computed."""
+        """Tag a run of a cached step with the run in which the step was computed, and link it in the description."""
         made = f"tags.key = '{op['key']}' and tags.cached = 'false'"
-        for run in self.client.search_runs([self._experiment], made, max_results=1):
-            self.client.set_tag(self.run_id(op["run"]), "original_run", run.info.run_id)
+        run = self.run_id(op["run"])
+        for first in self.client.search_runs([self._experiment], made, max_results=1):
+            id = first.info.run_id
+            link = f"Cached: made by [{first.info.run_name}](#/experiments/{self._experiment}/runs/{id})"
+            self.client.set_tag(run, "original_run", id)
+            self.client.set_tag(run, "mlflow.note.content", link)
 
     def _text(self, op: Op) -> None:
         self.client.log_text(self.run_id(op["run"]), op["text"], op["to"])
@@ -219,6 +295,19 @@ class Delivery:
             running = f"tags.`{NAME_TAG}` {names} and attributes.status = 'RUNNING'"
             for run in self.client.search_runs([self._experiment], running):
                 self.client.set_terminated(run.info.run_id, "KILLED", op["time"])
+
+
+def refused(e: Exception) -> bool:
+    """Whether the server said no to what it was sent, so that sending it again cannot help. Silence, a gateway's error
+    or a locked database are no refusal."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(e, KeyError | FileNotFoundError):
+        return True
+    if not isinstance(e, MlflowException):
+        return False
+    status = e.get_http_status_code()
+    return 400 <= status < 500 and status not in (408, 429)
 
 
 def milliseconds() -> int:

@@ -116,6 +116,13 @@ def headlines(steps: Sequence[Done]) -> list[Done]:
     return sorted((s for s in steps if s.record.kind == "Report" and s.headline), key=lambda s: s.round or 0)
 
 
+def floors(steps: Sequence[Done]) -> list[Done]:
+    """Evaluations whose two sides are one policy: base against base, which must hold one half."""
+    made = {s.record.content: s for s in steps}
+    reports = [s for s in steps if s.record.kind == "Report" and not s.headline]
+    return [s for s in reports if _against_itself(s, made)]
+
+
 def main_metric(metrics: Mapping[str, Estimate]) -> str:
     """The metric that a headline is ranked by; empty if it has none."""
     return next((m for m in MAIN if m in metrics and not math.isnan(metrics[m].value)), "")
@@ -123,14 +130,11 @@ def main_metric(metrics: Mapping[str, Estimate]) -> str:
 
 def results(store: Store, steps: Sequence[Done]) -> Results:
     """The headline by round, base against base (the evaluation whose two sides are one policy), and all others."""
-    made = {s.record.content: s for s in steps}
-    reports = [s for s in steps if s.record.kind == "Report"]
-    headline = headlines(steps)
-    floors = [s for s in reports if not s.headline and _against_itself(s, made)]
-    rest = [s for s in reports if not s.headline and s not in floors[:1]]
+    floor = floors(steps)[:1]
+    rest = [s for s in steps if s.record.kind == "Report" and not s.headline and s not in floor]
     return Results(
-        floor=_row(store, floors[0], "base", 0) if floors else None,
-        rows=tuple(_row(store, s, _label(s), s.round) for s in headline),
+        floor=_row(store, floor[0], "base", 0) if floor else None,
+        rows=tuple(_row(store, s, _label(s), s.round) for s in headlines(steps)),
         others=tuple(_row(store, s, s.title, s.round) for s in rest),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from flows.execution.listen import Listener
 from flows.store.keys import plain
 from flows.store.lineage import MODELS
 from flows.store.records import Record
-from flows.store.runs import Run
+from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from flows.tracking.comparison import said
 from flows.tracking.figures import draw
 from flows.tracking.mlflow_sink import Sink, milliseconds
-from flows.tracking.table import Done, Estimate, costs, read_report, results
-from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.tracking.params import MAX_PARAMS, chosen_params, given
+from flows.tracking.table import MAIN, Done, Estimate, costs, floors, headlines, main_metric, read_report, results
+from flows.wiring.model import Graph, Node
 from tasks.contract import JSON
 
-MAX_PARAMS = 15
-"""More make MLflow's comparison unreadable; the whole configuration is an artifact."""
+NAME = 60
+"""Letters of a run's name."""
 DIGEST = 32
 """Letters of a dataset's digest; MLflow refuses more than 36."""
 TAG = 5000
@@ -41,7 +44,9 @@ class Tracker(Listener):
         self._store = store
         self._sink = Sink(store.root)
         self._done: dict[str, Done] = {}
+        self._models: set[str] = set()
         self._run = ""
+        self._began: Run | None = None
         self._graph: Graph
         self.drawn: list[Path] = []
         """Figures of the run, once it has finished."""
@@ -58,34 +63,40 @@ class Tracker(Listener):
 
     def close(self, seconds: float = 60.0) -> str:
         """Wait for MLflow, at most `seconds`. Returns what went wrong, or nothing; the next run tries again."""
-        return self._sink.close(seconds)
+        trouble = self._sink.close(seconds)
+        if self.page and self._began and self._began.status != "running":
+            experiment, run = self.page.split("/")[2::2]
+            self._began.links["mlflow"] = f"{experiment}/{run}"
+            Runs(self._store).save(self._began)
+        return trouble
 
     # Events
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
-        self._run, self._graph = run.id, graph
+        self._run, self._graph, self._began = run.id, graph, run
         tags = {
             "alignflow.run": run.id, "pipeline": graph.pipeline, "deployment": run.deployment,
             "mlflow.note.content": graph.about, "prefect.flow_run_id": run.links.get("prefect", ""),
         }  # fmt: skip
-        self._start(run.id, f"{graph.pipeline} {run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}", tags)
+        self._start(run.id, run_name(run, given(graph)), tags)
         self._put("params", params=chosen_params(graph))
         self._put("text", text=_yaml(resolved(graph)), to="config/resolved.yaml")
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
         done = self._done[node.id] = Done(node.addresses, node.round, record, hit)
-        if record.kind == "Report" and done.headline:
-            self._metrics(_flat(read_report(self._store.root / record.path)), done.round or 1)
         if done.trained:
             self._child(node, done)
+        if record.kind == "Report" and done.headline:
+            self._report(done, read_report(self._store.root / record.path), done.round or 1)
 
     def run_finished(self, run: Run) -> None:
         if not self._run:  # it ended before it began
             return
         steps = [self._done[id] for id in run.steps if id in self._done]
         found = results(self._store, steps)
-        if found.floor:
-            self._metrics(_flat(found.floor.metrics), 0)
+        for floor in floors(steps)[:1]:
+            self._report(floor, read_report(self._store.root / floor.record.path), 0)
+        self._best(steps)
         self._costs(steps)
         self._lineage(steps)
         self.drawn = draw(found, steps, self._store.inside("figures", run.id), run.pipeline)
@@ -111,15 +122,31 @@ class Tracker(Listener):
         said = {name: value for name, value in tags.items() if value}
         self._put("start", run=name, title=title, tags=said, parent=parent, time=milliseconds())
 
-    def _metrics(self, metrics: Mapping[str, float], step: int, run: str = "") -> None:
+    def _metrics(self, metrics: Mapping[str, float], step: int, run: str = "", **about: Any) -> None:
         rows = [[name, value, step] for name, value in metrics.items()]
-        self._put("metrics", run=run, rows=rows, time=milliseconds())
+        self._put("metrics", run=run, rows=rows, time=milliseconds(), **about)
+
+    def _report(self, report: Done, metrics: Mapping[str, Estimate], step: int) -> None:
+        """What was measured of a model: numbers of the run, and of the model on these prompts."""
+        model, prompts = measured(self._store, report.record)
+        if model and model.content not in self._models:
+            self._model(model, self._run, f"{self._graph.pipeline} {report.name}", 0)
+        about = self._dataset("held out", "evaluation", prompts) if prompts else None
+        self._metrics(_flat(metrics), step, model=model.content if model else "", data=about)
+
+    def _best(self, steps: Sequence[Done]) -> None:
+        """The best round's win rate (or accuracy): the last round is what a chart ends with, and need not be it."""
+        measured = [(s.round or 1, read_report(self._store.root / s.record.path)) for s in headlines(steps)]
+        several = [(metrics[m].value, at, m) for at, metrics in measured if (m := main_metric(metrics))]
+        if several:
+            value, at, metric = max(several)
+            self._metrics({f"eval/best_{metric.removeprefix('eval/')}": value}, at)
 
     def _costs(self, steps: Sequence[Done]) -> None:
-        """What each round cost when it was made; what stands outside the rounds counts at step 0."""
+        """What all until the end of each round cost when it was made; what stands outside the rounds counts at once."""
         outside = 0 if self._graph.rounds else 1
         for at in sorted({s.round or outside for s in steps}):
-            self._metrics(costs(s for s in steps if (s.round or outside) == at), at)
+            self._metrics(costs(s for s in steps if (s.round or outside) <= at), at)
         hits = sum(s.hit for s in steps)
         self._metrics({"cache/hits": hits, "cache/misses": len(steps) - hits}, self._graph.rounds or 1)
 
@@ -141,7 +168,21 @@ class Tracker(Listener):
         several = ((port, p) for port, parents in record.parents.items() for p in parents)
         used = [self._dataset(port, "training", made) for port, p in several if (made := self._store.record(p.key))]
         self._put("inputs", run=name, datasets=[d for d in used if d])
+        self._model(record, name, f"{self._graph.pipeline} {node.title}", node.round or 1)
         self._put("end", run=name, status="FINISHED", time=milliseconds())
+
+    def _model(self, record: Record, run: str, title: str, step: int) -> None:
+        """A model by its digest, as an output of the run of its step and of the whole."""
+        self._models.add(record.content)
+        tags = {
+            "path": str(self._store.root / record.path), "pipeline": self._graph.pipeline, "key": record.key,
+            "made": record.made, "commit": record.commit, "location": record.location,
+        }  # fmt: skip
+        for whose in dict.fromkeys((run, self._run)):
+            self._put(
+                "model", run=whose, digest=record.content, name=re.sub(r"[^A-Za-z0-9-]+", "-", title), kind=record.kind,
+                step=step, tags={k: v[:TAG] for k, v in tags.items() if v}, params=_said(record.parts.get("params")),
+            )  # fmt: skip
 
     def _lineage(self, steps: Sequence[Done]) -> None:
         """What went in (artifacts that were made from nothing) and came out (models and headline reports), by digest,
@@ -163,13 +204,25 @@ class Tracker(Listener):
         return {"name": f"{name} ({record.kind})", "digest": record.content[:DIGEST], "path": path, "context": context}
 
 
-def chosen_params(graph: Graph) -> dict[str, str]:
-    """The parameters by which runs are compared: at most `MAX_PARAMS`, none that only says how a step runs."""
-    keyed = {n: p.value for n, p in graph.parameters.items() if not p.annotation.startswith("Execution[")}
-    first = {"pipeline": graph.pipeline, **({"rounds": graph.rounds} if graph.rounds else {})}
-    chosen = {**first, **keyed}
-    said = [(n, v if isinstance(v, str) else json.dumps(v)) for n, v in chosen.items() if v is not None]
-    return dict(said[:MAX_PARAMS])
+def run_name(run: Run, given: Mapping[str, JSON]) -> str:
+    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, what was asked of it, and when."""
+    name = f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
+    asked = " ".join(f"{k}={said(v)}" for k, v in given.items())
+    when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
+    return f"{f'{name} {asked}'.strip()[:NAME]} · {when}"
+
+
+def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:
+    """The model whose numbers a Report holds, and the prompts or pairs that it was measured on, where known."""
+    first = {port: store.record(several[0].key) for port, several in report.parents.items() if several}
+    if answers := first.get("completions"):
+        held = {port: store.record(several[0].key) for port, several in answers.parents.items() if several}
+        return held.get("policy"), held.get("prompts")
+    if logps := first.get("logps"):
+        models = logps.parents.get("policy", ())
+        return (store.record(models[0].key) if models else None), first.get("pairs")
+    judge = first.get("oracle")
+    return (judge if judge and judge.kind in MODELS else None), first.get("pairs")
 
 
 def resolved(graph: Graph) -> dict[str, JSON]:
@@ -202,22 +255,28 @@ def _made_from(record: Record) -> dict[str, JSON]:
 
 
 def _flat(metrics: Mapping[str, Estimate]) -> dict[str, float]:
-    """Metric names and values, with the ends of the interval of those that have one."""
-    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
-    found = {f"{name}{end}": getattr(e, field) for name, e in metrics.items() for end, field in ends}
+    """Metric names and values; the ends of the interval of those that runs are ranked by, lest charts triple."""
+    ends = {"_low": "low", "_high": "high"}
+    found = {name: e.value for name, e in metrics.items()}
+    found |= {f"{m}{end}": getattr(metrics[m], field) for m in MAIN if m in metrics for end, field in ends.items()}
     return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
 
 
 def _step_params(node: Node) -> dict[str, str]:
+    return _said({name: plain(value) for name, value in node.params.items()})
+
+
+def _said(params: JSON) -> dict[str, str]:
     """A step's parameters as MLflow compares them; a choice is its name, its own parameters follow."""
-    said: dict[str, str] = {}
-    for name, value in node.params.items():
-        if isinstance(value, ChoiceValue):
-            said[name] = value.name
-            said |= {f"{name}.{k}": json.dumps(v) for k, v in value.params.items()}
+    told: dict[str, str] = {}
+    for name, value in params.items() if isinstance(params, dict) else ():
+        if isinstance(value, dict) and isinstance(value.get("choice"), str):
+            told[name] = str(value["choice"]).rpartition("/")[2]
+            own = value.get("params")
+            told |= {f"{name}.{k}": json.dumps(v) for k, v in own.items()} if isinstance(own, dict) else {}
         elif value is not None:
-            said[name] = value if isinstance(value, str) else json.dumps(plain(value))
-    return dict(list(said.items())[:MAX_PARAMS])
+            told[name] = value if isinstance(value, str) else json.dumps(value)
+    return dict(list(told.items())[:MAX_PARAMS])
 
 
 def _yaml(data: object) -> str:

@@ -86,13 +86,13 @@ def test_prompts_with_more_pairs_weigh_more() -> None:
 def test_a_pipelines_name_means_its_last_finished_run_and_a_run_named_twice_counts_once(store: Store) -> None:
     first = evaluated(store, "sppo", [FAIR])
     evaluated(store, "sppo", [FAIR], status="failed")
-    other = evaluated(store, "dpo", [GOOD])
+    other = evaluated(store, "xpo", [GOOD])
     runs = Runs(store)
     assert [r.id for r in chosen_runs(runs, ["sppo", "last", first.id, other.id[:-2]])] == [first.id, other.id]
     evaluated(store, "apo", [FAIR], status="stopped")
     with pytest.raises(SpecError, match="no run of 'apo' has finished"):
         chosen_runs(runs, ["apo"])
-    with pytest.raises(SpecError, match="'spo' is no run, and no pipeline that has run; those are apo, dpo, sppo"):
+    with pytest.raises(SpecError, match="'spo' is no run, and no pipeline that has run; those are apo, sppo, xpo"):
         chosen_runs(runs, ["spo"])
 
 

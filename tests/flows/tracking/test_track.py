@@ -16,8 +16,7 @@ import pytest
 from flows.store.runs import Runs
 from flows.tracking.mlflow_sink import EXPERIMENT, PENDING, tracking_uri
 from flows.tracking.table import finished, results
-from flows.tracking.track import MAX_PARAMS, Tracker, chosen_params, resolved
-from flows.wiring.model import Parameter
+from flows.tracking.track import Tracker
 from tests.flows.fabricated import Fabricated, fabricate
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +93,9 @@ def test_metrics_of_the_headline_have_the_round_as_step_and_base_against_base_at
         (0, pytest.approx(0.46)), (1, pytest.approx(0.59)), (2, pytest.approx(0.68))
     ]  # fmt: skip
     assert _history(tracked, parent, "eval/kl") == [(0, 0.0), (1, 0.5), (2, 1.0)]
-    assert _history(tracked, parent, "cost/oracle_queries") == [(0, 4.0), (1, 4.0), (2, 4.0)]
+    assert _history(tracked, parent, "cost/oracle_queries") == [(0, 4.0), (1, 8.0), (2, 12.0)]
+    assert _history(tracked, parent, "eval/best_win_rate") == [(2, 0.71)]
+    assert _history(tracked, parent, "eval/kl_low") == []
     assert _history(tracked, parent, "cache/misses") == [(2, float(len(tracked.graph.nodes)))]
 
 
@@ -127,7 +128,9 @@ def test_lineage_names_every_digest_that_went_in_and_came_out(tracked: Fabricate
 
 def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: Fabricated, tmp_path: Path) -> None:
     parent = _parent(tracked, tracked.run.id)
-    assert parent.data.params == {"pipeline": "sppo", "rounds": "2", "k": "5", "lr": "0.0005", "oracle": "toy"}
+    assert parent.data.params == {
+        "pipeline": "sppo", "algorithm": "sppo", "rounds": "2", "k": "5", "kl_weight": "0.1", "train/lr": "0.0005"
+    }  # fmt: skip
     child = _children(tracked, parent)["policy@1"]
     assert child.data.params == {"loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}
     text = Path(
@@ -135,16 +138,6 @@ def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: 
     ).read_text()
     assert "workers: 2" in text
     assert "choice: losses/pointwise/sppo" in text
-
-
-def test_parameters_that_only_say_how_and_those_beyond_the_limit_are_left_out(tracked: Fabricated) -> None:
-    many = {f"p{i}": Parameter(f"p{i}", i, "int") for i in range(30)}
-    graph = replace(tracked.graph, parameters={**tracked.graph.parameters, **many})
-    chosen = chosen_params(graph)
-    assert len(chosen) == MAX_PARAMS
-    assert "workers" not in chosen
-    assert "max_tokens" not in chosen
-    assert len(resolved(graph)["parameters"]) == len(graph.parameters)  # type: ignore[arg-type]
 
 
 def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
