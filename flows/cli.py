@@ -362,7 +362,8 @@ def serve(
     """
     from flows.commands.serving import serve as work
 
-    work(_root(None if artifacts else pipelines_file(file), artifacts), pool=pool, limit=limit)
+    where = None if artifacts and not file else pipelines_file(file)
+    work(_root(where, artifacts), file=where, pool=pool, limit=limit)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from flows.continuing.head import Continuing, continues
 from flows.continuing.ticks import Ticks, Watch, with_ticks
 from flows.execution.execute import PROJECT, Execution
 from flows.execution.listen import Listener
-from flows.execution.prefect_api import close_left_open
+from flows.execution.prefect_api import close_left_open, parameters_of_this_run
 from flows.execution.typed import refused_flow, typed_flow
 from flows.store.store import Store
 from flows.tracking.prefect_artifacts import PrefectArtifacts
@@ -33,12 +33,16 @@ def __getattr__(name: str) -> Flow[Any, Any]:
     """The flow of a pipeline or deployment; names with hyphens may be written with underscores."""
     if name.startswith("_"):
         raise AttributeError(name)
+    asked = parameters_of_this_run()
     try:
-        return _found(pipelines_file(), name)
+        flow = _found(pipelines_file(), name)
+        if gone := sorted((asked or set()) - set(flow.parameters.properties)):
+            raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` makes its form anew")
+        return flow
     except (SpecError, AttributeError) as e:
-        if "PREFECT__FLOW_RUN_ID" not in os.environ:
+        if asked is None:
             raise
-        return refused_flow(name, str(e))  # a deployment's run that has begun can tell only by failing
+        return refused_flow(name, str(e), asked)  # the run of a deployment has begun: it can tell only by failing
 
 
 def _found(file: Path, name: str) -> Flow[Any, Any]:

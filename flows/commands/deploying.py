@@ -17,6 +17,9 @@ from flows.execution.environ import environment
 from flows.execution.execute import PROJECT
 from flows.execution.prefect_api import users_server
 from flows.wiring import check_pipelines, load_file
+from flows.wiring.grammar import PipelineText
+from flows.wiring.model import Graph, Where
+from flows.wiring.tree import refuse
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -83,28 +86,35 @@ class Deployment:
 
 
 def deployments(file: Path, name: str | None = None, kept: Path | None = None) -> list[Deployment]:
-    """What a file deploys (of one pipeline), after all of it has compiled. Raises SpecError with every refusal."""
-    verdicts = check_pipelines(file, [name] if name else (), kept=kept)
+    """What a file deploys, after all of it has compiled: everything, or what PIPELINE or PIPELINE/DEPLOYMENT names.
+
+    Raises SpecError with every refusal.
+    """
+    pipeline, _, deployment = (name or "").partition("/")
+    verdicts = check_pipelines(file, [pipeline] if pipeline else (), kept=kept)
     refused = [f"{v.pipeline}/{v.deployment or MANUAL}: {v.error}" for v in verdicts if v.error]
     if refused:
         raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))
-    source, found = load_file(file), []
-    for pipeline in dict.fromkeys(v.pipeline for v in verdicts):
-        text = source.pipeline(pipeline)
-        found += [
-            Deployment(pipeline, d.name, text.about, d.cron, d.timezone, d.continues) for d in text.deployments.values()
-        ]
-        if MANUAL not in text.deployments:
-            found.append(Deployment(pipeline, MANUAL, text.about, given=False))
+    source = load_file(file)
+    found = [d for p in dict.fromkeys(v.pipeline for v in verdicts) for d in _of(source.pipeline(p))]
     missing = {(v.pipeline, v.deployment): _missing(v.graph) for v in verdicts}
     for d in found:
         if d.cron and (names := missing[d.pipeline, d.name]):
             raise SpecError(f"{d.title} has a schedule, and needs a value for {names}: give one in its `params`")
-    return found
+    chosen = [d for d in found if deployment in ("", d.name)]
+    if not chosen:
+        refuse(Where(str(file)), f"{pipeline} has no deployment '{deployment}'", deployment, [d.name for d in found])
+    return chosen
 
 
-def _missing(graph: Any) -> str:
-    return ", ".join(f"'{p.name}'" for p in graph.parameters.values() if p.required)
+def _of(text: PipelineText) -> list[Deployment]:
+    several = text.deployments.values()
+    given = [Deployment(text.name, d.name, text.about, d.cron, d.timezone, d.continues) for d in several]
+    return given if MANUAL in text.deployments else [*given, Deployment(text.name, MANUAL, text.about, given=False)]
+
+
+def _missing(graph: Graph | None) -> str:
+    return "" if graph is None else ", ".join(f"'{p.name}'" for p in graph.parameters.values() if p.required)
 
 
 def deploy(
@@ -117,7 +127,7 @@ def deploy(
         found: the deployments.
         pool: the work pool that their runs wait in; made if it is not there.
         prune: remove those that this file no longer has; they are told of otherwise.
-        only: the pipeline that `found` is of, if not all.
+        only: the pipeline, or PIPELINE/DEPLOYMENT, that `found` is of, if not all.
 
     Raises DataError where no server answers or it refuses.
     """
@@ -170,7 +180,7 @@ def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str)
         entrypoint=d.entrypoint,
         description=d.description,
         tags=[TAG],
-        schedules=[DeploymentScheduleCreate(schedule=cron, active=active, slug=d.name)] if cron else [],
+        schedules=[DeploymentScheduleCreate(schedule=cron, active=active)] if cron else [],
         concurrency_limit=1 if d.continues else None,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy[QUEUE_UP]),
         parameter_openapi_schema=_form(d),
@@ -214,7 +224,7 @@ def _gone(
     """The deployments of this file on the server that the file no longer has."""
     for title, deployment in registered(client):
         ours = (deployment.job_variables or {}).get("env", {}).get("ALIGNFLOW_FILE") == str(place.file)
-        if not ours or title in titles or (only and title.split("/")[0] != only):
+        if not ours or title in titles or (only and only not in (title, title.split("/")[0])):
             continue
         if remove:
             client.delete_deployment(deployment.id)
@@ -265,7 +275,7 @@ def _in_yaml(place: Place, d: Deployment, pool: str) -> Mapping[str, Any]:
     said: dict[str, Any] = {
         "name": d.name, "entrypoint": d.entrypoint, "description": d.description, "tags": [TAG],
         "enforce_parameter_schema": True, "work_pool": {"name": pool, "job_variables": _job(place)},
-        "schedules": [{"cron": d.cron, "timezone": d.timezone, "slug": d.name}] if d.cron else [],
+        "schedules": [{"cron": d.cron, "timezone": d.timezone}] if d.cron else [],
     }  # fmt: skip
     if d.continues:
         said["concurrency_limit"] = {"limit": 1, "collision_strategy": QUEUE_UP}

@@ -35,27 +35,33 @@ LIMIT = 4
 """Runs at a time. Their heavy steps go one by one, whatever this is; each waiting run holds about half a gigabyte."""
 STOP_SECONDS = 60.0
 """How long a run may take to stop before it is killed, which loses nothing but its log's last lines."""
+TOLD_SECONDS = 5.0
 
 Say = Callable[[str], None]
 
 
-def serve(artifacts: Path, *, pool: str = POOL, limit: int = LIMIT) -> None:
+def serve(artifacts: Path, *, file: Path | None = None, pool: str = POOL, limit: int = LIMIT) -> None:
     """Execute runs until a signal, and tell of each; what their processes print goes to `logs/serve.log`.
+
+    Each run has its own file and artifacts, those that it was deployed with; `file` and `artifacts` are this process's.
 
     Raises DataError where no server answers, SpecError for a work pool of another type.
     """
     say = partial(print, file=sys.stdout, flush=True)
+    artifacts = artifacts.absolute()  # Prefect changes the directory of this process where a run crashes
     log = artifacts / "logs" / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"PREFECT_WORKER_QUERY_SECONDS": POLL_SECONDS, "PYTHONPATH": python_path(), "PYTHONWARNINGS": "ignore"}
-    with environment(quiet), users_server(artifacts) as url:
+    here = {"ALIGNFLOW_ARTIFACTS": str(artifacts), **({"ALIGNFLOW_FILE": str(file)} if file else {})}
+    with environment(quiet | here), users_server(artifacts) as url:
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
             make_pool(client, pool)
-            served = [title for title, d in registered(client) if d.work_pool_name == pool]
+            served = [(title, bool(d.schedules)) for title, d in registered(client) if d.work_pool_name == pool]
         say(f"serving the work pool '{pool}' of {url}; what runs print: {shown(log)}")
-        say(", ".join(served) if served else "nothing is deployed yet: `alignflow deploy` does it, now if you like")
+        scheduled = ", ".join(title for title, has_schedule in served if has_schedule) or "none of them"
+        say(f"{len(served)} deployments (on a schedule: {scheduled}); `alignflow deploy` changes them, now if you like")
         say("Ctrl-C ends this and stops its runs; the next run of the same goes on where they were.")
         with log.open("a") as output, redirect_stdout(output), redirect_stderr(output):
             asyncio.run(_work(_worker(pool, limit, say), say))
@@ -72,6 +78,10 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
 
             ending = False
 
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                self.telling: set[asyncio.Task[None]] = set()
+
             async def get_and_submit_flow_runs(self) -> list[FlowRun]:
                 return [] if self.ending else await super().get_and_submit_flow_runs()
 
@@ -79,9 +89,19 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                 title = await self._title(flow_run)
                 _tell(say, f"{title} '{flow_run.name}' begins")
                 result = await super().run(flow_run, configuration, task_status)
-                state = (await self.client.read_flow_run(flow_run.id)).state
-                _tell(say, f"{title} '{flow_run.name}' {_ended(state)}")
+                telling = asyncio.create_task(self._tell_end(title, flow_run))
+                self.telling.add(telling)
+                telling.add_done_callback(self.telling.discard)
                 return result
+
+            async def _tell_end(self, title: str, flow_run: FlowRun) -> None:
+                """Where the process crashed, it is this worker that sets the last state, after `run`."""
+                for _ in range(20):
+                    state = (await self.client.read_flow_run(flow_run.id)).state
+                    if state is not None and state.is_final():
+                        break
+                    await asyncio.sleep(0.5)
+                _tell(say, f"{title} '{flow_run.name}' {_ended(state)}")
 
             async def _title(self, flow_run: FlowRun) -> str:
                 flow = await self.client.read_flow(flow_run.flow_id)
@@ -118,6 +138,8 @@ async def _work(worker: Any, say: Say) -> None:
         return
     worker.ending = True
     await _stop_runs(say)
+    if worker.telling:
+        await asyncio.wait(worker.telling, timeout=TOLD_SECONDS)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
 

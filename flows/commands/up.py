@@ -117,6 +117,7 @@ def _processes(pages: Sequence[Page], artifacts: Path) -> Iterator[list[subproce
         **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_UI_API_URL": "/api",  # whatever the port is, and through a tunnel: Prefect's own guess is port 4200
     }  # fmt: skip
     environment.pop("PREFECT_API_URL", None)
     running: list[subprocess.Popen[bytes]] = []

@@ -99,6 +99,17 @@ def send_pending() -> None:
     APILogWorker.drain_all(timeout=5)
 
 
+def parameters_of_this_run() -> set[str] | None:
+    """Names of the parameters that the flow run was asked with which this process executes; None if it is none."""
+    from prefect.client.orchestration import get_client
+
+    flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
+    if not flow_run:
+        return None
+    with get_client(sync_client=True) as client:
+        return set(client.read_flow_run(UUID(flow_run)).parameters)
+
+
 def close_left_open(runs: Runs, listener: Listener, *, but: str = "") -> list[Run]:
     """Close the runs whose process was killed: here, in Prefect, and through `Listener.left_open` elsewhere."""
     left = [r for run in runs.open() if run.id != but and (r := runs.resume(run.id))]

@@ -6,7 +6,7 @@ import ast
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from prefect import Flow
@@ -40,12 +40,14 @@ def typed_flow(
     return Flow(fn=pipeline, name=name, flow_run_name=run_name, task_runner=ThreadPoolTaskRunner())
 
 
-def refused_flow(name: str, why: str) -> Flow[Any, Any]:
-    """A flow that takes any parameters and fails with what was refused: a pipeline that no longer compiles, say."""
+def refused_flow(name: str, why: str, parameters: Iterable[str]) -> Flow[Any, Any]:
+    """A flow that takes these parameters, whatever they are, and fails with what was refused."""
 
-    def pipeline(**values: JSON) -> Any:
+    def pipeline(**_: JSON) -> Any:
         raise SpecError(why)
 
+    arguments = [inspect.Parameter(p, inspect.Parameter.KEYWORD_ONLY, default=None) for p in parameters]
+    pipeline.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
     return Flow(fn=pipeline, name=name.split("__")[0])
 
 
@@ -94,5 +96,7 @@ def _bounded(scalar: Any, p: Parameter) -> Any:
 
 def _choice(p: Parameter, *, anything: bool) -> Any:
     """A name, or `{name: {parameter: value}}`; where the choice has an `other`, any text."""
-    named: Any = Literal[p.choices] if p.choices else str
-    return Union[named, dict[str, Any], str] if anything else Union[named, dict[str, Any]]
+    named: Any = Annotated[Literal[p.choices] if p.choices else str, Field(title="name")]
+    with_parameters: Any = Annotated[dict[str, Any], Field(title="name: {parameter: value}")]
+    other: Any = Annotated[str, Field(title="path or id")]
+    return Union[named, with_parameters, other] if anything else Union[named, with_parameters]

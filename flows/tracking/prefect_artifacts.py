@@ -93,31 +93,37 @@ class PrefectArtifacts(Listener):
 def _table(run: Run, found: Results) -> Iterator[Artifact]:
     rows = as_rows(found)
     if rows:
-        yield Artifact("table", json.dumps(rows), f"What {_name(run)} measured, by round", _key(run, "results"))
+        yield Artifact("table", json.dumps(rows), _headline(run, found, rows), _key(run, "results"))
+
+
+def _headline(run: Run, found: Results, rows: list[dict[str, str]]) -> str:
+    """What the page of all artifacts says of the table: its last headline row."""
+    last = rows[bool(found.floor) + len(found.rows) - 1] if found.rows else rows[-1]
+    return f"{_name(run)}, " + ", ".join(f"{head} {cell}".strip() for head, cell in last.items()).removeprefix("row ")
 
 
 def as_rows(found: Results) -> list[dict[str, str]]:
     """The table that the command line shows, cell by cell: one mapping of column to text per evaluation."""
     columns = table(found).columns
-    heads = [str(c.header) or FIRST_ROW for c in columns]
+    heads = [" ".join(str(c.header).split()) or FIRST_ROW for c in columns]
     return [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
 
 
 def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
     """How the run went, what must be read beside its numbers, and where to look further."""
-    made = sum(s.state == "made" for s in run.steps.values())
-    hits = sum(s.hit for s in run.steps.values())
+    made, hits = (sum(s.state == state for s in run.steps.values()) for state in ("made", "hit"))
+    left = len(run.steps) - made - hits
     report = next((i for i in reversed(run.headline) if i in run.steps and run.steps[i].key), None)
     facts = {
         "run": f"`{run.id}`",
-        "steps": f"{made} run, {hits} cached, {len(run.steps) - made - hits} not done",
+        "steps": f"{made} run, {hits} cached" + (f", {left} not done" if left else ""),
         "look": f"`alignflow show {run.id}`",
         "answers": f"`alignflow show {run.id}:{report}`" if report else "",
         "MLflow": f"[{run.pipeline} in MLflow]({mlflow_address(root)}/{page})" if page else "",
         "logs": f"`{root.absolute() / 'logs' / run.id}`",
     }  # fmt: skip
-    lines = [f"## {_name(run)}: {run.status}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {text} |" for name, text in facts.items() if text]
+    rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
+    lines = [f"## {_name(run)}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
     failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
     beside = [f"- {_plain(text)}" for text in [*run.notices, *warnings(found)]]
     for several in (failed, beside):
