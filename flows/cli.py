@@ -174,25 +174,12 @@ def run(
 
 @app.command()
 def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
-    """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common."""
-    from itertools import product
-
-    from flows.commands.running import run_once
-    from flows.wiring import compile_pipeline, sweep_values
+    """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common. Ends with a table
+    of them."""
+    from flows.commands.sweeping import sweep as run_all
 
     where = pipelines_file(file)
-    store = _store(where, artifacts)
-    axes = {key: sweep_values(value) for key, value in _pairs(values).items()}
-    grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
-    for point in grid:
-        compile_pipeline(where, name, point, kept=_kept(where, artifacts))
-    codes = []
-    for number, point in enumerate(grid, 1):
-        print(f"\n[{number}/{len(grid)}] {name} {' '.join(f'{k}={v}' for k, v in point.items())}", flush=True)
-        codes.append(run_once(where, store, name, point, [], _console()))
-        if codes[-1] == 130:
-            break
-    raise typer.Exit(max(codes, default=0))
+    raise typer.Exit(run_all(where, _store(where, artifacts), name, _pairs(values), _console()))
 
 
 @app.command()
