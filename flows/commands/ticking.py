@@ -92,8 +92,6 @@ class _Told(Watch):
 
 def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int, force: bool, told: _Told) -> None:
     """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
-    from flows.execution.typed import typed_flow
-
     form = loop.form()
     failed: list[Exception] = []
 
@@ -106,6 +104,8 @@ def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int
 
     title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}"
     with own_server(loop.store.root) as server, prefect_settings():
+        from flows.execution.typed import typed_flow
+
         flow = typed_flow(loop.pipeline, form.about, with_ticks(form.parameters), body, title)
         with suppress(KeyboardInterrupt):
             flow(**{**_values(loop, asked), "rounds": rounds, "force": force}, return_state=True)

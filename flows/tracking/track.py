@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.execution.listen import Listener
+from flows.store.carried import CARRIED
 from flows.store.keys import plain
 from flows.store.lineage import MODELS
 from flows.store.records import Record
@@ -34,6 +35,8 @@ DIGEST = 32
 """Letters of a dataset's digest; MLflow refuses more than 36."""
 TAG = 5000
 """Letters of a tag; MLflow cuts at 8,000."""
+GAME = ("eval/exploitability_last", "eval/exploitability_mixture")
+"""Metrics of reports behind the rounds that the run itself is told by."""
 STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
@@ -83,6 +86,9 @@ class Tracker(Listener):
         self._put("text", text=_yaml(resolved(graph)), to="config/resolved.yaml")
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        if node.task == CARRIED:  # what it took to make it was told by the run that made it
+            self._put("tags", tags={f"in.{node.id}": record.content})
+            return
         done = self._done[node.id] = Done(node.addresses, node.round, record, hit)
         if done.trained:
             self._child(node, done)
@@ -96,6 +102,8 @@ class Tracker(Listener):
         found = results(self._store, steps)
         for floor in floors(steps)[:1]:
             self._report(floor, read_report(self._store.root / floor.record.path), 0)
+        for row in found.others:
+            self._metrics(_flat({m: e for m, e in row.metrics.items() if m in GAME}), row.round or self._graph.rounds or 1)
         self._best(steps)
         self._costs(steps)
         self._lineage(steps)
