@@ -85,6 +85,9 @@ def units_of(task: str, params: Params, inputs: Sizes) -> dict[str, float | None
         return {"samples": _times(_rows(inputs, "prompts"), _int(params.get("k")))}
     if task == "compare":
         return {"queries": _queries(inputs)}
+    if task == "ppo":
+        answers = _times(_times(_int(params.get("iterations")), _int(params.get("size"))), _int(params.get("k")))
+        return {"samples": answers, "queries": answers}
     if task == "score":
         return {"queries": _rows(inputs, "completions")}
     if "epochs" in params and "batch" in params:

@@ -49,6 +49,8 @@ def _check_data(
     trains_reward = loss.folder.startswith("losses/reward")
     if trains_reward and not catalogue.is_a(signature.returns, "RewardModel"):
         refuse(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
+    if loss.folder == "losses/rl" and "data" in signature.ports:
+        refuse(where, f"{what}: {loss.name} learns from answers that are drawn as it trains (`ppo`), not from a table")
     wanted = wanted_data(loss)
     for handle in ports.get("data", []):
         if not handle.is_a(wanted) and not (wanted == "Demonstrations" and handle.is_a("Completions")):
@@ -58,7 +60,7 @@ def _check_data(
 def _edge(
     where: Where, what: str, signature: Signature, ports: Ports, port: str, needed: bool, loss: str, notices: list[str]
 ) -> Ports:  # fmt: skip
-    if port not in signature.ports:
+    if port not in signature.ports or not signature.ports[port].optional:
         return ports
     if needed and port not in ports:
         refuse(where, f"{what}: the loss {loss} needs `{port}`; the reference is always explicit")
