@@ -162,3 +162,21 @@ def test_a_parameter_that_only_counts_rounds_is_no_parameter_of_a_tick(loop: Loo
     assert list(loop.continuing.form().parameters) == ["gain", "pause", "count"]
     with pytest.raises(SpecError, match="makes one round per tick, whatever 'rounds' is"):
         loop.tick({"rounds": 3})
+
+
+def test_prompts_that_trained_a_carried_policy_are_refused_many_ticks_later(loop: Loop) -> None:
+    """Round 1 trains on q0. In round 3 its table is behind two carried policies, and nowhere in the tick's graph."""
+    text = PIPELINES.replace("data: seen,", "data: batch,").replace("pause: 0.0,", "pause: 0.0, asked: 50,").replace(
+        "        report:", "        asked:  {task: piece, table: prompts, index: $asked}\n"
+        "        said:   {task: answer, policy: policy, prompts: asked}\n"
+        "        clean:  {task: checked, completions: said}\n        report:",
+    ).replace("        seen:   {task: pool, tables: [prev.seen, batch]}\n", "").replace(", seen: null", "")  # fmt: skip
+    (loop.project / "pipelines.yaml").write_text(text)
+    assert loop.tick(rounds=2).ticked.made == [1, 2]
+    went = loop.tick({"asked": 1})
+    [error] = went.heard.executions[-1].errors.values()
+    assert isinstance(error, DataError)
+    assert "1 of 1 evaluation prompts also trained what is measured (piece " in str(error)
+    assert went.heard.executions[-1].run.steps["prev.policy"].task == "carried"
+    roll_back(loop.store, "loop", 2)
+    assert loop.tick({"asked": 49}).ticked.made == [4]
