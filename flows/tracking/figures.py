@@ -42,10 +42,15 @@ def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> 
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
     import matplotlib
 
+    from flows.tracking.games import exploited
+    from flows.tracking.overoptimisation import overoptimised
+
     matplotlib.use("Agg")
     drawn: dict[str, Callable[[], Figure | None]] = {
         "win_rate": lambda: win_rate(found, title),
         "gold_vs_kl": lambda: gold_against_kl(found, title),
+        "gold_vs_proxy": lambda: overoptimised(found, title),
+        "exploitability": lambda: exploited(found, title),
     }
     for name, curves in curves_of(steps).items():
         drawn[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")

@@ -24,7 +24,8 @@ HEADLINE = "report"
 COLUMNS = {
     "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
     "eval/accuracy": "accuracy\n(95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
-    "eval/kl": "KL to base\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
+    "eval/kl": "KL\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
+    "eval/exploitability_last": "exploitable:\nlast policy", "eval/exploitability_mixture": "mixture",
 }  # fmt: skip
 """Metrics that are shown, in this order, and how their columns are headed; in two lines, so that 100 letters do."""
 MAIN = ("eval/win_rate", "eval/accuracy")
@@ -167,7 +168,9 @@ def table(found: Results, title: str = "") -> RichTable:
 
     rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
     shown = [m for m in COLUMNS if any(m in r.metrics for r in rows)]
-    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    drawn = Table(
+        title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
+    )  # fmt: skip
     drawn.add_column("")
     for metric in shown:
         drawn.add_column(COLUMNS[metric], justify="right", no_wrap=True)

@@ -103,7 +103,8 @@ class Tracker(Listener):
         for floor in floors(steps)[:1]:
             self._report(floor, read_report(self._store.root / floor.record.path), 0)
         for row in found.others:
-            self._metrics(_flat({m: e for m, e in row.metrics.items() if m in GAME}), row.round or self._graph.rounds or 1)
+            game = {m: e for m, e in row.metrics.items() if m in GAME}
+            self._metrics(_flat(game), row.round or self._graph.rounds or 1)
         self._best(steps)
         self._costs(steps)
         self._lineage(steps)

@@ -1,0 +1,110 @@
+"""Pictures of over-optimisation and of games: what is fitted, when they are drawn, and what stands in them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.tracking.figures import draw
+from flows.tracking.games import exploited
+from flows.tracking.overoptimisation import Law, law_of, overoptimised
+from flows.tracking.table import Estimate, Results, Row
+
+KL = (0.2, 1.2, 2.9, 6.4, 17.0, 61.0)
+LAW = Law(0.5, 0.7, 1.0)
+
+
+def estimate(value: float, half: float | None = 0.1, unit: str = "score") -> Estimate:
+    return Estimate(value, None if half is None else value - half, None if half is None else value + half, 128, unit)
+
+
+def along(kl: tuple[float, ...], gold: list[float], proxy: list[float]) -> Results:
+    """Checkpoints of one training. The base has gold 0.6 and proxy −1."""
+    rows = [
+        Row(f"round {i + 1}", i + 1, {
+            "eval/kl": estimate(k, unit="nats"), "eval/gold": estimate(0.6 + g), "eval/baseline_gold": estimate(0.6),
+            "eval/proxy": estimate(p - 1), "eval/baseline_proxy": estimate(-1),
+        })
+        for i, (k, g, p) in enumerate(zip(kl, gold, proxy, strict=True))
+    ]  # fmt: skip
+    return Results(None, tuple(rows), ())
+
+
+def trained() -> Results:
+    d = np.sqrt(KL)
+    return along(KL, LAW.at(d).tolist(), (0.5 * d).tolist())
+
+
+def test_the_law_of_points_that_obey_it_is_found_and_its_peak_is_the_highest() -> None:
+    d = np.sqrt(KL)
+    found = law_of(d.tolist(), LAW.at(d).tolist())
+    assert found == pytest.approx(LAW)
+    near = np.linspace(0.01, 3, 3000)
+    assert found.peak == pytest.approx(math.exp(0.5 / 0.7 - 1)) == pytest.approx(near[LAW.at(near).argmax()], abs=2e-3)
+    assert law_of([1.0, 2.0, 4.0], [1.0, 2.0, 4.0]).peak == math.inf
+
+
+def test_gains_are_over_the_base_on_the_root_of_kl() -> None:
+    figure = overoptimised(trained(), "rm-ppo")
+    assert figure is not None
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    x, y = lines["gold"].get_data()
+    np.testing.assert_allclose(x, [0, *np.sqrt(KL)])
+    np.testing.assert_allclose(y, [0, *LAW.at(np.sqrt(KL))])
+    np.testing.assert_allclose(lines["proxy, which trained"].get_ydata(), [0, *0.5 * np.sqrt(KL)])
+    said = [t.get_text() for t in (*figure.axes[0].texts, *figure.texts)]
+    assert said[0] == f"best at KL {LAW.peak**2:.1f}"
+    assert "α = 0.50, β = 0.70, R² = 1.00" in said[1]
+
+
+@pytest.mark.parametrize("gold", [[0.0, 1, -1, 1, -1, 0], [0.3] * 6])
+def test_a_law_that_does_not_hold_is_not_drawn(gold: list[float]) -> None:
+    figure = overoptimised(along(KL, gold, gold), "")
+    assert figure is not None
+    assert "α" not in figure.texts[0].get_text()
+
+
+def test_two_points_or_no_proxy_make_no_picture() -> None:
+    found = trained()
+    assert overoptimised(Results(None, found.rows[:2], ()), "") is None
+    plain = [Row(r.label, r.round, {m: e for m, e in r.metrics.items() if "proxy" not in m}) for r in found.rows]
+    assert overoptimised(Results(None, tuple(plain), ()), "") is None
+    fewer = Results(None, found.rows[:3], ())
+    figure = overoptimised(fewer, "")
+    assert figure is not None
+    assert "α" not in figure.texts[0].get_text()
+
+
+def test_an_estimate_of_kl_below_zero_is_no_distance() -> None:
+    figure = overoptimised(along((-0.01, 1.0, 2.0), [0.0, 1, 2], [0.0, 1, 2]), "")
+    assert figure is not None
+    x = figure.axes[0].get_lines()[1].get_xdata()
+    np.testing.assert_allclose(x, [0, 0, 1, math.sqrt(2)])
+
+
+def played() -> Results:
+    """Three policies, each beats the one before, and the first beats the last."""
+    metrics = {f"eval/exploitability/{t}": estimate(g, 0.05) for t, g in ((1, 0.8), (2, 0.5), (3, 0.7))}
+    metrics |= {f"eval/exploitability_mixture/{t}": estimate(g, 0.04) for t, g in ((1, 0.8), (2, 0.4), (3, math.nan))}
+    metrics |= {f"eval/beats/{n}": estimate(p) for n, p in (("2/1", 0.7), ("3/1", 0.4), ("3/2", 0.65))}
+    metrics |= {"eval/exploitability_last": estimate(0.7), "eval/exploitability_mixture": estimate(math.nan, None)}
+    return Results(None, (), (Row("game", None, metrics),))
+
+
+def test_a_game_has_its_curves_and_its_matrix() -> None:
+    figure = exploited(played(), "sppo-cycle")
+    assert figure is not None
+    alone, mixture, *_ = figure.axes[0].get_lines()
+    assert (list(alone.get_xdata()), list(alone.get_ydata())) == ([1, 2, 3], [0.8, 0.5, 0.7])
+    assert (list(mixture.get_xdata()), list(mixture.get_ydata())) == ([1, 2], [0.8, 0.4])
+    p = figure.axes[1].get_images()[0].get_array()
+    np.testing.assert_allclose(p, [[0.5, 0.3, 0.6], [0.7, 0.5, 0.35], [0.4, 0.65, 0.5]])
+    assert exploited(trained(), "") is None
+
+
+def test_a_run_draws_what_it_has(tmp_path: Path) -> None:
+    assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in draw(trained(), [], tmp_path / "1", "a")}
+    assert [f.stem for f in draw(played(), [], tmp_path / "2", "b")] == ["exploitability"]
