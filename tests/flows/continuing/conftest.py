@@ -118,8 +118,9 @@ def answer(policy: Policy, prompts: Prompts) -> Completions:
     ids = prompts.table.column("prompt_id").to_pylist()
     return Completions.of(pa.table({
         "prompt_id": ids, "prompt": prompts.table.column("prompt"),
-        "completion_id": [f"{_size(policy)}-{i}" for i in ids], "completion": ["yes"] * len(ids), "stream": [0] * len(ids), "k": [0] * len(ids),
-        "token_logps": [[-1.0]] * len(ids), "finish_reason": ["stop"] * len(ids),
+        "completion_id": [f"{_size(policy)}-{i}" for i in ids], "completion": ["yes"] * len(ids),
+        "stream": [0] * len(ids), "k": [0] * len(ids), "token_logps": [[-1.0]] * len(ids),
+        "finish_reason": ["stop"] * len(ids),
     }))
 
 
