@@ -70,6 +70,12 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
     assert [x.name for x in losses if isinstance(x, ChoiceValue)] == ["dpo", "sft", "rrhf"]
 
 
+def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], tmp_path: Path) -> None:
+    apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", kept=tmp_path)))
+    for own, other in (("human", "pairs"), ("checks", "held_out"), ("by_people", "reward"), ("floor", "floor")):
+        assert apo[own] == ppo[other]
+
+
 def test_a_reward_model_is_compared_with_none_that_was_trained_on_the_pairs(tmp_path: Path) -> None:
     file = tmp_path / "pipelines.yaml"
     file.write_text(
