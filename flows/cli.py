@@ -37,8 +37,7 @@ Artifacts = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
 Deployed = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT: its next round.", show_default=False),
+    str, typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT.", show_default=False)
 ]
 Values = Annotated[
     list[str] | None,
@@ -88,23 +87,15 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate pipelines and their deployments; nothing runs."""
+    from flows.commands.checking import verdicts_json, verdicts_text
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
     verdicts = check_pipelines(where, [name] if name else (), kept=_kept(where, artifacts))
     if as_json:
-        _print_json([
-            {
-                "pipeline": v.pipeline, "deployment": v.deployment, "ok": not v.error, "error": v.error,
-                "steps": len(v.graph.nodes) if v.graph else None, "notices": list(v.graph.notices) if v.graph else [],
-            }
-            for v in verdicts
-        ])  # fmt: skip
-    for v in () if as_json else verdicts:
-        title = f"{v.pipeline}/{v.deployment}" if v.deployment else v.pipeline
-        print(f"✗ {title}\n  {v.error}" if v.error or not v.graph else f"✓ {title}  {len(v.graph.nodes)} steps")
-        for notice in v.graph.notices if v.graph else ():
-            print(f"  note: {notice}")
+        _print_json(verdicts_json(verdicts))
+    else:
+        print("\n".join(verdicts_text(verdicts)))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
 
 
@@ -157,14 +148,11 @@ def run(
     fresh: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Compute this step again, whatever the store holds.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Of a deployment that continues: work even where it has converged.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Tick even where the deployment has converged.")] = False,
     file: File = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Run a pipeline; what is in the store already is not computed again. PIPELINE/DEPLOYMENT that continues: make
-    `rounds` ticks (default 1)."""
+    """Run a pipeline, or `rounds=N` ticks of a continuing deployment; what is in the store is not computed again."""
     from flows.commands.ticking import run_named
 
     where = pipelines_file(file)
@@ -232,9 +220,7 @@ def compare_(
 
 @app.command()
 def rounds(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT.", show_default=False)
-    ],
+    name: Deployed,
     back_to: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Go on from what round N left; 0: from the start.")
     ] = None,
