@@ -13,6 +13,7 @@ from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import Comparison, Difference, Entry, chosen_runs, comparison, told_apart
 from flows.tracking.table import COLUMNS, Row, cell, plain, warnings
+from flows.tracking.view import CHARTS
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SPENT = {"cost/samples": "samples", "cost/oracle_queries": "queries", "cost/seconds": "seconds"}
 LEFT_OUT = {"eval/finished"}
 """Columns that one run's own table has room for."""
+MLFLOW = "http://127.0.0.1:5000"
+"""Where `alignflow up` serves its pages."""
 ALL_PAIRS = 4
 """Runs up to which every two are told apart in the text; with more, each from the first."""
 
@@ -37,9 +40,8 @@ def compare_text(
     files = drawn(store, found, out)
     if files:
         console.print(f"  pictures   {', '.join(f.name for f in files)} in {shown(files[0].parent)}", soft_wrap=True)
-    page = mlflow_page([e.run for e in found.entries])
-    if page:
-        console.print(f"  page       alignflow up, then {page}", markup=False, highlight=False, soft_wrap=True)
+    for title, page in mlflow_pages([e.run for e in found.entries]).items():
+        console.print(f"  {title:<10} {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def compare_json(store: Store, refs: Sequence[str], *, ranked: bool, out: Path | None) -> JSON:
@@ -93,14 +95,17 @@ def drawn(store: Store, found: Comparison, out: Path | None) -> list[Path]:
     return draw_comparison(found, out or store.inside("figures", name))
 
 
-def mlflow_page(runs: Sequence[Run]) -> str:
-    """MLflow's page that compares the runs, if it has heard of two of them in one experiment."""
+def mlflow_pages(runs: Sequence[Run]) -> dict[str, str]:
+    """Pages of MLflow (`alignflow up`) that compare the runs, where it has heard of two of them in one experiment."""
     links = [run.links["mlflow"].split("/") for run in runs if "mlflow" in run.links]
     experiments = {experiment for experiment, _ in links}
     if len(links) < 2 or len(experiments) != 1:
-        return ""
-    ids = ",".join(f"%22{id}%22" for _, id in links)
-    return f"http://127.0.0.1:5000/#/compare-runs?runs=[{ids}]&experiments=[%22{experiments.pop()}%22]"
+        return {}
+    ids, experiment = ",".join(f"%22{id}%22" for _, id in links), experiments.pop()
+    return {
+        "in MLflow": f"{MLFLOW}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]",
+        "charts": f"{MLFLOW}/#/experiments/{experiment}/runs{CHARTS}",
+    }
 
 
 def _rows(entry: Entry) -> list[Row]:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from flows.commands.comparing import compare_json, compare_text, mlflow_page
+from flows.commands.comparing import compare_json, compare_text, mlflow_pages
 from flows.store.runs import Runs
 from flows.store.store import Store
 from flows.tracking.comparison import chosen_runs, comparison, labels, paired
@@ -200,11 +200,13 @@ def test_base_against_base_stands_above_the_runs(tmp_path: Path) -> None:
 
 def test_the_page_of_mlflow_that_compares_is_named_where_it_knows_the_runs(store: Store) -> None:
     several = [evaluated(store, name, [FAIR]) for name in ("a", "b")]
-    assert mlflow_page(several) == ""
+    assert mlflow_pages(several) == {}
     for run, id in zip(several, ("x1", "x2"), strict=True):
         run.links["mlflow"] = f"7/{id}"
-    page = mlflow_page(several)
-    assert page == "http://127.0.0.1:5000/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]"
+    assert mlflow_pages(several) == {
+        "in MLflow": "http://127.0.0.1:5000/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]",
+        "charts": "http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=alignflow&compareRunsMode=CHART",
+    }
 
 
 def test_the_command_refuses_with_exit_code_2_and_loads_nothing_heavy(store: Store) -> None:

@@ -6,12 +6,17 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from flows.store.runs import Step
 from flows.tracking.figures import draw
 from flows.tracking.games import exploited
 from flows.tracking.overoptimisation import Law, law_of, overoptimised
 from flows.tracking.table import Estimate, Results, Row
+from flows.tracking.track import Tracker
+from tasks.kinds import Report
+from tests.flows.fabricated import Maker, fabricate
 
 KL = (0.2, 1.2, 2.9, 6.4, 17.0, 61.0)
 LAW = Law(0.5, 0.7, 1.0)
@@ -108,3 +113,23 @@ def test_a_game_has_its_curves_and_its_matrix() -> None:
 def test_a_run_draws_what_it_has(tmp_path: Path) -> None:
     assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in draw(trained(), [], tmp_path / "1", "a")}
     assert [f.stem for f in draw(played(), [], tmp_path / "2", "b")] == ["exploitability"]
+
+
+def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fabricate(tmp_path)
+    maker = Maker(tmp_path)
+    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
+    names = ("eval/exploitability_last", "eval/exploitability_mixture", "eval/exploitability/1")
+    rows = [{"name": n, "value": 0.1 * i, "n": 2, "unit": "probability"} for i, n in enumerate(names, 1)]
+    record = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)))
+    made.run.steps["game"] = Step("game", ("game",), "exploitability", "game", None, "made", record.key, record.content,
+                                  "Report", 1.0, "never run")  # fmt: skip
+    tracker, told = Tracker(made.store), []
+    monkeypatch.setattr(tracker._sink, "put", told.append)
+    tracker.run_started(made.run, made.graph, tmp_path)
+    for id, node in made.graph.nodes.items():
+        tracker.step_finished(node, made.records[id], hit=False, reason="")
+    tracker.run_finished(made.run)
+    tracker.close()
+    heard = [row for op in told if op["op"] == "metrics" for row in op["rows"] if "exploitability" in row[0]]
+    assert heard == [["eval/exploitability_last", 0.1, 2], ["eval/exploitability_mixture", 0.2, 2]]
