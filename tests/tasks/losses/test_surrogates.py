@@ -1,0 +1,66 @@
+"""PPO's two surrogates: numbers worked out elsewhere, limits, and where there is no gradient."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.losses.rl.clipped import clipped
+from tasks.losses.rl.kl_penalty import kl_penalty
+
+WHITENED = [-0.280245, 1.110203, -0.829957]
+
+
+def _tensors(ratios: list[float], advantages: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    old = torch.tensor([-1.0, -2.0, -3.0][: len(ratios)]).double()
+    return (old + torch.tensor(ratios).double().log()).requires_grad_(), old, torch.tensor(advantages).double()
+
+
+def test_the_clipped_surrogate_where_no_bound_binds_and_where_one_does() -> None:
+    assert clipped(*_tensors([1.3, 0.7, 1.0], WHITENED)).mean().item() == pytest.approx(0.139045, abs=1e-6)
+    assert clipped(*_tensors([0.7, 1.3, 1.0], WHITENED)).mean().item() == pytest.approx(-0.092697, abs=1e-6)
+
+
+def test_past_the_bound_there_is_no_gradient_on_the_side_that_the_advantage_pushes_to() -> None:
+    logps, old, advantages = _tensors([1.3, 0.7, 1.3], [1.0, -1.0, -1.0])
+    clipped(logps, old, advantages).sum().backward()
+    assert logps.grad.tolist() == pytest.approx([0.0, 0.0, 1.3])
+
+
+def test_a_tighter_bound_binds_earlier() -> None:
+    losses = [clipped(*_tensors([1.15], [1.0]), clip_eps=eps).item() for eps in (0.1, 0.2)]
+    assert losses == pytest.approx([-1.1, -1.15])
+
+
+@pytest.mark.parametrize("loss", [clipped, kl_penalty])
+def test_at_the_old_policy_the_gradient_is_the_advantage_and_better_tokens_get_likelier(loss) -> None:  # type: ignore[no-untyped-def]
+    logps, old, advantages = _tensors([1.0, 1.0, 1.0], [2.0, -1.0, 0.0])
+    loss(logps, old, advantages).sum().backward()
+    assert logps.grad.tolist() == pytest.approx([-2.0, 1.0, 0.0])
+
+
+def test_the_penalty_in_numpy_and_that_beta_0_leaves_the_plain_surrogate() -> None:
+    rng = np.random.default_rng(0)
+    logps, old, advantages = rng.normal(size=(3, 20))
+    given = [torch.from_numpy(x) for x in (logps, old, advantages)]
+    ratio = np.exp(logps - old)
+    for beta in (0.0, 1.0, 3.0):
+        expected = -advantages * ratio + beta * (ratio - 1 - np.log(ratio))
+        np.testing.assert_allclose(kl_penalty(*given, beta=beta), expected, rtol=1e-9)
+
+
+def test_the_penalty_is_in_the_mean_the_kl_from_the_old_policy() -> None:
+    """Σ p_old·(ρ − 1 − log ρ) = KL(p_old ‖ p) = 0.5·log(0.5/0.2) + 0.3·log(0.3/0.2) + 0.2·log(0.2/0.6)."""
+    old, new = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.2, 0.2, 0.6]).double()
+    found = (old * kl_penalty(new.log(), old.log(), torch.zeros(3).double())).sum().item()
+    exact = 0.5 * math.log(2.5) + 0.3 * math.log(1.5) + 0.2 * math.log(1 / 3)
+    assert found == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("loss", [clipped, kl_penalty])
+def test_unequal_shapes_are_refused_with_all_of_them(loss) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r"\(2,\).*\(2,\).*\(3,\)"):
+        loss(torch.zeros(2), torch.zeros(2), torch.zeros(3))

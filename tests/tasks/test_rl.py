@@ -1,0 +1,296 @@
+"""ppo as a task: what it learns, kills, rounds that go on exactly, what is kept, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.contract import DataError, SpecError
+from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.rl import checkpoint_at, value_of
+from tests.models import TEXTS, tiny_policy
+from tests.tasks.reinforcing.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
+from tests.tasks.training.tables import demonstrations
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9}, ending=3.5)
+
+
+@pytest.fixture(scope="module")
+def value(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
+    return value_from(policy, tmp_path_factory.mktemp("value") / "made")
+
+
+def _curve(work: Workspace, name: str) -> list[float]:
+    return [row[name] for _, row in work.curves]
+
+
+def test_answers_come_to_be_what_the_oracle_likes(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    run(policy, value, work, iterations=12, lr=3e-3, k=8, kl_coef=0.01)
+    scores = _curve(work, "objective/scores")
+    assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.3
+    assert _curve(work, "objective/kl")[0] == 0 < 0.2 < _curve(work, "objective/kl")[-1]
+
+
+def test_a_dear_nat_keeps_the_policy_at_its_reference(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    far = []
+    for price in (0.0, 3.0):
+        work = Workspace(tmp_path / str(price))
+        run(policy, value, work, iterations=12, lr=3e-3, k=8, kl_coef=price)
+        far.append(float(np.mean(_curve(work, "objective/kl")[-3:])))
+    assert far[1] < 0.7 * far[0]
+
+
+def test_curves_have_the_fields_names_and_start_where_nothing_has_moved(
+    policy: Policy, value: RewardModel, tmp_path: Path
+) -> None:
+    work = Workspace(tmp_path)
+    run(policy, value, work, epochs=1)
+    assert set(work.curves[0][1]) == {
+        "objective/kl", "objective/kl_k3", "objective/entropy", "objective/scores", "objective/scores_std",
+        "objective/non_score_reward", "objective/rlhf_reward", "objective/unanswered", "policy/approx_kl",
+        "policy/clip_frac", "loss/policy", "loss/value", "value/clip_frac", "val/explained_variance", "val/finished",
+        "val/length", "sampler/logp_difference", "sampler/logp_difference_max", "grad_norm", "value/grad_norm",
+        "kl_coef", "lr", "tokens_per_second",
+    }  # fmt: skip
+    assert [step for step, _ in work.curves] == [1, 2, 3, 4]
+    for name in ("policy/approx_kl", "policy/clip_frac", "value/clip_frac"):  # one update per rollout: before it
+        assert _curve(work, name) == pytest.approx([0, 0, 0, 0], abs=1e-9)
+    assert max(_curve(work, "sampler/logp_difference_max")) < 1e-4
+    first = work.curves[0][1]
+    cut = 1 - first["val/finished"]
+    assert first["objective/rlhf_reward"] == pytest.approx(first["objective/scores"] - cut, abs=1e-6)
+    assert work.totals["samples"] == work.totals["queries"] == 4 * 4 * 3
+    assert work.totals["tokens"] == pytest.approx(12 * sum(_curve(work, "val/length")))
+
+
+def test_the_price_follows_its_controller(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    """Below the target of 0.5 nats, each iteration of 12 answers takes 12/100 of 20% off."""
+    work = Workspace(tmp_path)
+    run(policy, value, work, kl_controller=ADAPTIVE, lr=1e-5)
+    assert max(_curve(work, "objective/kl")) < 0.1
+    assert _curve(work, "kl_coef") == pytest.approx([0.05 * (1 - 0.024) ** i for i in range(4)])
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(Workspace):
+    """A workspace whose process dies behind a given iteration."""
+
+    def __init__(self, folder: Path, at: int) -> None:
+        super().__init__(folder)
+        self.at = at
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
+        super().log(step, metrics)
+        if step == self.at:
+            raise Killed
+
+
+def test_an_interrupted_training_ends_in_the_same_bytes(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "iterations": 7, "checkpoints": [2, 6], "kl_controller": ADAPTIVE, "checkpoint_every": 2, "schedule": "linear",
+        "demonstrations": demonstrations(), "sft": 0.1, "sft_batch": 4,
+    }  # fmt: skip
+    straight = Workspace(tmp_path / "straight")
+    expected = run(policy, value, straight, **options)
+    for at in (1, 3, 6):
+        with pytest.raises(Killed):
+            run(policy, value, Mortal(tmp_path / "killed", at), **options)
+    work = Workspace(tmp_path / "killed")
+    found = run(policy, value, work, **options)
+    assert files_of(found.path) == files_of(expected.path)
+    assert plain_curves(work) == plain_curves(straight)[4:]
+    assert work.totals == straight.totals
+    assert {"value", "state", "checkpoints"} == {p.name for p in found.path.iterdir() if p.is_dir()}
+
+
+def test_two_rounds_are_one_training(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    """At a constant rate: prompts, draws, shuffles, the price and Adam's moments all go on."""
+    options: dict[str, Any] = {"ref": policy, "kl_controller": ADAPTIVE, "minibatches": 2}
+    whole = Workspace(tmp_path / "whole")
+    expected = run(policy, value, whole, iterations=5, **options)
+    first = Workspace(tmp_path / "first")
+    half = run(policy, value, first, iterations=2, **options)
+    second = Workspace(tmp_path / "second")
+    found = run(half, value_of(half), second, iterations=3, **options)
+    assert files_of(found.path) == files_of(expected.path)
+    assert [row for _, row in plain_curves(first) + plain_curves(second)] == [row for _, row in plain_curves(whole)]
+
+
+def test_without_a_value_port_the_policys_own_network_goes_on(
+    policy: Policy, value: RewardModel, tmp_path: Path
+) -> None:
+    first = run(policy, value, Workspace(tmp_path / "first"), iterations=1)
+    told, silent = (
+        run(first, network, Workspace(tmp_path / name), iterations=1, ref=policy)
+        for name, network in (("told", value_of(first)), ("silent", None))
+    )
+    assert files_of(told.path) == files_of(silent.path)
+
+
+def test_another_price_or_another_value_network_begins_anew(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    first = run(policy, value, Workspace(tmp_path / "first"), iterations=3, kl_controller=ADAPTIVE)
+    dearer = Workspace(tmp_path / "dearer")
+    run(first, None, dearer, iterations=1, ref=policy, kl_controller=ADAPTIVE, kl_coef=0.2)
+    assert _curve(dearer, "kl_coef") == [0.2]
+    other = run(first, value, Workspace(tmp_path / "other"), iterations=1, ref=policy)
+    fresh = run(policy, value, Workspace(tmp_path / "fresh"), iterations=1)
+    steps = [_adam_steps(p) for p in (first, other, fresh)]
+    assert steps == [{6.0}, {2.0}, {2.0}]
+
+
+def _adam_steps(policy: Policy) -> set[float]:
+    from safetensors.torch import load_file
+
+    state = load_file(policy.path / "state" / "optimizer.safetensors")
+    return {float(v) for k, v in state.items() if k.endswith(".step")}
+
+
+def test_moments_stay_away_where_nobody_wants_them(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    made = run(policy, value, Workspace(tmp_path), iterations=1, keep_optimizer=False)
+    assert list(files_of(made.path / "state")) == ["progress.json"]
+
+
+def test_a_checkpoint_is_the_policy_that_training_that_long_gives(
+    policy: Policy, value: RewardModel, tmp_path: Path
+) -> None:
+    long = run(policy, value, Workspace(tmp_path / "long"), iterations=4, checkpoints=[2, 4])
+    short = run(policy, value, Workspace(tmp_path / "short"), iterations=2)
+    weights = [(p.path / "model.safetensors").read_bytes() for p in (checkpoint_at(long, step=2), short)]
+    assert weights[0] == weights[1]
+    assert files_of(checkpoint_at(long, step=4).path).items() <= files_of(long.path).items()
+    with pytest.raises(DataError, match=r"no checkpoint of step 3: kept are \[2, 4\]. Say `checkpoints: \[3, …\]`"):
+        checkpoint_at(long, step=3)
+
+
+def test_a_policy_that_ppo_did_not_make_has_neither_checkpoints_nor_value(policy: Policy) -> None:
+    with pytest.raises(DataError, match=r"none was kept \(it holds the weights alone\)"):
+        checkpoint_at(policy, step=1)
+    with pytest.raises(DataError, match=r"has no value/: it holds the weights alone.*feed the reward model itself"):
+        value_of(policy)
+
+
+def test_without_any_value_network_both_ways_to_one_are_told(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"feed `value` with a reward model .*or with `\{task: value_of"):
+        run(policy, None, Workspace(tmp_path))
+
+
+def test_a_value_start_of_another_tokenizer_is_refused_before_anything_is_drawn_and_serves_as_oracle(
+    policy: Policy, value: RewardModel, tmp_path: Path
+) -> None:
+    other = value_from(tiny_policy(tmp_path / "p", texts=TEXTS[:2], vocab=300), tmp_path / "v")
+    work = Workspace(tmp_path / "refused")
+    with pytest.raises(DataError, match=r"`value` at .* reads the policy's own ids.*As `oracle` this one serves"):
+        run(policy, other, work)
+    assert (work.told, list(work.path.iterdir())) == ([], [])
+    run(policy, value, Workspace(tmp_path / "serves"), oracle=other, iterations=1)
+
+
+def test_a_reference_of_another_tokenizer_is_refused(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    ref = tiny_policy(tmp_path / "p", texts=TEXTS[:2], vocab=300)
+    with pytest.raises(DataError, match="`ref` at .*different tokens"):
+        run(policy, value, Workspace(tmp_path), ref=ref)
+
+
+def test_a_value_network_that_cannot_read_that_far_is_refused(policy: Policy, tmp_path: Path) -> None:
+    short = value_from(tiny_policy(tmp_path / "p", positions=16), tmp_path / "v")
+    with pytest.raises(DataError, match=r"`value` at .* reads 16 positions.*smaller max_tokens"):
+        run(policy, short, Workspace(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"checkpoints": [0, 2, 9]}, r"\[0, 9\] lie outside the iterations 1 to 4"),
+        ({"betas": [0.9]}, "Adam has two"),
+        ({"sft": 0.1}, "come together"),
+        ({"demonstrations": demonstrations()}, "come together"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], text: str, policy: Policy, value: RewardModel, tmp_path: Path) -> None:  # fmt: skip
+    with pytest.raises(SpecError, match=text):
+        run(policy, value, Workspace(tmp_path), **options)
+
+
+def test_a_diverging_training_stops_with_a_cause(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"PPO broke in iteration \d+: .*lr is too high"):
+        run(policy, value, Workspace(tmp_path), lr=1e6, max_grad_norm=1e9, iterations=6)
+
+
+def test_an_engine_that_keeps_its_old_weights_is_found_out(
+    policy: Policy, value: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.engines.transformers import TransformersEngine
+
+    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
+    with pytest.raises(DataError, match=r"sampler and trainer differ by .* the engine still has old weights"):
+        run(policy, value, Workspace(tmp_path), lr=2e-2, iterations=6)
+
+
+def test_demonstrations_mixed_in_stay_likely(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    told = demonstrations()
+    losses = {}
+    for sft in (1e-9, 5.0):
+        work = Workspace(tmp_path / str(sft))
+        run(policy, value, work, lr=3e-3, iterations=8, demonstrations=told, sft=sft, sft_batch=len(told))
+        losses[sft] = _curve(work, "loss/sft")
+    assert losses[1e-9][0] == pytest.approx(losses[5.0][0], rel=0.05)
+    assert losses[5.0][-1] < losses[1e-9][-1] - 0.3
+
+
+def test_answers_without_a_score_train_nothing_and_are_counted(
+    policy: Policy, value: RewardModel, tmp_path: Path
+) -> None:
+    def every_second(asked: list[Any], told: list[str], truths: list[Any]) -> list[float | None]:
+        return [None if i % 2 else -len(t) / 10 for i, t in enumerate(told)]
+
+    work = Workspace(tmp_path)
+    run(policy, value, work, iterations=2, oracle=Scorer.scoring(every_second))
+    assert _curve(work, "objective/unanswered") == [6.0, 6.0]
+    assert work.totals["queries"] == 24
+    for answer, text in ((None, "scored 0 of 12 answers"), (float("nan"), "scored 12 of 12 answers nan")):
+        with pytest.raises(DataError, match=text):
+            run(policy, value, Workspace(tmp_path), oracle=Scorer.scoring(lambda p, c, t, a=answer: [a] * len(c)))
+
+
+def test_cut_answers_lose_the_penalty(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    run(policy, value, work, iterations=1, max_tokens=1, missing_eos_penalty=2.5)
+    first = work.curves[0][1]
+    assert first["val/length"] == 1
+    expected = first["objective/scores"] - 2.5 * (1 - first["val/finished"])
+    assert first["objective/rlhf_reward"] == pytest.approx(expected)
+
+
+def test_another_temperature_still_begins_at_ratio_1(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    """Sampler log-probabilities are at temperature 1, the trainer's at 0.7: both are compared with their own kind."""
+    work = Workspace(tmp_path)
+    run(policy, value, work, temperature=0.7, iterations=3)
+    assert max(_curve(work, "sampler/logp_difference_max")) < 1e-4
+
+
+def test_rows_one_by_one_train_as_all_together(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    made = [run(policy, value, Workspace(tmp_path / str(n)), iterations=2, micro_tokens=n) for n in (0, 1)]
+    one, other = (load_file(p.path / "model.safetensors") for p in made)
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-4, msg=name)
+
+
+def test_prompts_come_again_with_other_draws(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    """Two prompts, six per iteration: three passes each, no draw twice."""
+    work = Workspace(tmp_path)
+    run(policy, value, work, iterations=2, size=6, prompts=prompts(2))
+    assert work.totals["samples"] == 2 * 6 * 3
