@@ -76,6 +76,8 @@ def result_size(task: str, params: Params, inputs: Sizes, record: Record | None 
         return Size(_times(_rows(inputs, "prompts"), k), k)
     if task == "compare":
         return Size(_queries(inputs), k)
+    if task == "deviations":  # as many as the rule makes
+        return Size()
     return first
 
 

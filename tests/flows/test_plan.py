@@ -249,6 +249,7 @@ def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
     assert put_together == Size(60, 6)
     assert units_of("compare", {}, {"completions": [put_together]}) == {"queries": 60 * 5}
     assert result_size("concat", {}, {"tables": [Size(20, 2), Size(None, None)]}) == Size(None, None)
+    assert result_size("deviations", {}, {"completions": [Size(20, 2)]}) == Size(None, None)
 
 
 def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store: Store, root: Path) -> None:
