@@ -16,7 +16,7 @@ import pytest
 from flows.store.runs import Runs
 from flows.tracking.mlflow_sink import EXPERIMENT, PENDING, tracking_uri
 from flows.tracking.table import finished, results
-from flows.tracking.track import Tracker
+from flows.tracking.track import Tracker, run_name
 from tests.flows.fabricated import Fabricated, fabricate
 
 ROOT = Path(__file__).parents[3]
@@ -138,6 +138,47 @@ def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: 
     ).read_text()
     assert "workers: 2" in text
     assert "choice: losses/pointwise/sppo" in text
+
+
+def test_policies_are_external_models_of_their_digest_with_the_numbers_measured_on_them(tracked: Fabricated) -> None:
+    client = _client(tracked)
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    by_win_rate = client.search_logged_models(
+        [experiment], order_by=[{"field_name": "metrics.eval/win_rate", "ascending": False}]
+    )
+    ordered = ["policy@2", "policy@1", "base"]
+    assert [m.tags["digest"] for m in by_win_rate] == [tracked.records[i].content for i in ordered]
+    best = by_win_rate[0]
+    assert best.name == "sppo-round-2-policy"
+    assert best.tags["path"] == str(tracked.store.root / tracked.records["policy@2"].path)
+    assert best.params == {"step": "policy@2"}
+    assert {(m.key, m.value, m.dataset_digest) for m in best.metrics} >= {
+        ("eval/win_rate", 0.71, tracked.records["heldout"].content[:32])
+    }
+    files = [p for p in (tracked.store.root / "mlruns").rglob("*") if p.suffix == ".safetensors"]
+    assert files == []
+    parent = _parent(tracked, tracked.run.id + "-again")
+    assert {o.model_id for o in parent.outputs.model_outputs} == {m.model_id for m in by_win_rate}
+
+
+def test_the_pages_open_with_columns_and_charts_that_compare(tracked: Fabricated) -> None:
+    tags = _client(tracked).get_experiment_by_name(EXPERIMENT).tags
+    state = json.loads(tags["mlflow.sharedViewState.alignflow"])
+    assert "metrics.`eval/win_rate`" in state["selectedColumns"]
+    assert len(tags["mlflow.sharedViewState.alignflow"]) < 5000, "MLflow cuts longer tags"
+
+
+def test_a_runs_name_says_what_was_asked_of_it_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
+    assert run_name(tracked.run, {}) == _parent(tracked, tracked.run.id).info.run_name
+    asked = run_name(tracked.run, {"eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
+    assert asked.startswith("sppo eta=5.0 loss=dpo(beta=0.1) · ")
+    first, again = (_children(tracked, _parent(tracked, tracked.run.id + end)) for end in ("", "-again"))
+    assert f"runs/{first['policy@2'].info.run_id})" in again["policy@2"].data.tags["mlflow.note.content"]
+
+
+def test_the_run_remembers_its_page(tracked: Fabricated) -> None:
+    link = Runs(tracked.store).load(tracked.run.id + "-again").links["mlflow"]
+    assert link.split("/")[1] == _parent(tracked, tracked.run.id + "-again").info.run_id
 
 
 def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
