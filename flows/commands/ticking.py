@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
     asked: dict[str, JSON] = {n: v for n, v in values.items() if n not in ("rounds", "force")}
     rounds, force = _rounds(values.get("rounds", "1")), force or _truth(values.get("force", "false"))
+    loop.check(asked)
     first = loop.next_tick(asked, loop.ledger.history())
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
@@ -61,7 +62,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     finally:
         troubles = [tracker.close() for tracker in told.trackers]
     if ticks.ticked.status == "stopped":
-        _stopped(console, loop, ticks)
+        _stopped(console, loop, asked, ticks.left)
     if told.runs:
         tell_where(console, loop.store, told.runs[-1], told.trackers[-1], next(filter(None, troubles), ""))
     say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
@@ -107,8 +108,10 @@ def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int
         from flows.execution.typed import typed_flow
 
         flow = typed_flow(loop.pipeline, form.about, with_ticks(form.parameters), body, title)
-        with suppress(KeyboardInterrupt):
+        try:
             flow(**{**_values(loop, asked), "rounds": rounds, "force": force}, return_state=True)
+        except KeyboardInterrupt:
+            ticks.ticked.status = "stopped"
         if server:
             caught_up(*told.runs)
     if failed:
@@ -121,11 +124,13 @@ def _values(loop: Continuing, asked: Mapping[str, JSON]) -> dict[str, JSON]:
     return {n: p.value for n, p in parameters.items() if n.isidentifier()}
 
 
-def _stopped(console: Console, loop: Continuing, ticks: Ticks) -> None:
-    left, unfinished = ticks.left, loop.ledger.history().open
+def _stopped(console: Console, loop: Continuing, asked: Mapping[str, JSON], left: int) -> None:
+    unfinished = loop.ledger.history().open
     first = f"; the next tick finishes round {unfinished.begun.number} first" if unfinished else ""
-    again = f"\nGo on with: alignflow run {loop.name} rounds={left}" if left else ""
-    say(console, f"\nStopped. What is finished is kept{first}.{again}")
+    say(console, f"\nStopped. What is finished is kept{first}.")
+    if left:
+        again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in asked.items())]
+        say(console, f"Go on with: {shlex.join(again)}")
 
 
 def _rounds(text: str) -> int:

@@ -104,13 +104,17 @@ class Continuing:
         """The first tick, with any value for what is required: about, and the parameters that ticks read."""
         return self._compiled({}, Tick(1), lenient=True)
 
+    def check(self, asked: Mapping[str, JSON]) -> None:
+        """Raise SpecError for parameters that no tick could be made with."""
+        for name in self._counts & asked.keys():
+            raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: say rounds=…")
+        self._compiled(asked, Tick(1))
+
     def next_tick(self, asked: Mapping[str, JSON], history: History) -> Next:
         """The tick that comes next: the unfinished round with its own parameters, or a new one with those asked for.
 
         Raises SpecError where it does not compile or the head does not fit, DataError where a carried value is gone.
         """
-        for name in self._counts & asked.keys():
-            raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: say rounds=…")
         if history.open is None:
             return self._next(history.last + 1, asked, asked, history.head, resumed=False)
         begun = history.open.begun

@@ -116,6 +116,21 @@ def test_of_two_ticks_at_once_the_second_waits_and_takes_the_next_number(tmp_pat
     assert len({r.finished.values["policy"] for r in history.rounds if r.finished}) == 4
 
 
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    project = loop_project(tmp_path)
+    with _start(project, "pause=20", "rounds=3") as process:
+        _until(process, "round 1 · policy: grow")
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout
+        said = process.stdout.read()
+    assert process.returncode == 130, said
+    assert "the next tick finishes round 1 first" in said
+    assert "Go on with: alignflow run loop/nightly rounds=2 pause=20" in said
+    assert "Traceback" not in said
+    assert [r.verdict for r in _history(project).rounds] == ["unfinished"]
+    assert Runs(Store(project / "artifacts")).open() == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_random_kills_skip_and_repeat_no_round_and_change_no_digest(tmp_path: Path) -> None:

@@ -164,6 +164,14 @@ def test_a_parameter_that_only_counts_rounds_is_no_parameter_of_a_tick(loop: Loo
         loop.tick({"rounds": 3})
 
 
+def test_a_wrong_parameter_is_told_before_what_is_unfinished_is_finished(loop: Loop) -> None:
+    loop.tick({"count": 1}, rounds=2)
+    runs = Runs(loop.store).ids()
+    with pytest.raises(SpecError, match=r"did you mean 'gain'"):
+        loop.tick({"gian": 2.0})
+    assert Runs(loop.store).ids() == runs
+
+
 def test_prompts_that_trained_a_carried_policy_are_refused_many_ticks_later(loop: Loop) -> None:
     """Round 1 trains on q0. In round 3 its table is behind two carried policies, and nowhere in the tick's graph."""
     text = PIPELINES.replace("data: seen,", "data: batch,").replace("pause: 0.0,", "pause: 0.0, asked: 50,").replace(
