@@ -29,7 +29,7 @@ def clipped(
     Returns: loss per token, `(M,)`.
 
     Source: Schulman et al., arXiv 1707.06347, eq. 7, whose L is maximised: the sign is turned here.
-    Paper: lr 3e-6, 4 epochs, 512 samples per iteration, KL coefficient 0.05 (arXiv 2403.17031, 1B to 6.9B).
+    Paper: clip_eps 0.2.
     """
     if not logps.shape == old_logps.shape == advantages.shape:
         raise ValueError(

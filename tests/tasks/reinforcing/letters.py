@@ -80,8 +80,9 @@ def letters_oracle(rewards: Matrix) -> Scorer:
 def letters_distribution(policy: Policy, folder: Path) -> Matrix:
     """Log-probability of every answer, `(prompts, answers)`; they sum to one."""
     rows = [
-        {"prompt_id": f"p{x}", "prompt": [], "completion_id": f"c{y}", "completion": "", "prompt_tokens": [WORDS.index(w) for w in text.split()],
-         "completion_tokens": list(answer), "stream": 0, "k": y, "token_logps": [], "finish_reason": "stop"}
+        {"prompt_id": f"p{x}", "prompt": [], "completion_id": f"c{y}", "completion": "", "stream": 0, "k": y,
+         "prompt_tokens": [WORDS.index(w) for w in text.split()], "completion_tokens": list(answer),
+         "token_logps": [], "finish_reason": "stop"}
         for x, text in enumerate(PROMPTS) for y, answer in enumerate(ANSWERS)
     ]  # fmt: skip
     table = Completions.of(pa.Table.from_pylist(rows), {"template": template_digest(policy)})

@@ -12,7 +12,7 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Policy, Prompts
 from tasks.reinforcing.demonstrations import mixed_in
-from tasks.reinforcing.heads import TokenLogps, TokenValues
+from tasks.reinforcing.heads import TokenLogps
 from tasks.reinforcing.networks import open_networks, read_tokens
 from tasks.reinforcing.rollout import Course, rows_of_answers
 from tasks.reinforcing.update import Seen, check_first
@@ -69,17 +69,6 @@ def test_a_capped_head_is_capped_before_the_temperature(policy: Policy) -> None:
     place = torch.tensor([2])
     inputs = Inputs(torch.tensor([[1, 9, 8]]), None, None, None, place, torch.tensor([11]), torch.tensor([1]))
     assert float(head(inputs)) == pytest.approx(float(expected), abs=1e-4)
-
-
-def test_a_policy_is_no_value_network() -> None:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1
-    )
-    with pytest.raises((AttributeError, ValueError)):
-        TokenValues(BertForSequenceClassification(config).eval())
 
 
 def _course(policy: Policy, table: Prompts, folder: Path, size: int, k: int = 2) -> Course:

@@ -1,0 +1,89 @@
+"""The wiring of PPO, against the real tasks: its reference, its oracle, its objective, rounds that hand a critic on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.wiring import compile_pipeline
+from flows.wiring.model import ChoiceValue, Graph
+from tasks.contract import SpecError
+
+FILE = Path(__file__).parents[3] / "pipelines.yaml"
+BASE = """
+pipelines:
+  p:
+    params: {lr: 1.0e-3, cycle: toy_gold}
+    steps:
+      base:    {task: load_policy, source: toy}
+      prompts: {task: load_prompts, source: toy, split: policy}
+      oracle:  {task: load_oracle, oracle: $cycle}
+      tuned:   {task: ppo, policy: base, ref: base, prompts: prompts, oracle: oracle, iterations: 2, lr: $lr}
+"""
+
+
+def _compiled(text: str, folder: Path) -> Graph:
+    file = folder / "pipelines.yaml"
+    file.write_text(text)
+    return compile_pipeline(file, "p", {}, kept=folder / "kept")
+
+
+def test_the_reference_stays_though_the_objective_does_not_name_one(tmp_path: Path) -> None:
+    graph = _compiled(BASE.replace("iterations: 2", "iterations: 2, objective: kl_penalty"), tmp_path)
+    assert graph.nodes["tuned"].inputs["ref"] == ("base",)
+    objective = graph.nodes["tuned"].params["objective"]
+    assert isinstance(objective, ChoiceValue)
+    assert (objective.folder, objective.params) == ("losses/rl", {"beta": 1.0})
+    assert not [n for n in graph.notices if "dropped" in n]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("ref: base, ", "", "needs its port 'ref'"),
+        ("cycle: toy_gold", "cycle: toy_cycle", "tuned.oracle takes Scorer, and oracle is Oracle"),
+        ("iterations: 2", "iterations: 0", "iterations = 0; it must be at least 1"),
+        ("iterations: 2", "iterations: 2, k: 0", "k = 0; it must be at least 1"),
+        ("iterations: 2", "iterations: 2, temperature: 0", "temperature = 0; it must be at least 0.01"),
+        ("iterations: 2", "iterations: 2, objective: dpo", "objective = 'dpo'; there is no such choice"),
+        ("iterations: 2", "iterations: 2, kl_controller: adaptiv", "did you mean 'adaptive'?"),
+        (", lr: $lr", "", "lr has no default"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(old: str, new: str, text: str, tmp_path: Path) -> None:
+    assert BASE.count(old) == 1
+    with pytest.raises(SpecError) as caught:
+        _compiled(BASE.replace(old, new), tmp_path)
+    assert text in str(caught.value)
+
+
+def test_an_objective_of_ppo_is_no_loss_for_a_table(tmp_path: Path) -> None:
+    text = BASE + (
+        "      told: {task: load_demonstrations, source: toy, split: sft}\n"
+        "      fitted: {task: train, policy: base, data: told, loss: clipped, lr: $lr}\n"
+    )
+    with pytest.raises(SpecError, match="clipped learns from answers that are drawn as it trains"):
+        _compiled(text, tmp_path)
+
+
+def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp_path: Path) -> None:
+    graph = compile_pipeline(FILE, "rm-ppo", kept=tmp_path)
+    first, second = (graph.nodes[f"policy@{n}"].inputs for n in (1, 2))
+    assert (first["policy"], first["value"]) == (("base",), ("reward",))
+    assert (second["policy"], second["value"]) == (("policy@1",), ("critic@1",))
+    assert first["ref"] == second["ref"] == ("base",)
+    proxy = graph.nodes["report/proxy_score@2"].inputs["oracle"]
+    assert first["oracle"] == second["oracle"] == proxy == ("reward",)
+
+
+def test_the_reward_model_of_rm_ppo_is_the_step_that_others_train(tmp_path: Path) -> None:
+    ours, theirs = (compile_pipeline(FILE, "rm-ppo", kept=tmp_path), compile_pipeline(FILE, "apo", kept=tmp_path))
+    assert ours.nodes["reward"].params == theirs.nodes["by_people"].params
+
+
+def test_the_curve_of_over_optimisation_reads_one_training(tmp_path: Path) -> None:
+    graph = compile_pipeline(FILE, "rm-ppo-overoptimised", kept=tmp_path)
+    kept = graph.nodes["trained"].params["checkpoints"]
+    assert [graph.nodes[f"policy@{n + 1}"].params["step"] for n in range(len(kept))] == kept
+    assert {graph.nodes[f"policy@{n + 1}"].inputs["policy"] for n in range(len(kept))} == {("trained",)}
