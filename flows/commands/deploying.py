@@ -92,7 +92,7 @@ def deployments(file: Path, name: str | None = None, kept: Path | None = None) -
     """
     pipeline, _, deployment = (name or "").partition("/")
     verdicts = check_pipelines(file, [pipeline] if pipeline else (), kept=kept)
-    refused = [f"{v.pipeline}/{v.deployment or MANUAL}: {v.error}" for v in verdicts if v.error]
+    refused = ["/".join(filter(None, (v.pipeline, v.deployment))) + f": {v.error}" for v in verdicts if v.error]
     if refused:
         raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))
     source = load_file(file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flows.commands.progress import progress, seconds, shown
 from flows.execution.execute import Execution, run_pipeline
+from flows.execution.server import pages, running
 from flows.plan import make_plan
 from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.table import results, table, warnings
@@ -101,9 +102,10 @@ def tell_where(console: Console, store: Store, run: Run, tracker: Tracker, troub
         else []
     )
     look += [("logs", shown(store.root / "logs" / run.id))]
-    look += [("pages", "alignflow up   (starts both; then open)")]
-    look += [("", f"http://127.0.0.1:5000/{tracker.page}")] if tracker.page else []
-    look += [("", f"http://127.0.0.1:4200/runs/flow-run/{run.links['prefect']}")] if "prefect" in run.links else []
+    prefect, mlflow = pages(store.root)
+    look += [("pages", "" if running(store.root) else "alignflow up   (starts both; then open)")]
+    look += [("", f"{mlflow}/{tracker.page}")] if tracker.page else []
+    look += [("", f"{prefect}/runs/flow-run/{run.links['prefect']}")] if "prefect" in run.links else []
     for what, where in look:
         say(console, f"  {what:<10} {where}".rstrip())
     if trouble:

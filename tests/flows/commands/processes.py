@@ -1,0 +1,100 @@
+"""Commands as processes of their own, as a user starts and ends them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[3]
+SECONDS = 150.0
+"""How long anything may take on a busy machine."""
+
+
+def place(**more: str) -> dict[str, str]:
+    """The environment without what a user may have said of servers."""
+    foreign = ("PREFECT_", "MLFLOW_", "ALIGNFLOW_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+
+def command(name: str, *arguments: str, cwd: Path, code: int | None = 0, **env: str) -> str:
+    """What `alignflow` (or `prefect`) says, once it has ended with `code`."""
+    module = {"alignflow": "flows.cli", "prefect": "prefect"}[name]
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=cwd, env=place(**env), capture_output=True, text=True,
+        timeout=SECONDS, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert code is None or done.returncode == code, said
+    if name == "alignflow":
+        assert "Traceback" not in said
+    return said
+
+
+class Started:
+    """A command that goes on until it is told to end."""
+
+    def __init__(self, *arguments: str, cwd: Path, log: Path) -> None:
+        self._log = log
+        with log.open("w") as output:
+            self.process = psutil.Popen(
+                [sys.executable, "-u", "-m", "flows.cli", *arguments], cwd=cwd, env=place(), stdout=output,
+                stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        """Until it has said so."""
+        wait_until(lambda: text in self.said or not self.process.is_running(), lambda: self.said)
+        assert text in self.said, self.said
+
+    def everything(self) -> list[psutil.Process]:
+        """It, what it started, and what that started."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait, and return the exit code."""
+        self.process.send_signal(number)
+        return int(self.process.wait(SECONDS))
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether none of them is left after ten seconds."""
+    return not psutil.wait_procs(processes, 10)[1]
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path, log: Path) -> Iterator[Started]:
+    """A command that is killed with the block, and everything that it started, if it has not ended before."""
+    running = Started(*arguments, cwd=cwd, log=log)
+    try:
+        yield running
+    finally:
+        for process in running.everything() if running.process.is_running() else []:
+            process.kill()
+
+
+def wait_until(true: object, said: object = str) -> None:
+    """Until `true()`; then AssertionError with `said()`."""
+    end = time.monotonic() + SECONDS
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, said()  # type: ignore[operator]
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

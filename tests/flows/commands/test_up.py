@@ -1,0 +1,82 @@
+"""`alignflow up`: both pages answer, both end, and what stands in the way is said."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from flows.commands.up import up
+from flows.execution.server import PORTS, answers, pages, running, up_lock
+from flows.store.locks import try_lock
+from tasks.contract import SpecError
+from tests.flows.commands.processes import Started, free_port, gone
+
+
+def _up(folder: Path) -> Started:
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    return Started("up", "--artifacts", str(folder / "artifacts"), *ports, cwd=folder, log=folder / "up.log")
+
+
+def _profile(folder: Path) -> Path:
+    return folder / "artifacts" / ".prefect" / "profiles.toml"
+
+
+def test_both_pages_answer_once_they_are_told_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+    pages_up = _up(tmp_path)
+    pages_up.wait_for("Ctrl-C ends both")
+    prefect, mlflow = pages(tmp_path / "artifacts")
+    assert running(tmp_path / "artifacts") == f"{prefect}/api"
+    assert answers(f"{prefect}/api/health")
+    assert answers(f"{mlflow}/health")
+    assert f'PREFECT_API_URL = "{prefect}/api"' in _profile(tmp_path).read_text()
+    everything = pages_up.everything()
+    assert len(everything) >= 3
+    assert pages_up.end(signal.SIGINT) == 0
+    assert pages_up.said.endswith("both ended\n")
+    assert gone(everything)
+    assert not _profile(tmp_path).exists()
+    assert running(tmp_path / "artifacts") is None
+
+
+def test_if_one_server_dies_the_other_is_ended_and_its_log_is_named(tmp_path: Path) -> None:
+    pages_up = _up(tmp_path)
+    pages_up.wait_for("Ctrl-C ends both")
+    everything = pages_up.everything()
+    [mlflow] = [p for p in everything if "mlflow" in p.cmdline() and "ui" in p.cmdline()]
+    mlflow.kill()
+    assert pages_up.process.wait(60) == 1
+    assert "MLflow ended by itself" in pages_up.said
+    assert "mlflow-server.log" in pages_up.said
+    assert gone(everything)
+
+
+@pytest.mark.parametrize(("which", "option"), [(0, "--prefect-port"), (1, "--mlflow-port")])
+def test_a_port_in_use_is_told_with_the_option_that_changes_it(tmp_path: Path, which: int, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [free_port(), free_port()]
+        ports[which] = taken.getsockname()[1]
+        with pytest.raises(SpecError, match=rf"port {ports[which]} .*choose another: {option} PORT"):
+            up(tmp_path, *ports)
+
+
+def test_artifacts_that_are_served_already_are_refused_with_the_address(tmp_path: Path) -> None:
+    held = try_lock(up_lock(tmp_path), "http://127.0.0.1:1 http://127.0.0.1:2")
+    assert held
+    with pytest.raises(SpecError, match=r"served already, at http://127\.0\.0\.1:1 and http://127\.0\.0\.1:2"):
+        up(tmp_path, free_port(), free_port())
+    held.release()
+
+
+def test_a_lock_whose_server_does_not_answer_is_no_server(tmp_path: Path) -> None:
+    held = try_lock(up_lock(tmp_path), f"http://127.0.0.1:{free_port()} http://127.0.0.1:{free_port()}")
+    assert held
+    assert running(tmp_path) is None
+    held.release()
+    up_lock(tmp_path).write_text("http://127.0.0.1:1 http://127.0.0.1:2")
+    assert running(tmp_path) is None
+    assert pages(tmp_path) == tuple(f"http://127.0.0.1:{port}" for port in PORTS)
