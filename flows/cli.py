@@ -254,7 +254,11 @@ def accept(name: Deployed, step: str, values: Values = None, file: File = None, 
 
 @app.command()
 def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = None) -> None:
-    """Write a model as a plain Hugging Face directory, a table as Parquet, an oracle as its specification."""
+    """Write a model as a plain Hugging Face directory, a table as Parquet, an oracle as its specification.
+
+    What training keeps beside a policy (value network, optimizer, checkpoints) is left out: the steps `value_of` and
+    `checkpoint_at` give it.
+    """
     from flows.commands.exporting import export_to
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
@@ -268,11 +272,13 @@ def verify(file: File = None, artifacts: Artifacts = None) -> None:
     from flows.store.upkeep import verify as verify_store
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
+    if not store.root.is_dir():
+        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")
     damaged = verify_store(store)
-    for record, trouble in damaged:
-        print(f"✗ {record.kind} {record.content[:12]} ({record.task}): {trouble}")
-    if not damaged:
-        print(f"✓ {sum(1 for _ in store.records())} results are what their digests say")
+    for damage in damaged:
+        print(f"✗ {damage.what}: {damage.trouble}")
+    whole = sum(1 for _ in store.records()) - sum(d.record is not None for d in damaged)
+    print(f"✓ {whole} results are what their digests say" + ("; the next run makes the others again" * bool(damaged)))
     raise typer.Exit(1 if damaged else 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.execution.execute import PROJECT, steps_named
 from flows.store.carried import CARRIED, carried_record
 from flows.store.former import Former
-from flows.store.keys import Choices, step_key
+from flows.store.keys import Choices, Key, step_key
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.store.upkeep import accept
@@ -41,10 +41,17 @@ def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
             old = former.of_step(node)
             if old is None:
                 raise SpecError(f"'{node.id}' has no former result in the last runs of {graph.pipeline}")
-            record = accept(store, key, old)
+            record = _accepted(store, key, old, node.id)
             accepted += 1
             yield f"{node.title}: {record.content[:12]} of {old.made[:16].replace('T', ' ')} stands"
         if record:
             known[node.id] = record
     if not accepted:
         yield f"nothing to accept: '{step}' is cached"
+
+
+def _accepted(store: Store, key: Key, old: Record, step: str) -> Record:
+    try:
+        return accept(store, key, old)
+    except SpecError as e:
+        raise SpecError(f"'{step}': {e}") from None

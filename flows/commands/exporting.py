@@ -13,6 +13,7 @@ from tasks.contract import SpecError
 def export_to(store: Store, ref: str, directory: Path) -> list[Path]:
     """Copy what REF names into `directory`, which must be new or empty: a model as it is, tables as Parquet.
 
+    Of a policy only its own files: what training keeps in folders beside them is no part of the model.
     Returns the files written. Raises SpecError.
     """
     record = Runs(store).find(ref).record
@@ -23,7 +24,8 @@ def export_to(store: Store, ref: str, directory: Path) -> list[Path]:
         raise SpecError(f"{directory} exists and is not empty; name a new folder")
     directory.mkdir(parents=True, exist_ok=True)
     source = store.root / record.path
-    for file in sorted(p for p in source.rglob("*") if p.is_file()):
+    files = source.glob("*") if record.kind == "Policy" else source.rglob("*")
+    for file in sorted(p for p in files if p.is_file()):
         target = directory / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".arrow":

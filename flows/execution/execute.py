@@ -271,8 +271,8 @@ def steps_named(graph: Graph, name: str) -> list[str]:
     if not found:
         from difflib import get_close_matches
 
-        known = sorted(graph.addresses)
-        near = get_close_matches(name, known, 1)
+        known = sorted({address.split("@")[0] for address in graph.addresses})
+        near = get_close_matches(base, known, 1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise SpecError(f"{graph.pipeline} has no step '{name}'{hint}; it has {', '.join(known)}")
     return found

@@ -196,8 +196,16 @@ class Runs:
             raise SpecError(f"'{ref}' begins several digests: {several}; give more letters")
         record = self.store.record(max(matching, key=lambda e: e.made).key) if matching else None
         if record is None:
-            raise SpecError(f"'{ref}' names nothing: say RUN:STEP, NAME/STEP or at least 4 letters of a digest")
+            raise SpecError(f"'{ref}' {self._no_artifact(ref)}")
         return record
+
+    def _no_artifact(self, ref: str) -> str:
+        """What a REF is that names no artifact, and how to name one."""
+        if ref == "last" or ref in self.ids():
+            return f"is a run; name a step of it: {ref}:STEP"
+        if ref in map(_pipeline_of, self.ids()):
+            return f"is a pipeline; name a step of its last run: {ref}/STEP"
+        return "names nothing: say RUN:STEP, NAME/STEP or at least 4 letters of a digest"
 
     def _take(self, id: str) -> bool:
         held = try_lock(self._lock_path(id), f"pid {os.getpid()}")

@@ -19,11 +19,17 @@ from tasks.contract import JSON, SpecError
 
 
 class Damage(NamedTuple):
-    """Content that no longer is what its name says."""
+    """Content that no longer is what its name says, or a record that is none."""
 
-    record: Record
+    record: Record | None
+    """None where it is the record itself that cannot be read."""
     trouble: str
     """What is wrong, and where it was put."""
+
+    @property
+    def what(self) -> str:
+        """`Policy 0d71e338ff47 (fit)`, for people."""
+        return f"{self.record.kind} {self.record.content[:12]} ({self.record.task})" if self.record else "a record"
 
 
 class Freed(NamedTuple):
@@ -60,10 +66,15 @@ def accept(store: Store, key: Key, old: Record) -> Record:
 
 
 def verify(store: Store) -> list[Damage]:
-    """Read every content that a record names, whatever its stat says. Damaged content is set aside."""
+    """Read every record, and every content that one names, whatever its stat says. What is damaged is set aside."""
     found: dict[str, str] = {}
     damages = []
-    for record in store.records():
+    for file in sorted((store.root / "keys").glob("*.json")):
+        record = store.record(file.stem)
+        if record is None or record.key != file.stem:
+            store.look(file.stem)
+            damages.append(Damage(None, f"keys/{file.name} holds no record of that key; set aside in damaged/"))
+            continue
         name = record.path.as_posix()
         if name not in found:
             found[name] = store.trouble(record, trusted=-1)

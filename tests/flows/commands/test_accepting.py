@@ -76,5 +76,5 @@ def test_what_is_cached_needs_no_accepting(project: Path) -> None:
 def test_a_changed_parameter_is_not_accepted(project: Path) -> None:
     store = Store(project / "artifacts")
     _finish(project, store)
-    with pytest.raises(SpecError, match=r"only an edit of code can be accepted, but .*suffix"):
+    with pytest.raises(SpecError, match=r"'shout': only an edit of code can be accepted, but .*suffix"):
         list(accept_step(_graph(project, "?"), store, "shout"))

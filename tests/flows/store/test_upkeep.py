@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_verify_reads_what_a_lookup_would_trust_by_its_stat(store: Store) -> Non
     assert damage.record == record
     assert f"set aside in damaged/Policy-{record.content}" in damage.trouble
     assert store.lookup(record.key) is None
+    assert store.lookup(good.key)
+
+
+def test_verify_finds_a_record_that_is_none_and_content_that_is_gone(store: Store) -> None:
+    broken, gone, good = put(store, prompts("a"), n=1), put(store, prompts("b"), n=2), put(store, prompts("c"), n=3)
+    (store.root / "keys" / f"{broken.key}.json").write_text('{"key": ')
+    shutil.rmtree(store.root / gone.path)
+    found = {damage.what: damage.trouble for damage in verify(store)}
+    assert found["a record"].startswith(f"keys/{broken.key}.json")
+    assert list((store.root / "damaged").glob(f"record-{broken.key}-*"))
+    assert "is missing" in found[f"Prompts {gone.content[:12]} (load)"]
+    assert len(found) == 2
     assert store.lookup(good.key)
 
 
