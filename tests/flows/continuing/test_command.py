@@ -148,3 +148,18 @@ def test_a_deployment_that_does_not_continue_runs_the_whole_pipeline(project: Pa
     assert "growing-pool/whole: " in out
     [found] = json.loads(run("rounds", "growing-pool", "--json", cwd=project))
     assert found["deployment"] == "growing-pool/every-night"
+
+
+@pytest.mark.parametrize("command", ["rounds sppo", "plan growing-pool/every-night", "graph growing-pool/every-night"])
+def test_looking_at_rounds_imports_nothing_heavy(history: Path, command: str) -> None:
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        f"sys.argv = ['alignflow', *{command.split()!r}]\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code, e.code\n"
+        "print('LOADED', sorted({'torch', 'transformers', 'vllm', 'prefect', 'mlflow'} & set(sys.modules)))"
+    )
+    place = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=history, env=place, capture_output=True, text=True, check=False
+    )
+    assert "LOADED []" in done.stdout, done.stdout + done.stderr
