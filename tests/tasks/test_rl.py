@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.contract import DataError, SpecError
+from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.rl import checkpoint_at, value_of
 from tests.models import TEXTS, tiny_policy
@@ -238,6 +239,14 @@ def test_an_engine_that_keeps_its_old_weights_is_found_out(
     monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
     with pytest.raises(DataError, match=r"sampler and trainer differ by .* the engine still has old weights"):
         run(policy, value, Workspace(tmp_path), lr=2e-2, iterations=6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_draws_with_the_weights_of_each_iteration(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    run(policy, value, work, engine=Chosen("engines", "vllm", {}), lr=2e-2, iterations=3)
+    assert _curve(work, "objective/kl")[-1] > 1
+    assert max(_curve(work, "sampler/logp_difference_max")) < 1e-3
 
 
 def test_demonstrations_mixed_in_get_likelier(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
