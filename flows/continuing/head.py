@@ -157,7 +157,8 @@ class Continuing:
         step = str(self._deployed.gate.value)
         found = self._measured(records[tick.graph.addresses[address_of(step, tick.number)]])
         if GATE not in found:
-            raise DataError(f"the gate '{step}' of {self.name} reports no {GATE}; it has {', '.join(found)}")
+            has = f"the gate '{step}' of {self.name} reports no {GATE}; it has {', '.join(found)}"
+            raise DataError(f"{has}. The round is unfinished until the file names another gate")
         return found[GATE]
 
     def headline(self, tick: Next, records: Mapping[str, Record]) -> dict[str, Measured]:

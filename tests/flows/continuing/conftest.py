@@ -231,7 +231,7 @@ class Loop:
 
         flow = typed_flow("loop", "", with_ticks({}), body)
         state = flow(return_state=True)
-        if state.is_failed() and not ticks.ticked.futures:
+        if state.is_failed() and ticks.ticked.status == "done":
             state.result()
         return Went(ticks.ticked, heard, state)
 

@@ -70,6 +70,20 @@ def test_without_a_gate_every_round_is_accepted(loop: Loop) -> None:
     assert loop.verdicts() == [], "each deployment has a ledger of its own"
 
 
+def test_a_gate_that_measures_no_win_rate_leaves_the_round_unfinished_until_there_is_another(loop: Loop) -> None:
+    file = loop.project / "pipelines.yaml"
+    wrong = PIPELINES.replace("gate: better", "gate: count").replace(
+        "        steps:\n          gate_prompts",
+        "        steps:\n          count: {task: note, prompts: batch}\n          gate_prompts",
+    )
+    file.write_text(wrong)
+    with pytest.raises(DataError, match="the gate 'count' of loop/nightly reports no eval/win_rate; it has eval/gold"):
+        loop.tick()
+    assert loop.verdicts() == ["unfinished"]
+    file.write_text(PIPELINES)
+    assert loop.tick().ticked.made == [1, 2]
+
+
 def test_one_rolls_back_to_an_accepted_round_and_numbers_go_on(loop: Loop) -> None:
     loop.tick(rounds=2)
     lines = loop.continuing.ledger.path.read_bytes()
