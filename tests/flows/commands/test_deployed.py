@@ -1,0 +1,198 @@
+"""Deployments on a real server, executed by real processes: typed, bounded, scheduled, refused, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
+
+import pytest
+
+from flows.execution.server import running
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from tests.flows.commands.processes import ROOT, Started, command, free_port, gone, started, wait_until
+from tests.flows.commands.test_deploying import TINY
+
+
+class Served(NamedTuple):
+    """A project whose pages are up and whose deployments are registered; nothing executes them yet."""
+
+    folder: Path
+    url: str
+
+    def ask(self, what: str, **body: Any) -> Any:
+        """POST to the API."""
+        request = Request(f"{self.url}/{what}", json.dumps(body).encode(), {"content-type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def deployments(self) -> dict[str, Any]:
+        flows = {f["id"]: f["name"] for f in self.ask("flows/filter")}
+        return {f"{flows[d['flow_id']]}/{d['name']}": d for d in self.ask("deployments/filter")}
+
+    def alignflow(self, *arguments: str, code: int = 0) -> str:
+        return command("alignflow", *arguments, cwd=self.folder, code=code)
+
+    def prefect(self, *arguments: str, code: int | None = 0) -> str:
+        """From another directory, to which the address must be said."""
+        said = command("prefect", "--no-prompt", *arguments, cwd=Path("/"), code=code, PREFECT_API_URL=self.url)
+        return " ".join(said.split())
+
+    def runs(self) -> list[Run]:
+        return list(Runs(Store(self.folder / "artifacts")).newest())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("deployed")
+    (folder / "pipelines.yaml").write_text(TINY)
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    with started("up", *ports, cwd=folder, log=folder / "up.log") as pages:
+        pages.wait_for("Ctrl-C ends both")
+        url = running(folder / "artifacts")
+        assert url
+        found = Served(folder, url)
+        found.alignflow("deploy")
+        yield found
+        everything = pages.everything()
+        assert pages.end(signal.SIGTERM) == 0
+        assert gone(everything)
+
+
+@pytest.fixture
+def executing(served: Served) -> Iterator[Started]:
+    with started("serve", cwd=served.folder, log=served.folder / "serve.log") as process:
+        process.wait_for("Ctrl-C ends this")
+        yield process
+
+
+def test_schedules_limits_and_forms_are_on_the_server(served: Served) -> None:
+    found = served.deployments()
+    assert set(found) == {"tiny/manual", "loop-heart/weekly", "loop-heart/manual"}
+    weekly, manual = found["loop-heart/weekly"], found["tiny/manual"]
+    [schedule] = weekly["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 3 * * 1", "Europe/Berlin")
+    assert weekly["global_concurrency_limit"]["limit"] == 1
+    assert weekly["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert manual["schedules"] == []
+    assert manual["global_concurrency_limit"] is None
+    assert "demonstrations learned by heart" in manual["description"]
+    form = manual["parameter_openapi_schema"]["properties"]
+    assert form["size"]["minimum"] == 1
+    assert form["lr"]["exclusiveMinimum"] == 0
+    assert form["size"]["description"]
+    assert form["size"]["default"] == 20
+    assert set(weekly["parameter_openapi_schema"]["properties"]) >= {"rounds", "force", "lr"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("size=0", "0 is less than the minimum of 1"),
+        ("lr=-1", "-1 is less than or equal to the minimum of 0"),
+        ("siez=3", "'siez' The following parameters are available on the deployment: 'world', 'size'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_with_its_bounds_or_the_names_there_are(
+    served: Served, parameter: str, said: str
+) -> None:
+    assert said in served.prefect("deployment", "run", "tiny/manual", "--param", parameter, code=1)
+
+
+def test_what_is_paused_stays_paused_and_what_is_gone_is_told_and_removed_on_request(served: Served) -> None:
+    file = served.folder / "pipelines.yaml"
+    weekly = served.deployments()["loop-heart/weekly"]
+    served.prefect("deployment", "schedule", "pause", "loop-heart/weekly", weekly["schedules"][0]["id"])
+    assert "loop-heart/weekly 0 3 * * 1 (Europe/Berlin) (paused on the server)" in " ".join(
+        served.alignflow("deploy", "loop-heart").split()
+    )
+    assert served.deployments()["loop-heart/weekly"]["schedules"][0]["active"] is False
+    file.write_text(TINY.replace("weekly:", "monthly:"))
+    try:
+        assert "– loop-heart/weekly" in served.alignflow("deploy")
+        assert "loop-heart/weekly" in served.deployments()
+        assert "removed" in served.alignflow("deploy", "--prune")
+        assert set(served.deployments()) == {"tiny/manual", "loop-heart/monthly", "loop-heart/manual"}
+    finally:
+        file.write_text(TINY)
+        served.alignflow("deploy", "--prune")
+
+
+def test_prefects_own_commands_work_in_the_folder_and_deploy_the_generated_file(served: Served) -> None:
+    served.alignflow("deploy", "--prefect-yaml")
+    deployment = served.deployments()["tiny/manual"]
+    said = command("prefect", "--no-prompt", "deploy", "--all", cwd=served.folder)
+    assert said.count("successfully created") == 3
+    again = served.deployments()["tiny/manual"]
+    assert again["updated"] > deployment["updated"]
+    same = ("entrypoint", "job_variables", "pull_steps", "tags", "work_pool_name", "enforce_parameter_schema")
+    assert {name: again[name] for name in same} == {name: deployment[name] for name in same}
+    weekly = served.deployments()["loop-heart/weekly"]
+    assert weekly["global_concurrency_limit"]["limit"] == 1
+    assert weekly["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
+
+
+def test_a_requested_run_goes_through_from_anywhere_and_leaves_where_to_look(
+    served: Served, executing: Started
+) -> None:  # fmt: skip
+    said = served.prefect("deployment", "run", "tiny/manual", "--param", "steps=1", "--watch")
+    assert "finished successfully" in said
+    executing.wait_for("is completed")
+    run = served.runs()[0]
+    assert (run.status, run.parameters["steps"]) == ("done", 1)
+    [shown] = [a for a in served.ask("artifacts/filter") if a["flow_run_id"] == run.links["prefect"] and a["key"]]
+    assert shown["key"] == "tiny-run"
+    assert f"alignflow show {run.id}" in shown["data"]
+
+
+def test_a_run_whose_pipeline_no_longer_compiles_fails_with_the_place(served: Served, executing: Started) -> None:
+    file, before = served.folder / "pipelines.yaml", len(served.runs())
+    file.write_text(TINY.replace("task: part, table: data, index: 1", "task: prat, table: data, index: 1"))
+    try:
+        served.prefect("deployment", "run", "tiny/manual", "--watch", code=None)
+    finally:
+        file.write_text(TINY)
+    executing.wait_for("did you mean 'part'")
+    assert "pipelines.yaml:9:" in executing.said
+    assert "is failed: " in executing.said
+    assert "Traceback" not in executing.said + (served.folder / "artifacts" / "logs" / "serve.log").read_text()
+    assert len(served.runs()) == before
+
+
+def test_ending_it_stops_the_runs_and_leaves_no_process_and_the_next_run_goes_on(
+    served: Served, executing: Started
+) -> None:  # fmt: skip
+    served.prefect("deployment", "run", "tiny/manual", "--param", "steps=100000")
+    trained = served.folder / "artifacts" / "logs"
+    wait_until(lambda: any("policy" in p.name for p in trained.glob(f"{_newest(served, 100000)}/*")), _said(executing))
+    everything = executing.everything()
+    assert len(everything) >= 3
+    assert executing.end(signal.SIGTERM) == 0
+    assert "stopping 1 run" in executing.said
+    assert gone(everything)
+    run = served.runs()[0]
+    assert (run.status, run.steps["policy"].state) == ("stopped", "stopped")
+    again = served.runs()[0].parameters["steps"]
+    assert again == 100000
+
+
+def _newest(served: Served, steps: int) -> str:
+    return next((r.id for r in served.runs()[:1] if r.parameters["steps"] == steps), "none")
+
+
+def _said(process: Started) -> Any:
+    return lambda: process.said
+
+
+def test_a_run_from_the_command_line_uses_the_server_that_is_up(served: Served) -> None:
+    served.alignflow("run", "tiny", "steps=1")
+    run = served.runs()[0]
+    states = served.ask("flow_runs/filter", flow_runs={"id": {"any_": [run.links["prefect"]]}})
+    assert [s["state_name"] for s in states] == ["Completed"]
+    assert not [p for p in (served.folder / "artifacts" / "logs").glob("prefect.log") if os.path.getsize(p)]
