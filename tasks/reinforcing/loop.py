@@ -107,6 +107,7 @@ def reinforce(
             kept = {"coefficient": coefficient, "totals": vars(totals), "shape": networks.shape._asdict(),
                     "threads": torch.get_num_threads()}  # fmt: skip
             save_checkpoint(folder, iteration + 1, learning, optimizer, kept)
+            shutil.rmtree(work.path / "scores")
     work.count(**vars(totals))
     done = carried.iterations + running.iterations
     write_carried(
@@ -121,8 +122,8 @@ def _drawn(sampling: Sampling, number: int, iteration: int, running: Running, wo
     def tell(n: int) -> None:
         work.progress(iteration + 0.5 * n / asked, running.iterations, "iterations")
 
-    s = sampling
-    return draw(s.engine, s.scorer, s.plan, s.course, number, s.options, tell)
+    s, kept = sampling, work.path / "scores" / f"{iteration}.json"
+    return draw(s.engine, s.scorer, s.plan, s.course, number, s.options, kept, tell)
 
 
 def _count(totals: Totals, drawn: Drawn) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import DataError
+from tasks.ids import digest
 from tasks.kinds import Scorer
 from tasks.reinforcing.estimates import as_table, explained_variance, gae, k3, mask_of, token_rewards, whitened
 from tasks.reinforcing.networks import Networks, read_tokens
@@ -96,23 +99,41 @@ def draw(
     course: Course,
     iteration: int,
     options: Options,
+    kept: Path,
     tell: Callable[[int], None],
 ) -> Drawn:
-    """Draw an iteration's answers and have them scored. Raises DataError if the oracle scores fewer than two."""
+    """Draw an iteration's answers and have them scored. Raises DataError if the oracle scores fewer than two.
+
+    Scores are kept in the file `kept`: an iteration that a kill made undone asks nothing twice, if it draws the same.
+    """
     places, requests = course.draws(iteration)
     answers = engine.generate(requests, options, tell)
     prompts, truths = (plan.prompts.column(name).to_pylist() for name in ("prompt", "truth"))
     asked = [prompts[i] for i in places], [a.text for a in answers], [truths[i] for i in places]
-    scores = _finite(scorer.score(*asked), len(answers))
-    kept = [i for i, score in enumerate(scores) if score is not None]
-    if len(kept) < 2:
-        raise DataError(f"the oracle scored {len(kept)} of {len(answers)} answers: there is nothing to learn from")
-    answers = [answers[i] for i in kept]
+    scores = _scores(scorer, asked, kept)
+    good = [i for i, score in enumerate(scores) if score is not None]
+    if len(good) < 2:
+        raise DataError(f"the oracle scored {len(good)} of {len(answers)} answers: there is nothing to learn from")
+    answers = [answers[i] for i in good]
     return Drawn(
-        rows_of_answers([requests[i] for i in kept], answers), torch.tensor([scores[i] for i in kept]).double(),
+        rows_of_answers([requests[i] for i in good], answers), torch.tensor([scores[i] for i in good]).double(),
         torch.tensor([a.finish_reason == "stop" for a in answers]),
-        torch.tensor([x for a in answers for x in a.token_logps]), len(scores) - len(kept),
+        torch.tensor([x for a in answers for x in a.token_logps]), len(scores) - len(good),
     )  # fmt: skip
+
+
+def _scores(scorer: Scorer, asked: tuple[Any, list[str], Any], kept: Path) -> list[float | None]:
+    question = digest(json.dumps(asked))
+    if kept.exists():
+        told = json.loads(kept.read_text())
+        if told["question"] == question:
+            return list(told["scores"])
+    scores = _finite(scorer.score(*asked), len(asked[1]))
+    kept.parent.mkdir(exist_ok=True)
+    fresh = kept.with_suffix(".new")
+    fresh.write_text(json.dumps({"question": question, "scores": scores}))
+    fresh.replace(kept)
+    return scores
 
 
 def _finite(scores: Sequence[float | None], count: int) -> list[float | None]:

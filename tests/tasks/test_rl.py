@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,19 @@ def test_an_interrupted_training_ends_in_the_same_bytes(policy: Policy, value: R
     assert plain_curves(work) == plain_curves(straight)[4:]
     assert work.totals == straight.totals
     assert {"value", "state", "checkpoints"} == {p.name for p in found.path.iterdir() if p.is_dir()}
+
+
+def test_a_kill_costs_no_question_twice(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def counted(prompts: list[Any], told: list[str], truths: list[Any]) -> list[float | None]:
+        asked.append(len(told))
+        return [-len(t) / 10 if t else None for t in told]
+
+    for at in (3, 4, 9):
+        with contextlib.suppress(Killed):
+            run(policy, value, Mortal(tmp_path, at), iterations=5, oracle=Scorer.scoring(counted), checkpoint_every=2)
+    assert asked == [12] * 5
 
 
 def test_two_rounds_are_one_training(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
