@@ -12,6 +12,7 @@ from flows.commands.progress import shown
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import Comparison, Difference, Entry, chosen_runs, comparison, told_apart
+from flows.tracking.mlflow_sink import address
 from flows.tracking.table import COLUMNS, Row, cell, plain, warnings
 from flows.tracking.view import CHARTS
 from tasks.contract import JSON
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 SPENT = {"cost/samples": "samples", "cost/oracle_queries": "queries", "cost/seconds": "seconds"}
 LEFT_OUT = {"eval/finished"}
 """Columns that one run's own table has room for."""
-MLFLOW = "http://127.0.0.1:5000"
-"""Where `alignflow up` serves its pages."""
 ALL_PAIRS = 4
 """Runs up to which every two are told apart in the text; with more, each from the first."""
 
@@ -40,7 +39,7 @@ def compare_text(
     files = drawn(store, found, out)
     if files:
         console.print(f"  pictures   {', '.join(f.name for f in files)} in {shown(files[0].parent)}", soft_wrap=True)
-    for title, page in mlflow_pages([e.run for e in found.entries]).items():
+    for title, page in mlflow_pages([e.run for e in found.entries], address(store.root)).items():
         console.print(f"  {title:<10} {page}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -95,7 +94,7 @@ def drawn(store: Store, found: Comparison, out: Path | None) -> list[Path]:
     return draw_comparison(found, out or store.inside("figures", name))
 
 
-def mlflow_pages(runs: Sequence[Run]) -> dict[str, str]:
+def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:
     """Pages of MLflow (`alignflow up`) that compare the runs, where it has heard of two of them in one experiment."""
     links = [run.links["mlflow"].split("/") for run in runs if "mlflow" in run.links]
     experiments = {experiment for experiment, _ in links}
@@ -103,8 +102,8 @@ def mlflow_pages(runs: Sequence[Run]) -> dict[str, str]:
         return {}
     ids, experiment = ",".join(f"%22{id}%22" for _, id in links), experiments.pop()
     return {
-        "in MLflow": f"{MLFLOW}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]",
-        "charts": f"{MLFLOW}/#/experiments/{experiment}/runs{CHARTS}",
+        "in MLflow": f"{address}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]",
+        "charts": f"{address}/#/experiments/{experiment}/runs{CHARTS}",
     }
 
 

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.execution.server import pages
 from flows.store.locks import locked
 from flows.tracking import view
 
@@ -38,6 +39,12 @@ PENDING = "mlflow-pending.jsonl"
 def tracking_uri(artifacts: Path) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, or SQLite below `artifacts`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{artifacts.absolute() / 'mlflow.db'}"
+
+
+def address(artifacts: Path) -> str:
+    """Where MLflow's pages are: those of a server that was named, or those that `alignflow up` serves."""
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return named.rstrip("/") if named.startswith("http") else pages(artifacts)[1]
 
 
 class Sink:

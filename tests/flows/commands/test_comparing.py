@@ -200,12 +200,12 @@ def test_base_against_base_stands_above_the_runs(tmp_path: Path) -> None:
 
 def test_the_page_of_mlflow_that_compares_is_named_where_it_knows_the_runs(store: Store) -> None:
     several = [evaluated(store, name, [FAIR]) for name in ("a", "b")]
-    assert mlflow_pages(several) == {}
+    assert mlflow_pages(several, "http://here") == {}
     for run, id in zip(several, ("x1", "x2"), strict=True):
         run.links["mlflow"] = f"7/{id}"
-    assert mlflow_pages(several) == {
-        "in MLflow": "http://127.0.0.1:5000/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]",
-        "charts": "http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=alignflow&compareRunsMode=CHART",
+    assert mlflow_pages(several, "http://here") == {
+        "in MLflow": "http://here/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]",
+        "charts": "http://here/#/experiments/7/runs?viewStateShareKey=alignflow&compareRunsMode=CHART",
     }
 
 
