@@ -23,7 +23,10 @@ INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
 ACCENT, BASE = "#2f6fb0", "#b9713a"
 CURVES = {
     "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
-    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen", "grad_norm": "gradient norm",
+    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen",
+    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
+    "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
+    "grad_norm": "gradient norm",
     "lr": "learning rate", "tokens_per_second": "tokens per second",
 }  # fmt: skip
 """Training curves that are drawn where they exist, in this order; at most six."""
