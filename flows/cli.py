@@ -354,8 +354,8 @@ def up(
 ) -> None:
     """Serve the pages of Prefect and MLflow on loopback, until Ctrl-C or SIGTERM (exit code 0).
 
-    Runs, `deploy` and `serve` on the same artifacts use this Prefect server; if one of the two ends, so does the other
-    (exit code 1).
+    `deploy` and `serve` on the same artifacts use this Prefect server, and its pages show all runs; if one of the two
+    ends, so does the other (exit code 1).
     """
     from flows.commands.up import up as serve_pages
 

@@ -116,7 +116,7 @@ def _ended(state: Any) -> str:
     if state is None:
         return "has no state"
     message = " ".join((state.message or "").split())
-    return f"is {state.name.lower()}" + (f": {message[:300]}" if message and not state.is_completed() else "")
+    return f"is {state.name.lower()}" + (f": {message[:1000]}" if message and not state.is_completed() else "")
 
 
 def _tell(say: Say, text: str) -> None:

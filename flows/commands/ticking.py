@@ -17,6 +17,7 @@ from flows.continuing.ticks import Ticks, Watch, with_ticks
 from flows.execution.execute import Execution
 from flows.execution.listen import Listener
 from flows.execution.prefect_api import caught_up, own_server, prefect_settings
+from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.track import Tracker
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
@@ -80,8 +81,10 @@ class _Told(Watch):
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         self._start = time.monotonic()
-        self.trackers.append(Tracker(self._store))
-        return [self.trackers[-1], progress(self._console, expected(graph, self._store))]
+        tracker = Tracker(self._store)
+        self.trackers.append(tracker)
+        shown = progress(self._console, expected(graph, self._store))
+        return [tracker, shown, PrefectArtifacts(self._store, lambda: tracker.page)]
 
     def say(self, text: str) -> None:
         say(self._console, text)

@@ -1,7 +1,7 @@
 """`alignflow up`: Prefect's server and MLflow's pages together, on loopback, until Ctrl-C or SIGTERM.
 
-While it runs, it holds a lock with both addresses in it: `alignflow run`, `deploy` and `serve` on the same artifacts
-find the server by it, and a kill frees it. The plain `prefect` command reads the address from a profile of its own,
+While it runs, it holds a lock with both addresses in it: `alignflow deploy` and `serve` on the same artifacts find the
+server by it, and a kill frees it. The plain `prefect` command reads the address from a profile of its own,
 `.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml names.
 """
 

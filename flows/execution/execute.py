@@ -18,7 +18,7 @@ from flows.children.slot import Stopped
 from flows.children.snapshot import snapshot
 from flows.children.workers import Workers
 from flows.execution.listen import Everyone, Listener
-from flows.execution.prefect_api import caught_up, close_left_open, own_server, prefect_settings
+from flows.execution.prefect_api import caught_up, close_left_open, own_server, prefect_settings, server_may_go
 from flows.execution.steps import Outcome, Steps
 from flows.store.keys import Choices
 from flows.store.records import Record
@@ -244,7 +244,7 @@ def run_pipeline(
 
         flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body(), execution.run.id)
         close_left_open(execution.runs, execution.listener, but=execution.run.id)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), server_may_go():
             flow(**_values(graph), return_state=True)
         execution.finish()
         if server:

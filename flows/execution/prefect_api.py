@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -25,16 +26,16 @@ CAUGHT_UP_SECONDS = 20.0
 
 @contextmanager
 def own_server(artifacts: Path) -> Iterator[Server | None]:
-    """A server that ends with this block, unless PREFECT_API_URL names the user's or `alignflow up` runs one.
+    """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up.
 
-    Returns before it is up. Within the block Prefect's settings and API address stand in the environment.
+    That of `alignflow up` has the same database, so its pages show the run; the run does not depend on it.
+    Within the block Prefect's settings and API address stand in the environment.
     Raises DataError if the user's server does not answer.
     """
     with environment(settings(artifacts)):
-        if url := os.environ.get("PREFECT_API_URL") or running(artifacts):
-            with environment({"PREFECT_API_URL": url}):
-                refuse_silent(url, "; without PREFECT_API_URL a run brings its own server")
-                yield None
+        if url := os.environ.get("PREFECT_API_URL"):
+            refuse_silent(url, "; without PREFECT_API_URL a run brings its own server")
+            yield None
             return
         server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
         try:
@@ -88,6 +89,19 @@ def prefect_settings() -> Iterator[None]:
             yield
     finally:
         send_pending()
+
+
+@contextmanager
+def server_may_go() -> Iterator[None]:
+    """A server that went away in mid-run is told of, and fails nothing: steps are kept without it."""
+    from httpx import TransportError
+
+    try:
+        yield
+    except TransportError as e:
+        logging.getLogger("alignflow").warning(
+            "the Prefect server at %s went away (%s); what is done is kept", os.environ.get("PREFECT_API_URL"), e
+        )
 
 
 def send_pending() -> None:
