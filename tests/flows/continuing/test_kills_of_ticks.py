@@ -149,8 +149,12 @@ def test_random_kills_skip_and_repeat_no_round_and_change_no_digest(tmp_path: Pa
     def asked(number: int) -> tuple[str, str]:
         return gains[(number - 1) % len(gains)], "pause=0.5"
 
+    def ended(process: subprocess.Popen[str], seconds: float) -> None:
+        said = process.communicate(timeout=seconds)[0]
+        assert process.returncode == 0, said
+
     begun = time.monotonic()
-    assert _start(whole, *asked(1)).wait(300) == 0
+    ended(_start(whole, *asked(1)), 300)
     length = time.monotonic() - begun
     chance, struck, missed, resumed = random.Random(0), 0, 0, 0
     while struck < KILLS:
@@ -159,19 +163,19 @@ def test_random_kills_skip_and_repeat_no_round_and_change_no_digest(tmp_path: Pa
         try:
             if chance.random() < 0.75:
                 _at_work(killed, process)
-                assert process.wait(chance.uniform(0, 0.4) * length) == 0
+                ended(process, chance.uniform(0, 0.4) * length)
             else:
-                assert process.wait(chance.uniform(0.2, 1.3) * length) == 0
+                ended(process, chance.uniform(0.2, 1.3) * length)
             missed += 1
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             struck += 1
             resumed += _history(killed).open is not None
-    assert _start(killed, *asked(_history(killed).last + 1)).wait(300) == 0
+    ended(_start(killed, *asked(_history(killed).last + 1)), 300)
     last = _history(killed).last
     for number in range(2, last + 1):
-        assert _start(whole, *asked(number)).wait(300) == 0
+        ended(_start(whole, *asked(number)), 300)
     print(f"{struck} kills, {resumed} within a round; {missed} ticks not struck, {length:.1f} s a tick, {last} rounds")
     assert resumed
     assert _history(killed).open is None
