@@ -164,5 +164,5 @@ def _check_finite(metrics: dict[str, float], iteration: int) -> None:
     if broken:
         raise DataError(
             f"PPO broke in iteration {iteration + 1}: {', '.join(broken)}. Likely causes: lr is too high for this "
-            "model, or scores are extreme. Run again with a smaller lr: the last checkpoint is not used for another lr"
+            "model, or scores are extreme. Run again with a smaller lr, from the start: it is another training"
         )
