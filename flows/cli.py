@@ -269,17 +269,9 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
 @app.command()
 def verify(file: File = None, artifacts: Artifacts = None) -> None:
     """Read every result and compare it with its digest; damaged ones are set aside and made again when needed."""
-    from flows.store.upkeep import verify as verify_store
+    from flows.commands.keeping import verify_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
-    if not store.root.is_dir():
-        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")
-    damaged = verify_store(store)
-    for damage in damaged:
-        print(f"✗ {damage.what}: {damage.trouble}")
-    whole = sum(1 for _ in store.records()) - sum(d.record is not None for d in damaged)
-    print(f"✓ {whole} results are what their digests say" + ("; the next run makes the others again" * bool(damaged)))
-    raise typer.Exit(1 if damaged else 0)
+    raise typer.Exit(verify_text(_store(None if artifacts else pipelines_file(file), artifacts)))
 
 
 @app.command()
@@ -290,13 +282,9 @@ def gc(
 ) -> None:
     """Reclaim what no record and no ledger names: damaged data, half writes, work left by finished steps."""
     from flows.continuing.ledger import named_paths
-    from flows.store.upkeep import gc as collect
+    from flows.commands.keeping import gc_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
-    freed = collect(store, dry=dry, keep=named_paths(store))
-    for path, why, size in freed:
-        print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
-    print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be' if dry else ''} reclaimed".replace("  ", " "))
+    gc_text(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
 
 
 @app.command()

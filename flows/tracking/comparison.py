@@ -121,20 +121,25 @@ def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> C
 
 
 def labels(several: Sequence[Run]) -> list[str]:
-    """The pipeline's name; where several runs have it, with the parameters that differ, or else the run's time."""
-    return [_label(run, [r for r in several if r.pipeline == run.pipeline]) for run in several]
+    """The name of the pipeline or deployment; where several runs have it, with the parameters that differ, or else the
+    run's time."""
+    return [_label(run, [r for r in several if _named(r) == _named(run)]) for run in several]
+
+
+def _named(run: Run) -> str:
+    return f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
 
 
 def _label(run: Run, alike: Sequence[Run]) -> str:
     if len(alike) == 1:
-        return run.pipeline
+        return _named(run)
     names = dict.fromkeys(name for r in alike for name in r.parameters)
     varied = [n for n in names if len({said(r.parameters.get(n)) for r in alike}) > 1]
     mine = " ".join(f"{n}={said(run.parameters.get(n))}" for n in varied)
     theirs = [" ".join(f"{n}={said(r.parameters.get(n))}" for n in varied) for r in alike if r is not run]
     if not varied or mine in theirs:
         mine = f"{mine} {run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]} {run.id[-4:]}".strip()
-    return f"{run.pipeline} {mine}"
+    return f"{_named(run)} {mine}"
 
 
 def said(value: JSON) -> str:

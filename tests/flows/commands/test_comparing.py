@@ -160,6 +160,12 @@ def test_runs_of_one_pipeline_are_called_by_the_parameters_that_differ(store: St
     assert all(run.id[-4:] in name for run, name in ((several[1], first), (again, second)))
 
 
+def test_a_tick_is_called_by_its_deployment(store: Store) -> None:
+    run, tick = evaluated(store, "sppo", [FAIR]), evaluated(store, "sppo", [FAIR])
+    tick.deployment = "nightly"
+    assert labels([run, tick]) == ["sppo", "sppo/nightly"]
+
+
 def test_costs_add_up_over_the_rounds_and_each_round_has_its_row(store: Store) -> None:
     evaluated(store, "a", [FAIR, GOOD])
     spent = [r["costs"] for r in _json(store, "a")["runs"][0]["rounds"]]
