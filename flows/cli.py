@@ -281,7 +281,6 @@ def gc(
     artifacts: Artifacts = None,
 ) -> None:
     """Reclaim what no record and no ledger names: damaged data, half writes, work left by finished steps."""
-    from flows.continuing.ledger import named_paths
     from flows.commands.keeping import gc_text
 
     gc_text(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)

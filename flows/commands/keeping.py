@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.continuing.ledger import named_paths
 from flows.store.store import Store
 from flows.store.upkeep import gc, verify
 from tasks.contract import SpecError
@@ -20,8 +21,8 @@ def verify_text(store: Store) -> int:
 
 
 def gc_text(store: Store, *, dry: bool) -> None:
-    """Print what was reclaimed, or would be."""
-    freed = gc(store, dry=dry)
+    """Print what was reclaimed, or would be. What the ledger of a continuing deployment names stays."""
+    freed = gc(store, dry=dry, keep=named_paths(store))
     for path, why, size in freed:
         print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
     print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be ' if dry else ''}reclaimed")
