@@ -1,0 +1,49 @@
+"""Verify and gc as commands: what they say, and that neither touches what is in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.commands.keeping import gc_text, verify_text
+from flows.continuing.ledger import Ledger
+from flows.store.store import Store
+from tasks.contract import SpecError
+from tests.flows.continuing.test_history import begun, finished
+from tests.flows.fabricated import fabricate
+
+
+def test_verify_counts_what_is_whole_and_names_what_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = fabricate(tmp_path, rounds=1)
+    assert verify_text(made.store) == 0
+    assert capsys.readouterr().out == f"✓ {len(made.records)} results are what their digests say\n"
+    (made.store.root / made.records["heldout"].path / "table.arrow").write_bytes(b"noise")
+    (made.store.root / "keys" / f"{made.records['report@1'].key}.json").write_text("{")
+    assert verify_text(made.store) == 1
+    said = capsys.readouterr().out
+    assert f"✗ Prompts {made.records['heldout'].content[:12]} (load_prompts): " in said
+    assert "✗ a record: keys/" in said
+    assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in said
+
+
+def test_verify_of_a_folder_that_is_not_there_is_a_wrong_request(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="there are no artifacts in"):
+        verify_text(Store(tmp_path / "none"))
+
+
+def test_gc_keeps_the_head_of_a_ledger_that_no_record_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = fabricate(tmp_path, rounds=1)
+    store = made.store
+    ledger = Ledger(store, "sppo", "nightly")
+    ledger.append(begun(1))
+    ledger.append(finished(1))
+    (store.root / "Policy" / "p1").mkdir()
+    (store.root / "Prompts" / ("c" * 32)).mkdir()
+    gc_text(store, dry=True)
+    assert "would be reclaimed" in capsys.readouterr().out
+    assert (store.root / "Prompts" / ("c" * 32)).is_dir()
+    gc_text(store, dry=False)
+    assert (store.root / "Policy" / "p1").is_dir()
+    assert not (store.root / "Prompts" / ("c" * 32)).exists()
+    assert all((store.root / r.path).is_dir() for r in made.records.values())
