@@ -71,6 +71,8 @@ class VllmEngine:
             gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
             enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
             generation_config="vllm", enable_prefix_caching=True, seed=0,
+            # A prompt read in pieces makes vLLM wind its seed back, which torch's generators on a CPU cannot.
+            enable_chunked_prefill=on_gpu,
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:

@@ -21,7 +21,7 @@ WORSE = 10.0
 """Losses so many times the best and the start have diverged."""
 SMALL = 0.1
 """Losses below this one may grow that much without alarm."""
-DEGENERATE, LOST = -0.5, -2.0
+DEGENERATE, LOST = -0.5, -1.5
 """Nats per token that chosen answers may lose against the reference before the user is warned, and before a stop."""
 
 

@@ -144,6 +144,17 @@ def test_a_cut_answer_has_no_eos(case: Case, engine: str) -> None:
         assert len(answer.tokens) == 16 or answer.finish_reason == "stop"
 
 
+def test_more_prompts_than_vllm_reads_at_once_are_drawn_by_their_seeds(case: Case) -> None:
+    """Its budget on a CPU is 4,096 tokens: one of 64 prompts of 100 tokens lies across the border."""
+    prompts = [[1, *[10 + (i * j) % 250 for j in range(1, 100)]] for i in range(1, 65)]
+    requests = [Request(p, i, 4) for i, p in enumerate(prompts)]
+    options = Options(temperature=0.0, stop_ids=case.stops)
+    ours, theirs = (
+        Chosen("engines", engine, {})(case.policy).generate(requests, options, lambda n: None) for engine in ENGINES
+    )
+    assert [a.tokens for a in ours] == [b.tokens for b in theirs]
+
+
 def _chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
     """p-value; tokens expected fewer than 5 times count as one."""
     rare = expected * counts.sum() < 5
