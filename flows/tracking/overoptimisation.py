@@ -86,7 +86,7 @@ def overoptimised(found: Results, title: str) -> Figure | None:
         if law
         else ""
     )
-    _foot(figure, f"bars: 95% interval over prompts{told}")
+    _foot(figure, f"bars: 95% interval of the policy's mean over prompts (the base's is not in them){told}")
     return figure
 
 
