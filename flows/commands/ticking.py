@@ -52,8 +52,9 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
     asked: dict[str, JSON] = {n: v for n, v in values.items() if n not in ("rounds", "force")}
     rounds, force = _rounds(values.get("rounds", "1")), force or _truth(values.get("force", "false"))
-    loop.check(asked)
-    first = loop.next_tick(asked, loop.ledger.history())
+    history = loop.ledger.history()
+    loop.check(asked, history)
+    first = loop.next_tick(asked, history)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
     told = _Told(loop.store, console)

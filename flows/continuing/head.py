@@ -104,11 +104,11 @@ class Continuing:
         """The first tick, with any value for what is required: about, and the parameters that ticks read."""
         return self._compiled({}, Tick(1), lenient=True)
 
-    def check(self, asked: Mapping[str, JSON]) -> None:
-        """Raise SpecError for parameters that no tick could be made with."""
+    def check(self, asked: Mapping[str, JSON], history: History) -> None:
+        """Raise SpecError for parameters with which the next new round cannot be made, whatever is open now."""
         for name in self._counts & asked.keys():
             raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: say rounds=…")
-        self._compiled(asked, Tick(1))
+        self._compiled(asked, Tick(history.last + 1, history.head.values))
 
     def next_tick(self, asked: Mapping[str, JSON], history: History) -> Next:
         """The tick that comes next: the unfinished round with its own parameters, or a new one with those asked for.

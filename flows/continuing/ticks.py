@@ -76,7 +76,7 @@ class Ticks:
         Stops at a run that is not done, and where the loop has converged, unless `force`. Runs inside a flow run.
         Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
         """
-        self._loop.check(asked)
+        self._loop.check(asked, self._loop.ledger.history())
         self.left = rounds
         while self.left and self.ticked.status == "done" and not self.ticked.converged:
             with self._loop.ledger.lock(self._waiting()):
