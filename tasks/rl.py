@@ -60,12 +60,21 @@ def ppo(
 
     The value network is one of its own, started from `value` or, where that is empty, from what an earlier `ppo` left
     in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and Adam's
-    moments, so that a later round on this result and its `value_of` goes on exactly (constant lr, same prompts).
-    One device; on a GPU, leave the engine's share of memory small (`engine: {vllm: {gpu_memory: 0.4}}`).
+    moments, so that a later round on this result and its `value_of` goes on exactly where lr is constant and prompts,
+    size, k, epochs, minibatches and seed are the same. With other prompts, size, k or seed the order of prompts begins
+    anew, with new noise. Prompts count alike: their `weight` is not read.
 
-    Raises DataError where there is no value network, one with another tokenizer or template, where the first update
-    of an iteration does not start at ratio 1, where the sampler's log-probabilities are another policy's, or where a
-    number is none any more. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/*, kl_coef, lr.
+    One device. By arithmetic, not measurement: P parameters take 36·P bytes where all three networks have as many
+    (weights in float32, gradients and Adam's moments of two), and activations and the engine come besides. vLLM on a
+    GPU gets no more than that leaves it, whatever its `gpu_memory` says.
+
+    Answers of the oracle are kept as they come, so a killed step asks nothing twice; equal answers to a prompt are one
+    question. Totals: `samples`, `tokens`, `queries`.
+
+    Raises DataError without prompts, where there is no value network or one with another tokenizer or template, where
+    the first update of an iteration does not start at ratio 1, where the sampler's log-probabilities are another
+    policy's, or where a number is none any more; SpecError for a `kl_coef` of 0 that no controller can move, and for
+    a single answer per iteration. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/*, kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.
@@ -96,7 +105,8 @@ def ppo(
         keep_optimizer: Adam's moments in `state/`: twice the size of both networks.
         dtype: type that the networks compute in; auto: float32 on a CPU, bfloat16 on a GPU. Weights stay in float32.
         seed: of draws, order of prompts and minibatches.
-        stream: another stream of noise for the same prompts.
+        stream: another stream of noise for the same prompts; in rounds, `$round`, or a round that is tried again after
+            a gate refused it would draw the very answers of the refused one.
         engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
         micro_tokens: largest number of tokens that go through a network together, padding included; 0: what fits.
         checkpoint_every: iterations between two checkpoints.
@@ -106,10 +116,11 @@ def ppo(
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
     from tasks.reinforcing import networks as n
-    from tasks.reinforcing.carried import Control, read_carried
+    from tasks.reinforcing.carried import Control, course_of, read_carried
     from tasks.reinforcing.demonstrations import mixed_in
     from tasks.reinforcing.loop import Running, Sampling, reinforce
     from tasks.reinforcing.rollout import Course, Shaping
+    from tasks.reinforcing.room import beside
     from tasks.reinforcing.update import Updating
     from tasks.sampling.plan import Draws, plan_of
     from tasks.sampling.requests import Options, release
@@ -121,25 +132,37 @@ def ppo(
         raise SpecError(f"betas = {betas}; Adam has two, such as [0.9, 0.999]")
     if beyond := [c for c in checkpoints if not 1 <= c <= iterations]:
         raise SpecError(f"checkpoints = {checkpoints}: {beyond} lie outside the iterations 1 to {iterations}")
+    if size * k == 1:
+        raise SpecError("size 1 and k 1 give one answer per iteration, and its advantage means nothing without another")
+    control = Control(kl_controller, kl_coef)
+    if kl_coef == 0 and control.moves and control.after(0.0, 1e6, size * k) == 0:
+        raise SpecError(
+            f"kl_coef = 0 stays 0 under `{kl_controller.name}`, which multiplies it: start above 0, or say "
+            "`kl_controller: fixed` if nats are to be free"
+        )
     if (demonstrations is None) != (sft == 0):
         raise SpecError("demonstrations and their coefficient `sft` (above 0) come together")
     start = n.value_start(policy, value)
     n.check_tokens(policy, start, "value")
     n.check_tokens(policy, ref, "ref")
     plan = plan_of(policy, prompts, max_tokens, work)
+    if not plan.prompt_ids:
+        raise DataError("there are no prompts to draw answers to")
     longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
     n.check_room(longest, {"value": start, "ref": ref})
     keep_memory()
     mixed = None
     if demonstrations is not None:
         mixed = mixed_in(demonstrations, policy, sft, sft_batch, sft_average, seed, positions_of(policy), work)
-    control = Control(kl_controller, kl_coef)
     draws = Draws(k, seed, stream)
+    carried = read_carried(policy, start, control, course_of(plan, draws, size))
     try:
+        networks = n.open_networks(policy, start, ref, temperature, dtype, micro_tokens)
         reinforce(
-            n.open_networks(policy, start, ref, temperature, dtype, micro_tokens),
+            networks,
             Sampling(
-                chosen_engine(engine)(policy), oracle.opened(), plan, Course(plan, draws, size),
+                beside(chosen_engine(engine), networks, work)(policy), oracle.opened(), plan,
+                Course(plan, carried.noise(draws), size),
                 Options(temperature=temperature, stop_ids=stop_ids(policy)),
             ),
             Shaping(gamma, lam, missing_eos_penalty),
@@ -148,7 +171,7 @@ def ppo(
                 iterations, lr, value_lr or lr, schedule, warmup, (betas[0], betas[1]), tuple(checkpoints),
                 keep_optimizer, checkpoint_every,
             ),
-            control, read_carried(policy, start, control), mixed, policy, start, work,
+            control, carried, mixed, policy, start, work,
         )  # fmt: skip
     finally:
         release()

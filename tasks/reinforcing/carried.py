@@ -1,10 +1,12 @@
 """What PPO leaves in a policy's `state/`, so that the next round goes on as if there had been no end.
 
-progress.json         iterations of all rounds (they number draws and shuffles), the KL coefficient, its controller
+progress.json         iterations of all rounds (they number shuffles), the course of prompts and the iterations before
+                      it began, the KL coefficient, its controller
 optimizer.safetensors Adam's moments of policy and value network, by parameter
 
 The coefficient goes on only under an equal controller with an equal starting coefficient, the moments only with the
-weights that they belong to. Weights are kept in the type of the checkpoint: from float32 a round goes on exactly.
+weights that they belong to, the course only with equal size, k, seed and prompts: another one begins at its first
+prompt, with noise that none before it had. Weights are kept in float32, so a round goes on exactly.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from __future__ import annotations
 import filecmp
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from tasks.contract import JSON, Chosen
+from tasks.ids import digest
 from tasks.kinds import Policy, RewardModel
+from tasks.sampling.plan import Draws, Plan
 
 PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -37,6 +41,10 @@ class Control:
         return float(self.controller(coefficient, kl, samples))
 
     @property
+    def moves(self) -> bool:
+        return self.controller.name != "fixed"
+
+    @property
     def spec(self) -> dict[str, JSON]:
         return {"controller": self.controller.name, "with": dict(self.controller.params), "start": self.start}
 
@@ -46,30 +54,50 @@ class Carried:
     """Where an earlier round ended; a first one begins at nothing."""
 
     iterations: int
+    begun: int
+    """Iterations of all rounds before the course of prompts began."""
+    course: Mapping[str, JSON]
+    """What makes a course, as `course_of` says it."""
     coefficient: float
-    moments: Mapping[str, Tensor]
-    """`<parameter>.<name>`; empty: Adam begins anew."""
+    moments: Path | None
+    """File of them; None: Adam begins anew."""
+
+    def noise(self, draws: Draws) -> Draws:
+        """The draws of this course: a later one has a seed of its own, so that it repeats no draw of an earlier."""
+        if not self.begun:
+            return draws
+        return replace(draws, seed=int(digest(str(draws.seed), "course", str(self.begun))[:16], 16) >> 1)
 
 
-def read_carried(policy: Policy, value: RewardModel, control: Control) -> Carried:
+def course_of(plan: Plan, draws: Draws, size: int) -> dict[str, JSON]:
+    """What the prompts and numbers of an iteration's draws depend on. Streams have noise of their own anyway."""
+    return {"prompts": digest(*plan.prompt_ids), "size": size, "k": draws.k, "seed": draws.seed}
+
+
+def read_carried(policy: Policy, value: RewardModel, control: Control, course: Mapping[str, JSON]) -> Carried:
     """What the policy's `state/` says; the beginning where it has none."""
     file = policy.path / "state" / PROGRESS
     if not file.exists():
-        return Carried(0, control.start, {})
+        return Carried(0, 0, course, control.start, None)
     told = json.loads(file.read_text())
+    iterations = int(told["iterations"])
+    begun = int(told["begun"]) if told.get("course") == course else iterations
     coefficient = float(told["coefficient"]) if told["control"] == control.spec else control.start
     moments = policy.path / "state" / MOMENTS
     goes_on = moments.exists() and _same_weights(policy.path / "value", value.path)
-    return Carried(int(told["iterations"]), coefficient, load_file(moments) if goes_on else {})
+    return Carried(iterations, begun, course, coefficient, moments if goes_on else None)
 
 
 def write_carried(
-    folder: Path, iterations: int, coefficient: float, control: Control, learning: nn.Module,
+    folder: Path, carried: Carried, iterations: int, coefficient: float, control: Control, learning: nn.Module,
     optimizer: torch.optim.Optimizer | None,
 ) -> None:  # fmt: skip
-    """Write `state/` as `folder`; without moments if there is no optimizer."""
+    """Write `state/` as `folder`, `iterations` after what was carried; without moments if there is no optimizer."""
     folder.mkdir()
-    told = {"iterations": iterations, "coefficient": coefficient, "control": control.spec}
+    told = {
+        "iterations": carried.iterations + iterations, "begun": carried.begun, "course": carried.course,
+        "coefficient": coefficient, "control": control.spec,
+    }  # fmt: skip
     (folder / PROGRESS).write_text(json.dumps(told, sort_keys=True, indent=1) + "\n")
     if optimizer is None:
         return
@@ -81,8 +109,9 @@ def write_carried(
     save_file(moments, folder / MOMENTS)
 
 
-def put_moments(moments: Mapping[str, Tensor], learning: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def put_moments(file: Path, learning: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give Adam the moments of an earlier round."""
+    moments = load_file(file)
     for name, parameter in learning.named_parameters():
         if f"{name}.step" in moments:
             optimizer.state[parameter] = {key: moments[f"{name}.{key}"].to(parameter.device) for key in _ADAM}

@@ -10,6 +10,7 @@ import numpy as np
 from tasks.contract import DataError, Workspace
 from tasks.kinds import Demonstrations, Policy
 from tasks.reinforcing.networks import Networks
+from tasks.reinforcing.noise import DEMONSTRATIONS, shuffled
 from tasks.template import template_digest
 from tasks.training.batches import micro_batches
 from tasks.training.rows import Ints, Rows, rows_of
@@ -44,7 +45,7 @@ class Mixed:
         """Consecutive pieces of one seeded shuffle per pass."""
         n = len(self.rows)
         places = range(step * self.batch, (step + 1) * self.batch)
-        orders = {turn: np.random.default_rng([self.seed, turn]).permutation(n) for turn in {p // n for p in places}}
+        orders = {turn: shuffled(n, self.seed, DEMONSTRATIONS, turn) for turn in {p // n for p in places}}
         return np.array([orders[p // n][p % n] for p in places], np.int64)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,8 +20,8 @@ from tasks.reinforcing.rollout import Course, Drawn, Shaping, draw, rolled_out
 from tasks.reinforcing.update import Updating, learn, make_adam
 from tasks.sampling.plan import Plan
 from tasks.sampling.requests import Engine, Options
-from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
-from tasks.training.model import save_model, stored_dtype
+from tasks.training.checkpoint import load_checkpoint, pinned, save_checkpoint
+from tasks.training.model import save_model
 from tasks.training.optimizer import Schedule, lr_at
 from tasks.training.reward import save_reward_model
 
@@ -47,6 +45,10 @@ class Running:
         course = lr_at(iteration, self.iterations, 1.0, self.warmup, self.schedule)
         return self.lr * course, self.value_lr * course
 
+    def still_asked(self, optimizer: torch.optim.Optimizer, last: bool) -> torch.optim.Optimizer | None:
+        """The optimizer where anyone wants its state: behind the last iteration, a later round may."""
+        return None if last and not self.keep_optimizer else optimizer
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -61,7 +63,7 @@ class Sampling:
 
 @dataclass
 class Totals:
-    """What all attempts together have used."""
+    """What the iterations used; one that a kill undid and another attempt ran again counts once."""
 
     samples: int = 0
     tokens: int = 0
@@ -83,16 +85,20 @@ def reinforce(
 ) -> None:
     """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
     folder, learning = work.path / "checkpoint", networks.learning
-    networks = _pinned(networks, folder)
+    networks = replace(networks, shape=pinned(folder, networks.shape))
     optimizer = make_adam(networks, running.betas)
-    put_moments(carried.moments, learning, optimizer)
-    state = load_checkpoint(folder, learning, optimizer) or {"step": 0, "coefficient": carried.coefficient}
-    coefficient, totals = float(state["coefficient"]), Totals(**state.get("totals", {}))
+    state = load_checkpoint(folder, learning, optimizer)
+    if state is None:
+        state = {"step": 0, "coefficient": carried.coefficient, "totals": {}, "difference": None}
+        if carried.moments is not None:
+            put_moments(carried.moments, learning, optimizer)
+    coefficient, totals, difference = float(state["coefficient"]), Totals(**state["totals"]), state["difference"]
     for iteration in range(state["step"], running.iterations):
         begun, number = time.perf_counter(), carried.iterations + iteration
         sampling.engine.update(networks.policy.model.state_dict().items())
-        drawn = _drawn(sampling, number, iteration, running, work)
-        rollout = rolled_out(networks, drawn, coefficient, shaping)
+        drawn = _drawn(sampling, number - carried.begun, iteration, running, work)
+        rollout = rolled_out(networks, drawn, coefficient, shaping, difference)
+        difference = rollout.difference if difference is None else difference
         rates = running.rates(iteration)
         metrics = learn(networks, optimizer, rollout, updating, rates, number, mixed)
         metrics |= {**rollout.metrics, "kl_coef": coefficient, "lr": rates[0]}
@@ -103,45 +109,36 @@ def reinforce(
         work.progress(iteration + 1, running.iterations, "iterations")
         if iteration + 1 in running.kept:
             _keep(networks, policy, work.path / "kept", iteration + 1)
-        if (iteration + 1) % running.checkpoint_every == 0 and iteration + 1 < running.iterations:
-            kept = {"coefficient": coefficient, "totals": vars(totals), "shape": networks.shape._asdict(),
-                    "threads": torch.get_num_threads()}  # fmt: skip
-            save_checkpoint(folder, iteration + 1, learning, optimizer, kept)
+        last = iteration + 1 == running.iterations
+        if last or (iteration + 1) % running.checkpoint_every == 0:
+            kept = {"coefficient": coefficient, "totals": vars(totals), "difference": difference,
+                    "shape": networks.shape._asdict(), "threads": torch.get_num_threads()}  # fmt: skip
+            save_checkpoint(folder, iteration + 1, learning, running.still_asked(optimizer, last), kept)
             shutil.rmtree(work.path / "scores")
     work.count(**vars(totals))
-    done = carried.iterations + running.iterations
     write_carried(
-        work.output / "state", done, coefficient, control, learning, optimizer if running.keep_optimizer else None
-    )
+        work.output / "state", carried, running.iterations, coefficient, control, learning,
+        running.still_asked(optimizer, last=True),
+    )  # fmt: skip
     _write(networks, policy, value, running, work)
 
 
 def _drawn(sampling: Sampling, number: int, iteration: int, running: Running, work: Workspace) -> Drawn:
-    asked = len(sampling.course.draws(number)[1])
+    """number: the iteration's place in the course."""
+    course = sampling.course.draws(number)
 
     def tell(n: int) -> None:
-        work.progress(iteration + 0.5 * n / asked, running.iterations, "iterations")
+        work.progress(iteration + 0.5 * n / len(course[1]), running.iterations, "iterations")
 
-    s, kept = sampling, work.path / "scores" / f"{iteration}.json"
-    return draw(s.engine, s.scorer, s.plan, s.course, number, s.options, kept, tell)
+    s, kept = sampling, work.path / "scores" / str(iteration)
+    return draw(s.engine, s.scorer, s.plan, course, s.options, kept, tell)
 
 
 def _count(totals: Totals, drawn: Drawn) -> None:
-    """Tokens are those drawn, as `sample` counts them; those of unscored answers are left out."""
+    """Tokens are those drawn, as `sample` counts them, without those of unscored answers; queries as `score` does."""
     totals.samples += len(drawn.rows) + drawn.unanswered
-    totals.queries += len(drawn.rows) + drawn.unanswered
+    totals.queries += drawn.queries
     totals.tokens += int(drawn.rows.answers.lengths.sum())
-
-
-def _pinned(networks: Networks, folder: Path) -> Networks:
-    """The layout and threads that the interrupted attempt had: others would give other last bits."""
-    state = last_state(folder)
-    if not state:
-        return networks
-    if state["threads"] != torch.get_num_threads():
-        torch.set_num_threads(state["threads"])
-    pinned: Any = dict(vars(networks))
-    return Networks(**{**pinned, "shape": type(networks.shape)(**state["shape"])})
 
 
 def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> None:
@@ -149,10 +146,7 @@ def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> N
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    model = networks.policy.model
-    if stored_dtype(policy) != torch.float32:  # saving casts in place, and this one goes on training
-        model = copy.deepcopy(model)
-    save_model(model, policy, unfinished)
+    save_model(networks.policy.model, policy, unfinished)
     shutil.rmtree(folder / str(iteration), ignore_errors=True)
     unfinished.rename(folder / str(iteration))
 

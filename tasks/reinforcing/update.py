@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Chosen, DataError
+from tasks.losses.rl.clipped import clipped
 from tasks.reinforcing.demonstrations import Mixed
 from tasks.reinforcing.estimates import k2, value_loss
 from tasks.reinforcing.networks import Networks, places_of
+from tasks.reinforcing.noise import MINIBATCHES, shuffled
 from tasks.reinforcing.rollout import Rollout
 from tasks.training.batches import micro_batches
 from tasks.training.rows import Ints, Rows
@@ -33,9 +35,10 @@ class Updating:
 
     @property
     def clip_eps(self) -> float:
-        """Where the objective clips; one that does not is counted at PPO's usual bound."""
-        eps = self.objective.params.get("clip_eps", 0.2)
-        return float(eps) if isinstance(eps, int | float) else 0.2
+        """Where the objective clips; one that does not is counted at the usual bound, that of `clipped`."""
+        usual = inspect.signature(clipped).parameters["clip_eps"].default
+        eps = self.objective.params.get("clip_eps", usual)
+        return float(eps if isinstance(eps, int | float) else usual)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def learn(
 ) -> dict[str, float]:
     """All updates on one rollout; what they showed, in the mean over them.
 
-    Raises DataError where the first one does not start from the policy that sampled, or a number is none any more.
+    Raises DataError where the first one does not start from what the rollout read, or a number is none any more.
     """
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -100,26 +103,32 @@ def _minibatches(rows: Rows, updating: Updating, iteration: int) -> Iterator[Int
         groups.setdefault(rows.prompts.at(i).tobytes(), []).append(i)
     prompts = [np.array(g, np.int64) for g in groups.values()]
     for epoch in range(updating.epochs):
-        order = np.random.default_rng([updating.seed, iteration, epoch]).permutation(len(prompts))
+        order = shuffled(len(prompts), updating.seed, MINIBATCHES, iteration, epoch)
         for piece in np.array_split(order, min(updating.minibatches, len(prompts))):
             yield np.concatenate([prompts[i] for i in piece])
 
 
 def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: Updating) -> Seen:
-    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut."""
+    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut.
+
+    The policy's graph is gone before the value network's begins: only one network's activations are in memory.
+    """
     names = inspect.signature(updating.objective.function).parameters
     total = int(rollout.rows.answers.lengths[part].sum())
     parts: list[Seen] = []
     for batch in micro_batches(rollout.rows, part, networks.shape):
         inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rollout.rows, batch.rows))
         with networks.computing():
-            logps, values = networks.policy(inputs).cpu().double(), networks.value(inputs).cpu().double()
+            logps = networks.policy(inputs).cpu().double()
         old, advantages = rollout.old_logps[places], rollout.advantages[places]
         given = {"logps": logps, "old_logps": old, "advantages": advantages}
         losses = updating.objective(**{name: x for name, x in given.items() if name in names})
+        (losses.sum() / total).backward()
+        with networks.computing():
+            values = networks.value(inputs).cpu().double()
         old_values = rollout.old_values[places]
         value_losses = value_loss(values, old_values, rollout.returns[places], clip=updating.value_clip)
-        ((losses.sum() + value_losses.sum()) / total).backward()
+        (value_losses.sum() / total).backward()
         moves = (values.detach() - old_values).abs()
         parts.append(Seen(logps.detach() - old, advantages, losses.detach(), moves, value_losses.detach()))
     return Seen(*(torch.cat([getattr(p, name) for p in parts]) for name in Seen.__dataclass_fields__))
@@ -143,8 +152,9 @@ def _clipped(seen: Seen, clip_eps: float) -> float:
 
 
 def check_first(seen: Seen, clip_eps: float, half: bool) -> None:
-    """Before any update the policy is the one that sampled: ratio 1, no KL, nothing clipped. Raises DataError.
+    """Before any update the policy is the one that the rollout read: ratio 1, no KL, nothing clipped. Raises DataError.
 
+    Both are the trainer's own networks on the same rows; whether the sampler is that policy, `check_sampler` asks.
     In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is asked for.
     """
     off = torch.expm1(seen.log_ratios).abs()
@@ -153,9 +163,10 @@ def check_first(seen: Seen, clip_eps: float, half: bool) -> None:
     if distance <= allowed and approx_kl <= allowed and (half or clip_frac == 0):
         return
     raise DataError(
-        f"before the first update the ratio of policy to sampler is off by {distance:.3g} (allowed: {allowed:g}), "
-        f"approx_kl is {approx_kl:.3g}, clip_frac {clip_frac:.3g}; they must be 0. Likely causes: masks that differ "
-        "between rollout and update, log-probabilities at another temperature, dropout, another template"
+        f"before the first update the ratio of the policy to itself, as the rollout read it, is off by {distance:.3g} "
+        f"(allowed: {allowed:g}), approx_kl is {approx_kl:.3g}, clip_frac {clip_frac:.3g}; they must be 0. Likely "
+        "causes: dropout (a module in training mode), a layer that reads a row otherwise beside other rows, or another "
+        "number type in one of the two passes"
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tasks.contract import JSON, DataError
+from tasks.training.batches import Shape
 from tasks.training.model import trainable
 
 OPTIMIZER = "optimizer.safetensors"
@@ -67,6 +68,16 @@ def last_state(folder: Path) -> dict[str, Any]:
     """What the last checkpoint says of itself; empty if there is none."""
     found = _checkpoints(folder)
     return dict(json.loads((found[-1] / "state.json").read_text())) if found else {}
+
+
+def pinned(folder: Path, shape: Shape) -> Shape:
+    """The layout that the interrupted attempt had, and its threads: others would give other last bits."""
+    state = last_state(folder)
+    if not state:
+        return shape
+    if state["threads"] != torch.get_num_threads():
+        torch.set_num_threads(state["threads"])
+    return Shape(**state["shape"])
 
 
 def _checkpoints(folder: Path) -> list[Path]:

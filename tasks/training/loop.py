@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from tasks.contract import Chosen, Workspace
 from tasks.training.batches import Shape, micro_batches
-from tasks.training.checkpoint import last_state, load_checkpoint, save_checkpoint
+from tasks.training.checkpoint import last_state, load_checkpoint, pinned, save_checkpoint
 from tasks.training.examples import Examples, filled
 from tasks.training.logps import inputs_of
 from tasks.training.metrics import Outcome, Watch, chosen_drift, step_metrics
@@ -65,7 +65,7 @@ def train_model(
     """
     model: Any = scorer.model
     folder = work.path / "checkpoint"
-    shape = _pinned(folder, shape)
+    shape = pinned(folder, shape)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
@@ -99,16 +99,6 @@ def train_model(
     work.count(tokens=tokens, steps=settings.steps)
     if warning := watch.warning():
         work.notice(warning)
-
-
-def _pinned(folder: Path, shape: Shape) -> Shape:
-    """The layout and threads that the interrupted attempt had: others would give other last bits."""
-    state = last_state(folder)
-    if not state:
-        return shape
-    if state["threads"] != torch.get_num_threads():
-        torch.set_num_threads(state["threads"])
-    return Shape(**state["shape"])
 
 
 def _batches(n: int, settings: Settings, first: int) -> Iterator[tuple[int, Ints]]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tasks.contract import DataError
@@ -14,7 +13,7 @@ from tasks.kinds import RewardModel, Scorer
 from tasks.template import completions_ids, prompts_ids, tokenizer_of
 from tasks.training.model import keep_memory, pick_device, positions_of
 from tasks.training.reward import is_classifier, open_reward_model
-from tasks.training.rows import Ragged, Rows
+from tasks.training.rows import rows_of_ids
 from tasks.training.score import score_rows
 from tasks.training.scores import AnswerScores, marked
 
@@ -43,19 +42,9 @@ def reward_scorer(*, path: str) -> Scorer:
         fits = [i for i in range(len(told)) if longest is None or len(asked[i]) + len(told[i]) <= longest]
         scores: list[float | None] = [None] * len(told)
         if fits:
-            rows = _rows([asked[i] for i in fits], [told[i] for i in fits])
+            rows = rows_of_ids([asked[i] for i in fits], [told[i] for i in fits])
             for i, value in zip(fits, score_rows(model, marked(rows), 0).tolist(), strict=True):
                 scores[i] = value
         return scores
 
     return Scorer.scoring(score)
-
-
-def _rows(prompts: list[list[int]], answers: list[list[int]]) -> Rows:
-    names = [str(i) for i in range(len(prompts))]
-    return Rows(_ragged(prompts), _ragged(answers), np.arange(len(prompts) + 1), names, names)
-
-
-def _ragged(lists: list[list[int]]) -> Ragged:
-    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    return Ragged(np.concatenate([np.array(ids, np.int32) for ids in lists]), offsets)

@@ -5,6 +5,7 @@ A pair has two answers (chosen, rejected), a ranking K, every other row one. Axi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,17 @@ def rows_of(table: Table, policy: Model) -> Rows:
         if (lists.lengths == 0).any():
             raise DataError(f"{int((lists.lengths == 0).sum())} rows have an {what} without a token: `tokenize` them")
     return Rows(prompts, answers, starts, data.column("prompt_id").to_pylist(), ids)
+
+
+def rows_of_ids(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rows:
+    """Prompts with one answer each, given as ids; named by their numbers."""
+    names = [str(i) for i in range(len(answers))]
+    return Rows(_end_to_end(prompts), _end_to_end(answers), np.arange(len(answers) + 1), names, names)
+
+
+def _end_to_end(lists: Sequence[Sequence[int]]) -> Ragged:
+    values = np.fromiter((i for ids in lists for i in ids), np.int32)
+    return Ragged(values, np.cumsum([0, *map(len, lists)], dtype=np.int64))
 
 
 def _check_template(table: Table, policy: Model) -> None:

@@ -1,0 +1,15 @@
+"""Shuffles of a training's own: each purpose has a stream of its own under one seed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.training.rows import Ints
+
+PROMPTS, MINIBATCHES, DEMONSTRATIONS = 1, 2, 3
+"""Purposes. Without them two could be one stream: NumPy reads [seed, i] as [seed, i, 0]."""
+
+
+def shuffled(n: int, seed: int, purpose: int, *place: int) -> Ints:
+    """0 … n − 1 in an order that `seed`, `purpose` and `place` fix; a purpose's places are of one length."""
+    return np.random.default_rng([seed, purpose, *place]).permutation(n)
