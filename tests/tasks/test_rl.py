@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import torch
 
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.reinforcing import loop, update
+from tasks.reinforcing.networks import Networks
 from tasks.rl import checkpoint_at, value_of
 from tests.models import TEXTS, tiny_policy
 from tests.tasks.reinforcing.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
 from tests.tasks.training.tables import demonstrations
 from tests.workspace import Workspace
+
+HALVING = Chosen("kl_controllers", "halving", {})
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +237,9 @@ def test_a_value_network_that_cannot_read_that_far_is_refused(policy: Policy, tm
         ({"betas": [0.9]}, "Adam has two"),
         ({"sft": 0.1}, "come together"),
         ({"demonstrations": demonstrations()}, "come together"),
+        ({"size": 1, "k": 1}, "size 1 and k 1 give one answer per iteration"),
+        ({"kl_coef": 0, "kl_controller": ADAPTIVE}, "stays 0 under `adaptive`.*`kl_controller: fixed`"),
+        ({"kl_coef": 0.0, "kl_controller": HALVING}, "stays 0 under `halving`.*start above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -240,19 +249,34 @@ def test_what_cannot_be_is_refused(
         run(policy, value, Workspace(tmp_path), **options)
 
 
+def test_without_prompts_there_is_nothing_to_draw(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there are no prompts to draw answers to"):
+        run(policy, value, Workspace(tmp_path), prompts=prompts(0))
+
+
 def test_a_diverging_training_stops_with_a_cause(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"PPO broke in iteration \d+: .*lr is too high"):
         run(policy, value, Workspace(tmp_path), lr=1e6, max_grad_norm=1e9, iterations=6)
 
 
-def test_an_engine_that_keeps_its_old_weights_is_found_out(
+def test_dropout_in_the_update_is_found_out(
     policy: Policy, value: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.engines.transformers import TransformersEngine
+    """A policy with dropout that someone puts into training mode behind the rollout."""
+    shutil.copytree(policy.path, tmp_path / "policy")
+    config = json.loads((policy.path / "config.json").read_text())
+    (tmp_path / "policy" / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    real = update.learn
 
-    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
-    with pytest.raises(DataError, match=r"sampler and trainer differ by .* the engine still has old weights"):
-        run(policy, value, Workspace(tmp_path), lr=2e-2, iterations=6)
+    def learn(networks: Networks, *rest: Any) -> dict[str, float]:
+        networks.policy.model.train()
+        return real(networks, *rest)
+
+    monkeypatch.setattr(loop, "learn", learn)
+    with pytest.raises(
+        DataError, match=r"policy to itself, as the rollout read it.*dropout \(a module in training mode"
+    ):
+        run(Policy(tmp_path / "policy"), value, Workspace(tmp_path))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -277,16 +301,22 @@ def test_demonstrations_mixed_in_get_likelier(policy: Policy, value: RewardModel
 def test_answers_without_a_score_train_nothing_and_are_counted(
     policy: Policy, value: RewardModel, tmp_path: Path
 ) -> None:
-    def every_second(asked: list[Any], told: list[str], truths: list[Any]) -> list[float | None]:
-        return [None if i % 2 else -len(t) / 10 for i, t in enumerate(told)]
+    seen: list[str] = []
+
+    def even_ones(asked: list[Any], told: list[str], truths: list[Any]) -> list[float | None]:
+        seen.extend(told)
+        return [None if len(t) % 2 else -len(t) / 10 for t in told]
 
     work = Workspace(tmp_path)
-    run(policy, value, work, iterations=2, oracle=Scorer.scoring(every_second))
-    assert _curve(work, "objective/unanswered") == [6.0, 6.0]
-    assert work.totals["queries"] == 24
-    for answer, text in ((None, "scored 0 of 12 answers"), (float("nan"), "scored 12 of 12 answers nan")):
+    run(policy, value, work, iterations=2, oracle=Scorer.scoring(even_ones))
+    odd = [float(sum(len(t) % 2 for t in part)) for part in (seen[:12], seen[12:])]
+    assert 0 < min(odd) < max(odd) < 12
+    assert _curve(work, "objective/unanswered") == odd
+    assert work.totals["queries"] == work.totals["samples"] == len(seen) == 24
+    for answer, text in ((None, "scored 0 of 12 answers"), (float("nan"), "answered nan to 12 of 12 questions")):
+        oracle = Scorer.scoring(lambda p, c, t, a=answer: [a] * len(c))
         with pytest.raises(DataError, match=text):
-            run(policy, value, Workspace(tmp_path), oracle=Scorer.scoring(lambda p, c, t, a=answer: [a] * len(c)))
+            run(policy, value, Workspace(tmp_path / str(answer)), oracle=oracle)
 
 
 def test_cut_answers_lose_the_penalty(policy: Policy, value: RewardModel, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp
     assert (first["policy"], first["value"]) == (("base",), ("reward",))
     assert (second["policy"], second["value"]) == (("policy@1",), ("critic@1",))
     assert first["ref"] == second["ref"] == ("base",)
+    assert [graph.nodes[f"policy@{n}"].params["stream"] for n in (1, 2, 3)] == [1, 2, 3]
     proxy = graph.nodes["report/proxy_score@2"].inputs["oracle"]
     assert first["oracle"] == second["oracle"] == proxy == ("reward",)
 

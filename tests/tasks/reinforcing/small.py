@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 def prompts(n: int = 6) -> Prompts:
     rows = [{"prompt_id": f"p{i}", "prompt": message(f"where does the swan live {i} ?")} for i in range(n)]
-    return Prompts.of(pa.Table.from_pylist(rows))
+    return Prompts.of(pa.Table.from_pylist(rows, Prompts.SCHEMA))
 
 
 def _brevity(asked: Sequence[Any], told: Sequence[str], truths: Sequence[str | None]) -> list[float]:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.contract import DataError
+from tasks.contract import Chosen, DataError
 from tasks.kinds import Policy, Prompts
 from tasks.reinforcing.demonstrations import mixed_in
 from tasks.reinforcing.heads import TokenLogps
 from tasks.reinforcing.networks import open_networks, read_tokens
-from tasks.reinforcing.rollout import Course, rows_of_answers
-from tasks.reinforcing.update import Seen, check_first
+from tasks.reinforcing.rollout import Course, Rollout, rows_of_answers
+from tasks.reinforcing.update import Seen, Updating, check_first, learn, make_adam
 from tasks.sampling.plan import Draws, plan_of
 from tasks.sampling.requests import Answer, Request
 from tasks.train import logps
@@ -104,14 +104,28 @@ def _seen(log_ratios: list[float]) -> Seen:
 
 def test_a_first_update_from_another_policy_is_refused_with_likely_causes() -> None:
     check_first(_seen([0.0, 5e-4, -5e-4]), 0.2, half=False)
-    with pytest.raises(DataError, match=r"off by 0\.0513.*masks.*temperature.*dropout.*template"):
+    with pytest.raises(DataError, match=r"off by 0\.0513.*they must be 0.*dropout.*number type"):
         check_first(_seen([0.0, 0.05, 0.0]), 0.2, half=False)
 
 
 def test_in_bfloat16_single_tokens_may_move_but_not_their_mean() -> None:
     check_first(_seen([0.05, *np.zeros(99)]), 0.2, half=True)
-    with pytest.raises(DataError, match="ratio of policy to sampler"):
+    with pytest.raises(DataError, match="ratio of the policy to itself"):
         check_first(_seen([0.05] * 100), 0.2, half=True)
+
+
+def test_the_policys_activations_are_gone_before_the_value_network_reads(policy: Policy, tmp_path: Path) -> None:
+    """By its backward: its gradients are there when the value network begins."""
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, "float32", 0)
+    said = read_tokens(networks, ROWS, {"old": networks.policy, "values": networks.value})
+    old, values = said["old"].double(), said["values"].double()
+    advantages = torch.linspace(-1, 1, len(old)).double()
+    rollout = Rollout(ROWS, old, values, advantages, values + advantages, 0.0, 0.0, {})
+    head, found = networks.policy.model.lm_head, []
+    networks.value.register_forward_pre_hook(lambda *_: found.append(head.weight.grad is not None))
+    updating = Updating(Chosen("losses/rl", "clipped", {}), 1, 1, 0.2, 1.0, 0)
+    learn(networks, make_adam(networks, (0.9, 0.999)), rollout, updating, (0.0, 0.0), 0, None)
+    assert found == [True]
 
 
 @pytest.mark.parametrize("average", ["token", "sequence"])
