@@ -150,6 +150,8 @@ def _notes(found: Comparison) -> Iterator[str]:
     yield from (f"! not ranked: measured with different {line}" for line in told_apart(found.differ))
     if len(found.entries) > 1 or any(e.hits for e in found.entries):
         yield "samples, queries and seconds: what the results cost when they were made, cached ones included"
+    if any(e.run.deployment and any(s.carried for s in e.run.steps.values()) for e in found.entries):
+        yield "each tick's are its own: what earlier ticks left was counted by them"
 
 
 def _entry_json(found: Comparison, entry: Entry) -> JSON:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flows.commands.compared import compared, draw_compared
+from flows.commands.answers import before_and_after, draw_answers
 from flows.commands.progress import seconds
 from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
@@ -45,9 +45,9 @@ def show_text(store: Store, ref: str, rows: int, console: Console, *, whole: boo
         return
     found = Runs(store).find(ref)
     _record_text(store, found, console, None if whole else DEPTH)
-    sides = compared(store, found.record, rows)
+    sides = before_and_after(store, found.record, rows)
     if sides:
-        draw_compared(sides, console)
+        draw_answers(sides, console)
     else:
         _rows_text(store, found.record, rows, console)
 
@@ -61,7 +61,7 @@ def show_json(store: Store, ref: str, rows: int) -> JSON:
     record = found.record
     data = record.as_json()
     assert isinstance(data, dict)
-    sides = compared(store, record, rows)
+    sides = before_and_after(store, record, rows)
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
         "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),

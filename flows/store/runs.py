@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Literal, NamedTuple
 
+from flows.store.carried import CARRIED
 from flows.store.files import write_json
 from flows.store.locks import Held, is_free, try_lock
 from flows.store.records import Record
@@ -45,6 +46,11 @@ class Step:
     def hit(self) -> bool:
         return self.state == "hit"
 
+    @property
+    def carried(self) -> bool:
+        """Whether it is a value that an earlier tick left: no step of this run made or found it."""
+        return self.task == CARRIED
+
 
 @dataclass
 class Run:
@@ -67,6 +73,16 @@ class Run:
     """Ids elsewhere: `prefect`, `mlflow`."""
     notices: list[str] = field(default_factory=list)
     extra: dict[str, JSON] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The pipeline, or PIPELINE/DEPLOYMENT."""
+        return f"{self.pipeline}/{self.deployment}" if self.deployment else self.pipeline
+
+    @property
+    def has_headline(self) -> bool:
+        """Whether it measures a headline of its own; what stands behind a loop of ticks has at most what they left."""
+        return any(not s.carried for id in self.headline if (s := self.steps.get(id)))
 
     def step(self, address: str) -> Step | None:
         """The step at an address; without `@round`, the last round's. None if there is none."""
@@ -164,8 +180,9 @@ class Runs:
         return self.load(matching[0] if matching else ref)
 
     def find(self, ref: str) -> Found:
-        """What REF names: `RUN:STEP`, `NAME/STEP` of that pipeline's last run, a digest's first letters.
+        """What REF names: `RUN:STEP`, `NAME/STEP`, a digest's first letters.
 
+        `NAME/STEP` is of the pipeline's last run that has the step; of a deployment's run only if no other has it.
         Raises SpecError, naming what comes near, if it names nothing or several things.
         """
         if ":" in ref:
@@ -173,10 +190,25 @@ class Runs:
             return self._step(self.find_run(run), address)
         if "/" in ref:
             name, _, address = ref.partition("/")
-            for found in self.newest(name):
-                return self._step(found, address)
-            raise SpecError(f"'{name}' has not run yet{_near(name, map(_pipeline_of, self.ids()))}")
+            return self._step(self._with_step(name, address), address)
         return Found(self._by_digest(ref), None, None)
+
+    def _with_step(self, name: str, address: str) -> Run:
+        """The last run of a pipeline that has the step, ticks last; where none has it, the pipeline's last run."""
+        newest = having = deployed = None
+        for run in self.newest(name):
+            newest = newest or run
+            deployed = deployed or (run if run.deployment == address else None)
+            if run.step(address):
+                having = having or run
+                if not run.deployment:
+                    return run
+        if newest is None:
+            raise SpecError(f"'{name}' has not run yet{_near(name, map(_pipeline_of, self.ids()))}")
+        if deployed and not having:
+            said = f"'{name}/{address}' is a deployment; its last run is {deployed.id}"
+            raise SpecError(f"{said}: show that, or a step of it, {deployed.id}:STEP")
+        return having or newest
 
     def _step(self, run: Run, address: str) -> Found:
         step = run.step(address)

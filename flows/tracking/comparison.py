@@ -86,25 +86,30 @@ class Comparison:
 
 
 def chosen_runs(runs: Runs, refs: Sequence[str]) -> list[Run]:
-    """The runs that RUN… names: ids, their first letters, `last`, or a pipeline's name for its last finished run.
+    """The runs that RUN… names: ids, their first letters, `last`, NAME (a pipeline's last finished run), or
+    PIPELINE/DEPLOYMENT (its last finished tick).
 
-    One that is named twice counts once. Raises SpecError.
+    Runs that measure no headline, as those of what stands behind a loop of ticks, are named by ids only. NAME is a
+    deployment's run only where the pipeline has no other. One that is named twice counts once. Raises SpecError.
     """
     found = {run.id: run for run in (_chosen(runs, ref) for ref in refs)}
     return list(found.values())
 
 
 def _chosen(runs: Runs, ref: str) -> Run:
-    of_pipeline = list(runs.newest(ref))
-    if not of_pipeline and (ref == "last" or any(id.startswith(ref) for id in runs.ids())):
+    if ref == "last":
+        return next((run for run in runs.newest() if run.has_headline), None) or runs.find_run(ref)
+    called = [run for run in runs.newest(ref.partition("/")[0]) if ref in (run.title, run.pipeline)]
+    if not called and any(id.startswith(ref) for id in runs.ids()):
         return runs.find_run(ref)
-    if not of_pipeline:
-        known = sorted({r.pipeline for r in runs.newest()})
-        raise SpecError(f"'{ref}' is no run, and no pipeline that has run; those are {', '.join(known) or 'none yet'}")
-    for run in of_pipeline:
-        if run.status == "done":
-            return run
-    raise SpecError(f"no run of '{ref}' has finished; name one by its id, e.g. {of_pipeline[0].id}")
+    if not called:
+        known = ", ".join(sorted({r.title for r in runs.newest()})) or "none yet"
+        raise SpecError(f"'{ref}' is no run, and no pipeline or deployment that has run; those are {known}")
+    finished = [run for run in called if run.status == "done"]
+    if not finished:
+        raise SpecError(f"no run of '{ref}' has finished; name one by its id, e.g. {called[0].id}")
+    measured = [run for run in finished if run.has_headline]
+    return next((run for run in measured if run.title == ref), (measured or finished)[0])
 
 
 def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> Comparison:
@@ -123,23 +128,19 @@ def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> C
 def labels(several: Sequence[Run]) -> list[str]:
     """The name of the pipeline or deployment; where several runs have it, with the parameters that differ, or else the
     run's time."""
-    return [_label(run, [r for r in several if _named(r) == _named(run)]) for run in several]
-
-
-def _named(run: Run) -> str:
-    return f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
+    return [_label(run, [r for r in several if r.title == run.title]) for run in several]
 
 
 def _label(run: Run, alike: Sequence[Run]) -> str:
     if len(alike) == 1:
-        return _named(run)
+        return run.title
     names = dict.fromkeys(name for r in alike for name in r.parameters)
     varied = [n for n in names if len({said(r.parameters.get(n)) for r in alike}) > 1]
     mine = " ".join(f"{n}={said(run.parameters.get(n))}" for n in varied)
     theirs = [" ".join(f"{n}={said(r.parameters.get(n))}" for n in varied) for r in alike if r is not run]
     if not varied or mine in theirs:
         mine = f"{mine} {run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]} {run.id[-4:]}".strip()
-    return f"{_named(run)} {mine}"
+    return f"{run.title} {mine}"
 
 
 def said(value: JSON) -> str:

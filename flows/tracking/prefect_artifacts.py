@@ -99,7 +99,7 @@ def _table(run: Run, found: Results) -> Iterator[Artifact]:
 def _headline(run: Run, found: Results, rows: list[dict[str, str]]) -> str:
     """What the page of all artifacts says of the table: its last headline row."""
     last = rows[bool(found.floor) + len(found.rows) - 1] if found.rows else rows[-1]
-    return f"{_name(run)}, " + ", ".join(f"{head} {cell}".strip() for head, cell in last.items()).removeprefix("row ")
+    return f"{run.title}, " + ", ".join(f"{head} {cell}".strip() for head, cell in last.items()).removeprefix("row ")
 
 
 def as_rows(found: Results) -> list[dict[str, str]]:
@@ -123,12 +123,12 @@ def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
         "logs": f"`{root.absolute() / 'logs' / run.id}`",
     }  # fmt: skip
     rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
-    lines = [f"## {_name(run)}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
+    lines = [f"## {run.title}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
     failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
     beside = [f"- {_plain(text)}" for text in [*run.notices, *warnings(found)]]
     for several in (failed, beside):
         lines += ["", *several] if several else []
-    return Artifact("markdown", "\n".join(lines), f"How {_name(run)} went, and where to look", _key(run, "run"))
+    return Artifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
 
 
 def mlflow_address(root: Path) -> str:
@@ -140,13 +140,9 @@ def mlflow_address(root: Path) -> str:
     return uri.rstrip("/") if uri.startswith("http") else pages(root)[1]
 
 
-def _name(run: Run) -> str:
-    return f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
-
-
 def _key(run: Run, what: str) -> str:
     """Prefect takes lowercase letters, digits and dashes only."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{_name(run)}-{what}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", f"{run.title}-{what}".lower()).strip("-")
 
 
 def _plain(text: str) -> str:

@@ -94,8 +94,9 @@ class Results:
 
 
 def finished(store: Store, run: Run) -> list[Done]:
-    """The steps of a run that have a result, in the graph's order; those whose record is gone are left out."""
-    records = ((s, store.record(s.key)) for s in run.steps.values() if s.key)
+    """The steps of a run that have a result, in the graph's order; those whose record is gone are left out, and so is
+    what an earlier tick left: the run that made it has counted it."""
+    records = ((s, store.record(s.key)) for s in run.steps.values() if s.key and not s.carried)
     return [Done(tuple(s.addresses), s.round, record, s.hit) for s, record in records if record]
 
 

@@ -215,10 +215,9 @@ class Tracker(Listener):
 
 def run_name(run: Run, given: Mapping[str, JSON]) -> str:
     """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, what was asked of it, and when."""
-    name = f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
     asked = " ".join(f"{k}={said(v)}" for k, v in given.items())
     when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
-    return f"{f'{name} {asked}'.strip()[:NAME]} · {when}"
+    return f"{f'{run.title} {asked}'.strip()[:NAME]} · {when}"
 
 
 def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from scipy import stats
 
 from flows.commands.comparing import compare_json, compare_text, mlflow_pages
-from flows.store.runs import Runs
+from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import chosen_runs, comparison, labels, paired
 from flows.tracking.comparison_figures import by_round, gold_against_kl
@@ -92,8 +93,52 @@ def test_a_pipelines_name_means_its_last_finished_run_and_a_run_named_twice_coun
     evaluated(store, "apo", [FAIR], status="stopped")
     with pytest.raises(SpecError, match="no run of 'apo' has finished"):
         chosen_runs(runs, ["apo"])
-    with pytest.raises(SpecError, match="'spo' is no run, and no pipeline that has run; those are apo, sppo, xpo"):
+    with pytest.raises(
+        SpecError, match="'spo' is no run, and no pipeline or deployment that has run; those are apo, sppo, xpo"
+    ):
         chosen_runs(runs, ["spo"])
+
+
+def _tick(store: Store, rates: list[float], number: int, *, carried: bool = False) -> Run:
+    """A finished run of `sppo/nightly`, later by its number; `carried`: all its steps are values that ticks left."""
+    tick = evaluated(store, "sppo", [rates])
+    store.inside("runs", f"{tick.id}.json").unlink()
+    tick.id, tick.deployment = f"20990101-00000{number}-sppo-aaaa", "nightly"
+    if carried:
+        tick.steps = {id: replace(step, task="carried") for id, step in tick.steps.items()}
+    Runs(store).save(tick)
+    return tick
+
+
+def test_a_pipelines_name_is_no_tick_and_a_deployments_is_its_newest_tick(store: Store) -> None:
+    plain = evaluated(store, "sppo", [FAIR])
+    _tick(store, FAIR, 1)
+    tick, behind = _tick(store, GOOD, 2), _tick(store, GOOD, 3, carried=True)
+    runs = Runs(store)
+    assert runs.ids()[-1] == behind.id
+    for refs, chosen in ((["sppo"], plain), (["sppo/nightly"], tick), (["last"], tick)):
+        assert [r.id for r in chosen_runs(runs, refs)] == [chosen.id]
+    with pytest.raises(SpecError, match=r"'sppo/weekly' is no run, .* those are sppo, sppo/nightly"):
+        chosen_runs(runs, ["sppo/weekly"])
+    assert [r["label"] for r in _json(store, "sppo", "sppo/nightly")["runs"]] == ["sppo/nightly", "sppo"]
+
+
+def test_a_pipeline_that_only_ticks_is_its_newest_tick(store: Store) -> None:
+    tick = _tick(store, FAIR, 1)
+    _tick(store, FAIR, 2, carried=True)
+    assert [r.id for r in chosen_runs(Runs(store), ["sppo"])] == [tick.id]
+
+
+def test_what_an_earlier_tick_left_costs_a_tick_nothing(store: Store) -> None:
+    tick = _tick(store, FAIR, 1)
+    step = tick.steps["report/sample@1"]
+    tick.steps["old"] = replace(step, id="old", addresses=("old",), task="carried", key=tick.steps["base"].key)
+    tick.steps["report/sample@1"] = replace(step, task="carried")
+    Runs(store).save(tick)
+    [found] = _json(store, tick.id)["runs"]
+    assert found["rounds"][0]["costs"] == {"cost/oracle_queries": 7.0, "cost/seconds": 3.0}
+    assert found["steps"] == 4
+    assert "each tick's are its own" in _text(store, tick.id)
 
 
 def test_runs_are_ranked_best_first_and_share_a_rank_where_they_cannot_be_told_apart(store: Store) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.commands.compared import compared
+from flows.commands.answers import before_and_after
 from flows.commands.show import show_json, show_text
 from flows.tracking.table import costs, finished, results, table, warnings
 from tasks.contract import SpecError
@@ -74,7 +74,7 @@ def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) ->
 
 
 def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: Fabricated) -> None:
-    found = compared(made.store, made.records["report@2"], 5)
+    found = before_and_after(made.store, made.records["report@2"], 5)
     assert found is not None
     swan, fox = found.pairs
     assert (swan.before.text, swan.after.text) == (BASE["swan"], "good question ! the swan lives in the swamp . @2")
@@ -84,15 +84,15 @@ def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: 
 
 def test_a_policy_and_its_samples_show_the_evaluation_that_measured_them(made: Fabricated) -> None:
     for ref in ("policy@1", "report/sample@1"):
-        found = compared(made.store, made.records[ref], 1)
+        found = before_and_after(made.store, made.records[ref], 1)
         assert found is not None
         assert found.report == made.records["report@1"].content
         assert [p.after.text for p in found.pairs] == ["good question ! the swan lives in the swamp . @1"]
-    assert compared(made.store, made.records["heldout"], 1) is None
+    assert before_and_after(made.store, made.records["heldout"], 1) is None
 
 
 def test_the_base_policy_shows_no_evaluation_of_another_policy(made: Fabricated) -> None:
-    assert compared(made.store, made.records["base"], 1) is None
+    assert before_and_after(made.store, made.records["base"], 1) is None
 
 
 def test_text_has_path_record_lineage_and_both_answers(made: Fabricated) -> None:

@@ -93,6 +93,23 @@ def test_a_name_means_the_last_run_of_that_pipeline(runs: Runs, store: Store) ->
     assert runs.find_run("2020").id == "20200101-000000-sppo-0001"
 
 
+def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, store: Store) -> None:
+    mine, ticked, behind = (put(store, prompts(i), seed=n) for n, i in enumerate("abc"))
+    finished(runs, "sppo", [("policy", mine)], "20200101-000000-sppo-0001")
+    tick = finished(runs, "sppo", [("policy", ticked), ("better", ticked)], "20210101-000000-sppo-0002")
+    after = finished(runs, "sppo", [("mix", behind)], "20220101-000000-sppo-0003")
+    for run in (tick, after):
+        run.deployment = "nightly"
+        runs.save(run)
+    assert runs.find("sppo/policy").record == mine
+    assert runs.find("sppo/better").record == ticked
+    assert runs.find("sppo/mix").record == behind
+    with pytest.raises(SpecError, match="'sppo/nightly' is a deployment; its last run is 20220101-000000-sppo-0003"):
+        runs.find("sppo/nightly")
+    with pytest.raises(SpecError, match="run 20220101-000000-sppo-0003 has no step 'polcy'"):
+        runs.find("sppo/polcy")
+
+
 def test_a_digest_is_named_by_its_first_letters(runs: Runs, store: Store) -> None:
     first, second = put(store, prompts("a"), seed=1), put(store, prompts("b"), seed=2)
     assert runs.find(first.content[:6]).record == first

@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Answers:
     """The first prompts of an evaluation, in the table's order: not chosen by how well they went."""
 
     report: str
@@ -49,7 +49,7 @@ class Compared:
         return {"report": self.report, "prompts": self.prompts, "pairs": pairs}
 
 
-def compared(store: Store, record: Record, rows: int) -> Compared | None:
+def before_and_after(store: Store, record: Record, rows: int) -> Answers | None:
     """`rows` prompts of the evaluation that a record is, was drawn for, or (a policy) was measured by; None if there is
     none."""
     report = _report_of(store, record)
@@ -65,10 +65,10 @@ def compared(store: Store, record: Record, rows: int) -> Compared | None:
     pairs = (
         Pair(tuple(new[i]["prompt"]), _answer(old[i], scores), _answer(new[i], scores), wins.get(i)) for i in ids[:rows]
     )
-    return Compared(report.content, len(ids), tuple(pairs))
+    return Answers(report.content, len(ids), tuple(pairs))
 
 
-def draw_compared(found: Compared, console: Console) -> None:
+def draw_answers(found: Answers, console: Console) -> None:
     """Print the pairs as two columns."""
     from rich import box
     from rich.markup import escape
