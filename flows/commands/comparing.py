@@ -121,15 +121,19 @@ def _told(found: Comparison) -> Iterator[str]:
     """Who beats whom, as far as the prompts can tell."""
     first = found.entries[0].label
     several = [d for d in found.differences if len(found.entries) <= ALL_PAIRS or first in (d.a, d.b)]
+    pairs = len(found.differences)
     if several:
         metric = found.entries[0].metric.rpartition("/")[2].replace("_", " ")
-        yield f"differences of the last {metric}, prompt by prompt (95% CI over {several[0].n} prompts):"
+        held = "95% CI" if pairs == 1 else f"95% CI, all {pairs} together (Bonferroni)"
+        yield f"differences of the last {metric}, prompt by prompt ({held}):"
     width = max((len(f"{d.a} − {d.b}") for d in several), default=0)
     for d in several:
-        interval = f"({_signed(d.low)} to {_signed(d.high)})"
+        interval = f"({_signed(d.low)} to {_signed(d.high)}; {d.n} prompts)"
         yield f"  {f'{d.a} − {d.b}':<{width}}  {_signed(d.value)} {interval}  {_verdict(d)}"
     if several:
         yield "  One training each: how another seed would come out is not in these intervals."
+    if pairs > 1:
+        yield "  rank: 1 + how many runs beat it; that neighbours can be told apart it does not say."
 
 
 def _signed(value: float) -> str:

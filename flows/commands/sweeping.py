@@ -15,7 +15,7 @@ from flows.tracking.comparison import said
 from flows.tracking.table import finished, headlines
 from flows.wiring import compile_pipeline, sweep_values
 from flows.wiring.model import Graph
-from tasks.contract import SpecError
+from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,8 @@ STOPPED = 130
 def sweep(file: Path, store: Store, name: str, values: Mapping[str, str], console: Console) -> int:
     """Run all combinations of `KEY=V1,V2,…`, the last key fastest; all are checked before the first one runs.
 
-    One that fails does not end the others; Ctrl-C does. Returns the worst exit code; raises SpecError.
+    One that fails, or cannot begin, does not end the others; Ctrl-C does. Returns the worst exit code. Raises SpecError
+    before anything runs.
     """
     axes = {key: sweep_values(value) for key, value in values.items()}
     grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
@@ -38,12 +39,21 @@ def sweep(file: Path, store: Store, name: str, values: Mapping[str, str], consol
         title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])
         console.print(f"\n[{number}/{len(grid)}] {title}", markup=False, highlight=False)
         before = set(Runs(store).ids())
-        codes.append(run_once(file, store, name, point, [], console))
+        codes.append(_run(file, store, name, point, console))
         runs += _begun(store, graph, before)
         if codes[-1] == STOPPED:
             break
     _compared(store, runs, console)
     return max(codes, default=0)
+
+
+def _run(file: Path, store: Store, name: str, point: Mapping[str, str], console: Console) -> int:
+    """One run; what was wrong with it is told here, lest it take the others with it."""
+    try:
+        return run_once(file, store, name, point, [], console)
+    except (SpecError, DataError) as e:
+        console.print(f"✗ {e}", markup=False, highlight=False, soft_wrap=True)
+        return 2 if isinstance(e, SpecError) else 1
 
 
 def _begun(store: Store, graph: Graph, before: set[str]) -> list[Run]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -19,8 +19,9 @@ from scipy import stats
 from flows.commands.comparing import compare_json, compare_text, mlflow_pages
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
-from flows.tracking.comparison import chosen_runs, comparison, labels, paired
+from flows.tracking.comparison import Comparison, Difference, Entry, Paired, chosen_runs, comparison, labels, paired
 from flows.tracking.comparison_figures import by_round, gold_against_kl
+from flows.tracking.table import Results
 from tasks.contract import SpecError
 from tests.flows.evaluated import IDS, evaluated
 from tests.flows.fabricated import fabricate
@@ -58,30 +59,69 @@ def _table(values: list[float | None], pairs: list[int] | None = None) -> pl.Dat
     return table if pairs is None else table.with_columns(pairs=pl.Series(pairs))
 
 
+def _paired(a: pl.DataFrame, b: pl.DataFrame) -> Paired:
+    found = paired(a, b, "win_rate")
+    assert found is not None
+    return found
+
+
 def test_a_paired_difference_is_that_of_the_paired_t_interval() -> None:
     """By hand: differences 0.1 and 0.3 have the mean 0.2 and the standard error 0.1; t(0.975, 1) = 12.7062."""
-    value, low, high, n = paired(_table([0.6, 0.9]), _table([0.5, 0.6]), "win_rate") or (0, 0, 0, 0)
-    assert (value, low, high, n) == (
-        pytest.approx(0.2), pytest.approx(0.2 - 1.27062, abs=1e-5), pytest.approx(0.2 + 1.27062, abs=1e-5), 2
-    )  # fmt: skip
-    found = paired(_table([*GOOD]), _table([*FAIR]), "win_rate")
-    interval = stats.ttest_rel(GOOD, FAIR).confidence_interval(0.95)
-    assert found is not None
-    assert found[1:3] == (pytest.approx(interval.low), pytest.approx(interval.high))
+    found = _paired(_table([0.6, 0.9]), _table([0.5, 0.6]))
+    assert found == (pytest.approx(0.2), pytest.approx(0.1), 2)
+    assert found.ends() == (pytest.approx(0.2 - 1.27062, abs=1e-5), pytest.approx(0.2 + 1.27062, abs=1e-5))
+    for several in (1, 3):
+        interval = stats.ttest_rel(GOOD, FAIR).confidence_interval(1 - 0.05 / several)
+        ends = _paired(_table([*GOOD]), _table([*FAIR])).ends(several)
+        assert ends == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
 def test_a_paired_difference_knows_prompts_by_id_and_leaves_out_those_without_an_answer() -> None:
     ours, theirs = _table([0.6, None, 0.9]), _table([0.5, 0.4, 0.6])
-    assert paired(ours, theirs[::-1], "win_rate") == paired(ours, theirs, "win_rate")
-    assert (paired(ours, theirs, "win_rate") or ())[3] == 2
+    assert _paired(ours, theirs[::-1]) == pytest.approx(_paired(ours, theirs))
+    assert _paired(ours, theirs).n == 2
     assert paired(ours[:1], theirs[:1], "win_rate") is None
 
 
 def test_prompts_with_more_pairs_weigh_more() -> None:
-    """(3 · 0.1 + 1 · 0.3) / 4 = 0.15"""
-    found = paired(_table([0.6, 0.9], [3, 1]), _table([0.5, 0.6], [3, 1]), "win_rate")
-    assert found is not None
-    assert found[0] == pytest.approx(0.15)
+    """(3 · 0.1 + 1 · 0.3) / 4 = 0.15; a prompt weighs what it does where it has fewer pairs."""
+    assert _paired(_table([0.6, 0.9], [3, 1]), _table([0.5, 0.6], [3, 1])).value == pytest.approx(0.15)
+    fewer, more = _table([0.6, 0.9], [3, 2]), _table([0.5, 0.6], [4, 1])
+    assert _paired(fewer, more).value == pytest.approx(0.15)
+    there, back = _paired(fewer, more), _paired(more, fewer)
+    assert back == pytest.approx((-there.value, there.error, there.n))
+
+
+def test_prompts_without_pairs_on_a_side_do_not_count() -> None:
+    ours, theirs = _table([0.6, 0.9, 0.7], [3, 1, 0]), _table([0.5, 0.6, 0.1], [3, 1, 2])
+    assert _paired(ours, theirs).n == 2
+    assert paired(ours, _table([0.5, 0.6, 0.1], [0, 0, 2]), "win_rate") is None
+
+
+def test_intervals_of_several_pairs_are_wider_so_that_all_of_them_hold(store: Store) -> None:
+    for name, rates in (("near", NEAR), ("good", GOOD), ("fair", FAIR)):
+        evaluated(store, name, [rates])
+    interval = stats.ttest_rel(GOOD, FAIR).confidence_interval
+    for refs, level in ((("good", "fair"), 0.95), (("good", "fair", "near"), 1 - 0.05 / 3)):
+        first = _json(store, *refs)["differences"][0]
+        assert (first["a"], first["b"]) == ("good", "fair")
+        assert (first["low"], first["high"]) == (
+            pytest.approx(interval(level).low),
+            pytest.approx(interval(level).high),
+        )
+    assert "95% CI, all 3 together (Bonferroni)" in _text(store, "good", "fair", "near")
+    assert "prompt by prompt (95% CI):" in _text(store, "good", "fair")
+
+
+def test_a_rank_counts_the_runs_that_beat_it() -> None:
+    """A > C beyond doubt, and B is told apart from neither."""
+    entries = tuple(Entry(cast("Run", None), name, (), Results(None, (), ()), ()) for name in "ABC")
+    told = (
+        Difference("A", "B", 0.1, -0.1, 0.3, 6), Difference("A", "C", 0.3, 0.1, 0.5, 6),
+        Difference("B", "C", 0.2, -0.1, 0.5, 6),
+    )  # fmt: skip
+    found = Comparison(entries, told, {})
+    assert [found.rank(e) for e in entries] == [1, 1, 2]
 
 
 def test_a_pipelines_name_means_its_last_finished_run_and_a_run_named_twice_counts_once(store: Store) -> None:
@@ -141,7 +181,7 @@ def test_what_an_earlier_tick_left_costs_a_tick_nothing(store: Store) -> None:
     assert "each tick's are its own" in _text(store, tick.id)
 
 
-def test_runs_are_ranked_best_first_and_share_a_rank_where_they_cannot_be_told_apart(store: Store) -> None:
+def test_runs_stand_best_first_with_how_many_beat_them(store: Store) -> None:
     for name, rates in (("near", NEAR), ("good", GOOD), ("fair", FAIR)):
         evaluated(store, name, [rates])
     found = _json(store, "near", "good", "fair")
