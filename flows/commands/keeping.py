@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flows.continuing.ledger import named_paths
 from flows.store.store import Store
-from flows.store.upkeep import gc, verify
+from flows.store.upkeep import gc, results, verify
 from tasks.contract import SpecError
 
 
@@ -15,14 +14,14 @@ def verify_text(store: Store) -> int:
     damaged = verify(store)
     for damage in damaged:
         print(f"✗ {damage.what}: {damage.trouble}")
-    whole = sum(1 for _ in store.records()) - sum(d.record is not None for d in damaged)
+    whole = sum(1 for _ in results(store)) - sum(d.record is not None for d in damaged)
     print(f"✓ {whole} results are what their digests say" + ("; the next run makes the others again" * bool(damaged)))
     return 1 if damaged else 0
 
 
 def gc_text(store: Store, *, dry: bool) -> None:
-    """Print what was reclaimed, or would be. What the ledger of a continuing deployment names stays."""
-    freed = gc(store, dry=dry, keep=named_paths(store))
+    """Print what was reclaimed, or would be. What a record names stays, of a key or of a ledger."""
+    freed = gc(store, dry=dry)
     for path, why, size in freed:
         print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
     print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be ' if dry else ''}reclaimed")

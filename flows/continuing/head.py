@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.continuing.history import Head, History, Measured
 from flows.continuing.ledger import Ledger
-from flows.store.carried import CARRIED, carried_record
+from flows.store.carried import CARRIED, carried_record, keep
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.tracking.table import COLUMNS, read_report
@@ -145,10 +145,19 @@ class Continuing:
         """The values that it carries on, and what it adds to the lists."""
 
         def value(name: str) -> Carried | None:
-            id = tick.graph.addresses.get(address_of(name, tick.number))
-            return Carried(records[id].kind, records[id].content) if id else None
+            record = self._record(tick, records, name)
+            return Carried(record.kind, record.content) if record else None
 
         return {n: value(n) for n in sorted(self._one)}, {n: value(n) for n in sorted(self._every)}
+
+    def keep(self, tick: Next, records: Mapping[str, Record]) -> None:
+        """Keep the records of what it left, whatever becomes of the keys: the plain pipeline may have the same."""
+        values = [self._record(tick, records, name) for name in sorted(self._one | self._every)]
+        keep(self.store, [r for r in values if r], records.values())
+
+    def _record(self, tick: Next, records: Mapping[str, Record], name: str) -> Record | None:
+        id = tick.graph.addresses.get(address_of(name, tick.number))
+        return records[id] if id else None
 
     def gate(self, tick: Next, records: Mapping[str, Record]) -> Measured | None:
         """What the gate measured; None where every round is accepted. Raises DataError for a report without it."""

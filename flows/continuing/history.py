@@ -104,6 +104,7 @@ class Head:
     round: int = 0
     values: Mapping[str, Carried | None] = field(default_factory=dict)
     every: Mapping[str, tuple[Carried, ...]] = field(default_factory=dict)
+    """A name that a round did not list has no list any more: it would lack that round."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _finished(h: History, event: Finished) -> History:
         return replace(h, streak=(*h.streak, h.rounds[-1]))
     lists = h.head.every
     added = {name: (*lists.get(name, ()), *([c] if c else [])) for name, c in event.every.items()}
-    head = Head(event.number, event.values, {**lists, **added})
+    head = Head(event.number, event.values, added)
     return replace(h, head=head, heads={**h.heads, event.number: head}, streak=())
 
 

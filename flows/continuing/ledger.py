@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -44,8 +43,9 @@ class Ledger:
 
     def history(self) -> History:
         """What the events come to. Raises DataError for a ledger that was damaged."""
+        events = self.events()
         try:
-            return history_of(self.events())
+            return history_of(events)
         except DataError as e:
             raise DataError(f"{self.path}: {e}") from None
 
@@ -93,10 +93,3 @@ def ledgers(store: Store) -> Iterator[Ledger]:
     for path in sorted((store.root / "ledger").glob("*.jsonl")):
         pipeline, _, deployment = path.stem.partition(".")
         yield Ledger(store, pipeline, deployment)
-
-
-def named_paths(store: Store) -> frozenset[str]:
-    """`<kind>/<content>` of everything that a head names, also of those that one can roll back to."""
-    heads = [head for ledger in ledgers(store) for head in ledger.history().heads.values()]
-    carried = [c for h in heads for c in [*h.values.values(), *(c for several in h.every.values() for c in several)]]
-    return frozenset(Path(c.kind, c.digest).as_posix() for c in carried if c)

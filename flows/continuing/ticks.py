@@ -138,6 +138,8 @@ class Ticks:
         accepted = gate is None or (gate.low is not None and gate.low > 0.5)
         values, every = self._loop.left(tick, records)
         headline = self._loop.headline(tick, records)
+        if accepted:
+            self._loop.keep(tick, records)
         self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now()))
         self.ticked.made.append(tick.number)
         said = f" (win rate against the head {_said(gate)})" if gate else ""

@@ -33,23 +33,28 @@ class Entry:
     """Digest of the key's parts without the inputs: what is known of a step before its inputs are."""
 
     @property
+    def result(self) -> Parent:
+        """What it is to a step that it feeds."""
+        return Parent(self.key, self.content)
+
+    @property
     def inputs(self) -> Iterator[Parent]:
         return (p for several in self.parents.values() for p in several)
 
 
 class RecordIndex:
-    """Entries by key; `refresh` reads only the records written since the last time."""
+    """Entries by the names of their files, which are keys; a refresh reads only the records written since the last."""
 
-    def __init__(self, root: Path) -> None:
-        self._keys = root / "keys"
-        self._cache = root / ".cache" / "records.json"
+    def __init__(self, root: Path, folder: str = "keys", cache: str = "records") -> None:
+        self._keys = root / folder
+        self._cache = root / ".cache" / f"{cache}.json"
         self._times: dict[str, int] = {}
         self._entries: dict[str, Entry] = {}
         self._lock = RLock()
         self._loaded = False
 
     def entries(self) -> dict[str, Entry]:
-        """All entries by key, as of now."""
+        """All entries by their files' names, as of now."""
         with self._lock:
             self._refresh()
             return dict(self._entries)
@@ -78,7 +83,7 @@ class RecordIndex:
         try:
             data = json.loads(self._cache.read_text())
             self._times = data["times"]
-            self._entries = {key: _read_entry(key, e) for key, e in data["entries"].items()}
+            self._entries = {key: _read_entry(e) for key, e in data["entries"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._times, self._entries = {}, {}
 
@@ -102,10 +107,10 @@ def _entry(r: Record) -> Entry:
 
 def _entry_json(e: Entry) -> JSON:
     parents: dict[str, JSON] = {port: [[p.key, p.content] for p in several] for port, several in e.parents.items()}
-    return [e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents, e.fixed]
+    return [e.key, e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents, e.fixed]
 
 
-def _read_entry(key: str, data: list[Any]) -> Entry:
-    task, kind, content, made, seconds, rows, totals, parents, fixed = data
+def _read_entry(data: list[Any]) -> Entry:
+    key, task, kind, content, made, seconds, rows, totals, parents, fixed = data
     made_of = {port: tuple(Parent(*p) for p in several) for port, several in parents.items()}
     return Entry(key, task, kind, content, made, seconds, rows, totals, made_of, fixed)

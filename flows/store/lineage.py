@@ -22,12 +22,12 @@ class Seen(NamedTuple):
     prompt_ids: frozenset[str]
     asked: int
     """Number of distinct prompts that were checked."""
-    tables: tuple[str, ...]
-    """Keys of the steps whose tables hold them."""
+    tables: tuple[Entry, ...]
+    """Steps whose tables hold them."""
 
 
 def ancestors(store: Store, record: Record) -> Iterator[Entry]:
-    """Everything behind a record, nearest first, each key once."""
+    """Everything behind a record, nearest first, each once."""
     return _Walk(store).behind(p for several in record.parents.values() for p in several)
 
 
@@ -38,20 +38,20 @@ def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
     that judged what it was trained on, and the tables that each of them was fed. A model from outside has no lineage.
     """
     walk = _Walk(store)
-    found: dict[str, Entry] = {}
-    done: set[str] = set()
+    found: dict[Parent, Entry] = {}
+    done: set[Parent] = set()
     todo = walk.of_content(policy)
     while todo:
         entry = todo.pop()
-        if entry.key in done or entry.kind not in MODELS:
+        if entry.result in done or entry.kind not in MODELS:
             continue
-        done.add(entry.key)
+        done.add(entry.result)
         for parent in entry.inputs:
             for maker in walk.makers(parent):
                 if maker.kind in MODELS:
                     todo.append(maker)
                 elif maker.kind not in NOT_TRAINED_ON:
-                    found[maker.key] = maker
+                    found[maker.result] = maker
                     todo += [e for e in walk.behind(maker.inputs) if e.kind in JUDGES]
     return tuple(sorted(found.values(), key=lambda e: e.key))
 
@@ -60,13 +60,13 @@ def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> Seen:
     """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents."""
     asked = _prompt_ids(store, table.kind, table.content)
     seen: set[str] = set()
-    tables = []
+    tables: dict[Parent, Entry] = {}
     for model in models:
         for trained in training_prompts(store, model):
             common = asked & _prompt_ids(store, trained.kind, trained.content)
             seen |= common
-            tables += [trained.key] if common else []
-    return Seen(frozenset(seen), len(asked), tuple(dict.fromkeys(tables)))
+            tables |= {trained.result: trained} if common else {}
+    return Seen(frozenset(seen), len(asked), tuple(tables.values()))
 
 
 def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: bool) -> str:
@@ -79,8 +79,7 @@ def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: 
         seen = seen_prompts(store, table, models)
         if not seen.prompt_ids:
             continue
-        entries = store.index.entries()
-        by = ", ".join(sorted({f"{entries[k].task} {entries[k].content[:8]}" for k in seen.tables}))
+        by = ", ".join(sorted({f"{e.task} {e.content[:8]}" for e in seen.tables}))
         text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained what is measured ({by})"
         if not allow:
             raise DataError(f"{text}: measure on prompts held out, or say `allow_seen: true` in the step")
@@ -135,12 +134,13 @@ def _prompt_ids(store: Store, kind: str, content: str) -> frozenset[str]:
 
 
 class _Walk:
-    """The index as of one moment."""
+    """The index as of one moment, with what is kept beside the ledgers: there a key may have had other results."""
 
     def __init__(self, store: Store) -> None:
-        self._by_key = store.index.entries()
+        several = [*store.kept.entries().values(), *store.index.entries().values()]
+        self._by_result = {entry.result: entry for entry in several}
         self._by_content: dict[str, list[Entry]] = {}
-        for entry in self._by_key.values():
+        for entry in self._by_result.values():
             self._by_content.setdefault(entry.content, []).append(entry)
 
     def of_content(self, content: str) -> list[Entry]:
@@ -148,16 +148,16 @@ class _Walk:
 
     def makers(self, parent: Parent) -> list[Entry]:
         """The step that made an input; where its record is gone, every step that made this content."""
-        entry = self._by_key.get(parent.key)
-        return [entry] if entry and entry.content == parent.content else self.of_content(parent.content)
+        entry = self._by_result.get(parent)
+        return [entry] if entry else self.of_content(parent.content)
 
     def behind(self, parents: Iterable[Parent]) -> Iterator[Entry]:
-        """The makers of these inputs, then those of their inputs, each key once."""
+        """The makers of these inputs, then those of their inputs, each once."""
         todo = list(parents)
-        done: set[str] = set()
+        done: set[Parent] = set()
         while todo:
             for entry in self.makers(todo.pop(0)):
-                if entry.key not in done:
-                    done.add(entry.key)
+                if entry.result not in done:
+                    done.add(entry.result)
                     yield entry
                     todo.extend(entry.inputs)

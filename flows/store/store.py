@@ -5,6 +5,7 @@ keys/<key>.json      the record of a step
 runs/<id>.json       a run (flows.store.runs)
 partial/<key>/       work of a step that has not finished
 damaged/             content that no longer had its digest
+ledger/records/      records of what ledgers name, kept whatever becomes of their keys (flows.store.carried)
 locks/ logs/ ledger/ figures/ .cache/
 """
 
@@ -61,6 +62,7 @@ class Store:
         self.root = root.resolve()
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
+        self.kept = RecordIndex(self.root, "ledger/records", "kept")
 
     def code(self, root: Path) -> CodeIndex:
         """An index of the code below `root`, whose parses this store remembers."""
@@ -85,10 +87,14 @@ class Store:
                 return Look(None, "never run")
             self._aside(file, f"record-{key}")
             return Look(None, "its record was damaged")
-        trouble = self.trouble(record)
-        if trouble:
-            return Look(None, f"{trouble}{self._set_aside(record)}")
+        if trouble := self.check(record):
+            return Look(None, trouble)
         return Look(record, f"made {record.made[:16].replace('T', ' ')}")
+
+    def check(self, record: Record) -> str:
+        """What is wrong with a record's content, which is set aside then; empty if nothing."""
+        trouble = self.trouble(record)
+        return f"{trouble}{self._set_aside(record)}" if trouble else ""
 
     def trouble(self, record: Record, *, trusted: int | None = None) -> str:
         """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
@@ -244,9 +250,9 @@ class Store:
         with self.lock(f"slot-{name}", who, waiting=waiting):
             yield
 
-    def records(self) -> Iterator[Record]:
-        """Every record, unverified."""
-        for file in sorted((self.root / "keys").glob("*.json")):
+    def records(self, folder: str = "keys") -> Iterator[Record]:
+        """Every record, unverified; with `ledger/records` those that are kept beside the ledgers."""
+        for file in sorted((self.root / folder).glob("*.json")):
             record = read_record(file)
             if record:
                 yield record

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.store.carried import KEPT
 from flows.store.differences import differences
 from flows.store.keys import Key
 from flows.store.locks import locked, try_lock
@@ -67,44 +68,49 @@ def accept(store: Store, key: Key, old: Record) -> Record:
 
 def verify(store: Store) -> list[Damage]:
     """Read every record, and every content that one names, whatever its stat says. What is damaged is set aside."""
-    found: dict[str, str] = {}
     damages = []
     for file in sorted((store.root / "keys").glob("*.json")):
         record = store.record(file.stem)
         if record is None or record.key != file.stem:
             store.look(file.stem)
             damages.append(Damage(None, f"keys/{file.name} holds no record of that key; set aside in damaged/"))
-            continue
+    found: dict[str, str] = {}
+    for record in results(store):
         name = record.path.as_posix()
         if name not in found:
             found[name] = store.trouble(record, trusted=-1)
             if found[name]:
                 store.contents.forget(store.root / record.path)
-                found[name] = store.look(record.key).reason
+                found[name] = store.check(record)
         if found[name]:
             damages.append(Damage(record, found[name]))
     return damages
 
 
-def gc(store: Store, *, dry: bool = False, keep: Collection[str] = ()) -> list[Freed]:
+def results(store: Store) -> Iterator[Record]:
+    """Every result that a key's record names, and each further one that is kept beside the ledgers and still there."""
+    kept = (r for r in store.records(KEPT) if os.path.lexists(store.root / r.path))
+    yield from {(r.key, r.content): r for r in (*kept, *store.records())}.values()
+
+
+def gc(store: Store, *, dry: bool = False) -> list[Freed]:
     """Reclaim what nothing names: content without a record, work left by finished steps, damaged data, half writes.
 
-    Waits for results that are just being filed. Everything a record or a run names stays, and so does `keep`:
-    `<kind>/<content>` of what a ledger's head names.
+    Waits for results that are just being filed. Everything stays that a record names, of a key or of the ledgers.
     """
     freed = []
     with locked(store.root / "locks" / "gc"):
-        for path, why in _rubbish(store, keep):
+        for path, why in _rubbish(store):
             freed.append(Freed(path.relative_to(store.root).as_posix(), why, _size(path)))
             if not dry:
                 _remove(path)
     return freed
 
 
-def _rubbish(store: Store, keep: Collection[str]) -> Iterator[tuple[Path, str]]:
+def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
     from tasks.kinds import KINDS
 
-    named = {*keep, *(record.path.as_posix() for record in store.records())}
+    named = {record.path.as_posix() for record in results(store)}
     for kind in KINDS:
         for path in sorted((store.root / kind).glob("*")):
             if path.relative_to(store.root).as_posix() not in named:
@@ -117,7 +123,7 @@ def _rubbish(store: Store, keep: Collection[str]) -> Iterator[tuple[Path, str]]:
             held.release()
     for path in sorted(store.root.glob("damaged/*")):
         yield path, "damaged"
-    for folder in ("keys", "runs", ".cache"):
+    for folder in ("keys", "runs", KEPT, ".cache"):
         for path in sorted((store.root / folder).glob(".*.tmp")):
             yield path, "half written"
 

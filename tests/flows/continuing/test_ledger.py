@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.continuing.history import Converged, RolledBack
-from flows.continuing.ledger import Ledger, ledgers, named_paths
+from flows.continuing.ledger import Ledger, ledgers
 from flows.store.store import Store
-from flows.store.upkeep import gc
-from flows.wiring import Carried
 from tasks.contract import DataError, SpecError
 from tests.flows.continuing.test_history import NOW, begun, finished, rounds
 
@@ -91,16 +89,3 @@ def test_one_lock_holds_the_deployment_and_says_who_has_it(ledger: Ledger) -> No
     assert order[-1] == "second"
     assert order[0].startswith("pid ")
     assert not ledger.is_locked()
-
-
-def test_gc_keeps_what_a_head_names_even_where_no_record_does(ledger: Ledger) -> None:
-    store = Store(ledger.path.parents[1])
-    ledger.append(begun(1))
-    ledger.append(finished(1, pool=Carried("Prompts", "b" * 32)))
-    kept = {f"Prompts/{'b' * 32}", "Policy/p1"}
-    for path in (*kept, f"Prompts/{'c' * 32}"):
-        (store.root / path).mkdir(parents=True)
-    assert named_paths(store) == kept
-    assert [f.path for f in gc(store, keep=named_paths(store))] == [f"Prompts/{'c' * 32}"]
-    assert all((store.root / path).is_dir() for path in kept)
-    assert ledger.path.exists()
