@@ -115,7 +115,7 @@ def test_steps_override_epochs_and_a_last_short_batch_is_taken(policy: Policy, t
     data = tokenized(demonstrations(10), policy, tmp_path)
     counted = []
     for options in ({"steps": 7}, {"epochs": 2}):
-        work = Workspace(tmp_path)
+        work = Workspace(tmp_path / str(len(counted)))
         fit(policy, data, work, loss=SFT, lr=1e-4, batch=4, **options)
         counted.append(len(work.curves))
     assert counted == [7, 5]
