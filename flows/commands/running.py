@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,15 +44,16 @@ def run_once(
     graph = compile_pipeline(file, name, values, deployment=deployment or None, kept=kept)
     for notice in graph.notices:
         say(console, f"note: {notice}")
-    start = time.monotonic()
     waited = expected(graph, store)
     tracker = Tracker(store)
     try:
         listeners = [tracker, progress(console, waited), PrefectArtifacts(store, lambda: tracker.page)]
-        execution = run_pipeline(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
+        execution = run_pipeline(
+            graph, store, fresh=fresh, listeners=listeners, deployment=deployment, say=partial(say, console)
+        )
     finally:
         trouble = tracker.close()
-    tell(console, store, execution, time.monotonic() - start)
+    tell(console, store, execution)
     if execution.run.status == "stopped":
         title = f"{name}/{deployment}" if deployment else name
         again = shlex.join(["alignflow", "run", title, *(f"{k}={v}" for k, v in values.items())])
@@ -70,8 +71,8 @@ def expected(graph: Graph, store: Store) -> dict[str, float | None]:
     return {s.node.id: s.cost.seconds for s in steps if s.state != "cached"}
 
 
-def tell(console: Console, store: Store, execution: Execution, took: float) -> None:
-    run, done = execution.run, list(execution.done.values())
+def tell(console: Console, store: Store, execution: Execution) -> None:
+    run, done, took = execution.run, list(execution.done.values()), execution.seconds
     hits = sum(s.hit for s in done)
     title = f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
     for id, error in execution.errors.items():

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands.progress import progress
 from flows.commands.running import CODES, QUIET, expected, run_once, say, tell, tell_where
 from flows.continuing.head import Continuing, continues
-from flows.continuing.ticks import Ticks, Watch, with_ticks
+from flows.continuing.ticks import Ticks, with_ticks
+from flows.continuing.tracked import Tracked
 from flows.execution.execute import Execution
+from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Listener
-from flows.execution.prefect_api import caught_up, own_server, prefect_settings
-from flows.tracking.prefect_artifacts import PrefectArtifacts
-from flows.tracking.track import Tracker
+from flows.execution.prefect_api import own_server
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.store.runs import Run
     from flows.store.store import Store
 
 
@@ -62,70 +61,49 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     try:
         _flow(loop, ticks, asked, rounds, force, told)
     finally:
-        troubles = [tracker.close() for tracker in told.trackers]
+        told.close()
     if ticks.ticked.status == "stopped":
         _stopped(console, loop, asked, ticks.left)
-    if told.runs:
-        tell_where(console, loop.store, told.runs[-1], told.trackers[-1], next(filter(None, troubles), ""))
+    if told.runs and told.tracker:
+        tell_where(console, loop.store, told.runs[-1], told.tracker, told.trouble)
     say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
     return CODES[ticks.ticked.status]
 
 
-class _Told(Watch):
-    """Shows progress, tells every tick's results, and tells MLflow."""
+class _Told(Tracked):
+    """Shows progress and tells every tick's results as well."""
 
     def __init__(self, store: Store, console: Console) -> None:
-        self._store, self._console = store, console
-        self._start = time.monotonic()
-        self.trackers: list[Tracker] = []
-        self.runs: list[Run] = []
+        super().__init__(store, partial(say, console))
+        self._console = console
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
-        self._start = time.monotonic()
-        tracker = Tracker(self._store)
-        self.trackers.append(tracker)
-        shown = progress(self._console, expected(graph, self._store))
-        return [tracker, shown, PrefectArtifacts(self._store, lambda: tracker.page)]
-
-    def say(self, text: str) -> None:
-        say(self._console, text)
+        return [*super().listeners(graph), progress(self._console, expected(graph, self._store))]
 
     def ended(self, execution: Execution) -> None:
-        self.runs.append(execution.run)
-        tell(self._console, self._store, execution, time.monotonic() - self._start)
+        tell(self._console, self._store, execution)
+        super().ended(execution)
 
 
 def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int, force: bool, told: _Told) -> None:
     """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
-    form = loop.form()
-    failed: list[Exception] = []
-
-    def body(_: dict[str, JSON]) -> Any:
-        try:
-            return ticks.make(asked, rounds=rounds, force=force).futures
-        except Exception as e:
-            failed.append(e)
-            raise
-
+    shown = loop.form()
     title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}"
-    with own_server(loop.store.root) as server, prefect_settings():
-        from flows.execution.typed import typed_flow
+    values = {**_values(loop, asked), "rounds": rounds, "force": force}
+    form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
 
-        flow = typed_flow(loop.pipeline, form.about, with_ticks(form.parameters), body, title)
-        try:
-            flow(**{**_values(loop, asked), "rounds": rounds, "force": force}, return_state=True)
-        except KeyboardInterrupt:
+    def body() -> Any:
+        return ticks.make(asked, rounds=rounds, force=force).futures
+
+    with own_server(loop.store.root) as server:
+        if not run_flow(server, form, body, runs=lambda: told.runs, say=told.say):
             ticks.ticked.status = "stopped"
-        if server:
-            caught_up(*told.runs)
-    if failed:
-        raise failed[0]
 
 
 def _values(loop: Continuing, asked: Mapping[str, JSON]) -> dict[str, JSON]:
     """All parameters, as the flow run's page shows them."""
     parameters = loop.next_tick(asked, loop.ledger.history()).graph.parameters
-    return {n: p.value for n, p in parameters.items() if n.isidentifier()}
+    return {n: p.value for n, p in parameters.items()}
 
 
 def _stopped(console: Console, loop: Continuing, asked: Mapping[str, JSON], left: int) -> None:

@@ -1,8 +1,12 @@
-"""Environment variables for the time of a block: what a process started in it inherits, and only there."""
+"""Environment variables for the time of a block: what a process started in it inherits, and only there.
+
+And what of an address that such a variable holds may be shown.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,3 +31,8 @@ def python_path() -> str:
     """PYTHONPATH under which a new process finds `flows`, wherever it is started."""
     project = str(Path(__file__).parents[2])
     return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)
+
+
+def public(text: str) -> str:
+    """An address, or a text with addresses in it, without the names and passwords before their hosts."""
+    return re.sub(r"(?<=://)[^/\s?#]*@", "", text)

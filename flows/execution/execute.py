@@ -9,16 +9,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.children.slot import Stopped
 from flows.children.snapshot import snapshot
 from flows.children.workers import Workers
+from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Everyone, Listener
-from flows.execution.prefect_api import caught_up, close_left_open, own_server, prefect_settings, server_may_go
+from flows.execution.prefect_api import close_left_open, own_server
 from flows.execution.steps import Outcome, Steps
 from flows.store.keys import Choices
 from flows.store.records import Record
@@ -62,6 +63,9 @@ class Execution:
         self.done: dict[str, Done] = {}
         self.errors: dict[str, Exception] = {}
         self.run: Run
+        self.seconds = 0.0
+        """How long it took, once it is finished; what Prefect wants to be told afterwards does not count."""
+        self._began = time.monotonic()
         self._tries: dict[str, int] = {}
         self._saved = 0.0
         self._lock = threading.Lock()
@@ -100,6 +104,7 @@ class Execution:
         """End the children and close the run's file; a second time does nothing."""
         self._stack.close()
         if self.run.status == "running":
+            self.seconds = time.monotonic() - self._began
             self._skipped()
             self.store.contents.save()
             self.runs.end(self.run, self._status())
@@ -228,6 +233,7 @@ def run_pipeline(
     retries: int = 1,
     project: Path = PROJECT,
     deployment: str = "",
+    say: Callable[[str], None] = print,
 ) -> Execution:
     """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
 
@@ -239,21 +245,19 @@ def run_pipeline(
         graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project,
         deployment=deployment,
     )  # fmt: skip
-    with own_server(store.root) as server, execution, prefect_settings():
-        from flows.execution.typed import typed_flow
 
-        flow = typed_flow(graph.pipeline, graph.about, graph.parameters, lambda _: execution.body(), execution.run.id)
-        close_left_open(execution.runs, execution.listener, but=execution.run.id)
-        with suppress(KeyboardInterrupt), server_may_go():
-            flow(**_values(graph), return_state=True)
-        execution.finish()
-        if server:
-            caught_up(execution.run)
+    def body() -> list[Any]:
+        try:
+            close_left_open(execution.runs, execution.listener, but=execution.run.id)
+            return execution.body()
+        finally:
+            execution.finish()
+
+    with own_server(store.root) as server, execution:
+        values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
+        form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
+        run_flow(server, form, body, runs=lambda: [execution.run], say=say)
     return execution
-
-
-def _values(graph: Graph) -> dict[str, JSON]:
-    return {n: p.value for n, p in graph.parameters.items() if n.isidentifier()}
 
 
 def steps_named(graph: Graph, name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.execution.environ import environment
+from flows.execution.environ import environment, public
 from flows.execution.listen import Listener
 from flows.execution.server import Server, running, settings
 from flows.store.runs import Run, Runs
@@ -72,7 +71,9 @@ def refuse_silent(url: str, hint: str) -> None:
 
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         if (trouble := client.api_healthcheck()) is not None:
-            raise DataError(f"no Prefect server answers at {url} ({' '.join(str(trouble).split())[:120]}){hint}")
+            raise DataError(
+                f"no Prefect server answers at {public(url)} ({' '.join(str(trouble).split())[:120]}){hint}"
+            )
 
 
 @contextmanager
@@ -89,19 +90,6 @@ def prefect_settings() -> Iterator[None]:
             yield
     finally:
         send_pending()
-
-
-@contextmanager
-def server_may_go() -> Iterator[None]:
-    """A server that went away in mid-run is told of, and fails nothing: steps are kept without it."""
-    from httpx import TransportError
-
-    try:
-        yield
-    except TransportError as e:
-        logging.getLogger("alignflow").warning(
-            "the Prefect server at %s went away (%s); what is done is kept", os.environ.get("PREFECT_API_URL"), e
-        )
 
 
 def send_pending() -> None:

@@ -35,6 +35,7 @@ def settings(artifacts: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # else every event that a server did not take, whole
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 

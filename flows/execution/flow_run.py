@@ -1,0 +1,123 @@
+"""One flow run from the command line: the server it is on, and what becomes of it where that goes away in mid-run.
+
+Steps need no server, so their work goes on and is kept. Only the states and events that Prefect still wanted to send
+are lost; waiting for a server that is gone would take its client two minutes and a half.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Any
+
+from flows.execution.environ import public
+from flows.execution.prefect_api import caught_up, prefect_settings
+from flows.execution.server import Server, answers
+from flows.store.runs import Run
+from flows.wiring.model import Parameter
+from tasks.contract import JSON, DataError
+
+PATIENCE = 20.0
+"""Seconds that a server which takes a connection may take to answer; one that refuses it is gone at once."""
+DROP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a flow run's page shows of it."""
+
+    pipeline: str
+    about: str
+    parameters: Mapping[str, Parameter]
+    values: Mapping[str, JSON]
+    title: str
+
+
+def run_flow(
+    server: Server | None,
+    form: Form,
+    body: Callable[[], Any],
+    *,
+    runs: Callable[[], Sequence[Run]],
+    say: Callable[[str], None],
+) -> bool:
+    """Run `body` as a flow on the server of PREFECT_API_URL. Returns whether it came to its end, or Ctrl-C ended it.
+
+    Args:
+        server: ours, which must have written all before it is stopped; None for the user's.
+        form: how the flow run looks.
+        body: what it does; what it returns is the flow's state.
+        runs: the runs that the flow run was made of, once it is over.
+        say: told once that the server went away, if it did.
+
+    Raises what `body` raises, and DataError if the server refuses the flow run or goes away before it has begun.
+    """
+    from httpx import HTTPError
+
+    call = _Call(os.environ["PREFECT_API_URL"], body, say)
+    whole = True
+    with prefect_settings():
+        from flows.execution.typed import typed_flow
+
+        flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
+        try:
+            flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+        except KeyboardInterrupt:
+            whole = False
+        except HTTPError as e:
+            if not call.ended:
+                raise DataError(f"the Prefect server at {public(call.url)} did not begin the run: {e}") from None
+            call.gone()
+        if call.is_gone:
+            drop_pending()
+        elif server:
+            caught_up(*runs())
+    if call.failed:
+        raise call.failed
+    return whole
+
+
+class _Call:
+    """The body of one flow call, which looks at its end whether the server is still there."""
+
+    def __init__(self, url: str, body: Callable[[], Any], say: Callable[[str], None]) -> None:
+        self.url, self._body, self._say = url, body, say
+        self.failed: Exception | None = None
+        self.ended = self.is_gone = False
+
+    def body(self, _: dict[str, JSON]) -> Any:
+        try:
+            return self._body()
+        except Exception as e:
+            self.failed = e
+            raise
+        finally:
+            self.ended = True
+            if not answers(f"{self.url}/health", PATIENCE):
+                self.gone()
+
+    def gone(self) -> None:
+        """Say it, and let Prefect neither repeat requests nor send what is left."""
+        from prefect.settings import get_current_settings
+
+        if not self.is_gone:
+            self.is_gone = True
+            self._say(
+                f"  ! the Prefect server at {public(self.url)} went away; what is done is kept, and its pages lack "
+                "what came after"
+            )
+        get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
+        drop_pending()
+
+
+def drop_pending() -> None:
+    """End Prefect's threads that send events and logs, with all that they hold: nobody is there to take it."""
+    from prefect.events.worker import EventsWorker
+
+    services = list(EventsWorker._instances.values())  # of all kinds: the mapping is its base class's
+    for service in services:
+        if service._loop and service._task:
+            service._loop.call_soon_threadsafe(service._task.cancel)
+    wait([service._drain(at_exit=True) for service in services], DROP_SECONDS)
