@@ -194,8 +194,8 @@ def show(
 def compare_(
     refs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="A run's id, its first letters, `last`, or a pipeline's name for its "
-                       "last finished run.", show_default=False),
+        typer.Argument(metavar="RUN...", help="A run's id, its first letters, `last`, a pipeline for its last "
+                       "finished run, or PIPELINE/DEPLOYMENT for its last tick.", show_default=False),
     ],
     rounds: Annotated[bool, typer.Option("--rounds", help="Show every round, not only the last.")] = False,
     unranked: Annotated[
@@ -293,6 +293,9 @@ def deploy(
     prefect_yaml: Annotated[
         bool, typer.Option("--prefect-yaml", help="Write them to prefect.yaml beside the file, and register nothing.")
     ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Replace those of the same names that another file or store has there.")
+    ] = False,
     pool: Pool = "alignflow",
     file: File = None,
     artifacts: Artifacts = None,
@@ -311,7 +314,7 @@ def deploy(
     if prefect_yaml:
         print(f"{deploying.write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
         return
-    for line in deploying.deploy(place, found, pool=pool, prune=prune, only=name):
+    for line in deploying.deploy(place, found, pool=pool, prune=prune, only=name, take_over=take_over):
         print(line, flush=True)
 
 

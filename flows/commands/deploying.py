@@ -118,8 +118,9 @@ def _missing(graph: Graph | None) -> str:
 
 
 def deploy(
-    place: Place, found: Sequence[Deployment], *, pool: str = POOL, prune: bool = False, only: str | None = None
-) -> Iterator[str]:
+    place: Place, found: Sequence[Deployment], *, pool: str = POOL, prune: bool = False, only: str | None = None,
+    take_over: bool = False,
+) -> Iterator[str]:  # fmt: skip
     """Register deployments with the server and yield a line for each. A schedule that was paused stays paused.
 
     Args:
@@ -128,8 +129,10 @@ def deploy(
         pool: the work pool that their runs wait in; made if it is not there.
         prune: remove those that this file no longer has; they are told of otherwise.
         only: the pipeline, or PIPELINE/DEPLOYMENT, that `found` is of, if not all.
+        take_over: replace those of the same names that another file or other artifacts have there.
 
-    Raises DataError where no server answers or it refuses.
+    Raises SpecError where others have the names, DataError where no server answers or it refuses; then nothing has
+    changed but what was told.
     """
     with users_server(place.artifacts) as url:
         from prefect.client.orchestration import get_client
@@ -137,6 +140,8 @@ def deploy(
 
         with get_client(sync_client=True) as client, environment(place.environment):
             try:
+                if not take_over:
+                    _refuse_others(client, place, found)
                 make_pool(client, pool)
                 for d in found:
                     yield f"✓ {d.title:<40} {_register(client, place, d, pool)}"
@@ -192,6 +197,22 @@ def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str)
     )
     paused = "  (paused on the server)" if before and (before.paused or not active) else ""
     return f"{d.when}{paused}"
+
+
+def _refuse_others(client: SyncPrefectClient, place: Place, found: Sequence[Deployment]) -> None:
+    """Raise SpecError if a deployment is there that another file or other artifacts have: its next run would read
+    these, so one that continues would begin at the ledger of another store."""
+    others = []
+    for d in found:
+        before = _existing(client, d.title)
+        there = (before.job_variables or {}).get("env", {}) if before else {}
+        if before and any(there.get(name) != said for name, said in place.environment.items()):
+            file, artifacts = (there.get(name, "unknown") for name in place.environment)
+            others.append(f"{d.title}: from {file}, results in {artifacts}")
+    if others:
+        here = f"from {place.file}, results in {place.artifacts}"
+        hint = "Use a server of your own (`alignflow up` over these artifacts), or say --take-over to replace them."
+        raise SpecError("\n  ".join([f"the server has other deployments of these names; here: {here}", *others, hint]))
 
 
 def _form(d: Deployment) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from flows.commands.deploying import Place, deploy, deployments
 from flows.execution.server import running
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from tasks.contract import SpecError
 from tests.flows.commands.processes import ROOT, Started, command, free_port, gone, started, wait_until
 from tests.flows.commands.test_deploying import TINY
 
@@ -121,6 +123,29 @@ def test_what_is_paused_stays_paused_and_what_is_gone_is_told_and_removed_on_req
     finally:
         file.write_text(TINY)
         served.alignflow("deploy", "--prune")
+
+
+def test_what_another_file_or_store_has_deployed_is_taken_over_only_on_request(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", served.url)
+    (tmp_path / "pipelines.yaml").write_text(TINY)
+    mine = Place(served.folder / "pipelines.yaml", served.folder / "artifacts")
+    found, before = deployments(mine.file), served.deployments()
+    others = [Place(tmp_path / "pipelines.yaml", tmp_path / "artifacts"), Place(mine.file, tmp_path / "artifacts")]
+    for other in others:
+        with pytest.raises(SpecError, match=r"loop-heart/weekly: from (?s:.*)--take-over") as refused:
+            list(deploy(other, found))
+        assert f"loop-heart/weekly: from {mine.file}, results in {mine.artifacts}" in str(refused.value)
+    assert served.deployments() == before
+    list(deploy(others[0], found, take_over=True))
+    assert served.deployments()["loop-heart/weekly"]["job_variables"]["env"] == others[0].environment
+    with pytest.raises(SpecError, match="--take-over"):
+        list(deploy(mine, found))
+    assert "--take-over" in served.alignflow("deploy", code=2)
+    served.alignflow("deploy", "--take-over")
+    assert served.deployments()["loop-heart/weekly"]["job_variables"]["env"] == mine.environment
+    served.alignflow("deploy")
 
 
 def test_prefects_own_commands_work_in_the_folder_and_deploy_the_generated_file(served: Served) -> None:
