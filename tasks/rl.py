@@ -68,8 +68,8 @@ def ppo(
     (weights in float32, gradients and Adam's moments of two), and activations and the engine come besides. vLLM on a
     GPU gets no more than that leaves it, whatever its `gpu_memory` says.
 
-    Answers of the oracle are kept as they come, so a killed step asks nothing twice; equal answers to a prompt are one
-    question. Totals: `samples`, `tokens`, `queries`.
+    Equal answers to a prompt are one question to the oracle, and scores are kept as they come: a killed step asks
+    nothing twice where its engine draws the same again. Totals: `samples`, `tokens`, `queries`.
 
     Raises DataError without prompts, where there is no value network or one with another tokenizer or template, where
     the first update of an iteration does not start at ratio 1, where the sampler's log-probabilities are another
