@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -232,12 +233,14 @@ def rounds(
     from flows.commands.rounds import roll_back, rounds_json, rounds_text
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
-    if back_to is not None:
-        print(roll_back(store, name, back_to))
-    elif as_json:
-        _print_json(rounds_json(store, name))
+    find = partial(pipelines_file, file)
+    done = None if back_to is None else roll_back(store, name, back_to, find)
+    if as_json:
+        _print_json(rounds_json(store, name, find))
+    elif done:
+        print(done)
     else:
-        rounds_text(store, name, _console())
+        rounds_text(store, name, _console(), find)
 
 
 @app.command()

@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from flows.continuing.history import History, Measured, RolledBack, Round, changed_parameters
 from flows.continuing.ledger import Ledger, ledgers, now
+from flows.tracking.table import estimate
+from flows.wiring import load_file
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table as RichTable
 
     from flows.store.store import Store
 
+Find = Callable[[], "Path"]
+"""Finds the pipelines file; raises SpecError where there is none."""
 WIN_RATE, GOLD = "eval/win_rate", "eval/gold"
 STYLES = {"accepted": "", "rejected": "dim", "unfinished": "yellow", "given up": "dim"}
 
 
-def found_ledgers(store: Store, name: str) -> list[Ledger]:
-    """The ledgers that NAME means: a deployment's, or those of all deployments of a pipeline. Raises SpecError."""
-    known = {ledger.name: ledger for ledger in ledgers(store)}
-    found = [ledger for title, ledger in known.items() if name in (title, title.partition("/")[0])]
-    if not found:
-        near = get_close_matches(name, [*known, *(title.partition("/")[0] for title in known)], 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else f"; there are rounds of {', '.join(known)}" if known else ""
-        raise SpecError(f"'{name}' has made no rounds here yet{hint}; make one with: alignflow run {name}")
-    return found
+def found_ledgers(store: Store, name: str, find: Find | None = None) -> list[Ledger]:
+    """The ledgers that NAME means: a deployment's, or those of all deployments of a pipeline.
+
+    Raises SpecError where there are none; the pipelines file, if there is one, says then which could have some.
+    """
+    known = [*ledgers(store)]
+    titles = _meant(name, [ledger.name for ledger in known])
+    if not titles:
+        raise SpecError(_no_rounds(name, [ledger.name for ledger in known], find))
+    return [ledger for ledger in known if ledger.name in titles]
 
 
-def roll_back(store: Store, name: str, to: int) -> str:
+def _meant(name: str, titles: Iterable[str]) -> list[str]:
+    return [title for title in titles if name in (title, title.partition("/")[0])]
+
+
+def _no_rounds(name: str, known: Sequence[str], find: Find | None) -> str:
+    """Why there are none, and what to say instead."""
+    deployed: dict[str, bool] = {}
+    with suppress(SpecError):
+        deployed = dict(_deployed(find())) if find else {}
+    could = [title for title, continues in deployed.items() if continues]
+    if own := _meant(name, could):
+        return f"'{name}' has made no rounds here yet; make one with: alignflow run {' or '.join(own)}"
+    titles = list(dict.fromkeys([*known, *could]))
+    if _meant(name, deployed):
+        return f"'{name}' does not continue, so it has no rounds of its own; {_these(titles)}"
+    near = get_close_matches(name, [*titles, *(title.partition("/")[0] for title in titles)], 1)
+    return f"there are no rounds of '{name}'" + (f" (did you mean '{near[0]}'?)" if near else f"; {_these(titles)}")
+
+
+def _these(titles: Sequence[str]) -> str:
+    return f"deployments that continue: {', '.join(titles) or 'none'}"
+
+
+def _deployed(file: Path) -> Iterator[tuple[str, bool]]:
+    """Pipelines and deployments of a file, and whether they continue; those that cannot be read are left out."""
+    source = load_file(file)
+    for name in source.names:
+        yield name, False
+        with suppress(SpecError):
+            yield from ((f"{name}/{d.name}", d.continues) for d in source.pipeline(name).deployments.values())
+
+
+def roll_back(store: Store, name: str, to: int, find: Find | None = None) -> str:
     """Let the head be again what it was after round `to`; 0 is the start. Nothing is deleted, and numbers go on.
 
     Returns what was done. Raises SpecError for a round that was not accepted, and while a tick is at work.
     """
-    several = found_ledgers(store, name)
+    several = found_ledgers(store, name, find)
     if len(several) > 1:
         raise SpecError(f"'{name}' has several deployments: say which of {', '.join(one.name for one in several)}")
     [ledger] = several
@@ -54,18 +94,18 @@ def roll_back(store: Store, name: str, to: int) -> str:
     return f"{ledger.name}: {given_up}the next tick is round {history.last + 1} and starts from {where}"
 
 
-def rounds_text(store: Store, name: str, console: Console) -> None:
+def rounds_text(store: Store, name: str, console: Console, find: Find | None = None) -> None:
     """Print the history of each deployment that NAME means."""
-    for ledger in found_ledgers(store, name):
+    for ledger in found_ledgers(store, name, find):
         history = ledger.history()
         console.print(_table(ledger, history))
         for line in _state(ledger, history):
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def rounds_json(store: Store, name: str) -> JSON:
+def rounds_json(store: Store, name: str, find: Find | None = None) -> JSON:
     """The same facts for scripts."""
-    return [_as_json(ledger) for ledger in found_ledgers(store, name)]
+    return [_as_json(ledger) for ledger in found_ledgers(store, name, find)]
 
 
 def _as_json(ledger: Ledger) -> JSON:
@@ -129,10 +169,7 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
 
 
 def _said(m: Measured | None, *, ends: bool = True) -> str:
-    if m is None or m.value is None:
-        return "–"
-    interval = f" ({m.low:.3f}–{m.high:.3f})" if ends and m.low is not None and m.high is not None else ""
-    return f"{m.value:.3f}{interval}"
+    return estimate(m.value, m.low if ends else None, m.high) if m else estimate(None, None, None)
 
 
 def _state(ledger: Ledger, history: History) -> Iterator[str]:
@@ -144,4 +181,8 @@ def _state(ledger: Ledger, history: History) -> Iterator[str]:
         back = f"alignflow rounds {ledger.name} --back-to {history.head.round}"
         yield f"round {history.open.begun.number} is unfinished: the next tick finishes it first; to give it up: {back}"
     if history.converged:
-        yield "converged: ticks do nothing until a parameter changes or you say --force"
+        count = history.rejections(history.rounds[-1].begun.parameters)
+        yield (
+            f"converged: {count} rejections with the last round's parameters since the head moved; ticks do nothing "
+            "until one changes or you say --force"
+        )

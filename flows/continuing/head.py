@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.continuing.asked import asked_of
 from flows.continuing.history import Head, History, Measured
 from flows.continuing.ledger import Ledger
+from flows.execution.execute import PROJECT
 from flows.store.carried import CARRIED, carried_record, keep
 from flows.store.records import Record
 from flows.store.store import Store
@@ -18,15 +20,13 @@ from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
 from flows.wiring.grammar import DeploymentText, PipelineText
 from flows.wiring.graph import compile_from
-from flows.wiring.model import Graph, Node, Parameter
+from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
 from flows.wiring.signatures import Catalogue
 from flows.wiring.text import load_file
 from flows.wiring.tree import refuse
 from tasks.contract import JSON, DataError, SpecError
 
-PROJECT = Path(__file__).parents[2]
-"""The folder that holds `tasks/`."""
 GATE = "eval/win_rate"
 """The row of the gate's report that decides."""
 
@@ -61,7 +61,7 @@ def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Stor
         return compile_pipeline(file, pipeline, values, deployment=deployment or None, kept=kept, lenient=lenient)
     loop = Continuing(file, pipeline, deployment, store, lenient=lenient)
     history = loop.ledger.history()
-    tick = loop.next_tick({n: v for n, v in values.items() if n not in ("rounds", "force")}, history)
+    tick = loop.next_tick(asked_of(values).parameters, history)
     start = f"what round {history.head.round} left" if history.head.round else "the start"
     notices = [f"{name}: the next tick {'finishes' if tick.resumed else 'is'} round {tick.number}, from {start}"]
     if not tick.resumed and history.has_converged(tick.parameters):
@@ -132,11 +132,15 @@ class Continuing:
         return f"alignflow rounds {self.name} --back-to {history.head.round}"
 
     def after(self, asked: Mapping[str, JSON], history: History) -> Graph | None:
-        """What stands behind the loop, for all accepted rounds; None if that is nothing, or has run for this head."""
+        """What stands behind the loop, for all accepted rounds; None if that is nothing, or has run for this head.
+
+        Raises SpecError where it does not compile, DataError where a carried value is gone.
+        """
         head = history.head
         if not self._text.section("after") or head.round in (0, history.after):
             return None
         graph = self._compiled(asked, Tick(history.last, head.values, head.every, after=True))
+        self._check_values(graph)
         return graph if graph.nodes else None
 
     # What a finished tick left
@@ -187,9 +191,7 @@ class Continuing:
         if head.round:
             self._check_head(head, self._compiled(overrides, Tick(number)), number)
         graph = self._compiled(overrides, Tick(number, head.values))
-        for node in graph.nodes.values():
-            if node.task == CARRIED:
-                self._check_there(node)
+        self._check_values(graph)
         values = {n: p.value for n, p in graph.parameters.items() if _keyed(p)}
         return Next(number, graph, asked, json.loads(json.dumps(values)), resumed)
 
@@ -218,9 +220,12 @@ class Continuing:
     def _fits(self, new: str, old: str) -> bool:
         return self._catalogue.is_a(new, old) or self._catalogue.is_a(old, new)
 
-    def _check_there(self, node: Node) -> None:
+    def _check_values(self, graph: Graph) -> None:
+        """Refuse a graph over a value that is gone."""
         try:
-            carried_record(self.store, node)
+            for node in graph.nodes.values():
+                if node.task == CARRIED:
+                    carried_record(self.store, node)
         except DataError as e:
             raise DataError(f"{e}: alignflow rounds {self.name} shows the rounds that one can go back to") from None
 

@@ -16,7 +16,7 @@ from tasks.contract import DataError
 
 Verdict = Literal["accepted", "rejected", "unfinished", "given up"]
 REJECTIONS = 3
-"""So many rejections in a row say that the loop has converged."""
+"""So many rejections with equal parameters, since the head last moved, say that the loop has converged."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Converged:
-    """A tick found that the last rounds were rejected, and did no work."""
+    """A tick found that enough rounds with its parameters were rejected, and did no work."""
 
     when: str
     event: Literal["converged"] = "converged"
@@ -136,8 +136,8 @@ class History:
     """Rejected rounds since the head last moved."""
     after: int = 0
     """The head's round for which `after` has run."""
-    converged: bool = False
-    """Whether the last event says so."""
+    told: bool = False
+    """Whether the last event says that the loop has converged."""
 
     @property
     def last(self) -> int:
@@ -149,9 +149,18 @@ class History:
         """The round that was begun and has no verdict yet."""
         return self.rounds[-1] if self.rounds and self.rounds[-1].verdict == "unfinished" else None
 
+    @property
+    def converged(self) -> bool:
+        """Whether the loop has converged with the parameters of its last round."""
+        return bool(self.streak) and self.has_converged(self.rounds[-1].begun.parameters)
+
     def has_converged(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether, since the head last moved, enough rounds with these parameters were rejected."""
-        return sum(r.begun.parameters == parameters for r in self.streak) >= REJECTIONS
+        """Whether enough rounds with these parameters were rejected."""
+        return self.rejections(parameters) >= REJECTIONS
+
+    def rejections(self, parameters: Mapping[str, Any]) -> int:
+        """How many rounds with these parameters were rejected since the head last moved."""
+        return sum(r.begun.parameters == parameters for r in self.streak)
 
 
 def history_of(events: Iterable[Event]) -> History:
@@ -160,7 +169,7 @@ def history_of(events: Iterable[Event]) -> History:
 
 
 def _after(h: History, event: Event) -> History:
-    h = replace(h, converged=isinstance(event, Converged))
+    h = replace(h, told=isinstance(event, Converged))
     match event:
         case Begun():
             _expect(h.open is None and event.number == h.last + 1, event, f"after round {h.last}")

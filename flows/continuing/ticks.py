@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from flows.continuing.head import Continuing, Next
-from flows.continuing.history import AfterDone, Begun, Converged, Finished, History, Measured, Resumed
+from flows.continuing.history import AfterDone, Begun, Converged, Finished, History, Resumed
 from flows.continuing.ledger import now
 from flows.execution.execute import Execution
 from flows.execution.listen import Listener
 from flows.execution.prefect_api import close_left_open
 from flows.store.surroundings import commit
+from flows.tracking.table import estimate
+from flows.wiring.grammar import TICKS
 from flows.wiring.model import Graph, Parameter
 from tasks.contract import JSON
 
-ROUNDS = Parameter(
-    "rounds", 1, "int", min=1, help="ticks to make, one after the other: a gate answers before the next one begins"
-)
-FORCE = Parameter("force", False, "bool", help="work even where the loop has converged")
+ROUNDS = Parameter("rounds", 1, "int", min=1, help=f"{TICKS['rounds']}: a gate answers before the next one begins")
+FORCE = Parameter("force", False, "bool", help=TICKS["force"])
 
 
 def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
@@ -71,19 +71,19 @@ class Ticks:
         self.ticked = Ticked()
 
     def make(self, asked: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> Ticked:
-        """Finish the round that is unfinished, if there is one; then make `rounds` new ones and what stands behind.
+        """Finish what was left, a round or what stands behind one; then make `rounds` new ones and what stands behind.
 
         Stops at a run that is not done, and where the loop has converged, unless `force`. Runs inside a flow run.
         Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
         """
         self._loop.check(asked, self._loop.ledger.history())
         self.left = rounds
+        self._after(asked, left=True)
         while self.left and self.ticked.status == "done" and not self.ticked.converged:
             with self._loop.ledger.lock(self._waiting()):
                 self._tick(asked, force)
         if self.ticked.status == "done":
-            with self._loop.ledger.lock(self._waiting()):
-                self._after(asked)
+            self._after(asked)
         return self.ticked
 
     def _tick(self, asked: Mapping[str, JSON], force: bool) -> None:
@@ -91,7 +91,7 @@ class Ticks:
         history = self._loop.ledger.history()
         tick = self._loop.next_tick(asked, history)
         if not tick.resumed and not force and history.has_converged(tick.parameters):
-            self._converged(history)
+            self._converged(tick, history)
             return
         if tick.resumed:
             self._watch.say(f"round {tick.number} of {self._loop.name} was left unfinished: it is finished first")
@@ -142,28 +142,42 @@ class Ticks:
             self._loop.keep(tick, records)
         self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now()))
         self.ticked.made.append(tick.number)
-        said = f" (win rate against the head {_said(gate)})" if gate else ""
+        said = f" (win rate against the head {estimate(gate.value, gate.low, gate.high)})" if gate else ""
         word = "accepted" if accepted else "rejected: the head stays as it was"
         self._watch.say(f"round {tick.number} of {self._loop.name} {word}{said}")
+        self._say_converged(tick, self._loop.ledger.history())
 
-    def _converged(self, history: History) -> None:
+    def _converged(self, tick: Next, history: History) -> None:
         self.ticked.converged = True
-        if not history.converged:
+        if not history.told:
             self._loop.ledger.append(Converged(now()))
-        self._watch.say(
-            f"{self._loop.name} has converged: the last {len(history.streak)} rounds were rejected, so nothing is done "
-            "until a parameter changes or you say --force (force=true)"
-        )
+        if not self.ticked.made:
+            self._say_converged(tick, history)
 
-    def _after(self, asked: Mapping[str, JSON]) -> None:
-        history = self._loop.ledger.history()
-        graph = None if history.open else self._loop.after(asked, history)
-        if graph is None:
-            return
-        execution = self._run(graph, lambda _: None)
-        if execution.run.status == "done":
-            self._loop.ledger.append(AfterDone(history.head.round, execution.run.id, now()))
-        self._watch.ended(execution)
+    def _say_converged(self, tick: Next, history: History) -> None:
+        if history.has_converged(tick.parameters):
+            self._watch.say(
+                f"{self._loop.name} has converged: {history.rejections(tick.parameters)} rejections with these "
+                "parameters since the head moved, so nothing more is done until one changes or you say --force "
+                "(force=true)"
+            )
+
+    def _after(self, asked: Mapping[str, JSON], *, left: bool = False) -> None:
+        """What stands behind the loop, unless it has run for this head or a round is unfinished."""
+        with self._loop.ledger.lock(self._waiting()):
+            history = self._loop.ledger.history()
+            graph = None if history.open else self._loop.after(asked, history)
+            if graph is None:
+                return
+            what = f"what stands behind round {history.head.round} of {self._loop.name}"
+            if left:
+                self._watch.say(f"{what} was left undone: it is done first")
+            execution = self._run(graph, lambda _: None)
+            if execution.run.status == "done":
+                self._loop.ledger.append(AfterDone(history.head.round, execution.run.id, now()))
+            else:
+                self._watch.say(f"{what} is not done: the next tick does it first, before any new round")
+            self._watch.ended(execution)
 
     def _waiting(self) -> Callable[[float, str], None]:
         told: list[str] = []
@@ -174,9 +188,3 @@ class Ticks:
                 self._watch.say(f"another tick of {self._loop.name} is at work ({holder}): waiting for it")
 
         return waiting
-
-
-def _said(m: Measured) -> str:
-    """`0.612 (0.581–0.643)`."""
-    ends = "" if m.low is None or m.high is None else f" ({m.low:.3f}–{m.high:.3f})"
-    return "none" if m.value is None else f"{m.value:.3f}{ends}"

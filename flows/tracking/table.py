@@ -23,7 +23,7 @@ HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
 COLUMNS = {
     "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
-    "eval/accuracy": "accuracy\n(95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
+    "eval/accuracy": "accuracy\n(95% CI)", "eval/accuracy_change": "change\n(95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
     "eval/kl": "KL\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
     "eval/exploitability_last": "exploitable:\nlast policy", "eval/exploitability_mixture": "mixture",
 }  # fmt: skip
@@ -162,16 +162,28 @@ def costs(steps: Iterable[Done]) -> dict[str, float]:
     return found
 
 
-def table(found: Results, title: str = "") -> RichTable:
-    """The rows as a table for people: base against base first, then round by round, then other evaluations."""
+def table(found: Results) -> RichTable:
+    """All rows in one table: base against base first, then round by round, then other evaluations."""
+    return _drawn([*_main_rows(found), *found.others], found)
+
+
+def tables(found: Results) -> list[RichTable]:
+    """The rows as people read them: the headline in one table, other evaluations below in one with columns of their
+    own. One in which no metric is shown to people is left out."""
+    several = [_drawn(rows, found) for rows in (_main_rows(found), found.others)]
+    return [one for one in several if one.row_count and len(one.columns) > 1]
+
+
+def _main_rows(found: Results) -> list[Row]:
+    return [*([found.floor] if found.floor else []), *found.rows]
+
+
+def _drawn(rows: Sequence[Row], found: Results) -> RichTable:
     from rich import box
     from rich.table import Table
 
-    rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
     shown = [m for m in COLUMNS if any(m in r.metrics for r in rows)]
-    drawn = Table(
-        title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
-    )  # fmt: skip
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("")
     for metric in shown:
         drawn.add_column(COLUMNS[metric], justify="right", no_wrap=True)
@@ -185,7 +197,7 @@ def table(found: Results, title: str = "") -> RichTable:
 def warnings(found: Results) -> list[str]:
     """What must be read beside the numbers, each said once, with the rows it belongs to."""
     where: dict[str, list[str]] = {}
-    for row in [*([found.floor] if found.floor else []), *found.rows, *found.others]:
+    for row in [*_main_rows(found), *found.others]:
         for notice in row.notices:
             where.setdefault(notice, []).append(row.label)
     return [f"{', '.join(labels)}: {notice}" for notice, labels in where.items()]
@@ -193,7 +205,7 @@ def warnings(found: Results) -> list[str]:
 
 def as_json(found: Results) -> list[JSON]:
     """The rows for scripts."""
-    rows = [*([found.floor] if found.floor else []), *found.rows, *found.others]
+    rows = [*_main_rows(found), *found.others]
     return [
         {
             "row": r.label,
@@ -251,7 +263,18 @@ def cell(metric: str, e: Estimate | None) -> str:
     if metric == "eval/finished":
         return f"{e.value:.1%}"
     digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
-    text = f"{round(e.value, digits) + 0.0:.{digits}f}"
-    if "CI" in COLUMNS[metric] and e.low is not None and e.high is not None:
-        return f"{text} ({e.low:.{digits}f}–{e.high:.{digits}f})"
-    return text
+    low, high = (e.low, e.high) if "CI" in COLUMNS[metric] else (None, None)
+    return estimate(e.value, low, high, digits)
+
+
+def estimate(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """`0.612 (0.581–0.643)`; without both ends only the value, and – where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    ends = "" if low is None or high is None else f" ({low:.{digits}f}–{high:.{digits}f})"
+    return f"{round(value, digits) + 0.0:.{digits}f}{ends}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, of either kind."""
+    return f"{value:+.3f}".replace("-", "−")

@@ -30,6 +30,8 @@ DEPLOYMENT = {
 }
 SCHEDULE = {"cron": "five fields", "timezone": "an IANA name; UTC unless said"}
 RESERVED = ("prev", "last", "every", "start")
+TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop has converged"}
+"""What a deployment that continues is asked for besides the pipeline's parameters."""
 BUILT_IN = {"seed": "seed of every step that leaves it open", "engine": "what samples"}
 
 PIPELINE_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
