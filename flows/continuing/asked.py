@@ -1,0 +1,28 @@
+"""What one may ask of ticks: parameters, how many rounds, and to work even where the loop has converged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flows.wiring.grammar import TICKS
+from tasks.contract import JSON, SpecError
+
+
+class Asked(NamedTuple):
+    """A request for ticks."""
+
+    parameters: Mapping[str, JSON]
+    """Overrides as given."""
+    rounds: int
+    force: bool
+
+
+def asked_of(values: Mapping[str, JSON]) -> Asked:
+    """The request that `KEY=VALUE` texts make. Raises SpecError."""
+    rounds, force = str(values.get("rounds", "1")), str(values.get("force", "false"))
+    if not rounds.isdecimal() or int(rounds) < 1:
+        raise SpecError(f"command line: rounds = {rounds!r}; the number of ticks must be a whole number from 1")
+    if force not in ("true", "false"):
+        raise SpecError(f"command line: force = {force!r}; choose one of [false, true]")
+    return Asked({n: v for n, v in values.items() if n not in TICKS}, int(rounds), force == "true")
