@@ -13,7 +13,7 @@ from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import Comparison, Difference, Entry, chosen_runs, comparison, told_apart
 from flows.tracking.mlflow_sink import address
-from flows.tracking.table import COLUMNS, Row, cell, plain, warnings
+from flows.tracking.table import COLUMNS, Row, cell, plain, signed, warnings
 from flows.tracking.view import CHARTS
 from tasks.contract import JSON
 
@@ -128,16 +128,12 @@ def _told(found: Comparison) -> Iterator[str]:
         yield f"differences of the last {metric}, prompt by prompt ({held}):"
     width = max((len(f"{d.a} − {d.b}") for d in several), default=0)
     for d in several:
-        interval = f"({_signed(d.low)} to {_signed(d.high)}; {d.n} prompts)"
-        yield f"  {f'{d.a} − {d.b}':<{width}}  {_signed(d.value)} {interval}  {_verdict(d)}"
+        interval = f"({signed(d.low)} to {signed(d.high)}; {d.n} prompts)"
+        yield f"  {f'{d.a} − {d.b}':<{width}}  {signed(d.value)} {interval}  {_verdict(d)}"
     if several:
         yield "  One training each: how another seed would come out is not in these intervals."
     if pairs > 1:
         yield "  rank: 1 + how many runs beat it; that neighbours can be told apart it does not say."
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def _verdict(d: Difference) -> str:

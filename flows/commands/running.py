@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from flows.commands.progress import progress, seconds, shown
 from flows.execution.execute import Execution, run_pipeline
-from flows.execution.server import pages, running
+from flows.execution.server import prefect_page, running
 from flows.plan import make_plan
+from flows.tracking.mlflow_sink import address, served_elsewhere
 from flows.tracking.prefect_artifacts import PrefectArtifacts
-from flows.tracking.table import results, table, warnings
+from flows.tracking.table import results, tables, warnings
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline
 from tasks.contract import SpecError
@@ -84,8 +85,8 @@ def tell(console: Console, store: Store, execution: Execution) -> None:
         left = len(execution.graph.nodes) - len(done)
         say(console, f"{title}: {run.status} in {seconds(took)}; {said}{f', {left} not done' if left else ''}")
     found = results(store, [execution.done[id] for id in execution.graph.nodes if id in execution.done])
-    if found.rows or found.floor:
-        console.print(table(found))
+    for table in tables(found):
+        console.print(table)
     for warning in warnings(found):
         say(console, f"  ! {warning}")
 
@@ -103,10 +104,10 @@ def tell_where(console: Console, store: Store, run: Run, tracker: Tracker, troub
         else []
     )
     look += [("logs", shown(store.root / "logs" / run.id))]
-    prefect, mlflow = pages(store.root)
-    look += [("pages", "" if running(store.root) else "alignflow up   (starts both; then open)")]
-    look += [("", f"{mlflow}/{tracker.page}")] if tracker.page else []
-    look += [("", f"{prefect}/runs/flow-run/{run.links['prefect']}")] if "prefect" in run.links else []
+    elsewhere = bool(os.environ.get("PREFECT_API_URL")) and served_elsewhere(store.root)
+    look += [("pages", "" if elsewhere or running(store.root) else "alignflow up   (starts both; then open)")]
+    look += [("", f"{address(store.root)}/{tracker.page}")] if tracker.page else []
+    look += [("", f"{prefect_page(store.root)}/runs/flow-run/{run.links['prefect']}")] if "prefect" in run.links else []
     for what, where in look:
         say(console, f"  {what:<10} {where}".rstrip())
     if trouble:

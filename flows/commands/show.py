@@ -15,7 +15,7 @@ from flows.commands.progress import seconds
 from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
 from flows.store.store import Store
-from flows.tracking.table import as_json, finished, results, table, warnings
+from flows.tracking.table import as_json, finished, results, tables, warnings
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
         if step.state == "failed":
             console.print(f"✗ {step.title}: {step.reason}", markup=False)
     found = results(store, finished(store, run))
-    if found.rows or found.floor:
-        console.print(table(found))
+    for table in tables(found):
+        console.print(table)
     for text in [*run.notices, *warnings(found)]:
         console.print(f"  ! {text}", markup=False)
 

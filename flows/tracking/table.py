@@ -23,7 +23,8 @@ HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
 COLUMNS = {
     "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
-    "eval/accuracy": "accuracy\n(95% CI)", "eval/accuracy_change": "change\n(95% CI)", "eval/gold": "gold", "eval/proxy": "proxy",
+    "eval/accuracy": "accuracy\n(95% CI)", "eval/accuracy_change": "change\n(95% CI)",
+    "eval/gold": "gold", "eval/proxy": "proxy",
     "eval/kl": "KL\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
     "eval/exploitability_last": "exploitable:\nlast policy", "eval/exploitability_mixture": "mixture",
 }  # fmt: skip
@@ -262,6 +263,9 @@ def cell(metric: str, e: Estimate | None) -> str:
         return "–"
     if metric == "eval/finished":
         return f"{e.value:.1%}"
+    if metric == "eval/accuracy_change":
+        ends = "" if e.low is None or e.high is None else f" ({signed(e.low)} to {signed(e.high)})"
+        return f"{signed(e.value)}{ends}"
     digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
     low, high = (e.low, e.high) if "CI" in COLUMNS[metric] else (None, None)
     return estimate(e.value, low, high, digits)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.commands.answers import before_and_after
 from flows.commands.show import show_json, show_text
-from flows.tracking.table import costs, finished, results, table, warnings
+from flows.tracking.table import Estimate, Results, Row, costs, finished, results, table, tables, warnings
 from tasks.contract import SpecError
 from tests.flows.fabricated import BASE, Fabricated, fabricate
 
@@ -71,6 +71,28 @@ def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) ->
     assert lines[3][:5] == ["base", "vs.", "base", "0.490", "(0.460–0.520)"]
     assert lines[4][:5] == ["round", "1", "0.620", "(0.590–0.650)", "2.00"]
     assert lines[5][-3:] == ["1.00", "12.0", "50.0%"]
+
+
+def _estimate(value: float, half: float) -> Estimate:
+    return Estimate(value, value - half, value + half, 100, "probability")
+
+
+def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> None:
+    """A reward model of each round on held-out pairs, as `reward_accuracy` measures it with `before`."""
+    measured = {"eval/accuracy": _estimate(0.7, 0.02), "eval/accuracy_change": _estimate(-0.004, 0.01)}
+    headline = Row("round 1", 1, {"eval/win_rate": _estimate(0.6, 0.03)})
+    found = Results(None, (headline,), (Row("round 1 · reward_report", 1, measured),))
+    stream = io.StringIO()
+    for one in tables(found):
+        Console(file=stream, width=100).print(one)
+    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    assert lines[3] == ["round", "1", "0.600", "(0.570–0.630)"]
+    assert lines[4] == ["accuracy", "change"]
+    assert lines[7] == [
+        "round", "1", "·", "reward_report", "0.700", "(0.680–0.720)", "−0.004", "(−0.014", "to", "+0.006)"
+    ]  # fmt: skip
+    assert [list(map(str, c.cells)) for c in table(found).columns][-1] == ["–", "−0.004 (−0.014 to +0.006)"]
+    assert tables(Results(None, (headline,), (Row("note", None, {}),)))[1:] == []
 
 
 def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: Fabricated) -> None:
