@@ -2,7 +2,8 @@
 
 While it runs, it holds a lock with both addresses in it: `alignflow deploy` and `serve` on the same artifacts find the
 server by it, and a kill frees it. The plain `prefect` command reads the address from a profile of its own,
-`.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml names.
+`artifacts/.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml names. Where MLFLOW_TRACKING_URI names a
+server, that one has MLflow's pages, and Prefect's are served alone.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from pathlib import Path
 from flows.commands.progress import shown
 from flows.execution.server import PORTS, answers, settings, up_lock, use_template
 from flows.store.locks import holder, try_lock
-from flows.tracking.mlflow_sink import tracking_uri
+from flows.tracking.mlflow_sink import address, served_elsewhere, tracking_uri
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0
 """How long a server may take until it answers; alone on two cores Prefect takes 5 s and MLflow 6."""
 END_SECONDS = 10.0
+PROFILE = """# Written by `alignflow up`, which removes it when it ends; change it, and it is yours.
+active = "alignflow"
+
+[profiles.alignflow]
+PREFECT_API_URL = "{}/api"
+"""
 SLOT_SECONDS = "5"
 """How often a run that waits for the one before it asks again; Prefect's own is 30."""
 
@@ -62,21 +69,22 @@ def up(
     pages = _pages(artifacts, prefect_port, mlflow_port)
     for page in pages:
         _refuse_taken(page)
-    held = try_lock(up_lock(artifacts), " ".join(p.url for p in pages))
+    where = f"{pages[0].url} {address(artifacts) if served_elsewhere(artifacts) else pages[1].url}"
+    held = try_lock(up_lock(artifacts), where)
     if held is None:
         raise SpecError(f"{shown(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}")
     use_template(Path(settings(artifacts)["PREFECT_HOME"]))
     try:
         with _until_signal(), _processes(pages, artifacts) as running:
             _wait_until_well(pages, running)
-            with _profile(artifacts, pages[0].url):
-                for line in _where(pages):
+            with _profile(artifacts, pages[0].url) as written:
+                for line in _where(pages, artifacts, written):
                     say(line)
                 while True:
                     _refuse_ended(pages, running)
                     time.sleep(0.2)
     except KeyboardInterrupt:
-        say("both ended")
+        say("both ended" if len(pages) > 1 else "ended")
     finally:
         held.release()
 
@@ -85,18 +93,23 @@ def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
     logs = artifacts / "logs"
     prefect = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)]
     mlflow = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", tracking_uri(artifacts)]
-    return [
-        Page("Prefect", prefect_port, "--prefect-port", prefect, "/api/health", logs / "prefect-server.log"),
-        Page("MLflow", mlflow_port, "--mlflow-port", mlflow, "/health", logs / "mlflow-server.log"),
-    ]
+    first = Page("Prefect", prefect_port, "--prefect-port", prefect, "/api/health", logs / "prefect-server.log")
+    if served_elsewhere(artifacts):
+        return [first]
+    return [first, Page("MLflow", mlflow_port, "--mlflow-port", mlflow, "/health", logs / "mlflow-server.log")]
 
 
-def _where(pages: Sequence[Page]) -> Iterator[str]:
+def _where(pages: Sequence[Page], artifacts: Path, written: bool) -> Iterator[str]:
     for page in pages:
         yield f"{page.name:<8} {page.url}   (log: {shown(page.log)})"
-    yield f"for `prefect` outside this folder: export PREFECT_API_URL={pages[0].url}/api"
-    yield "next: `alignflow deploy` registers deployments, `alignflow serve` executes their runs; Ctrl-C ends both"
+    if len(pages) == 1:
+        yield f"{'MLflow':<8} {address(artifacts)}   (MLFLOW_TRACKING_URI)"
+    if not written:
+        yield f"{shown(_profiles(artifacts))} is yours and stays as it is, so `prefect` does not find this server by it"
+    where = "outside this folder" if written else "anywhere"
+    yield f"for `prefect` {where}: export PREFECT_API_URL={pages[0].url}/api"
+    ends = "Ctrl-C ends both" if len(pages) > 1 else "Ctrl-C ends it"
+    yield f"next: `alignflow deploy` registers deployments, `alignflow serve` executes their runs; {ends}"
 
 
 def _refuse_taken(page: Page) -> None:
@@ -117,6 +130,7 @@ def _processes(pages: Sequence[Page], artifacts: Path) -> Iterator[list[subproce
         **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # no argument, which all could read: it may hold a password
         "PREFECT_UI_API_URL": "/api",  # whatever the port is, and through a tunnel: Prefect's own guess is port 4200
     }  # fmt: skip
     environment.pop("PREFECT_API_URL", None)
@@ -162,7 +176,8 @@ def _wait_until_well(pages: Sequence[Page], running: Sequence[subprocess.Popen[b
 def _refuse_ended(pages: Sequence[Page], running: Sequence[subprocess.Popen[bytes]]) -> None:
     for page, server in zip(pages, running, strict=True):
         if (code := server.poll()) is not None:
-            raise DataError(f"{page.name} ended by itself (exit code {code}), so both are ended; its log: {page.log}")
+            both = ", so both are ended" if len(pages) > 1 else ""
+            raise DataError(f"{page.name} ended by itself (exit code {code}){both}; its log: {page.log}")
 
 
 @contextmanager
@@ -182,12 +197,27 @@ def _until_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _profiles(artifacts: Path) -> Path:
+    return artifacts / ".prefect" / "profiles.toml"
+
+
 @contextmanager
-def _profile(artifacts: Path, url: str) -> Iterator[None]:
-    """Prefect's profile with the server's address, for as long as there is one."""
-    file = Path(settings(artifacts)["PREFECT_HOME"]) / "profiles.toml"
-    file.write_text(f'active = "alignflow"\n\n[profiles.alignflow]\nPREFECT_API_URL = "{url}/api"\n')
+def _profile(artifacts: Path, url: str) -> Iterator[bool]:
+    """Prefect's profile with the server's address, for as long as there is one. Yields whether it could be written:
+    a file that this command did not write, or that was changed since, may hold people's keys, and stays."""
+    file, text = _profiles(artifacts), PROFILE.format(url)
+    ours = not file.exists() or _is_ours(file.read_text())
+    if ours:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     try:
-        yield
+        yield ours
     finally:
-        file.unlink(missing_ok=True)
+        if ours and file.exists() and file.read_text() == text:
+            file.unlink()
+
+
+def _is_ours(text: str) -> bool:
+    """Whether it is what this command writes, at any address: a killed one leaves it."""
+    before, after = PROFILE.split("{}")
+    return text.startswith(before) and text.endswith(after) and text.count("\n") == PROFILE.count("\n")

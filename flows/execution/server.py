@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from flows.execution.environ import environment, python_path
+from flows.execution.environ import environment, public, python_path
 from flows.store.locks import holder, is_free
 
 PORTS = (4200, 5000)
@@ -58,6 +58,16 @@ def pages(artifacts: Path) -> tuple[str, str]:
     lock = up_lock(artifacts)
     told = [] if is_free(lock) else holder(lock).split()
     return (told[0], told[1]) if len(told) == 2 else (f"http://127.0.0.1:{PORTS[0]}", f"http://127.0.0.1:{PORTS[1]}")
+
+
+def prefect_page(artifacts: Path) -> str:
+    """Where Prefect's pages are: those of the server of PREFECT_API_URL, or those that `alignflow up` serves."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return pages(artifacts)[0]
+    from prefect.settings import Settings
+
+    settings = Settings()  # which knows that the pages of Prefect Cloud lie elsewhere than its API
+    return public(settings.ui_url or str(settings.api.url)).rstrip("/").removesuffix("/api")
 
 
 def answers(url: str, seconds: float = 3.0) -> bool:

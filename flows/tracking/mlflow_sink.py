@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.execution.environ import public
 from flows.execution.server import pages
 from flows.store.locks import locked
 from flows.tracking import view
@@ -41,10 +42,14 @@ def tracking_uri(artifacts: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{artifacts.absolute() / 'mlflow.db'}"
 
 
+def served_elsewhere(artifacts: Path) -> bool:
+    """Whether runs are tracked by a server, which has pages of its own; else `alignflow up` serves them."""
+    return tracking_uri(artifacts).startswith(("http:", "https:", "databricks"))
+
+
 def address(artifacts: Path) -> str:
     """Where MLflow's pages are: those of a server that was named, or those that `alignflow up` serves."""
-    named = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return named.rstrip("/") if named.startswith("http") else pages(artifacts)[1]
+    return public(tracking_uri(artifacts)).rstrip("/") if served_elsewhere(artifacts) else pages(artifacts)[1]
 
 
 class Sink:
@@ -72,7 +77,7 @@ class Sink:
         self._thread.join(seconds)
         if self._thread.is_alive():
             self._gone.set()
-            self.trouble = f"MLflow at {self.uri} did not take everything within {seconds:.0f} s"
+            self.trouble = f"MLflow at {public(self.uri)} did not take everything within {seconds:.0f} s"
             at_work = self._at_work
             self._keep([*([at_work] if at_work else []), *self._waiting()])
         return self.trouble
@@ -104,7 +109,7 @@ class Sink:
                 self.trouble = f"MLflow refused some of what was logged ({_short(e)})"
                 return
             self._unreachable = True
-            self.trouble = f"MLflow at {self.uri} cannot be reached ({_short(e)})"
+            self.trouble = f"MLflow at {public(self.uri)} cannot be reached ({_short(e)})"
             self._keep([op])
 
     def _waiting(self) -> Iterator[Op]:
@@ -338,4 +343,4 @@ def _pending_lock(artifacts: Path) -> AbstractContextManager[None]:
 
 
 def _short(e: Exception) -> str:
-    return f"{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''}"
+    return f"{type(e).__name__}: {public(str(e)).splitlines()[0][:200] if str(e) else ''}"

@@ -21,6 +21,7 @@ from flows.execution.listen import Listener
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
+from flows.tracking.mlflow_sink import address
 from flows.tracking.table import Done, Results, results, table, warnings
 from flows.wiring.model import Graph, Node
 
@@ -33,6 +34,8 @@ EVERY_SECONDS = 2.0
 """How often a bar moves."""
 LAST_SECONDS = 10.0
 """How long the end of a run waits for its results to be sent."""
+RETRIES = 1
+"""How often a request is repeated, after two seconds: the run waits for the last ones, also if the server is gone."""
 FIRST_ROW = "row"
 """Header of the column that says which evaluation a row is."""
 
@@ -119,7 +122,7 @@ def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
         "steps": f"{made} run, {hits} cached" + (f", {left} not done" if left else ""),
         "look": f"`alignflow show {run.id}`",
         "answers": f"`alignflow show {run.id}:{report}`" if report else "",
-        "MLflow": f"[{run.pipeline} in MLflow]({mlflow_address(root)}/{page})" if page else "",
+        "MLflow": f"[{run.pipeline} in MLflow]({address(root)}/{page})" if page else "",
         "logs": f"`{root.absolute() / 'logs' / run.id}`",
     }  # fmt: skip
     rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
@@ -129,15 +132,6 @@ def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
     for several in (failed, beside):
         lines += ["", *several] if several else []
     return Artifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
-
-
-def mlflow_address(root: Path) -> str:
-    """Where MLflow's pages are: the tracking server, or what `alignflow up` serves."""
-    from flows.execution.server import pages
-    from flows.tracking.mlflow_sink import tracking_uri
-
-    uri = tracking_uri(root)
-    return uri.rstrip("/") if uri.startswith("http") else pages(root)[1]
 
 
 def _key(run: Run, what: str) -> str:
@@ -186,10 +180,11 @@ class Sender:
 
     def _work(self) -> None:
         from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+        settings: dict[Any, Any] = {PREFECT_API_URL: self._url, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
         try:
-            with temporary_settings({PREFECT_API_URL: self._url}), get_client(sync_client=True) as client:
+            with temporary_settings(settings), get_client(sync_client=True) as client:
                 while not self._over:
                     self._send_bars(client)
                     with self._news:

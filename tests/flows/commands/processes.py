@@ -43,11 +43,11 @@ def command(name: str, *arguments: str, cwd: Path, code: int | None = 0, **env: 
 class Started:
     """A command that goes on until it is told to end."""
 
-    def __init__(self, *arguments: str, cwd: Path, log: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, log: Path, **env: str) -> None:
         self._log = log
         with log.open("w") as output:
             self.process = psutil.Popen(
-                [sys.executable, "-u", "-m", "flows.cli", *arguments], cwd=cwd, env=place(), stdout=output,
+                [sys.executable, "-u", "-m", "flows.cli", *arguments], cwd=cwd, env=place(**env), stdout=output,
                 stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 

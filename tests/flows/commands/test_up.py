@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.up import up
+from flows.commands.up import PROFILE, up
+from flows.commands.up import _profile as profile
 from flows.execution.server import PORTS, answers, pages, running, up_lock
 from flows.store.locks import try_lock
 from tasks.contract import SpecError
 from tests.flows.commands.processes import Started, free_port, gone
 
 
-def _up(folder: Path) -> Started:
+def _up(folder: Path, **env: str) -> Started:
     ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
-    return Started("up", "--artifacts", str(folder / "artifacts"), *ports, cwd=folder, log=folder / "up.log")
+    return Started("up", "--artifacts", str(folder / "artifacts"), *ports, cwd=folder, log=folder / "up.log", **env)
 
 
 def _profile(folder: Path) -> Path:
@@ -51,6 +52,43 @@ def test_if_one_server_dies_the_other_is_ended_and_its_log_is_named(tmp_path: Pa
     assert "MLflow ended by itself" in pages_up.said
     assert "mlflow-server.log" in pages_up.said
     assert gone(everything)
+
+
+def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named(tmp_path: Path) -> None:
+    keys = '[profiles.mine]\nPREFECT_API_KEY = "key"\n'
+    mine = tmp_path / "home" / "profiles.toml"
+    for file in (mine, _profile(tmp_path)):
+        file.parent.mkdir(parents=True)
+        file.write_text(keys)
+    pages_up = _up(
+        tmp_path, PREFECT_HOME=str(mine.parent), MLFLOW_TRACKING_URI="http://me:secret@mlflow.example.org:5000"
+    )
+    pages_up.wait_for("Ctrl-C ends it")
+    assert "MLflow   http://mlflow.example.org:5000   (MLFLOW_TRACKING_URI)" in pages_up.said
+    assert "profiles.toml is yours and stays" in pages_up.said
+    prefect, mlflow = pages(tmp_path / "artifacts")
+    assert answers(f"{prefect}/api/health")
+    assert mlflow == "http://mlflow.example.org:5000"
+    assert not any("mlflow" in p.cmdline() for p in pages_up.everything())
+    assert pages_up.end(signal.SIGINT) == 0
+    assert mine.read_text() == _profile(tmp_path).read_text() == keys
+    assert "secret" not in pages_up.said
+
+
+def test_a_profile_that_was_changed_while_it_stood_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / ".prefect" / "profiles.toml"
+    with profile(tmp_path, "http://127.0.0.1:1") as written:
+        assert written
+    assert not file.exists()
+    file.write_text(PROFILE.format("http://127.0.0.1:9"))
+    with profile(tmp_path, "http://127.0.0.1:1") as written:
+        assert written, "a killed one left it"
+        assert "127.0.0.1:1/api" in file.read_text()
+        file.write_text(file.read_text() + 'PREFECT_API_KEY = "key"\n')
+    assert file.read_text().endswith('PREFECT_API_KEY = "key"\n')
+    with profile(tmp_path, "http://127.0.0.1:2") as written:
+        assert not written
+    assert "127.0.0.1:1/api" in file.read_text()
 
 
 @pytest.mark.parametrize(("which", "option"), [(0, "--prefect-port"), (1, "--mlflow-port")])

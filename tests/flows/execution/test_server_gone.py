@@ -72,7 +72,8 @@ def _ended_after(program: str, project: Path, log: Path) -> tuple[float, str]:
             assert process.stdout
             said = ""
             while "progress" not in said:
-                assert (line := process.stdout.readline()), said
+                line = process.stdout.readline()
+                assert line, said
                 said += line
             server.stop()
             start = time.monotonic()

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.execution.server import Server
 from flows.tracking import prefect_artifacts
-from flows.tracking.prefect_artifacts import PrefectArtifacts, as_rows, mlflow_address, summary
+from flows.tracking.prefect_artifacts import PrefectArtifacts, as_rows, summary
 from flows.tracking.table import finished, results
 from tests.flows.commands.processes import free_port
 from tests.flows.fabricated import Fabricated, fabricate
@@ -145,10 +145,3 @@ def test_rows_are_those_of_the_command_line(tmp_path: Path) -> None:
     rows = as_rows(results(made.store, finished(made.store, made.run)))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert rows[0]["row"] == "base vs. base"
-
-
-def test_mlflow_is_where_it_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert mlflow_address(tmp_path) == "http://127.0.0.1:5000"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org/")
-    assert mlflow_address(tmp_path) == "https://mlflow.example.org"
