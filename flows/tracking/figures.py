@@ -45,7 +45,7 @@ def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> 
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
     import matplotlib
 
-    from flows.tracking.games import exploited
+    from flows.tracking.games import exploited, first_is_base
     from flows.tracking.overoptimisation import overoptimised
 
     matplotlib.use("Agg")
@@ -53,7 +53,7 @@ def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> 
         "win_rate": lambda: win_rate(found, title),
         "gold_vs_kl": lambda: gold_against_kl(found, title),
         "gold_vs_proxy": lambda: overoptimised(found, title),
-        "exploitability": lambda: exploited(found, title),
+        "exploitability": lambda: exploited(found, title, base_first=first_is_base(steps)),
     }
     for name, curves in curves_of(steps).items():
         drawn[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")

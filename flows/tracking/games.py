@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.tracking.figures import ACCENT, BASE, INK, MUTED, _foot, _heading, _released
-from flows.tracking.table import Estimate, Results, Row
+from flows.tracking.table import Done, Estimate, Results, Row, headlines, parent_contents, sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,24 +18,38 @@ MOST_NUMBERS = 12
 """Policies whose win rates fit into the matrix as numbers."""
 
 
-def exploited(found: Results, title: str) -> Figure | None:
-    """The curves and the matrix of the last report on exploitability; None where a run has none."""
+def first_is_base(steps: Sequence[Done]) -> bool:
+    """Whether the first policy of the run's last game is what its headline measures against, as far as steps show."""
+    made = {s.record.content: s for s in steps}
+    games = [s.record for s in steps if s.record.task == "exploitability"]
+    baselines = [baseline for report in headlines(steps) if (baseline := sides(report, made)[1])]
+    first = made.get(next(iter(parent_contents(games[-1], "completions")), "")) if games else None
+    if first is None or not baselines:
+        return False
+    policy = parent_contents(first.record, "policy")
+    return bool(policy) and policy == parent_contents(baselines[-1].record, "policy")
+
+
+def exploited(found: Results, title: str, *, base_first: bool = False) -> Figure | None:
+    """The curves and the matrix of the last report on exploitability; None where a run has none. `base_first`: its
+    first policy is the base, and called so."""
     games = [r for r in (*found.rows, *found.others) if "eval/exploitability_mixture" in r.metrics]
     if not games:
         return None
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), width_ratios=(1.35, 1))
-    _curves(left, games[-1])
-    _matrix(right, games[-1])
+    names = {1: "base"} if base_first else {}
+    _curves(left, games[-1], names)
+    _matrix(right, games[-1], names)
     left.set_title(_heading("How far a policy can be beaten", title))
     _foot(figure, "lower bounds: best answers known, chosen and measured on different draws; bands: 95% over prompts")
     figure.tight_layout(w_pad=2.0)
     return _released(figure)
 
 
-def _curves(axes: Axes, game: Row) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _curves(axes: Axes, game: Row, names: Mapping[int, str]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for name, colour, label in (
         ("exploitability", BASE, "policy alone"), ("exploitability_mixture", ACCENT, "uniform mixture of all so far"),
@@ -54,11 +68,12 @@ def _curves(axes: Axes, game: Row) -> None:
     axes.set_ylim(top=min(1.04, axes.get_ylim()[1] + 0.05))
     axes.set_xlabel("policy, in the order of the list")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: names.get(at, f"{at:.0f}")))
     axes.set_ylabel("exploitability, 2·P(best response wins) − 1")
     axes.legend(loc="lower left", fontsize=8.5, frameon=True, facecolor="white", edgecolor="none")
 
 
-def _matrix(axes: Axes, game: Row) -> None:
+def _matrix(axes: Axes, game: Row, names: Mapping[int, str]) -> None:
     """P(row beats column); above the diagonal one minus what is below."""
     beats = {pair: e.value for pair, e in _numbered(game.metrics, "beats").items()}
     size = max((i for i, _ in beats), default=1)
@@ -71,8 +86,9 @@ def _matrix(axes: Axes, game: Row) -> None:
                     colour = "white" if abs(value - 0.5) > 0.32 else INK
                     axes.text(j, i, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=colour)
     axes.grid(visible=False)
-    axes.set_xticks(range(size), [str(i + 1) for i in range(size)])
-    axes.set_yticks(range(size), [str(i + 1) for i in range(size)])
+    said = [names.get(i, str(i)) for i in range(1, size + 1)]
+    axes.set_xticks(range(size), said)
+    axes.set_yticks(range(size), said)
     axes.set_title("P(row beats column)", fontsize=9.5, pad=8)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 
 from flows.store.runs import Step
 from flows.tracking.figures import draw
-from flows.tracking.games import exploited
+from flows.tracking.games import exploited, first_is_base
 from flows.tracking.overoptimisation import Law, law_of, overoptimised
-from flows.tracking.table import Estimate, Results, Row
+from flows.tracking.table import Done, Estimate, Results, Row, finished
 from flows.tracking.track import Tracker
 from tasks.kinds import Report
 from tests.flows.fabricated import Maker, fabricate
@@ -108,6 +109,28 @@ def test_a_game_has_its_curves_and_its_matrix() -> None:
     p = figure.axes[1].get_images()[0].get_array()
     np.testing.assert_allclose(p, [[0.5, 0.3, 0.6], [0.7, 0.5, 0.35], [0.4, 0.65, 0.5]])
     assert exploited(trained(), "") is None
+
+
+def _ticks(figure: Figure) -> list[list[str]]:
+    """What stands at policies 1 to 3 on the x axes."""
+    curves, matrix = figure.axes
+    formatter = curves.xaxis.get_major_formatter()
+    return [[formatter(at) for at in (1, 2, 3)], [t.get_text() for t in matrix.get_xticklabels()]]
+
+
+@pytest.mark.parametrize(("first", "base"), [("report/baseline_sample@2", True), ("report/sample@2", False)])
+def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: Path, first: str, base: bool) -> None:
+    made = fabricate(tmp_path)
+    maker = Maker(tmp_path)
+    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
+    rows = [{"name": "eval/exploitability_mixture", "value": 0.1, "n": 2, "unit": "probability"}]
+    game = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)), {"completions": first})
+    steps = finished(made.store, made.run)
+    assert not first_is_base(steps)
+    assert first_is_base([*steps, Done(("game",), None, game, False)]) is base
+    figure = exploited(played(), "", base_first=base)
+    assert figure is not None
+    assert _ticks(figure) == [["base" if base else "1", "2", "3"]] * 2
 
 
 def test_a_run_draws_what_it_has(tmp_path: Path) -> None:
