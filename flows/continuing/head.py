@@ -18,7 +18,7 @@ from flows.tracking.table import COLUMNS, read_report
 from flows.wiring import Carried, Tick, compile_pipeline
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
-from flows.wiring.grammar import DeploymentText, PipelineText
+from flows.wiring.grammar import GATE, DeploymentText, PipelineText
 from flows.wiring.graph import compile_from
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
@@ -26,9 +26,6 @@ from flows.wiring.signatures import Catalogue
 from flows.wiring.text import load_file
 from flows.wiring.tree import refuse
 from tasks.contract import JSON, DataError, SpecError
-
-GATE = "eval/win_rate"
-"""The row of the gate's report that decides."""
 
 
 @dataclass(frozen=True)

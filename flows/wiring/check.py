@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from flows.wiring.grammar import BUILT_IN, REFERENCE, DeploymentText, PipelineText, StepText
+from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
 from flows.wiring.model import Where
 from flows.wiring.params import references
 from flows.wiring.signatures import Catalogue, Port, Signature
@@ -77,6 +77,8 @@ class Checked:
         known = {**self.text.steps, **deployment.steps}
         reads = {step.name: self._reads(step, known) for step in deployment.steps.values()}
         self._check_circles(deployment.steps, reads)
+        if deployment.continues:
+            self._check_names(deployment)
         gate = deployment.gate
         if gate is not None:
             step = known[str(gate.value)]
@@ -85,6 +87,14 @@ class Checked:
             if step.section not in ("repeat", "tick"):
                 refuse(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' is no step of a round")
         return reads
+
+    def _check_names(self, deployment: DeploymentText) -> None:
+        """Refuse a parameter that no tick could be given, for a tick understands something else by its name."""
+        counts = {name for name, _ in references(self.text.times)} if self.text.times else set()
+        declared = {**self.text.params, **self.text.each}
+        for name in (n for n in TICKS if n in declared and n not in counts):
+            what = f"{self.text.name} has a parameter '{name}', and to its deployment '{deployment.name}' that means"
+            refuse(declared[name].place, f"{what}: {TICKS[name]}. Name the parameter otherwise")
 
     def _reads(self, step: StepText, known: Mapping[str, StepText]) -> list[Read]:
         what = f"{self.text.name}.{step.name}"

@@ -32,6 +32,8 @@ SCHEDULE = {"cron": "five fields", "timezone": "an IANA name; UTC unless said"}
 RESERVED = ("prev", "last", "every", "start")
 TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop has converged"}
 """What a deployment that continues is asked for besides the pipeline's parameters."""
+GATE = "eval/win_rate"
+"""The row of its Report by which a gate decides."""
 BUILT_IN = {"seed": "seed of every step that leaves it open", "engine": "what samples"}
 
 PIPELINE_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, Read, fed, split_reference
-from flows.wiring.grammar import DeploymentText, StepText
+from flows.wiring.grammar import GATE, DeploymentText, StepText
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
 from flows.wiring.signatures import Catalogue, Param
@@ -100,6 +100,7 @@ class _Compiler:
     ) -> None:  # fmt: skip
         self._checked = checked
         self._text = checked.text
+        self._catalogue = catalogue
         self._deployment = deployment
         self._tick = tick
         self._values = Values(checked.text, checked.read_parameters, catalogue, overrides, lenient)
@@ -127,10 +128,24 @@ class _Compiler:
         if self._tick and self._deployment:
             one, every = self._checked.head(self._deployment)
             sinks |= {*one, *every, *self._deployment.steps}
-        return self._builder.finish(
+        graph = self._builder.finish(
             about=self._text.about, file=file, parameters=self._values.parameters(), rounds=self._last, sinks=sinks,
             notices=[*self._checked.unread(), *self._values.notices()],
         )  # fmt: skip
+        if self._tick and not self._tick.after:
+            self._check_gate(graph, self._tick)
+        return graph
+
+    def _check_gate(self, graph: Graph, tick: Tick) -> None:
+        """Refuse a gate whose task does not say that it reports what a gate decides by."""
+        gate = self._deployment.gate if self._deployment else None
+        if gate is None:
+            return
+        task = graph.nodes[graph.addresses[address_of(str(gate.value), tick.round)]].task
+        if GATE not in self._catalogue.tasks[task].rows:
+            gates = ", ".join(name for name, s in self._catalogue.tasks.items() if GATE in s.rows)
+            what = f"the gate '{gate.value}' is measured by {task}, whose docstring names no {GATE}"
+            refuse(gate.where, f"{self._text.name}: {what}; tasks that report it: {gates or 'none'}")
 
     def _plan(self) -> list[tuple[StepText, int | None]]:
         """Which steps in which rounds, as people read them: before the loop, round by round, behind it."""

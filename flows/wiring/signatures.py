@@ -71,6 +71,8 @@ class Signature:
     """First sentence of the docstring."""
     paper: str
     """What the docstring's `Paper:` says, else empty."""
+    rows: frozenset[str] = frozenset()
+    """Rows of a Report that the docstring names: `eval/win_rate`, …"""
 
 
 class Catalogue:
@@ -203,6 +205,7 @@ class _Reading:
         return Signature(
             f.name, module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
             f.doc.split("\n\n")[0].replace("\n", " "), " ".join(paper.group(1).split()) if paper else "",
+            frozenset(re.findall(r"\beval/\w+", f.doc)),
         )  # fmt: skip
 
     def _param(self, argument: Argument, text: str) -> Param:

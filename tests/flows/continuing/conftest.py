@@ -103,7 +103,7 @@ def pool(tables: list[Prompts]) -> Prompts:
 
 
 def larger(policy: Policy, baseline: Policy, prompts: Prompts) -> Report:
-    """Whether the policy is larger than the baseline."""
+    """Whether the policy is larger than the baseline: eval/win_rate and eval/gold."""
     p = 0.7 if _size(policy) > _size(baseline) else 0.5
     rows = [("eval/win_rate", p, p - 0.1, p + 0.1), ("eval/gold", _size(policy), None, None)]
     return Report.of(pa.table({

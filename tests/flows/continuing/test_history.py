@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,17 +91,41 @@ def test_three_rejections_with_the_same_parameters_since_the_head_moved_are_conv
     assert history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 1})
     assert not history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 2})
     assert not history_of(rounds(no, no, True, no, gain=1)).has_converged({"gain": 1})
+    turns = history_of([e for n in range(1, 6) for e in rounds(no, first=n, gain=n % 2)])
+    assert (turns.rejections({"gain": 1}), turns.rejections({"gain": 0})) == (3, 2)
+    assert turns.has_converged({"gain": 1})
+    assert not turns.has_converged({"gain": 0})
     mixed = [*rounds(no, no, gain=1), *rounds(no, first=3, gain=2), *rounds(no, first=4, gain=1)]
     assert history_of(mixed).has_converged({"gain": 1})
     assert not history_of(mixed).has_converged({"gain": 2})
     assert not history_of([*rounds(no, no, no, gain=1), RolledBack(0, NOW)]).has_converged({"gain": 1})
 
 
+def test_a_loop_is_said_to_have_converged_by_the_parameters_of_its_last_round() -> None:
+    no = [*rounds(True, False, False, gain=1)]
+    assert not history_of(no).converged
+    third = [*no, *rounds(False, first=4, gain=1)]
+    assert history_of(third).converged
+    assert history_of([*third, Converged(NOW), *rounds(False, first=5, gain=1)]).converged, "forced"
+    assert not history_of([*third, *rounds(False, first=5, gain=2)]).converged
+    assert not history_of([*third, RolledBack(0, NOW)]).converged
+    assert not history_of([*third, *rounds(True, first=5, gain=1)]).converged
+
+
+def test_a_list_ends_with_the_first_accepted_round_that_adds_nothing_to_it() -> None:
+    later = replace(finished(2), every={"pool": policy("b2")})
+    h = history_of([*rounds(True), begun(2), later])
+    assert h.head.every == {"pool": (policy("b2"),)}
+    assert history_of([*rounds(True), begun(2), later, *rounds(True, first=3)]).head.every == {
+        "policy": (policy("p3"),)
+    }
+
+
 def test_what_ran_behind_the_loop_is_known_by_the_heads_round() -> None:
     h = history_of([*rounds(True, True), AfterDone(2, "after", NOW)])
     assert h.after == h.head.round == 2
-    assert history_of([*rounds(True), Converged(NOW)]).converged
-    assert not history_of([*rounds(True), Converged(NOW), begun(2)]).converged
+    assert history_of([*rounds(True), Converged(NOW)]).told
+    assert not history_of([*rounds(True), Converged(NOW), begun(2)]).told
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,9 @@ def test_damage_before_the_last_line_is_told_with_its_line(ledger: Ledger, seed:
     at = random.Random(seed).randrange(ends[-2])
     data[at : at + 1] = b"\0"
     ledger.path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl"):
+    with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl") as told:
         ledger.history()
+    assert str(told.value).count("sppo.nightly.jsonl") == 1
 
 
 def test_a_ledgers_name_stays_inside_the_store(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ TREE = {
         def train_reward(policy: Policy, data: Table, *, loss: Annotated[Chosen, Choice("losses/reward")],
                          lr: Annotated[float, Bounds(above=0)]) -> RewardModel: ...
         def measure(win_probs: WinProbs, completions: Completions, others: Completions, scores: Scores | None = None,
-                    logps: Logps | None = None, *, allow_seen: bool = False) -> Report: ...
+                    logps: Logps | None = None, *, allow_seen: bool = False) -> Report:
+            '''eval/win_rate and others.'''
         def agreement(pairs: Preferences, logps: Logps, *, allow_seen: bool = False) -> Report: ...
         """,
     "composites.py": """

@@ -91,6 +91,11 @@ WRONG = {
     "gate that is no report": ("gate: better", "gate: gate_batch", "the gate 'gate_batch' must be a Report"),
     "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is no step of a round"),
     "gate without a step": ("{gate: better}", "{}", "needs the gate's step"),
+    "gate that reports no win rate": (
+        "gate: better}\n      steps:",
+        "gate: least}\n      steps:\n        least: {task: mixture, policies: [policy]}",
+        "p: the gate 'least' is measured by mixture, whose docstring names no eval/win_rate; tasks that report it: measure",
+    ),
     "unknown mode": ("continue: {gate: better}", "continue: allways", "(did you mean 'always'?)"),
     "cron": ("0 3 * * 1", "at three", "needs cron: five fields"),
     "timezone": ("Europe/Berlin", "Europe/Berlim", "timezone = 'Europe/Berlim'; an IANA name"),
@@ -107,9 +112,26 @@ def test_a_wrong_deployment_is_refused_with_the_pipeline(case: str, compiled: Co
     old, new, part = WRONG[case]
     assert TEXT.count(old) == 1
     with pytest.raises(SpecError) as caught:
-        compiled(TEXT.replace(old, new))
+        compiled(TEXT.replace(old, new), deployment="nightly")
     assert str(caught.value).startswith("pipelines.yaml:")
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TEXT.replace("size: 64}", "size: 64, force: 1}").replace("size: 10", "size: $force"), "'force', and to its"),
+        (TEXT.replace("rounds", "times").replace("size: 64}", "size: 64, rounds: 1}").replace("size: 10", "size: $rounds"),
+         "'rounds', and to its deployment 'nightly' that means: ticks to make"),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_a_tick_would_take_for_something_else_is_refused(
+    text: str, said: str, compiled: Compile
+) -> None:
+    with pytest.raises(SpecError, match=r"^pipelines\.yaml:3:\d+: p has a parameter ") as caught:
+        compiled(text)
+    assert said in str(caught.value)
+    assert compiled(text.split("  deployments:")[0].replace("size: 64, ", "")).nodes, "where nothing ticks"
 
 
 def test_continuing_needs_a_loop(compiled: Compile) -> None:
