@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands.progress import progress
 from flows.commands.running import CODES, QUIET, expected, run_once, say, tell, tell_where
+from flows.continuing.asked import asked_of
 from flows.continuing.head import Continuing, continues
 from flows.continuing.ticks import Ticks, with_ticks
 from flows.continuing.tracked import Tracked
@@ -49,8 +50,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     what the head names is gone; both before a number is taken.
     """
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
-    asked: dict[str, JSON] = {n: v for n, v in values.items() if n not in ("rounds", "force")}
-    rounds, force = _rounds(values.get("rounds", "1")), force or _truth(values.get("force", "false"))
+    asked, rounds, forced = asked_of(values)
     history = loop.ledger.history()
     loop.check(asked, history)
     first = loop.next_tick(asked, history)
@@ -59,7 +59,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     told = _Told(loop.store, console)
     ticks = Ticks(loop, told)
     try:
-        _flow(loop, ticks, asked, rounds, force, told)
+        _flow(loop, ticks, asked, rounds, force or forced, told)
     finally:
         told.close()
     if ticks.ticked.status == "stopped":
@@ -113,15 +113,3 @@ def _stopped(console: Console, loop: Continuing, asked: Mapping[str, JSON], left
     if left:
         again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in asked.items())]
         say(console, f"Go on with: {shlex.join(again)}")
-
-
-def _rounds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise SpecError(f"command line: rounds = {text!r}; the number of ticks must be a whole number from 1")
-    return int(text)
-
-
-def _truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise SpecError(f"command line: force = {text!r}; choose one of [false, true]")
-    return text == "true"

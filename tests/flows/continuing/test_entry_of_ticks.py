@@ -66,8 +66,6 @@ def test_a_deployment_is_found_by_pipeline_and_name_and_its_flow_is_the_pipeline
     flow = entry.growing_pool__every_night
     assert flow.name == "growing-pool"
     assert getattr(entry, "growing-pool__every-night").name == "growing-pool"
-    assert entry.entry_name("growing-pool", "every-night") == "growing_pool__every_night"
-    assert entry.entry_name("growing-pool") == "growing_pool"
     shown = flow.parameters.model_dump()["properties"]
     assert list(shown) == ["rounds", "force", "world", "size", "seed"]
     assert (shown["rounds"]["default"], shown["rounds"]["minimum"], shown["force"]["default"]) == (1, 1, False)
@@ -116,7 +114,7 @@ def test_a_converged_deployment_ends_as_completed_and_says_so(file: Path, client
         ledger.append(finished(number, accepted=False))
     state = flow(return_state=True)
     assert (state.name, state.is_completed()) == ("Converged", True)
-    assert "the last 3 rounds were rejected" in state.message
+    assert "3 rejections with these parameters since the head moved" in state.message
     assert isinstance(ledger.events()[-1], Converged)
     assert flow(return_state=True).name == "Converged"
     assert sum(isinstance(e, Converged) for e in ledger.events()) == 1

@@ -8,8 +8,11 @@ import shutil
 import pytest
 
 from flows.commands.rounds import roll_back
+from flows.store.keys import Key
 from flows.store.runs import Runs
+from flows.store.upkeep import gc
 from tasks.contract import DataError, SpecError
+from tasks.kinds import Policy
 from tests.flows.continuing.conftest import PIPELINES, Loop
 
 
@@ -48,13 +51,18 @@ def test_rejected_rounds_use_prompts_up_leave_the_head_and_end_in_convergence(lo
     went = loop.tick({"gain": -1.0}, rounds=5)
     assert loop.verdicts() == ["accepted", "rejected", "rejected", "rejected"]
     assert (went.ticked.status, went.ticked.converged, went.ticked.made) == ("done", True, [2, 3, 4])
-    assert "has converged" in went.heard.said[-1]
+    assert "has converged: 3 rejections with these parameters since the head moved" in went.heard.said[-1]
+    assert "round 4 of loop/nightly rejected" in went.heard.said[-2]
+    assert loop.history.converged
     assert loop.history.head == before
     assert _pieces(loop) == ["q0", "q1", "q2", "q3"]
     runs = Runs(loop.store).ids()
     again = loop.tick({"gain": -1.0})
     assert (again.ticked.made, again.ticked.converged, Runs(loop.store).ids()) == ([], True, runs)
-    assert loop.tick({"gain": -1.0}, force=True).ticked.made == [5]
+    assert "has converged: 3 rejections" in again.heard.said[-1]
+    forced = loop.tick({"gain": -1.0}, force=True)
+    assert (forced.ticked.made, forced.ticked.converged, loop.history.converged) == ([5], False, True)
+    assert "has converged: 4 rejections" in forced.heard.said[-1]
     assert loop.tick({"gain": 2.0}).ticked.made == [6]
     assert loop.verdicts()[4:] == ["rejected", "accepted"]
     shown = 0 + 5  # of rejected rounds, nothing is carried
@@ -71,12 +79,17 @@ def test_without_a_gate_every_round_is_accepted(loop: Loop) -> None:
 
 
 def test_a_gate_that_measures_no_win_rate_leaves_the_round_unfinished_until_there_is_another(loop: Loop) -> None:
-    file = loop.project / "pipelines.yaml"
-    wrong = PIPELINES.replace("gate: better", "gate: count").replace(
-        "        steps:\n          gate_prompts",
-        "        steps:\n          count: {task: note, prompts: batch}\n          gate_prompts",
+    """Its docstring names the row, and the report lacks it."""
+    file, tasks = loop.project / "pipelines.yaml", loop.project / "tasks" / "loop.py"
+    tasks.write_text(
+        tasks.read_text().replace('"""How many there are."""', '"""How many there are, and eval/win_rate."""')
     )
-    file.write_text(wrong)
+    file.write_text(
+        PIPELINES.replace("gate: better", "gate: count").replace(
+            "        steps:\n          gate_prompts",
+            "        steps:\n          count: {task: note, prompts: batch}\n          gate_prompts",
+        )
+    )
     with pytest.raises(DataError, match="the gate 'count' of loop/nightly reports no eval/win_rate; it has eval/gold"):
         loop.tick()
     assert loop.verdicts() == ["unfinished"]
@@ -170,6 +183,67 @@ def test_a_carried_value_that_is_gone_is_told_before_any_work(loop: Loop) -> Non
     with pytest.raises(DataError, match=f"prev.policy was Policy {carried.digest}, which is gone: alignflow rounds"):
         loop.tick()
     assert (Runs(loop.store).ids(), loop.history.last) == (runs, 1)
+
+
+def test_a_result_made_again_with_other_bytes_does_not_break_the_head(loop: Loop) -> None:
+    """The plain pipeline's policy@1 has the key of the first tick's; `--fresh` puts another result there."""
+    loop.tick()
+    carried = loop.history.head.values["policy"]
+    assert carried
+    record = next(r for r in loop.store.records() if r.content == carried.digest)
+    other = loop.store.partial(record.key) / "output"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text('{"size": 40}')
+    with loop.store.lock(record.key):
+        loop.store.publish(Key(record.key, record.parts), Policy(other), fresh=True)
+    assert loop.store.index.of_content(carried.digest) == []
+    assert not [f for f in gc(loop.store) if f.path.startswith("Policy")]
+    assert loop.tick().ticked.made == [2]
+    assert loop.size() == pytest.approx(1 + 1 + (0 + 1) / 1000)
+    assert [len(several) for several in loop.history.head.every.values()] == [2]
+
+
+def test_what_stands_behind_a_round_and_failed_is_done_first_before_any_new_round(loop: Loop) -> None:
+    file, whole = loop.project / "pipelines.yaml", PIPELINES
+    file.write_text(whole.replace("params: {rounds: 3,", "params: {taken: 9, rounds: 3,").replace(
+        "      mix: {task: mixture,", "      left: {task: piece, table: prompts, index: $taken, size: 30}\n"
+        "      note: {task: note, prompts: left}\n      mix: {task: mixture,"
+    ))  # fmt: skip
+    went = loop.tick(rounds=2)
+    assert (went.ticked.status, went.ticked.made, loop.history.after) == ("failed", [1, 2], 0)
+    assert "what stands behind round 2 of loop/nightly is not done" in went.heard.said[-1]
+    again = loop.tick()
+    assert (again.ticked.status, again.ticked.made, loop.verdicts()) == ("failed", [], ["accepted"] * 2)
+    third = loop.tick({"taken": 2})
+    assert "what stands behind round 2 of loop/nightly was left undone: it is done first" in third.heard.said[0]
+    assert (third.ticked.status, third.ticked.made, loop.history.after) == ("done", [3], 3)
+    behind = [e.event for e in loop.continuing.ledger.events() if e.event in ("begun", "after")]
+    assert behind == ["begun", "begun", "after", "begun", "after"]
+
+
+def test_a_value_that_is_gone_is_told_before_what_stands_behind_is_begun(loop: Loop) -> None:
+    loop.tick(rounds=2)
+    [first, _] = loop.history.head.every["policy"]
+    shutil.rmtree(loop.store.root / first.kind / first.digest)
+    loop.continuing.ledger.path.write_text("".join(
+        line for line in loop.continuing.ledger.path.read_text().splitlines(True) if '"after"' not in line
+    ))  # fmt: skip
+    runs = Runs(loop.store).ids()
+    with pytest.raises(DataError, match=f"every.policy.* was Policy {first.digest}, which is gone: alignflow rounds"):
+        loop.tick()
+    assert (Runs(loop.store).ids(), loop.history.last) == (runs, 2)
+
+
+def test_a_list_that_the_file_stopped_naming_is_asked_for_again_in_vain(loop: Loop) -> None:
+    """It would lack the rounds in between."""
+    loop.tick()
+    file, named = loop.project / "pipelines.yaml", PIPELINES
+    file.write_text(named.replace("policies: every.policy", "policies: [last.policy]"))
+    loop.tick()
+    assert loop.history.head.every == {}
+    file.write_text(named)
+    with pytest.raises(SpecError, match=r"\(round 2\) holds no 'policy', which every.policy names now: go back"):
+        loop.tick()
 
 
 def test_a_parameter_that_only_counts_rounds_is_no_parameter_of_a_tick(loop: Loop) -> None:
