@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a step failed, 2 the request was wrong, 3 waiting for peop
 from __future__ import annotations
 
 import json
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.contract import DataError, SpecError
+from flows.commands.ending import Commands, told
+from flows.commands.requests import meant, pairs, pipelines_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ app = typer.Typer(
         "STEP is `policy`, `policy@2` (round 2) or `report/sample@2`; RUN is a run's id or `last`; REF is `RUN:STEP`, "
         "`NAME/STEP` of the pipeline's last run, or a digest's first letters."
     ),
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 
 File = Annotated[Path | None, typer.Option("--file", help="Pipelines file; default: pipelines.yaml upwards from here.")]
@@ -52,16 +52,7 @@ Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and an exit code, never in a traceback."""
-    try:
-        app(prog_name="alignflow")
-    except (SpecError, DataError) as e:
-        print(f"alignflow: {e}", file=sys.stderr)
-        sys.exit(2 if isinstance(e, SpecError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    told(lambda: app(prog_name="alignflow"))
 
 
 @app.command("list")
@@ -92,7 +83,7 @@ def check(
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
-    verdicts = check_pipelines(where, [name] if name else (), kept=_kept(where, artifacts))
+    verdicts = check_pipelines(where, [meant(where, name)] if name else (), kept=_kept(where, artifacts))
     if as_json:
         _print_json(verdicts_json(verdicts))
     else:
@@ -114,7 +105,7 @@ def graph(
     from flows.wiring import draw
 
     where = pipelines_file(file)
-    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts), lenient=not states)
+    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts), lenient=not states)
     known: dict[str, str] = {}
     if states:
         from flows.plan import make_plan
@@ -132,7 +123,7 @@ def plan(
     from flows.plan import make_plan
 
     where = pipelines_file(file)
-    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts))
+    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts))
     planned = make_plan(compiled, _store(where, artifacts))
     if as_json:
         _print_json(planned.as_json())
@@ -158,7 +149,7 @@ def run(
 
     where = pipelines_file(file)
     store = _store(where, artifacts)
-    raise typer.Exit(run_named(where, store, name, _pairs(values), fresh or [], force, _console()))
+    raise typer.Exit(run_named(where, store, meant(where, name), pairs(values), fresh or [], force, _console()))
 
 
 @app.command()
@@ -168,7 +159,7 @@ def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artif
     from flows.commands.sweeping import sweep as run_all
 
     where = pipelines_file(file)
-    raise typer.Exit(run_all(where, _store(where, artifacts), name, _pairs(values), _console()))
+    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), _console()))
 
 
 @app.command()
@@ -250,7 +241,7 @@ def accept(name: Deployed, step: str, values: Values = None, file: File = None, 
     from flows.continuing.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_named(where, name, _pairs(values), _store(where, artifacts))
+    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts))
     for line in accept_step(compiled, _store(where, artifacts), step):
         print(line)
 
@@ -291,7 +282,9 @@ def gc(
 
 @app.command()
 def deploy(
-    name: Annotated[str | None, typer.Argument(help="A pipeline; default: all.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A pipeline, or PIPELINE/DEPLOYMENT; default: all.", show_default=False)
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove deployments that the file no longer has.")] = False,
     prefect_yaml: Annotated[
         bool, typer.Option("--prefect-yaml", help="Write them to prefect.yaml beside the file, and register nothing.")
@@ -363,19 +356,6 @@ def schema(file: File = None, artifacts: Artifacts = None) -> None:
     _print_json(json_schema())
 
 
-def pipelines_file(given: Path | None) -> Path:
-    """The pipelines file: what was given, or pipelines.yaml here or above. Raises SpecError."""
-    if given is not None:
-        if not given.is_file():
-            raise SpecError(f"there is no file {given}")
-        return given.resolve()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pipelines.yaml").is_file():
-            return folder / "pipelines.yaml"
-    raise SpecError(f"there is no pipelines.yaml in {here} or above; say which with --file")
-
-
 def _root(file: Path | None, artifacts: Path | None) -> Path:
     if artifacts is not None:
         return artifacts
@@ -391,18 +371,6 @@ def _store(file: Path | None, artifacts: Path | None) -> Store:
 
 def _kept(file: Path, artifacts: Path | None) -> Path:
     return _root(file, artifacts) / ".cache" / "signatures"
-
-
-def _pairs(values: list[str] | None) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in values or []:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise SpecError(f"command line: '{text}' is not of the form key=value")
-        if key in pairs:
-            raise SpecError(f"command line: '{key}' is given twice")
-        pairs[key] = value
-    return pairs
 
 
 def _console() -> Console:

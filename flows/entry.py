@@ -8,21 +8,21 @@ The file is `ALIGNFLOW_FILE`, or `pipelines.yaml` upwards from the working direc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.continuing.head import Continuing, continues
-from flows.continuing.ticks import Ticks, Watch, with_ticks
+from flows.continuing.ticks import Ticks, with_ticks
+from flows.continuing.tracked import Tracked
 from flows.execution.execute import PROJECT, Execution
-from flows.execution.listen import Listener
 from flows.execution.prefect_api import close_left_open, parameters_of_this_run
 from flows.execution.typed import refused_flow, typed_flow
 from flows.store.store import Store
 from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline, load_file
-from flows.wiring.model import Graph, Parameter
+from flows.wiring.model import Parameter
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Flow[Any, Any]:
         raise AttributeError(name)
     asked = parameters_of_this_run()
     try:
-        flow = _found(pipelines_file(), name)
+        flow = _found(pipelines_file(), name, asked)
         if gone := sorted((asked or set()) - set(flow.parameters.properties)):
             raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` makes its form anew")
         return flow
@@ -45,36 +45,39 @@ def __getattr__(name: str) -> Flow[Any, Any]:
         return refused_flow(name, str(e), asked)  # the run of a deployment has begun: it can tell only by failing
 
 
-def _found(file: Path, name: str) -> Flow[Any, Any]:
+def _found(file: Path, name: str, asked: Collection[str] | None) -> Flow[Any, Any]:
     source = load_file(file)
     for pipeline in source.names:
         if name in _spellings(pipeline):
-            return flow_of(file, pipeline)
+            return flow_of(file, pipeline, asked=asked)
     for pipeline in source.names:
         if any(name.startswith(f"{spelt}__") for spelt in _spellings(pipeline)):
             for deployment in source.pipeline(pipeline).deployments:
                 if name in {f"{p}__{d}" for p in _spellings(pipeline) for d in _spellings(deployment)}:
-                    return flow_of(file, pipeline, deployment)
+                    return flow_of(file, pipeline, deployment, asked)
     raise AttributeError(f"{file} has no pipeline '{name}'; it has {', '.join(source.names)}")
-
-
-def entry_name(pipeline: str, deployment: str = "") -> str:
-    """The name under which this module has the flow of a pipeline, or of one of its deployments."""
-    return "__".join(name.replace("-", "_") for name in (pipeline, deployment) if name)
 
 
 def _spellings(name: str) -> set[str]:
     return {name, name.replace("-", "_")}
 
 
-def flow_of(file: Path, pipeline: str, deployment: str = "") -> Flow[Any, Any]:
-    """The flow of one pipeline of a file, or of its deployment. Raises SpecError where it does not compile."""
+def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[str] | None = None) -> Flow[Any, Any]:
+    """The flow of one pipeline of a file, or of its deployment. Raises SpecError where it does not compile.
+
+    Args:
+        file: the pipelines file.
+        pipeline: its name.
+        deployment: one of it.
+        asked: names of the parameters in the request for the run, if it is one.
+    """
     if deployment and continues(file, pipeline, deployment):
-        return _flow_of_ticks(file, pipeline, deployment)
+        return _flow_of_ticks(file, pipeline, deployment, asked)
     shown = compile_pipeline(file, pipeline, deployment=deployment or None, lenient=True)
 
     def body(values: dict[str, JSON]) -> list[Any]:
-        graph = compile_pipeline(file, pipeline, given(values, shown.parameters), deployment=deployment or None)
+        overrides = given(values, shown.parameters, asked)
+        graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
         store = Store(artifacts_of(file))
         tracker = Tracker(store)
         try:
@@ -88,7 +91,7 @@ def flow_of(file: Path, pipeline: str, deployment: str = "") -> Flow[Any, Any]:
     return typed_flow(pipeline, shown.about, shown.parameters, body)
 
 
-def _flow_of_ticks(file: Path, pipeline: str, deployment: str) -> Flow[Any, Any]:
+def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collection[str] | None) -> Flow[Any, Any]:
     """The flow of a deployment that continues: `rounds` ticks in a row, in one flow run."""
     store = Store(artifacts_of(file))
     shown = Continuing(file, pipeline, deployment, store).form()
@@ -96,47 +99,46 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str) -> Flow[Any, Any]
     def body(values: dict[str, JSON]) -> Any:
         from prefect.states import Completed
 
-        watch = _Tracked(store)
-        asked = given({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters)
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            said.append(text)
+            _log(text)
+
+        watch = Tracked(store, say)
+        asked = given({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters, requested)
         rounds, force = int(str(values["rounds"])), bool(values["force"])
         try:
             ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(asked, rounds=rounds, force=force)
         finally:
             watch.close()
         if ticked.converged and not ticked.futures:
-            return Completed(name="Converged", message=watch.said[-1])
+            return Completed(name="Converged", message=said[-1])
         return ticked.futures
 
     return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)
 
 
-class _Tracked(Watch):
-    """Tells MLflow and Prefect's pages of every tick, and the flow run's log what is said."""
+def _log(text: str) -> None:
+    from prefect.logging import get_run_logger
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._trackers: list[Tracker] = []
-        self.said: list[str] = []
-
-    def listeners(self, graph: Graph) -> Sequence[Listener]:
-        tracker = Tracker(self._store)
-        self._trackers.append(tracker)
-        return [tracker, PrefectArtifacts(self._store, lambda: tracker.page)]
-
-    def say(self, text: str) -> None:
-        from prefect.logging import get_run_logger
-
-        self.said.append(text)
-        get_run_logger().info(text)
-
-    def close(self) -> None:
-        for tracker in self._trackers:
-            tracker.close()
+    get_run_logger().info(text)
 
 
-def given(values: Mapping[str, JSON], parameters: Mapping[str, Parameter]) -> dict[str, JSON]:
-    """Values that differ from the defaults: only those are overrides, so that `model: $world` still follows `world`."""
-    return {n: v for n, v in values.items() if parameters[n].required or v != parameters[n].value}
+def given(
+    values: Mapping[str, JSON], parameters: Mapping[str, Parameter], asked: Collection[str] | None = None
+) -> dict[str, JSON]:
+    """The values that are overrides; the others stay as the file has them, so that `model: $world` follows `world`.
+
+    Args:
+        values: all values with which the flow was called, defaults included.
+        parameters: the flow's.
+        asked: names in the request for the run. Some of them: these are overrides, also where they say the default.
+            All of them, as a form in Prefect's pages sends them, or None, as in a call from Python: it cannot be told
+            what was chosen, so overrides are the values that differ from the defaults.
+    """
+    chosen = set(asked or ()) if parameters.keys() - set(asked or ()) else set()
+    return {n: v for n, v in values.items() if n in chosen or parameters[n].required or v != parameters[n].value}
 
 
 def pipelines_file() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.commands.requests import MANUAL
 from flows.execution.environ import environment
 from flows.execution.execute import PROJECT
 from flows.execution.prefect_api import users_server
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 POOL = "alignflow"
 """The work pool whose runs `alignflow serve` executes, unless said."""
 TAG = "alignflow"
-MANUAL = "manual"
-"""The deployment without a schedule that every pipeline has; a file may give one of that name itself."""
 SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 QUEUE_UP = "ENQUEUE"
 """What Prefect does with a run that would overlap: it waits for its turn (the other way is to cancel it)."""

@@ -9,8 +9,7 @@ from tasks.contract import SpecError
 
 def verify_text(store: Store) -> int:
     """Print what is damaged and how much is not. Returns the exit code; raises SpecError where there is no store."""
-    if not store.root.is_dir():
-        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")
+    _refuse_none(store)
     damaged = verify(store)
     for damage in damaged:
         print(f"✗ {damage.what}: {damage.trouble}")
@@ -20,8 +19,17 @@ def verify_text(store: Store) -> int:
 
 
 def gc_text(store: Store, *, dry: bool) -> None:
-    """Print what was reclaimed, or would be. What a record names stays, of a key or of a ledger."""
+    """Print what was reclaimed, or would be. What a record names stays, of a key or of a ledger.
+
+    Raises SpecError where there is no store.
+    """
+    _refuse_none(store)
     freed = gc(store, dry=dry)
     for path, why, size in freed:
         print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
     print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be ' if dry else ''}reclaimed")
+
+
+def _refuse_none(store: Store) -> None:
+    if not store.root.is_dir():
+        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")

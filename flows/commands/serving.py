@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -150,4 +150,16 @@ async def _stop_runs(say: Say) -> None:
         say(f"stopping {len(runs)} run{'s' if len(runs) > 1 else ''}")
     for run in runs:
         run.terminate()
-    await asyncio.to_thread(psutil.wait_procs, runs, STOP_SECONDS)
+    _, left = await asyncio.to_thread(psutil.wait_procs, runs, STOP_SECONDS)
+    if left:
+        say(f"killing {len(left)} that did not stop within {STOP_SECONDS:.0f} s; what is finished is kept")
+    for process in [p for run in left for p in _with_descendants(run)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _with_descendants(run: psutil.Process) -> list[psutil.Process]:
+    """A run and all that it started; a step's process has a group of its own, and so would outlive the run's."""
+    with suppress(psutil.NoSuchProcess):
+        return [*run.children(recursive=True), run]
+    return []

@@ -130,7 +130,7 @@ def _processes(pages: Sequence[Page], artifacts: Path) -> Iterator[list[subproce
         **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # no argument, which all could read: it may hold a password
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # all could read an argument: it may hold a password
         "PREFECT_UI_API_URL": "/api",  # whatever the port is, and through a tunnel: Prefect's own guess is port 4200
     }  # fmt: skip
     environment.pop("PREFECT_API_URL", None)

@@ -118,6 +118,42 @@ def test_a_wrong_request_is_one_message_and_exit_code_2(project: Path, arguments
     assert said in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("compare", "last", "last", "--artifacts", "{made}", "--out", "/proc/nope"), "/proc/nope: "),
+        (("gc", "--artifacts", "{file}"), "there are no artifacts in"),
+        (("up", "--artifacts", "{file}", "--prefect-port", "4999"), "pipelines.yaml"),
+        (("plan", "tiny", "--artifacts", "{file}"), "pipelines.yaml"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line(
+    project: Path, made: Fabricated, arguments: tuple[str, ...], said: str
+) -> None:
+    command = [a.format(made=made.store.root, file=project / "pipelines.yaml") for a in arguments]
+    err = _run(*command, cwd=project, code=2).stderr
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_early_is_no_failure(project: Path) -> None:
+    command = f"{sys.executable} -m flows.cli graph tiny --file {project / 'pipelines.yaml'}"
+    for reader in ("true", "head -n 1"):
+        piped = f"{{ {command}; echo code $? >&2; }} | {reader}"
+        place = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(["bash", "-c", piped], cwd=ROOT, env=place, capture_output=True, text=True, check=False)
+        assert done.stderr == "code 0\n"
+
+
+def test_manual_is_the_pipeline_itself_unless_the_file_has_one(project: Path, tmp_path: Path) -> None:
+    for command in ("plan", "graph", "check"):
+        assert _run(command, "tiny/manual", cwd=project).stdout == _run(command, "tiny", cwd=project).stdout
+    own = TINY + "    deployments: {manual: {schedule: {cron: '0 3 * * *'}}}\n"
+    (tmp_path / "pipelines.yaml").write_text(own)
+    assert "tiny/manual" in _run("check", "tiny/manual", cwd=tmp_path).stdout
+    assert "no deployment 'nightly'" in _run("plan", "tiny/nightly", cwd=project, code=2).stderr
+
+
 def test_a_broken_pipeline_is_told_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(TINY.replace("task: part,", "task: prat,"))
     done = _run("check", cwd=tmp_path, code=2)

@@ -117,6 +117,47 @@ def test_only_what_differs_from_the_defaults_is_an_override() -> None:
     assert given({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
 
 
+def test_what_was_asked_for_stays_also_where_it_is_the_default() -> None:
+    from flows.entry import given
+
+    shown = {n: Parameter(n, "toy", "str") for n in ("world", "model")} | {"seed": Parameter("seed", 0, "int")}
+    values = {"world": "other", "model": "toy", "seed": 0}
+    assert given(values, shown, {"world", "model"}) == {"world": "other", "model": "toy"}
+    assert given(values, shown, {"world"}) == {"world": "other"}
+    assert given(values, shown, set()) == {"world": "other"}
+    assert given(values, shown, set(values)) == {"world": "other"}, "a form sends all of them"
+
+
+def test_the_request_of_a_deployments_run_is_what_its_flow_was_asked(
+    blank: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--param model=toy --param world=…`, where the file says `model: $world`: the model stays."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import entry
+
+    file = blank / "pipelines.yaml"
+    file.write_text(file.read_text().replace("seed: 0}", "seed: 0, model: $world}").replace(": $world,", ": $model,"))
+    with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
+        run = client.create_flow_run(entry.blank_policy, parameters={"model": "toy", "world": "other"})
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(run.id))
+        compiled: list[Any] = []
+
+        class Compiled(Exception):
+            pass
+
+        def compile_pipeline(file: Path, name: str, overrides: dict[str, Any], **_: Any) -> None:
+            compiled.append(overrides)
+            raise Compiled
+
+        flow = entry.blank_policy
+        monkeypatch.setattr(entry, "compile_pipeline", compile_pipeline)
+        with pytest.raises(Compiled):
+            flow.fn(world="other", seed=0, model="toy")
+    assert compiled == [{"world": "other", "model": "toy"}]
+
+
 def test_an_entrypoint_runs_the_pipeline_with_its_parameters(blank: Path, server: str) -> None:
     from prefect.flows import load_flow_from_entrypoint
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings

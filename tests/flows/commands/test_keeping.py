@@ -25,9 +25,13 @@ def test_verify_counts_what_is_whole_and_names_what_is_not(tmp_path: Path, capsy
     assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in said
 
 
-def test_verify_of_a_folder_that_is_not_there_is_a_wrong_request(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_a_wrong_request_and_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="there are no artifacts in"):
         verify_text(Store(tmp_path / "none"))
+    for dry in (True, False):
+        with pytest.raises(SpecError, match="there are no artifacts in"):
+            gc_text(Store(tmp_path / "none"), dry=dry)
+    assert not (tmp_path / "none").exists()
 
 
 def test_gc_says_what_it_takes_and_takes_what_it_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""How a command ends that could not do what was asked: one message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tasks.contract import DataError, SpecError
+
+
+class Commands(TyperGroup):
+    """Ends quietly where whoever reads the output has had enough of it: `alignflow plan sppo | head -1`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Flushes here, for at Python's own end it is too late, and click would exit with 1."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+def told(command: Callable[[], None]) -> None:
+    """Run it; a user's mistake is told in one line, and so is a file that cannot be read or written."""
+    try:
+        command()
+    except (SpecError, DataError) as e:
+        print(f"alignflow: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, SpecError) else 1)
+    except OSError as e:
+        if e.filename is None:
+            raise
+        print(f"alignflow: {os.fsdecode(e.filename)}: {e.strerror}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

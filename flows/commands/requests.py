@@ -1,0 +1,47 @@
+"""What a command line asks for: which file, which pipeline, which values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.contract import SpecError
+
+MANUAL = "manual"
+"""The deployment without a schedule that every pipeline has; a file may give one of that name itself."""
+
+
+def pipelines_file(given: Path | None) -> Path:
+    """The pipelines file: what was given, or pipelines.yaml here or above. Raises SpecError."""
+    if given is not None:
+        if not given.is_file():
+            raise SpecError(f"there is no file {given}")
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pipelines.yaml").is_file():
+            return folder / "pipelines.yaml"
+    raise SpecError(f"there is no pipelines.yaml in {here} or above; say which with --file")
+
+
+def meant(file: Path, name: str) -> str:
+    """The pipeline where NAME/manual is the deployment that `deploy` gives to all of them; else what was said."""
+    pipeline, _, deployment = name.partition("/")
+    if deployment != MANUAL:
+        return name
+    from flows.wiring import load_file
+
+    return name if MANUAL in load_file(file).pipeline(pipeline).deployments else pipeline
+
+
+def pairs(values: Sequence[str] | None) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping. Raises SpecError."""
+    found: dict[str, str] = {}
+    for text in values or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SpecError(f"command line: '{text}' is not of the form key=value")
+        if key in found:
+            raise SpecError(f"command line: '{key}' is given twice")
+        found[key] = value
+    return found
