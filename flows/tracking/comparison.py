@@ -231,8 +231,8 @@ def _differences(store: Store, entries: Sequence[Entry]) -> Iterator[Difference]
             continue
         if told := paired(ours, theirs, a.metric.rpartition("/")[2]):
             found[a.label, b.label] = told
-    for (a, b), told in found.items():
-        yield Difference(a, b, told.value, *told.ends(len(found)), told.n)
+    for pair, told in found.items():
+        yield Difference(*pair, told.value, *told.ends(len(found)), told.n)
 
 
 def _per_prompt(store: Store, entry: Entry) -> pl.DataFrame | None:

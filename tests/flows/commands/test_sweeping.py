@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from flows.commands.sweeping import _compared, sweep
+from flows.execution.server import Server
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from tasks.contract import SpecError
+from tests.flows.commands.processes import command
+from tests.flows.evaluated import evaluated
 
-ROOT = Path(__file__).parents[3]
 PIPELINE = """
 pipelines:
   tiny:
@@ -30,46 +34,46 @@ pipelines:
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    (folder / "pipelines.yaml").write_text(PIPELINE)
-    return folder
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pipelines.yaml").write_text(PIPELINE)
+    return tmp_path
 
 
-def _sweep(project: Path, *values: str, code: int = 0) -> str:
-    place = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    place.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "flows.cli", "sweep", "tiny", *values]
-    done = subprocess.run(command, cwd=project, env=place, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def _runs(project: Path) -> list[Run]:
-    return list(Runs(Store(project / "artifacts")).newest())
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """One for all runs, which would bring one each."""
+    server = Server(tmp_path / "prefect", log=tmp_path / "server.log")
+    yield server.url
+    server.stop()
 
 
 def _states(run: Run) -> dict[str, str]:
     return {id: step.state for id, step in run.steps.items()}
 
 
-def test_a_wrong_value_is_refused_before_anything_runs(project: Path) -> None:
-    assert "steps" in _sweep(project, "steps=1,many", code=2)
-    assert "spo" in _sweep(project, "loss=sft,spo", code=2)
-    assert _runs(project) == []
+@pytest.mark.parametrize(("values", "said"), [({"steps": "1,many"}, "steps"), ({"loss": "sft,spo"}, "spo")])
+def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: dict[str, str], said: str) -> None:
+    store = Store(project / "artifacts")
+    with pytest.raises(SpecError, match=said):
+        sweep(project / "pipelines.yaml", store, "tiny", values, Console(file=io.StringIO()))
+    assert Runs(store).ids() == []
 
 
-def test_a_sweep_shares_what_its_runs_have_in_common_and_ends_with_their_table(project: Path) -> None:
-    told = _sweep(project, "loss=sft,{sft: {average: answer}}")
-    assert "[2/2] tiny loss={sft: {average: answer}}" in told
-    second, first = _runs(project)
+def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begin_and_ends_with_their_table(
+    project: Path, server: str
+) -> None:
+    """Whether a file is there is asked when its run begins."""
+    values = ("world=./nothing.jsonl,toy", "loss=sft,{sft: {average: answer}}")
+    told = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, PREFECT_API_URL=server)
+    assert told.count("✗ there is no file or directory './nothing.jsonl'") == 2
+    assert "[4/4] tiny world=toy loss={sft: {average: answer}}" in told
+    second, first = (run for run in Runs(Store(project / "artifacts")).newest() if run.status == "done")
     shared = {"data", "blank", "some", "all", "asked", "gold", "policy/tokenize", "report/baseline_sample"}
     assert {id for id, state in _states(first).items() if state == "made"} == set(first.steps)
     assert {id for id, state in _states(second).items() if state == "hit"} >= shared
     assert _states(second)["policy"] == "made"
-    table = told[told.rindex("rank") :]
+    table = told[told.rindex("rank  run") :]
     assert "tiny loss=sft " in table
     assert "tiny loss=sft(average=answer)" in table
     assert "differences of the last win rate" in table
@@ -77,9 +81,13 @@ def test_a_sweep_shares_what_its_runs_have_in_common_and_ends_with_their_table(p
     assert (pictures / "win_rate_per_round.png").stat().st_size > 10_000
 
 
-def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(project: Path) -> None:
-    told = _sweep(project, "draws=2,3")
+def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(tmp_path: Path) -> None:
+    store = Store(tmp_path / "artifacts")
+    several = [evaluated(store, "tiny", [[0.6, 0.5]], ids=("a", "b"), k=k, parameters={"draws": k}) for k in (2, 3)]
+    stream = io.StringIO()
+    _compared(store, several, Console(file=stream, width=160))
+    told = stream.getvalue()
     assert "were not measured alike" in told
-    assert "answers per prompt: 2 (tiny draws=2); 3 (tiny draws=3)" in told
+    assert "answers per prompt: 2 (tiny draws=2 round 1); 3 (tiny draws=3 round 1)" in told
     assert "rank " not in told[told.index("were not measured alike") :]
-    assert "nothing to do" in told[: told.index("[2/2]")]
+    assert all(f"tiny draws={k}  " in told for k in (2, 3))
