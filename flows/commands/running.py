@@ -73,7 +73,9 @@ def expected(graph: Graph, store: Store) -> dict[str, float | None]:
 
 
 def tell(console: Console, store: Store, execution: Execution) -> None:
-    run, done, took = execution.run, list(execution.done.values()), execution.seconds
+    run, took = execution.run, execution.seconds
+    own = [step.id for step in run.steps.values() if not step.carried]
+    done = [execution.done[id] for id in own if id in execution.done]
     hits = sum(s.hit for s in done)
     title = f"{run.pipeline}/{run.deployment}" if run.deployment else run.pipeline
     for id, error in execution.errors.items():
@@ -82,9 +84,9 @@ def tell(console: Console, store: Store, execution: Execution) -> None:
         say(console, f"{title}: nothing to do: {hits} steps cached ({seconds(took)})")
     else:
         said = f"{len(done) - hits} steps run, {hits} cached"
-        left = len(execution.graph.nodes) - len(done)
+        left = len(own) - len(done)
         say(console, f"{title}: {run.status} in {seconds(took)}; {said}{f', {left} not done' if left else ''}")
-    found = results(store, [execution.done[id] for id in execution.graph.nodes if id in execution.done])
+    found = results(store, done)
     for table in tables(found):
         console.print(table)
     for warning in warnings(found):

@@ -114,8 +114,9 @@ def as_rows(found: Results) -> list[dict[str, str]]:
 
 def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
     """How the run went, what must be read beside its numbers, and where to look further."""
-    made, hits = (sum(s.state == state for s in run.steps.values()) for state in ("made", "hit"))
-    left = len(run.steps) - made - hits
+    own = [step for step in run.steps.values() if not step.carried]
+    made, hits = (sum(step.state == state for step in own) for state in ("made", "hit"))
+    left = len(own) - made - hits
     report = next((i for i in reversed(run.headline) if i in run.steps and run.steps[i].key), None)
     facts = {
         "run": f"`{run.id}`",
