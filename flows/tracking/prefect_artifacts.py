@@ -87,7 +87,7 @@ class PrefectArtifacts(Listener):
     def run_finished(self, run: Run) -> None:
         if self._sender is None:
             return
-        steps = [self._done[id] for id in run.steps if id in self._done]
+        steps = [self._done[id] for id, step in run.steps.items() if id in self._done and not step.carried]
         found = results(self._store, steps)
         self._sender.close([*_table(run, found), summary(run, found, self._store.root, self._page())])
         self._sender = None
