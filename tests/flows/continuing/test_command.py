@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from flows.continuing.history import Finished, Measured, RolledBack
 from flows.continuing.ledger import Ledger
 from flows.store.store import Store
@@ -126,8 +127,17 @@ def test_rolling_back_is_one_command_and_a_wrong_round_is_refused(history: Path)
         (("check", "growing-pool/hole"), "did you mean 'whole'"),
     ],
 )
-def test_a_wrong_request_is_one_message_and_exit_code_2(history: Path, arguments: tuple[str, ...], said: str) -> None:
-    assert said in run(*arguments, cwd=history, code=2)
+def test_a_wrong_request_is_one_message_and_exit_code_2(
+    history: Path, arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(history)
+    monkeypatch.setattr(sys, "argv", ["alignflow", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert said in out + err
     assert [p.name for p in (history / "artifacts" / "ledger").iterdir()] == ["sppo.nightly.jsonl"]
 
 

@@ -34,8 +34,10 @@ sys.exit(run_ticks(loop, dict(a.split("=") for a in sys.argv[2:]), False, Consol
 """
 
 
-def _start(project: Path, *values: str) -> subprocess.Popen[str]:
+def _start(project: Path, *values: str, server: str = "") -> subprocess.Popen[str]:
+    """A process that ticks, on this Prefect server or on one of its own."""
     place = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))} | {"OMP_NUM_THREADS": "1"}
+    place |= {"PREFECT_API_URL": server} if server else {}
     command = [sys.executable, "-c", PROGRAM, str(project), *values]
     return subprocess.Popen(
         command,
@@ -90,15 +92,18 @@ def _at_work(project: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks_for(tmp_path: Path) -> None:
+def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks_for(
+    tmp_path: Path, server: str
+) -> None:
     killed, whole = loop_project(tmp_path / "killed"), loop_project(tmp_path / "whole")
-    assert _start(whole, "pause=0.4", "rounds=2").wait(200) == 0
-    with _start(killed, "pause=0.4", "rounds=2") as first:
+    undisturbed = _start(whole, "pause=0.4", "rounds=2", server=server)
+    with _start(killed, "pause=0.4", "rounds=2", server=server) as first:
         _until(first, "round 2 · policy: grow")
         os.kill(first.pid, signal.SIGKILL)
+    assert undisturbed.wait(200) == 0
     left = _history(killed)
     assert [r.verdict for r in left.rounds] == ["accepted", "unfinished"]
-    with _start(killed, "gain=3.0") as second:
+    with _start(killed, "gain=3.0", server=server) as second:
         assert second.stdout
         said = second.stdout.read()
     assert second.returncode == 0, said
@@ -112,9 +117,9 @@ def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks
     assert Runs(Store(killed / "artifacts")).open() == []
 
 
-def test_of_two_ticks_at_once_the_second_waits_and_takes_the_next_number(tmp_path: Path) -> None:
+def test_of_two_ticks_at_once_the_second_waits_and_takes_the_next_number(tmp_path: Path, server: str) -> None:
     project = loop_project(tmp_path)
-    both = [_start(project, "pause=2", "rounds=2") for _ in range(2)]
+    both = [_start(project, "pause=0.5", "rounds=2", server=server) for _ in range(2)]
     said = [process.communicate(timeout=280)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert [verdict for verdict, _ in _contents(project)] == ["accepted"] * 4
