@@ -70,7 +70,7 @@ def test_a_value_whose_key_got_another_result_is_found_and_stays(store: Store, w
 
 def test_without_its_record_a_value_is_gone(store: Store, world: World) -> None:
     _again(store, world.second, Policy(_made(store, "other")))
-    with pytest.raises(DataError, match="prev.policy was Policy .*, which is gone"):
+    with pytest.raises(DataError, match=r"prev\.policy was Policy .*, which is gone"):
         carried_record(store, _carried(world.second))
     assert [f.path for f in gc(store)] == [world.second.path.as_posix()]
 
