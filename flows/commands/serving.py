@@ -127,7 +127,7 @@ async def _work(worker: Any, say: Say) -> None:
     """Run the worker until a signal; then end its runs first, and it last."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked.set)
     working = asyncio.create_task(worker.start(printer=lambda _: None))
     waiting = asyncio.create_task(asked.wait())

@@ -182,14 +182,14 @@ def _refuse_ended(pages: Sequence[Page], running: Sequence[subprocess.Popen[byte
 
 @contextmanager
 def _until_signal() -> Iterator[None]:
-    """Within it, SIGTERM is Ctrl-C, and Ctrl-C works even where the shell had it ignored (`&`)."""
+    """Within it, SIGTERM and a closed terminal are Ctrl-C, which works even where the shell had it ignored (`&`)."""
 
     def interrupt(*_: object) -> None:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second one must not leave a server behind
         raise KeyboardInterrupt
 
-    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

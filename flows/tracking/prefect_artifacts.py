@@ -22,7 +22,7 @@ from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.tracking.mlflow_sink import address
-from flows.tracking.table import Done, Results, results, table, warnings
+from flows.tracking.table import NOTHING, Done, Results, results, table, warnings
 from flows.wiring.model import Graph, Node
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _table(run: Run, found: Results) -> Iterator[Artifact]:
 def _headline(run: Run, found: Results, rows: list[dict[str, str]]) -> str:
     """What the page of all artifacts says of the table: its last headline row."""
     last = rows[bool(found.floor) + len(found.rows) - 1] if found.rows else rows[-1]
-    return f"{run.title}, " + ", ".join(f"{head} {cell}".strip() for head, cell in last.items()).removeprefix("row ")
+    said = [f"{head} {cell}".strip() for head, cell in last.items() if cell != NOTHING]
+    return f"{run.title}, " + ", ".join(said).removeprefix("row ")
 
 
 def as_rows(found: Results) -> list[dict[str, str]]:

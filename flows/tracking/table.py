@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
+NOTHING = "–"
+"""Cell of a number that is not there."""
 COLUMNS = {
     "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
     "eval/accuracy": "accuracy\n(95% CI)", "eval/accuracy_change": "change\n(95% CI)",
@@ -260,7 +262,7 @@ def plain(e: Estimate) -> JSON:
 def cell(metric: str, e: Estimate | None) -> str:
     """An estimate as people read it, with its interval where the column's head says so."""
     if e is None or math.isnan(e.value):
-        return "–"
+        return NOTHING
     if metric == "eval/finished":
         return f"{e.value:.1%}"
     if metric == "eval/accuracy_change":
@@ -274,7 +276,7 @@ def cell(metric: str, e: Estimate | None) -> str:
 def estimate(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
     """`0.612 (0.581–0.643)`; without both ends only the value, and – where there is none."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     ends = "" if low is None or high is None else f" ({low:.{digits}f}–{high:.{digits}f})"
     return f"{round(value, digits) + 0.0:.{digits}f}{ends}"
 

@@ -70,7 +70,9 @@ def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named
     assert answers(f"{prefect}/api/health")
     assert mlflow == "http://mlflow.example.org:5000"
     assert not any("mlflow" in p.cmdline() for p in pages_up.everything())
-    assert pages_up.end(signal.SIGINT) == 0
+    everything = pages_up.everything()
+    assert pages_up.end(signal.SIGHUP) == 0, "as when the terminal is closed"
+    assert gone(everything)
     assert mine.read_text() == _profile(tmp_path).read_text() == keys
     assert "secret" not in pages_up.said
 
