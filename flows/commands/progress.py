@@ -140,7 +140,8 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     if value < 100:
         return f"{value:.0f} s"
-    return f"{value // 60:.0f} min {value % 60:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
 
 
 def shown(path: Path) -> str:
