@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from threading import RLock
@@ -113,9 +113,9 @@ class Runs:
     def begin(self, pipeline: str, parameters: Mapping[str, JSON], *, file: str = "", deployment: str = "") -> Run:
         """A new run, written at once, whose lock this process holds."""
         now = datetime.now(UTC)
-        id = f"{now:%Y%m%d-%H%M%S}-{pipeline}-{os.urandom(2).hex()}"
+        while self._path(id := _id(pipeline, now)).exists() or not self._take(id):
+            now += _TICK
         run = Run(id, pipeline, parameters, file, deployment, started=now.isoformat(timespec="seconds"))
-        self._take(id)
         self.save(run)
         return run
 
@@ -257,6 +257,15 @@ def _read(path: Path) -> Run:
     data["steps"] = {id: Step(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
     data["headline"] = tuple(data["headline"])
     return Run(**data)
+
+
+_TICK = timedelta(microseconds=16)
+"""More than the last letter of an id counts."""
+
+
+def _id(pipeline: str, now: datetime) -> str:
+    """`20261121-081530-sppo-3f2a`; the last letters are the fraction of the second, so that ids sort by time."""
+    return f"{now:%Y%m%d-%H%M%S}-{pipeline}-{now.microsecond * 2**16 // 10**6:04x}"
 
 
 def _pipeline_of(id: str) -> str:

@@ -151,3 +151,9 @@ def test_a_file_that_is_no_run_is_refused_by_name(runs: Runs, store: Store) -> N
     (store.root / "runs" / "20200101-000000-x-0001.json").write_text(json.dumps({"id": 3}))
     with pytest.raises(SpecError, match="there is no run '20200101-000000-x-0001'"):
         runs.find_run("last")
+
+
+def test_runs_that_begin_within_a_second_have_ids_of_their_own_in_their_order(runs: Runs) -> None:
+    begun = [runs.begin("sppo", {}).id for _ in range(30)]
+    assert len(set(begun)) == 30
+    assert runs.ids() == begun
