@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.tracking.comparison import Comparison, Entry
-from flows.tracking.figures import BASE, INK, MUTED, STYLE, _figure, _foot
+from flows.tracking.figures import BASE, INK, MUTED, add_foot, new_figure, saved
 from flows.tracking.table import MAIN, Estimate, Row
 
 if TYPE_CHECKING:
@@ -34,22 +34,11 @@ class Line(NamedTuple):
 
 def draw_comparison(found: Comparison, directory: Path) -> list[Path]:
     """Draw `win_rate_per_round.png` and `gold_vs_kl.png` into `directory`, those that there are numbers for."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     drawn: dict[str, Callable[[], Figure | None]] = {
         "win_rate_per_round": lambda: by_round(found.entries),
         "gold_vs_kl": lambda: gold_against_kl(found.entries),
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, make in drawn.items():
-        with matplotlib.rc_context(STYLE):
-            figure = make()
-            if figure is not None:
-                figure.savefig(directory / f"{name}.png")
-                files.append(directory / f"{name}.png")
-    return files
+    return saved(drawn, directory)
 
 
 def by_round(entries: Sequence[Entry]) -> Figure | None:
@@ -58,7 +47,7 @@ def by_round(entries: Sequence[Entry]) -> Figure | None:
     lines = _lines(entries, metric)
     if not metric or not lines:
         return None
-    figure, axes = _figure(6.8, 4.2)
+    figure, axes = new_figure(6.8, 4.2)
     floors = [f.metrics[metric] for e in entries if (f := e.found.floor) and metric in f.metrics]
     _floor(axes, floors)
     for number, line in enumerate(lines):
@@ -75,7 +64,7 @@ def by_round(entries: Sequence[Entry]) -> Figure | None:
     axes.set_title("Win rate against the base, by round" if metric == "eval/win_rate" else "Accuracy, by round")
     _legend(axes, lines)
     n = lines[0].rows[-1].metrics[metric].n
-    _foot(figure, f"{n} prompts; bars{' and band' if floors else ''}: 95% interval over prompts, one training each")
+    add_foot(figure, f"{n} prompts; bars{' and band' if floors else ''}: 95% interval over prompts, one training each")
     return figure
 
 
@@ -84,7 +73,7 @@ def gold_against_kl(entries: Sequence[Entry]) -> Figure | None:
     lines = [line for line in _lines(entries, "eval/kl") if all("eval/gold" in r.metrics for r in line.rows)]
     if not lines:
         return None
-    figure, axes = _figure(6.8, 4.2)
+    figure, axes = new_figure(6.8, 4.2)
     base = next((f.metrics["eval/gold"] for e in entries if (f := e.found.floor) and "eval/gold" in f.metrics), None)
     for line in lines:
         x = [_root(row.metrics["eval/kl"].value) for row in line.rows]
@@ -104,7 +93,7 @@ def gold_against_kl(entries: Sequence[Entry]) -> Figure | None:
     axes.set_xlabel("KL(policy ‖ base), nats per answer (the axis is √KL)")
     axes.set_ylabel("mean gold score")
     _legend(axes, lines)
-    _foot(figure, "numbers: rounds; bars: 95% interval over prompts, one training each")
+    add_foot(figure, "numbers: rounds; bars: 95% interval over prompts, one training each")
     return figure
 
 

@@ -43,12 +43,9 @@ STYLE: Any = {
 
 def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> list[Path]:
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
-    import matplotlib
-
     from flows.tracking.games import exploited, first_is_base
     from flows.tracking.overoptimisation import overoptimised
 
-    matplotlib.use("Agg")
     drawn: dict[str, Callable[[], Figure | None]] = {
         "win_rate": lambda: win_rate(found, title),
         "gold_vs_kl": lambda: gold_against_kl(found, title),
@@ -57,6 +54,14 @@ def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> 
     }
     for name, curves in curves_of(steps).items():
         drawn[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
+    return saved(drawn, directory)
+
+
+def saved(drawn: Mapping[str, Callable[[], Figure | None]], directory: Path) -> list[Path]:
+    """Make each figure in our style and write it as NAME.png; returns the files of those that there are."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     directory.mkdir(parents=True, exist_ok=True)
     files = []
     for name, make in drawn.items():
@@ -92,7 +97,7 @@ def win_rate(found: Results, title: str) -> Figure | None:
     rows = _having(found.rows, "eval/win_rate")
     if not rows:
         return None
-    figure, axes = _figure(5.6, 3.7)
+    figure, axes = new_figure(5.6, 3.7)
     floor = found.floor.metrics.get("eval/win_rate") if found.floor else None
     if floor and floor.low is not None and floor.high is not None:
         axes.axhspan(floor.low, floor.high, color=BASE, alpha=0.14, lw=0)
@@ -110,9 +115,9 @@ def win_rate(found: Results, title: str) -> Figure | None:
     if floor:
         axes.annotate(f"base vs. base  {floor.value:.3f}", (1, floor.low), (-6, -4), xycoords=("axes fraction", "data"),
                       textcoords="offset points", color=BASE, ha="right", va="top", fontsize=8.5)  # fmt: skip
-    axes.set_title(_heading("Win rate against the base policy", title))
+    axes.set_title(heading_of("Win rate against the base policy", title))
     axes.set_ylabel("P(policy beats base), held-out prompts")
-    _foot(figure, f"{rows[-1].metrics['eval/win_rate'].n} prompts; bars and band: 95% interval over prompts")
+    add_foot(figure, f"{rows[-1].metrics['eval/win_rate'].n} prompts; bars and band: 95% interval over prompts")
     return figure
 
 
@@ -122,7 +127,7 @@ def gold_against_kl(found: Results, title: str) -> Figure | None:
     start = found.floor.metrics.get("eval/gold") if found.floor else None
     if not rows:
         return None
-    figure, axes = _figure(5.6, 3.7)
+    figure, axes = new_figure(5.6, 3.7)
     x = [r.metrics["eval/kl"].value for r in rows]
     y = [r.metrics["eval/gold"].value for r in rows]
     labels = [str(r.round) if r.round else r.label for r in rows]
@@ -137,10 +142,10 @@ def gold_against_kl(found: Results, title: str) -> Figure | None:
         axes.annotate(label, (a, b), ha="center", va="center", color="white", weight="bold", fontsize=7, zorder=6)
     axes.set_xlim(left=min(0.0, *x) - 0.04 * max(*x, 1e-6))
     axes.margins(y=0.16)
-    axes.set_title(_heading("Gold score against distance from the base", title))
+    axes.set_title(heading_of("Gold score against distance from the base", title))
     axes.set_xlabel("KL(policy ‖ base), nats per answer")
     axes.set_ylabel("mean gold score")
-    _foot(figure, "numbers: rounds; bars: 95% interval over prompts")
+    add_foot(figure, "numbers: rounds; bars: 95% interval over prompts")
     return figure
 
 
@@ -166,7 +171,7 @@ def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
     for axes in grid[-1]:
         axes.set_xlabel("optimizer step")
     handles = [Line2D([], [], color=c, lw=2.4) for c in colours]
-    figure.suptitle(_heading("Training", title), x=0.01, ha="left", weight="bold", fontsize=11)
+    figure.suptitle(heading_of("Training", title), x=0.01, ha="left", weight="bold", fontsize=11)
     if len(curves) > 1:
         figure.legend(handles, curves, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=5, fontsize=8.5)
     figure.tight_layout(h_pad=1.6, w_pad=1.4)
@@ -184,7 +189,7 @@ def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any) -> None
     axes.plot(steps, [sum(a) / len(a) for a in around], color=colour, lw=1.8)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(width, height))
@@ -225,9 +230,9 @@ def _limits(floor: Sequence[Any], rows: Sequence[Any], middle: float) -> tuple[f
     return max(0.0, low - room), min(1.04, high + room)
 
 
-def _heading(what: str, title: str) -> str:
+def heading_of(what: str, title: str) -> str:
     return f"{what} · {title}" if title else what
 
 
-def _foot(figure: Figure, text: str) -> None:
+def add_foot(figure: Figure, text: str) -> None:
     figure.text(0.125, 0.0, text, color=MUTED, fontsize=7.5, ha="left", va="top")

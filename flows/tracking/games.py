@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flows.tracking.figures import ACCENT, BASE, INK, MUTED, _foot, _heading, _released
+from flows.tracking.figures import ACCENT, BASE, INK, MUTED, _released, add_foot, heading_of
 from flows.tracking.table import Done, Estimate, Results, Row, headlines, parent_contents, sides
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def exploited(found: Results, title: str, *, base_first: bool = False) -> Figure
     names = {1: "base"} if base_first else {}
     _curves(left, games[-1], names)
     _matrix(right, games[-1], names)
-    left.set_title(_heading("How far a policy can be beaten", title))
-    _foot(figure, "lower bounds: best answers known, chosen and measured on different draws; bands: 95% over prompts")
+    left.set_title(heading_of("How far a policy can be beaten", title))
+    add_foot(
+        figure, "lower bounds: best answers known, chosen and measured on different draws; bands: 95% over prompts"
+    )
     figure.tight_layout(w_pad=2.0)
     return _released(figure)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows.tracking.figures import ACCENT, BASE, MUTED, _figure, _foot, _heading
+from flows.tracking.figures import ACCENT, BASE, MUTED, add_foot, heading_of, new_figure
 from flows.tracking.table import Results, Row
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def overoptimised(found: Results, title: str) -> Figure | None:
     rows = sorted(rows, key=_distance)
     if len(rows) < FEWEST_ROUNDS:
         return None
-    figure, axes = _figure(5.8, 3.9)
+    figure, axes = new_figure(5.8, 3.9)
     axes.axhline(0, color=MUTED, lw=0.8)
     _line(axes, rows, "proxy", BASE, "proxy, which trained")
     _line(axes, rows, "gold", ACCENT, "gold")
@@ -77,7 +77,7 @@ def overoptimised(found: Results, title: str) -> Figure | None:
         _draw_law(axes, law, _distance(rows[-1]))
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
-    axes.set_title(_heading("Gold and proxy by distance", title))
+    axes.set_title(heading_of("Gold and proxy by distance", title))
     axes.set_xlabel("distance from the base, √KL(policy ‖ base), KL in nats per answer")
     axes.set_ylabel("mean score above the base's")
     axes.legend(loc="best", fontsize=8.5)
@@ -86,7 +86,7 @@ def overoptimised(found: Results, title: str) -> Figure | None:
         if law
         else ""
     )
-    _foot(figure, f"bars: 95% interval of the policy's mean over prompts (the base's is not in them){told}")
+    add_foot(figure, f"bars: 95% interval of the policy's mean over prompts (the base's is not in them){told}")
     return figure
 
 
