@@ -106,7 +106,7 @@ class Workspace(Protocol):
         ...
 
     def count(self, **metrics: float) -> None:
-        """Add to the totals kept in the record (`samples`, `queries`, `tokens`, `rows_set_aside`, …)."""
+        """Add to the totals kept in the record (`samples`, `queries`, `tokens`, `rows_skipped`, …)."""
         ...
 
     def notice(self, text: str) -> None:

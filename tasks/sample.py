@@ -27,7 +27,7 @@ def sample(
     """Draw `k` completions of every prompt, in the order of the prompts.
 
     Each draw has a seed of its own, a hash of (seed, stream, prompt_id, number of the draw): more prompts, another
-    order or a larger `k` change none of the others. Prompts that leave no room for an answer are set aside.
+    order or a larger `k` change none of the others. Prompts that leave no room for an answer are skipped.
 
     Args:
         k: completions per prompt.

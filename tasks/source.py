@@ -35,7 +35,7 @@ class Source:
         raise self._lacks("demonstrations")
 
     def preferences(self, split: str, work: Workspace) -> Preferences:
-        """The pairs of a split; rows that are no pair are counted and named through `work`, and set aside."""
+        """The pairs of a split; rows that are no pair are counted and named through `work`, and skipped."""
         raise self._lacks("preferences")
 
     def policy(self) -> Path:

@@ -12,11 +12,11 @@ from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
 def tokenize(
     policy: Policy | RewardModel, data: AnyTable, work: Workspace, *, max_length: int | None = None
 ) -> AnyTable:
-    """Fill a table's token columns with the policy's tokenizer and template; set rows aside that cannot be trained on.
+    """Fill a table's token columns with the policy's tokenizer and template; skip rows that cannot be trained on.
 
     Rows whose tokens are already those of the template keep them: what was sampled is what is trained on. Tokens of
     another template are replaced. Rows with an empty side, with identical sides or too long are counted by reason
-    and listed in `set_aside.jsonl` beside the table. Raises DataError if none is left.
+    and listed in `skipped.jsonl` beside the table. Raises DataError if none is left.
 
     Args:
         max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
@@ -28,17 +28,17 @@ def tokenize(
     done = with_tokens(data, policy, max_length or positions_of(policy))
     if done.other_template:
         work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
-    work.count(rows=len(data), rows_set_aside=len(done.set_aside))
+    work.count(rows=len(data), rows_skipped=len(done.skipped))
     told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
     if not done.table.num_rows:
         raise DataError(f"no row of {len(data)} can be trained on: {told or 'the table is empty'}")
     result = type(data).of(done.table, {**data.metadata, "template": template_digest(policy)})
-    if not done.set_aside:
+    if not done.skipped:
         return result
-    work.notice(f"{len(done.set_aside)} of {len(data)} rows set aside: {told}")
+    work.notice(f"{len(done.skipped)} of {len(data)} rows skipped: {told}")
     result.save(work.output)
-    lines = [json.dumps(row, sort_keys=True) + "\n" for row in done.set_aside]
-    (work.output / "set_aside.jsonl").write_text("".join(lines))
+    lines = [json.dumps(row, sort_keys=True) + "\n" for row in done.skipped]
+    (work.output / "skipped.jsonl").write_text("".join(lines))
     return type(data)(work.output)
 
 

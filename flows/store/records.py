@@ -45,7 +45,7 @@ class Record:
     """When, in UTC."""
     rows: int | None = None
     totals: Mapping[str, float] = field(default_factory=dict)
-    """Metrics that add up: samples, queries, tokens, rows_set_aside, …"""
+    """Metrics that add up: samples, queries, tokens, rows_skipped, …"""
     curves: tuple[Mapping[str, float], ...] = ()
     """Rows with `step` and metrics."""
     notices: tuple[str, ...] = ()

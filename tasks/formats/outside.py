@@ -37,7 +37,7 @@ class Read(NamedTuple):
     row: Mapping[str, Any]
 
 
-class Aside(NamedTuple):
+class Skipped(NamedTuple):
     """A row that cannot be used: where it lies, its number in the table, and why."""
 
     where: str
@@ -73,44 +73,44 @@ class Outside(Source):
 
     def prompts(self, split: str) -> Prompts:
         """Distinct prompts in the order in which they are first met; unusable rows are left out."""
-        aside: list[Aside] = []
+        skipped: list[Skipped] = []
         first: dict[str, dict[str, Any]] = {}
-        for r in self._read(split, "prompts", aside):
+        for r in self._read(split, "prompts", skipped):
             if r.prompt_id not in first:
                 first[r.prompt_id] = _prompt(r)
-        return Prompts.of(self._table(Prompts, split, list(first.values()), aside))
+        return Prompts.of(self._table(Prompts, split, list(first.values()), skipped))
 
     def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
         """Answers of prompt-completion rows, or the chosen ones of pairs."""
         if answers == "golden":
             raise SpecError(f"source '{self.name}' does not tell golden answers apart; leave `answers` at mixed")
-        aside: list[Aside] = []
-        rows = [_demonstration(r, aside) for r in self._read(split, "demonstrations", aside)]
-        return self._told(Demonstrations, split, [row for row in rows if row is not None], aside, work)
+        skipped: list[Skipped] = []
+        rows = [_demonstration(r, skipped) for r in self._read(split, "demonstrations", skipped)]
+        return self._told(Demonstrations, split, [row for row in rows if row is not None], skipped, work)
 
     def preferences(self, split: str, work: Workspace) -> Preferences:
-        """The pairs; rows that are none (sides that part too early, ties, further turns) are set aside."""
-        aside: list[Aside] = []
-        rows = [_pair(r) for r in self._read(split, "preferences", aside)]
-        return self._told(Preferences, split, rows, aside, work)
+        """The pairs; rows that are none (sides that part too early, ties, further turns) are skipped."""
+        skipped: list[Skipped] = []
+        rows = [_pair(r) for r in self._read(split, "preferences", skipped)]
+        return self._told(Preferences, split, rows, skipped, work)
 
     def _told(
-        self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], aside: list[Aside], work: Workspace
+        self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], skipped: list[Skipped], work: Workspace
     ) -> AnyTable:
-        """The table; rows that were set aside are counted, and all listed in `set_aside.jsonl` beside it."""
-        table = kind.of(self._table(kind, split, rows, aside))
-        if not aside:
+        """The table; rows that were skipped are counted, and all listed in `skipped.jsonl` beside it."""
+        table = kind.of(self._table(kind, split, rows, skipped))
+        if not skipped:
             return table
-        reasons = Counter(a.reason for a in aside)
+        reasons = Counter(a.reason for a in skipped)
         told = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(_NAMED_IN_A_NOTICE))
-        work.count(rows_set_aside=len(aside))
+        work.count(rows_skipped=len(skipped))
         work.notice(
-            f"{len(aside)} rows of '{self.name}' set aside, {len(rows)} kept in this split: {told} (each is listed in "
-            "set_aside.jsonl beside the table)"
+            f"{len(skipped)} rows of '{self.name}' skipped, {len(rows)} kept in this split: {told} (each is listed in "
+            "skipped.jsonl beside the table)"
         )
         table.save(work.output)
-        lines = [json.dumps({"row": a.number, "reason": a.reason}) + "\n" for a in aside]
-        (work.output / "set_aside.jsonl").write_text("".join(lines))
+        lines = [json.dumps({"row": a.number, "reason": a.reason}) + "\n" for a in skipped]
+        (work.output / "skipped.jsonl").write_text("".join(lines))
         return kind(work.output)
 
     def policy(self) -> Path:
@@ -120,8 +120,8 @@ class Outside(Source):
         check_model(path)
         return path.resolve()
 
-    def _read(self, split: str, what: str, aside: list[Aside]) -> Iterator[Read]:
-        """Every row of a split that gives `what`; place and fault of every unusable row go into `aside`."""
+    def _read(self, split: str, what: str, skipped: list[Skipped]) -> Iterator[Read]:
+        """Every row of a split that gives `what`; place and fault of every unusable row go into `skipped`."""
         table = self._choose(split)
         form: Format | None = None
         for number, (where, row) in enumerate(table.rows.read(), 1):
@@ -129,16 +129,18 @@ class Outside(Source):
             try:
                 example = _example(where, form, row)
             except Unusable as e:
-                aside.append(Aside(where, number, str(e)))
+                skipped.append(Skipped(where, number, str(e)))
                 continue
             name = prompt_id(example.prompt)
             if table.holds(name):
                 yield Read(where, number, example, name, row)
 
-    def _table(self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], aside: list[Aside]) -> pa.Table:
+    def _table(self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], skipped: list[Skipped]) -> pa.Table:
         if not rows:
             faults = (
-                f"; {len(aside)} rows were set aside, the first is {aside[0].where}: {aside[0].reason}" if aside else ""
+                f"; {len(skipped)} rows were skipped, the first is {skipped[0].where}: {skipped[0].reason}"
+                if skipped
+                else ""
             )
             raise DataError(f"source '{self.name}' has no row for {kind.__name__} in its split '{split}'{faults}")
         return pa.Table.from_pylist(rows, schema=kind.SCHEMA)
@@ -206,10 +208,10 @@ def _prompt(r: Read) -> dict[str, Any]:
     return {**kept, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": weight and float(weight)}
 
 
-def _demonstration(r: Read, aside: list[Aside]) -> dict[str, Any] | None:
+def _demonstration(r: Read, skipped: list[Skipped]) -> dict[str, Any] | None:
     answer = r.example.completion if r.example.completion is not None else r.example.chosen
     if answer is None:
-        aside.append(Aside(r.where, r.number, "it has no answer that is worth learning"))
+        skipped.append(Skipped(r.where, r.number, "it has no answer that is worth learning"))
         return None
     return {**_prompt(r), "completion_id": digest("file", r.prompt_id, str(r.number)), "completion": answer}
 

@@ -1,7 +1,7 @@
 """The formats of rows that are understood, recognised by their columns; one function per format reads a row.
 
 A reader raises `Unusable` or DataError for a row that stands for no prompt, answer or pair: it is counted, named and
-set aside.
+skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Unusable(Exception):
 
 
 class Example(NamedTuple):
-    """What one row says. Empty answers are kept: `tokenize` counts and sets them aside with those that are too long."""
+    """What one row says. Empty answers are kept: `tokenize` counts and skips them with those that are too long."""
 
     prompt: list[Message]
     completion: str | None = None

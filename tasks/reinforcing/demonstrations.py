@@ -59,13 +59,13 @@ def mixed_in(
     longest: int | None,
     work: Workspace,
 ) -> Mixed:
-    """Demonstrations with the ids of the policy's template; rows that cannot be read are set aside and told of."""
+    """Demonstrations with the ids of the policy's template; rows that cannot be read are skipped and counted."""
     done = with_tokens(demonstrations, policy, longest)
     if not done.table.num_rows:
         raise DataError(f"no demonstration of {len(demonstrations)} can be trained on: {dict(done.reasons)}")
-    if done.set_aside:
+    if done.skipped:
         told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
-        work.count(rows_set_aside=len(done.set_aside))
-        work.notice(f"{len(done.set_aside)} of {len(demonstrations)} demonstrations set aside: {told}")
+        work.count(rows_skipped=len(done.skipped))
+        work.notice(f"{len(done.skipped)} of {len(demonstrations)} demonstrations skipped: {told}")
     table = Demonstrations.of(done.table, {"template": template_digest(policy)})
     return Mixed(rows_of(table, policy), coefficient, batch, average, seed)

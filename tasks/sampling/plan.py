@@ -48,7 +48,7 @@ class Plan:
 
 
 def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Workspace) -> Plan:
-    """Render the prompts and set aside those that are too long. Raises DataError and SpecError."""
+    """Render the prompts and skip those that are too long. Raises DataError and SpecError."""
     table = prompts.table.select(Prompts.SCHEMA.names)
     _refuse_repeats(table)
     tokens = prompts_ids(tokenizer_of(policy), cast(list[Any], table.column("prompt").to_pylist()))
@@ -86,10 +86,10 @@ def _refuse_repeats(table: pa.Table) -> None:
 def _tell_too_long(ids: list[str], room: list[int], positions: int | None, work: Workspace) -> None:
     out = [i for i, n in zip(ids, room, strict=True) if n <= 0]
     names = ", ".join(out[:3]) + ("" if len(out) <= 3 else ", …")
-    text = f"{len(out)} of {len(room)} prompts fill the policy's {positions} positions and were set aside: {names}"
+    text = f"{len(out)} of {len(room)} prompts fill the policy's {positions} positions and were skipped: {names}"
     if len(out) == len(room):
         raise DataError(text)
-    work.count(rows_set_aside=len(out))
+    work.count(rows_skipped=len(out))
     work.notice(text)
 
 

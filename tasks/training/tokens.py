@@ -1,4 +1,4 @@
-"""Filling a table's token columns from its texts, and setting bad rows aside with a reason each."""
+"""Filling a table's token columns from its texts, and skipping bad rows with a reason each."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _ANSWERS = {"chosen": "chosen_tokens", "rejected": "rejected_tokens", "completio
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A table with its tokens, the rows that were set aside, and how many rows' texts were rendered."""
+    """A table with its tokens, the rows that were skipped, and how many rows' texts were rendered."""
 
     table: Arrow
-    set_aside: list[dict[str, JSON]]
+    skipped: list[dict[str, JSON]]
     rendered: int
     other_template: bool
     """Tokens of another template were there and have been replaced."""
 
     @property
     def reasons(self) -> Counter[str]:
-        return Counter(str(row["reason"]) for row in self.set_aside)
+        return Counter(str(row["reason"]) for row in self.skipped)
 
 
 def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
@@ -54,8 +54,8 @@ def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenize
         data = _rendered(data, tokenizer, fresh)
     reasons = _reasons(table, data, fresh, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
-    aside = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
-    return Tokenized(data.filter(pa.array(good)) if aside else data, aside, int(fresh.sum()), other)
+    skipped = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
+    return Tokenized(data.filter(pa.array(good)) if skipped else data, skipped, int(fresh.sum()), other)
 
 
 def _needs_rendering(data: Arrow, columns: Sequence[str], everything: bool) -> npt.NDArray[np.bool_]:

@@ -141,13 +141,13 @@ def test_without_max_tokens_the_generation_config_decides_and_else_the_positions
     assert len(row["prompt_tokens"]) + len(row["completion_tokens"]) == 64
 
 
-def test_prompts_without_room_are_counted_and_set_aside(tmp_path: Path) -> None:
+def test_prompts_without_room_are_counted_and_skipped(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path / "policy", positions=32)
     texts = ["a ?", "b " * 60, "c ?"]
     work = Workspace(tmp_path / "work")
     completions = saved(sample(policy, prompts_of(texts), work, k=2, engine=TRANSFORMERS), tmp_path / "saved")
     assert completions.table.column("truth").to_pylist() == ['"a ?"', '"a ?"', '"c ?"', '"c ?"']
-    assert work.totals["rows_set_aside"] == 1
+    assert work.totals["rows_skipped"] == 1
     assert "1 of 3 prompts" in work.notices[0]
     with pytest.raises(DataError, match="1 of 1 prompts"):
         sample(policy, prompts_of(texts[1:2]), Workspace(tmp_path / "none"), k=2, engine=TRANSFORMERS)

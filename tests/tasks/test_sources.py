@@ -115,22 +115,22 @@ def test_plain_sides_that_begin_alike_share_the_prompt(tmp_path: Path) -> None:
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (user("The sky is"), "blue.", "green.")
 
 
-def test_rows_that_are_no_pair_are_counted_listed_and_set_aside(tmp_path: Path) -> None:
+def test_rows_that_are_no_pair_are_counted_listed_and_skipped(tmp_path: Path) -> None:
     good = {"prompt": "q", "chosen": "a", "rejected": "b"}
     rows = [good, good | {"chosen": "a\n\nHuman: more"}, good | {"prompt": ""}, good | {"rejected": None}, good]
     work = Workspace(tmp_path / "step")
     table = path(path=str(write(tmp_path / "pairs.jsonl", rows))).preferences("all", work)
-    listed = [json.loads(line) for line in (table.path / "set_aside.jsonl").read_text().splitlines()]
+    listed = [json.loads(line) for line in (table.path / "skipped.jsonl").read_text().splitlines()]
     assert len(table) == 2
-    assert work.totals == {"rows_set_aside": 3}
+    assert work.totals == {"rows_skipped": 3}
     assert [row["row"] for row in listed] == [2, 3, 4]
     assert "further turns" in listed[0]["reason"]
     assert "3 rows" in work.notices[0]
 
 
-def test_sides_that_part_before_the_last_turn_are_set_aside(tmp_path: Path) -> None:
+def test_sides_that_part_before_the_last_turn_are_skipped(tmp_path: Path) -> None:
     row = {"chosen": DIALOGUE + " 4", "rejected": DIALOGUE.replace("hello", "bye") + " 5"}
-    with pytest.raises(DataError, match=r"no row for Preferences.*1 rows were set aside.*part before their last turn"):
+    with pytest.raises(DataError, match=r"no row for Preferences.*1 rows were skipped.*part before their last turn"):
         pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_undesirable_answers_are_no_demonstrations(tmp_path: Path) -> None:
     work = Workspace(tmp_path / "step")
     told = path(path=str(write(tmp_path / "rows.jsonl", rows))).demonstrations("all", "mixed", work)
     assert told.table["completion"].to_pylist() == ["good"]
-    assert work.totals == {"rows_set_aside": 1}
+    assert work.totals == {"rows_skipped": 1}
 
 
 def test_prompts_of_pairs_are_distinct_and_in_order(tmp_path: Path) -> None:
@@ -342,13 +342,13 @@ def test_identity_needs_the_standard_library_only() -> None:
 
 @real
 @pytest.mark.parametrize(
-    ("name", "kept", "aside"),
+    ("name", "kept", "skipped"),
     [("harmless_base_test", 2307, 5), ("helpful_test", 2343, 9), ("pandalm_testset", 908, 91), ("llmbar", 419, 0)],
 )
-def test_the_real_pairs_are_read(name: str, kept: int, aside: int, tmp_path: Path) -> None:
+def test_the_real_pairs_are_read(name: str, kept: int, skipped: int, tmp_path: Path) -> None:
     work = Workspace(tmp_path / "step")
     table = path(path=str(DATA / "preferences" / f"{name}.jsonl.gz")).preferences("all", work)
-    assert (len(table), work.totals.get("rows_set_aside", 0)) == (kept, aside)
+    assert (len(table), work.totals.get("rows_skipped", 0)) == (kept, skipped)
     for prompt in table.table["prompt"].to_pylist():
         roles = [m["role"] for m in prompt]
         assert roles[-1] == "user"

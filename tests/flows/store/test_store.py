@@ -25,14 +25,14 @@ def names(folder: Path) -> list[str]:
 
 def test_a_published_table_is_found_by_its_key_and_opened_by_its_kind(store: Store) -> None:
     key = key_of(source="toy")
-    made = Made(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows set aside"])
+    made = Made(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows skipped"])
     with store.lock(key.digest):
         record = store.publish(key, prompts("a", "b", "c"), made=made)
     found = store.lookup(key.digest)
     assert found == record
     assert (found.kind, found.task, found.rows, found.seconds) == ("Prompts", "load", 3, 2.5)
     assert (found.totals, found.curves, found.notices) == (
-        {"samples": 3.0}, ({"step": 1, "loss": 0.5},), ("two rows set aside",)
+        {"samples": 3.0}, ({"step": 1, "loss": 0.5},), ("two rows skipped",)
     )  # fmt: skip
     handle = store.open(found)
     assert isinstance(handle, Prompts)

@@ -1,4 +1,4 @@
-"""Token columns: what is kept, what is rendered, what is set aside and why."""
+"""Token columns: what is kept, what is rendered, what is skipped and why."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_ids_of_another_template_are_rendered_again_and_it_says_so(policy: Polic
     assert "1 rows rendered again" in work.notices[0]
 
 
-def test_bad_pairs_are_counted_listed_and_set_aside(policy: Policy, tmp_path: Path) -> None:
+def test_bad_pairs_are_counted_listed_and_skipped(policy: Policy, tmp_path: Path) -> None:
     rows = [
         _pair("good", "the swan", "the fox"), _pair("blank", "  ", "the fox"), _pair("same", "the fox", "the fox"),
         _pair("none", "the swan", ""), _pair("long", "the swan " * 200, "the fox"),
@@ -89,14 +89,14 @@ def test_bad_pairs_are_counted_listed_and_set_aside(policy: Policy, tmp_path: Pa
     work = Workspace(tmp_path)
     table = tokenize(policy, _of(Preferences, rows), work, max_length=100)
     assert table.table.column("prompt_id").to_pylist() == ["good", "fine"]
-    aside = [json.loads(line) for line in (table.path / "set_aside.jsonl").read_text().splitlines()]
-    assert [(row["row"], row["reason"]) for row in aside] == [
+    skipped = [json.loads(line) for line in (table.path / "skipped.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["reason"]) for row in skipped] == [
         (1, "empty chosen"), (2, "identical sides"), (3, "empty rejected"), (4, "row longer than 100 tokens"),
         (5, "prompt longer than 99 tokens"),
     ]  # fmt: skip
-    assert aside[0]["chosen_id"] == "blank-w"
-    assert work.totals == {"rows": 7, "rows_set_aside": 5}
-    assert "5 of 7 rows set aside" in work.notices[0]
+    assert skipped[0]["chosen_id"] == "blank-w"
+    assert work.totals == {"rows": 7, "rows_skipped": 5}
+    assert "5 of 7 rows skipped" in work.notices[0]
 
 
 def test_the_policys_positions_bound_the_rows(policy: Policy, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_every_answer_of_a_ranking_is_rendered(policy: Policy, tmp_path: Path) -
     ]
 
 
-def test_nothing_set_aside_means_no_companion_file_and_the_same_rows(policy: Policy, tmp_path: Path) -> None:
+def test_nothing_skipped_means_no_companion_file_and_the_same_rows(policy: Policy, tmp_path: Path) -> None:
     data = preferences(9)
     table = tokenize(policy, data, Workspace(tmp_path))
     assert isinstance(table, Preferences)
