@@ -1,6 +1,8 @@
 """Digests of data: a directory is the sorted list of (relative path, size, file digest), nothing else.
 
 Names that begin with a dot (`.git`, `.cache`) are no content. Links are followed.
+What a file's stat says is remembered with its ctime, which nobody can set back, so that an edit in place shows even
+where size and modification time were restored.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -24,9 +27,9 @@ _SETTLED = 2.0
 
 
 class Contents:
-    """Digests files and directories; remembers those of files by (device, inode, size, mtime).
+    """Digests files and directories; remembers those of files by (device, inode, size, mtime, ctime).
 
-    `cache` is a JSON file that keeps the memory between commands.
+    `cache` is a JSON file that keeps the memory between commands; one that cannot be read or written is no cache.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -57,12 +60,12 @@ class Contents:
         if trusted < 0 or stat.st_size < trusted:
             return _read(path, stat.st_size)
         name = os.path.realpath(path)
-        seen: list[int | str] = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        seen: list[int | str] = [*fingerprint(stat)]
         known = self._remembered().get(name)
-        if known and known[:4] == seen:
-            return str(known[4])
+        if known and known[:-1] == seen:
+            return str(known[-1])
         digest = _read(path, stat.st_size)
-        if time.time() - stat.st_mtime > _SETTLED:
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
             with self._lock:
                 self._remembered()[name] = self._new[name] = [*seen, digest]
         return digest
@@ -83,8 +86,14 @@ class Contents:
         """Keep what was learnt for the next command."""
         with self._lock:
             if self._cache and self._new:
-                write_json(self._cache, {**_load(self._cache), **self._new}, durable=False)  # type: ignore[dict-item]
+                with suppress(OSError):
+                    write_json(self._cache, {**_load(self._cache), **self._new}, durable=False)  # type: ignore[dict-item]
                 self._new = {}
+
+
+def fingerprint(stat: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written, replaced or renamed: device, inode, size, mtime, ctime (both in ns)."""
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _load(cache: Path | None) -> dict[str, list[int | str]]:

@@ -74,7 +74,7 @@ class Choices:
         return self._identities[name]
 
     def _said(self, value: str | Path) -> str:
-        return self._contents.digest(self._base / value, trusted=0) if isinstance(value, Path) else value
+        return self._contents.digest(self._base / value) if isinstance(value, Path) else value
 
     def _argument(self, value: object) -> object:
         if isinstance(value, ChoiceValue):

@@ -155,7 +155,7 @@ class Store:
         record. A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`.
         """
         directory, location = self._brought(key.digest, handle)
-        content = self.contents.digest(directory, trusted=-1 if not location else 0)
+        content = self.contents.digest(directory) if location else self.contents.digest(directory, trusted=-1)
         rows = _rows(directory)
         with locked(self.root / "locks" / "gc", shared=True):
             first = self.record(key.digest)

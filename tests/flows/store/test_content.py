@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 from blake3 import blake3
 
+from flows.store import content
 from flows.store.content import LARGE, Contents
 from tasks.contract import SpecError
 from tasks.kinds import Prompts
@@ -66,32 +68,80 @@ def test_a_missing_path_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def _swap_behind_its_stat(file: Path, text: bytes) -> None:
-    """Other bytes with the same size, inode and time."""
+    """Other bytes with the same size, inode and modification time."""
     stat = file.stat()
     with file.open("r+b") as f:
         f.write(text)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_large_file_is_not_read_again_while_its_stat_is_the_same_a_small_one_always(tmp_path: Path) -> None:
-    large, small = tmp_path / "large", tmp_path / "small"
+def _later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute has passed, so that what was written is trusted to lie still."""
+    now = time.time() + 60
+    monkeypatch.setattr("flows.store.content.time.time", lambda: now)
+
+
+def _count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    reads: list[Path] = []
+    read = content._read
+    monkeypatch.setattr(content, "_read", lambda path, size: (reads.append(path), read(path, size))[1])
+    return reads
+
+
+def test_a_large_file_is_not_read_again_while_its_stat_is_the_same_a_small_one_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small, cache = tmp_path / "large", tmp_path / "small", tmp_path / "cache.json"
     with large.open("wb") as f:
         f.truncate(LARGE + 1)
     small.write_bytes(b"abc")
-    for file in (large, small):
-        os.utime(file, (1000, 1000))
-    cache = tmp_path / "cache.json"
+    _later(monkeypatch)
     contents = Contents(cache)
     before = contents.file(large), contents.file(small)
     contents.save()
-    for file in (large, small):
-        _swap_behind_its_stat(file, b"xyz")
+    reads = _count_reads(monkeypatch)
     later = Contents(cache)
-    assert later.file(large) == before[0]
-    assert later.file(small) == blake3(b"xyz").hexdigest(16) != before[1]
-    assert later.file(large, trusted=-1) != before[0]
-    os.utime(large, (2000, 2000))
-    assert later.file(large) != before[0]
+    assert (later.file(large), later.file(small)) == before
+    assert reads == [small]
+    assert later.file(large, trusted=-1) == before[0]
+    assert reads == [small, large]
+
+
+@pytest.mark.parametrize("trusted", [0, LARGE])
+def test_an_edit_in_place_shows_though_size_and_time_were_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: int
+) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b"abc")
+    _later(monkeypatch)
+    contents = Contents(tmp_path / "cache.json")
+    contents.digest(file, trusted=trusted)
+    _swap_behind_its_stat(file, b"xyz")
+    assert contents.digest(file, trusted=trusted) == blake3(b"xyz").hexdigest(16)
+
+
+def test_a_file_that_took_anothers_place_shows_though_size_and_time_are_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = tmp_path / "data.jsonl", tmp_path / "other.jsonl"
+    for path, data in ((file, b"abc"), (other, b"xyz")):
+        path.write_bytes(data)
+        os.utime(path, (1000, 1000))
+    _later(monkeypatch)
+    contents = Contents()
+    contents.digest(file, trusted=0)
+    other.rename(file)
+    assert contents.digest(file, trusted=0) == blake3(b"xyz").hexdigest(16)
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b"abc")
+    (tmp_path / "plain").write_text("a file where a folder would be")
+    _later(monkeypatch)
+    contents = Contents(tmp_path / "plain" / "cache.json")
+    assert contents.digest(file, trusted=0) == blake3(b"abc").hexdigest(16)
+    contents.save()
 
 
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
@@ -105,10 +155,10 @@ def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
     assert not cache.exists()
 
 
-def test_a_broken_cache_is_no_cache(tmp_path: Path) -> None:
+def test_a_broken_cache_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, cache = tmp_path / "data", tmp_path / "cache.json"
     file.write_bytes(b"abc")
-    os.utime(file, (1000, 1000))
+    _later(monkeypatch)
     cache.write_text("{")
     contents = Contents(cache)
     assert contents.digest(file, trusted=0) == blake3(b"abc").hexdigest(16)
