@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from flows.store.locks import locked, try_lock
+from tasks.files import temporary
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _files(tasks: Path) -> dict[str, Path]:
 
 def _copy(files: dict[str, Path], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    fresh = temporary(folder)
     for name, source in files.items():
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, fresh / name)

@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from flows.continuing.history import Event, History, history_of
-from flows.store.files import sync
 from flows.store.locks import Waiting
 from flows.store.store import Store
 from tasks.contract import DataError
+from tasks.files import sync
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

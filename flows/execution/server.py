@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from flows.execution.environ import environment, public, python_path
 from flows.store.locks import holder, is_free
+from tasks.files import temporary
 
 PORTS = (4200, 5000)
 """Of Prefect and MLflow under `alignflow up`, unless told."""
@@ -134,7 +135,7 @@ def use_template(home: Path) -> None:
     database = home / "prefect.db"
     if database.exists() or not template().exists():
         return
-    fresh = home / f".prefect.db.{os.getpid()}"
+    fresh = temporary(database)
     shutil.copyfile(template(), fresh)
     try:
         os.link(fresh, database)  # unlike a rename, never over what another run has begun to fill
@@ -150,7 +151,7 @@ def prepare() -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    home = target.parent / f".home-{os.getpid()}"
+    home = temporary(target.parent / "home")
     with environment({**settings(home), "PREFECT_HOME": str(home)}):
         import asyncio
 

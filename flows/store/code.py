@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from flows.store.files import write_cache
 from flows.store.packages import BEHIND, NUMBERS, version
 from flows.store.source import MODULE, Binding, Source, Unit, parse
-from tasks.contract import SpecError
+from tasks.contract import JSON, SpecError
 
 UNFOLLOWED = frozenset({"tasks.arrow", "tasks.contract", "tasks.kinds"})
 _FORMAT = f"5 {sys.version_info.major}.{sys.version_info.minor}"
@@ -120,11 +120,8 @@ class CodeIndex:
         """Keep what was parsed for the next command."""
         if self._cache is None or not self._new:
             return
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        kept = dict(list(self._parsed.items())[-1000:])
-        temporary = self._cache.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"format": _FORMAT, "sources": kept}, separators=(",", ":")))
-        temporary.replace(self._cache)
+        kept: dict[str, JSON] = dict(list(self._parsed.items())[-1000:])  # type: ignore[arg-type]
+        write_cache(self._cache, {"format": _FORMAT, "sources": kept})
         self._new = False
 
 

@@ -11,13 +11,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 from blake3 import blake3
 
-from flows.store.files import write_json
+from flows.store.files import write_cache
 from tasks.contract import SpecError
 
 LARGE = 64 * 2**20
@@ -86,8 +85,7 @@ class Contents:
         """Keep what was learnt for the next command."""
         with self._lock:
             if self._cache and self._new:
-                with suppress(OSError):
-                    write_json(self._cache, {**_load(self._cache), **self._new}, durable=False)  # type: ignore[dict-item]
+                write_cache(self._cache, {**_load(self._cache), **self._new})  # type: ignore[dict-item]
                 self._new = {}
 
 

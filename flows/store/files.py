@@ -1,36 +1,28 @@
-"""Writing so that a kill leaves the old or the new, never a half: temporary name, fsync, rename."""
+"""JSON files of a store, written so that a kill leaves the old or the new, and caches, which may fail to be written."""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tasks.contract import JSON
+from tasks.files import replacing, sync
 
 
 def write_json(path: Path, value: JSON, *, durable: bool = True) -> None:
     """Replace `path` by `value` in one step; `durable`: it survives a power cut from then on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    with temporary.open("w") as f:
+    with replacing(path, durable=durable) as fresh, fresh.open("w") as f:
         json.dump(value, f, separators=(",", ":"))
         f.write("\n")
-        if durable:
-            f.flush()
-            os.fsync(f.fileno())
-    temporary.replace(path)
-    if durable:
-        sync(path.parent)
 
 
-def sync(directory: Path) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def write_cache(path: Path, value: JSON) -> None:
+    """Like `write_json`, for what can be computed again: a place that cannot be written, or is full, stops nobody."""
+    with suppress(OSError):
+        write_json(path, value, durable=False)
 
 
 def sync_tree(directory: Path) -> None:

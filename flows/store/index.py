@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from flows.store.files import write_json
+from flows.store.files import write_cache
 from flows.store.keys import fixed_digest
 from flows.store.records import Parent, Record, read_record
 from tasks.contract import JSON
@@ -89,7 +89,7 @@ class RecordIndex:
 
     def _save(self) -> None:
         entries: dict[str, JSON] = {key: _entry_json(e) for key, e in self._entries.items()}
-        write_json(self._cache, {"times": dict(self._times), "entries": entries}, durable=False)
+        write_cache(self._cache, {"times": dict(self._times), "entries": entries})
 
 
 def _scan(directory: Path) -> Iterable[os.DirEntry[str]]:

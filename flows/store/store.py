@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows.store import surroundings
 from flows.store.code import CodeIndex
 from flows.store.content import Contents
-from flows.store.files import sync, sync_tree
+from flows.store.files import sync_tree
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.locks import Waiting, is_free, locked
 from flows.store.packages import installed_versions
 from flows.store.records import Parent, Record, read_record, write_record
 from tasks.contract import JSON, DataError, SpecError
+from tasks.files import replacing, sync
 
 if TYPE_CHECKING:
     from tasks.kinds import Artifact
@@ -212,10 +213,8 @@ class Store:
             if target.is_dir():  # equal content, published under another key meanwhile
                 return
             if record.location:
-                temporary = target.with_name(f".{record.content}.{os.getpid()}")
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(record.location, target_is_directory=True)
-                temporary.rename(target)
+                with replacing(target, durable=False) as fresh:
+                    fresh.symlink_to(record.location, target_is_directory=True)
             else:
                 sync_tree(directory)
                 directory.rename(target)

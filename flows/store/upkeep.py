@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from flows.store.locks import locked, try_lock
 from flows.store.records import Record, write_record
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
+
+HALF_WRITTEN_SECONDS = 600.0
+"""Age from which a temporary file is a killed process's, and not one that is being written now."""
 
 
 class Damage(NamedTuple):
@@ -123,9 +127,10 @@ def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
             held.release()
     for path in sorted(store.root.glob("damaged/*")):
         yield path, "damaged"
-    for folder in ("keys", "runs", KEPT, ".cache"):
+    for folder in ("", "keys", "runs", KEPT, ".cache", ".prefect"):
         for path in sorted((store.root / folder).glob(".*.tmp")):
-            yield path, "half written"
+            if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
+                yield path, "half written"
 
 
 def _size(path: Path) -> int:

@@ -23,6 +23,7 @@ from flows.execution.environ import public
 from flows.execution.server import pages
 from flows.store.locks import locked
 from flows.tracking import view
+from tasks.files import replacing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -167,7 +168,8 @@ class Delivery:
                     self._persist(json.loads(line))
                 except Exception as e:
                     if not refused(e) and not self.reachable():
-                        pending.write_text("".join(f"{rest}\n" for rest in lines[number:]))
+                        with replacing(pending) as fresh:
+                            fresh.write_text("".join(f"{rest}\n" for rest in lines[number:]))
                         raise
             pending.unlink(missing_ok=True)
         self._again = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract import JSON
+from tasks.files import replacing
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,11 @@ def _version() -> bytes:
 
 
 def _keep(entry: Path, source: Source) -> None:
-    """Written aside and renamed, so that nobody reads half a file. A folder that cannot be written is no cache."""
-    aside = entry.with_suffix(f".{os.getpid()}")
-    try:
+    """A folder that cannot be written is no cache."""
+    with suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(asdict(source)))
-        aside.replace(entry)
-    except OSError:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        with replacing(entry, durable=False) as fresh:
+            fresh.write_text(json.dumps(asdict(source)))
 
 
 def _load(kept: Mapping[str, Any]) -> Source:

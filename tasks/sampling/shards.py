@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
+from tasks.files import replacing
 from tasks.kinds import Completions, Policy
 from tasks.sampling.plan import Draws, Plan, names_of
 from tasks.sampling.requests import Answer, Engine, Options
@@ -78,11 +79,8 @@ def _typed(name: str, values: list[list[int]] | list[list[float]]) -> Any:
 
 def _write(file: Path, table: pa.Table) -> None:
     """Whole or not at all."""
-    fresh = file.with_suffix(".new")
-    write_table(fresh, Completions.SCHEMA, [table])
-    with fresh.open("rb") as written:
-        os.fsync(written.fileno())
-    fresh.replace(file)
+    with replacing(file) as fresh:
+        write_table(fresh, Completions.SCHEMA, [table])
 
 
 def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:

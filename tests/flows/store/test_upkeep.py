@@ -92,6 +92,8 @@ def test_gc_takes_what_nothing_names_and_nothing_else(store: Store, tmp_path: Pa
         folder.mkdir(parents=True)
         (folder / "shard").write_text("12345")
     (store.root / "keys" / ".x.json.1.tmp").write_text("{")
+    os.utime(store.root / "keys" / ".x.json.1.tmp", (0, 0))
+    (store.root / "keys" / ".y.json.2.tmp").write_text("{")  # somebody writes it now
     (store.root / "notes").mkdir()
     planned = gc(store, dry=True)
     assert {(f.path, f.why) for f in planned} == {
