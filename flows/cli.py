@@ -141,25 +141,42 @@ def run(
         list[str] | None, typer.Option(metavar="STEP", help="Compute this step again, whatever the store holds.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Tick even where the deployment has converged.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Record a new run even if it only repeats a finished one.")
+    ] = False,
     file: File = None,
     artifacts: Artifacts = None,
 ) -> None:
-    """Run a pipeline, or `rounds=N` ticks of a continuing deployment; what is in the store is not computed again."""
+    """Run a pipeline, or `rounds=N` ticks of a continuing deployment; what is in the store is not computed again.
+
+    Where a finished run has the same parameters and all its results are in the store, its table is shown at once.
+    """
     from flows.commands.ticking import run_named
 
     where = pipelines_file(file)
-    store = _store(where, artifacts)
-    raise typer.Exit(run_named(where, store, meant(where, name), pairs(values), fresh or [], force, _console()))
+    code = run_named(
+        where, _store(where, artifacts), meant(where, name), pairs(values), _console(), fresh=fresh or [], force=force,
+        again=again,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()
-def sweep(name: Name, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
+def sweep(
+    name: Name,
+    values: Values = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Record new runs even where they only repeat finished ones.")
+    ] = False,
+    file: File = None,
+    artifacts: Artifacts = None,
+) -> None:
     """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common. Ends with a table
     of them."""
     from flows.commands.sweeping import sweep as run_all
 
     where = pipelines_file(file)
-    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), _console()))
+    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), _console(), again=again))
 
 
 @app.command()

@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.commands.closing import print_outcome, print_where, say
 from flows.commands.progress import progress
-from flows.commands.running import CODES, QUIET, expected, run_once, say, tell, tell_where
+from flows.commands.repeats import plan_of
+from flows.commands.running import CODES, QUIET, expected, run_once
 from flows.continuing.asked import asked_of
 from flows.continuing.head import Continuing, continues
 from flows.continuing.ticks import Ticks, with_ticks
@@ -30,14 +32,18 @@ if TYPE_CHECKING:
 
 
 def run_named(
-    file: Path, store: Store, name: str, values: Mapping[str, str], fresh: Sequence[str], force: bool, console: Console
-) -> int:
+    file: Path, store: Store, name: str, values: Mapping[str, str], console: Console,
+    *, fresh: Sequence[str] = (), force: bool = False, again: bool = False,
+) -> int:  # fmt: skip
     """Run PIPELINE, or PIPELINE/DEPLOYMENT: ticks if it continues. Returns the exit code. Raises SpecError."""
     pipeline, _, deployment = name.partition("/")
     if not deployment or not continues(file, pipeline, deployment):
         if force:
             raise SpecError(f"command line: --force is for deployments that continue, and {name} is none")
-        return run_once(file, store, pipeline, values, fresh, console, deployment)
+        run = run_once(file, store, pipeline, values, console, fresh=fresh, deployment=deployment, again=again)
+        return CODES[run.status]
+    if again:
+        raise SpecError(f"command line: --again is for pipelines: a tick of {name} is a new round anyway")
     if fresh:
         raise SpecError(f"command line: --fresh is for pipelines: a round of {name} that is done stays as it is")
     return run_ticks(Continuing(file, pipeline, deployment, store), values, force, console)
@@ -64,8 +70,8 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
         told.close()
     if ticks.ticked.status == "stopped":
         _stopped(console, loop, asked, ticks.left)
-    if told.runs and told.tracker:
-        tell_where(console, loop.store, told.runs[-1], told.tracker, told.trouble)
+    if told.runs:
+        print_where(console, loop.store, told.runs[-1], told.trouble)
     say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
     return CODES[ticks.ticked.status]
 
@@ -78,10 +84,10 @@ class _Told(Tracked):
         self._console = console
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
-        return [*super().listeners(graph), progress(self._console, expected(graph, self._store))]
+        return [*super().listeners(graph), progress(self._console, expected(plan_of(graph, self._store)))]
 
     def ended(self, execution: Execution) -> None:
-        tell(self._console, self._store, execution)
+        print_outcome(self._console, self._store, execution)
         super().ended(execution)
 
 

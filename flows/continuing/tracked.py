@@ -24,8 +24,6 @@ class Tracked(Watch):
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self._store, self._say = store, say
         self._open: Tracker | None = None
-        self.tracker: Tracker | None = None
-        """That of the last tick."""
         self.runs: list[Run] = []
         """Those that are over."""
         self.trouble = ""
@@ -33,7 +31,7 @@ class Tracked(Watch):
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         self.close()
-        tracker = self._open = self.tracker = Tracker(self._store)
+        tracker = self._open = Tracker(self._store)
         return [tracker, PrefectArtifacts(self._store, lambda: tracker.page)]
 
     def say(self, text: str) -> None:

@@ -24,6 +24,8 @@ from tasks.files import temporary
 
 PORTS = (4200, 5000)
 """Of Prefect and MLflow under `alignflow up`, unless told."""
+CLOUD = "prefect.cloud"
+"""Part of the address of Prefect Cloud's API, whose pages lie elsewhere."""
 
 
 def settings(artifacts: Path) -> dict[str, str]:
@@ -63,8 +65,11 @@ def pages(artifacts: Path) -> tuple[str, str]:
 
 def prefect_page(artifacts: Path) -> str:
     """Where Prefect's pages are: those of the server of PREFECT_API_URL, or those that `alignflow up` serves."""
-    if not os.environ.get("PREFECT_API_URL"):
+    api, named = os.environ.get("PREFECT_API_URL"), os.environ.get("PREFECT_UI_URL")
+    if not api:
         return pages(artifacts)[0]
+    if named or CLOUD not in api:  # Prefect takes a second to import
+        return public(named or api).rstrip("/").removesuffix("/api")
     from prefect.settings import Settings
 
     settings = Settings()  # which knows that the pages of Prefect Cloud lie elsewhere than its API

@@ -53,6 +53,17 @@ def address(artifacts: Path) -> str:
     return public(tracking_uri(artifacts)).rstrip("/") if served_elsewhere(artifacts) else pages(artifacts)[1]
 
 
+def run_page(link: str) -> str:
+    """A run's page below the address of MLflow. `link`: EXPERIMENT/RUN, as `Run.links` has it."""
+    experiment, _, run = link.partition("/")
+    return f"#/experiments/{experiment}/runs/{run}"
+
+
+def charts_page(link: str) -> str:
+    """The page of the charts across all runs, below the address of MLflow, for the experiment of such a link."""
+    return f"#/experiments/{link.partition('/')[0]}/runs{view.CHARTS}"
+
+
 class Sink:
     """A queue of operations and the thread that applies them in order. `put` returns at once."""
 
@@ -204,7 +215,7 @@ class Delivery:
 
     def page(self, name: str) -> str:
         """`#/experiments/1/runs/…`; empty for a run that was not started here."""
-        return f"#/experiments/{self._experiment}/runs/{self._ids[name]}" if name in self._ids else ""
+        return run_page(f"{self._experiment}/{self._ids[name]}") if name in self._ids else ""
 
     def _start(self, op: Op) -> None:
         if self._again and self._knows(op["run"]):

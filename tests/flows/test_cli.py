@@ -218,19 +218,46 @@ def _steps(project: Path) -> dict[str, str]:
     return {s.id: s.state for s in run.steps.values()}
 
 
+LISTED = """
+import sys
+from flows.cli import main
+sys.argv[0] = "alignflow"
+try:
+    main()
+finally:
+    print([m for m in ("prefect", "mlflow", "torch", "matplotlib") if m in sys.modules], file=sys.stderr)
+"""
+
+
 def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Path) -> None:
     first = _run("run", "tiny", cwd=project)
     assert "tiny: done in" in first.stdout
     assert "5 steps run, 0 cached" in first.stdout
-    assert "http://127.0.0.1:5000/#/experiments/1/runs/" in first.stdout
+    assert "web UIs alignflow up" in " ".join(first.stdout.split())
     assert "training_policy.png" in first.stdout
-    assert "nothing to do: 5 steps cached" in _run("run", "tiny", cwd=project).stdout
+    made = Runs(Store(project / "artifacts")).ids()
+    place = {**os.environ, "PYTHONPATH": str(ROOT)}
+    second = subprocess.run(
+        [sys.executable, "-c", LISTED, "run", "tiny"], cwd=project, env=place, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert second.stdout.startswith(f"tiny: nothing to do: run {made[0]} has the same parameters")
+    assert second.stderr == "[]\n"
+    assert Runs(Store(project / "artifacts")).ids() == made
+    assert second.stdout.partition("\n")[2] == first.stdout[first.stdout.index("tiny: done in") :].partition("\n")[2]
     fresh = _run("run", "tiny", "--fresh", "part", cwd=project).stdout
     assert "1 steps run, 4 cached" in fresh
     assert _steps(project)["part"] == "made"
     plan = json.loads(_run("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
     assert plan["counts"] == {"cached": 4, "partial": 0, "run": 1, "open": 0}
     assert "`steps` changed 2 → 3" in plan["steps"][-1]["why"]
+
+
+def test_again_records_a_new_run_that_computes_nothing(project: Path) -> None:
+    before = Runs(Store(project / "artifacts")).ids()
+    assert "nothing to compute: 5 steps cached" in _run("run", "tiny", "--again", cwd=project).stdout
+    assert len(Runs(Store(project / "artifacts")).ids()) == len(before) + 1
+    assert set(_steps(project).values()) == {"hit"}
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(project: Path) -> None:

@@ -1,0 +1,46 @@
+"""Whether a run would only repeat one that has finished: then its results can be shown without running anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from flows.plan import Plan, make_plan
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from flows.wiring.model import Graph
+from tasks.contract import JSON, SpecError
+
+
+def plan_of(graph: Graph, store: Store) -> Plan | None:
+    """The plan; None where only a run can tell what is cached, because a choice's identity needs the network."""
+    try:
+        return make_plan(graph, store)
+    except SpecError:
+        return None
+
+
+def all_cached(plan: Plan | None) -> bool:
+    """Whether every step's result is in the store, intact, under its key of today."""
+    return plan is not None and all(step.state == "cached" for step in plan.steps)
+
+
+def finished_twin(runs: Runs, plan: Plan, deployment: str = "") -> Run | None:
+    """The newest finished run that a run of this plan would repeat: the same pipeline and parameters, and the same
+    steps with the same keys and results. None if there is none."""
+    graph = plan.graph
+    wanted = {s.node.id: (s.key, s.record.content if s.record else "", s.node.addresses) for s in plan.steps}
+    parameters = _text({n: p.value for n, p in graph.parameters.items()})
+    for run in runs.newest(graph.pipeline):
+        if (
+            run.status == "done" and run.deployment == deployment and run.headline == tuple(graph.headline)
+            and {s.id: (s.key, s.content, tuple(s.addresses)) for s in run.steps.values()} == wanted
+            and _text(run.parameters) == parameters
+        ):  # fmt: skip
+            return run
+    return None
+
+
+def _text(parameters: Mapping[str, JSON]) -> str:
+    """As a run's file has them: what JSON makes equal is equal."""
+    return json.dumps(parameters, sort_keys=True)
