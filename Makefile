@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEST_WORKERS ?= 2
 MACHINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements-$(MACHINE).lock
 READY := $(VENV)/.ready-$(MACHINE)
@@ -12,7 +13,7 @@ run: setup  ## three SPPO rounds on the toy world
 	@$(BIN)/alignflow run sppo
 
 test: setup lint  ## everything that CI checks
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow"
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .
