@@ -6,17 +6,26 @@ from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, SpecError, Workspace
 from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
+from tasks.skipped import RowLog
 from tasks.source import Source
 
 
-def load_prompts(*, source: Annotated[Chosen, Choice("sources", other="path")], split: str = "train") -> Prompts:
+def load_prompts(
+    work: Workspace,
+    *,
+    source: Annotated[Chosen, Choice("sources", other="path")],
+    split: str = "train",
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+) -> Prompts:
     """Prompts of one split of a source.
 
     Args:
         source: a world, or a file, directory or hub dataset.
-        split: name of the split.
+        split: name of the split; `all` takes every row.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
     """
-    return _opened(source).prompts(split)
+    log = RowLog(work, max_skipped)
+    return log.saved(_opened(source).prompts(split, log))
 
 
 def load_demonstrations(
@@ -25,27 +34,36 @@ def load_demonstrations(
     source: Annotated[Chosen, Choice("sources", other="path")],
     split: str = "train",
     answers: Literal["mixed", "golden"] = "mixed",
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
 ) -> Demonstrations:
     """Gold answers to the prompts of one split of a source.
 
     Args:
         source: a world, or a file, directory or hub dataset.
-        split: name of the split.
+        split: name of the split; `all` takes every row.
         answers: `mixed`: as people wrote them; `golden`: the best ones, where the source tells them apart.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
     """
-    return _opened(source).demonstrations(split, answers, work)
+    log = RowLog(work, max_skipped)
+    return log.saved(_opened(source).demonstrations(split, answers, log))
 
 
 def read_preferences(
-    work: Workspace, *, source: Annotated[Chosen, Choice("sources", other="path")], split: str = "train"
+    work: Workspace,
+    *,
+    source: Annotated[Chosen, Choice("sources", other="path")],
+    split: str = "train",
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
 ) -> Preferences:
     """Pairs that people or others have judged, of one split of a source.
 
     Args:
         source: a file, directory or hub dataset.
-        split: name of the split.
+        split: name of the split; `all` takes every row.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
     """
-    return _opened(source).preferences(split, work)
+    log = RowLog(work, max_skipped)
+    return log.saved(_opened(source).preferences(split, log))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from tasks.contract import SpecError, Workspace
+from tasks.contract import SpecError
 from tasks.kinds import Demonstrations, Preferences, Prompts
+from tasks.skipped import RowLog
 
 Answers = Literal["mixed", "golden"]
 
 
 class Source:
-    """Some of: prompts, demonstrations, preferences, a policy. What a source does not override, it lacks."""
+    """Some of: prompts, demonstrations, preferences, a policy. What a source does not override, it lacks.
+
+    A source counts the rows that it reads in a `RowLog`, and names there those that it cannot use.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -23,19 +27,16 @@ class Source:
         """The same source, held to what `identity()` said of the outside world when the key was made."""
         return self
 
-    def prompts(self, split: str) -> Prompts:
+    def prompts(self, split: str, log: RowLog) -> Prompts:
         """The prompts of a split, each once, in a fixed order."""
         raise self._lacks("prompts")
 
-    def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
-        """Gold answers to the prompts of a split; rows that hold none are counted and named through `work`.
-
-        `golden`: the best answers known, where the source tells them apart.
-        """
+    def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
+        """Gold answers to the prompts of a split; `golden`: the best ones known, where the source tells them apart."""
         raise self._lacks("demonstrations")
 
-    def preferences(self, split: str, work: Workspace) -> Preferences:
-        """The pairs of a split; rows that are no pair are counted and named through `work`, and skipped."""
+    def preferences(self, split: str, log: RowLog) -> Preferences:
+        """The pairs of a split."""
         raise self._lacks("preferences")
 
     def policy(self) -> Path:

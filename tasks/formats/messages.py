@@ -10,12 +10,12 @@ from tasks.contract import DataError
 
 _ROLES = {
     "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "bot": "assistant",
-    "system": "system", "tool": "tool",
+    "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
+    "system": "system", "tool": "tool", "observation": "tool", "function_call": "call",
 }  # fmt: skip
 _DIALOGUE = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-
+_CALLS = ("tool_calls", "function_call")
 
 Message = dict[str, str]
 """One turn: `role` (system, user, assistant, tool) and `content`."""
@@ -23,36 +23,50 @@ Message = dict[str, str]
 
 def is_dialogue(value: Any) -> bool:
     """Whether `value` is a string in HH-RLHF's style: `\\n\\nHuman: … \\n\\nAssistant: …`."""
-    return isinstance(value, str) and _DIALOGUE.match(value) is not None
+    return isinstance(value, str) and _DIALOGUE.match(_unix(value)) is not None
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether `value` is a list of messages."""
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(is_message, value))
+
+
+def is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool({"role", "from"} & value.keys())
 
 
 def has_turns(text: str) -> bool:
     """Whether an answer's text goes on with further turns of an HH-RLHF dialogue."""
-    return _TURN.search(text) is not None
+    return _TURN.search(_unix(text)) is not None
 
 
 def messages(value: Any) -> list[Message]:
     """A message list (`role`/`content` or `from`/`value`), an HH-RLHF dialogue, or one user's plain text.
 
-    Empty turns vanish and neighbours of one role are joined, because chat templates ask for alternating roles; an
-    HH-RLHF prompt's trailing `Assistant:` is the generation prompt and no message. Raises DataError.
+    A message list is taken as it is. In a dialogue empty turns vanish and neighbours of one role are joined, and a
+    prompt's trailing `Assistant:` is the generation prompt and no message. Raises DataError.
     """
     if isinstance(value, str):
-        return _merged(_turns(value)) if is_dialogue(value) else [{"role": "user", "content": value}]
+        return _joined(_turns(_unix(value))) if is_dialogue(value) else [{"role": "user", "content": value}]
     if isinstance(value, (list, tuple)):
-        return _merged(_message(m) for m in value)
-    raise DataError(f"a conversation is a string or a list of messages, not {_brief(value)}")
+        return [_message(m) for m in value]
+    raise DataError(f"a conversation is a string or a list of messages, not {type(value).__name__}")
 
 
-def text(value: Any) -> str:
-    """An answer's text: a plain string, one message, or a list of one message."""
+def answer_messages(value: Any) -> list[Message]:
+    """What answers a prompt: a plain string, one message, or a list of messages. Spaces are kept as they are."""
     if isinstance(value, str):
-        return value.strip()
+        return [{"role": "assistant", "content": value}]
     if isinstance(value, Mapping):
-        return _message(value)["content"].strip()
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        return text(value[0])
-    raise DataError(f"an answer is a string or one message, not {_brief(value)}")
+        return [_message({"role": "assistant", **value} if "from" not in value else value)]
+    if isinstance(value, (list, tuple)) and value:
+        return [_message(m) for m in value]
+    raise DataError(f"an answer is a string or a list of messages, not {type(value).__name__}")
+
+
+def _unix(text: str) -> str:
+    """Lines end as they do on Unix, whatever system wrote the dialogue."""
+    return text.replace("\r\n", "\n")
 
 
 def _turns(dialogue: str) -> list[Message]:
@@ -64,14 +78,35 @@ def _message(value: Any) -> Message:
     if isinstance(value, str):
         return {"role": "user", "content": value}
     if not isinstance(value, Mapping):
-        raise DataError(f"a message has 'role' and 'content', not {_brief(value)}")
-    role, content = value.get("role", value.get("from", "user")), value.get("content", value.get("value"))
-    if str(role).lower() not in _ROLES or not isinstance(content, str):
-        raise DataError(f"a message has 'role' (one of {sorted(_ROLES)}) and a text 'content', not {_brief(value)}")
-    return {"role": _ROLES[str(role).lower()], "content": content}
+        raise DataError(f"a message has 'role' and 'content', and is no {type(value).__name__}")
+    said = str(value.get("role", value.get("from", "user")))
+    role = _ROLES.get(said.lower())
+    if role is None:
+        raise DataError(f"a message has the role '{said[:40]}', which is none of {sorted(_ROLES)}")
+    if role == "call" or any(value.get(name) for name in _CALLS):
+        raise DataError("a message calls tools (tool_calls), which prompts and answers here cannot hold")
+    return {"role": role, "content": _content(value.get("content", value.get("value")))}
 
 
-def _merged(turns: Iterable[Message]) -> list[Message]:
+def _content(value: Any) -> str:
+    """A message's text; text parts are joined as chat templates join them, with nothing between."""
+    if isinstance(value, (list, tuple)):
+        return "".join(map(_part, value))
+    if not isinstance(value, str):
+        raise DataError(f"a message's content is {type(value).__name__} and no text")
+    return value
+
+
+def _part(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    kind = value.get("type", "text") if isinstance(value, Mapping) else type(value).__name__
+    if kind != "text" or not isinstance(value.get("text"), str):
+        raise DataError(f"a message has a part of type '{kind}'; only text can be read")
+    return str(value["text"])
+
+
+def _joined(turns: Iterable[Message]) -> list[Message]:
     out: list[Message] = []
     for turn in turns:
         if not turn["content"].strip():
@@ -81,8 +116,3 @@ def _merged(turns: Iterable[Message]) -> list[Message]:
         else:
             out.append(turn)
     return out
-
-
-def _brief(value: Any) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown[:80]}{'…' if len(shown) > 80 else ''}"

@@ -2,116 +2,84 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pyarrow as pa
 
-from tasks.contract import DataError, SpecError, Workspace
+from tasks.contract import DataError, SpecError
+from tasks.formats.answers import Example
 from tasks.formats.checkpoint import check_model, download_model
-from tasks.formats.rows import Example, Format, Unusable, describe, recognise
+from tasks.formats.columns import columns_of
+from tasks.formats.prompts import Unusable, into_user
+from tasks.formats.rows import Format, describe, recognise
+from tasks.formats.splits import Share, choose
 from tasks.formats.tables import Rows, open_directory, open_file, open_hub
 from tasks.ids import digest, prompt_id
 from tasks.kinds import AnyTable, Demonstrations, Preferences, Prompts
+from tasks.skipped import RowLog
 from tasks.source import Answers, Source
 
-SHARES = {"rm": (0.0, 0.3), "policy": (0.3, 0.8), "gate": (0.8, 0.9), "heldout": (0.9, 1.0)}
-"""A source without splits is divided by a hash of prompt_id, so that a prompt's rows stay together."""
-_UNIONS = {"train": (0.0, 0.8), "sft": (0.0, 0.8), "all": (0.0, 1.0)}
-_HELD_OUT = ("heldout", "test", "validation", "valid", "dev", "eval")
-_NAMED_IN_A_NOTICE = 5
+System = Literal["keep", "into_user"]
+Doubtful = Literal["skip", "swap", "keep"]
 
 
 class Read(NamedTuple):
-    """A row that was read: where it lies, its number in the table, the format's example and its prompt's id."""
+    """A row that was read: its number in the table, the format's example, its prompt's id, the row itself."""
 
-    where: str
     number: int
     example: Example
     prompt_id: str
     row: Mapping[str, Any]
 
 
-class Skipped(NamedTuple):
-    """A row that cannot be used: where it lies, its number in the table, and why."""
-
-    where: str
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Share:
-    """Rows of one split, or of a share of one: those whose prompt's hash lies in [low, high)."""
-
-    rows: Rows
-    low: float = 0.0
-    high: float = 1.0
-
-    def holds(self, prompt: str) -> bool:
-        return self.low <= int(prompt[:13], 16) / 16**13 < self.high
-
-
 class Outside(Source):
-    """A file, a directory or a hub repository. Splits: see `tasks.sources.path.path`."""
+    """A file, a directory or a hub repository. Parameters and splits: see `tasks.sources.path.path`."""
 
-    def __init__(self, path: str, subset: str | None, revision: str | None) -> None:
+    def __init__(
+        self, path: str, subset: str | None, revision: str | None, system: System = "keep", doubtful: Doubtful = "skip"
+    ) -> None:
         super().__init__(path)
         self._subset, self._revision = subset, revision
+        self._system, self._doubtful = system, doubtful
         self._commits: Mapping[str, str] = {}
 
     def pinned(self, identity: Mapping[str, str]) -> Self:
         """Held to the commit of which the key was made, whatever the hub's branch says by now."""
-        pinned = type(self)(self.name, self._subset, self._revision)
+        pinned = type(self)(self.name, self._subset, self._revision, self._system, self._doubtful)
         pinned._commits = dict(identity)
         return pinned
 
-    def prompts(self, split: str) -> Prompts:
-        """Distinct prompts in the order in which they are first met; unusable rows are left out."""
-        skipped: list[Skipped] = []
+    def prompts(self, split: str, log: RowLog) -> Prompts:
+        """Distinct prompts in the order in which they are first met."""
         first: dict[str, dict[str, Any]] = {}
-        for r in self._read(split, "prompts", skipped):
+        for r in self._read(split, "prompts", log):
             if r.prompt_id not in first:
                 first[r.prompt_id] = _prompt(r)
-        return Prompts.of(self._table(Prompts, split, list(first.values()), skipped))
+        return _table(Prompts, list(first.values()))
 
-    def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
-        """Answers of prompt-completion rows, or the chosen ones of pairs."""
+    def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
+        """Answers of rows that have one, or the chosen ones of pairs. What a label calls undesirable is left out."""
         if answers == "golden":
             raise SpecError(f"source '{self.name}' does not tell golden answers apart; leave `answers` at mixed")
-        skipped: list[Skipped] = []
-        rows = [_demonstration(r, skipped) for r in self._read(split, "demonstrations", skipped)]
-        return self._told(Demonstrations, split, [row for row in rows if row is not None], skipped, work)
+        rows, undesirable = [], 0
+        for r in self._read(split, "demonstrations", log):
+            undesirable += r.example.doubt == "undesirable"
+            if r.example.doubt != "undesirable":
+                rows.append(_demonstration(r))
+        if undesirable:
+            log.work.notice(f"'{self.name}': {undesirable:,} answers whose label is false are no demonstrations")
+        return _table(Demonstrations, rows)
 
-    def preferences(self, split: str, work: Workspace) -> Preferences:
-        """The pairs; rows that are none (sides that part too early, ties, further turns) are skipped."""
-        skipped: list[Skipped] = []
-        rows = [_pair(r) for r in self._read(split, "preferences", skipped)]
-        return self._told(Preferences, split, rows, skipped, work)
-
-    def _told(
-        self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], skipped: list[Skipped], work: Workspace
-    ) -> AnyTable:
-        """The table; rows that were skipped are counted, and all listed in `skipped.jsonl` beside it."""
-        table = kind.of(self._table(kind, split, rows, skipped))
-        if not skipped:
-            return table
-        reasons = Counter(a.reason for a in skipped)
-        told = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common(_NAMED_IN_A_NOTICE))
-        work.count(rows_skipped=len(skipped))
-        work.notice(
-            f"{len(skipped)} rows of '{self.name}' skipped, {len(rows)} kept in this split: {told} (each is listed in "
-            "skipped.jsonl beside the table)"
-        )
-        table.save(work.output)
-        lines = [json.dumps({"row": a.number, "reason": a.reason}) + "\n" for a in skipped]
-        (work.output / "skipped.jsonl").write_text("".join(lines))
-        return kind(work.output)
+    def preferences(self, split: str, log: RowLog) -> Preferences:
+        """The pairs. Rows that are none (sides that part too early, ties, further turns) are skipped."""
+        rows = [_pair(r) for r in self._read(split, "preferences", log)]
+        if repeated := _repeated(rows):
+            log.work.notice(f"'{self.name}' has pairs to look at, which are kept: {repeated}")
+        return _table(Preferences, rows)
 
     def policy(self) -> Path:
         path = Path(self.name).expanduser()
@@ -120,64 +88,54 @@ class Outside(Source):
         check_model(path)
         return path.resolve()
 
-    def _read(self, split: str, what: str, skipped: list[Skipped]) -> Iterator[Read]:
-        """Every row of a split that gives `what`; place and fault of every unusable row go into `skipped`."""
-        table = self._choose(split)
-        form: Format | None = None
-        for number, (where, row) in enumerate(table.rows.read(), 1):
-            form = form or self._recognised(where, row, what)
+    def _read(self, split: str, what: str, log: RowLog) -> Iterator[Read]:
+        """Every usable row of a split; all others are skipped, whatever split they would belong to."""
+        share = choose(self.name, self._splits, split, what)
+        form = self._recognised(share, what, log)
+        log.what = f"'{self.name}'"
+        for number, (where, row) in enumerate(share.rows.read(), 1):
+            log.read += 1
             try:
-                example = _example(where, form, row)
+                example = self._settled(form.read(row), what)
             except Unusable as e:
-                skipped.append(Skipped(where, number, str(e)))
+                log.skip(number, str(e), where)
                 continue
             name = prompt_id(example.prompt)
-            if table.holds(name):
-                yield Read(where, number, example, name, row)
+            if share.holds(name):
+                yield Read(number, example, name, row)
 
-    def _table(self, kind: type[AnyTable], split: str, rows: list[dict[str, Any]], skipped: list[Skipped]) -> pa.Table:
-        if not rows:
-            faults = (
-                f"; {len(skipped)} rows were skipped, the first is {skipped[0].where}: {skipped[0].reason}"
-                if skipped
-                else ""
-            )
-            raise DataError(f"source '{self.name}' has no row for {kind.__name__} in its split '{split}'{faults}")
-        return pa.Table.from_pylist(rows, schema=kind.SCHEMA)
-
-    def _recognised(self, where: str, row: Mapping[str, Any], what: str) -> Format:
-        form = recognise(list(row))
-        if form is None:
-            raise DataError(
-                f"{where}: no known format has the columns {sorted(row)}; rename them to one of\n{describe()}"
-            )
+    def _recognised(self, share: Share, what: str, log: RowLog) -> Format:
+        """The format of all rows; says which it is and which columns are left. Raises SpecError, DataError."""
+        columns = columns_of(row for _, row in share.rows.read())
+        if not columns:
+            raise DataError(f"source '{self.name}' has no row")
+        try:
+            form = recognise(columns)
+        except DataError as e:
+            raise DataError(f"source '{self.name}': {e}. Understood are {describe()}") from None
         if what not in form.gives:
             raise SpecError(
-                f"source '{self.name}' gives no {what}: its format is {form.name}, which gives {', '.join(form.gives)}"
+                f"source '{self.name}' gives no {what}: its rows are {form.name}, which give {', '.join(form.gives)}. "
+                f"Its columns are {sorted(columns)}; understood are {describe()}"
             )
+        unused = form.unused(columns)
+        left = f"; columns not used: {', '.join(unused)}" if unused else ""
+        log.work.notice(f"'{self.name}' ({share.name}) is read as {form.name}{left}")
         return form
 
-    def _choose(self, split: str) -> Share:
-        """The split of that name if there are several; else a share by hash."""
-        splits = self._splits
-        if len(splits) == 1:
-            return self._share(split, next(iter(splits.values())), 1.0)
-        if split in splits:
-            return Share(splits[split])
-        held_out = next((name for name in _HELD_OUT if name in splits), None)
-        if split == "heldout" and held_out:
-            return Share(splits[held_out])
-        if "train" in splits and split in ("rm", "policy", "gate", "sft"):
-            return self._share(split, splits["train"], SHARES["heldout"][0])
-        raise SpecError(f"source '{self.name}' has no split '{split}'; it has {sorted(splits)}")
-
-    def _share(self, split: str, rows: Rows, whole: float) -> Share:
-        """A share of `rows`; `whole`: where the shares end, because what lies above has a split of its own."""
-        shares = SHARES | _UNIONS
-        if split not in shares:
-            raise SpecError(f"source '{self.name}' is divided by hash; it has no split '{split}' but {sorted(shares)}")
-        low, high = shares[split]
-        return Share(rows, low / whole, min(1.0, high / whole))
+    def _settled(self, example: Example, what: str) -> Example:
+        """The example as the source's parameters want it. Raises Unusable where they give no use for it."""
+        if self._system == "into_user":
+            example = example._replace(prompt=into_user(example.prompt))
+        if what == "prompts":
+            return example
+        if what == "demonstrations" and example.chosen is None and example.completion is None:
+            raise Unusable("it has no answer")
+        if example.doubt == "inverted" and self._doubtful == "swap":
+            return _swapped(example)
+        if example.doubt in _DOUBTS and self._doubtful != "keep":
+            raise Unusable(_DOUBTS[example.doubt])
+        return example
 
     @cached_property
     def _splits(self) -> dict[str, Rows]:
@@ -189,30 +147,41 @@ class Outside(Source):
         return open_hub(self.name, self._subset, self._commits.get("dataset") or self._revision)
 
 
-def _example(where: str, form: Format, row: Mapping[str, Any]) -> Example:
-    missing = sorted(c for c in form.columns if c not in row)
-    if missing:
-        raise DataError(f"{where}: the format is {form.name}, and this row has no {', '.join(missing)}")
-    empty = sorted(c for c in form.columns if row[c] is None)
-    if empty:
-        raise Unusable(f"{', '.join(empty)} is null")
-    try:
-        return form.read(row)
-    except (TypeError, ValueError, KeyError, IndexError) as e:
-        raise Unusable(f"no row of the format {form.name}: {e}") from None
+_DOUBTS = {
+    "tie": "a tie: both answers are judged alike",
+    "inverted": "by its own scores or margin the rejected answer is the better one",
+}
+
+
+def _swapped(e: Example) -> Example:
+    return e._replace(chosen=e.rejected, rejected=e.chosen, margin=None if e.margin is None else -e.margin, doubt="")
+
+
+def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]]) -> AnyTable:
+    return kind.of(pa.Table.from_pylist(list(rows), schema=kind.SCHEMA))
+
+
+def _repeated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many pairs are there more than once, and how many are there the other way round too; empty if none."""
+    counts = Counter((r["prompt_id"], r["chosen"], r["rejected"]) for r in rows)
+    again = sum(n - 1 for n in counts.values())
+    against = sum(n for (prompt, a, b), n in counts.items() if a != b and (prompt, b, a) in counts)
+    spaces = sum(r["chosen"] != r["rejected"] and r["chosen"].strip() == r["rejected"].strip() for r in rows)
+    facts = [
+        (again, "exact copies of an earlier pair"),
+        (against, "contradictions (the same answers occur the other way round too)"),
+        (spaces, "answers that differ in spaces at their ends only"),
+    ]
+    return ", ".join(f"{what}: {n:,}" for n, what in facts if n)
 
 
 def _prompt(r: Read) -> dict[str, Any]:
     kept = {name: r.row[name] for name in ("truth", "group") if isinstance(r.row.get(name), str)}
-    weight = r.row.get("weight")
-    return {**kept, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": weight and float(weight)}
+    return {**kept, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": r.example.weight}
 
 
-def _demonstration(r: Read, skipped: list[Skipped]) -> dict[str, Any] | None:
+def _demonstration(r: Read) -> dict[str, Any]:
     answer = r.example.completion if r.example.completion is not None else r.example.chosen
-    if answer is None:
-        skipped.append(Skipped(r.where, r.number, "it has no answer that is worth learning"))
-        return None
     return {**_prompt(r), "completion_id": digest("file", r.prompt_id, str(r.number)), "completion": answer}
 
 

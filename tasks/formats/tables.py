@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
 def suffix_of(path: Path) -> str:
     """The suffix that tells the format: `.jsonl` of `pairs.jsonl.gz`."""
-    return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    return Path(path.stem).suffix.lower() if _zipped(path) else path.suffix.lower()
 
 
 def open_file(path: Path) -> Rows:
@@ -89,7 +89,12 @@ def _dataset(name: str, rows: Any) -> Rows:
 
 
 def _text(path: Path) -> TextIO:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8")
+    """UTF-8, with or without the byte-order mark that Windows writes."""
+    return gzip.open(path, "rt", encoding="utf-8-sig") if _zipped(path) else path.open(encoding="utf-8-sig")
+
+
+def _zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -110,17 +115,63 @@ def _object(where: str, line: str) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with _text(path) as file:
-        start = file.read(1024).lstrip()[:1]
-    if start != "[":
+    """A list of rows, the same by columns (as pandas writes it), rows under `data`, or one row a line as in .jsonl."""
+    if _has_row_a_line(path):
         yield from _jsonl(path)
         return
     with _text(path) as file:
-        rows = json.load(file)
-    for i, row in enumerate(rows, 1):
+        whole = json.load(file)
+    for i, row in enumerate(_rows(path, whole), 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {i} is no JSON object but {type(row).__name__}")
         yield f"{path}: row {i}", row
+
+
+def _has_row_a_line(path: Path) -> bool:
+    """Whether the first line is a JSON object and another line follows."""
+    with _text(path) as file:
+        first = next((line for line in file if line.strip()), "")
+        more = any(line.strip() for line in file)
+    try:
+        return more and isinstance(json.loads(first), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _rows(path: Path, whole: Any) -> list[Any]:
+    if isinstance(whole, list):
+        return whole
+    if not isinstance(whole, dict):
+        raise DataError(f"{path}: a list of JSON objects is read, not {type(whole).__name__}")
+    if {"columns", "data"} <= whole.keys():
+        raise DataError(f"{path} is pandas' orient='split': write it with to_json(path, orient='records', lines=True)")
+    for name in ("data", "rows", "examples"):
+        if isinstance(whole.get(name), list) and all(isinstance(row, dict) for row in whole[name]):
+            return list(whole[name])
+    return _by_columns(path, whole) or [whole]
+
+
+def _by_columns(path: Path, whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an object that holds columns: lists of values, or pandas' default, objects of values by index.
+
+    Empty for one row, whose lists are conversations.
+    """
+    columns = list(whole.values())
+    if not columns or not any(all(map(kind, columns)) for kind in (_is_column, _is_indexed)):
+        return []
+    keys = [list(c) if isinstance(c, dict) else list(range(len(c))) for c in columns]
+    if any(k != keys[0] for k in keys):
+        raise DataError(f"{path}: its columns {list(whole)} have {[len(k) for k in keys]} values: write one row a line")
+    return [{name: column[key] for name, column in whole.items()} for key in keys[0]]
+
+
+def _is_column(value: Any) -> bool:
+    """A list of values, one a row; a list of messages is a value itself."""
+    return isinstance(value, list) and not any(isinstance(v, dict) and {"role", "from"} & v.keys() for v in value)
+
+
+def _is_indexed(value: Any) -> bool:
+    return isinstance(value, dict) and not {"role", "from"} & value.keys()
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -153,5 +204,11 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(sys.maxsize)
     with _text(path) as file:
-        for i, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), 1):
+        rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+        names = rows.fieldnames or []
+        if len(names) == 1 and any(other in names[0] for other in ";\t,"):
+            raise DataError(f"{path}: its first line is one column, {names[0]!r}: separate columns by {delimiter!r}")
+        for i, row in enumerate(rows, 1):
+            if None in row:
+                raise DataError(f"{path}: row {i} has more than {len(names)} fields; quote what holds {delimiter!r}")
             yield f"{path}: row {i}", row

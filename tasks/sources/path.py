@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, SpecError
 
@@ -19,29 +19,52 @@ _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _FILE = re.compile(r"\.(jsonl?|parquet|arrow|feather|csv|tsv)(\.gz)?$", re.I)
 
 
-def path(*, path: str, subset: str | None = None, revision: str | None = None) -> Source:
+def path(
+    *,
+    path: str,
+    subset: str | None = None,
+    revision: str | None = None,
+    system: Literal["keep", "into_user"] = "keep",
+    doubtful: Literal["skip", "swap", "keep"] = "skip",
+) -> Source:
     """A local file, directory or model, or a hub repository.
 
-    Formats of rows: prompt-only, prompt-completion, preferences with explicit or implicit prompt, each as plain
-    strings, message lists or HH-RLHF dialogues; conversations (`messages`), instruction and question formats.
-    Splits: several named ones are taken by name (`heldout` also finds test or validation; rm, policy and gate are cut
-    from train by hash, 1/3, 5/9, 1/9). A source with one split or none is divided by a hash of prompt_id: rm 0.3,
-    policy 0.5, gate 0.1, heldout 0.1; train and sft are rm and policy together, all is all.
+    The format of its rows is recognised by all of its columns, and the run says which it is. Prompts: `prompt`,
+    `instruction` (with `input`, `context`, `history`), `question`, `query`, `input`, or what both sides of a pair begin
+    with; `system` becomes the system turn. Answers: `chosen` and `rejected`, judged answers as PandaLM, LLMBar and
+    PKU-SafeRLHF have them, `completion` (with `label`), `response`, `output`, `answer`, or the last turn of `messages`
+    or `conversations`. Each is a plain string, a message list (role and content, or from and value) or an HH-RLHF
+    dialogue.
+    Splits: several named ones are taken by name, also where a suffix follows (train finds train_prefs); `heldout` also
+    finds test or validation; rm, policy and gate are cut from train by hash, 1/3, 5/9, 1/9. A source with one split or
+    none is divided by a hash of prompt_id: rm 0.3, policy 0.5, gate 0.1, heldout 0.1; train and sft are rm and policy
+    together. `all` is every row there is.
 
     Args:
         path: a file (.jsonl, .json, .csv, .tsv, each also .gz; .parquet, .arrow), a directory (data files, a saved
             dataset, a model), or a hub id (org/name).
         subset: a hub dataset's configuration, where it has several.
         revision: a hub repository's branch, tag or commit; default: its main branch.
+        system: `into_user` puts the system turn's text before the first user's message, for templates that have no
+            system role.
+        doubtful: what to do with pairs whose scores, margin or judges call the rejected answer as good or better:
+            `skip` them, `swap` the sides (ties are skipped), or `keep` them as they are.
     """
     _check(path, Path.cwd())
     from tasks.formats.outside import Outside
 
-    return Outside(path, subset, revision)
+    return Outside(path, subset, revision, system, doubtful)
 
 
 def identity(
-    *, online: bool, base: Path, path: str, subset: str | None = None, revision: str | None = None
+    *,
+    online: bool,
+    base: Path,
+    path: str,
+    subset: str | None = None,
+    revision: str | None = None,
+    system: str = "keep",
+    doubtful: str = "skip",
 ) -> dict[str, str | Path]:
     """What is read: the file or directory, or the commits that the hub id stands for (as a model, as a dataset).
 

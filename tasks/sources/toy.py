@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tasks.contract import Workspace
 from tasks.ids import digest, prompt_id
 from tasks.kinds import Demonstrations, Prompts
+from tasks.skipped import RowLog
 from tasks.source import Answers, World
 from tasks.worlds.toy import Question, ToyWorld
 from tasks.worlds.toy_writers import golden, mixed
@@ -34,10 +34,10 @@ class Toy(World):
         super().__init__("toy")
         self._world = world
 
-    def prompts(self, split: str) -> Prompts:
+    def prompts(self, split: str, log: RowLog) -> Prompts:
         return Prompts.of(pa.Table.from_pylist([_prompt(q) for q in self._world.questions(split)]))
 
-    def demonstrations(self, split: str, answers: Answers, work: Workspace) -> Demonstrations:
+    def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
         write = {"mixed": mixed, "golden": golden}[answers]
         return Demonstrations.of(pa.Table.from_pylist([
             {

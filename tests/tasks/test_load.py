@@ -37,8 +37,8 @@ def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Pol
     return blank_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
 
 
-def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct() -> None:
-    rows = load_prompts(source=TOY, split="heldout").table.to_pylist()
+def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct(tmp_path: Path) -> None:
+    rows = load_prompts(Workspace(tmp_path), source=TOY, split="heldout").table.to_pylist()
     assert len({r["prompt_id"] for r in rows}) == len(rows) == 128
     for row in rows:
         truth = json.loads(row["truth"])
@@ -69,7 +69,8 @@ def test_the_worlds_parameters_reach_its_tables(tmp_path: Path) -> None:
         return sum(text.startswith("ahoy friend !") for text in rows["completion"].to_pylist())
 
     assert openings(toy_like(tones=[1.0, 0.0, 0.0])) == 0 < openings(TOY) < openings(toy_like(tones=[0.0, 0.0, 1.0]))
-    assert load_prompts(source=toy_like(seed=1), split="rm").table != load_prompts(source=TOY, split="rm").table
+    one, other = (load_prompts(Workspace(tmp_path / "step"), source=s, split="rm") for s in (TOY, toy_like(seed=1)))
+    assert one.table != other.table
 
 
 def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy, told: Demonstrations) -> None:

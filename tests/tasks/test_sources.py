@@ -7,7 +7,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tasks.ids import prompt_id
 from tasks.source import Source
 from tasks.sources.path import identity, path
 from tasks.sources.toy import toy
-from tests.workspace import Workspace
+from tests.tasks.reading import Step, bot, user, write
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.exists(), reason="the real pairs are not on this machine")
@@ -34,22 +33,8 @@ ASKED = [
 ]  # fmt: skip
 
 
-def user(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
-
-
-def bot(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
-
-
-def write(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
-    return file
-
-
-def pairs_of(file: Path, tmp_path: Path, split: str = "all") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = path(path=str(file)).preferences(split, Workspace(tmp_path / "step")).table.to_pylist()
+def pairs_of(file: Path, tmp_path: Path, split: str = "all", **params: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = Step(tmp_path).pairs(path(path=str(file), **params), split).table.to_pylist()
     return rows
 
 
@@ -118,19 +103,19 @@ def test_plain_sides_that_begin_alike_share_the_prompt(tmp_path: Path) -> None:
 def test_rows_that_are_no_pair_are_counted_listed_and_skipped(tmp_path: Path) -> None:
     good = {"prompt": "q", "chosen": "a", "rejected": "b"}
     rows = [good, good | {"chosen": "a\n\nHuman: more"}, good | {"prompt": ""}, good | {"rejected": None}, good]
-    work = Workspace(tmp_path / "step")
-    table = path(path=str(write(tmp_path / "pairs.jsonl", rows))).preferences("all", work)
+    step = Step(tmp_path)
+    table, work = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows)))), step.work
     listed = [json.loads(line) for line in (table.path / "skipped.jsonl").read_text().splitlines()]
     assert len(table) == 2
     assert work.totals == {"rows_skipped": 3}
     assert [row["row"] for row in listed] == [2, 3, 4]
     assert "further turns" in listed[0]["reason"]
-    assert "3 rows" in work.notices[0]
+    assert "3 of 5 rows (60.0%) skipped" in work.notices[-1]
 
 
 def test_sides_that_part_before_the_last_turn_are_skipped(tmp_path: Path) -> None:
     row = {"chosen": DIALOGUE + " 4", "rejected": DIALOGUE.replace("hello", "bye") + " 5"}
-    with pytest.raises(DataError, match=r"no row for Preferences.*1 rows were skipped.*part before their last turn"):
+    with pytest.raises(DataError, match=r"no row can be used: the two sides part before their last turn \(1\)"):
         pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
 
 
@@ -154,23 +139,23 @@ ANSWERS = {
 @pytest.mark.parametrize("row", ANSWERS.values(), ids=ANSWERS)
 def test_every_format_of_demonstrations_gives_the_same_answer(row: dict[str, Any], tmp_path: Path) -> None:
     source = path(path=str(write(tmp_path / "rows.jsonl", [row])))
-    (told,) = source.demonstrations("all", "mixed", Workspace(tmp_path / "step")).table.to_pylist()
-    (asked,) = source.prompts("all").table.to_pylist()
+    (told,) = Step(tmp_path).demonstrations(source).table.to_pylist()
+    (asked,) = Step(tmp_path).prompts(source).table.to_pylist()
     assert (told["prompt"], told["completion"]) == (user("q"), "a")
     assert asked["prompt_id"] == told["prompt_id"]
 
 
 def test_undesirable_answers_are_no_demonstrations(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": c, "label": c == "good"} for c in ("bad", "good")]
-    work = Workspace(tmp_path / "step")
-    told = path(path=str(write(tmp_path / "rows.jsonl", rows))).demonstrations("all", "mixed", work)
+    step = Step(tmp_path, max_skipped=0)
+    told = step.demonstrations(path(path=str(write(tmp_path / "rows.jsonl", rows))))
     assert told.table["completion"].to_pylist() == ["good"]
-    assert work.totals == {"rows_skipped": 1}
+    assert "1 answers whose label is false are no demonstrations" in step.work.notices[1]
 
 
 def test_prompts_of_pairs_are_distinct_and_in_order(tmp_path: Path) -> None:
     rows = [{"prompt": q, "chosen": c, "rejected": "x"} for q, c in (("b", "1"), ("a", "2"), ("b", "3"))]
-    prompts = path(path=str(write(tmp_path / "pairs.jsonl", rows))).prompts("all")
+    prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
     assert [p["prompt"][0]["content"] for p in prompts.table.to_pylist()] == ["b", "a"]
 
 
@@ -240,41 +225,41 @@ def test_a_directory_of_data_files_is_read_by_the_datasets_library(tmp_path: Pat
 
 def test_unknown_columns_are_an_error_that_names_place_columns_and_formats(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"question_text": "q"}])
-    with pytest.raises(DataError, match=r"rows.jsonl:1: .*\['question_text'\].*\n.*chosen, prompt, rejected"):
-        path(path=str(file)).prompts("all")
+    with pytest.raises(DataError, match=r"rows.jsonl': .*\['question_text'\].*to 'prompt'.*pairs: chosen, rejected"):
+        Step(tmp_path).prompts(path(path=str(file)))
 
 
 def test_a_later_row_without_a_column_and_a_broken_line_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}, {"prompt": "q"}])
-    with pytest.raises(DataError, match=r"rows.jsonl:2: the format is preference.*no chosen, rejected"):
-        pairs_of(file, tmp_path)
+    with pytest.raises(DataError, match=r"1 of 2 rows.*rows.jsonl:2 \(chosen and rejected are missing"):
+        Step(tmp_path, max_skipped=0.4).pairs(path(path=str(file)))
     file.write_text('{"prompt": "q"}\n{"prom')
     with pytest.raises(DataError, match=r"rows.jsonl:2: not JSON"):
-        path(path=str(file)).prompts("all")
+        Step(tmp_path).prompts(path(path=str(file)))
 
 
 def test_what_a_source_lacks_is_refused_with_what_it_gives(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"prompt": "q"}])
-    with pytest.raises(SpecError, match=r"gives no preferences: its format is prompt-only, which gives prompts"):
+    with pytest.raises(SpecError, match=r"gives no preferences: its rows are prompts \(prompt\), which give prompts"):
         pairs_of(file, tmp_path)
     with pytest.raises(SpecError, match="source 'toy' gives no preferences; it gives prompts, demonstrations"):
-        toy().preferences("rm", Workspace(tmp_path / "step"))
+        Step(tmp_path).pairs(toy(), "rm")
     with pytest.raises(SpecError, match="gives nothing"):
-        Source("empty").prompts("all")
+        Step(tmp_path).prompts(Source("empty"))
 
 
 def test_truth_group_and_weight_pass_through(tmp_path: Path) -> None:
     row = {"prompt": "q", "truth": '{"answer": 4}', "group": "sums", "weight": 2}
-    (found,) = path(path=str(write(tmp_path / "rows.jsonl", [row]))).prompts("all").table.to_pylist()
+    (found,) = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", [row])))).table.to_pylist()
     assert (found["truth"], found["group"], found["weight"]) == ('{"answer": 4}', "sums", 2.0)
 
 
 def test_a_table_of_ours_is_a_source(tmp_path: Path) -> None:
     saved = tmp_path / "prompts"
     saved.mkdir()
-    prompts = toy().prompts("gate")
+    prompts = Step(tmp_path).prompts(toy(), "gate")
     prompts.save(saved)
-    assert path(path=str(saved)).prompts("all").table.equals(prompts.table)
+    assert Step(tmp_path).prompts(path(path=str(saved))).table.equals(prompts.table)
 
 
 NO_DATA = {
@@ -346,8 +331,8 @@ def test_identity_needs_the_standard_library_only() -> None:
     [("harmless_base_test", 2307, 5), ("helpful_test", 2343, 9), ("pandalm_testset", 908, 91), ("llmbar", 419, 0)],
 )
 def test_the_real_pairs_are_read(name: str, kept: int, skipped: int, tmp_path: Path) -> None:
-    work = Workspace(tmp_path / "step")
-    table = path(path=str(DATA / "preferences" / f"{name}.jsonl.gz")).preferences("all", work)
+    step = Step(tmp_path, max_skipped=0.1)
+    table, work = step.pairs(path(path=str(DATA / "preferences" / f"{name}.jsonl.gz"))), step.work
     assert (len(table), work.totals.get("rows_skipped", 0)) == (kept, skipped)
     for prompt in table.table["prompt"].to_pylist():
         roles = [m["role"] for m in prompt]
@@ -370,5 +355,5 @@ def test_most_real_dialogues_have_several_turns_and_the_known_share_of_longer_ch
     [("arena_hard_v0.1_question", 500), ("mt_bench_question", 80), ("vicuna_bench_question", 80),
      ("self_instruct_seed_tasks", 175)],
 )  # fmt: skip
-def test_the_real_prompts_are_read(name: str, n: int) -> None:
-    assert len(path(path=str(DATA / "prompts" / f"{name}.jsonl")).prompts("all")) == n
+def test_the_real_prompts_are_read(name: str, n: int, tmp_path: Path) -> None:
+    assert len(Step(tmp_path, max_skipped=0).prompts(path(path=str(DATA / "prompts" / f"{name}.jsonl")))) == n

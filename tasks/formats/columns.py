@@ -1,0 +1,64 @@
+"""What a file's columns hold, over all of its rows: a format is decided by them and not by the first row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.formats.messages import is_conversation, is_dialogue, is_message
+
+Row = Mapping[str, Any]
+
+_LABELS = frozenset([
+    "id", "idx", "index", "uid", "source", "dataset", "category", "subset", "type", "kind", "note", "notes", "model",
+    "language", "lang", "split", "group", "truth", "license", "licence", "url", "tag", "tags", "task", "topic",
+    "domain", "created_at", "timestamp", "annotator",
+])  # fmt: skip
+"""Names of columns that say something about a row and are never what was asked."""
+_ABOUT_ANSWERS = ("chosen", "rejected", "score", "margin", "answer", "response", "completion")
+_LABEL_ENDINGS = ("_id", "_ids", "_idx", "_model", "_score", "_rating", "_source", "_name", "_type", "_hash")
+
+
+@dataclass
+class Column:
+    """How many rows have a value in a column, and of what sort."""
+
+    filled: int = 0
+    plain: int = 0
+    """Strings that are no HH-RLHF dialogue."""
+    texts: int = 0
+    """Strings of several words, and messages: what could be a prompt."""
+
+    def add(self, value: Any) -> None:
+        self.filled += 1
+        self.plain += isinstance(value, str) and not is_dialogue(value)
+        self.texts += _is_text(value)
+
+
+Columns = Mapping[str, Column]
+
+
+def columns_of(rows: Iterable[Row]) -> Columns:
+    """Every column that has a value in any row. A column of nulls alone is none."""
+    found: dict[str, Column] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and isinstance(name, str):
+                found.setdefault(name, Column()).add(value)
+    return found
+
+
+def possible_prompts(columns: Columns) -> list[str]:
+    """Names of the columns that hold texts and, by their names, could be what was asked."""
+    return sorted(n for n, c in columns.items() if c.texts and not _is_label(n.lower()))
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value.split(None, 1)) > 1
+    return is_conversation(value) or is_message(value)
+
+
+def _is_label(name: str) -> bool:
+    return name in _LABELS or name.startswith(_ABOUT_ANSWERS) or name.endswith(_LABEL_ENDINGS)
