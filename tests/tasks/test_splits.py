@@ -18,8 +18,8 @@ def named(*names: str) -> dict[str, Rows]:
 @pytest.mark.parametrize(
     ("split", "what", "name"),
     [("train", "preferences", "train_prefs"), ("train", "demonstrations", "train_sft"),
-     ("train", "prompts", "train_gen"), ("heldout", "preferences", "test_prefs"), ("test", "demonstrations", "test_sft"),
-     ("train_sft", "preferences", "train_sft")],
+     ("train", "prompts", "train_gen"), ("heldout", "preferences", "test_prefs"),
+     ("test", "demonstrations", "test_sft"), ("train_sft", "preferences", "train_sft")],
 )  # fmt: skip
 def test_a_split_with_a_suffix_is_found_by_what_is_read(split: str, what: str, name: str) -> None:
     share = choose("data", named(*ULTRAFEEDBACK), split, what)
