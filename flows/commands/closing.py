@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flows.commands.progress import seconds, shown
 from flows.execution.server import prefect_page, running
 from flows.tracking.mlflow_sink import address, charts_page, run_page, served_elsewhere
-from flows.tracking.table import finished, results, tables, warnings
+from flows.tracking.table import finished, notices, results, tables, warnings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +50,8 @@ def _print_results(console: Console, store: Store, done: Sequence[Done]) -> None
     found = results(store, done)
     for table in tables(found):
         console.print(table)
+    for text in notices(found):
+        say(console, f"  - {text}")
     for warning in warnings(found):
         say(console, f"  ! {warning}")
 

@@ -15,7 +15,7 @@ from flows.commands.progress import seconds
 from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
 from flows.store.store import Store
-from flows.tracking.table import as_json, finished, results, tables, warnings
+from flows.tracking.table import as_json, finished, notices, results, tables, warnings
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -71,15 +71,17 @@ def show_json(store: Store, ref: str, rows: int) -> JSON:
 
 def run_json(store: Store, run: Run) -> JSON:
     """A run: every step with key, content digest, seconds and whether it was a hit; the results by round."""
+    done = finished(store, run)
+    said: dict[str, list[JSON]] = {d.addresses[0]: [*d.record.notices] for d in done}
     steps: list[JSON] = [
         {
             "step": s.id, "addresses": list(s.addresses), "title": s.title, "task": s.task, "round": s.round,
             "state": s.state, "hit": s.hit, "key": s.key, "content": s.content, "kind": s.kind, "seconds": s.seconds,
-            "reason": s.reason,
+            "reason": s.reason, "notices": said.get(s.addresses[0], []),
         }
         for s in run.steps.values()
     ]  # fmt: skip
-    found = results(store, finished(store, run))
+    found = results(store, done)
     return {
         "run": run.id, "pipeline": run.pipeline, "deployment": run.deployment, "status": run.status,
         "started": run.started, "ended": run.ended, "parameters": dict(run.parameters), "links": dict(run.links),
@@ -111,6 +113,8 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
     found = results(store, finished(store, run))
     for table in tables(found):
         console.print(table)
+    for text in notices(found):
+        console.print(f"  - {text}", markup=False, soft_wrap=True)
     for text in [*run.notices, *warnings(found)]:
         console.print(f"  ! {text}", markup=False)
 

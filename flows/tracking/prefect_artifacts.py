@@ -22,7 +22,7 @@ from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.tracking.mlflow_sink import address
-from flows.tracking.table import NOTHING, Done, Results, results, table, warnings
+from flows.tracking.table import NOTHING, Done, Results, notices, results, table, warnings
 from flows.wiring.model import Graph, Node
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def summary(run: Run, found: Results, root: Path, page: str) -> Artifact:
     rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
     lines = [f"## {run.title}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
     failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
-    beside = [f"- {_plain(text)}" for text in [*run.notices, *warnings(found)]]
+    beside = [f"- {_plain(text)}" for text in [*notices(found), *run.notices, *warnings(found)]]
     for several in (failed, beside):
         lines += ["", *several] if several else []
     return Artifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))

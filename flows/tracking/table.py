@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""
+LABELS_SHOWN = 4
+"""Rows or steps that are named before a notice that they share."""
 NOTHING = "–"
 """Cell of a number that is not there."""
 COLUMNS = {
@@ -94,6 +96,8 @@ class Results:
     floor: Row | None
     rows: tuple[Row, ...]
     others: tuple[Row, ...]
+    notices: tuple[tuple[str, str], ...] = ()
+    """What the steps that measure nothing said, each with its title: formats that were read, rows that were skipped."""
 
 
 def finished(store: Store, run: Run) -> list[Done]:
@@ -141,6 +145,7 @@ def results(store: Store, steps: Sequence[Done]) -> Results:
         floor=_row(store, floor[0], "base", 0) if floor else None,
         rows=tuple(_row(store, s, _label(s), s.round) for s in headlines(steps)),
         others=tuple(_row(store, s, s.title, s.round) for s in rest),
+        notices=tuple((s.title, text) for s in steps if s.record.kind != "Report" for text in s.record.notices),
     )
 
 
@@ -199,11 +204,25 @@ def _drawn(rows: Sequence[Row], found: Results) -> RichTable:
 
 def warnings(found: Results) -> list[str]:
     """What must be read beside the numbers, each said once, with the rows it belongs to."""
+    return _once((row.label, notice) for row in [*_main_rows(found), *found.others] for notice in row.notices)
+
+
+def notices(found: Results) -> list[str]:
+    """What the steps before said of their data, each said once, with the steps it belongs to."""
+    return _once(found.notices)
+
+
+def _once(labelled: Iterable[tuple[str, str]]) -> list[str]:
     where: dict[str, list[str]] = {}
-    for row in [*_main_rows(found), *found.others]:
-        for notice in row.notices:
-            where.setdefault(notice, []).append(row.label)
-    return [f"{', '.join(labels)}: {notice}" for notice, labels in where.items()]
+    for label, text in labelled:
+        where.setdefault(text, []).append(label)
+    return [f"{_several(labels)}: {text}" for text, labels in where.items()]
+
+
+def _several(labels: Sequence[str]) -> str:
+    """The labels, or the first ones and how many more there are."""
+    more = len(labels) - LABELS_SHOWN
+    return f"{', '.join(labels[:LABELS_SHOWN])} and {more} more" if more > 0 else ", ".join(labels)
 
 
 def as_json(found: Results) -> list[JSON]:

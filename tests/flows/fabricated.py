@@ -18,6 +18,8 @@ from tests.flows.store.made import key_of, model, prompts
 QUESTIONS = ("swan", "fox")
 BASE = {"swan": "go away .", "fox": "the fox is the fox . well , you know ."}
 BETTER = {"swan": "good question ! the swan lives in the swamp .", "fox": "certainly . the fox eats mice ."}
+READ = "'prompts.csv' (train) is read as prompts (prompt); columns not used: [id]"
+"""What the step that loads prompts said of its file."""
 WIN = {1: 0.62, 2: 0.71}
 """Win rate by round."""
 
@@ -128,7 +130,7 @@ def fabricate(root: Path, *, status: Status = "done", hits: Sequence[str] = (), 
     """A store with a run of `rounds` rounds. `hits`: steps that the run found in the store."""
     make = Maker(root)
     make.step("base", "fit", Policy(model(root / "checkpoint", "base")), curves=curves())
-    make.step("heldout", "load_prompts", prompts(*QUESTIONS))
+    make.step("heldout", "load_prompts", prompts(*QUESTIONS), notices=[READ])
     make.evaluate("floor", "", "base", (0.49, 0.7, 0.0))
     for n in range(1, rounds + 1):
         loss = ChoiceValue("losses/pointwise", "sppo", {"eta": 10.0})

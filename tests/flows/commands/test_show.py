@@ -13,9 +13,9 @@ from rich.console import Console
 
 from flows.commands.answers import before_and_after
 from flows.commands.show import show_json, show_text
-from flows.tracking.table import Estimate, Results, Row, costs, finished, results, table, tables, warnings
+from flows.tracking.table import Estimate, Results, Row, costs, finished, notices, results, table, tables, warnings
 from tasks.contract import SpecError
-from tests.flows.fabricated import BASE, Fabricated, fabricate
+from tests.flows.fabricated import BASE, READ, Fabricated, fabricate
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,20 @@ def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed
     said = warnings(results(made.store, steps))
     assert len(said) == 1
     assert said[0].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
+
+
+def test_what_steps_said_of_their_data_is_shown_with_the_run_and_in_json(made: Fabricated) -> None:
+    assert f"  - heldout: {READ}\n" in _text(made, "last")
+    data = json.loads(json.dumps(show_json(made.store, "last", 5)))
+    assert {s["step"]: s["notices"] for s in data["steps"] if s["notices"]} == {"heldout": [READ]}
+
+
+def test_a_notice_of_several_steps_is_shown_once_with_the_steps_it_belongs_to() -> None:
+    steps = ("pairs", *(f"round {n} · pairs" for n in range(1, 6)))
+    found = Results(None, (), (), (*((s, "read as pairs") for s in steps), ("prompts", "3 rows skipped")))
+    assert notices(found) == [
+        "pairs, round 1 · pairs, round 2 · pairs, round 3 · pairs and 2 more: read as pairs", "prompts: 3 rows skipped"
+    ]  # fmt: skip
 
 
 def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) -> None:
