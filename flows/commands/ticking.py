@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from flows.commands.closing import print_outcome, print_where, say
 from flows.commands.progress import progress
@@ -94,7 +95,7 @@ class _Told(Tracked):
 def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int, force: bool, told: _Told) -> None:
     """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
     shown = loop.form()
-    title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}"
+    title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}-{uuid4().hex[:4]}"
     values = {**_values(loop, asked), "rounds": rounds, "force": force}
     form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
 
@@ -102,7 +103,7 @@ def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int
         return ticks.make(asked, rounds=rounds, force=force).futures
 
     with own_server(loop.store.root) as server:
-        if not run_flow(server, form, body, runs=lambda: told.runs, say=told.say):
+        if not run_flow(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say):
             ticks.ticked.status = "stopped"
 
 

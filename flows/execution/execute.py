@@ -256,7 +256,7 @@ def run_pipeline(
     with own_server(store.root) as server, execution:
         values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
         form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
-        run_flow(server, form, body, runs=lambda: [execution.run], say=say)
+        run_flow(store.root, server, form, body, runs=lambda: [execution.run], say=say)
     return execution
 
 

@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from flows.execution.environ import public
+from flows.execution.environ import environment, public
+from flows.execution.orphans import OWN, close_orphaned_flows, open_flow
 from flows.execution.prefect_api import caught_up, prefect_settings
 from flows.execution.server import Server, answers
 from flows.store.runs import Run
@@ -36,6 +38,7 @@ class Form:
 
 
 def run_flow(
+    root: Path,
     server: Server | None,
     form: Form,
     body: Callable[[], Any],
@@ -46,6 +49,7 @@ def run_flow(
     """Run `body` as a flow on the server of PREFECT_API_URL. Returns whether it came to its end, or Ctrl-C ended it.
 
     Args:
+        root: of the store.
         server: ours, which must have written all before it is stopped; None for the user's.
         form: how the flow run looks.
         body: what it does; what it returns is the flow's state.
@@ -54,29 +58,74 @@ def run_flow(
 
     Raises what `body` raises, and DataError if the server refuses the flow run or goes away before it has begun.
     """
+    if server and server.damage:
+        say(f"  ! {server.damage}")
+    try:
+        return _flow_run(root, server, form, body, runs, say)
+    except _NotBegun as e:
+        if server is None:
+            raise DataError(str(e)) from None
+        say(f"  ! {e}; another server is started")
+        server.restart()
+    with environment({"PREFECT_API_URL": server.url}):
+        try:
+            return _flow_run(root, server, form, body, runs, say)
+        except _NotBegun as e:
+            raise DataError(f"{e}\n  log: {server.log}") from None
+
+
+class _NotBegun(Exception):
+    """The server did not take the flow run; nothing of it has been done."""
+
+
+def _flow_run(
+    root: Path,
+    server: Server | None,
+    form: Form,
+    body: Callable[[], Any],
+    runs: Callable[[], Sequence[Run]],
+    say: Callable[[str], None],
+) -> bool:
     from httpx import HTTPError
 
-    call = _Call(os.environ["PREFECT_API_URL"], body, say)
+    url, where = os.environ["PREFECT_API_URL"], OWN if server else public(os.environ["PREFECT_API_URL"])
     whole = True
-    with prefect_settings():
+    with open_flow(root, form.title, where) as opened, prefect_settings():
         from flows.execution.typed import typed_flow
 
+        def whole_body() -> Any:
+            close_orphaned_flows(root, where)
+            try:
+                return body()
+            finally:
+                opened.over(_status(runs()))
+
+        call = _Call(url, whole_body, say)
         flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
         try:
             flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
         except KeyboardInterrupt:
             whole = False
-        except HTTPError as e:
-            if not call.ended:
-                raise DataError(f"the Prefect server at {public(call.url)} did not begin the run: {e}") from None
+        except (HTTPError, RuntimeError) as e:
+            if not call.begun:
+                raise _NotBegun(f"the Prefect server at {public(url)} did not begin the run: {e}") from None
             call.gone()
+        if server and not call.is_gone:
+            try:
+                caught_up(*runs())
+            except HTTPError:
+                call.gone()
         if call.is_gone:
             drop_pending()
-        elif server:
-            caught_up(*runs())
+        opened.closed = whole and not call.is_gone
     if call.failed:
         raise call.failed
     return whole
+
+
+def _status(runs: Sequence[Run]) -> str:
+    """How a flow run ended that was made of these runs."""
+    return next((s for s in ("failed", "stopped") if s in {run.status for run in runs}), "done")
 
 
 class _Call:
@@ -85,16 +134,16 @@ class _Call:
     def __init__(self, url: str, body: Callable[[], Any], say: Callable[[str], None]) -> None:
         self.url, self._body, self._say = url, body, say
         self.failed: Exception | None = None
-        self.ended = self.is_gone = False
+        self.begun = self.is_gone = False
 
     def body(self, _: dict[str, JSON]) -> Any:
+        self.begun = True
         try:
             return self._body()
         except Exception as e:
             self.failed = e
             raise
         finally:
-            self.ended = True
             if not answers(f"{self.url}/health", PATIENCE):
                 self.gone()
 

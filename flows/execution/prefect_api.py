@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from flows.execution.environ import environment, public
 from flows.execution.listen import Listener
+from flows.execution.orphans import crash
 from flows.execution.server import Server, running, settings
 from flows.store.runs import Run, Runs
 from tasks.contract import DataError
-
-if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
 
 CAUGHT_UP_SECONDS = 20.0
 """How long a finished run waits for its own server to have written what it was told."""
@@ -122,28 +120,13 @@ def close_left_open(runs: Runs, listener: Listener, *, but: str = "") -> list[Ru
     with get_client(sync_client=True) as client:
         for run in left:
             if "prefect" in run.links:
-                _crash(client, run.links["prefect"])
+                crash(client, run.links["prefect"])
             for step in run.steps.values():
                 step.state = "stopped" if step.state == "running" else step.state
             run.attempts -= 1
             listener.left_open(run)
             runs.end(run, "stopped")
     return left
-
-
-def _crash(client: SyncPrefectClient, flow_run_id: str) -> None:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    state = Crashed(message="its process was killed; a later run closed it")
-    id = UUID(flow_run_id)
-    with suppress(ObjectNotFound):  # it ran on another server
-        if (found := client.read_flow_run(id).state) and not found.is_final():
-            client.set_flow_run_state(id, state, force=True)
-        for task in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id]))):
-            if task.state is None or not task.state.is_final():
-                client.set_task_run_state(task.id, state, force=True)
 
 
 def caught_up(*runs: Run) -> None:

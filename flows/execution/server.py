@@ -19,6 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from flows.execution.environ import environment, public, python_path
+from flows.store.databases import set_aside_database, sqlite_damage
 from flows.store.locks import holder, is_free
 from tasks.files import temporary
 
@@ -92,11 +93,17 @@ class Server:
 
     def __init__(self, artifacts: Path, *, log: Path) -> None:
         """Start it; returns at once. Until it is up (4 s), requests wait."""
-        environment = {**os.environ, **settings(artifacts), **_SERVER_ONLY}
-        home = Path(environment["PREFECT_HOME"])
-        use_template(home)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as listener, log.open("ab") as output:
+        self._artifacts, self.log = artifacts, log
+        self.damage = ""
+        """What was wrong with the database, and where it is now, if it had to make room for a new one."""
+        self._start()
+
+    def _start(self) -> None:
+        environment = {**os.environ, **settings(self._artifacts), **_SERVER_ONLY}
+        self.damage = set_aside_if_damaged(self._artifacts)
+        use_template(Path(environment["PREFECT_HOME"]))
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as listener, self.log.open("ab") as output:
             listener.bind(("127.0.0.1", 0))
             listener.listen(512)
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
@@ -110,6 +117,11 @@ class Server:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def restart(self) -> None:
+        """Start it again, at another `url`."""
+        self.stop()
+        self._start()
 
     def stop(self) -> None:
         """End it now; what it has answered is in the database."""
@@ -148,6 +160,16 @@ def use_template(home: Path) -> None:
         pass
     finally:
         fresh.unlink()
+
+
+def set_aside_if_damaged(artifacts: Path) -> str:
+    """Put a damaged database of Prefect's out of the way. Returns what was wrong and where it is, or nothing."""
+    database = Path(settings(artifacts)["PREFECT_HOME"]) / "prefect.db"
+    damage = sqlite_damage(database)
+    if not damage:
+        return ""
+    to = set_aside_database(database, artifacts / "damaged")
+    return f"Prefect's database was damaged ({damage}): it is in {to}, and Prefect's pages begin anew"
 
 
 def prepare() -> None:

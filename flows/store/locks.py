@@ -19,9 +19,14 @@ class Held:
     def __init__(self, path: Path, fd: int, shared: bool) -> None:
         self._path, self._fd, self._shared = path, fd, shared
 
-    def release(self) -> None:
+    def write(self, text: str) -> None:
+        """Put `text` in the lock's file."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def release(self, *, keep_file: bool = False) -> None:
         if self._fd >= 0:
-            if not self._shared:
+            if not self._shared and not keep_file:
                 self._path.unlink(missing_ok=True)  # while still held: who waits sees that the file is gone
             os.close(self._fd)
             self._fd = -1
@@ -38,10 +43,10 @@ def try_lock(path: Path, who: str = "", *, shared: bool = False) -> Held | None:
             os.close(fd)
             return None
         if _still_there(path, fd):
+            held = Held(path, fd, shared)
             if not shared:
-                os.ftruncate(fd, 0)
-                os.write(fd, who.encode())
-            return Held(path, fd, shared)
+                held.write(who)
+            return held
         os.close(fd)
 
 
