@@ -19,11 +19,12 @@ from flows.execution.listen import Listener
 from flows.execution.prefect_api import close_left_open
 from flows.store.surroundings import commit
 from flows.tracking.table import estimate
-from flows.wiring.grammar import TICKS
+from flows.wiring.grammar import MOST_ROUNDS, TICKS
 from flows.wiring.model import Graph, Parameter
 from tasks.contract import JSON
 
-ROUNDS = Parameter("rounds", 1, "int", min=1, help=f"{TICKS['rounds']}: a gate answers before the next one begins")
+ABOUT_ROUNDS = f"{TICKS['rounds']}: a gate answers before the next one begins"
+ROUNDS = Parameter("rounds", 1, "int", min=1, max=MOST_ROUNDS, help=ABOUT_ROUNDS)
 FORCE = Parameter("force", False, "bool", help=TICKS["force"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
-from flows.wiring.rules import check_losses, check_node
+from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
 from flows.wiring.tree import Yaml, from_json, refuse
 from flows.wiring.types import value_of
@@ -78,6 +78,7 @@ class Builder:
         self.catalogue = catalogue
         self.notices: list[str] = []
         self._nodes: list[Node] = []
+        self._above: list[int] = []
         self._addresses: dict[str, int] = {}
         self._feeds: Feeds = feeds or OnlySeed()
         self._pipeline = pipeline
@@ -142,7 +143,7 @@ class Builder:
         nodes, names = self._nodes, set(sinks)
         kept = {i for i, n in enumerate(nodes) if n.kind == "Report"}
         kept |= {i for a, i in self._addresses.items() if a.split("@")[0] in names}
-        kept |= {j for i in kept for j in self._upstream(i)}
+        kept |= self._upstream(kept)
         final = {}
         for node in (n for i, n in enumerate(nodes) if i in kept):
             inputs = {port: tuple(nodes[int(i)].id for i in indices) for port, indices in node.inputs.items()}
@@ -154,9 +155,9 @@ class Builder:
             (*notices, *self.notices),
         )  # fmt: skip
 
-    def _upstream(self, index: int) -> set[int]:
+    def _upstream(self, indices: Iterable[int]) -> set[int]:
         found: set[int] = set()
-        todo = [index]
+        todo = list(indices)
         while todo:
             below = {int(i) for indices in self._nodes[todo.pop()].inputs.values() for i in indices}
             todo += below - found
@@ -211,7 +212,7 @@ class Builder:
                 keyed, execution, inputs, frozenset(p.name for p in signature.ports.values() if p.is_list),
                 signature.work, step.round, step.where, self._opens(signature, ports),
             )  # fmt: skip
-            check_node(self.catalogue, self._nodes, signature, node, what)
+            check_node(self.catalogue, self._nodes, self._above, signature, node, what)
             handle = self._append(node)
             self._equal[equal] = handle.index
         self.name(handle, step.address)
@@ -224,6 +225,7 @@ class Builder:
 
     def _append(self, node: Node) -> Handle:
         self._nodes.append(node)
+        self._above.append(upstream_of(node, self._above))
         handle = Handle(len(self._nodes) - 1, node.kind, self.catalogue)
         self.name(handle, node.id)
         return handle

@@ -85,8 +85,8 @@ def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tupl
         return (choice.other, node) if choice.other else (Missing(known[0]), {})
     if isinstance(node.value, str) and node.value.isidentifier():
         if node.value not in known:
-            hint = f", or ./{node.value} if it is a path" if choice.other else ""
-            refuse(node.where, f"{what} = '{node.value}'; there is no such choice{hint}", node.value, known)
+            hint = f", or ./{node.value[:40]} if it is a path" if choice.other else ""
+            refuse(node.where, f"{what} = {shown(node)}; there is no such choice{hint}", node.value, known)
         return node.value, {}
     if isinstance(node.value, str) and node.value.strip() and choice.other:
         return choice.other, node

@@ -36,9 +36,14 @@ GATE = "eval/win_rate"
 """The row of its Report by which a gate decides."""
 BUILT_IN = {"seed": "seed of every step that leaves it open", "engine": "what samples"}
 
-PIPELINE_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
-STEP_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
-PARAMETER_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+MOST_ROUNDS = 2000
+"""Rounds of one run: each is laid out, step by step, before the first one begins."""
+LONGEST_NAME = 80
+"""Letters; names become names of files."""
+NAME_RULE = f"letters, digits, _ and -; at most {LONGEST_NAME}"
+PIPELINE_NAME = rf"[A-Za-z_][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}"
+STEP_NAME = PIPELINE_NAME
+PARAMETER_NAME = rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}"
 REFERENCE = rf"(?:(prev|last|every)\.)?({STEP_NAME})"
 
 
@@ -69,6 +74,8 @@ class DeploymentText:
     continues: bool
     gate: Yaml | None
     steps: Mapping[str, StepText]
+    schedule: Yaml | None = None
+    """Its cron expression, with its place."""
 
 
 @dataclass(frozen=True)

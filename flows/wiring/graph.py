@@ -9,17 +9,18 @@ from pathlib import Path
 
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, Read, fed, split_reference
-from flows.wiring.grammar import GATE, DeploymentText, StepText
+from flows.wiring.cron import cron_error
+from flows.wiring.grammar import GATE, MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.toy_lr import ToyRates
-from flows.wiring.tree import Yaml, entries, refuse
+from flows.wiring.tree import Yaml, entries, refuse, shown
 from flows.wiring.types import parse_type, value_of
 from tasks.contract import SpecError
 
-_COUNT = "Annotated[int, Bounds(min=1)]"
+_COUNT = f"Annotated[int, Bounds(min=1, max={MOST_ROUNDS})]"
 _TIMES = Param("times", parse_type(_COUNT), _COUNT, True, None, "number of rounds")
 
 
@@ -80,6 +81,8 @@ def compile_from(
     if deployment is not None and deployment not in text.deployments:
         refuse(text.node.place, f"{name} has no deployment '{deployment}'", deployment, text.deployments)
     deployed = text.deployments[deployment] if deployment else None
+    if deployed and deployed.schedule and (error := cron_error(str(deployed.cron))):
+        refuse(deployed.schedule.where, f"{name}/{deployment}: cron = {shown(deployed.schedule)}: {error}")
     checked = Checked(text, catalogue)
     if tick and not (deployed and deployed.continues):
         raise SpecError(f"{name} has ticks only in a deployment that continues")
@@ -114,7 +117,10 @@ class _Compiler:
     def _times(self) -> int:
         """How many rounds the loop has."""
         if self._text.times is None:
-            return max((len(self._values.per_round(name)) for name in self._text.each), default=0)
+            longest = max((len(self._values.per_round(name)) for name in self._text.each), default=0)
+            if longest > MOST_ROUNDS:
+                refuse(self._text.node.place, f"{self._text.name}: `each` has {longest} rounds; at most {MOST_ROUNDS}")
+            return longest
         node = self._values.substitute(self._text.times)
         self._values.used(node, _TIMES)
         times = value_of(_TIMES.type, node, f"{self._text.name}.repeat.times")

@@ -10,7 +10,7 @@ from flows.wiring.choices import names_of
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter, Where
 from flows.wiring.signatures import Catalogue, Param
-from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, from_json, parse, refuse, shown
+from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, from_json, parse, quoted, refuse, shown
 from tasks.contract import JSON, Bounds, SpecError
 
 Overrides = Mapping[str, JSON]
@@ -64,7 +64,7 @@ class Values:
         for name in overrides:
             if name not in self._read and name not in BUILT_IN and name not in catalogue.execution:
                 refuse(
-                    COMMAND_LINE, f"{text.name} has no parameter '{name}' (anything else is a variant: `extends`)",
+                    COMMAND_LINE, f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)",
                     name, [*self._read, *BUILT_IN],
                 )  # fmt: skip
 

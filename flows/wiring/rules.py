@@ -72,8 +72,13 @@ def _edge(
     return {k: v for k, v in ports.items() if k != port}
 
 
-def check_node(catalogue: Catalogue, nodes: Sequence[Node], signature: Signature, node: Node, what: str) -> None:
-    """Refuse one table on both sides of a comparison, and an evaluation on a table that trained. Raises SpecError."""
+def check_node(
+    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], signature: Signature, node: Node, what: str
+) -> None:
+    """Refuse one table on both sides of a comparison, and an evaluation on a table that trained. Raises SpecError.
+
+    above: of every node, the nodes upstream of it as a set of bits (`upstream_of`).
+    """
     single = [p for p in signature.ports.values() if not p.is_list and p.name in node.inputs]
     for i, one in enumerate(single):
         for other in single[i + 1 :]:
@@ -83,16 +88,28 @@ def check_node(catalogue: Catalogue, nodes: Sequence[Node], signature: Signature
                 source = nodes[int(node.inputs[one.name][0])].id
                 refuse(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
     if "allow_seen" in signature.params and node.params["allow_seen"] is False:
-        _check_seen(catalogue, nodes, node, what)
+        _check_seen(catalogue, nodes, above, node, what)
 
 
-def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: str) -> None:
+def upstream_of(node: Node, above: Sequence[int]) -> int:
+    """The nodes upstream of a node as a set of bits: bit i is node i. Sets of thousands of rounds stay small so."""
+    bits = 0
+    for i in (int(i) for indices in node.inputs.values() for i in indices):
+        bits |= above[i] | 1 << i
+    return bits
+
+
+def _check_seen(
+    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], node: Node, what: str
+) -> None:  # fmt: skip
     """What is measured must not be downstream of the prompts or pairs on which it is measured."""
 
-    def measured(found: Iterable[int], kind: str, models: Iterable[int]) -> None:
-        upstream = {i for m in models if catalogue.is_a(nodes[m].kind, "Model") for i in _upstream(nodes, nodes[m])}
-        for i in found:
-            if i in upstream and catalogue.is_a(nodes[i].kind, kind):
+    def measured(found: int, kind: str, models: Iterable[int]) -> None:
+        trained = 0
+        for m in (m for m in models if catalogue.is_a(nodes[m].kind, "Model")):
+            trained |= above[m]
+        for i in _bits(found & trained):
+            if catalogue.is_a(nodes[i].kind, kind):
                 refuse(
                     node.where, f"{what}: {nodes[i].id}, on which this measures, also trained what is measured; "
                     "say `allow_seen: true` if that is meant",
@@ -100,23 +117,19 @@ def _check_seen(catalogue: Catalogue, nodes: Sequence[Node], node: Node, what: s
 
     for sampled in _fed(node, "completions"):
         fed = [i for port in nodes[sampled].inputs for i in _fed(nodes[sampled], port)]
-        measured(fed, "Prompts", fed)
+        measured(sum(1 << i for i in set(fed)), "Prompts", fed)
     judges = [i for logps in _fed(node, "logps") for i in _fed(nodes[logps], "policy")] + _fed(node, "oracle")
     judges += _fed(node, "before")
     for pairs in _fed(node, "pairs"):
-        measured([pairs, *_upstream(nodes, nodes[pairs])], "Preferences", judges)
+        measured(above[pairs] | 1 << pairs, "Preferences", judges)
 
 
 def _fed(node: Node, port: str) -> list[int]:
     return [int(i) for i in node.inputs.get(port, ())]
 
 
-def _upstream(nodes: Sequence[Node], node: Node) -> set[int]:
-    found: set[int] = set()
-    todo = [int(i) for indices in node.inputs.values() for i in indices]
-    while todo:
-        i = todo.pop()
-        if i not in found:
-            found.add(i)
-            todo += [int(j) for indices in nodes[i].inputs.values() for j in indices]
-    return found
+def _bits(bits: int) -> Iterable[int]:
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from flows.wiring.model import Where
 from flows.wiring.source import Argument, Function, Source, read_source
-from flows.wiring.tree import refuse
+from flows.wiring.tree import quoted, refuse
 from flows.wiring.types import Type, parse_type
 from tasks.contract import JSON, SpecError
 
@@ -82,6 +82,7 @@ class Catalogue:
         self.root = root or TASKS
         self._kept = kept
         self._choices: dict[tuple[str, str], Signature] = {}
+        self._files: dict[str, Mapping[str, Path]] = {}
 
     def _source(self, file: Path) -> Source:
         try:
@@ -126,7 +127,7 @@ class Catalogue:
         """The task or composite of that name. Raises SpecError at `where`."""
         known = {**self.tasks, **self.composites}
         if name not in known:
-            refuse(where, f"{what} = '{name}'; there is no such task", name, known)
+            refuse(where, f"{what} = {quoted(name)}; there is no such task", name, known)
         return known[name]
 
     def _of_file(self, file: Path, composite: bool) -> dict[str, Signature]:
@@ -141,6 +142,11 @@ class Catalogue:
 
     def choices(self, folder: str) -> Mapping[str, Path]:
         """Name → file of every choice in the folder and its sub-folders."""
+        if folder not in self._files:
+            self._files[folder] = self._find(folder)
+        return self._files[folder]
+
+    def _find(self, folder: str) -> dict[str, Path]:
         files = sorted((self.root / folder).rglob("*.py"))
         found: dict[str, Path] = {}
         for file in (f for f in files if not f.name.startswith("_")):
@@ -154,7 +160,7 @@ class Catalogue:
         if (folder, name) not in self._choices:
             known = self.choices(folder)
             if name not in known:
-                refuse(where, f"{what} = '{name}'; there is no such choice", name, known)
+                refuse(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
             function = self._source(known[name]).functions.get(name)
             if function is None:
                 refuse(Where(str(known[name])), f"has no function '{name}'; a choice bears its file's name")

@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.wiring.grammar import (
     DEPLOYMENT,
     FILE,
+    NAME_RULE,
     PARAMETER_NAME,
     PIPELINE,
     PIPELINE_NAME,
@@ -22,7 +23,7 @@ from flows.wiring.grammar import (
     StepText,
 )  # fmt: skip
 from flows.wiring.model import Where
-from flows.wiring.tree import Yaml, mapping, read, refuse, shown
+from flows.wiring.tree import Yaml, mapping, quoted, read, refuse, shown
 from flows.wiring.variants import resolved
 
 
@@ -35,7 +36,7 @@ class PipelineFile:
         self._raw = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
         for name, node in self._raw.items():
             if not re.fullmatch(PIPELINE_NAME, name):
-                refuse(node.place, f"'{name}' is no name for a pipeline (letters, digits, _ and -)")
+                refuse(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +57,7 @@ class PipelineFile:
         """The pipeline with what it inherits. Raises SpecError."""
         if name not in self.names:
             why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
-            refuse(Where(str(self.path)), f"'{name}' {why}", name, self.names)
+            refuse(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
         return _pipeline(name, resolved(self._raw, name), self._raw[name])
 
 
@@ -114,7 +115,7 @@ def _gather(
         if name in RESERVED:
             refuse(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
         if not re.fullmatch(STEP_NAME, name):
-            refuse(node.place, f"{pipeline}.{name}: '{name}' is no name for a step (letters, digits, _ and -)")
+            refuse(node.place, f"{pipeline}: {quoted(name)} is no name for a step ({NAME_RULE})")
         if name in steps:
             refuse(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
         if not isinstance(node.value, dict | str):
@@ -125,7 +126,7 @@ def _gather(
 def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipeline: str) -> None:
     for name, node in _both(params, each):
         if not re.fullmatch(PARAMETER_NAME, name):
-            refuse(node.place, f"{pipeline}.{name}: '{name}' is no name for a parameter (letters, digits and _)")
+            refuse(node.place, f"{pipeline}: {quoted(name)} is no name for a parameter ({NAME_RULE}, without -)")
         if name == "round":
             refuse(node.place, f"{pipeline}.{name}: $round is the number of the round")
     for name, node in each.items():
@@ -148,7 +149,7 @@ def _check_repeat(node: Yaml, repeat: Mapping[str, Yaml], pipeline: str) -> None
 def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
     what = f"{pipeline}.deployments.{name}"
     if not re.fullmatch(PIPELINE_NAME, name):
-        refuse(node.place, f"'{name}' is no name for a deployment (letters, digits, _ and -)")
+        refuse(node.place, f"{quoted(name)} is no name for a deployment ({NAME_RULE})")
     parts = mapping(node, what, DEPLOYMENT)
     own = dict(steps)
     _gather(own, "tick", _section(parts, "steps", what), _section(parts, "steps", what), what)
@@ -161,7 +162,7 @@ def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: b
     if gate is not None and not (isinstance(gate.value, str) and gate.value in own):
         refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
     cron, timezone = _schedule(parts.get("schedule"), what)
-    return DeploymentText(name, node, cron, timezone, continues, gate, tick)
+    return DeploymentText(name, node, str(cron.value) if cron else None, timezone, continues, gate, tick, cron)
 
 
 def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None]:
@@ -176,16 +177,16 @@ def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None]:
     return True, parts["gate"]
 
 
-def _schedule(node: Yaml | None, what: str) -> tuple[str | None, str]:
+def _schedule(node: Yaml | None, what: str) -> tuple[Yaml | None, str]:
     if node is None:
         return None, "UTC"
     parts = mapping(node, f"{what}.schedule", SCHEDULE)
     cron, timezone = parts.get("cron"), parts.get("timezone")
-    if cron is None or not re.fullmatch(r"(?:[\dA-Za-z*/,?#-]+\s+){4}[\dA-Za-z*/,?#-]+", str(cron.value)):
+    if cron is None or len(str(cron.value).split()) != 5:
         refuse((cron or node).where, f'{what}.schedule needs cron: five fields, e.g. "0 2 * * *"')
     if timezone is not None and not _is_timezone(str(timezone.value)):
         refuse(timezone.where, f"{what}.schedule.timezone = {shown(timezone)}; an IANA name, e.g. Europe/Berlin")
-    return str(cron.value), str(timezone.value) if timezone else "UTC"
+    return cron, str(timezone.value) if timezone else "UTC"
 
 
 def _is_timezone(name: str) -> bool:

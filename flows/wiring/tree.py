@@ -18,6 +18,13 @@ from tasks.contract import JSON, SpecError
 
 COMMAND_LINE = Where("command line")
 _DEEPEST = 40
+_LARGEST = 2**63 - 1
+"""Of whole numbers: what the packages that compute with them hold."""
+_LONGEST_DIGITS = 400
+"""Of a number's digits; the longest floating point numbers need fewer."""
+_LONGEST_KEY = 200
+_QUOTED = 80
+"""Letters of a value that a message quotes."""
 
 Scalar = None | bool | int | float | str
 
@@ -93,7 +100,8 @@ def refuse(where: Where, text: str, got: str | None = None, allowed: Iterable[st
     """Raise SpecError: where it stands, what was wrong, what was allowed and what came near to `got`."""
     names = sorted(set(allowed))
     choices = f"; choose one of [{', '.join(names)}]" if names else ""
-    near = get_close_matches(got or "", names, 1, 0.6)
+    others = [name for name in names if name != got]
+    near = get_close_matches(got[:_QUOTED], others, 1, 0.6) if got else []
     raise SpecError(f"{where}: {text}{choices}" + (f" (did you mean '{near[0]}'?)" if near else ""))
 
 
@@ -117,8 +125,13 @@ def entries(node: Yaml | None) -> Mapping[str, Yaml]:
 
 def shown(node: Yaml) -> str:
     """The value as an error quotes it."""
-    text = repr(node.plain)
-    return text if len(text) < 80 else text[:77] + "…"
+    return quoted(node.plain)
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, control characters escaped, in at most 80 letters."""
+    text = repr(value)
+    return text if len(text) < _QUOTED else text[: _QUOTED - 3] + "…"
 
 
 def parse(text: str, file: str | None) -> Yaml:
@@ -127,14 +140,16 @@ def parse(text: str, file: str | None) -> Yaml:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     where = Where(file, 1, 1) if file else COMMAND_LINE
+    if file is None:
+        _check_characters(text, where)
     try:
         return _Reader(YAML(typ="safe").parse(text), file).document(where)
     except MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = Where(file, mark.line + 1, mark.column + 1) if file and mark else where
-        refuse(place, f"this is no YAML: {e.problem or e.context}{'' if file else f' in {text!r}'}")
+        refuse(place, f"invalid YAML: {e.problem or e.context}{'' if file else f' in {quoted(text)}'}")
     except YAMLError as e:
-        refuse(where, f"this is no YAML: {' '.join(str(e).split())}")
+        refuse(where, f"invalid YAML: {' '.join(str(e).split())}")
 
 
 def read(file: Path) -> Yaml:
@@ -189,7 +204,7 @@ class _Reader:
         if event.tag is not None:
             refuse(where, f"tags are no part of the grammar: {event.tag}")
         if name == "ScalarEvent":
-            return Yaml(_scalar(event), where)
+            return Yaml(_scalar(event, where), where)
         return Yaml(self._entries(depth) if name == "MappingStartEvent" else self._items(depth), where)
 
     def _items(self, depth: int) -> list[Yaml]:
@@ -203,8 +218,10 @@ class _Reader:
                 refuse(where, "a key must be a word")
             key = self._node(event, depth + 1)
             name = str(event.value)
+            if len(name) > _LONGEST_KEY or not name.isprintable():
+                refuse(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} letters, without control characters")
             if name in entries:
-                refuse(key.where, f"the key '{name}' stands twice: first at {entries[name].key}")
+                refuse(key.where, f"the key {quoted(name)} stands twice: first at {entries[name].key}")
             entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)
         return entries
 
@@ -215,10 +232,28 @@ class _Reader:
             yield event
 
 
-def _scalar(event: Any) -> Scalar:
+def _scalar(event: Any, where: Where) -> Scalar:
     text = str(event.value)
+    _check_characters(text, where)
     if event.implicit[0]:
         for pattern, convert in _CORE:
             if pattern.fullmatch(text):
-                return convert(text)
+                return _number(text, convert, where)
     return text
+
+
+def _check_characters(text: str, where: Where) -> None:
+    """Refuse what can stand in no file and in no file's name."""
+    bad = re.search("[\0\ud800-\udfff]", text)
+    if bad:
+        near = quoted(text[max(0, bad.start() - 20) : bad.end() + 20])
+        refuse(where, f"{near} holds a NUL or half of a surrogate pair, which no text can have")
+
+
+def _number(text: str, convert: Callable[[str], Scalar], where: Where) -> Scalar:
+    if len(text) > _LONGEST_DIGITS:
+        refuse(where, f"{quoted(text)} is a number of {len(text)} digits; at most {_LONGEST_DIGITS} are read")
+    value = convert(text)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        refuse(where, f"{text} is too large for a whole number: at most 2^63 − 1 (1.0e20 is a number)")
+    return value

@@ -48,7 +48,8 @@ class Type:
 def bounds_text(bounds: Bounds) -> str:
     """`at least 1 and below 2`."""
     words = {"min": "at least", "max": "at most", "above": "above", "below": "below"}
-    return " and ".join(f"{word} {b:g}" for key, word in words.items() if (b := getattr(bounds, key)) is not None)
+    said = {word: getattr(bounds, key) for key, word in words.items()}
+    return " and ".join(f"{word} {b if isinstance(b, int) else f'{b:g}'}" for word, b in said.items() if b is not None)
 
 
 def parse_type(annotation: str) -> Type:
@@ -121,7 +122,7 @@ def value_of(kind: Type, node: Yaml, what: str) -> JSON:
         if not isinstance(value, list):
             refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
         return [value_of(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
-    if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool):
+    if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         value = float(value)
     if type(value).__name__ != kind.base:
         refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")

@@ -112,7 +112,7 @@ WRONG = {
         ["chosen@1, on which this measures, also trained"]),
     "a step that is a number": ("held: {task: load_prompts, source: toy, split: heldout}", "held: 3", "3", [
         "a step is a mapping with a task, or a step's name"]),
-    "no YAML": ("lr: $lr}", "lr: $lr", None, ["this is no YAML"]),
+    "no YAML": ("lr: $lr}", "lr: $lr", None, ["invalid YAML"]),
     "tag": ("times: $rounds", "times: !!python/object:os.system 3", "!!python", ["tags are no part of the grammar"]),
     "anchor": ("times: $rounds", "times: &a 3", "&a", ["anchors and aliases are no part of the grammar"]),
 }  # fmt: skip
@@ -139,7 +139,7 @@ COMMAND_LINE: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown": ({"rouns": "2"}, ["p has no parameter 'rouns'", "variant", "(did you mean 'rounds'?)"]),
     "choice": ({"model": "toi"}, ["p.base.source = 'toi'", "./toi if it is a path", "(did you mean 'toy'?)"]),
     "engine": ({"engine": "vlm"}, ["engine = 'vlm'", "[auto, transformers, vllm]"]),
-    "no YAML": ({"model": "{toy: "}, ["this is no YAML", "in '{toy: '"]),
+    "no YAML": ({"model": "{toy: "}, ["invalid YAML", "in '{toy: '"]),
     "circle": ({"model": "$model"}, ["a circle of parameters: model → model"]),
     "missing": ({"model": ""}, ["p.base.source = None"]),
 }

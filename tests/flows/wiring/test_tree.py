@@ -40,9 +40,9 @@ def test_every_key_and_value_knows_its_place() -> None:
     ("text", "message"),
     [
         ("a: 1\na: 2", "f.yaml:2:1: the key 'a' stands twice: first at f.yaml:1:1"),
-        ("a: [1, 2", "this is no YAML"),
-        ("a: b: c", "f.yaml:1:5: this is no YAML"),
-        ("\ta: 1", "this is no YAML"),
+        ("a: [1, 2", "invalid YAML"),
+        ("a: b: c", "f.yaml:1:5: invalid YAML"),
+        ("\ta: 1", "invalid YAML"),
         ("a: !!str 5", "f.yaml:1:4: tags are no part"),
         ("a: !!python/name:os.system x", "f.yaml:1:4: tags are no part"),
         ("a: !x {b: 1}", "f.yaml:1:4: tags are no part"),
@@ -50,7 +50,7 @@ def test_every_key_and_value_knows_its_place() -> None:
         ("? [a]\n: b", "f.yaml:1:3: a key must be a word"),
         ("a: 1\n---\nb: 2", "f.yaml:2:1: a second YAML document"),
         ("[" * 60 + "]" * 60, "nested more than 40 deep"),
-        ("a: \x00", "this is no YAML"),
+        ("a: \x00", "invalid YAML"),
     ],
 )
 def test_what_is_no_wiring_is_refused(text: str, message: str) -> None:
