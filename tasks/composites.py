@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Step
+    from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Seed, Step
     from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, RewardModel, Scorer, Table
 
 
@@ -31,7 +31,7 @@ def train(
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
     save_dtype: Literal["float32", "bfloat16"] = "float32",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Policy:
     """Train a policy on a table: tokenize, reference log-probabilities (where the loss names one), fit.
 
@@ -77,7 +77,7 @@ def train_reward(
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
     save_dtype: Literal["float32", "bfloat16"] = "float32",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> RewardModel:
     """Train a reward model on judged pairs, from a policy's weights or from another reward model: tokenize, fit.
 
@@ -116,7 +116,7 @@ def evaluate(
     max_tokens: Annotated[int, Bounds(min=1)] | None = None,
     orders: Literal["both", "drawn"] = "both",
     kl: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     allow_seen: bool = False,
 ) -> Report:
     """Measure a policy against a baseline: answers of both, compared (and scored, where the oracle can), and KL.
@@ -176,7 +176,7 @@ def load_preferences(
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "train",
     labels: Annotated[int, Bounds(min=1)] = 1200,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Preferences:
     """The pairs that a source gives: real ones, or those of a world's noisy people.
 
@@ -210,7 +210,7 @@ def assess(
     *,
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "heldout",
-    seed: int = 0,
+    seed: Seed = 0,
     allow_seen: bool = False,
 ) -> Report:
     """Measure a policy by what a source can tell: a world's gold oracle, or the pairs that a file holds back.

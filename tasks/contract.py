@@ -34,6 +34,11 @@ class Bounds:
     below: float | None = None
 
 
+SEED = Bounds(min=0, max=2**63 - 1)
+Seed = Annotated[int, SEED]
+"""A parameter that seeds random numbers."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A parameter that names a file of `tasks/<folder>/` (or of one of its sub-folders).

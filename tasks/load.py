@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tasks.contract import Bounds, Choice, Chosen, SpecError, Workspace
+from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
 from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
 from tasks.skipped import RowLog
 from tasks.source import Source
@@ -87,7 +87,7 @@ def blank_policy(
     positions: Annotated[int, Bounds(min=16)] = 128,
     spread: Annotated[float, Bounds(above=0)] = 0.06,
     max_new_tokens: Annotated[int, Bounds(min=1)] = 48,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Policy:
     """A Llama of random weights, with a byte-level BPE tokenizer trained on the demonstrations and their prompts.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tasks.contract import Bounds, Choice, Chosen, Execution, SpecError, Workspace
+from tasks.contract import Bounds, Choice, Chosen, Execution, Seed, SpecError, Workspace
 from tasks.kinds import Policy, Preferences, RewardModel
 
 
@@ -26,7 +26,7 @@ def fit_reward(
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     save_dtype: Literal["float32", "bfloat16"] = "float32",
-    seed: int = 0,
+    seed: Seed = 0,
     micro_tokens: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
 ) -> RewardModel:

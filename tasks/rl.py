@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, SpecError, Workspace
+from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def ppo(
     checkpoints: list[int] = [],  # noqa: B006
     keep_optimizer: bool = True,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    seed: int = 0,
+    seed: Seed = 0,
     stream: int = 0,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
     micro_tokens: Execution[int] = 0,

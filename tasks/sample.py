@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from tasks.contract import Bounds, Choice, Chosen, Workspace
+from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.kinds import Completions, Policy, Prompts
 
 
@@ -19,7 +19,7 @@ def sample(
     top_k: Annotated[int, Bounds(min=0)] = 0,
     max_tokens: Annotated[int, Bounds(min=1)] | None = None,
     stop: list[str] = [],  # noqa: B006
-    seed: int = 0,
+    seed: Seed = 0,
     stream: int = 0,
     shard: Annotated[int, Bounds(min=1)] = 256,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from pydantic import Field
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, SpecError
 
-SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
+SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Seed": int}
 
 
 def typed_flow(

@@ -94,6 +94,10 @@ class PipelineText:
     deployments: Mapping[str, DeploymentText]
     own: frozenset[str]
     """`params.x`, `start.x`, `each.x` that this pipeline itself writes."""
+    written: Mapping[str, Yaml]
+    """This pipeline and those that it extends, nearest first, each as the file has it."""
+    whole: Mapping[str, Yaml]
+    """The same with what each inherits."""
 
     def section(self, name: str) -> list[StepText]:
         return [s for s in self.steps.values() if s.section == name]

@@ -108,7 +108,7 @@ class _Compiler:
         self._tick = tick
         self._values = Values(checked.text, checked.read_parameters, catalogue, overrides, lenient)
         self._builder = Builder(catalogue, self._text.name, self._values)
-        self._rates = ToyRates(self._text.name, catalogue, self._values)
+        self._rates = ToyRates(self._text, catalogue, self._values)
         self._steps = {**self._text.steps, **(deployment.steps if deployment else {})}
         self._done: dict[tuple[str, int | None], Handle | None] = {}
         self._carried: dict[Carried, Handle] = {}
@@ -183,7 +183,7 @@ class _Compiler:
         params = {k: self._values.substitute(v, round) for k, v in keys.items() if k in signature.params}
         spec = StepSpec(step.name, round, step.node.place, signature.name, keys["task"].where, ports, params)
         built = self._builder.build(spec)
-        self._rates.note(signature, params, keys, f"{self._text.name}.{step.name}", round)
+        self._rates.note(signature, params, step.name)
         return built
 
     def _fed(self, node: Yaml, round: int | None) -> Fed:

@@ -64,7 +64,8 @@ class Values:
         for name in overrides:
             if name not in self._read and name not in BUILT_IN and name not in catalogue.execution:
                 refuse(
-                    COMMAND_LINE, f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)",
+                    COMMAND_LINE,
+                    f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)",
                     name, [*self._read, *BUILT_IN],
                 )  # fmt: skip
 
@@ -85,15 +86,6 @@ class Values:
         for name, where in references(node):
             return self._named(name, where, round, open)
         return node
-
-    def in_file(self, node: Yaml, round: int | None) -> Yaml:
-        """The value that the file alone gives."""
-        given, self._given = self._given, {}
-        lenient, self._lenient = self._lenient, True
-        try:
-            return self.substitute(node, round)
-        finally:
-            self._given, self._lenient = given, lenient
 
     def _named(self, name: str, where: Where, round: int | None, open: tuple[str, ...]) -> Yaml:
         if name == "round":

@@ -24,7 +24,7 @@ from flows.wiring.grammar import (
 )  # fmt: skip
 from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, mapping, quoted, read, refuse, shown
-from flows.wiring.variants import resolved
+from flows.wiring.variants import ancestors, resolved
 
 
 class PipelineFile:
@@ -58,7 +58,9 @@ class PipelineFile:
         if name not in self.names:
             why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
             refuse(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
-        return _pipeline(name, resolved(self._raw, name), self._raw[name])
+        whole = resolved(self._raw, name)
+        written = ancestors(self._raw, name)
+        return _pipeline(name, whole, written, {n: resolved(self._raw, n) for n in written})
 
 
 def load_file(file: Path) -> PipelineFile:
@@ -70,15 +72,16 @@ def _text(node: Yaml | None) -> str:
     return "" if node is None or node.value is None else " ".join(str(node.plain).split())
 
 
-def _pipeline(name: str, node: Yaml, own: Yaml) -> PipelineText:
+def _pipeline(name: str, node: Yaml, written: Mapping[str, Yaml], whole: Mapping[str, Yaml]) -> PipelineText:
+    own = written[name]
     parts = mapping(node, f"pipeline '{name}'", PIPELINE)
     mine = mapping(own, name)
     repeat = _section(parts, "repeat", name, REPEAT)
     mine_repeat = _section(mine, "repeat", name)
     steps: dict[str, StepText] = {}
-    for section, source, written in (("steps", parts, mine), ("repeat", repeat, mine_repeat), ("after", parts, mine)):
+    for section, every, here in (("steps", parts, mine), ("repeat", repeat, mine_repeat), ("after", parts, mine)):
         key = "after" if section == "after" else "steps"
-        _gather(steps, section, _section(source, key, name), _section(written, key, name), name)
+        _gather(steps, section, _section(every, key, name), _section(here, key, name), name)
     params, each = _section(parts, "params", name), _section(repeat, "each", name)
     _check_parameters(params, each, name)
     if "repeat" in parts:
@@ -93,7 +96,7 @@ def _pipeline(name: str, node: Yaml, own: Yaml) -> PipelineText:
     text = PipelineText(
         name, _text(mine.get("about")), own, params, each, repeat.get("times"), start, steps,
         {n: _deployment(n, d, steps, "repeat" in parts, name) for n, d in _section(parts, "deployments", name).items()},
-        frozenset(written_names),
+        frozenset(written_names), written, whole,
     )  # fmt: skip
     for step, value in start.items():
         if step not in steps or steps[step].section != "repeat":

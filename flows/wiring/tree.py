@@ -219,7 +219,7 @@ class _Reader:
             key = self._node(event, depth + 1)
             name = str(event.value)
             if len(name) > _LONGEST_KEY or not name.isprintable():
-                refuse(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} letters, without control characters")
+                refuse(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} printable letters")
             if name in entries:
                 refuse(key.where, f"the key {quoted(name)} stands twice: first at {entries[name].key}")
             entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)

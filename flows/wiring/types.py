@@ -9,10 +9,10 @@ from typing import Any
 
 from flows.wiring.machine import best_dtype
 from flows.wiring.tree import Yaml, refuse, shown
-from tasks.contract import JSON, Bounds, Choice
+from tasks.contract import JSON, SEED, Bounds, Choice
 
 VOCABULARY = (
-    "int, float, bool, str, Literal[...], list[T], T | None, Annotated[T, Bounds(...)], "
+    "int, float, bool, str, Seed, Literal[...], list[T], T | None, Annotated[T, Bounds(...)], "
     "Annotated[Chosen, Choice(...)], Execution[T]"
 )
 DTYPES = {"float32", "bfloat16"}
@@ -64,6 +64,8 @@ def _type(node: ast.expr) -> Type:
     match node:
         case ast.Name(id="int" | "float" | "bool" | "str" as base):
             return Type(base)
+        case ast.Name(id="Seed"):
+            return Type("int", bounds=SEED)
         case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
             return replace(_type(left), optional=True)
         case ast.BinOp(left=ast.Constant(value=None), op=ast.BitOr(), right=right):

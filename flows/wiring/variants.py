@@ -36,6 +36,15 @@ def resolved(pipelines: Mapping[str, Yaml], name: str, above: tuple[str, ...] = 
     return _merged(replace(own, value=inherited), own, _SHAPE, name)
 
 
+def ancestors(pipelines: Mapping[str, Yaml], name: str) -> dict[str, Yaml]:
+    """The pipeline and those that it extends, nearest first, each as written: what `resolved` has found to be whole."""
+    found = {name: pipelines[name]}
+    while (extends := entries(pipelines[name]).get("extends")) is not None:
+        name = str(extends.value)
+        found[name] = pipelines[name]
+    return found
+
+
 def _merged(base: Yaml, own: Yaml, shape: Mapping[str, Any] | None, path: str) -> Yaml:
     if shape is None or not isinstance(base.value, dict) or not isinstance(own.value, dict) or _replaces(own, path):
         return own

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from tasks.contract import Seed
 from tasks.judging.noise import uniform
 from tasks.judging.turned import turned
 
 
-def drawn(pairs: pl.DataFrame, *, seed: int = 0) -> pl.DataFrame:
+def drawn(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
     """Every answered pair, the chosen one drawn: a with probability p. p stays P(chosen beats rejected).
 
     On drawn labels DPO's optimum is the KL-regularised one; a deterministic winner has no finite optimum. The noise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from tasks.contract import Seed
 from tasks.ids import digest, prompt_id
 from tasks.kinds import Demonstrations, Prompts
 from tasks.skipped import RowLog
@@ -14,7 +15,7 @@ from tasks.worlds.toy_writers import golden, mixed
 _PER_PROMPT = 3
 
 
-def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: int = 0) -> World:  # noqa: B006
+def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:  # noqa: B006
     """Questions about animals, answered by writers of random quality.
 
     Args:

@@ -59,7 +59,7 @@ TREE = {
     "work.py": """
         def sample(policy: Policy, prompts: Prompts, work: Workspace, *, k: Annotated[int, Bounds(min=1)] = 4,
                    temperature: Annotated[float, Bounds(min=0)] = 1.0, stop: list[str] = [], max_tokens: int | None = None,
-                   seed: int = 0, stream: int = 0, shard: Annotated[int, Bounds(min=1)] = 64,
+                   seed: Seed = 0, stream: int = 0, shard: Annotated[int, Bounds(min=1)] = 64,
                    engine: Annotated[Chosen, Choice("engines")] = "auto",
                    devices: Execution[Annotated[int, Bounds(min=1)]] = 1) -> Completions:
             '''K answers to each prompt.
@@ -78,7 +78,7 @@ TREE = {
         def logps(policy: Policy, data: Table, *, micro_batch: Execution[int] = 8) -> Logps: ...
         def fit(policy: Policy, data: Table, ref_logps: Logps | None = None, *,
                 loss: Annotated[Chosen, Choice("losses")], lr: Annotated[float, Bounds(above=0)], epochs: int = 1,
-                seed: int = 0, micro_batch: Execution[int] = 8) -> Policy: ...
+                seed: Seed = 0, micro_batch: Execution[int] = 8) -> Policy: ...
         def train_reward(policy: Policy, data: Table, *, loss: Annotated[Chosen, Choice("losses/reward")],
                          lr: Annotated[float, Bounds(above=0)]) -> RewardModel: ...
         def measure(win_probs: WinProbs, completions: Completions, others: Completions, scores: Scores | None = None,
@@ -91,7 +91,7 @@ TREE = {
 
         def train(add: Add, policy: Policy, data: Table, ref: Policy | None = None, *,
                   loss: Annotated[ChoiceSpec, Choice("losses")], lr: Annotated[float, Bounds(above=0)],
-                  epochs: Annotated[int, Bounds(min=1)] = 1, seed: int = 0) -> Policy:
+                  epochs: Annotated[int, Bounds(min=1)] = 1, seed: Seed = 0) -> Policy:
             '''Train.
 
             Args:
@@ -101,7 +101,7 @@ TREE = {
             return add("fit", policy=policy, data=data, ref_logps=ref_logps, loss=loss, lr=lr, epochs=epochs, seed=seed)
 
         def evaluate(add: Add, policy: Policy, baseline: Policy, prompts: Prompts, oracle: Oracle, *,
-                     k: Annotated[int, Bounds(min=1)] = 4, allow_seen: bool = False, seed: int = 0) -> Report:
+                     k: Annotated[int, Bounds(min=1)] = 4, allow_seen: bool = False, seed: Seed = 0) -> Report:
             ours = add("sample", policy=policy, prompts=prompts, k=k, seed=seed, stream=1)
             theirs = add("sample", name="baseline_sample", policy=baseline, prompts=prompts, k=k, seed=seed, stream=2)
             probs = add("compare", completions=ours, oracle=oracle, others=theirs)
@@ -115,7 +115,7 @@ TREE = {
             return add("train", name="pretrain", policy=add("blank_policy", data=data), data=data, loss="sft", lr=0.003)
         """,
     "sources/toy.py": """
-        def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: int = 0) -> World:
+        def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:
             '''A toy.'''
         """,
     "sources/path.py": "def path(*, path: str, column: str | None = None) -> Source: ...",

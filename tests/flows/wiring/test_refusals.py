@@ -86,7 +86,17 @@ WRONG = {
         "size: 1}", "rates,", ["'rates', which is a step inside `repeat` and cannot be used here"]),
     "prev of a step before the loop": ("data: rates", "data: prev.held", "prev.held", ["the loop has no such step"]),
     "round before the loop": ("split: heldout", "split: $round", "$round", ["$round is known only inside `repeat`"]),
-    "times below 1": ("times: $rounds", "times: 0", "0", ["p.repeat.times = 0; it must be at least 1"]),
+    "a number of 5,000 digits": ("lr: 1.0e-3", f"lr: {'1' * 5000}", "111", ["is a number of 5000 digits; at most 400 are read"]),
+    "a number beyond 64 bits": ("rounds: 2", "rounds: 100000000000000000000", "1000", ["too large for a whole number: at most 2^63"]),
+    "a negative seed": ("prompts: prompts}", "prompts: prompts, seed: -1}", "-1}", [
+        "p.answers.seed = -1; it must be at least 0 and at most 9223372036854775807"]),
+    "half a surrogate pair": ("split: heldout", 'split: "\\ud800"', None, ["invalid YAML"]),
+    "an escape sequence in a name": ("held:", '"h\\e[31m":', '"h', ["'h\\x1b[31m' is no key"]),
+    "a name of 300 letters": ("held:", f"{'h' * 300}:", "hhh", ["is no key: at most 200 printable letters"]),
+    "a step's name of 100 letters": ("held:", f"{'h' * 100}:", "hhh", ["is no name for a step (letters, digits, _ and -; at most 80)"]),
+    "a hundred million rounds": ("times: $rounds", "times: 100000000", "1000", [
+        "p.repeat.times = 100000000; it must be at least 1 and at most 2000"]),
+    "times below 1": ("times: $rounds", "times: 0", "0", ["p.repeat.times = 0; it must be at least 1 and at most 2000"]),
     "no times": ("    times: $rounds\n", "", "repeat:", ["p.repeat needs `times`, or `each`"]),
     "dead step": ("    held:", "    extra: {task: load_prompts, source: toy, split: sft}\n    held:", "extra:", [
         "the step 'extra', from which no Report and no trained model is reached"]),
@@ -142,6 +152,11 @@ COMMAND_LINE: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no YAML": ({"model": "{toy: "}, ["invalid YAML", "in '{toy: '"]),
     "circle": ({"model": "$model"}, ["a circle of parameters: model → model"]),
     "missing": ({"model": ""}, ["p.base.source = None"]),
+    "a lone surrogate": ({"model": "./\udcff"}, ["'./\\udcff' holds a NUL or half of a surrogate pair"]),
+    "NUL": ({"model": "./a\0"}, ["holds a NUL"]),
+    "5,000 digits": ({"seed": "1" * 5000}, ["is a number of 5000 digits"]),
+    "beyond 64 bits": ({"seed": 10**20}, ["seed = 100000000000000000000; it must be at least 0 and at most 92"]),
+    "a name of 300 letters": ({"x" * 300: 1}, ["p has no parameter 'xxx", "x…"]),
 }
 
 
@@ -176,6 +191,22 @@ def test_a_real_model_with_a_literal_learning_rate_is_refused(compiled: Compile)
 
 def test_a_pipeline_written_for_a_real_model_keeps_its_learning_rate(compiled: Compile) -> None:
     assert compiled(BASE.replace("model: toy", "model: ./a"), overrides={"model": "./b"}).rounds == 2
+    assert compiled(BASE.replace("model: toy", "model: ./a")).rounds == 2
+
+
+def test_a_variant_with_a_real_model_must_have_a_rate_of_its_own(compiled: Compile) -> None:
+    mine = BASE + "mine:\n  extends: p\n  params: {model: ./a}\n"
+    with pytest.raises(SpecError, match=r"^pipelines\.yaml:20:21: mine\.base\.source = './a' is no toy, and these "):
+        compiled(mine, "mine")
+    assert compiled(mine.replace("./a}", "./a, lr: 2.0e-5}"), "mine").rounds == 2
+    assert compiled(mine, "mine", {"lr": "0.001"}).rounds == 2, "who gives it on the command line means it"
+
+
+def test_a_variant_of_the_toy_with_its_papers_rate_is_for_real_models(compiled: Compile) -> None:
+    paper = BASE + "paper:\n  extends: p\n  params: {lr: 5.0e-7}\n"
+    assert compiled(paper, "paper", {"model": "./ckpt"}).nodes["policy@1"].params["lr"] == 5e-7
+    with pytest.raises(SpecError, match="these learning rates are the toy's"):
+        compiled(paper.replace("5.0e-7", "5.0e-4"), "paper", {"model": "./ckpt"})
 
 
 def test_what_trained_may_be_evaluated_on_if_the_step_says_so(compiled: Compile) -> None:
