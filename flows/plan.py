@@ -17,7 +17,7 @@ from flows.costs import Cost, Size, cost, node_sizes, result_size, total
 from flows.store.carried import CARRIED, carried_record
 from flows.store.code import CodeIndex
 from flows.store.former import Former
-from flows.store.keys import Choices, digest_of, fixed_parts, reached_by, step_key
+from flows.store.keys import Choices, fixed_key, step_key
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
@@ -146,15 +146,15 @@ class _Planner:
         if look.record:
             accepted = "accepted, " if look.record.accepted else ""
             return key.digest, look.record, "cached", accepted + look.reason
-        why = self.former.why(node, key.parts) if look.reason == "never run" else look.reason
+        why = self.former.why(node, key) if look.reason == "never run" else look.reason
         return key.digest, None, "partial" if self.store.begun(key.digest) else "run", why
 
     def _waiting(self, node: Node, waits_for: list[str]) -> tuple[str, None, State, str]:
-        parts = fixed_parts(node, reached_by(node, self.choices.code), self.choices)
-        if digest_of(parts) in self.former.fixed:
+        key = fixed_key(node, self.choices)
+        if key.digest in self.former.fixed:
             first, *others = dict.fromkeys(waits_for)
             return "", None, "open", f"waits for `{first}`{f' and {len(others)} more' if others else ''}"
-        return "", None, "run", self.former.why(node, parts)
+        return "", None, "run", self.former.why(node, key)
 
     def _content(self, id: str) -> str:
         record = self.found[id]

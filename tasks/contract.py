@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, Union
 
+UNKEYED = {"importlib.import_module": "a choice is in the key by its name and by the code that it reaches"}
+"""What the key of a step leaves out here, and why that changes no result; see `flows.store.unfollowable`."""
+
 JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
 T = TypeVar("T")
 

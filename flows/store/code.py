@@ -1,49 +1,75 @@
 """Which code a task reaches, and its digest.
 
 Followed are the names that a unit uses, `module.attribute`s and imports inside functions included, as long as they
-lead into `tasks/`. What packages outside compute counts by their public versions, if they make numbers.
-Left out on purpose: contracts and kinds (a schema's change shows in the content of the tables).
+lead into `tasks/`, and what loading the files that hold those units does: statements at their top, registrations by
+decorators and by sub-classes, imports that nobody names. What packages outside compute counts by their public
+versions, if they make numbers.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from blake3 import blake3
 
+from flows.store.canonical import Call
 from flows.store.files import write_cache
-from flows.store.packages import BEHIND, NUMBERS, version
-from flows.store.source import MODULE, Binding, Source, Unit, parse
+from flows.store.linking import Linked, Place, link
+from flows.store.packages import BEHIND, PYTHON, version
+from flows.store.source import MODULE, Source, Unit, parse
 from tasks.contract import JSON, SpecError
 
-UNFOLLOWED = frozenset({"tasks.arrow", "tasks.contract", "tasks.kinds"})
-_FORMAT = f"5 {sys.version_info.major}.{sys.version_info.minor}"
+_FORMAT = f"6 {PYTHON}"
+"""Of the parses that are kept: of another format or another Python they are made again."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """Code that a function reaches: digest by `path::unit`, and the number-making packages it imports."""
+    """Code that a function reaches, and the number-making packages that it imports."""
 
-    units: dict[str, str]
+    units: Mapping[str, str]
+    """Digest by `path::name`, sorted; a data file is its path alone."""
+    links: Mapping[str, Mapping[str, str]]
+    """Unit → the names that it uses → the units that they mean, all as `path::name`."""
     packages: frozenset[str]
 
     def __or__(self, other: Reached) -> Reached:
-        return Reached(dict(sorted({**self.units, **other.units}.items())), self.packages | other.packages)
+        units = dict(sorted({**self.units, **other.units}.items()))
+        return Reached(units, {**self.links, **other.links}, self.packages | other.packages)
+
+    @property
+    def listed(self) -> list[JSON]:
+        """Sorted [name, digest] of each unit, for a key: where a unit lies makes no difference."""
+        return [[name, digest] for name, digest in sorted((_name(u), d) for u, d in self.units.items())]
+
+    @cached_property
+    def wiring(self) -> str:
+        """One digest of which unit uses which by what name: two units of one name in two files are not the same."""
+        labels = {u: f"{_name(u)} {d}" for u, d in self.units.items()}
+        distinct = 0
+        while len(set(labels.values())) > distinct:
+            distinct = len(set(labels.values()))
+            labels = {u: self._label(u, labels) for u in labels}
+        return blake3("\n".join(sorted(labels.values())).encode()).hexdigest(16)
+
+    def _label(self, unit: str, labels: Mapping[str, str]) -> str:
+        used = (f"{name}={labels[target]}" for name, target in sorted(self.links.get(unit, {}).items()))
+        return blake3("\n".join([labels[unit], *used]).encode()).hexdigest(16)
 
     @property
     def digest(self) -> str:
         """One digest of the code and of the packages' versions."""
-        return blake3(json.dumps([sorted(self.units.items()), self.versions]).encode()).hexdigest(16)
+        return blake3(json.dumps([self.listed, self.wiring, self.versions]).encode()).hexdigest(16)
 
     @property
     def versions(self) -> dict[str, str]:
-        """Public version by package, sorted; "absent" where it is not installed."""
-        return {p: version(p) for p in sorted(self.packages)}
+        """Python's version and the public one by package, sorted; "absent" where it is not installed."""
+        return dict(sorted({"python": PYTHON, **{p: version(p) for p in self.packages}}.items()))
 
 
 class CodeIndex:
@@ -58,14 +84,25 @@ class CodeIndex:
         self._parsed: dict[str, dict[str, object]] = _read_cache(cache)
         self._new = False
         self._sources: dict[str, Source | None] = {}
-        self._reached: dict[tuple[str, str], Reached] = {}
+        self._linked: dict[Place, Linked] = {}
+        self._loaded: dict[str, frozenset[str]] = {}
+        self._effects: dict[str, tuple[Place, ...]] = {}
+        self._reached: dict[frozenset[Place], Reached] = {}
 
     def reach(self, module: str, function: str) -> Reached:
         """What `module.function` reaches. Raises SpecError if it does not exist or cannot be followed."""
-        if (module, function) not in self._reached:
-            self._reached[module, function] = _Walk(self).run(module, function)
+        return self.reach_all([(module, function)])
+
+    def reach_all(self, places: Iterable[Place]) -> Reached:
+        """What several functions reach together."""
+        roots = frozenset(places)
+        if roots not in self._reached:
+            for module, name in sorted(roots):
+                if not self.defines(module, name):
+                    raise SpecError(f"{self.name(module)} has no top-level '{name}'")
+            self._reached[roots] = self._gathered(self._closure(roots))
             self.save()
-        return self._reached[module, function]
+        return self._reached[roots]
 
     def defines(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines `name` at its top level."""
@@ -73,13 +110,117 @@ class CodeIndex:
         return source is not None and name in source.units
 
     def check(self) -> None:
-        """Parse every file below `tasks/`. Raises SpecError for an import that cannot be followed."""
+        """Follow all that is public below `tasks/`. Raises SpecError for what cannot be followed.
+
+        What only `identity` uses is left out: what it reads is in the key by what it answers.
+        """
+        for module in self.modules():
+            source = self.source(module)
+            for name in source.units if source else ():
+                if not name.startswith("_") and name != "identity":
+                    self.reach(module, name)
+
+    def modules(self) -> Iterator[str]:
+        """Every module below `tasks/`."""
         for file in sorted((self.root / "tasks").rglob("*.py")):
             parts = file.relative_to(self.root).with_suffix("").parts
-            module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    # Reaching
+
+    def _closure(self, roots: Iterable[Place]) -> dict[Place, Linked]:
+        """All units that are reached, effects of loading files included."""
+        found: dict[Place, Linked] = {}
+        loaded: set[str] = set()
+        todo = list(roots)
+        while todo:
+            place = todo.pop()
+            if place in found:
+                continue
+            linked = found[place] = self._link(place)
+            todo.extend(linked.uses.values())
+            for module in self._loads(place) - loaded:
+                loaded.add(module)
+                todo.extend(self._effects_of(module))
+        return found
+
+    def _gathered(self, found: Mapping[Place, Linked]) -> Reached:
+        keys = {place: f"{self.name(place[0])}::{place[1]}" for place in found}
+        units = {keys[place]: linked.digest for place, linked in found.items()}
+        units |= {name: digest for linked in found.values() for name, digest in linked.data.items()}
+        links = {keys[p]: {used: keys[t] for used, t in linked.uses.items()} for p, linked in found.items()}
+        packages = {p for linked in found.values() for p in linked.packages}
+        packages.update(*(BEHIND.get(p, ()) for p in packages))
+        return Reached(dict(sorted(units.items())), links, frozenset(packages))
+
+    def _link(self, place: Place) -> Linked:
+        if place not in self._linked:
+            self._linked[place] = link(self, *place)
+        return self._linked[place]
+
+    def _unit(self, place: Place) -> Unit:
+        source = self.source(place[0])
+        assert source is not None
+        return source.units[place[1]]
+
+    def _loads(self, place: Place) -> frozenset[str]:
+        """The modules that are loaded where a unit runs."""
+        inside = (self._with_imports(m) for m in self._unit(place).loads)
+        return self._with_imports(place[0]).union(*inside)
+
+    def _with_imports(self, module: str) -> frozenset[str]:
+        """A module, the packages that it lies in, and all that they import at their top."""
+        if module not in self._loaded:
+            found: set[str] = set()
+            todo = [module]
+            while todo:
+                parts = todo.pop().split(".")
+                for one in (".".join(parts[: i + 1]) for i in range(len(parts))):
+                    source = self.source(one)
+                    if source and one not in found:
+                        found.add(one)
+                        todo.extend(source.loads)
+            self._loaded[module] = frozenset(found)
+        return self._loaded[module]
+
+    def _effects_of(self, module: str) -> tuple[Place, ...]:
+        """The units that do something when their file is loaded, whether or not anybody names them."""
+        if module not in self._effects:
             source = self.source(module)
-            for name in source.units if source and module not in UNFOLLOWED else ():
-                self.reach(module, name)
+            places = [(module, name) for name in (source.units if source else ())]
+            self._effects[module] = tuple(p for p in places if self._has_effect(p))
+        return self._effects[module]
+
+    def _has_effect(self, place: Place) -> bool:
+        unit = self._unit(place)
+        if place[1] == MODULE or unit.effect or any(self._is_told(place, b) for b in unit.bases):
+            return True
+        uses = self._link(place).uses if unit.called else {}
+        return any(self._touches(uses[name]) for name in unit.called if name in uses)
+
+    def _is_told(self, place: Place, base: str) -> bool:
+        """Whether the base, or one of its own, is told of its sub-classes."""
+        above = self._link(place).uses.get(base)
+        if above is None or above == place:
+            return False
+        unit = self._unit(above)
+        return unit.hooks or any(self._is_told(above, b) for b in unit.bases)
+
+    def _touches(self, place: Place) -> bool:
+        """Whether a function may change what lies at the top of a file."""
+        found: set[Place] = set()
+        todo = [place]
+        while todo:
+            one = todo.pop()
+            if one not in found:
+                found.add(one)
+                uses = self._link(one).uses
+                if any(name.split(".")[0] in self._unit(one).touched for name in uses):
+                    return True
+                todo.extend(uses.values())
+        return False
+
+    # Files
 
     def source(self, module: str) -> Source | None:
         """The parsed file of a module of ours, or None if there is none."""
@@ -102,13 +243,14 @@ class CodeIndex:
 
     def _parse(self, path: Path) -> Source:
         data = path.read_bytes()
+        name = path.relative_to(self.root).as_posix()
         digest = blake3(data).hexdigest(16)
         if digest in self._parsed:
             return _loaded(self._parsed[digest])
         collecting = gc.isenabled()
         gc.disable()  # a tree is all live objects: collecting in between doubles the time
         try:
-            source = parse(data.decode(), path.relative_to(self.root).as_posix())
+            source = parse(data.decode(), name)
         finally:
             if collecting:
                 gc.enable()
@@ -117,130 +259,30 @@ class CodeIndex:
         return source
 
     def save(self) -> None:
-        """Keep what was parsed for the next command."""
+        """Keep what was parsed for the next command; where that cannot be written, the next one parses again."""
         if self._cache is None or not self._new:
             return
-        kept: dict[str, JSON] = dict(list(self._parsed.items())[-1000:])  # type: ignore[arg-type]
-        write_cache(self._cache, {"format": _FORMAT, "sources": kept})
+        kept = dict(list(self._parsed.items())[-1000:])
+        write_cache(self._cache, {"format": _FORMAT, "sources": kept})  # type: ignore[dict-item]
         self._new = False
+
+
+def _name(unit: str) -> str:
+    return unit.partition("::")[2] or unit
 
 
 def _read_cache(cache: Path | None) -> dict[str, dict[str, object]]:
     try:
         data = json.loads(cache.read_text()) if cache else {}
-    except (OSError, ValueError):
+        return dict(data["sources"]) if data.get("format") == _FORMAT else {}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}
-    return data["sources"] if data.get("format") == _FORMAT else {}
 
 
 def _loaded(data: dict[str, object]) -> Source:
-    source = Source()
+    units: dict[str, Unit] = {}
     for name, unit in data["units"].items():  # type: ignore[attr-defined]
         imports = {k: (m, n) for k, (m, n) in unit["imports"].items()}
-        source.units[name] = Unit(**{**unit, "imports": imports})
-    source.imports = {k: (m, n) for k, (m, n) in data["imports"].items()}  # type: ignore[attr-defined]
-    return source
-
-
-class _Walk:
-    """One search through the units, from a function on."""
-
-    def __init__(self, index: CodeIndex) -> None:
-        self.index = index
-        self.units: dict[str, str] = {}
-        self.packages: set[str] = set()
-        self.todo: list[tuple[str, str]] = []
-
-    def run(self, module: str, function: str) -> Reached:
-        if not self.index.defines(module, function):
-            raise SpecError(f"{self.index.name(module)} has no top-level '{function}'")
-        self.todo.append((module, function))
-        while self.todo:
-            self._unit(*self.todo.pop())
-        for package in list(self.packages):
-            self.packages.update(BEHIND.get(package, ()))
-        return Reached(dict(sorted(self.units.items())), frozenset(self.packages))
-
-    def _unit(self, module: str, name: str) -> None:
-        key = f"{self.index.name(module)}::{name}"
-        if key in self.units or module in UNFOLLOWED:
-            return
-        source = self.index.source(module)
-        assert source is not None
-        unit = source.units[name]
-        self.units[key] = unit.digest
-        for parent in _with_parents(module):
-            found = self.index.source(parent)
-            if found and MODULE in found.units:
-                self.todo.append((parent, MODULE))
-        scopes = [unit.imports, source.imports]
-        for dotted in unit.names:
-            for scope in scopes:
-                self._name(dotted, module, scope, unit)
-        for dotted in unit.getattrs:
-            if dotted.split(".")[0] not in unit.locals:
-                self._refuse_getattr(dotted, unit, scopes, module)
-
-    def _name(self, dotted: str, module: str, scope: dict[str, Binding], unit: Unit) -> None:
-        head, *rest = dotted.split(".")
-        if head in scope:
-            target, name = scope[head]
-            try:
-                self._target(target, [*([name] if name else []), *rest], module)
-            except SpecError:
-                if head not in unit.locals:  # a local variable of an import's name has attributes of its own
-                    raise
-        elif self.index.defines(module, head):
-            self.todo.append((module, head))
-        elif head == "__import__":
-            raise self._dynamic(module)
-
-    def _target(self, target: str, names: list[str], user: str) -> None:
-        """Follow `names` from the module `target`: into sub-modules, to a unit, through re-exports."""
-        top = target.split(".")[0]
-        if top != "tasks":
-            if target == "importlib" and names[:1] in (["import_module"], ["__import__"]):
-                raise self._dynamic(user)
-            self.packages.update({top} & NUMBERS)
-            return
-        if target in UNFOLLOWED:
-            return
-        source = self.index.source(target)
-        if not names:
-            self.todo.extend((target, u) for u in (source.units if source else ()))
-        elif source and names[0] in source.units:
-            self.todo.append((target, names[0]))
-        elif source and names[0] in source.imports:
-            again, name = source.imports[names[0]]
-            self._target(again, [*([name] if name else []), *names[1:]], target)
-        elif self.index.is_module(f"{target}.{names[0]}"):
-            self._target(f"{target}.{names[0]}", names[1:], user)
-        elif not names[0].startswith("__"):
-            raise SpecError(f"{self.index.name(user)} uses '{target}.{names[0]}', which does not exist")
-
-    def _dynamic(self, module: str) -> SpecError:
-        return SpecError(
-            f"{self.index.name(module)}: imports by a computed name are refused in tasks/, because the key cannot "
-            "follow them; take a choice as a parameter instead"
-        )
-
-    def _refuse_getattr(self, dotted: str, unit: Unit, scopes: list[dict[str, Binding]], module: str) -> None:
-        head, *rest = dotted.split(".")
-        for scope in scopes:
-            if head in scope and self._is_module(*scope[head], rest):
-                raise SpecError(
-                    f"{self.index.name(module)}:{unit.line}: getattr on the module '{dotted}' is refused in tasks/, "
-                    "because the key cannot follow it; write the attribute, or take a choice as a parameter"
-                )
-
-    def _is_module(self, target: str, name: str | None, rest: list[str]) -> bool:
-        whole = ".".join([target, *([name] if name else []), *rest])
-        if target.split(".")[0] != "tasks":
-            return name is None and not rest
-        source = self.index.source(whole.rpartition(".")[0]) if name or rest else None
-        return self.index.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)
-
-
-def _with_parents(module: str) -> Iterator[str]:
-    parts = module.split(".")
-    return (".".join(parts[: i + 1]) for i in range(len(parts)))
+        units[name] = Unit(**{**unit, "imports": imports, "calls": [Call(*c) for c in unit["calls"]]})
+    bindings = {k: (m, n) for k, (m, n) in data["imports"].items()}  # type: ignore[attr-defined]
+    return Source(**{**data, "units": units, "imports": bindings})  # type: ignore[arg-type]

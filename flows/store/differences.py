@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from tasks.contract import JSON
 
@@ -17,19 +17,49 @@ class Difference(NamedTuple):
     text: str
 
 
-def differences(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Difference]:
+class Keyed(Protocol):
+    """A key, or the record of one."""
+
+    @property
+    def parts(self) -> Mapping[str, JSON]: ...
+    @property
+    def code(self) -> Mapping[str, str]: ...
+
+
+def differences(old: Keyed, new: Keyed) -> list[Difference]:
     """How `new` differs from `old`: parameters first, then code, outside world, packages, inputs (by port).
 
-    A part that `new` lacks (inputs not known yet) is not compared.
+    A part that `new` lacks (inputs not known yet) is not compared. Code that only moved to another file is the same.
     """
-    found: list[Difference] = []
-    for part, say in (("params", _param), ("code", _code), ("identities", _identity), ("packages", _package),
-                      ("inputs", _input)):  # fmt: skip
-        if part in new:
-            before, after = _flat(old.get(part)), _flat(new[part])
-            changed = [n for n in sorted(before | after) if before.get(n, _NOTHING) != after.get(n, _NOTHING)]
-            found += [Difference(part, n, say(n, before.get(n), after.get(n))) for n in changed]
+    found = list(_changed("params", old, new, _param))
+    found += _code(old, new)
+    for part, say in (("identities", _identity), ("packages", _package), ("inputs", _input)):
+        found += _changed(part, old, new, say)
     return found
+
+
+def _changed(part: str, old: Keyed, new: Keyed, say: Callable[[str, JSON, JSON], str]) -> Iterator[Difference]:
+    if part in new.parts:
+        before, after = _flat(old.parts.get(part)), _flat(new.parts[part])
+        for name in sorted(before | after):
+            if before.get(name, _NOTHING) != after.get(name, _NOTHING):
+                yield Difference(part, name, say(name, before.get(name), after.get(name)))
+
+
+def _code(old: Keyed, new: Keyed) -> list[Difference]:
+    """By the files that the code lies in; which of several functions of one name is meant shows in the wiring alone."""
+    before, after = _unmoved(old.code, new.code), _unmoved(new.code, old.code)
+    changed = [u for u in sorted(before | after) if before.get(u) != after.get(u)]
+    found = [Difference("code", u, _said_of_code(u, before.get(u), after.get(u))) for u in changed]
+    if not found and any(old.parts.get(p) != new.parts.get(p) for p in ("code", "wiring")):
+        found.append(Difference("code", "", "what its code means by a name changed"))
+    return found
+
+
+def _unmoved(code: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """The units without those that the other side has, equal, in another file alone."""
+    elsewhere = {(u.partition("::")[2], digest) for u, digest in other.items() if u not in code}
+    return {u: d for u, d in code.items() if u in other or (u.partition("::")[2], d) not in elsewhere}
 
 
 _NOTHING = object()
@@ -54,7 +84,7 @@ def _param(name: str, old: JSON, new: JSON) -> str:
     return f"`{name}` changed {_short(old)} → {_short(new)}"
 
 
-def _code(name: str, old: JSON, new: JSON) -> str:
+def _said_of_code(name: str, old: str | None, new: str | None) -> str:
     if old is None:
         return f"`{name}` is used now"
     return f"`{name}` changed" if new is not None else f"`{name}` is no longer used"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import islice
 
 from flows.costs import Size, result_size
 from flows.store.differences import Difference, differences
+from flows.store.keys import Key
 from flows.store.records import Record
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
-from tasks.contract import JSON
 
 _RUNS = 10
 """Former runs of the pipeline that are looked at."""
@@ -30,17 +29,17 @@ class Former:
         self._records: dict[str, Record | None] = {}
         self._runs: list[Run] = list(islice(Runs(store).newest(graph.pipeline), _RUNS))
 
-    def why(self, node: Node, parts: Mapping[str, JSON]) -> str:
+    def why(self, node: Node, key: Key) -> str:
         """Why a step must run: what its key has other than the nearest former record of that step."""
         former = self.of_step(node)
         if former is None and node.round and self._other_rounds(node):
             return f"round {node.round} has not run before"
-        former = former or self._nearest(node, parts)
+        former = former or self._nearest(node, key)
         if former is None:
             return "never run"
-        found = differences(former.parts, parts)
+        found = differences(former, key)
         if not found:
-            return "its former result is gone" if "inputs" in parts else "its inputs must run first"
+            return "its former result is gone" if "inputs" in key.parts else "its inputs must run first"
         said = [self._said(node, former, d) for d in found]
         more = f" and {len(said) - 2} more" if len(said) > 2 else ""
         return f"because {', '.join(said[:2])}{more}"
@@ -63,11 +62,11 @@ class Former:
         same = [e for e in self.entries.values() if e.task == node.task]
         return self._record(max(same, key=lambda e: e.made).key) if same else None
 
-    def _nearest(self, node: Node, parts: Mapping[str, JSON]) -> Record | None:
+    def _nearest(self, node: Node, key: Key) -> Record | None:
         """The record of the same task with the fewest differences."""
         same = sorted((e for e in self.entries.values() if e.task == node.task), key=lambda e: e.made)
         records = [r for e in reversed(same[-_NEAREST:]) if (r := self._record(e.key))]
-        return min(records, key=lambda r: len(differences(r.parts, parts)), default=None)
+        return min(records, key=lambda r: len(differences(r, key)), default=None)
 
     def size(self, key: str) -> Size:
         """The size of a former result."""

@@ -1,7 +1,8 @@
 """The key of a step: what its result depends on, and the digest of that.
 
-Parts of a key: `task`, `code` (digest by unit), `params`, `inputs` (contents by port), `packages` (public versions),
-`identities` (what choices read of the outside world). The step's name and its execution parameters are not in it.
+Parts of a key: `task`, `code` (sorted names and digests of units), `wiring` (which unit uses which), `params`, `inputs`
+(contents by port), `packages` (public versions), `identities` (what choices read of the outside world). The step's
+name, its execution parameters, and the files that its code lies in are not in it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,19 @@ if TYPE_CHECKING:
 
 OPENERS = {"RewardModel": ("tasks.training.reward_scorer", "reward_scorer")}
 """Kind of a model → the function that makes an oracle of it: its content holds weights and no code."""
+KINDS, CHOSEN = "tasks.kinds", ("tasks.contract", "Chosen")
+"""Where the classes of handles are, and the class of what a task is given as a choice."""
 Identity = Callable[..., Mapping[str, "str | Path"]]
 
 
 @dataclass(frozen=True)
 class Key:
-    """Digest of the parts (32 hex digits), and the parts, which a record keeps."""
+    """Digest of the parts (32 hex digits), and what a record keeps: the parts, and where the code lies."""
 
     digest: str
     parts: Mapping[str, JSON]
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digest by `path::unit`, for sentences about what changed."""
 
 
 class Choices:
@@ -99,38 +104,40 @@ class Choices:
 
 def step_key(node: Node, inputs: Mapping[str, Sequence[str]], choices: Choices) -> Key:
     """The key of a step, given the content digests of its inputs by port in list order. Raises SpecError."""
+    fixed = fixed_key(node, choices)
+    fed: JSON = {port: list(inputs[port]) for port in sorted(inputs) if inputs[port]}
+    parts = {**fixed.parts, "inputs": fed}
+    return Key(digest_of(parts), parts, fixed.code)
+
+
+def fixed_key(node: Node, choices: Choices) -> Key:
+    """What is known of a step's key before its inputs are: its parts without them. Raises SpecError."""
     reached = reached_by(node, choices.code)
-    parts: dict[str, JSON] = {
-        **fixed_parts(node, reached, choices),
-        "inputs": {port: list(inputs[port]) for port in sorted(inputs) if inputs[port]},
-    }
-    return Key(digest_of(parts), parts)
-
-
-def fixed_parts(node: Node, reached: Reached, choices: Choices) -> dict[str, JSON]:
-    """The parts of the key that are known before the inputs are."""
     identities: dict[str, JSON] = {}
     for name, choice in _choices(node.params):
         said = choices.identity(choice)
         if said:
             identities[name] = dict(said)
-    return {
+    parts: dict[str, JSON] = {
         "task": node.task,
-        "code": dict(reached.units),
+        "code": reached.listed,
+        "wiring": reached.wiring,
         "params": {name: plain(value) for name, value in sorted(node.params.items())},
         "packages": dict(reached.versions),
         "identities": identities,
     }
+    return Key(digest_of(parts), parts, reached.units)
 
 
 def reached_by(node: Node, code: CodeIndex) -> Reached:
-    """Code reached by the task, by every function that it was given as a choice, and by the oracles that are models."""
-    reached = code.reach(node.module, node.task)
-    for kind in sorted(node.opens & OPENERS.keys()):
-        reached = reached | code.reach(*OPENERS[kind])
-    for _, choice in _choices(node.params):
-        reached = reached | code.reach(_module(choice), choice.name)
-    return reached
+    """Code reached by the task, by the handles that it takes and gives, and by every function that it was given as a
+    choice, or that asks an oracle which is a model."""
+    places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
+    places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
+    choices = [choice for _, choice in _choices(node.params)]
+    if choices and code.defines(*CHOSEN):
+        places.add(CHOSEN)
+    return code.reach_all(places | {(_module(choice), choice.name) for choice in choices})
 
 
 def digest_of(parts: Mapping[str, JSON]) -> str:

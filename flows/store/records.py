@@ -33,6 +33,8 @@ class Record:
     task: str
     parts: Mapping[str, JSON]
     """What the key is the digest of; see `flows.store.keys`."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each unit of code by `path::name`: where what the key holds by name alone lay."""
     parents: Mapping[str, tuple[Parent, ...]] = field(default_factory=dict)
     """Port → inputs in list order."""
     execution: Mapping[str, JSON] = field(default_factory=dict)
@@ -81,7 +83,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         record = Record(**{**fields, "parents": parents})
     except (TypeError, KeyError, AttributeError) as e:
         raise DataError(f"this is no record of a step: {e}") from None
-    maps = [record.parts, record.totals, record.versions, record.hardware, *record.curves]
+    maps = [record.parts, record.code, record.totals, record.versions, record.hardware, *record.curves]
     if not all(isinstance(m, dict) for m in maps):
         raise DataError(f"the record of key '{record.key}' has fields of other types than a record has")
     if not _DIGEST.fullmatch(record.key) or not _DIGEST.fullmatch(record.content) or not record.kind.isidentifier():

@@ -1,50 +1,74 @@
 """One source file as units: what each unit's code is, and which names it uses.
 
 A unit is a top-level function, a whole class or an assignment; every other top-level statement belongs to the unit
-`<module>`, which counts wherever the file counts. A unit's digest is that of its syntax tree without positions,
-docstrings, annotations and decorators.
+`<module>`, which counts wherever the file is loaded, as do imports that nothing in the file names.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from flows.store.canonical import (
+    Binding,
+    Call,
+    Scan,
+    bind,
+    dotted_name,
+    is_named,
+    is_undecorated,
+    loaded_by,
+    says_nothing,
+    used_as,
+)
 from tasks.contract import SpecError
 
 MODULE = "<module>"
-_SKIPPED = frozenset(
-    ("ctx", "kind", "type_comment", "annotation", "returns", "decorator_list", "type_params", "simple")
-)
-_FIELDS: dict[type, tuple[str, tuple[str, ...]]] = {}
-
-Binding = tuple[str, str | None]
-"""What an import binds a name to: (module, name in it), or (module, None) for the module itself."""
+UNKEYED = "UNKEYED"
+"""A file may define it: name → why its use there changes no result. What is refused elsewhere is allowed for it."""
+_SILENT = frozenset({"__future__", "typing"})
+"""Modules whose import does nothing that a result could depend on."""
+_HOOKS = frozenset({"__init_subclass__", "__set_name__"})
 
 
 @dataclass
 class Unit:
-    """Code of one unit: what it is, the dotted names it uses, the imports inside it."""
+    """Code of one unit: what it is, the names it uses, what the key can follow only under conditions."""
 
     digest: str
-    names: list[str]
+    names: dict[str, int]
+    """Dotted names that it reads, with the line of the first use."""
     imports: dict[str, Binding]
-    getattrs: list[str]
-    """Dotted names whose attributes are looked up by `getattr`: refused where they are modules."""
     locals: list[str]
     """Names that it assigns or takes as arguments, which may hide what the module calls so."""
+    calls: list[Call]
+    hidden: dict[str, int]
+    texts: dict[str, int]
+    stores: dict[str, int]
+    touched: list[str]
     line: int
+    effect: bool = False
+    """Whether loading its file does something beyond giving its name a value: a registration, for instance."""
+    hooks: bool = False
+    """Whether it is a class that is told of its sub-classes."""
+    bases: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+    """What is called when its file is loaded."""
+    loads: list[str] = field(default_factory=list)
+    """Modules of ours that are loaded when it runs."""
 
 
 @dataclass
 class Source:
-    """A parsed file: units by name, module-level imports, names that compound statements bind."""
+    """A parsed file: units by name, module-level imports, and what it declares to change no result."""
 
     units: dict[str, Unit] = field(default_factory=dict)
     imports: dict[str, Binding] = field(default_factory=dict)
+    loads: list[str] = field(default_factory=list)
+    unkeyed: dict[str, str] = field(default_factory=dict)
 
 
 def parse(text: str, name: str) -> Source:
@@ -53,35 +77,77 @@ def parse(text: str, name: str) -> Source:
         tree = ast.parse(text, name)
     except SyntaxError as e:
         raise SpecError(f"{name}:{e.lineno}:{e.offset}: {e.msg}") from None
-    source = Source()
-    statements: dict[str, list[ast.stmt]] = {}
+    sorting = _Sorting(name)
     for statement in tree.body:
-        _sort(statement, source, statements, name)
-    for unit, nodes in statements.items():
-        source.units[unit] = _unit(nodes, name)
-    return source
+        sorting.add(statement)
+    return sorting.source()
 
 
-def _sort(statement: ast.stmt, source: Source, statements: dict[str, list[ast.stmt]], file: str) -> None:
-    """Put a top-level statement into the units that it makes."""
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        _bind(source.imports, statement, file)
-        return
-    if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
-        for other in statement.orelse:
-            _sort(other, source, statements, file)
-        return
-    if _says_nothing(statement) or (isinstance(statement, ast.If) and _is_main(statement.test)):
-        return
-    names = list(_bound(statement))
-    if not isinstance(statement, _SIMPLE):
+class _Sorting:
+    """Top-level statements put into the units that they make."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._source = Source()
+        self._statements: dict[str, list[ast.stmt]] = {}
+        self._imports: list[ast.Import | ast.ImportFrom] = []
+
+    def add(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            self._import(statement)
+            return
+        if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
+            for other in statement.orelse:
+                self.add(other)
+            return
+        if says_nothing(statement) or (isinstance(statement, ast.If) and _is_main(statement.test)):
+            return
+        names = list(_bound(statement))
+        if UNKEYED in names:
+            self._source.unkeyed = _unkeyed(statement, self._file)
+            return
+        if not isinstance(statement, _SIMPLE):
+            names.extend(self._inside(statement))
+            self._statements.setdefault(MODULE, []).append(statement)
+        for name in names or [MODULE]:
+            self._statements.setdefault(name, []).append(statement)
+
+    def _inside(self, statement: ast.stmt) -> Iterator[str]:
+        """Names bound by the module-level statements inside a compound one."""
         for node in _module_level(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                _bind(source.imports, node, file)
-            names.extend(_bound(node))
-        statements.setdefault(MODULE, []).append(statement)
-    for name in names or [MODULE]:
-        statements.setdefault(name, []).append(statement)
+                self._import(node)
+            yield from _bound(node)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        bind(self._source.imports, node, self._file)
+        self._source.loads.extend(loaded_by(node))
+        self._imports.append(node)
+
+    def source(self) -> Source:
+        mentioned: set[str] = set()
+        for name, nodes in self._foreign_to_module().items():
+            self._source.units[name] = _unit(nodes, self._file, mentioned)
+        self._name_silent_imports(mentioned)
+        return self._source
+
+    def _foreign_to_module(self) -> dict[str, list[ast.stmt]]:
+        """`TABLE["x"] = 1` on an imported TABLE changes another file's state: it belongs to what loading does."""
+        for name in [n for n in self._statements if n in self._source.imports]:
+            moved = [s for s in self._statements.pop(name) if isinstance(s, _SIMPLE)]
+            if moved:
+                self._statements.setdefault(MODULE, []).extend(moved)
+        return self._statements
+
+    def _name_silent_imports(self, mentioned: set[str]) -> None:
+        """An import that nothing names is there for what loading does, so the unit `<module>` uses it whole."""
+        named = mentioned.union(*(unit.names for unit in self._source.units.values()))
+        silent = {u: n.lineno for n in self._imports for u in used_as(n) if not is_named(u, named)}
+        silent = {u: line for u, line in silent.items() if self._source.imports[u.split(".")[0]][0] not in _SILENT}
+        if silent:
+            empty = _unit([ast.Pass(lineno=min(silent.values()))], self._file, set())
+            unit = self._source.units.setdefault(MODULE, empty)
+            unit.names.update(silent)
 
 
 _SIMPLE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr)
@@ -90,7 +156,7 @@ _SIMPLE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.
 def _module_level(statement: ast.stmt) -> Iterator[ast.stmt]:
     """Statements inside a compound one that still run at module level."""
     for child in ast.iter_child_nodes(statement):
-        if isinstance(child, ast.ExceptHandler):
+        if isinstance(child, ast.ExceptHandler | ast.match_case):
             yield from (s for inner in child.body for s in (inner, *_module_level(inner)))
         elif isinstance(child, ast.stmt):
             yield child
@@ -124,138 +190,67 @@ def _roots(target: ast.expr) -> Iterator[str]:
             yield from _roots(element)
 
 
-def _bind(imports: dict[str, Binding], node: ast.Import | ast.ImportFrom, file: str) -> None:
-    """Add what an import binds. Raises SpecError where one name would mean two things: the key follows only one."""
-    for name, target in _bindings(node, file):
-        if imports.setdefault(name, target) != target:
-            raise SpecError(
-                f"{file}:{node.lineno}: '{name}' is imported from two places; give each a name of its own, "
-                "so that the key can follow both"
-            )
-
-
-def _bindings(node: ast.Import | ast.ImportFrom, file: str) -> Iterator[tuple[str, Binding]]:
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            yield (alias.asname, (alias.name, None)) if alias.asname else (
-                alias.name.split(".")[0], (alias.name.split(".")[0], None))  # fmt: skip
-        return
-    if node.level:
+def _unkeyed(statement: ast.stmt, file: str) -> dict[str, str]:
+    """The literal that a file gives `UNKEYED`. Raises SpecError for anything else."""
+    value = getattr(statement, "value", None)
+    try:
+        found = ast.literal_eval(value) if value is not None else None
+    except ValueError:
+        found = None
+    if not isinstance(found, Mapping) or not all(isinstance(v, str) and v.strip() for kv in found.items() for v in kv):
         raise SpecError(
-            f"{file}:{node.lineno}: relative imports are refused in tasks/; write the whole name, "
-            "so that the key can follow it"
+            f"{file}:{statement.lineno}: {UNKEYED} must be written out as {{name: why it changes no result}}"
         )
-    for alias in node.names:
-        if alias.name == "*":
-            raise SpecError(
-                f"{file}:{node.lineno}: 'from {node.module} import *' is refused in tasks/; "
-                "name what is imported, so that the key can follow it"
-            )
-        yield alias.asname or alias.name, (str(node.module), alias.name)
+    return dict(found)
 
 
-def _unit(nodes: list[ast.stmt], file: str) -> Unit:
-    scan = _Scan(file)
+def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> Unit:
+    scan = Scan(file)
     for node in nodes:
-        scan.visit(node)
-    digest = blake3("\n".join(scan.out).encode()).hexdigest(16)
-    return Unit(digest, sorted(scan.names), scan.imports, sorted(scan.getattrs), sorted(scan.locals), nodes[0].lineno)
+        if not isinstance(node, ast.Pass):
+            scan.visit(node)
+    mentioned |= scan.mentioned
+    names = dict(scan.names)
+    silent = {u: line for u, line in scan.imported.items() if not is_named(u, {*names, *scan.mentioned})}
+    return Unit(
+        digest=blake3("\n".join(scan.out).encode()).hexdigest(16), names={**names, **silent}, imports=scan.imports,
+        locals=sorted(scan.locals), calls=scan.calls, hidden=scan.hidden, texts=scan.texts, stores=scan.stores,
+        touched=sorted(scan.touched - scan.locals | scan.globals), line=nodes[0].lineno,
+        effect=not all(is_undecorated(n) for n in nodes),
+        hooks=any(_has_hooks(n) for n in nodes), bases=[b for n in nodes for b in _bases(n)],
+        called=sorted({c for n in nodes for c in _called_at_load(n)}), loads=scan.loads,
+    )  # fmt: skip
 
 
-class _Scan:
-    """One walk that writes the canonical form of a tree and collects the names in it."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.out: list[str] = []
-        self.names: set[str] = set()
-        self.imports: dict[str, Binding] = {}
-        self.getattrs: set[str] = set()
-        self.locals: set[str] = set()
-
-    def visit(self, node: ast.AST, in_class: bool = False) -> None:
-        cls = type(node)
-        if cls is ast.AnnAssign and node.value is not None and not in_class:  # type: ignore[attr-defined]
-            node, cls = ast.Assign([node.target], node.value), ast.Assign  # type: ignore[attr-defined]
-        elif (cls is ast.Name or cls is ast.Attribute) and (dotted := _dotted_name(node)):
-            self._dotted(node, dotted)
-            return
-        elif cls is ast.arg:
-            self.locals.add(node.arg)  # type: ignore[attr-defined]
-        elif cls is ast.Import or cls is ast.ImportFrom:
-            _bind(self.imports, node, self.file)  # type: ignore[arg-type]
-        elif cls is ast.Call:
-            self._getattr(node)  # type: ignore[arg-type]
-        for decorator in getattr(node, "decorator_list", ()):
-            self._names_only(decorator)
-        name, fields = _FIELDS.get(cls) or _fields(cls)
-        self.out.append(name)
-        values = node.__dict__
-        for f in fields:
-            self._field(values.get(f), cls is ast.ClassDef and f == "body")
-
-    def _field(self, value: object, in_class: bool) -> None:
-        if value.__class__ is list:
-            self.out.append("[")
-            for item in value:
-                if not isinstance(item, ast.AST):
-                    self.out.append(repr(item))
-                elif not _says_nothing(item, in_class):
-                    self.visit(item, in_class)
-            self.out.append("]")
-        elif isinstance(value, ast.AST):
-            self.visit(value)
-        else:
-            self.out.append(repr(value))
-
-    def _dotted(self, node: ast.AST, dotted: str) -> None:
-        """A chain is one name: what lies before its last dot is not used by itself."""
-        self.out.append(f".{dotted}")
-        if type(node) is ast.Name and type(node.ctx) is ast.Store:
-            self.locals.add(dotted)
-        else:
-            self.names.add(dotted)
-
-    def _getattr(self, call: ast.Call) -> None:
-        if isinstance(call.func, ast.Name) and call.func.id == "getattr" and call.args:
-            dotted = _dotted_name(call.args[0])
-            if dotted:
-                self.getattrs.add(dotted)
-
-    def _names_only(self, node: ast.AST) -> None:
-        out, self.out = self.out, []
-        self.visit(node)
-        self.out = out
+def _has_hooks(node: ast.stmt) -> bool:
+    """Whether a class is told of its sub-classes, by a hook of its own or by a metaclass."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    defined = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
+    metaclasses = {dotted_name(k.value).rpartition(".")[2] for k in node.keywords if k.arg == "metaclass"}
+    return bool(defined & _HOOKS or metaclasses - {"ABCMeta"} or any(dotted_name(b) == "type" for b in node.bases))
 
 
-def _dotted_name(node: ast.AST) -> str:
-    """`a.b.c` for a chain of attributes that begins with a name, else nothing."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+def _bases(node: ast.stmt) -> Iterator[str]:
+    return (dotted_name(b) for b in (node.bases if isinstance(node, ast.ClassDef) else ()) if dotted_name(b))
 
 
-def _says_nothing(node: ast.AST, in_class: bool = False) -> bool:
-    """Docstrings, `...`, `pass`, and bare annotations outside classes (inside one they make a field)."""
-    cls = type(node)
-    return (
-        cls is ast.Pass
-        or (cls is ast.Expr and type(node.value) is ast.Constant)  # type: ignore[attr-defined]
-        or (cls is ast.AnnAssign and node.value is None and not in_class)  # type: ignore[attr-defined]
-    )
-
-
-def _fields(cls: type) -> tuple[str, tuple[str, ...]]:
-    fields: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]
-    _FIELDS[cls] = (cls.__name__, tuple(f for f in fields if f not in _SKIPPED))
-    return _FIELDS[cls]
+def _called_at_load(node: ast.stmt) -> Iterator[str]:
+    """Dotted names of what is called when an assignment or a class body runs."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    if isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            yield from _called_at_load(inner)
+        return
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and (name := dotted_name(part.func)):
+            yield name
 
 
 def _is_test(node: ast.expr, name: str) -> bool:
-    return _dotted_name(node).split(".")[-1] == name
+    return dotted_name(node).split(".")[-1] == name
 
 
 def _is_main(node: ast.expr) -> bool:
-    return isinstance(node, ast.Compare) and _dotted_name(node.left) == "__name__"
+    return isinstance(node, ast.Compare) and dotted_name(node.left) == "__name__"

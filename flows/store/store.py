@@ -173,7 +173,7 @@ class Store:
     def _record(self, key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: Made) -> Record:
         packages = key.parts.get("packages")
         return Record(
-            key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts,
+            key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts, code=key.code,
             parents={port: tuple(Parent(r.key, r.content) for r in several) for port, several in parents.items()},
             execution=made.execution, versions=installed_versions(packages if isinstance(packages, dict) else ()),
             commit=surroundings.commit(Path.cwd()), hardware={**surroundings.hardware(), **made.hardware},

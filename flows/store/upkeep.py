@@ -50,19 +50,19 @@ def accept(store: Store, key: Key, old: Record) -> Record:
 
     Raises SpecError where more than code or package versions differ, or where the old content is not intact.
     """
-    other = [d for d in differences(old.parts, key.parts) if d.part not in {"code", "packages"}]
+    other = [d for d in differences(old, key) if d.part not in {"code", "packages"}]
     if other:
         raise SpecError(f"only an edit of code can be accepted, but {'; '.join(d.text for d in other)}")
     trouble = store.trouble(old)
     if trouble:
         raise SpecError(f"the old result cannot stand for the new one: {trouble}")
-    because: list[JSON] = [d.text for d in differences(old.parts, key.parts)]
+    because: list[JSON] = [d.text for d in differences(old, key)]
     accepted: dict[str, JSON] = {
         "from": old.key,
         "because": because,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    record = replace(old, key=key.digest, parts=key.parts, accepted=accepted)
+    record = replace(old, key=key.digest, parts=key.parts, code=key.code, accepted=accepted)
     with store.lock(key.digest), locked(store.root / "locks" / "gc", shared=True):
         if store.lookup(key.digest):
             raise SpecError("this step has a result of its own already; there is nothing to accept")

@@ -211,6 +211,7 @@ class Builder:
                 step.address, (), signature.name, signature.module, self._kind(step, signature, ports, picked, what),
                 keyed, execution, inputs, frozenset(p.name for p in signature.ports.values() if p.is_list),
                 signature.work, step.round, step.where, self._opens(signature, ports),
+                frozenset(h.kind for handles in ports.values() for h in handles),
             )  # fmt: skip
             check_node(self.catalogue, self._nodes, self._above, signature, node, what)
             handle = self._append(node)

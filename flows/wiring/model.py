@@ -61,6 +61,8 @@ class Node:
     where: Where
     opens: frozenset[str] = frozenset()
     """Kinds of models that it is handed as oracles: the code that asks them counts as the step's own."""
+    kinds: frozenset[str] = frozenset()
+    """Kinds of its inputs, as far as they are known at compile time: the code of their handles counts."""
 
     @property
     def title(self) -> str:

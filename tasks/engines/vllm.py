@@ -24,6 +24,7 @@ from tasks.sampling.stopping import ended
 from tasks.sampling.weights import blueprint, checked, identity, refuse_renamed
 from tasks.template import tokenizer_of
 
+UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which change no draw"}
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tasks.contract import Chosen, SpecError, Workspace
@@ -27,7 +29,7 @@ def beside(engine: Chosen, networks: Networks, work: Workspace) -> Chosen:
     share = fitting_share(wanted, free, total, learning)
     if share < wanted:
         work.notice(f"vLLM gets {share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks")
-    return Chosen(**{**vars(engine), "execution": {**engine.execution, "gpu_memory": share}})
+    return replace(engine, execution={**engine.execution, "gpu_memory": share})
 
 
 def fitting_share(wanted: float, free: int, total: int, learning: int) -> float:

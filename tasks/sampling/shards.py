@@ -45,6 +45,12 @@ def completions_of(
     return Completions.of(_batches(files), {"template": template_digest(policy)})
 
 
+UNKEYED = {
+    "tasks.contract.Chosen": "a wiring hands over an engine as a choice; only a caller in Python gives a name",
+    "importlib.util.find_spec": "only a caller in Python gives `auto`: a wiring settles it before the key is made",
+}
+
+
 def chosen_engine(engine: Chosen | str) -> Chosen:
     """The wiring resolves `auto`; a caller in Python may leave it to us."""
     if isinstance(engine, Chosen):
