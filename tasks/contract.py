@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, Union
 
-UNKEYED = {"importlib.import_module": "a choice is in the key by its name and by the code that it reaches"}
+UNKEYED = {
+    "importlib.import_module": "a choice is in the key by its name and by the code that it reaches",
+    "__file__": "a data file is in the key by its content",
+}
 """What the key of a step leaves out here, and why that changes no result; see `flows.store.unfollowable`."""
 
 JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
@@ -156,6 +159,14 @@ class Add(Protocol):
     """
 
     def __call__(self, task: str, name: str | None = None, **inputs: Any) -> Any: ...
+
+
+def data_file(name: str) -> Path:
+    """The file `tasks/data/<name>`, whose content is in the key of every step that reaches the code which names it.
+
+    The only way in which a task or a choice may read a file that lies beside the code. `name` must be written out.
+    """
+    return Path(__file__).with_name("data") / name
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -17,7 +17,6 @@ import pyarrow as pa
 from tasks.arrow import ROWS_PER_BATCH, conformed, write_table
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
-
 UNKEYED = {
     "tasks.contract.Chosen": "the content of a specification holds the digest of its code, and the code that opens a "
     "reward model is in the key of every step which is handed one as an oracle",

@@ -60,7 +60,7 @@ class Scan:
         self.loads: list[str] = []
         """Modules of ours that its imports load, and names in them that may be modules."""
         self.imported: dict[str, int] = {}
-        """The dotted names by which imports are used, with their lines."""
+        """The dotted names by which its imports are used, with their lines."""
         self.mentioned: set[str] = set()
         """Names in annotations that do not count."""
         self.calls: list[Call] = []
@@ -189,8 +189,7 @@ class Scan:
         """Bind what it imports; whether all of it is ours: then the form shows what the names mean, not where."""
         bind(self.imports, node, self.file)
         self.loads.extend(loaded_by(node))
-        for used in used_as(node):
-            self.imported.setdefault(used, node.lineno)
+        self.imported.update(dict.fromkeys(used_as(node), node.lineno))
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         return all(m.split(".")[0] == "tasks" for m in modules)
 
@@ -271,10 +270,10 @@ def used_as(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 def loaded_by(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     """Modules of ours that an import loads; `from tasks.a import b` may load `tasks.a.b` too."""
-    inside = isinstance(node, ast.ImportFrom)
-    names = [f"{node.module}.{a.name}" if isinstance(node, ast.ImportFrom) else a.name for a in node.names]
-    if inside:
-        names.append(str(node.module))  # type: ignore[union-attr]
+    if isinstance(node, ast.ImportFrom):
+        names = [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+    else:
+        names = [a.name for a in node.names]
     return (n for n in names if n.split(".")[0] == "tasks")
 
 

@@ -102,7 +102,8 @@ class _Link:
         """Follow `names` from the module `target`: into sub-modules, to a unit, through re-exports."""
         if target.split(".")[0] != "tasks":
             whole = ".".join([target, *names])
-            self._judge.name(whole, line)
+            if line > 0:
+                self._judge.name(whole, line)
             self._outside[dotted] = whole
             return
         source = self._modules.source(target)
@@ -116,9 +117,11 @@ class _Link:
             self._target(again, [*([name] if name else []), *names[1:]], dotted, line)
         elif self._modules.is_module(f"{target}.{names[0]}"):
             self._target(f"{target}.{names[0]}", names[1:], dotted, line)
+        elif names[0] == "__dict__":
+            self._judge.namespace(line)
         elif not names[0].startswith("__"):
             user = self._modules.name(self._module)
-            raise SpecError(f"{user}:{line}: '{target}.{names[0]}' does not exist")
+            raise SpecError(f"{user}:{abs(line)}: '{target}.{names[0]}' does not exist")
 
     def _stores(self) -> None:
         for stored, line in self._unit.stores.items():

@@ -40,7 +40,7 @@ class Unit:
 
     digest: str
     names: dict[str, int]
-    """Dotted names that it reads, with the line of the first use."""
+    """Dotted names that it reads, with the line of the first use; a negative one: imported, not used."""
     imports: dict[str, Binding]
     locals: list[str]
     """Names that it assigns or takes as arguments, which may hide what the module calls so."""
@@ -142,11 +142,10 @@ class _Sorting:
     def _name_silent_imports(self, mentioned: set[str]) -> None:
         """An import that nothing names is there for what loading does, so the unit `<module>` uses it whole."""
         named = mentioned.union(*(unit.names for unit in self._source.units.values()))
-        silent = {u: n.lineno for n in self._imports for u in used_as(n) if not is_named(u, named)}
+        silent = {u: -n.lineno for n in self._imports for u in used_as(n) if not is_named(u, named)}
         silent = {u: line for u, line in silent.items() if self._source.imports[u.split(".")[0]][0] not in _SILENT}
         if silent:
-            empty = _unit([ast.Pass(lineno=min(silent.values()))], self._file, set())
-            unit = self._source.units.setdefault(MODULE, empty)
+            unit = self._source.units.setdefault(MODULE, _unit([ast.Pass(lineno=1)], self._file, set()))
             unit.names.update(silent)
 
 
@@ -211,7 +210,7 @@ def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> Unit:
             scan.visit(node)
     mentioned |= scan.mentioned
     names = dict(scan.names)
-    silent = {u: line for u, line in scan.imported.items() if not is_named(u, {*names, *scan.mentioned})}
+    silent = {u: -line for u, line in scan.imported.items() if not is_named(u, {*names, *scan.mentioned})}
     return Unit(
         digest=blake3("\n".join(scan.out).encode()).hexdigest(16), names={**names, **silent}, imports=scan.imports,
         locals=sorted(scan.locals), calls=scan.calls, hidden=scan.hidden, texts=scan.texts, stores=scan.stores,

@@ -39,10 +39,10 @@ class Judge:
 
     def name(self, whole: str, line: int) -> None:
         """Refuse a use of what `whole` names outside of `tasks/`, or of a built-in."""
-        for name in _with_all_above(whole):
-            if name in REFUSED:
-                best = next(n for n in reversed([*_with_all_above(whole)]) if n in REFUSED)
-                self._refuse(whole if whole == best else f"{best}", REFUSED[best], line, name, whole)
+        found = [name for name in _with_all_above(whole) if name in REFUSED]
+        if found:
+            shown = whole if whole.count(".") < 2 else found[-1]
+            self._refuse(shown, REFUSED[found[-1]], line, *found, whole)
 
     def hidden(self, unit: Unit) -> None:
         """Refuse `__file__`, `__globals__` and the like, wherever they are looked up."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +61,11 @@ def key(root: Path, inputs: Mapping[str, list[str]] | None = None, **changes: An
 def test_the_parts_of_a_key_are_what_the_result_depends_on(tree: Tree) -> None:
     parts = key(tree(**FILES)).parts
     assert parts["task"] == "fit"
-    assert list(parts["code"]) == ["tasks/losses/dpo.py::dpo", "tasks/train.py::fit"]
+    assert [name for name, _ in parts["code"]] == ["dpo", "fit"]  # type: ignore[union-attr, misc]
+    assert list(key(tree(**FILES)).code) == ["tasks/losses/dpo.py::dpo", "tasks/train.py::fit"]
     assert parts["params"] == {"loss": {"choice": "losses/dpo", "params": {"beta": 0.1}}, "lr": 1e-3}
     assert parts["inputs"] == {"data": ["1", "2"], "policy": ["p"]}
-    assert parts["packages"] == {"torch": "2.13.0"}
+    assert parts["packages"] == {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "torch": "2.13.0"}
     assert parts["identities"] == {}
 
 
@@ -101,10 +103,31 @@ def test_the_code_that_asks_a_reward_model_is_that_of_the_step_which_asks(tree: 
     scorer = {"training__reward_scorer": "import torch\n\ndef reward_scorer(*, path):\n    return torch.load(path)\n"}
     asking = {"params": {"loss": ChoiceValue("losses", "ipo", {"beta": 0.1}), "lr": 1e-3}}
     root = tree(**FILES, **scorer)
-    parts = key(root, **asking, opens=frozenset({"RewardModel"})).parts
-    assert "tasks/training/reward_scorer.py::reward_scorer" in parts["code"]
-    assert "torch" in parts["packages"]
-    assert key(root, **asking).parts["packages"] == {}
+    opened = key(root, **asking, opens=frozenset({"RewardModel"}))
+    assert "tasks/training/reward_scorer.py::reward_scorer" in opened.code
+    assert "torch" in opened.parts["packages"]
+    assert "torch" not in key(root, **asking).parts["packages"]
+
+
+def test_the_handles_that_a_step_takes_and_gives_are_in_its_key(tree: Tree) -> None:
+    kinds = """
+        class Table:
+            def frame(self):
+                return 1
+
+        class Prompts(Table):
+            pass
+
+        class Policy:
+            pass
+    """
+    root = tree(**FILES, kinds=kinds)
+    reads = {"kinds": frozenset({"Prompts"})}
+    before, other = key(root, **reads), key(root)
+    assert {"tasks/kinds.py::Table", "tasks/kinds.py::Prompts", "tasks/kinds.py::Policy"} <= set(before.code)
+    tree(kinds=kinds.replace("return 1", "return 2"))
+    assert key(root, **reads).digest != before.digest
+    assert key(root).digest == other.digest
 
 
 def test_the_order_of_a_list_and_the_port_of_an_input_are_keyed(tree: Tree) -> None:
@@ -139,7 +162,7 @@ def test_an_identity_counts_by_the_content_of_the_path_it_names(tree: Tree) -> N
     assert before.parts["identities"] == {"source": {"content": content, "seen": "offline"}}
     (root / "pairs.jsonl").write_text("two")
     after = key(root, **source("pairs.jsonl"))
-    assert [d.name for d in differences(before.parts, after.parts)] == ["source.content"]
+    assert [d.name for d in differences(before, after)] == ["source.content"]
     assert after.digest != before.digest
 
 
@@ -188,19 +211,24 @@ def test_the_fixed_digest_leaves_out_the_inputs_alone(tree: Tree) -> None:
 def test_differences_are_said_in_words() -> None:
     old: dict[str, Any] = {
         "params": {"k": 4, "loss": {"choice": "losses/dpo", "params": {"beta": 0.1}}, "gone": True},
-        "code": {"tasks/a.py::f": "1", "tasks/a.py::g": "1"}, "inputs": {"data": ["1"], "ref": ["r"]},
+        "code": [["f", "1"], ["g", "1"], ["moved", "1"]], "inputs": {"data": ["1"], "ref": ["r"]},
         "packages": {"torch": "2.12.0"}, "identities": {"source": {"content": "aa"}},
     }  # fmt: skip
     new: dict[str, Any] = {
         "params": {"k": 5, "loss": {"choice": "losses/dpo", "params": {"beta": 0.5}}, "stop": ["\n"]},
-        "code": {"tasks/a.py::f": "2", "tasks/a.py::h": "1"}, "inputs": {"data": ["2"]},
+        "code": [["f", "2"], ["h", "1"], ["moved", "1"]], "inputs": {"data": ["2"]},
         "packages": {"torch": "2.13.0"}, "identities": {"source": {"content": "bb"}},
     }  # fmt: skip
-    assert [d.text for d in differences(old, new)] == [
+    before = Key("", old, {"tasks/a.py::f": "1", "tasks/a.py::g": "1", "tasks/a.py::moved": "1"})
+    after = Key("", new, {"tasks/a.py::f": "2", "tasks/a.py::h": "1", "tasks/b.py::moved": "1"})
+    assert [d.text for d in differences(before, after)] == [
         "`gone` changed true → null", "`k` changed 4 → 5", "`loss.beta` changed 0.1 → 0.5",
         '`stop` changed null → ["\\n"]',
         "`tasks/a.py::f` changed", "`tasks/a.py::g` is no longer used", "`tasks/a.py::h` is used now",
         "what `source.content` reads changed aa → bb", "torch 2.12.0 → 2.13.0",
         "`data` came out different", "`ref` is no longer fed",
     ]  # fmt: skip
-    assert differences(old, {k: v for k, v in old.items() if k != "inputs"}) == []
+    without = replace(before, parts={k: v for k, v in old.items() if k != "inputs"})
+    assert differences(before, without) == []
+    [wired] = differences(before, replace(before, parts={**old, "wiring": "other"}))
+    assert (wired.part, wired.text) == ("code", "what its code means by a name changed")
