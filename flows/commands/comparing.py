@@ -12,6 +12,7 @@ from flows.commands.progress import shown
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import Comparison, Difference, Entry, chosen_runs, comparison, told_apart
+from flows.tracking.figures import figure_cache
 from flows.tracking.mlflow_sink import address
 from flows.tracking.table import COLUMNS, Row, cell, plain, signed, warnings
 from flows.tracking.view import CHARTS
@@ -38,7 +39,7 @@ def compare_text(
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     files = drawn(store, found, out)
     if files:
-        console.print(f"  pictures   {', '.join(f.name for f in files)} in {shown(files[0].parent)}", soft_wrap=True)
+        console.print(f"  figures    {', '.join(f.name for f in files)} in {shown(files[0].parent)}", soft_wrap=True)
     for title, page in mlflow_pages([e.run for e in found.entries], address(store.root)).items():
         console.print(f"  {title:<10} {page}", markup=False, highlight=False, soft_wrap=True)
 
@@ -91,7 +92,7 @@ def drawn(store: Store, found: Comparison, out: Path | None) -> list[Path]:
 
     ids = sorted(e.run.id for e in found.entries)
     name = f"compare-{blake2b(json.dumps(ids).encode(), digest_size=4).hexdigest()}"
-    return draw_comparison(found, out or store.inside("figures", name))
+    return draw_comparison(found, out or store.inside("figures", name), cache=figure_cache(store))
 
 
 def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from flows.commands.closing import print_outcome, print_repeated, print_where, say
 from flows.commands.progress import progress
 from flows.commands.repeats import all_cached, finished_twin, plan_of
-from flows.execution.execute import run_pipeline
+from flows.execution.execute import run_cached, run_pipeline
 from flows.store.runs import Runs
 from flows.tracking.prefect_artifacts import PrefectArtifacts
+from flows.tracking.prefect_mirror import mirror
 from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline
 
@@ -50,7 +51,7 @@ def run_once(
     if plan and cached and not again and (former := finished_twin(Runs(store), plan, deployment)):
         print_repeated(console, store, former)
         return former
-    run = _run(graph, store, plan, console, fresh, deployment)
+    run = _cached(graph, store, console, deployment) if cached else _run(graph, store, plan, console, fresh, deployment)
     if run.status == "stopped":
         again_with = shlex.join(["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items())])
         say(console, f"\nStopped. What is finished is kept; go on with: {again_with}")
@@ -69,6 +70,21 @@ def _run(graph: Graph, store: Store, plan: Plan | None, console: Console, fresh:
         trouble = tracker.close()
     print_outcome(console, store, execution)
     print_where(console, store, execution.run, trouble)
+    return execution.run
+
+
+def _cached(graph: Graph, store: Store, console: Console, deployment: str) -> Run:
+    """Record a run that computes nothing, in MLflow at once, and in Prefect once a server is up."""
+    tracker = Tracker(store)
+    try:
+        execution = run_cached(graph, store, listeners=[tracker, progress(console, {})], deployment=deployment)
+    finally:
+        trouble = tracker.close()
+    not_mirrored = mirror(store, execution.run)
+    print_outcome(console, store, execution)
+    print_where(console, store, execution.run, trouble)
+    if not_mirrored:
+        say(console, f"  ! {not_mirrored}")
     return execution.run
 
 

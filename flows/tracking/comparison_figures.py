@@ -1,14 +1,15 @@
-"""Pictures of several runs: the win rate by round, and what each nat of KL bought in gold."""
+"""Figures of several runs: the win rate by round, and what each nat of KL bought in gold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.tracking.comparison import Comparison, Entry
-from flows.tracking.figures import BASE, INK, MUTED, add_foot, new_figure, saved
+from flows.tracking.figures import BASE, INK, MUTED, Drawing, add_foot, new_figure, saved
 from flows.tracking.table import MAIN, Estimate, Row
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ class Line(NamedTuple):
     mark: str
 
 
-def draw_comparison(found: Comparison, directory: Path) -> list[Path]:
+def draw_comparison(found: Comparison, directory: Path, *, cache: Path) -> list[Path]:
     """Draw `win_rate_per_round.png` and `gold_vs_kl.png` into `directory`, those that there are numbers for."""
-    drawn: dict[str, Callable[[], Figure | None]] = {
-        "win_rate_per_round": lambda: by_round(found.entries),
-        "gold_vs_kl": lambda: gold_against_kl(found.entries),
+    drawings: dict[str, Drawing] = {
+        "win_rate_per_round": partial(by_round, found.entries),
+        "gold_vs_kl": partial(gold_against_kl, found.entries),
     }
-    return saved(drawn, directory)
+    return saved(drawings, directory, cache)
 
 
 def by_round(entries: Sequence[Entry]) -> Figure | None:
@@ -98,7 +99,7 @@ def gold_against_kl(entries: Sequence[Entry]) -> Figure | None:
 
 
 def _lines(entries: Sequence[Entry], metric: str) -> list[Line]:
-    """The runs that have the metric; a run keeps its colour in every picture."""
+    """The runs that have the metric; a run keeps its colour in every figure."""
     found = []
     for number, entry in enumerate(entries):
         rows = tuple(r for r in entry.found.rows if (e := r.metrics.get(metric)) and not math.isnan(e.value))

@@ -1,22 +1,31 @@
-"""Pictures of a run, drawn from its reports and curves: win rate by round, gold against KL, training curves.
+"""Figures of a run, drawn from its reports and curves: win rate by round, gold against KL, training curves.
 
-Only data that records hold goes in, so a cached run has the same pictures as a fresh one.
+Only data that records hold goes in, so a cached run has the same figures as a fresh one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from flows.tracking.table import Done, Results, Row
+from tasks.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from flows.store.store import Store
+
+Drawing = partial["Figure | None"]
+"""A function that draws, with all that it draws from."""
 Curves = dict[str, list[tuple[int, float]]]
 """Metric → (optimizer step, value) pairs."""
 INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
@@ -41,36 +50,78 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-def draw(found: Results, steps: Sequence[Done], directory: Path, title: str) -> list[Path]:
+def draw(found: Results, steps: Sequence[Done], directory: Path, title: str, *, cache: Path) -> list[Path]:
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
     from flows.tracking.games import exploited, first_is_base
     from flows.tracking.overoptimisation import overoptimised
 
-    drawn: dict[str, Callable[[], Figure | None]] = {
-        "win_rate": lambda: win_rate(found, title),
-        "gold_vs_kl": lambda: gold_against_kl(found, title),
-        "gold_vs_proxy": lambda: overoptimised(found, title),
-        "exploitability": lambda: exploited(found, title, base_first=first_is_base(steps)),
+    drawings: dict[str, Drawing] = {
+        "win_rate": partial(win_rate, found, title),
+        "gold_vs_kl": partial(gold_against_kl, found, title),
+        "gold_vs_proxy": partial(overoptimised, found, title),
+        "exploitability": partial(exploited, found, title, base_first=first_is_base(steps)),
     }
     for name, curves in curves_of(steps).items():
-        drawn[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
-    return saved(drawn, directory)
+        drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
+    return saved(drawings, directory, cache)
 
 
-def saved(drawn: Mapping[str, Callable[[], Figure | None]], directory: Path) -> list[Path]:
-    """Make each figure in our style and write it as NAME.png; returns the files of those that there are."""
+def figure_cache(store: Store) -> Path:
+    """Where a store keeps figures by what they are drawn from."""
+    return store.root / ".cache" / "figures"
+
+
+def saved(drawings: Mapping[str, Drawing], directory: Path, cache: Path) -> list[Path]:
+    """Write each figure, in our style, as NAME.png; returns the files of those that there are.
+
+    A figure is drawn once: `cache` keeps it under the digest of what it is drawn from, empty where nothing was to draw.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, drawing in drawings.items():
+        file, known = directory / f"{name}.png", cache / f"{digest_of_drawing(drawing)}.png"
+        if known.exists():
+            _copy(known, file)
+        else:
+            _draw(drawing, file)
+            with suppress(OSError):  # it can be drawn again
+                cache.mkdir(parents=True, exist_ok=True)
+                _copy(file, known)
+        if file.stat().st_size:
+            files.append(file)
+        else:
+            file.unlink()
+    return files
+
+
+def _draw(drawing: Drawing, file: Path) -> None:
+    """Draw into a file, which stays empty where there is nothing to draw."""
     import matplotlib
 
     matplotlib.use("Agg")
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, make in drawn.items():
-        with matplotlib.rc_context(STYLE):
-            figure = make()
-            if figure is not None:
-                figure.savefig(directory / f"{name}.png")
-                files.append(directory / f"{name}.png")
-    return files
+    with matplotlib.rc_context(STYLE), replacing(file, durable=False) as fresh:
+        figure = drawing()
+        fresh.touch()
+        if figure is not None:
+            figure.savefig(fresh, format="png")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target, durable=False) as fresh:
+        copyfile(source, fresh)
+
+
+def digest_of_drawing(drawing: Drawing) -> str:
+    """Of all that a figure comes from: its function and arguments, this folder's code, and the library that draws.
+
+    The arguments are dataclasses, mappings and sequences of texts and numbers, whose `repr` is all that they hold.
+    """
+    digest = blake2b(digest_size=16)
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    what = (version("matplotlib"), drawing.func.__qualname__, drawing.args, drawing.keywords)
+    digest.update(repr(what).encode())
+    return digest.hexdigest()
 
 
 def curves_of(steps: Sequence[Done]) -> dict[str, dict[str, Curves]]:

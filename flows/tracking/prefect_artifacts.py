@@ -27,6 +27,7 @@ from flows.wiring.model import Graph, Node
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import ArtifactCreate
 
 LONG_SECONDS = 4.0
 """A step has a progress bar once it has run for as long as that."""
@@ -89,8 +90,14 @@ class PrefectArtifacts(Listener):
             return
         steps = [self._done[id] for id, step in run.steps.items() if id in self._done and not step.carried]
         found = results(self._store, steps)
-        self._sender.close([*_table(run, found), summary(run, found, self._store.root, self._page())])
+        self._sender.close(last_artifacts(run, found, self._store.root, self._page()))
         self._sender = None
+
+
+def last_artifacts(run: Run, found: Results, root: Path, page: str) -> list[Artifact]:
+    """What a finished run leaves: its results as a table, if it has any, and how it went. `page`: of the run in MLflow,
+    below the address of the server; empty where there is none."""
+    return [*_table(run, found), summary(run, found, root, page)]
 
 
 def _table(run: Run, found: Results) -> Iterator[Artifact]:
@@ -193,7 +200,7 @@ class Sender:
                         self._news.wait_for(lambda: self._over, EVERY_SECONDS)
                 self._send_bars(client)
                 for artifact in self._last:
-                    client.create_artifact(self._create(artifact))
+                    client.create_artifact(artifact_create(artifact, self._flow_run))
         except Exception as e:
             logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", e)
 
@@ -206,10 +213,12 @@ class Sender:
             if step in self._bars:
                 client.update_artifact(self._bars[step], ArtifactUpdate(data=bar.data, description=bar.description))
             else:
-                self._bars[step] = client.create_artifact(self._create(bar)).id
+                self._bars[step] = client.create_artifact(artifact_create(bar, self._flow_run)).id
 
-    def _create(self, artifact: Artifact) -> Any:
-        from prefect.client.schemas.actions import ArtifactCreate
 
-        said: Mapping[str, Any] = vars(artifact)
-        return ArtifactCreate(**said, flow_run_id=self._flow_run)
+def artifact_create(artifact: Artifact, flow_run: UUID) -> ArtifactCreate:
+    """The request by which Prefect's client makes an artifact of a flow run."""
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    said: Mapping[str, Any] = vars(artifact)
+    return ArtifactCreate(**said, flow_run_id=flow_run)

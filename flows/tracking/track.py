@@ -22,7 +22,7 @@ from flows.store.records import Record
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.tracking.comparison import said
-from flows.tracking.figures import draw
+from flows.tracking.figures import draw, figure_cache
 from flows.tracking.mlflow_sink import Sink, milliseconds
 from flows.tracking.params import MAX_PARAMS, chosen_params, given
 from flows.tracking.table import MAIN, Done, Estimate, costs, floors, headlines, main_metric, read_report, results
@@ -51,8 +51,6 @@ class Tracker(Listener):
         self._run = ""
         self._began: Run | None = None
         self._graph: Graph
-        self.drawn: list[Path] = []
-        """Figures of the run, once it has finished."""
 
     @property
     def uri(self) -> str:
@@ -108,8 +106,8 @@ class Tracker(Listener):
         self._best(steps)
         self._costs(steps)
         self._lineage(steps)
-        self.drawn = draw(found, steps, self._store.inside("figures", run.id), run.pipeline)
-        for file in self.drawn:
+        figures = self._store.inside("figures", run.id)
+        for file in draw(found, steps, figures, run.pipeline, cache=figure_cache(self._store)):
             self._put("file", path=str(file), to="figures")
         if run.status == "failed":
             said = {s.id: s.reason for s in run.steps.values() if s.state == "failed"}
