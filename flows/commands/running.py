@@ -80,8 +80,8 @@ def _cached(graph: Graph, store: Store, console: Console, deployment: str) -> Ru
         execution = run_cached(graph, store, listeners=[tracker, progress(console, {})], deployment=deployment)
     finally:
         trouble = tracker.close()
-    not_mirrored = mirror(store, execution.run)
     print_outcome(console, store, execution)
+    not_mirrored = mirror(store, execution.run)
     print_where(console, store, execution.run, trouble)
     if not_mirrored:
         say(console, f"  ! {not_mirrored}")

@@ -38,12 +38,14 @@ STATES = {
 
 def mirror(store: Store, run: Run) -> str:
     """Record a finished run on the server that is up, or keep it for the next one. Returns what went wrong, if
-    anything."""
+    anything; `run.links` has the flow run's id if nothing did."""
     with _pending_lock(store), (store.root / PENDING).open("a") as file:
         file.write(f"{run.id}\n")
     if not (os.environ.get("PREFECT_API_URL") or running(store.root)):
         return ""
-    return mirror_pending(store)
+    trouble = mirror_pending(store)
+    run.links.update(Runs(store).load(run.id).links)
+    return trouble
 
 
 def mirror_pending(store: Store) -> str:
@@ -58,9 +60,8 @@ def mirror_pending(store: Store) -> str:
                 _record(store, waiting[0])
                 waiting = waiting[1:]
         except (HTTPError, DataError) as e:
-            return (
-                f"Prefect did not take run {waiting[0]} ({' '.join(str(e).split())[:120]}); `alignflow up` tries again"
-            )
+            why = " ".join(str(e).split())[:120]
+            return f"Prefect did not take run {waiting[0]} ({why}); the next `alignflow up` tries again"
         finally:
             if waiting:
                 pending.write_text("".join(f"{id}\n" for id in waiting))
@@ -100,7 +101,8 @@ def _flow_run(client: SyncPrefectClient, store: Store, run: Run) -> str:
     )
     page = run_page(run.links["mlflow"]) if "mlflow" in run.links else ""
     for artifact in last_artifacts(run, results(store, finished(store, run)), store.root, page):
-        client.create_artifact(artifact_create(artifact, UUID(flow_run)))
+        made = artifact_create(artifact, UUID(flow_run)).model_dump(mode="json", exclude_unset=True)
+        client.request("POST", "/artifacts/", json=made)  # `create_artifact` opens a websocket besides, for an event
     return flow_run
 
 
