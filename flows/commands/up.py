@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from flows.commands.progress import shown
 from flows.execution.server import PORTS, answers, settings, up_lock, use_template
 from flows.store.locks import holder, try_lock
+from flows.store.store import Store
 from flows.tracking.mlflow_sink import address, served_elsewhere, tracking_uri
+from flows.tracking.prefect_mirror import PENDING, mirror_pending
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0
@@ -80,6 +83,7 @@ def up(
             with _profile(artifacts, pages[0].url) as written:
                 for line in _where(pages, artifacts, written):
                     say(line)
+                _record_waiting(artifacts, say)
                 while True:
                     _refuse_ended(pages, running)
                     time.sleep(0.2)
@@ -87,6 +91,17 @@ def up(
         say("both ended" if len(pages) > 1 else "ended")
     finally:
         held.release()
+
+
+def _record_waiting(artifacts: Path, say: Callable[[str], None]) -> None:
+    """Record the runs that computed nothing while no server was up, in the background: each takes half a second."""
+    if not (artifacts / PENDING).exists():
+        return
+
+    def record() -> None:
+        say(mirror_pending(Store(artifacts)) or "Prefect has the runs that computed nothing while it was down")
+
+    Thread(target=record, name="waiting runs", daemon=True).start()
 
 
 def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:

@@ -276,12 +276,19 @@ def run_pipeline(
     return execution
 
 
-def run_cached(graph: Graph, store: Store, *, listeners: Sequence[Listener], deployment: str = "") -> Execution:
+def run_cached(
+    graph: Graph,
+    store: Store,
+    *,
+    listeners: Sequence[Listener] = (),
+    project: Path = PROJECT,
+    deployment: str = "",
+) -> Execution:
     """Record a run of a graph whose steps are all in the store, without a Prefect server.
 
     Starting one takes longer than all the rest of such a run; `flows.tracking.prefect_mirror` brings it to Prefect.
     """
-    with Execution(graph, store, listeners=listeners, retries=0, deployment=deployment) as execution:
+    with Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment) as execution:
         execution.find_all()
     return execution
 

@@ -16,12 +16,13 @@ import pytest
 
 from flows.children.slot import Stopped
 from flows.children.workers import StepFailed
-from flows.execution.execute import Execution, run_pipeline, steps_named
+from flows.execution.execute import Execution, run_cached, run_pipeline, steps_named
 from flows.execution.listen import Listener
 from flows.execution.server import Server
 from flows.store.records import Record
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.tracking.prefect_mirror import PENDING, mirror
 from flows.wiring.model import Graph, Node
 from tasks.contract import DataError, SpecError
 from tests.flows.tiny import ROOT, graph, node, tiny_project
@@ -124,6 +125,55 @@ def test_every_step_is_a_task_run_and_a_second_run_executes_nothing(project: Pat
     assert {s for s, _ in states.values()} == {"Cached"}
     assert states["d"][1].startswith(f"reused {first.records['d'].content[:12]}: made 20")
     assert _flow_state(server, second.run.links["prefect"]) == {"name": second.run.id, "state": "Completed"}
+
+
+def _edges(server: str, flow_run: str) -> dict[str, set[str]]:
+    """Task run's name → names of those that fed it."""
+    import httpx
+
+    nodes = dict(httpx.get(f"{server}/flow_runs/{flow_run}/graph-v2").json()["nodes"])
+    return {n["label"]: {nodes[p["id"]]["label"] for p in n["parents"]} for n in nodes.values()}
+
+
+def test_a_run_of_cached_steps_needs_no_server_and_is_recorded_by_the_next_one(
+    project: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL")
+    store, pending = Store(project / "artifacts"), project / "artifacts" / PENDING
+    first = run_cached(_diamond(project), store, project=project)
+    assert {s.state for s in first.run.steps.values()} == {"made"}  # what is gone by then is made
+    second = run_cached(_diamond(project), store, project=project)
+    assert (second.run.status, {s.state for s in second.run.steps.values()}) == ("done", {"hit"})
+    assert mirror(store, second.run) == ""
+    assert "prefect" not in second.run.links
+    assert pending.read_text() == f"{second.run.id}\n"
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    for _ in range(2):
+        assert mirror(store, second.run) == ""
+        flow_run = second.run.links["prefect"]
+        assert _flow_state(server, flow_run) == {"name": second.run.id, "state": "Completed"}
+        assert {s for s, _ in _task_states(server, second).values()} == {"Cached"}
+    assert _edges(server, flow_run) == {"a": set(), "round 1 · b": {"a"}, "c": {"a"}, "d": {"round 1 · b", "c"}}
+    assert not pending.exists()
+    assert Runs(store).load(second.run.id).links["prefect"] == flow_run
+
+
+def test_a_run_that_prefect_does_not_take_waits_for_the_next_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(project / "artifacts")
+    run = run_cached(_diamond(project), store, project=project).run
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert mirror(store, run).startswith(f"Prefect did not take run {run.id} (")
+    assert (store.root / PENDING).read_text() == f"{run.id}\n"
+
+
+def test_a_failed_step_ends_a_run_of_cached_steps(project: Path) -> None:
+    wanted = graph(project, node("a", "refuse"), node("b", "numbers", count=1))
+    failed = run_cached(wanted, Store(project / "artifacts"), project=project)
+    assert failed.run.status == "failed"
+    assert {s.id: s.state for s in failed.run.steps.values()} == {"a": "failed", "b": "skipped"}
+    assert str(failed.errors["a"]) == "no such thing"
 
 
 def test_a_changed_parameter_runs_its_step_and_what_hangs_on_it(project: Path) -> None:

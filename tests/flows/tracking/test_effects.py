@@ -133,9 +133,26 @@ def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: 
     assert _ticks(figure) == [["base" if base else "1", "2", "3"]] * 2
 
 
-def test_a_run_draws_what_it_has(tmp_path: Path) -> None:
-    assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in draw(trained(), [], tmp_path / "1", "a")}
-    assert [f.stem for f in draw(played(), [], tmp_path / "2", "b")] == ["exploitability"]
+def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.tracking import figures
+
+    made: list[str] = []
+    original = figures._draw
+    monkeypatch.setattr(figures, "_draw", lambda what, file: (made.append(file.stem), original(what, file)))
+    cache = tmp_path / "cache"
+    first = draw(trained(), [], tmp_path / "1", "a", cache=cache)
+    assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in first}
+    assert {"gold_vs_proxy", "gold_vs_kl", "win_rate", "exploitability"} == set(made)
+    again = draw(trained(), [], tmp_path / "2", "a", cache=cache)
+    assert [f.read_bytes() for f in again] == [f.read_bytes() for f in first]
+    assert len(made) == 4
+    assert [f.stem for f in draw(played(), [], tmp_path / "3", "a", cache=cache)] == ["exploitability"]
+    assert len(made) == 8
+    assert not (tmp_path / "3" / "win_rate.png").exists()
+    draw(trained(), [], tmp_path / "4", "another title", cache=cache)
+    assert len(made) == 12
 
 
 def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
