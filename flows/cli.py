@@ -140,7 +140,7 @@ def run(
     fresh: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Compute this step again, whatever the store holds.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Tick even where the deployment has converged.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Tick even where the deployment is stalled.")] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Record a new run even if it only repeats a finished one.")
     ] = False,

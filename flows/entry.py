@@ -112,8 +112,8 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
             ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(asked, rounds=rounds, force=force)
         finally:
             watch.close()
-        if ticked.converged and not ticked.futures:
-            return Completed(name="Converged", message=said[-1])
+        if ticked.stalled and not ticked.futures:
+            return Completed(name="Stalled", message=said[-1])
         return ticked.futures
 
     return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
-from flows.continuing.history import History, Measured, RolledBack, Round, changed_parameters
+from flows.continuing.history import Finished, History, Measured, RolledBack, Round, Spent, changed_parameters, spent
 from flows.continuing.ledger import Ledger, ledgers, now
 from flows.tracking.table import estimate
 from flows.wiring import load_file
@@ -113,9 +113,9 @@ def _as_json(ledger: Ledger) -> JSON:
     head = asdict(history.head)
     rounds: list[JSON] = [_round_json(before, this) for before, this in _with_former(history)]
     return {
-        "deployment": ledger.name, "head": head, "last": history.last, "converged": history.converged,
+        "deployment": ledger.name, "head": head, "last": history.last, "stalled": history.stalled,
         "unfinished": history.open.begun.number if history.open else None, "can_go_back_to": [*sorted(history.heads)],
-        "at_work": ledger.is_locked(), "rounds": rounds,
+        "at_work": ledger.is_locked(), "gate": asdict(used) if (used := spent(history)) else None, "rounds": rounds,
     }  # fmt: skip
 
 
@@ -126,6 +126,7 @@ def _round_json(before: Round | None, this: Round) -> JSON:
         "finished": finished.when if finished else None, "parameters": dict(begun.parameters),
         "asked": dict(begun.asked), "changed": list(changed_parameters(before, this)), "commit": begun.commit,
         "gate": asdict(finished.gate) if finished and finished.gate else None,
+        "evidence": asdict(finished.evidence) if finished and finished.evidence else None,
         "headline": {n: asdict(m) for n, m in finished.headline.items()} if finished else {},
         "carried": {n: asdict(c) if c else None for n, c in finished.values.items()} if finished else {},
     }  # fmt: skip
@@ -152,7 +153,8 @@ def _table(ledger: Ledger, history: History) -> RichTable:
 def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
     headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
     names = {WIN_RATE: "win rate vs. base (95% CI)", GOLD: "gold"}
-    numbers = ["round", "gate: against the head (95% CI)", *(names[m] for m in headline)]
+    tests = ["p (accepted up to)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
+    numbers = ["round", "gate: against the head (95% CI)", *tests, *(names[m] for m in headline)]
     shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
     return [(n, "right" if n in numbers else "left") for n in shown]
 
@@ -163,6 +165,7 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
     shown = [name for name, _ in _columns(history)]
     headline = finished.headline if finished else {}
     numbers = [_said(finished.gate if finished else None)]
+    numbers += [_test(finished)] if "p (accepted up to)" in shown else []
     numbers += [_said(headline.get(WIN_RATE))] if any("win rate" in n for n in shown) else []
     numbers += [_said(headline.get(GOLD), ends=False)] if "gold" in shown else []
     return [str(begun.number), begun.when[:16].replace("T", " "), this.runs[-1], " ".join(changed), *numbers]
@@ -170,6 +173,22 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
 
 def _said(m: Measured | None, *, ends: bool = True) -> str:
     return estimate(m.value, m.low if ends else None, m.high) if m else estimate(None, None, None)
+
+
+def _test(finished: Finished | None) -> str:
+    test = finished.evidence if finished else None
+    return f"{test.p:.2g} ({test.level:.2g})" if test else estimate(None, None, None)
+
+
+def _bound(used: Spent) -> Iterator[str]:
+    """What the gate promises, in words."""
+    yield (
+        f"the gate accepts round t where p ≤ {used.alpha:g} / (t·(t + 1)): however many rounds are made, the "
+        "probability that it ever accepts a policy that is no better than its head on the gate's prompts is at most "
+        f"{used.bound:.3g} ({used.used:.3g} of it used by {used.tests} tests)"
+    )
+    if used.before:
+        yield f"{used.before} accepted rounds of before have no such test: the bound does not hold for them"
 
 
 def _state(ledger: Ledger, history: History) -> Iterator[str]:
@@ -180,9 +199,8 @@ def _state(ledger: Ledger, history: History) -> Iterator[str]:
     elif history.open:
         back = f"alignflow rounds {ledger.name} --back-to {history.head.round}"
         yield f"round {history.open.begun.number} is unfinished: the next tick finishes it first; to give it up: {back}"
-    if history.converged:
-        count = history.rejections(history.rounds[-1].begun.parameters)
-        yield (
-            f"converged: {count} rejections with the last round's parameters since the head moved; ticks do nothing "
-            "until one changes or you say --force"
-        )
+    if used := spent(history):
+        yield from _bound(used)
+    if history.stalled:
+        parameters = history.rounds[-1].begun.parameters
+        yield f"{history.stall(parameters)}; ticks do nothing until a parameter changes or you say --force"

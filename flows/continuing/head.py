@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.continuing.asked import asked_of
+from flows.continuing.gate import Evidence, evidence_of, win_rates
 from flows.continuing.history import Head, History, Measured
 from flows.continuing.ledger import Ledger
 from flows.execution.execute import PROJECT
@@ -61,8 +62,8 @@ def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Stor
     tick = loop.next_tick(asked_of(values).parameters, history)
     start = f"what round {history.head.round} left" if history.head.round else "the start"
     notices = [f"{name}: the next tick {'finishes' if tick.resumed else 'is'} round {tick.number}, from {start}"]
-    if not tick.resumed and history.has_converged(tick.parameters):
-        notices.append(f"{name} has converged: with these parameters it works only when told to (--force)")
+    if not tick.resumed and history.is_stalled(tick.parameters):
+        notices.append(f"{name} is stalled: with these parameters it works only with --force")
     return replace(tick.graph, notices=(*tick.graph.notices, *notices))
 
 
@@ -160,16 +161,26 @@ class Continuing:
         id = tick.graph.addresses.get(address_of(name, tick.number))
         return records[id] if id else None
 
-    def gate(self, tick: Next, records: Mapping[str, Record]) -> Measured | None:
-        """What the gate measured; None where every round is accepted. Raises DataError for a report without it."""
+    def gate(self, tick: Next, records: Mapping[str, Record]) -> tuple[Measured, Evidence] | None:
+        """What the gate measured and what its test says of it; None where every round is accepted.
+
+        Raises DataError for a report that has no win rate, or none by prompt.
+        """
+        from tasks.kinds import Report
+
         if self._deployed.gate is None:
             return None
         step = str(self._deployed.gate.value)
-        found = self._measured(records[tick.graph.addresses[address_of(step, tick.number)]])
-        if GATE not in found:
-            has = f"the gate '{step}' of {self.name} reports no {GATE}; it has {', '.join(found)}"
-            raise DataError(f"{has}. The round is unfinished until the file names another gate")
-        return found[GATE]
+        record = records[tick.graph.addresses[address_of(step, tick.number)]]
+        found = self._measured(record)
+        try:
+            if GATE not in found:
+                raise DataError(f"reports no {GATE}; it has {', '.join(found)}")
+            rates = win_rates(Report(self.store.root / record.path).per_prompt)
+        except DataError as e:
+            what = f"the gate '{step}' of {self.name} {e}"
+            raise DataError(f"{what}. The round is unfinished until the file names another gate") from None
+        return found[GATE], evidence_of(rates, self._deployed.alpha, tick.number)
 
     def headline(self, tick: Next, records: Mapping[str, Record]) -> dict[str, Measured]:
         """What the step `report` measured."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
+from flows.continuing.gate import Evidence
 from flows.wiring import Carried
 from tasks.contract import DataError
 
 Verdict = Literal["accepted", "rejected", "unfinished", "given up"]
 REJECTIONS = 3
-"""So many rejections with equal parameters, since the head last moved, say that the loop has converged."""
+"""So many rejections with equal parameters, since the head last moved, say that the loop is stalled."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Finished:
     values: Mapping[str, Carried | None]
     every: Mapping[str, Carried | None]
     when: str
+    evidence: Evidence | None = None
+    """What the gate decided by; None without a gate, and for rounds of before there was a test over all ticks."""
     event: Literal["finished"] = "finished"
 
 
@@ -77,11 +80,12 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
-class Converged:
+class Stalled:
     """A tick found that enough rounds with its parameters were rejected, and did no work."""
 
     when: str
-    event: Literal["converged"] = "converged"
+    event: Literal["stalled", "converged"] = "stalled"
+    """Ledgers of before say `converged`."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class AfterDone:
     event: Literal["after"] = "after"
 
 
-Event = Begun | Resumed | Finished | RolledBack | Converged | AfterDone
+Event = Begun | Resumed | Finished | RolledBack | Stalled | AfterDone
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class History:
     after: int = 0
     """The head's round for which `after` has run."""
     told: bool = False
-    """Whether the last event says that the loop has converged."""
+    """Whether the last event says that the loop is stalled."""
 
     @property
     def last(self) -> int:
@@ -150,17 +154,50 @@ class History:
         return self.rounds[-1] if self.rounds and self.rounds[-1].verdict == "unfinished" else None
 
     @property
-    def converged(self) -> bool:
-        """Whether the loop has converged with the parameters of its last round."""
-        return bool(self.streak) and self.has_converged(self.rounds[-1].begun.parameters)
+    def stalled(self) -> bool:
+        """Whether the loop is stalled with the parameters of its last round."""
+        return bool(self.streak) and self.is_stalled(self.rounds[-1].begun.parameters)
 
-    def has_converged(self, parameters: Mapping[str, Any]) -> bool:
+    def is_stalled(self, parameters: Mapping[str, Any]) -> bool:
         """Whether enough rounds with these parameters were rejected."""
         return self.rejections(parameters) >= REJECTIONS
+
+    def stall(self, parameters: Mapping[str, Any]) -> str:
+        """How often these parameters were rejected, and the smallest gain that the last gate would have seen."""
+        tests = [r.finished.evidence for r in self.streak if r.finished and r.finished.evidence]
+        reach = f"; {tests[-1].reach}" if tests else ""
+        count = self.rejections(parameters)
+        return f"stalled: {count} consecutive rejections with these parameters since the head moved{reach}"
 
     def rejections(self, parameters: Mapping[str, Any]) -> int:
         """How many rounds with these parameters were rejected since the head last moved."""
         return sum(r.begun.parameters == parameters for r in self.streak)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the gate's tests have used of alpha, as far as they went."""
+
+    used: float
+    """Sum of the levels of all tests."""
+    bound: float
+    """P(a policy no better than its head is ever accepted), for all ticks to come too, if alpha stays as it is."""
+    alpha: float
+    """That of the last test."""
+    tests: int
+    before: int
+    """Accepted rounds whose gate went by an interval alone: the bound says nothing of them."""
+
+
+def spent(history: History) -> Spent | None:
+    """None where nothing was tested."""
+    finished = [r.finished for r in history.rounds if r.finished]
+    tests = [(f.number, f.evidence) for f in finished if f.evidence]
+    if not tests:
+        return None
+    used, (last, newest) = sum(t.level for _, t in tests), tests[-1]
+    before = sum(f.accepted and f.gate is not None and f.evidence is None for f in finished)
+    return Spent(used, used + newest.alpha / (last + 1), newest.alpha, len(tests), before)
 
 
 def history_of(events: Iterable[Event]) -> History:
@@ -169,7 +206,7 @@ def history_of(events: Iterable[Event]) -> History:
 
 
 def _after(h: History, event: Event) -> History:
-    h = replace(h, told=isinstance(event, Converged))
+    h = replace(h, told=isinstance(event, Stalled))
     match event:
         case Begun():
             _expect(h.open is None and event.number == h.last + 1, event, f"after round {h.last}")
@@ -186,7 +223,7 @@ def _after(h: History, event: Event) -> History:
             return replace(h, head=h.heads[event.to], streak=())
         case AfterDone():
             return replace(h, after=event.round)
-        case Converged():
+        case Stalled():
             return h
 
 

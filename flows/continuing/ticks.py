@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.continuing.head import Continuing, Next
-from flows.continuing.history import AfterDone, Begun, Converged, Finished, History, Resumed
+from flows.continuing.history import AfterDone, Begun, Finished, History, Resumed, Stalled
 from flows.continuing.ledger import now
 from flows.execution.execute import Execution
 from flows.execution.listen import Listener
@@ -56,7 +56,7 @@ class Ticked:
     """`done`, or how the run ended that stopped it."""
     made: list[int] = field(default_factory=list)
     """Numbers that got their verdict."""
-    converged: bool = False
+    stalled: bool = False
     futures: list[Any] = field(default_factory=list)
     """Of all steps: returned by the flow, so that a failed step fails it."""
 
@@ -74,13 +74,13 @@ class Ticks:
     def make(self, asked: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> Ticked:
         """Finish what was left, a round or what stands behind one; then make `rounds` new ones and what stands behind.
 
-        Stops at a run that is not done, and where the loop has converged, unless `force`. Runs inside a flow run.
+        Stops at a run that is not done, and where the loop is stalled, unless `force`. Runs inside a flow run.
         Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
         """
         self._loop.check(asked, self._loop.ledger.history())
         self.left = rounds
         self._after(asked, left=True)
-        while self.left and self.ticked.status == "done" and not self.ticked.converged:
+        while self.left and self.ticked.status == "done" and not self.ticked.stalled:
             with self._loop.ledger.lock(self._waiting()):
                 self._tick(asked, force)
         if self.ticked.status == "done":
@@ -88,11 +88,11 @@ class Ticks:
         return self.ticked
 
     def _tick(self, asked: Mapping[str, JSON], force: bool) -> None:
-        """One number, with its verdict; or the word that the loop has converged."""
+        """One number, with its verdict; or the word that the loop is stalled."""
         history = self._loop.ledger.history()
         tick = self._loop.next_tick(asked, history)
-        if not tick.resumed and not force and history.has_converged(tick.parameters):
-            self._converged(tick, history)
+        if not tick.resumed and not force and history.is_stalled(tick.parameters):
+            self._stalled(tick, history)
             return
         if tick.resumed:
             self._watch.say(f"round {tick.number} of {self._loop.name} was left unfinished: it is finished first")
@@ -135,32 +135,32 @@ class Ticks:
 
     def _verdict(self, tick: Next, execution: Execution) -> None:
         records = execution.records
-        gate = self._loop.gate(tick, records)
-        accepted = gate is None or (gate.low is not None and gate.low > 0.5)
+        gate, evidence = self._loop.gate(tick, records) or (None, None)
+        accepted = evidence is None or evidence.accepts
         values, every = self._loop.left(tick, records)
         headline = self._loop.headline(tick, records)
         if accepted:
             self._loop.keep(tick, records)
-        self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now()))
+        self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now(), evidence))
         self.ticked.made.append(tick.number)
-        said = f" (win rate against the head {estimate(gate.value, gate.low, gate.high)})" if gate else ""
+        said = f" (win rate against the head {estimate(gate.value, gate.low, gate.high)}" if gate else ""
+        said += f", {evidence.decision})" if evidence else ""
         word = "accepted" if accepted else "rejected: the head stays as it was"
         self._watch.say(f"round {tick.number} of {self._loop.name} {word}{said}")
-        self._say_converged(tick, self._loop.ledger.history())
+        self._say_stalled(tick, self._loop.ledger.history())
 
-    def _converged(self, tick: Next, history: History) -> None:
-        self.ticked.converged = True
+    def _stalled(self, tick: Next, history: History) -> None:
+        self.ticked.stalled = True
         if not history.told:
-            self._loop.ledger.append(Converged(now()))
+            self._loop.ledger.append(Stalled(now()))
         if not self.ticked.made:
-            self._say_converged(tick, history)
+            self._say_stalled(tick, history)
 
-    def _say_converged(self, tick: Next, history: History) -> None:
-        if history.has_converged(tick.parameters):
+    def _say_stalled(self, tick: Next, history: History) -> None:
+        if history.is_stalled(tick.parameters):
             self._watch.say(
-                f"{self._loop.name} has converged: {history.rejections(tick.parameters)} rejections with these "
-                "parameters since the head moved, so nothing more is done until one changes or you say --force "
-                "(force=true)"
+                f"{self._loop.name} is {history.stall(tick.parameters)}; nothing more is done until a parameter "
+                "changes or you say --force (force=true)"
             )
 
     def _after(self, asked: Mapping[str, JSON], *, left: bool = False) -> None:

@@ -25,15 +25,20 @@ REPEAT = {
 }
 DEPLOYMENT = {
     "schedule": "when it runs",
-    "continue": "never (the default), always, or {gate: STEP}: go on where the last tick stopped",
+    "continue": "never (the default), always, or {gate: STEP, alpha: 0.05}: go on where the last tick stopped",
     "steps": "steps of the tick, over the pipeline's",
 }
 SCHEDULE = {"cron": "five fields", "timezone": "an IANA name; UTC unless said"}
+CONTINUE = {
+    "gate": "the step that measures a round's policy against the head; the round is accepted only if it is better",
+    "alpha": "largest probability of ever accepting a policy that is no better, over all rounds; 0.05 unless said",
+}
 RESERVED = ("prev", "last", "every", "start")
-TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop has converged"}
+TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop is stalled"}
 """What a deployment that continues is asked for besides the pipeline's parameters."""
 GATE = "eval/win_rate"
-"""The row of its Report by which a gate decides."""
+"""The row of its Report by which a gate decides, prompt by prompt."""
+ALPHA = 0.05
 BUILT_IN = {"seed": "seed of every step that leaves it open", "engine": "what samples"}
 
 MOST_ROUNDS = 2000
@@ -73,6 +78,8 @@ class DeploymentText:
     timezone: str
     continues: bool
     gate: Yaml | None
+    alpha: float
+    """See CONTINUE."""
     steps: Mapping[str, StepText]
     schedule: Yaml | None = None
     """Its cron expression, with its place."""

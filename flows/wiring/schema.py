@@ -8,6 +8,8 @@ from typing import Any
 
 from flows.wiring.choices import names_of
 from flows.wiring.grammar import (
+    ALPHA,
+    CONTINUE,
     DEPLOYMENT,
     FILE,
     PARAMETER_NAME,
@@ -91,16 +93,14 @@ def _repeat() -> dict[str, Schema]:
 
 
 def _deployment() -> Schema:
-    gate = {
-        "type": "object",
-        "properties": {"gate": {"type": "string"}},
-        "required": ["gate"],
-        "additionalProperties": False,
+    gate: dict[str, Schema] = {
+        "gate": {"type": "string"},
+        "alpha": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": ALPHA},
     }
     schedule = _object(SCHEDULE, {"cron": {"type": "string"}, "timezone": {"type": "string"}})
     schemas: dict[str, Schema] = {
         "schedule": {**schedule, "required": ["cron"]},
-        "continue": {"anyOf": [{"enum": ["never", "always"]}, gate]},
+        "continue": {"anyOf": [{"enum": ["never", "always"]}, {**_object(CONTINUE, gate), "required": ["gate"]}]},
         "steps": _steps(),
     }
     return _object(DEPLOYMENT, schemas)

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.wiring.grammar import (
+    ALPHA,
+    CONTINUE,
     DEPLOYMENT,
     FILE,
     NAME_RULE,
@@ -157,7 +159,7 @@ def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: b
     own = dict(steps)
     _gather(own, "tick", _section(parts, "steps", what), _section(parts, "steps", what), what)
     tick = {n: s for n, s in own.items() if s.section == "tick"}
-    continues, gate = _continuing(parts.get("continue"), what)
+    continues, gate, alpha = _continuing(parts.get("continue"), what)
     if continues and not repeats:
         refuse(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
@@ -165,19 +167,27 @@ def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: b
     if gate is not None and not (isinstance(gate.value, str) and gate.value in own):
         refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
     cron, timezone = _schedule(parts.get("schedule"), what)
-    return DeploymentText(name, node, str(cron.value) if cron else None, timezone, continues, gate, tick, cron)
+    return DeploymentText(name, node, str(cron.value) if cron else None, timezone, continues, gate, alpha, tick, cron)
 
 
-def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None]:
+def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None, float]:
     if node is None or node.value in ("never", "always"):
-        return node is not None and node.value == "always", None
+        return node is not None and node.value == "always", None, ALPHA
     if not isinstance(node.value, dict):
-        allowed = ["never", "always", "{gate: STEP}"]
+        allowed = ["never", "always", "{gate: STEP, alpha: 0.05}"]
         refuse(node.where, f"{what}.continue = {shown(node)}", str(node.value), allowed)
-    parts = mapping(node, f"{what}.continue", ["gate"])
+    parts = mapping(node, f"{what}.continue", CONTINUE)
     if "gate" not in parts:
         refuse(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
-    return True, parts["gate"]
+    return True, parts["gate"], _alpha(parts.get("alpha"), what)
+
+
+def _alpha(node: Yaml | None, what: str) -> float:
+    if node is None:
+        return ALPHA
+    if not isinstance(node.value, float) or not 0 < node.value < 1:
+        refuse(node.where, f"{what}.continue.alpha = {shown(node)}; it must be a number above 0 and below 1")
+    return node.value
 
 
 def _schedule(node: Yaml | None, what: str) -> tuple[Yaml | None, str]:

@@ -104,13 +104,13 @@ def pool(tables: list[Prompts]) -> Prompts:
 
 def larger(policy: Policy, baseline: Policy, prompts: Prompts) -> Report:
     """Whether the policy is larger than the baseline: eval/win_rate and eval/gold."""
-    p = 0.7 if _size(policy) > _size(baseline) else 0.5
+    p = 0.9 if _size(policy) > _size(baseline) else 0.5
     rows = [("eval/win_rate", p, p - 0.1, p + 0.1), ("eval/gold", _size(policy), None, None)]
     return Report.of(pa.table({
         "name": [r[0] for r in rows], "value": [r[1] for r in rows],
         "ci_low": pa.array([r[2] for r in rows], pa.float64()), "ci_high": pa.array([r[3] for r in rows], pa.float64()),
         "n": [len(prompts)] * 2, "unit": ["probability", "score"],
-    }))
+    })).with_per_prompt(pa.table({"prompt_id": prompts.table["prompt_id"], "win_rate": [p] * len(prompts)}))
 
 
 def answer(policy: Policy, prompts: Prompts) -> Completions:
@@ -171,8 +171,8 @@ pipelines:
         schedule: {cron: "0 2 * * *"}
         continue: {gate: better}
         steps:
-          gate_prompts: {task: questions, first: g}
-          gate_batch:   {task: piece, table: gate_prompts, index: $round, wrap: true}
+          gate_prompts: {task: questions, first: g, count: 40}
+          gate_batch:   {task: piece, table: gate_prompts, index: $round, size: 20, wrap: true}
           better:       {task: larger, policy: policy, baseline: prev.policy, prompts: gate_batch}
       always-on: {continue: always}
       plain: {schedule: {cron: "0 3 * * *"}}

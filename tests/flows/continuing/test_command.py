@@ -99,10 +99,10 @@ def test_rolling_back_is_one_command_and_a_wrong_round_is_refused(history: Path)
     for number in (4, 5, 6):
         ledger.append(begun(number, lr=0.3))
         ledger.append(finished(number, accepted=False))
-    said = "converged: 3 rejections with the last round's parameters since the head moved; ticks do nothing until"
+    said = "stalled: 3 consecutive rejections with these parameters since the head moved; ticks do nothing until"
     assert said in run("rounds", "sppo", cwd=history)
     [facts] = json.loads(run("rounds", "sppo", "--back-to", "1", "--json", cwd=history))
-    assert (facts["head"]["round"], facts["converged"], facts["last"]) == (1, False, 6)
+    assert (facts["head"]["round"], facts["stalled"], facts["last"]) == (1, False, 6)
 
 
 @pytest.mark.parametrize(

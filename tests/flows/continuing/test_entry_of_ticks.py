@@ -11,7 +11,7 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 
 from flows.continuing.head import Continuing
-from flows.continuing.history import Converged
+from flows.continuing.history import Stalled
 from flows.continuing.ledger import Ledger
 from flows.execution.prefect_api import send_pending
 from flows.store.runs import Runs
@@ -101,7 +101,7 @@ def test_an_entrypoint_makes_ticks_in_one_flow_run(file: Path, client: str) -> N
     assert Ledger(store, "growing-pool", "every-night").history().open is not None
 
 
-def test_a_converged_deployment_ends_as_completed_and_says_so(file: Path, client: str) -> None:
+def test_a_stalled_deployment_ends_as_completed_and_says_so(file: Path, client: str) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     store = Store(file.parent / "artifacts")
@@ -113,9 +113,9 @@ def test_a_converged_deployment_ends_as_completed_and_says_so(file: Path, client
         ledger.append(begun(number, **parameters))
         ledger.append(finished(number, accepted=False))
     state = flow(return_state=True)
-    assert (state.name, state.is_completed()) == ("Converged", True)
-    assert "3 rejections with these parameters since the head moved" in state.message
-    assert isinstance(ledger.events()[-1], Converged)
-    assert flow(return_state=True).name == "Converged"
-    assert sum(isinstance(e, Converged) for e in ledger.events()) == 1
+    assert (state.name, state.is_completed()) == ("Stalled", True)
+    assert "stalled: 3 consecutive rejections with these parameters since the head moved" in state.message
+    assert isinstance(ledger.events()[-1], Stalled)
+    assert flow(return_state=True).name == "Stalled"
+    assert sum(isinstance(e, Stalled) for e in ledger.events()) == 1
     assert list(Runs(store).newest("gated")) == []

@@ -10,13 +10,13 @@ import pytest
 from flows.continuing.history import (
     AfterDone,
     Begun,
-    Converged,
     Event,
     Finished,
     History,
     Measured,
     Resumed,
     RolledBack,
+    Stalled,
     changed_parameters,
     history_of,
 )
@@ -47,7 +47,7 @@ def rounds(*accepted: bool, first: int = 1, **parameters: Any) -> list[Event]:
 
 def test_nothing_is_the_start() -> None:
     h = history_of([])
-    assert (h.last, h.open, h.head.round, dict(h.head.values), h.has_converged({})) == (0, None, 0, {}, False)
+    assert (h.last, h.open, h.head.round, dict(h.head.values), h.is_stalled({})) == (0, None, 0, {}, False)
 
 
 def test_an_accepted_round_moves_the_head_and_lengthens_the_lists() -> None:
@@ -85,31 +85,31 @@ def test_rolling_back_restores_that_head_gives_up_what_is_open_and_numbers_go_on
     assert history_of([*events, RolledBack(0, NOW)]).head.values == {}
 
 
-def test_three_rejections_with_the_same_parameters_since_the_head_moved_are_convergence() -> None:
+def test_three_rejections_with_the_same_parameters_since_the_head_moved_are_a_stall() -> None:
     no = False
-    assert not history_of(rounds(True, no, no, gain=1)).has_converged({"gain": 1})
-    assert history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 1})
-    assert not history_of(rounds(True, no, no, no, gain=1)).has_converged({"gain": 2})
-    assert not history_of(rounds(no, no, True, no, gain=1)).has_converged({"gain": 1})
+    assert not history_of(rounds(True, no, no, gain=1)).is_stalled({"gain": 1})
+    assert history_of(rounds(True, no, no, no, gain=1)).is_stalled({"gain": 1})
+    assert not history_of(rounds(True, no, no, no, gain=1)).is_stalled({"gain": 2})
+    assert not history_of(rounds(no, no, True, no, gain=1)).is_stalled({"gain": 1})
     turns = history_of([e for n in range(1, 6) for e in rounds(no, first=n, gain=n % 2)])
     assert (turns.rejections({"gain": 1}), turns.rejections({"gain": 0})) == (3, 2)
-    assert turns.has_converged({"gain": 1})
-    assert not turns.has_converged({"gain": 0})
+    assert turns.is_stalled({"gain": 1})
+    assert not turns.is_stalled({"gain": 0})
     mixed = [*rounds(no, no, gain=1), *rounds(no, first=3, gain=2), *rounds(no, first=4, gain=1)]
-    assert history_of(mixed).has_converged({"gain": 1})
-    assert not history_of(mixed).has_converged({"gain": 2})
-    assert not history_of([*rounds(no, no, no, gain=1), RolledBack(0, NOW)]).has_converged({"gain": 1})
+    assert history_of(mixed).is_stalled({"gain": 1})
+    assert not history_of(mixed).is_stalled({"gain": 2})
+    assert not history_of([*rounds(no, no, no, gain=1), RolledBack(0, NOW)]).is_stalled({"gain": 1})
 
 
-def test_a_loop_is_said_to_have_converged_by_the_parameters_of_its_last_round() -> None:
+def test_a_loop_is_stalled_by_the_parameters_of_its_last_round() -> None:
     no = [*rounds(True, False, False, gain=1)]
-    assert not history_of(no).converged
+    assert not history_of(no).stalled
     third = [*no, *rounds(False, first=4, gain=1)]
-    assert history_of(third).converged
-    assert history_of([*third, Converged(NOW), *rounds(False, first=5, gain=1)]).converged, "forced"
-    assert not history_of([*third, *rounds(False, first=5, gain=2)]).converged
-    assert not history_of([*third, RolledBack(0, NOW)]).converged
-    assert not history_of([*third, *rounds(True, first=5, gain=1)]).converged
+    assert history_of(third).stalled
+    assert history_of([*third, Stalled(NOW), *rounds(False, first=5, gain=1)]).stalled, "forced"
+    assert not history_of([*third, *rounds(False, first=5, gain=2)]).stalled
+    assert not history_of([*third, RolledBack(0, NOW)]).stalled
+    assert not history_of([*third, *rounds(True, first=5, gain=1)]).stalled
 
 
 def test_a_list_ends_with_the_first_accepted_round_that_adds_nothing_to_it() -> None:
@@ -124,8 +124,8 @@ def test_a_list_ends_with_the_first_accepted_round_that_adds_nothing_to_it() -> 
 def test_what_ran_behind_the_loop_is_known_by_the_heads_round() -> None:
     h = history_of([*rounds(True, True), AfterDone(2, "after", NOW)])
     assert h.after == h.head.round == 2
-    assert history_of([*rounds(True), Converged(NOW)]).told
-    assert not history_of([*rounds(True), Converged(NOW), begun(2)]).told
+    assert history_of([*rounds(True), Stalled(NOW)]).told
+    assert not history_of([*rounds(True), Stalled(NOW), begun(2)]).told
 
 
 @pytest.mark.parametrize(

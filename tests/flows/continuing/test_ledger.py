@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.continuing.history import Converged, RolledBack
+from flows.continuing.history import RolledBack, Stalled
 from flows.continuing.ledger import Ledger, ledgers
 from flows.store.store import Store
 from tasks.contract import DataError, SpecError
@@ -26,7 +26,7 @@ def test_events_come_back_as_they_were_written(ledger: Ledger) -> None:
         RolledBack(1, NOW),
         begun(3),
         finished(3),
-        Converged(NOW),
+        Stalled(NOW),
     ]
     for event in events:
         ledger.append(event)

@@ -1,4 +1,4 @@
-"""Real ticks through real Prefect: gates, rejections, convergence, rollback, and what stays unfinished."""
+"""Real ticks through real Prefect: gates, rejections, stalls, rollback, and what stays unfinished."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ def test_ticks_go_on_from_each_other_and_what_stands_behind_runs_once(loop: Loop
     assert loop.store.index.of_content(seen.digest)[0].rows == 4
 
 
-def test_rejected_rounds_use_prompts_up_leave_the_head_and_end_in_convergence(loop: Loop) -> None:
+def test_rejected_rounds_use_prompts_up_leave_the_head_and_end_in_a_stall(loop: Loop) -> None:
     loop.tick()
     before = loop.history.head
     went = loop.tick({"gain": -1.0}, rounds=5)
     assert loop.verdicts() == ["accepted", "rejected", "rejected", "rejected"]
-    assert (went.ticked.status, went.ticked.converged, went.ticked.made) == ("done", True, [2, 3, 4])
-    assert "has converged: 3 rejections with these parameters since the head moved" in went.heard.said[-1]
+    assert (went.ticked.status, went.ticked.stalled, went.ticked.made) == ("done", True, [2, 3, 4])
+    assert "is stalled: 3 consecutive rejections with these parameters since the head moved" in went.heard.said[-1]
     assert "round 4 of loop/nightly rejected" in went.heard.said[-2]
-    assert loop.history.converged
+    assert loop.history.stalled
     assert loop.history.head == before
     assert _pieces(loop) == ["q0", "q1", "q2", "q3"]
     runs = Runs(loop.store).ids()
     again = loop.tick({"gain": -1.0})
-    assert (again.ticked.made, again.ticked.converged, Runs(loop.store).ids()) == ([], True, runs)
-    assert "has converged: 3 rejections" in again.heard.said[-1]
+    assert (again.ticked.made, again.ticked.stalled, Runs(loop.store).ids()) == ([], True, runs)
+    assert "is stalled: 3 consecutive rejections" in again.heard.said[-1]
     forced = loop.tick({"gain": -1.0}, force=True)
-    assert (forced.ticked.made, forced.ticked.converged, loop.history.converged) == ([5], False, True)
-    assert "has converged: 4 rejections" in forced.heard.said[-1]
+    assert (forced.ticked.made, forced.ticked.stalled, loop.history.stalled) == ([5], False, True)
+    assert "is stalled: 4 consecutive rejections" in forced.heard.said[-1]
     assert loop.tick({"gain": 2.0}).ticked.made == [6]
     assert loop.verdicts()[4:] == ["rejected", "accepted"]
     shown = 0 + 5  # of rejected rounds, nothing is carried

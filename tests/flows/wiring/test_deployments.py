@@ -91,6 +91,17 @@ WRONG = {
     "gate that is no report": ("gate: better", "gate: gate_batch", "the gate 'gate_batch' must be a Report"),
     "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is no step of a round"),
     "gate without a step": ("{gate: better}", "{}", "needs the gate's step"),
+    "alpha of 1": (
+        "gate: better}",
+        "gate: better, alpha: 1.0}",
+        "continue.alpha = 1.0; it must be a number above 0 and",
+    ),
+    "alpha that is a text": (
+        "gate: better}",
+        "gate: better, alpha: low}",
+        "continue.alpha = 'low'; it must be a number",
+    ),
+    "another key": ("gate: better}", "gate: better, alfa: 0.1}", "(did you mean 'alpha'?)"),
     "gate that reports no win rate": (
         "gate: better}\n      steps:",
         "gate: least}\n      steps:\n        least: {task: mixture, policies: [policy]}",
