@@ -188,14 +188,9 @@ def _half_at_zero(expression: pl.Expr) -> pl.Expr:
 
 
 def _estimate(by_prompt: pl.DataFrame, name: str, unit: str) -> dict[str, object]:
-    """Mean over pairs, with Student's interval over prompts: a ratio of sums over independent prompts."""
-    from scipy.special import stdtrit
+    """Mean over pairs with its interval over prompts: a ratio of sums over independent prompts."""
+    from tasks.judging.intervals import interval
 
-    pairs, total = by_prompt["pairs"].to_numpy(), (by_prompt[name] * by_prompt["pairs"]).to_numpy()
-    n, value = len(pairs), float(total.sum() / pairs.sum())
-    half = None
-    if n > 1:
-        spread = ((total - value * pairs) ** 2).sum() * n / (n - 1)
-        half = float(stdtrit(n - 1, 0.975)) * float(spread) ** 0.5 / float(pairs.sum())
-    low, high = (None, None) if half is None else (value - half, value + half)
+    share = unit == "probability" and name != "accuracy_change"
+    value, _, low, high, n = interval(by_prompt[name].to_numpy(), by_prompt["pairs"].to_numpy(), share=share)
     return {"name": f"eval/{name}", "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": unit}

@@ -29,8 +29,8 @@ def measure(
 ) -> Report:
     """How a policy's answers (`completions`) do against a baseline's (`others`).
 
-    Each quantity is first averaged within a prompt (P over its K × K pairs), then over prompts; the interval is the
-    95% one of Student's t over prompts, mean ± t(0.975, n − 1)·sd/√n, not clipped to the quantity's range.
+    Each quantity is first averaged within a prompt (P over its K × K pairs), then over prompts. Intervals are 95%, over
+    prompts: Wilson's for rates and shares, so that they stay in [0, 1], else Student's t, mean ± t(0.975, n − 1)·sd/√n.
     `per_prompt` holds the means of each prompt under the metrics' last names (win_rate, gold, kl, …).
 
     eval/win_rate (P that the policy's answer is the better one; its standard error is eval/win_rate_se) ·

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks.contract import DataError
+from tasks.judging.intervals import interval
 from tasks.judging.turned import TIE
 from tasks.kinds import Completions, Logps, Scores, WinProbs
 
@@ -18,6 +19,8 @@ UNITS = {
     "exploitability_last": "probability", "exploitability_mixture": "probability", "beats": "probability",
 }  # fmt: skip
 """Unit by metric, up to its first slash; the others are shares."""
+_GAPS = ("exploitability", "exploitability_last", "exploitability_mixture")
+"""In [−1, 1], unlike other probabilities."""
 
 
 class Side(NamedTuple):
@@ -111,30 +114,18 @@ def _owned(side: Side, found: pl.DataFrame, what: str) -> pl.DataFrame:
 
 
 def rows_of(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """A Report's rows: estimate, 95% interval of Student's t over prompts (null below two prompts)."""
+    """A Report's rows: estimate, 95% interval over prompts (null below two prompts; see `intervals`)."""
     rows: list[dict[str, Any]] = []
     for name, values in found.items():
-        rows.append(_row(name, values["value"].drop_nulls().to_numpy()))
+        metric = name.split("/")[0]
+        unit = UNITS.get(metric, "share")
+        share = unit in ("share", "probability") and metric not in _GAPS
+        mean, error, low, high, n = interval(values["value"].drop_nulls().to_numpy(), share=share)
+        row = {"name": f"eval/{name}", "value": mean, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
+        rows.append(row)
         if name == "win_rate":
-            error = _standard_error(values["value"].drop_nulls().to_numpy())
-            rows.append({**rows[-1], "name": "eval/win_rate_se", "value": error, "ci_low": None, "ci_high": None})
+            rows.append({**row, "name": "eval/win_rate_se", "value": error, "ci_low": None, "ci_high": None})
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
-
-
-def _row(name: str, values: Any) -> dict[str, Any]:
-    from scipy.special import stdtrit
-
-    n = len(values)
-    mean = float(values.mean()) if n else None
-    error = _standard_error(values)
-    half = None if error is None else float(stdtrit(n - 1, 0.975)) * error
-    low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
-    unit = UNITS.get(name.split("/")[0], "share")
-    return {"name": f"eval/{name}", "value": mean, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
-
-
-def _standard_error(values: Any) -> float | None:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def joined(prompts: list[str], found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

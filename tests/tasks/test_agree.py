@@ -45,8 +45,12 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -
     assert rows["eval/chosen_longer"]["value"] == 1
     assert accuracy["n"] == 3
     # totals 2, 0, ½ of 2, 1, 1 pairs at .625: residuals .75, −.625, −.125; three prompts; t(2, .975)
-    half = 4.302652729911275 * sqrt((0.75**2 + 0.625**2 + 0.125**2) * 3 / 2) / 4
-    assert accuracy["ci_high"] - accuracy["value"] == pytest.approx(half)
+    error = sqrt((0.75**2 + 0.625**2 + 0.125**2) * 3 / 2) / 4
+    for end in (accuracy["ci_low"], accuracy["ci_high"]):  # Wilson's: (m − p)² = t²·p(1 − p)·⅔s²/(m(1 − m))
+        by_hand = 4.302652729911275 * error * sqrt(end * (1 - end) * 2 / 3 / (0.625 * 0.375))
+        assert abs(0.625 - end) == pytest.approx(by_hand)
+    half = 4.302652729911275 * sqrt((1.5**2 + 1.25**2 + 0.25**2) * 3 / 2) / 4
+    assert rows["eval/margin"]["ci_high"] - 0.25 == pytest.approx(half), "Student's"
     assert report.per_prompt is not None
     assert report.per_prompt.column("accuracy").to_pylist() == [1.0, 0.0, 0.5]
 

@@ -57,14 +57,16 @@ def test_the_win_rate_is_the_mean_over_prompts_of_the_mean_over_pairs(tmp_path: 
     assert {p: r["win_rate"] for p, r in by_prompt(report).items()} == pytest.approx({"x": 0.55, "y": 0.3})
 
 
-def test_the_interval_is_students_over_prompts(tmp_path: Path) -> None:
+def test_the_interval_of_a_rate_is_wilsons_over_prompts(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     p = rng.random(30)
     texts = {f"p{i}": ["a"] for i in range(30)}
     judged = win_probs([(f"p{i}", f"p{i}/0/0", f"p{i}/1/0", float(p[i])) for i in range(30)])
     found = named(measure(judged, completions(texts), completions(texts, stream=1), Workspace(tmp_path)))
-    low, high = stats.t.interval(0.95, 29, p.mean(), stats.sem(p))
-    assert (found["eval/win_rate"]["ci_low"], found["eval/win_rate"]["ci_high"]) == pytest.approx((low, high))
+    rate = found["eval/win_rate"]
+    trials = p.mean() * (1 - p.mean()) * 30 / (29 * stats.sem(p) ** 2)
+    for end in (rate["ci_low"], rate["ci_high"]):
+        assert abs(p.mean() - end) == pytest.approx(stats.t.ppf(0.975, 29) * (end * (1 - end) / trials) ** 0.5)
     assert found["eval/win_rate_se"]["value"] == pytest.approx(stats.sem(p))
     assert found["eval/win_rate_se"]["ci_low"] is None
 
