@@ -225,6 +225,8 @@ class Preferences(Table):
         _PROMPT_TOKENS,
         _field("chosen_tokens", TOKENS, "ids of the preferred answer", True),
         _field("rejected_tokens", TOKENS, "ids of the other", True),
+        _field("chosen_ended", pa.bool_(), "False: cut by its length, so it gets no end of turn; null: it ended", True),
+        _field("rejected_ended", pa.bool_(), "the same of the other", True),
         _field("p", pa.float64(), "P(chosen beats rejected) by the oracle that labelled the pair; null: unknown", True),
         _field("margin", pa.float64(), "how much better chosen is, in the labeller's units; null means 0", True),
         _field("source", pa.string(), "where the pair comes from", True),
@@ -240,6 +242,8 @@ class Rankings(Table):
         _field("completions", STRINGS, "their texts"),
         _PROMPT_TOKENS,
         _field("completions_tokens", pa.list_(pa.field("item", TOKENS, False)), "their ids", True),
+        _field("completions_ended", pa.list_(pa.field("item", pa.bool_(), False)),
+               "False: cut by its length, so it gets no end of turn; null: all ended", True),
         _field("scores", pa.list_(pa.field("item", pa.float64(), False)), "their scores; higher is better"),
     ])  # fmt: skip
 

@@ -66,7 +66,9 @@ def part(
 def concat(tables: list[AnyTable], work: Workspace) -> AnyTable:
     """The rows of all tables, in the order of the list. Raises DataError if two rows are the same draw, prompt or pair.
 
-    Tokens made with different templates are left out, with a notice: `tokenize` fills them in again.
+    Rows keep the tokens they have; those without (people's pairs beside sampled ones) are rendered by `tokenize`.
+    Tokens made with different templates are left out, with a notice: `tokenize` renders their texts again, and answers
+    that were cut by their length stay cut.
     """
     from tasks.judging.joining import check_ids, common_metadata, plain_tokens
 

@@ -28,6 +28,11 @@ def tokenize(
     done = with_tokens(data, policy, max_length or positions_of(policy))
     if done.other_template:
         work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
+    if done.parted:
+        work.notice(
+            f"in {done.parted} rows the tokens of the whole conversation part from the prompt's before its end: their "
+            "answers begin there, with the template's own tokens"
+        )
     work.count(rows=len(data), rows_skipped=len(done.skipped))
     told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
     if not done.table.num_rows:

@@ -202,11 +202,16 @@ def expected(policy: Policy, conversation: Sequence[Message], end: str) -> list[
     """Ids of the whole conversation by transformers alone, up to and with the last `end`."""
     from datetime import datetime
 
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(policy.path)
+    tokenizer = _opened(policy.path)
     ids = tokenizer.apply_chat_template(
         list(conversation), tokenize=True, return_dict=False, strftime_now=datetime(2024, 7, 26).strftime
     )
     last = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids(end))
     return list(ids[: last + 1])
+
+
+@cache
+def _opened(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)

@@ -81,6 +81,11 @@ def matched(lead: Grouped, table: pa.Table, what: str) -> Grouped:
     return Grouped(rows, lead.prompts, _starts(sizes))
 
 
+def ended(finish_reason: Any) -> Any:
+    """Whether each answer ended by itself, and was not cut by its length."""
+    return pc.not_equal(finish_reason, pa.scalar("length"))
+
+
 def indices(rows: Ints) -> Any:
     """Row numbers for Arrow's `take`."""
     return pa.array(rows)

@@ -43,10 +43,21 @@ def _hashes(table: Table, columns: Sequence[str]) -> np.ndarray[tuple[int], np.d
 
 
 def common_metadata(tables: Sequence[Table]) -> tuple[dict[str, str], int]:
-    """The metadata that all tables share, and the number of templates if there are several (else 0)."""
+    """The metadata that all tables share, and the number of templates if there are several (else 0).
+
+    Tables without a token are of no template: `tokenize` renders their rows, and those of the others keep their ids.
+    """
     shared = set(tables[0].metadata.items()).intersection(*(t.metadata.items() for t in tables))
-    templates = {t.metadata.get("template") for t in tables}
-    return dict(sorted(shared)), len(templates) if len(templates) > 1 else 0
+    templates = {t.metadata.get("template") for t in tables if _has_tokens(t)}
+    metadata = dict(sorted(shared))
+    if len(templates) == 1 and (template := templates.pop()) is not None:
+        return {**metadata, "template": template}, 0
+    return metadata, len(templates) if len(templates) > 1 else 0
+
+
+def _has_tokens(table: Table) -> bool:
+    columns = [table.table.column(name) for name in table.table.column_names if name.endswith("_tokens")]
+    return any(column.null_count < len(column) for column in columns)
 
 
 def plain_tokens(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from tasks.contract import Chosen
-from tasks.judging.grouping import Grouped, Ints
+from tasks.judging.grouping import Grouped, Ints, ended
 from tasks.judging.rates import Answered, block_of, places, rates
 from tasks.kinds import Preferences
 
@@ -53,6 +53,7 @@ def _preferences(block: pa.Table, kept: pl.DataFrame, source: str) -> pa.Table:
         columns |= {
             f"{side}_id": block.column("completion_id").take(rows), side: block.column("completion").take(rows),
             f"{side}_tokens": block.column("completion_tokens").take(rows),
+            f"{side}_ended": ended(block.column("finish_reason").take(rows)),
         }  # fmt: skip
     columns |= {"p": kept["p"].to_arrow(), "margin": (2 * kept["p"] - 1).to_arrow()}
     columns["source"] = pa.repeat(pa.scalar(source), len(kept))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.judging.grouping import Ints, indices
+from tasks.judging.grouping import Ints, ended, indices
 from tasks.kinds import Rankings
 
 Flags = npt.NDArray[np.bool_]
@@ -44,16 +44,18 @@ class Ranked:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         first = indices(offsets[:-1])
 
-        def lists(name: str) -> Any:
-            values = block.column(name).combine_chunks()
-            return pa.ListArray.from_arrays(cast(Any, pa.array(offsets, pa.int32())), values)
+        def lists(values: Any) -> Any:
+            return pa.ListArray.from_arrays(cast(Any, pa.array(offsets, pa.int32())), values.combine_chunks())
 
         shared = ["prompt_id", "prompt", "truth", "group", "weight", "prompt_tokens"]
         columns: dict[str, Any] = {name: block.column(name).take(first) for name in shared}
-        columns |= {"completion_ids": lists("completion_id"), "completions": lists("completion")}
-        columns |= {"scores": lists("score")}
+        columns |= {"completion_ids": lists(block.column("completion_id"))}
+        columns |= {"completions": lists(block.column("completion")), "scores": lists(block.column("score"))}
+        columns["completions_ended"] = lists(ended(block.column("finish_reason")))
         tokens = Rankings.SCHEMA.field("completions_tokens").type
-        columns["completions_tokens"] = lists("completion_tokens") if self._tokens else pa.nulls(len(sizes), tokens)
+        columns["completions_tokens"] = (
+            lists(block.column("completion_tokens")) if self._tokens else pa.nulls(len(sizes), tokens)
+        )
         return pa.table({name: columns[name] for name in Rankings.SCHEMA.names})
 
 

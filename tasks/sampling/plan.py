@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ import pyarrow.compute as pc
 from tasks.contract import Chosen, DataError, SpecError, Workspace
 from tasks.ids import digest
 from tasks.kinds import Policy, Prompts
+from tasks.rendering import Refusal, Template
 from tasks.sampling.requests import Options, Request
-from tasks.template import generation_config, prompts_ids, tokenizer_of
+from tasks.template import generation_config
 from tasks.training.model import positions_of
 
 
@@ -48,19 +50,28 @@ class Plan:
 
 
 def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Workspace) -> Plan:
-    """Render the prompts and skip those that are too long. Raises DataError and SpecError."""
+    """Render the prompts; those that the template refuses or that are too long are skipped, with a notice.
+
+    Raises DataError if none is left or one occurs twice, SpecError where nothing bounds the answers.
+    """
     table = prompts.table.select(Prompts.SCHEMA.names)
     _refuse_repeats(table)
-    tokens = prompts_ids(tokenizer_of(policy), cast(list[Any], table.column("prompt").to_pylist()))
+    rendered = Template(policy).prompts(cast(list[Any], table.column("prompt").to_pylist()))
     ids = cast(list[str], table.column("prompt_id").to_pylist())
     positions = positions_of(policy)
     longest = max_tokens or generation_config(policy.path).get("max_new_tokens")
     if longest is None and positions is None:
         raise SpecError(f"{policy.path} says neither its positions nor max_new_tokens: give max_tokens")
+    tokens = [[] if isinstance(t, Refusal) else t for t in rendered]
     room = [_room(len(t), positions, longest) for t in tokens]
-    kept = [i for i, n in enumerate(room) if n > 0]
+    too_long = f"longer than the policy's {positions} positions leave room for"
+    reasons = [
+        t.reason if isinstance(t, Refusal) else (too_long if n <= 0 else None)
+        for t, n in zip(rendered, room, strict=True)
+    ]  # fmt: skip
+    kept = [i for i, reason in enumerate(reasons) if reason is None]
     if len(kept) < len(room):
-        _tell_too_long(ids, room, positions, work)
+        _tell_skipped(ids, reasons, work)
     return Plan(
         table.take(pa.array(kept, pa.int64())),
         [ids[i] for i in kept],
@@ -83,13 +94,15 @@ def _refuse_repeats(table: pa.Table) -> None:
         )
 
 
-def _tell_too_long(ids: list[str], room: list[int], positions: int | None, work: Workspace) -> None:
-    out = [i for i, n in zip(ids, room, strict=True) if n <= 0]
-    names = ", ".join(out[:3]) + ("" if len(out) <= 3 else ", …")
-    text = f"{len(out)} of {len(room)} prompts fill the policy's {positions} positions and were skipped: {names}"
-    if len(out) == len(room):
+def _tell_skipped(ids: list[str], reasons: list[str | None], work: Workspace) -> None:
+    skipped = [(i, reason) for i, reason in zip(ids, reasons, strict=True) if reason is not None]
+    counts = Counter(reason for _, reason in skipped)
+    first = {reason: i for i, reason in reversed(skipped)}
+    told = "; ".join(f"{n} {reason} (first: {first[reason]})" for reason, n in counts.most_common())
+    text = f"{len(skipped)} of {len(ids)} prompts skipped: {told}"
+    if len(skipped) == len(ids):
         raise DataError(text)
-    work.count(rows_skipped=len(out))
+    work.count(rows_skipped=len(skipped))
     work.notice(text)
 
 

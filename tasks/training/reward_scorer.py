@@ -10,7 +10,7 @@ import torch
 
 from tasks.contract import DataError
 from tasks.kinds import RewardModel, Scorer
-from tasks.template import completions_ids, prompts_ids, tokenizer_of
+from tasks.rendering import Answer, Rendered, Template
 from tasks.training.model import keep_memory, pick_device, positions_of
 from tasks.training.reward import is_classifier, open_reward_model
 from tasks.training.rows import rows_of_ids
@@ -35,15 +35,16 @@ def reward_scorer(*, path: str) -> Scorer:
     keep_memory()
     device = pick_device()
     model = AnswerScores(open_reward_model(source, torch.float32).to(device))
-    tokenizer, longest = tokenizer_of(source), positions_of(source)
+    template, longest = Template(source), positions_of(source)
 
     def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float | None]:
-        asked, told = prompts_ids(tokenizer, prompts), completions_ids(tokenizer, completions, [True] * len(prompts))
-        fits = [i for i in range(len(told)) if longest is None or len(asked[i]) + len(told[i]) <= longest]
-        scores: list[float | None] = [None] * len(told)
+        made = template.answers([Answer(p, t) for p, t in zip(prompts, completions, strict=True)])
+        read = [(i, m) for i, m in enumerate(made) if isinstance(m, Rendered)]
+        fits = [(i, m) for i, m in read if longest is None or m.shared + len(m.answer) <= longest]
+        scores: list[float | None] = [None] * len(made)
         if fits:
-            rows = rows_of_ids([asked[i] for i in fits], [told[i] for i in fits])
-            for i, value in zip(fits, score_rows(model, marked(rows), 0).tolist(), strict=True):
+            rows = rows_of_ids([m.prompt[: m.shared] for _, m in fits], [m.answer for _, m in fits])
+            for (i, _), value in zip(fits, score_rows(model, marked(rows), 0).tolist(), strict=True):
                 scores[i] = value
         return scores
 

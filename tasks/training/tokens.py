@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.contract import JSON, DataError
-from tasks.kinds import TOKENS, Model, Preferences, Rankings, Table
-from tasks.template import completions_ids, prompts_ids, template_digest, tokenizer_of
+from tasks.kinds import Model, Table
+from tasks.rendering import Answer, Refusal, Rendered, Template
+from tasks.template import template_digest
+from tasks.training.usable import reasons_against
 
 Arrow = Any
 """An Arrow table or column: its published types know too little of it."""
 compute: Any = pc
 
-_ANSWERS = {"chosen": "chosen_tokens", "rejected": "rejected_tokens", "completion": "completion_tokens"}
-"""Text column → its token column, where a row has one text in it."""
+Flags = npt.NDArray[np.bool_]
+
+_ROWS = 4096
+"""Rows whose texts are Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Tokenized:
     rendered: int
     other_template: bool
     """Tokens of another template were there and have been replaced."""
+    parted: int
+    """Rows whose whole conversation parts from the prompt before the prompt's end (see `tasks/rendering.py`)."""
 
     @property
     def reasons(self) -> Counter[str]:
@@ -41,131 +46,138 @@ class Tokenized:
 
 
 def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
-    """`table` with the ids of the policy's template; rows that already carry those keep them. Raises DataError."""
+    """`table` with the ids of the policy's template; answers that already carry those keep them. Raises DataError."""
     data: Arrow = table.table
     found = table.metadata.get("template")
-    tokenizer = tokenizer_of(policy)
-    columns = [c for c in data.column_names if c.endswith("_tokens")]
-    if "prompt_tokens" not in columns:
+    if "prompt_tokens" not in data.column_names:
         raise DataError(f"{type(table).__name__} has no answers, so there is nothing to tokenize")
     other = found is not None and found != template_digest(policy)
-    fresh = _needs_rendering(data, columns, other or found is None)
+    missing = _missing(data, everything=other or found is None)
+    fresh = np.logical_or.reduce(list(missing.values()))
+    refused: dict[int, str] = {}
+    parted = 0
     if fresh.any():
-        data = _rendered(data, tokenizer, fresh)
-    reasons = _reasons(table, data, fresh, max_length)
+        data, refused, parted = _rendered(data, Template(policy), missing, fresh)
+    reasons = reasons_against(table, data, missing, refused, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
     skipped = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
-    return Tokenized(data.filter(pa.array(good)) if skipped else data, skipped, int(fresh.sum()), other)
+    return Tokenized(data.filter(pa.array(good)) if skipped else data, skipped, int(fresh.sum()), other, parted)
 
 
-def _needs_rendering(data: Arrow, columns: Sequence[str], everything: bool) -> npt.NDArray[np.bool_]:
+def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:
+    """Token column → which rows have none in it. Where the prompt has none, its answers' are rendered with it."""
+    columns = [c for c in data.column_names if c.endswith("_tokens")]
     if everything:
-        return np.ones(data.num_rows, np.bool_)
-    nulls = [np.array(compute.is_null(data.column(c)).to_numpy(), np.bool_) for c in columns]
-    return np.logical_or.reduce(nulls)
+        return {c: np.ones(data.num_rows, np.bool_) for c in columns}
+    nulls = {c: np.array(compute.is_null(data.column(c)).to_numpy(), np.bool_) for c in columns}
+    return {c: flags | nulls["prompt_tokens"] for c, flags in nulls.items()}
 
 
-def _rendered(data: Arrow, tokenizer: Any, fresh: npt.NDArray[np.bool_]) -> Arrow:
-    part = data.filter(pa.array(fresh))
-    made = {"prompt_tokens": _prompts(part, tokenizer)}
-    if "completions" in data.column_names:
-        made["completions_tokens"] = _rankings(part, tokenizer)
-    for text, tokens in _ANSWERS.items():
-        if tokens in data.column_names:
-            made[tokens] = pa.array(completions_ids(tokenizer, part.column(text).to_pylist(), _ended(part)), TOKENS)
-    for name, column in made.items():
-        place = data.column_names.index(name)
-        data = data.set_column(place, data.schema.field(name), _merged(data.column(name), column, fresh))
-    return data
+def _rendered(
+    data: Arrow, template: Template, missing: dict[str, Flags], fresh: Flags
+) -> tuple[Arrow, dict[int, str], int]:
+    """The table with what is missing, why rows are refused (by row), and how many part from their prompts."""
+    refused: dict[int, str] = {}
+    made: dict[str, list[Any]] = {name: [] for name in missing}
+    parted = 0
+    for rows in np.array_split(np.flatnonzero(fresh), -(-int(fresh.sum()) // _ROWS)):
+        part = data.take(pa.array(rows))
+        for row, done in zip(rows.tolist(), _render_part(part, template, missing, rows), strict=True):
+            if isinstance(done, Refusal):
+                refused[row] = done.reason
+            else:
+                parted += done.parted
+            for name, values in made.items():
+                values.append([] if isinstance(done, Refusal) else done.tokens[name])
+    for name, values in made.items():
+        field = data.schema.field(name)
+        column = _merged(data.column(name), pa.array(values, field.type), fresh)
+        data = data.set_column(data.column_names.index(name), field, column)
+    return data, refused, parted
 
 
-def _prompts(part: Arrow, tokenizer: Any) -> Arrow:
-    """Equal prompts are rendered once."""
-    ids = part.column("prompt_id").combine_chunks().dictionary_encode()
-    ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
-    which = ids.indices.to_numpy()
-    _, first = np.unique(which, return_index=True)
-    once = pa.array(prompts_ids(tokenizer, part.column("prompt").take(pa.array(first)).to_pylist()), TOKENS)
-    return once.take(pa.array(which))
+class _Row(NamedTuple):
+    tokens: dict[str, Any]
+    """Token column → ids."""
+    parted: bool
 
 
-def _rankings(part: Arrow, tokenizer: Any) -> Arrow:
-    lists = part.column("completions").to_pylist()
-    flat = completions_ids(tokenizer, [t for texts in lists for t in texts], [True] * sum(map(len, lists)))
-    ends = np.cumsum([0, *map(len, lists)])
-    return pa.array([flat[a:b] for a, b in pairwise(ends)], pa.list_(pa.field("item", TOKENS, False)))
+def _render_part(
+    part: Arrow, template: Template, missing: dict[str, Flags], rows: npt.NDArray[np.int64]
+) -> list[_Row | Refusal]:
+    """What stands in each row's token columns afterwards."""
+    prompts, given = part.column("prompt").to_pylist(), part.column("prompt_tokens").to_pylist()
+    given = [None if m else g for m, g in zip(missing["prompt_tokens"][rows], given, strict=True)]
+    sides = [_Side(part, name, flags[rows]) for name, flags in missing.items() if name != "prompt_tokens"]
+    answers = [a for i, prompt in enumerate(prompts) for side in sides for a in side.answers(i, prompt)]
+    made = iter(template.answers(answers))
+    return [
+        _row(given[i], {side: [next(made) for _ in side.answers(i, prompt)] for side in sides}, i)
+        for i, prompt in enumerate(prompts)
+    ]  # fmt: skip
 
 
-def _ended(part: Arrow) -> list[bool]:
-    """A completion cut by length gains no EOS."""
-    if "finish_reason" not in part.column_names:
+def _row(given: list[int] | None, made: dict[_Side, list[Rendered | Refusal]], i: int) -> _Row | Refusal:
+    every = [answer for answers in made.values() for answer in answers]
+    refused = next((a for a in every if isinstance(a, Refusal)), None)
+    if refused:
+        return refused
+    fine = [a for a in every if isinstance(a, Rendered)]
+    if not fine:
+        return Refusal("there is no answer")
+    length = min(a.shared for a in fine) if given is None else len(given)
+    if any(length > a.shared or (given is not None and a.prompt[:length] != given) for a in fine):
+        return Refusal("the written answer parts from the prompt that the sampled one goes on from")
+    prompt = fine[0].prompt
+    tokens = {side.name: side.tokens(i, made[side], length) for side in made}
+    return _Row({"prompt_tokens": prompt[:length], **tokens}, given is None and length < len(prompt))
+
+
+class _Side:
+    """One token column of some rows, and the texts that belong to it."""
+
+    def __init__(self, part: Arrow, name: str, missing: Flags) -> None:
+        self.name, self._missing = name, missing
+        self._lists = name == "completions_tokens"
+        self._texts = part.column(name.removesuffix("_tokens")).to_pylist()
+        self._given = part.column(name).to_pylist()
+        self._ended = _ended(part, name)
+
+    def answers(self, i: int, prompt: Any) -> list[Answer]:
+        """Those of row i that have no tokens yet."""
+        if not self._missing[i]:
+            return []
+        texts, ended = self._texts[i], self._ended[i]
+        if not self._lists:
+            return [Answer(prompt, texts, ended)]
+        return [
+            Answer(prompt, t, e) for t, e in zip(texts, [True] * len(texts) if ended is True else ended, strict=True)
+        ]
+
+    def tokens(self, i: int, made: Sequence[Rendered | Refusal], length: int) -> Any:
+        if not self._missing[i]:
+            return self._given[i]
+        ids = [a.answer_after(length) for a in made if isinstance(a, Rendered)]
+        return ids if self._lists else ids[0]
+
+
+def _ended(part: Arrow, name: str) -> list[Any]:
+    """Whether answers ended by themselves: one cut by its length gains no token that ends the turn.
+
+    One flag per row, or a list of them for a ranking.
+    """
+    if "finish_reason" in part.column_names:
+        return [reason != "length" for reason in part.column("finish_reason").to_pylist()]
+    column = name.removesuffix("_tokens") + "_ended"
+    if column not in part.column_names:
         return [True] * part.num_rows
-    return [reason != "length" for reason in part.column("finish_reason").to_pylist()]
+    return [True if flag is None else flag for flag in part.column(column).to_pylist()]
 
 
-def _merged(old: Arrow, new: Arrow, fresh: npt.NDArray[np.bool_]) -> Arrow:
+def _merged(old: Arrow, new: Arrow, fresh: Flags) -> Arrow:
     """`new` where `fresh`, else `old`."""
     order = np.where(fresh, len(old) + np.cumsum(fresh) - 1, np.arange(len(old)))
     return pa.chunked_array([*old.chunks, new], old.type).take(pa.array(order))
-
-
-def _reasons(table: Table, data: Arrow, fresh: npt.NDArray[np.bool_], max_length: int | None) -> list[str | None]:
-    """Why a row cannot be trained on, or None. The first reason that holds counts."""
-    reasons = np.full(data.num_rows, None, object)
-
-    def bad(where: npt.NDArray[np.bool_], reason: str) -> None:
-        reasons[where & ~reasons.astype(bool)] = reason
-
-    prompt = _lengths(data.column("prompt_tokens"))
-    bad(prompt == 0, "empty prompt")
-    sides = _sides(table, data)
-    for name, text, tokens in sides:
-        bad((_blank(text) & fresh) | (_lengths(tokens) == 0), f"empty {name}")
-    if isinstance(table, Preferences):
-        bad(_equal(data.column("chosen_tokens"), data.column("rejected_tokens")), "identical sides")
-    if isinstance(table, Rankings):
-        bad(_lengths(data.column("completions_tokens")) < 2, "fewer than two completions")
-        bad(_any(data.column("completions_tokens"), lambda t: not t), "empty completion")
-        bad(_any(data.column("completions"), lambda t: not t.strip()) & fresh, "empty completion")
-    if max_length is not None:
-        bad(prompt >= max_length, f"prompt longer than {max_length - 1} tokens")
-        bad(prompt + _longest(table, data) > max_length, f"row longer than {max_length} tokens")
-    return reasons.tolist()
-
-
-def _sides(table: Table, data: Arrow) -> list[tuple[str, Arrow, Arrow]]:
-    if isinstance(table, Rankings):
-        return []
-    return [(t, data.column(t), data.column(k)) for t, k in _ANSWERS.items() if k in data.column_names]
-
-
-def _lengths(lists: Arrow) -> npt.NDArray[np.int64]:
-    return np.array(compute.list_value_length(lists).to_numpy(), np.int64)
-
-
-def _blank(texts: Arrow) -> npt.NDArray[np.bool_]:
-    return np.array(compute.equal(compute.utf8_length(compute.utf8_trim_whitespace(texts)), 0).to_numpy(), np.bool_)
-
-
-def _equal(a: Arrow, b: Arrow) -> npt.NDArray[np.bool_]:
-    lengths = _lengths(a)
-    same = (lengths == _lengths(b)) & (lengths > 0)
-    rows = pa.array(np.flatnonzero(same))
-    tokens = np.array(compute.list_flatten(a.take(rows))) == np.array(compute.list_flatten(b.take(rows)))
-    if len(tokens):
-        same[same] = np.logical_and.reduceat(tokens, np.cumsum([0, *lengths[same][:-1]]))
-    return same
-
-
-def _any(lists: Arrow, empty: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
-    return np.array([any(map(empty, row)) for row in lists.to_pylist()], np.bool_)
-
-
-def _longest(table: Table, data: Arrow) -> npt.NDArray[np.int64]:
-    if isinstance(table, Rankings):
-        rows = data.column("completions_tokens").to_pylist()
-        return np.array([max(map(len, row), default=0) for row in rows], np.int64)
-    return np.maximum.reduce([_lengths(tokens) for _, _, tokens in _sides(table, data)])
 
 
 def _entry(data: Arrow, row: int, reason: str) -> dict[str, JSON]:

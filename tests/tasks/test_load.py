@@ -13,7 +13,8 @@ from tasks.composites import assess, load_policy, load_preferences
 from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
 from tasks.kinds import Demonstrations, Policy
 from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
-from tasks.template import completion_ids, generation_config, prompt_ids, stop_ids, tokenizer_of
+from tasks.rendering import Answer, Rendered, Template
+from tasks.template import generation_config, stop_ids, tokenizer_of
 from tests.workspace import Workspace
 
 TOY = Chosen("sources", "toy", {})
@@ -75,12 +76,16 @@ def test_the_worlds_parameters_reach_its_tables(tmp_path: Path) -> None:
 
 def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy, told: Demonstrations) -> None:
     tokenizer = tokenizer_of(blank)
-    for row in told.table.slice(0, 200).to_pylist():
-        ids = prompt_ids(tokenizer, row["prompt"])
+    rows = told.table.slice(0, 200).to_pylist()
+    for row, made in zip(
+        rows, Template(blank).answers([Answer(r["prompt"], r["completion"]) for r in rows]), strict=True
+    ):
+        assert isinstance(made, Rendered)
+        ids, answer = made.prompt, made.answer
+        assert made.shared == len(ids)
         assert tokenizer.convert_ids_to_tokens(ids)[:2] == ["<bos>", "<user>"]
         assert tokenizer.convert_ids_to_tokens(ids)[-1] == "<bot>"
         assert ids.count(tokenizer.bos_token_id) == 1
-        answer = completion_ids(tokenizer, row["completion"])
         assert tokenizer.decode(answer, skip_special_tokens=True) == row["completion"]
         assert len(ids) + len(answer) <= 128
 
@@ -88,7 +93,8 @@ def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy
 def test_several_turns_are_rendered_with_the_end_of_each_answer(blank: Policy) -> None:
     tokenizer = tokenizer_of(blank)
     turns = [{"role": r, "content": c} for r, c in (("user", "a ?"), ("assistant", "b ."), ("user", "c ?"))]
-    assert tokenizer.decode(prompt_ids(tokenizer, turns)) == "<bos><user>a ?<bot>b .<eos><user>c ?<bot>"
+    (ids,) = Template(blank).prompts([turns])
+    assert tokenizer.decode(ids) == "<bos><user>a ?<bot>b .<eos><user>c ?<bot>"
 
 
 def test_the_blank_policy_is_a_small_llama_whose_pad_is_not_its_eos(blank: Policy) -> None:

@@ -16,8 +16,8 @@ from tasks.judge import compare, score
 from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
 from tasks.load import load_oracle
 from tasks.oracles.reward_model import identity
+from tasks.rendering import Template
 from tasks.reward import fit_reward
-from tasks.template import completion_ids, prompt_ids, tokenizer_of
 from tasks.training.batches import Shape, micro_batches
 from tasks.training.logps import inputs_of
 from tasks.training.reward import open_reward_model
@@ -57,9 +57,8 @@ def _by_transformers(reward: RewardModel, prompt: str, answer: str) -> float:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(reward.path)
-    text = tokenizer.apply_chat_template(message(prompt), tokenize=False, add_generation_prompt=True)
-    text += answer + tokenizer.eos_token
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    asked = [*message(prompt), {"role": "assistant", "content": answer}]
+    ids = tokenizer.apply_chat_template(asked, return_dict=False)
     assert ids[-1] == tokenizer.eos_token_id
     model = AutoModelForSequenceClassification.from_pretrained(reward.path).eval()
     with torch.no_grad():
@@ -275,8 +274,8 @@ def test_a_pad_that_is_the_eos_leaves_the_score_at_the_eos(policy: Policy, tmp_p
     (tmp_path / "p" / "tokenizer_config.json").write_text(json.dumps(config))
     model = open_reward_model(Policy(tmp_path / "p"), torch.float32)
     assert model.config.pad_token_id is None
-    tokenizer = tokenizer_of(Policy(tmp_path / "p"))
-    ids = prompt_ids(tokenizer, message("where ?")) + completion_ids(tokenizer, "fish")
+    asked = [*message("where ?"), {"role": "assistant", "content": "fish"}]
+    (ids,) = Template(Policy(tmp_path / "p")).conversations([asked])
     with torch.no_grad():
         hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
         assert model(input_ids=torch.tensor([ids])).logits[0, 0] == pytest.approx(float(hidden @ model.score.weight[0]))

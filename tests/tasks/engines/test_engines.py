@@ -12,8 +12,9 @@ from scipy import stats
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy
+from tasks.rendering import Template
 from tasks.sampling.requests import Answer, Options, Request, release
-from tasks.template import prompts_ids, stop_ids, tokenizer_of
+from tasks.template import stop_ids, tokenizer_of
 from tests.models import tiny_policy
 
 ENGINES = ("transformers", "vllm")
@@ -29,7 +30,7 @@ class Case:
         self.policy = policy
         self.tokenizer = tokenizer_of(policy)
         self.stops = stop_ids(policy)
-        self.prompts = prompts_ids(self.tokenizer, [[{"role": "user", "content": t}] for t in TEXTS])
+        self.prompts = Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])
         self.answers: dict[tuple[str, str], list[Answer]] = {}
 
     def ask(self, engine: str, question: str, requests: list[Request], options: Options) -> None:

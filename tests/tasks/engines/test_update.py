@@ -12,9 +12,9 @@ import torch
 
 from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy
+from tasks.rendering import Template
 from tasks.sampling.requests import Answer, Engine, Options, Request, release
 from tasks.sampling.weights import blueprint, refuse_renamed
-from tasks.template import prompts_ids, tokenizer_of
 from tasks.training.model import open_model
 from tests.models import tiny_policy
 
@@ -58,7 +58,7 @@ def loaded(engine: str, policy: Policy) -> Engine:
 
 
 def greedy(engine: Engine, policy: Policy) -> list[Answer]:
-    prompts = prompts_ids(tokenizer_of(policy), [[{"role": "user", "content": t}] for t in TEXTS])
+    prompts = Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])
     return engine.generate([Request(p, 0, 12) for p in prompts], Options(temperature=0.0), lambda n: None)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.contract import DataError
 from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Rankings
-from tasks.template import completion_ids, prompt_ids, template_digest, tokenizer_of
+from tasks.template import template_digest, tokenizer_of
 from tasks.train import tokenize
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, message, preferences
@@ -21,6 +21,16 @@ from tests.workspace import Workspace
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+def _ids(policy: Policy, prompt: list[dict[str, str]], *answer: str) -> list[int]:
+    """Ids of the conversation, by transformers alone."""
+    turns = [*prompt, *({"role": "assistant", "content": text} for text in answer)]
+    return list(tokenizer_of(policy).apply_chat_template(turns, return_dict=False, add_generation_prompt=not answer))
+
+
+def _answer_ids(policy: Policy, text: str) -> list[int]:
+    return _ids(policy, message("where ?"), text)[len(_ids(policy, message("where ?"))) :]
 
 
 def _pair(name: str, chosen: str, rejected: str, prompt: str = "where ?") -> dict[str, Any]:
@@ -41,8 +51,8 @@ def test_texts_become_the_templates_ids_with_an_eos(policy: Policy, tmp_path: Pa
     table = tokenize(policy, demonstrations(12), Workspace(tmp_path))
     tokenizer = tokenizer_of(policy)
     for row in table.table.to_pylist():
-        assert row["prompt_tokens"] == prompt_ids(tokenizer, row["prompt"])
-        assert row["completion_tokens"] == completion_ids(tokenizer, row["completion"])
+        assert row["prompt_tokens"] == _ids(policy, row["prompt"])
+        assert row["prompt_tokens"] + row["completion_tokens"] == _ids(policy, row["prompt"], row["completion"])
         assert row["completion_tokens"][-1] == tokenizer.eos_token_id
     assert table.metadata["template"] == template_digest(policy)
 
@@ -67,7 +77,7 @@ def test_sampled_ids_of_the_same_template_are_kept_and_only_missing_ones_are_ren
     table = tokenize(policy, _of(Completions, rows, {"template": template_digest(policy)}), work)
     first, second = table.table.to_pylist()
     assert (first["prompt_tokens"], first["completion_tokens"]) == ([1, 4, 5], [7, 7, 2])
-    assert second["completion_tokens"] == completion_ids(tokenizer_of(policy), "the swan")
+    assert second["completion_tokens"] == _answer_ids(policy, "the swan")
     assert work.notices == []
 
 
@@ -76,7 +86,7 @@ def test_ids_of_another_template_are_rendered_again_and_it_says_so(policy: Polic
     work = Workspace(tmp_path)
     rows = [_completion("a", "the swan", "stop", **odd)]
     table = tokenize(policy, _of(Completions, rows, {"template": "another"}), work)
-    assert table.table.column("completion_tokens")[0].as_py() == completion_ids(tokenizer_of(policy), "the swan")
+    assert table.table.column("completion_tokens")[0].as_py() == _answer_ids(policy, "the swan")
     assert "1 rows rendered again" in work.notices[0]
 
 
@@ -125,9 +135,7 @@ def test_every_answer_of_a_ranking_is_rendered(policy: Policy, tmp_path: Path) -
     data = _of(Rankings, [row("a", ["the swan", "fish", "roots"]), row("b", ["the swan", "", "roots"])])
     table = tokenize(policy, data, Workspace(tmp_path))
     (kept,) = table.table.to_pylist()
-    assert kept["completions_tokens"] == [
-        completion_ids(tokenizer_of(policy), t) for t in ("the swan", "fish", "roots")
-    ]
+    assert kept["completions_tokens"] == [_answer_ids(policy, t) for t in ("the swan", "fish", "roots")]
 
 
 def test_nothing_skipped_means_no_companion_file_and_the_same_rows(policy: Policy, tmp_path: Path) -> None:
