@@ -13,6 +13,7 @@ from torch import nn
 
 from tasks.contract import DataError
 from tasks.kinds import Model, Policy
+from tasks.training.attention import attention_of, check_attention
 from tasks.training.batches import Shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,15 +25,20 @@ _ACTIVATIONS = 2_000_000
 
 
 def open_model(policy: Policy, dtype: torch.dtype) -> Any:
-    """The policy as a transformers model without dropout, in `dtype`, on the CPU."""
-    from transformers import AutoModelForCausalLM
+    """The policy as a transformers model without dropout, in `dtype`, on the CPU.
+
+    Raises DataError where there is no model, or its attention differs from transformers' eager one.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (policy.path / "config.json").exists():
         raise DataError(f"{policy.path} is no Hugging Face model: it has no config.json")
+    config = AutoConfig.from_pretrained(policy.path, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
-        policy.path, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-    )
-    return model.eval()
+        policy.path, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
+    ).eval()
+    check_attention(model, policy, lambda ids: model(input_ids=ids, use_cache=False).logits.log_softmax(-1))
+    return model
 
 
 def positions_of(policy: Model) -> int | None:

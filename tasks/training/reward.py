@@ -12,6 +12,7 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
+from tasks.training.attention import attention_of
 from tasks.training.model import DTYPES, WEIGHTS
 
 _OWN = ("config.json", "generation_config.json")
@@ -45,7 +46,7 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     config.get_text_config().pad_token_id = _pad(source)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            source.path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            source.path, config=config, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
         )
     except ValueError as e:
         raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
