@@ -34,8 +34,7 @@ def tokenizer_of(policy: Model) -> Any:
 def template_digest(policy: Model) -> str:
     """Digest of tokenizer, chat template and further stop tokens: equal digests render every text to equal ids."""
     files = _files_digest(policy.path)
-    tokenizer = _tokenizer(str(policy.path), files)
-    extra = sorted(_stops_of(tokenizer, policy.path) - {tokenizer.eos_token_id})
+    extra = sorted(set(_listed_stops(policy.path)) - {_config_eos(policy.path)})
     return _digest(files.encode() + json.dumps(extra).encode()) if extra else files
 
 
@@ -44,7 +43,8 @@ def stop_ids(policy: Model) -> frozenset[int]:
 
     Raises DataError if there is none.
     """
-    ids = _stops_of(tokenizer_of(policy), policy.path)
+    own = tokenizer_of(policy).eos_token_id
+    ids = frozenset([*_listed_stops(policy.path), *([] if own is None else [int(own)])])
     if not ids:
         raise DataError(
             f"{policy.path} has no end-of-sequence token, so that no answer could end: set eos_token in "
@@ -58,10 +58,15 @@ def generation_config(path: Path) -> dict[str, Any]:
     return _json(path / "generation_config.json")
 
 
-def _stops_of(tokenizer: Any, path: Path) -> frozenset[int]:
+def _listed_stops(path: Path) -> list[int]:
+    """eos_token_id of generation_config.json, else of config.json, as transformers' `generate` stops."""
     found = (generation_config(path) or _json(path / "config.json")).get("eos_token_id")
-    listed = found if isinstance(found, list) else [found]
-    return frozenset(int(i) for i in (tokenizer.eos_token_id, *listed) if i is not None)
+    return [int(i) for i in (found if isinstance(found, list) else [found]) if i is not None]
+
+
+def _config_eos(path: Path) -> int | None:
+    found = _json(path / "config.json").get("eos_token_id")
+    return found if isinstance(found, int) else None
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tasks.composites import assess, load_policy, load_preferences
 from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
+from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
 from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
 from tasks.rendering import Answer, Rendered, Template
@@ -144,6 +147,46 @@ def test_a_checkpoint_that_lacks_something_is_refused(
     (folder / missing).unlink()
     with pytest.raises(DataError, match=message):
         read_policy(source=local(folder))
+
+
+def _edit(file: Path, **fields: object) -> None:
+    told = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**told, **fields}))
+
+
+def test_a_checkpoint_without_an_end_of_sequence_is_refused(blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    _edit(folder / "tokenizer_config.json", eos_token=None)
+    check_model(folder)  # generation_config.json still names one
+    _edit(folder / "generation_config.json", eos_token_id=None)
+    _edit(folder / "config.json", eos_token_id=None)
+    with pytest.raises(DataError, match="no end-of-sequence token, so that no answer could end: set eos_token in"):
+        check_model(folder)
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    _edit(folder / "config.json", vocab_size=600)
+    check_model(folder)  # a larger embedding is usual
+    _edit(folder / "config.json", vocab_size=511)
+    with pytest.raises(DataError, match="the tokenizer has 512 entries and the model embeds 511"):
+        check_model(folder)
+
+
+def test_an_adapter_is_refused_with_what_to_do_even_beside_a_config(blank: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(blank.path, folder)
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    _edit(folder / "adapter_config.json", base_model_name_or_path="org/base")
+    with pytest.raises(DataError, match=r"a LoRA adapter of org/base.*merge_and_unload"):
+        check_model(folder)
+
+
+def test_the_check_of_a_checkpoint_imports_nothing_heavy() -> None:
+    code = "import sys, tasks.formats.checkpoint; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
 @pytest.mark.parametrize(("kept", "message"), [(1000, "cut off"), (-10, "get it again")])
