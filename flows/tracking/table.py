@@ -33,6 +33,8 @@ COLUMNS = {
     "eval/exploitability_last": "exploitable:\nlast policy", "eval/exploitability_mixture": "mixture",
 }  # fmt: skip
 """Metrics that are shown, in this order, and how their columns are headed; in two lines, so that 100 letters do."""
+FEW = 30
+"""Below so many prompts it is said beside a table that they are few."""
 MAIN = ("eval/win_rate", "eval/accuracy")
 """Metrics that runs are ranked by: the first that a headline has."""
 COSTS = {"samples": "cost/samples", "queries": "cost/oracle_queries", "tokens": "cost/tokens"}
@@ -87,6 +89,12 @@ class Row:
     round: int | None
     metrics: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Prompts behind the metric that it is ranked by, or behind the one with most of them."""
+        main = main_metric(self.metrics)
+        return self.metrics[main].n if main else max((e.n for e in self.metrics.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def tables(found: Results) -> list[RichTable]:
     """The rows as people read them: the headline in one table, other evaluations below in one with columns of their
     own. One in which no metric is shown to people is left out."""
     several = [_drawn(rows, found) for rows in (_main_rows(found), found.others)]
-    return [one for one in several if one.row_count and len(one.columns) > 1]
+    return [one for one in several if one.row_count and len(one.columns) > 2]
 
 
 def _main_rows(found: Results) -> list[Row]:
@@ -193,18 +201,25 @@ def _drawn(rows: Sequence[Row], found: Results) -> RichTable:
     shown = [m for m in COLUMNS if any(m in r.metrics for r in rows)]
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("")
+    drawn.add_column("prompts", justify="right")
     for metric in shown:
         drawn.add_column(COLUMNS[metric], justify="right", no_wrap=True)
     for row in rows:
         label = "base vs. base" if row is found.floor else row.label
         style = "bold" if found.rows and row is found.rows[-1] else "dim" if row in found.others else ""
-        drawn.add_row(label, *(cell(m, row.metrics.get(m)) for m in shown), style=style)
+        drawn.add_row(label, str(row.n), *(cell(m, row.metrics.get(m)) for m in shown), style=style)
     return drawn
 
 
 def warnings(found: Results) -> list[str]:
     """What must be read beside the numbers, each said once, with the rows it belongs to."""
-    return _once((row.label, notice) for row in [*_main_rows(found), *found.others] for notice in row.notices)
+    rows = [*_main_rows(found), *found.others]
+    return _once((row.label, notice) for row in rows for notice in (*row.notices, *_few(row)))
+
+
+def _few(row: Row) -> Iterator[str]:
+    if row.n < FEW and row.metrics.keys() & COLUMNS.keys():
+        yield f"only {row.n} prompts (fewer than {FEW}): other prompts may give quite other numbers"
 
 
 def notices(found: Results) -> list[str]:

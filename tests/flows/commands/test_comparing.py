@@ -285,8 +285,8 @@ def test_the_figures_hold_a_line_for_each_run_with_its_intervals(store: Store) -
 def test_base_against_base_stands_above_the_runs(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     lines = [line.split() for line in _text(made.store, "sppo").splitlines() if line.strip()]
-    assert lines[3][:5] == ["base", "vs.", "base", "0.490", "(0.460–0.520)"]
-    assert lines[4][:4] == ["sppo", "2", "0.710", "(0.680–0.740)"]
+    assert lines[3][:5] == ["base", "vs.", "base", "2", "0.490"]
+    assert lines[4][:5] == ["sppo", "2", "2", "0.710", "(0.680–0.740)"]
 
 
 def test_the_page_of_mlflow_that_compares_is_named_where_it_knows_the_runs(store: Store) -> None:

@@ -55,13 +55,14 @@ def test_costs_count_samples_queries_tokens_and_seconds_of_a_round(made: Fabrica
 
 def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed(made: Fabricated) -> None:
     steps = finished(made.store, made.run)
-    assert warnings(results(made.store, steps)) == []
+    few = "base, round 1, round 2: only 2 prompts (fewer than 30): other prompts may give quite other numbers"
+    assert warnings(results(made.store, steps)) == [few]
     for step in steps:
         if step.addresses[0] == "report@2":
             step.record.parts["params"]["allow_seen"] = True  # type: ignore[index]
     said = warnings(results(made.store, steps))
-    assert len(said) == 1
-    assert said[0].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
+    assert len(said) == 2
+    assert said[1].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
 
 
 def test_what_steps_said_of_their_data_is_shown_with_the_run_and_in_json(made: Fabricated) -> None:
@@ -82,8 +83,8 @@ def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) ->
     stream = io.StringIO()
     Console(file=stream, width=160).print(table(_results(made)))
     lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
-    assert lines[3][:5] == ["base", "vs.", "base", "0.490", "(0.460–0.520)"]
-    assert lines[4][:5] == ["round", "1", "0.620", "(0.590–0.650)", "2.00"]
+    assert lines[3][:5] == ["base", "vs.", "base", "2", "0.490"]
+    assert lines[4][:6] == ["round", "1", "2", "0.620", "(0.590–0.650)", "2.00"]
     assert lines[5][-3:] == ["1.00", "12.0", "50.0%"]
 
 
@@ -100,10 +101,10 @@ def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> 
     for one in tables(found):
         Console(file=stream, width=100).print(one)
     lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
-    assert lines[3] == ["round", "1", "0.600", "(0.570–0.630)"]
+    assert lines[3] == ["round", "1", "100", "0.600", "(0.570–0.630)"]
     assert lines[4] == ["accuracy", "change"]
     assert lines[7] == [
-        "round", "1", "·", "reward_report", "0.700", "(0.680–0.720)", "−0.004", "(−0.014", "to", "+0.006)"
+        "round", "1", "·", "reward_report", "100", "0.700", "(0.680–0.720)", "−0.004", "(−0.014", "to", "+0.006)"
     ]  # fmt: skip
     assert [list(map(str, c.cells)) for c in table(found).columns][-1] == ["–", "−0.004 (−0.014 to +0.006)"]
     assert tables(Results(None, (headline,), (Row("note", None, {}),)))[1:] == []
