@@ -79,11 +79,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate pipelines and their deployments; nothing runs."""
-    from flows.commands.checking import verdicts_json, verdicts_text
+    from flows.commands.checking import code_verdicts, verdicts_json, verdicts_text
+    from flows.plan import PROJECT
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
-    verdicts = check_pipelines(where, [meant(where, name)] if name else (), kept=_kept(where, artifacts))
+    kept = _kept(where, artifacts)
+    verdicts = check_pipelines(where, [meant(where, name)] if name else (), kept=kept)
+    verdicts += code_verdicts(_store(where, artifacts).code(PROJECT), kept)
     if as_json:
         _print_json(verdicts_json(verdicts))
     else:

@@ -1,11 +1,24 @@
-"""`alignflow check`: what is said of every pipeline and deployment."""
+"""`alignflow check`: what is said of every pipeline and deployment, and of the code that their steps run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from flows.store.code import CodeIndex
+from flows.store.identities import check_outside
 from flows.wiring import Verdict
+from flows.wiring.signatures import Catalogue
 from tasks.contract import JSON
+
+
+def code_verdicts(code: CodeIndex, kept: Path) -> list[Verdict]:
+    """A verdict for each file of tasks that no key can follow, or that may read what no key sees."""
+    faults = code.faults()
+    for file, fault in check_outside(code, Catalogue(code.root / "tasks", kept)) if not faults else ():
+        faults.setdefault(file, fault)
+    code.save()
+    return [Verdict(file, None, None, fault) for file, fault in faults.items()]
 
 
 def verdicts_json(verdicts: Sequence[Verdict]) -> JSON:

@@ -24,7 +24,7 @@ from flows.store.packages import BEHIND, PYTHON, version
 from flows.store.source import MODULE, Source, Unit, parse
 from tasks.contract import JSON, SpecError
 
-_FORMAT = f"6 {PYTHON}"
+_FORMAT = f"7 {PYTHON}"
 """Of the parses that are kept: of another format or another Python they are made again."""
 
 
@@ -109,16 +109,35 @@ class CodeIndex:
         source = self.source(module)
         return source is not None and name in source.units
 
-    def check(self) -> None:
-        """Follow all that is public below `tasks/`. Raises SpecError for what cannot be followed.
+    def is_function(self, module: str, name: str) -> bool:
+        """Whether the file of `module` defines a function `name` at its top level."""
+        return self.defines(module, name) and self._unit((module, name)).function
+
+    def uses_argument(self, module: str, function: str, argument: str) -> bool:
+        """Whether a function takes an argument of that name and reads it."""
+        unit = self._unit((module, function))
+        return argument in unit.locals and any(name.split(".")[0] == argument for name in unit.names)
+
+    def place(self, module: str, name: str) -> str:
+        """`tasks/oracles/toy_gold.py:11`."""
+        line = f":{self._unit((module, name)).line}" if self.defines(module, name) else ""
+        return f"{self.name(module)}{line}"
+
+    def faults(self) -> dict[str, str]:
+        """What cannot be followed, by file, among all that is public below `tasks/`.
 
         What only `identity` uses is left out: what it reads is in the key by what it answers.
         """
+        found: dict[str, str] = {}
         for module in self.modules():
-            source = self.source(module)
-            for name in source.units if source else ():
-                if not name.startswith("_") and name != "identity":
-                    self.reach(module, name)
+            try:
+                source = self.source(module)
+                for name in source.units if source else ():
+                    if not name.startswith("_") and name != "identity":
+                        self.reach(module, name)
+            except SpecError as e:
+                found.setdefault(str(e).partition(":")[0], str(e))
+        return found
 
     def modules(self) -> Iterator[str]:
         """Every module below `tasks/`."""

@@ -7,10 +7,8 @@ name, its execution parameters, and the files that its code lies in are not in i
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +17,9 @@ from blake3 import blake3
 
 from flows.store.code import CodeIndex, Reached
 from flows.store.content import Contents
+from flows.store.identities import Identities, choices_of, module_of
 from flows.wiring.model import ChoiceValue, Value
-from tasks.contract import JSON, Chosen, SpecError
+from tasks.contract import JSON, Chosen
 
 if TYPE_CHECKING:
     from flows.wiring.model import Node
@@ -29,7 +28,6 @@ OPENERS = {"RewardModel": ("tasks.training.reward_scorer", "reward_scorer")}
 """Kind of a model → the function that makes an oracle of it: its content holds weights and no code."""
 KINDS, CHOSEN = "tasks.kinds", ("tasks.contract", "Chosen")
 """Where the classes of handles are, and the class of what a task is given as a choice."""
-Identity = Callable[..., Mapping[str, "str | Path"]]
 
 
 @dataclass(frozen=True)
@@ -50,36 +48,17 @@ class Choices:
 
     def __init__(self, code: CodeIndex, contents: Contents, base: Path | None = None, *, online: bool = False) -> None:
         self.code = code
-        self._contents = contents
-        self._base = (base or Path.cwd()).absolute()
-        self._online = online
-        self._identities: dict[str, dict[str, str]] = {}
+        self.identities = Identities(code, contents, (base or Path.cwd()).absolute(), online=online)
 
     def chosen(self, choice: ChoiceValue) -> Chosen:
         """The choice with the digest of its code and its identity filled in. Raises SpecError."""
-        module = _module(choice)
-        code = self.code.reach(module, choice.name).digest
-        return Chosen(
-            choice.folder, choice.name, dict(choice.params), code, self.identity(choice), dict(choice.execution)
-        )
+        code = self.code.reach(module_of(choice), choice.name).digest
+        identity = self.identities.of(choice)
+        return Chosen(choice.folder, choice.name, dict(choice.params), code, identity, dict(choice.execution))
 
     def arguments(self, node: Node) -> dict[str, object]:
         """The keyword arguments of a step's task: parameters and execution parameters, choices made callable."""
         return {**{n: self._argument(v) for n, v in node.params.items()}, **node.execution}
-
-    def identity(self, choice: ChoiceValue) -> dict[str, str]:
-        """What the choice's own `identity()` says, with paths as content digests; empty if it has none."""
-        name = json.dumps([choice.folder, choice.name, choice.params], sort_keys=True)
-        if name not in self._identities:
-            found: dict[str, str] = {}
-            if self.code.defines(_module(choice), "identity"):
-                said = self._function(_module(choice))(online=self._online, base=self._base, **choice.params)
-                found = {k: self._said(v) for k, v in sorted(said.items())}
-            self._identities[name] = found
-        return self._identities[name]
-
-    def _said(self, value: str | Path) -> str:
-        return self._contents.digest(self._base / value) if isinstance(value, Path) else value
 
     def _argument(self, value: object) -> object:
         if isinstance(value, ChoiceValue):
@@ -87,19 +66,6 @@ class Choices:
         if isinstance(value, list | tuple):
             return [self._argument(v) for v in value]
         return value
-
-    def _function(self, module: str) -> Identity:
-        """`identity` of a file, loaded from the indexed code: what was imported before may be another version."""
-        path = self.code.path(module)
-        name = f"{module}.identity.{blake3(str(path).encode()).hexdigest(4)}"
-        spec = importlib.util.spec_from_file_location(name, path) if path else None
-        if spec is None or spec.loader is None:
-            raise SpecError(f"{module} cannot be loaded to ask for its identity")
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded
-        spec.loader.exec_module(loaded)
-        function: Identity = loaded.identity
-        return function
 
 
 def step_key(node: Node, inputs: Mapping[str, Sequence[str]], choices: Choices) -> Key:
@@ -113,18 +79,15 @@ def step_key(node: Node, inputs: Mapping[str, Sequence[str]], choices: Choices) 
 def fixed_key(node: Node, choices: Choices) -> Key:
     """What is known of a step's key before its inputs are: its parts without them. Raises SpecError."""
     reached = reached_by(node, choices.code)
-    identities: dict[str, JSON] = {}
-    for name, choice in _choices(node.params):
-        said = choices.identity(choice)
-        if said:
-            identities[name] = dict(said)
+    choices.identities.refuse_unseen(node)
+    asked = {name: choices.identities.of(choice) for name, choice in choices_of(node.params)}
     parts: dict[str, JSON] = {
         "task": node.task,
         "code": reached.listed,
         "wiring": reached.wiring,
         "params": {name: plain(value) for name, value in sorted(node.params.items())},
         "packages": dict(reached.versions),
-        "identities": identities,
+        "identities": {name: dict(said) for name, said in asked.items() if said},
     }
     return Key(digest_of(parts), parts, reached.units)
 
@@ -134,10 +97,10 @@ def reached_by(node: Node, code: CodeIndex) -> Reached:
     choice, or that asks an oracle which is a model."""
     places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
     places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
-    choices = [choice for _, choice in _choices(node.params)]
+    choices = [choice for _, choice in choices_of(node.params)]
     if choices and code.defines(*CHOSEN):
         places.add(CHOSEN)
-    return code.reach_all(places | {(_module(choice), choice.name) for choice in choices})
+    return code.reach_all(places | {(module_of(choice), choice.name) for choice in choices})
 
 
 def digest_of(parts: Mapping[str, JSON]) -> str:
@@ -157,15 +120,3 @@ def plain(value: Value | Sequence[Value]) -> JSON:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value  # type: ignore[return-value]
-
-
-def _choices(params: Mapping[str, Value]) -> Iterator[tuple[str, ChoiceValue]]:
-    for name, value in sorted(params.items()):
-        several = value if isinstance(value, list | tuple) else [value]
-        for i, one in enumerate(several):
-            if isinstance(one, ChoiceValue):
-                yield (name if one is value else f"{name}.{i}"), one
-
-
-def _module(choice: ChoiceValue) -> str:
-    return ".".join(["tasks", *choice.folder.split("/"), choice.name])

@@ -50,6 +50,7 @@ class Unit:
     stores: dict[str, int]
     touched: list[str]
     line: int
+    function: bool = False
     effect: bool = False
     """Whether loading its file does something beyond giving its name a value: a registration, for instance."""
     hooks: bool = False
@@ -215,6 +216,7 @@ def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> Unit:
         digest=blake3("\n".join(scan.out).encode()).hexdigest(16), names={**names, **silent}, imports=scan.imports,
         locals=sorted(scan.locals), calls=scan.calls, hidden=scan.hidden, texts=scan.texts, stores=scan.stores,
         touched=sorted(scan.touched - scan.locals | scan.globals), line=nodes[0].lineno,
+        function=any(isinstance(n, ast.FunctionDef) for n in nodes),
         effect=not all(is_undecorated(n) for n in nodes),
         hooks=any(_has_hooks(n) for n in nodes), bases=[b for n in nodes for b in _bases(n)],
         called=sorted({c for n in nodes for c in _called_at_load(n)}), loads=scan.loads,

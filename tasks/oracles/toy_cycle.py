@@ -10,6 +10,8 @@ from tasks.worlds.toy_rules import Features, all_features, quality
 
 _BEATS = {"warm": "playful", "playful": "formal", "formal": "warm"}
 
+identity = None
+
 
 def toy_cycle() -> Oracle:
     """Non-transitive judge: σ(0.5·quality difference + 2·cycle + 1.5·(has a tone − has none)).

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tasks.kinds import Scorer
 from tasks.worlds.toy_rules import all_features, gold
 
+identity = None
+
 
 def toy_gold() -> Scorer:
     """The toy world's gold oracle: P(a beats b) = σ(gold(a) − gold(b)).

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tasks.kinds import Scorer
 from tasks.worlds.toy_rules import Features, all_features
 
+identity = None
+
 
 def toy_judge() -> Scorer:
     """A judge who agrees with gold on about nine pairs in ten: P(a beats b) = σ(0.8·(score(a) − score(b))).

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tasks.kinds import Scorer
 from tasks.worlds.toy_rules import all_features, gold
 
+identity = None
+
 
 def toy_length() -> Scorer:
     """Length-biased judge: P(a beats b) = σ(0.5·gold difference + 0.25·difference in words).

@@ -1,1 +1,9 @@
-"""Where prompts, answers, pairs and policies come from: one choice per file."""
+"""Where prompts, answers, pairs and policies come from: one choice per file.
+
+Each says what it reads of the outside world, because that is in the key of every step that takes it:
+`identity(*, online, base, ...)` takes the parameters of the choice and returns names with texts (a hub's commit) or
+paths, relative to `base`, which count by their content. `online`: the network may be asked. `identity = None`: it
+reads nothing outside.
+"""
+
+READS_OUTSIDE = True

@@ -12,6 +12,7 @@ from tasks.source import Answers, World
 from tasks.worlds.toy import Question, ToyWorld
 from tasks.worlds.toy_writers import golden, mixed
 
+identity = None
 _PER_PROMPT = 3
 
 

@@ -1,0 +1,192 @@
+"""What steps read of the outside world: their choices name it by `identity()`, and what none covers is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from flows.store.code import CodeIndex
+from flows.store.content import Contents
+from flows.wiring.model import ChoiceValue, Value
+from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    from flows.wiring.model import Node
+    from flows.wiring.signatures import Catalogue, Param, Signature
+
+READS_OUTSIDE = "READS_OUTSIDE"
+"""Defined in the `__init__.py` of a folder whose choices must each say what they read."""
+Identity = Callable[..., Mapping[str, "str | Path"]]
+_PATH_NAME = re.compile(r"(.*_)?(path|file|filename|dir|directory|folder|checkpoint)s?")
+_LIKE_A_PATH = re.compile(r"~.*|.*/.*|[^\s/]+\.\w{1,10}", re.S)
+_SAY = (
+    "define identity(*, online, base, ...), which names what it reads (paths count by their content), or write "
+    "`identity = None` where it reads nothing outside"
+)
+
+
+class Identities:
+    """Asks choices what they read. `base` is the folder that relative paths are relative to.
+
+    `online`: they may use the network.
+    """
+
+    def __init__(self, code: CodeIndex, contents: Contents, base: Path, *, online: bool) -> None:
+        self._code, self._contents = code, contents
+        self.base, self._online = base, online
+        self._said: dict[str, dict[str, str | Path]] = {}
+        self._found: dict[str, dict[str, str]] = {}
+
+    def of(self, choice: ChoiceValue) -> dict[str, str]:
+        """What the choice's own `identity()` says, with paths as content digests; empty if it reads nothing."""
+        name = _name(choice)
+        if name not in self._found:
+            self._found[name] = {k: self._content(v) for k, v in sorted(self._asked(choice).items())}
+        return self._found[name]
+
+    def paths(self, choice: ChoiceValue) -> dict[Path, str]:
+        """The files and folders that the choice reads, with the content digests that `of` gave them."""
+        said = self.of(choice)
+        return {self.base / v: said[k] for k, v in self._asked(choice).items() if isinstance(v, Path)}
+
+    def _content(self, value: str | Path) -> str:
+        return self._contents.digest(self.base / value) if isinstance(value, Path) else value
+
+    def _asked(self, choice: ChoiceValue) -> dict[str, str | Path]:
+        name = _name(choice)
+        if name not in self._said:
+            module = module_of(choice)
+            refuse_silent(self._code, module, choice.name)
+            answers = self._code.is_function(module, "identity")
+            self._said[name] = dict(self._ask(module, choice)) if answers else {}
+        return self._said[name]
+
+    def _ask(self, module: str, choice: ChoiceValue) -> Mapping[str, str | Path]:
+        given = {"online": self._online, "base": self.base, **choice.params}
+        file = self._code.name(module)
+        try:
+            function = self._function(module)
+            if missing := [n for n in given if not _takes(function, n)]:
+                raise SpecError(f"{file}: identity() must take {missing}, as '{choice.name}' does")
+            return function(**given)
+        except (SpecError, DataError):
+            raise
+        except Exception as e:
+            text = f"{file}: asked what '{choice.name}' reads, it failed: {type(e).__name__}: {e}"
+            raise SpecError(text) from e
+
+    def _function(self, module: str) -> Identity:
+        """`identity` of a file, loaded from the indexed code: what was imported before may be another version."""
+        path = self._code.path(module)
+        name = f"{module}.identity.{blake3(str(path).encode()).hexdigest(4)}"
+        spec = importlib.util.spec_from_file_location(name, path) if path else None
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[name] = loaded
+        spec.loader.exec_module(loaded)
+        function: Identity = loaded.identity
+        return function
+
+    def refuse_unseen(self, node: Node) -> None:
+        """Refuse a parameter whose value is a path that exists and that no identity covers."""
+        for name, value in node.params.items():
+            if self._exists(value):
+                raise self._unseen(node, name, value, "a task reads files by a choice, whose identity() names them")
+        for name, choice in choices_of(node.params):
+            module = module_of(choice)
+            for key, value in choice.params.items():
+                if self._exists(value) and not covers(self._code, module, key):
+                    raise self._unseen(node, f"{name}.{choice.name}.{key}", value, f"{self._code.name(module)}: {_SAY}")
+
+    def _unseen(self, node: Node, name: str, value: object, what: str) -> SpecError:
+        return SpecError(f"{node.where}: {node.id}.{name} = {value!r} is a path whose content is in no key; {what}")
+
+    def _exists(self, value: object) -> bool:
+        """Whether a value, or one of a list, is written like a path and names something that is there."""
+        if isinstance(value, list | tuple):
+            return any(self._exists(v) for v in value)
+        if not isinstance(value, str) or len(value) > 1000 or not _LIKE_A_PATH.fullmatch(value):
+            return False
+        try:
+            return (self.base / Path(value).expanduser()).exists()
+        except (OSError, RuntimeError, ValueError):
+            return False
+
+
+def _takes(function: Identity, name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def refuse_silent(code: CodeIndex, module: str, name: str) -> None:
+    """Refuse a choice that does not say what it reads, in a folder whose choices must."""
+    folder = ".".join(module.split(".")[:2])
+    if code.defines(folder, READS_OUTSIDE) and not code.defines(module, "identity"):
+        raise SpecError(f"{code.place(module, name)}: '{name}' does not say what it reads of the outside world: {_SAY}")
+
+
+def covers(code: CodeIndex, module: str, param: str) -> bool:
+    """Whether the `identity` of a choice's file takes a parameter and uses it."""
+    return code.is_function(module, "identity") and code.uses_argument(module, "identity", param)
+
+
+def check_outside(code: CodeIndex, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) of each task or choice that may read what no key sees."""
+    from flows.wiring.model import Where
+
+    tasks = [*catalogue.tasks.values(), *catalogue.composites.values()]
+    for signature in tasks:
+        for param in filter(_names_a_path, signature.params.values()):
+            text = f"{_place(code, signature)}: {signature.name}({param.name}) names a path whose content is in no key"
+            yield code.name(signature.module), f"{text}: a task reads files by a choice, whose identity() names them"
+    for folder in sorted({p.type.choice.folder for s in tasks for p in s.params.values() if p.type.choice}):
+        for name in catalogue.choices(folder):
+            yield from _of_choice(code, catalogue.choice(folder, name, Where(folder), folder))
+
+
+def _of_choice(code: CodeIndex, signature: Signature) -> Iterator[tuple[str, str]]:
+    try:
+        refuse_silent(code, signature.module, signature.name)
+    except SpecError as e:
+        yield code.name(signature.module), str(e)
+        return
+    for param in filter(_names_a_path, signature.params.values()):
+        if not covers(code, signature.module, param.name):
+            what = f"{signature.name}({param.name}) names a path whose content is in no key"
+            yield code.name(signature.module), f"{_place(code, signature)}: {what}: {_SAY}"
+
+
+def _names_a_path(param: Param) -> bool:
+    kind = param.type.item or param.type
+    return kind.base == "str" and not param.type.execution and bool(_PATH_NAME.fullmatch(param.name))
+
+
+def _place(code: CodeIndex, signature: Signature) -> str:
+    return code.place(signature.module, signature.name)
+
+
+def choices_of(params: Mapping[str, Value | Sequence[Value]]) -> Iterator[tuple[str, ChoiceValue]]:
+    """The choices among parameters, by name; those of a list with their number."""
+    for name, value in sorted(params.items()):
+        several = value if isinstance(value, list | tuple) else [value]
+        for i, one in enumerate(several):
+            if isinstance(one, ChoiceValue):
+                yield (name if one is value else f"{name}.{i}"), one
+
+
+def module_of(choice: ChoiceValue) -> str:
+    """The module that holds a choice."""
+    return ".".join(["tasks", *choice.folder.split("/"), choice.name])
+
+
+def _name(choice: ChoiceValue) -> str:
+    return json.dumps([choice.folder, choice.name, choice.params], sort_keys=True)
