@@ -149,7 +149,7 @@ def _margins(pairs: Preferences, oracle: Scorer, work: Workspace, journal_name: 
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    with Journal(work.path / journal_name) as journal:
+    with Journal(work.path / journal_name, work) as journal:
         scores = questions.scores(live, journal)[questions.of_row]
         work.count(queries=journal.asked, unanswered=journal.unanswered)
     margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])

@@ -29,7 +29,7 @@ def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:
     from tasks.judging.pairing import Questions
 
     live, rows = _scorer(oracle), grouped(completions.table)
-    with Journal(work.path / "scores.jsonl") as journal:
+    with Journal(work.path / "scores.jsonl", work) as journal:
 
         def scored() -> Iterator[pa.RecordBatch]:
             for first, last in rows.blocks():
@@ -71,7 +71,7 @@ def compare(
     against = None if others is None else matched(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
-    with Journal(work.path / "answers.jsonl") as journal:
+    with Journal(work.path / "answers.jsonl", work) as journal:
 
         def asked() -> Iterator[pa.RecordBatch]:
             for first, last in rows.blocks():

@@ -7,7 +7,6 @@ checkout. Messages to the parent are tuples: ("progress", done, total, unit), ("
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -174,7 +174,7 @@ class StepWorkspace:
         self._send = send
         self._told = 0.0
         self._file = folder / "curves.jsonl"
-        self._earlier = _read_rows(self._file)
+        self._earlier = self._read_rows()
         self._own: list[dict[str, float]] = []
 
     def progress(self, done: float, total: float, unit: str = "") -> None:
@@ -189,8 +189,8 @@ class StepWorkspace:
             _write_rows(self._file, [*self._earlier, *self._own])
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self._own.append(row)
-        with self._file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with self._file.open("ab") as file:
+            file.write(_line(row))
 
     def count(self, **metrics: float) -> None:
         for name, value in metrics.items():
@@ -204,19 +204,30 @@ class StepWorkspace:
         """All rows, those of earlier attempts first."""
         return (*self._earlier, *self._own)
 
+    def _read_rows(self) -> list[dict[str, float]]:
+        """Rows of earlier attempts as they were written. A kill may have cut the last one, which no file needs."""
+        from tasks.parts import value_of
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
-    """Whole rows only: a kill may have cut the last one, which is then cut off the file too."""
-    if not path.exists():
-        return []
-    whole, _, torn = path.read_text().rpartition("\n")
-    rows = [json.loads(line) for line in whole.splitlines()]
-    if torn:
-        _write_rows(path, rows)
-    return rows
+        lines = self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []
+        rows: list[Any] = []
+        for line in lines:
+            with suppress(ValueError):
+                rows.append(value_of(line))
+        if damaged := sum(line.endswith(b"\n") for line in lines) - len(rows):
+            self.notice(f"{damaged} rows of the curves of an earlier attempt were damaged and are missing")
+        if len(rows) < len(lines):
+            _write_rows(self._file, rows)
+        return rows
+
+
+def _line(row: dict[str, float]) -> bytes:
+    from tasks.parts import line_of
+
+    return line_of(dict(row))
 
 
 def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fresh.replace(path)
+    from tasks.files import replacing
+
+    with replacing(path) as fresh:
+        fresh.write_bytes(b"".join(map(_line, rows)))

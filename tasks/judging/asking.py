@@ -6,7 +6,6 @@ the first ones that the second one needs.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.contract import DataError, chunks
+from tasks.contract import DataError, Workspace, chunks
+from tasks.parts import line_of, value_of
 
 Floats = npt.NDArray[np.float64]
 Answers = Sequence[float | None]
@@ -25,9 +25,12 @@ QUESTIONS_PER_SHARD = 64
 
 
 class Journal:
-    """One line of JSON per shard of answers. Lines of an earlier attempt are read before new ones are written."""
+    """One line per shard of answers. Lines of an earlier attempt are read before new ones are written; from one that
+    was damaged on, all is asked again."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, work: Workspace) -> None:
+        """work: gets a notice about a damaged line."""
+        self._work = work
         self._file = file.open("r+b" if file.exists() else "w+b")
         self._old = True
         self.asked = 0
@@ -44,7 +47,7 @@ class Journal:
             found = self._kept(shard.stop - shard.start)
             if found is None:
                 found = _checked(ask(shard), shard.stop - shard.start)
-                self._file.write(json.dumps(found).encode() + b"\n")
+                self._file.write(line_of(list(found)))
                 self._file.flush()
             answers[shard] = [math.nan if x is None else x for x in found]
         self.asked += count
@@ -56,10 +59,13 @@ class Journal:
             return None
         start = self._file.tell()
         line = self._file.readline()
-        if line.endswith(b"\n"):
-            found: list[float | None] = json.loads(line)
+        try:
+            found: Any = value_of(line)
             if len(found) == count:
-                return found
+                return list(found)
+        except ValueError:
+            if line.endswith(b"\n"):
+                self._work.notice("an answer of the oracle that an earlier attempt kept was damaged; it is asked again")
         self._file.seek(start)
         self._file.truncate()
         self._old = False

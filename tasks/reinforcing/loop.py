@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import ignore_patterns
 
 import torch
 
 from tasks.contract import Workspace
 from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.reinforcing.carried import Carried, Control, put_moments, write_carried
 from tasks.reinforcing.demonstrations import Mixed
 from tasks.reinforcing.networks import Networks
@@ -20,7 +22,7 @@ from tasks.reinforcing.rollout import Course, Drawn, Shaping, draw, rolled_out
 from tasks.reinforcing.update import Updating, learn, make_adam
 from tasks.sampling.plan import Plan
 from tasks.sampling.requests import Engine, Options
-from tasks.training.checkpoint import load_checkpoint, pinned, save_checkpoint
+from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned, save_checkpoint
 from tasks.training.model import save_model
 from tasks.training.optimizer import Schedule, lr_at
 from tasks.training.reward import save_reward_model
@@ -85,6 +87,7 @@ def reinforce(
 ) -> None:
     """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
     folder, learning = work.path / "checkpoint", networks.learning
+    _drop_damaged(folder, work.path / "kept", work)
     networks = replace(networks, shape=pinned(folder, networks.shape))
     optimizer = make_adam(networks, running.betas)
     state = load_checkpoint(folder, learning, optimizer)
@@ -131,7 +134,7 @@ def _drawn(sampling: Sampling, number: int, iteration: int, running: Running, wo
         work.progress(iteration + 0.5 * n / len(course[1]), running.iterations, "iterations")
 
     s, kept = sampling, work.path / "scores" / str(iteration)
-    return draw(s.engine, s.scorer, s.plan, course, s.options, kept, tell)
+    return draw(s.engine, s.scorer, s.plan, course, s.options, kept, tell, work)
 
 
 def _count(totals: Totals, drawn: Drawn) -> None:
@@ -142,19 +145,28 @@ def _count(totals: Totals, drawn: Drawn) -> None:
 
 
 def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> None:
-    """A whole policy, which a rename makes visible."""
-    unfinished = folder / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_model(networks.policy.model, policy, unfinished)
-    shutil.rmtree(folder / str(iteration), ignore_errors=True)
-    unfinished.rename(folder / str(iteration))
+    with new_part(folder / str(iteration)) as part:
+        save_model(networks.policy.model, policy, part)
+
+
+def _drop_damaged(checkpoint: Path, kept: Path, work: Workspace) -> None:
+    """Begin again where a checkpoint, or a policy kept before it, is not what was written: no later one has it."""
+    drop_damaged(checkpoint, work)
+    if not last_state(checkpoint) or all(is_intact(part) for part in _kept(kept)):
+        return
+    work.notice("a policy that an earlier attempt kept was damaged; training begins again")
+    shutil.rmtree(checkpoint)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.glob("*")) if not p.name.startswith(".")]
 
 
 def _write(networks: Networks, policy: Policy, value: RewardModel, running: Running, work: Workspace) -> None:
     """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
     for n in sorted(set(running.kept)):
-        shutil.copytree(work.path / "kept" / str(n), work.output / "checkpoints" / str(n), copy_function=os.link)
+        to = work.output / "checkpoints" / str(n)
+        shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
     (work.output / "value").mkdir()
     save_reward_model(networks.value.model, value, work.output / "value")
     save_model(networks.policy.model, policy, work.output)

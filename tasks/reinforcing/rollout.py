@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tasks.contract import DataError
+from tasks.contract import DataError, Workspace
 from tasks.ids import digest
 from tasks.judging.asking import Floats, Journal
 from tasks.judging.pairing import Questions
@@ -111,6 +111,7 @@ def draw(
     options: Options,
     kept: Path,
     tell: Callable[[int], None],
+    work: Workspace,
 ) -> Drawn:
     """Draw an iteration's answers and have them scored. Raises DataError if the oracle scores fewer than two.
 
@@ -118,7 +119,7 @@ def draw(
     """
     places, requests = course
     answers = engine.generate(requests, options, tell)
-    scores, queries = _scores(scorer, plan, places, [a.text for a in answers], kept)
+    scores, queries = _scores(scorer, plan, places, [a.text for a in answers], kept, work)
     good = np.flatnonzero(~np.isnan(scores)).tolist()
     if len(good) < 2:
         raise DataError(f"the oracle scored {len(good)} of {len(answers)} answers: there is nothing to learn from")
@@ -130,7 +131,9 @@ def draw(
     )  # fmt: skip
 
 
-def _scores(scorer: Scorer, plan: Plan, places: list[int], texts: list[str], kept: Path) -> tuple[Floats, int]:
+def _scores(
+    scorer: Scorer, plan: Plan, places: list[int], texts: list[str], kept: Path, work: Workspace
+) -> tuple[Floats, int]:
     """`(S,)` float64, NaN where there is none, and the number of questions, answers from an earlier attempt included.
 
     Those belong to the very questions: an engine need not draw the same again, and then the file has another name.
@@ -138,7 +141,7 @@ def _scores(scorer: Scorer, plan: Plan, places: list[int], texts: list[str], kep
     asked = plan.prompts.take(pa.array(places, pa.int64())).append_column("completion", pa.array(texts, pa.string()))
     questions = Questions(asked)
     kept.mkdir(parents=True, exist_ok=True)
-    with Journal(kept / f"{digest(json.dumps([places, texts]))}.jsonl") as journal:
+    with Journal(kept / f"{digest(json.dumps([places, texts]))}.jsonl", work) as journal:
         scores = questions.scores(scorer, journal)[questions.of_row]
         return scores, journal.asked
 

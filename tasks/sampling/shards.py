@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
-from tasks.files import replacing
 from tasks.kinds import Completions, Policy
+from tasks.parts import is_intact, new_part
 from tasks.sampling.plan import Draws, Plan, names_of
 from tasks.sampling.requests import Answer, Engine, Options
 from tasks.template import template_digest
+
+TABLE = "table.arrow"
 
 
 def completions_of(
@@ -26,12 +28,14 @@ def completions_of(
     """Draw what is missing, then hand over all shards as one streamed table."""
     chosen = chosen_engine(engine)
     parts = list(chunks(len(plan.prompt_tokens), shard))
-    files = [work.path / f"shard-{i:05d}.arrow" for i in range(len(parts))]
+    folders = [work.path / f"shard-{i:05d}" for i in range(len(parts))]
     total = draws.k * len(plan.prompt_tokens)
     loaded: Engine | None = None
-    for part, file in zip(parts, files, strict=True):
-        if file.exists():
+    for part, folder in zip(parts, folders, strict=True):
+        if is_intact(folder):
             continue
+        if folder.exists():
+            work.notice(f"{folder.name} of an earlier attempt was damaged; its completions are sampled again")
         loaded = loaded or chosen(policy)
         before = draws.k * part.start
 
@@ -39,10 +43,10 @@ def completions_of(
             work.progress(before + n, total, "samples")
 
         answers = loaded.generate(plan.requests(part, draws), options, tell)
-        _write(file, _table(plan, part, draws, answers, names_of(plan, part, policy, draws, options, chosen)))
-    _count(files, work)
+        _write(folder, _table(plan, part, draws, answers, names_of(plan, part, policy, draws, options, chosen)))
+    _count(folders, work)
     work.progress(total, total, "samples")
-    return Completions.of(_batches(files), {"template": template_digest(policy)})
+    return Completions.of(_batches(folders), {"template": template_digest(policy)})
 
 
 UNKEYED = {
@@ -83,22 +87,21 @@ def _typed(name: str, values: list[list[int]] | list[list[float]]) -> Any:
     return pa.array(values, Completions.SCHEMA.field(name).type)
 
 
-def _write(file: Path, table: pa.Table) -> None:
-    """Whole or not at all."""
-    with replacing(file) as fresh:
-        write_table(fresh, Completions.SCHEMA, [table])
+def _write(folder: Path, table: pa.Table) -> None:
+    with new_part(folder) as part:
+        write_table(part / TABLE, Completions.SCHEMA, [table])
 
 
-def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
-    for file in files:
-        with pa.memory_map(str(file)) as source:
+def _batches(folders: list[Path]) -> Iterator[pa.RecordBatch]:
+    for folder in folders:
+        with pa.memory_map(str(folder / TABLE)) as source:
             reader = pa.ipc.open_file(source)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
 
 
-def _count(files: list[Path], work: Workspace) -> None:
+def _count(folders: list[Path], work: Workspace) -> None:
     """Totals over all shards, those of earlier attempts too, so that a resumed step has the same record."""
-    for batch in _batches(files):
+    for batch in _batches(folders):
         tokens = pc.sum(pc.list_value_length(batch.column("completion_tokens"))).as_py()
         work.count(samples=batch.num_rows, tokens=tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-from tasks.contract import JSON, DataError
+from tasks.contract import JSON, DataError, Workspace
+from tasks.parts import is_intact, new_part
 from tasks.training.batches import Shape
 from tasks.training.model import trainable
 
@@ -27,22 +27,23 @@ def save_checkpoint(
 
     optimizer: None behind the last step, where nothing asks for its state any more: a third of the bytes with AdamW.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    save_file({n: p.detach().contiguous() for n, p in trainable(model)}, unfinished / "model.safetensors")
-    if optimizer is not None:
-        save_file(_optimizer_tensors(optimizer), unfinished / OPTIMIZER)
-    save_file({"cpu": torch.get_rng_state()}, unfinished / "rng.safetensors")
-    (unfinished / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
-    for file in unfinished.iterdir():
-        _sync(file)
     older = _checkpoints(folder)
-    unfinished.rename(folder / f"step-{step}")
-    _sync(folder)
+    with new_part(folder / f"step-{step}") as part:
+        save_file({n: p.detach().contiguous() for n, p in trainable(model)}, part / "model.safetensors")
+        if optimizer is not None:
+            save_file(_optimizer_tensors(optimizer), part / OPTIMIZER)
+        save_file({"cpu": torch.get_rng_state()}, part / "rng.safetensors")
+        (part / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
     for path in older:
         shutil.rmtree(path)
+
+
+def drop_damaged(folder: Path, work: Workspace) -> None:
+    """Remove checkpoints that are not what was written, with a notice; call it before anything is read from them."""
+    for path in _checkpoints(folder):
+        if not is_intact(path):
+            work.notice(f"the checkpoint of {path.name} was damaged; training begins again from the one before, if any")
+            shutil.rmtree(path)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
@@ -96,11 +97,3 @@ def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from tasks.contract import Chosen, Workspace
 from tasks.training.batches import Shape, micro_batches
-from tasks.training.checkpoint import last_state, load_checkpoint, pinned, save_checkpoint
+from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned, save_checkpoint
 from tasks.training.examples import Examples, filled
 from tasks.training.logps import inputs_of
 from tasks.training.metrics import Outcome, Watch, chosen_drift, step_metrics
@@ -65,6 +65,7 @@ def train_model(
     """
     model: Any = scorer.model
     folder = work.path / "checkpoint"
+    drop_damaged(folder, work)
     shape = pinned(folder, shape)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)

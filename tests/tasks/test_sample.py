@@ -177,10 +177,10 @@ def test_a_killed_sampling_goes_on_at_its_shard_and_ends_the_same(policy: Policy
     expected = saved(sample(policy, prompts_of(TEXTS), straight, **how), tmp_path / "expected")  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         sample(policy, prompts_of(TEXTS), Killed(tmp_path / "killed", 30), **how)  # type: ignore[arg-type]
-    finished = sorted((tmp_path / "killed" / "work").glob("*.arrow"))
+    finished = sorted((tmp_path / "killed" / "work").glob("shard-*"))
     written = [f.stat().st_mtime_ns for f in finished]
     assert len(finished) == 2
-    (tmp_path / "killed" / "work" / "shard-00002.new").write_bytes(b"cut in the middle")
+    (tmp_path / "killed" / "work" / ".shard-00002.x.tmp").mkdir()  # cut in the middle
     again = Workspace(tmp_path / "killed")
     resumed = saved(sample(policy, prompts_of(TEXTS), again, **how), tmp_path / "resumed")  # type: ignore[arg-type]
     assert [f.stat().st_mtime_ns for f in finished] == written
