@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
 from flows.wiring.model import Where
 from flows.wiring.params import references
+from flows.wiring.results import Read, Results
 from flows.wiring.signatures import Catalogue, Port, Signature
 from flows.wiring.tree import Yaml, mapping, refuse, shown
 
@@ -21,16 +21,6 @@ _SEEN = {
 }
 """Sections whose steps a step may name as they are."""
 _PREFIXES = {"steps": (), "repeat": ("prev",), "after": ("last", "every"), "tick": ("prev",)}
-
-
-@dataclass(frozen=True)
-class Read:
-    """A place where a step names another one."""
-
-    prefix: str | None
-    """`prev`, `last`, `every` or nothing."""
-    name: str
-    where: Where
 
 
 def split_reference(node: Yaml, what: str) -> Read:
@@ -54,6 +44,8 @@ class Checked:
         self.tick_reads = {d.name: self._reads_of_ticks(d) for d in text.deployments.values()}
         self._check_circles(text.steps, self.reads)
         self._check_starts()
+        wanted = frozenset(s.name for s in text.steps.values() if self._wanted(s))
+        self.results = Results(text, self.reads, self.tick_reads, wanted)
 
     def signature(self, step: StepText) -> Signature:
         """The signature of the step's task."""
@@ -64,7 +56,7 @@ class Checked:
 
         Asked last, so that a typo is told before its consequence.
         """
-        return [*self._unread_starts(), *self._dead_steps(), *self._unread_parameters()]
+        return [*self._unread_starts(), *self.results.notices(), *self._unread_parameters()]
 
     def head(self, deployment: DeploymentText) -> tuple[frozenset[str], frozenset[str]]:
         """What a continuing deployment's ticks hand on: names behind prev. and last., and names behind every."""
@@ -184,40 +176,13 @@ class Checked:
                 what = f"the start of '{name}', which nothing reads as prev.{name}"
                 yield from self._unread(node, what, f"start.{name}" in self.text.own)
 
-    def sinks(self, steps: Iterable[StepText]) -> list[str]:
-        """Steps that are wanted for themselves: reports, and what trains a model on a table."""
-        return [s.name for s in steps if not s.alias and self._wanted(self.signature(s))]
-
-    def _wanted(self, signature: Signature) -> bool:
-        is_a = self._catalogue.is_a
+    def _wanted(self, step: StepText) -> bool:
+        """Whether a step is a result by its kind: a report, or a model that is trained on a table."""
+        if step.alias:
+            return False
+        is_a, signature = self._catalogue.is_a, self.signature(step)
         tables = any(is_a(k, "Table") for p in signature.ports.values() for k in p.kinds)
         return is_a(signature.returns, "Report") or (tables and is_a(signature.returns, "Model"))
-
-    @cached_property
-    def live(self) -> frozenset[str]:
-        """Steps from which a Report or a trained model is reached, in the pipeline or in one of its deployments."""
-        todo = self.sinks(self.text.steps.values())
-        todo += [name for ticks in self.tick_reads.values() for reads in ticks.values() for name in self._below(reads)]
-        found: set[str] = set()
-        while todo:
-            name = todo.pop()
-            if name in self.reads and name not in found:
-                found.add(name)
-                todo += self._below(self.reads[name])
-        return frozenset(found)
-
-    def _below(self, reads: list[Read]) -> Iterator[str]:
-        """The steps that are read; with prev.x, also what stands for it in the first round."""
-        for read in reads:
-            yield read.name
-            if read.prefix == "prev":
-                yield str(self.text.start[read.name].value)
-
-    def _dead_steps(self) -> Iterator[str]:
-        for step in self.text.steps.values():
-            if step.name not in self.live:
-                what = f"the step '{step.name}', from which no Report and no trained model is reached"
-                yield from self._unread(step.node, what, step.own)
 
     def _unread(self, node: Yaml, what: str, own: bool) -> Iterator[str]:
         """Refuse what is written here and serves nothing; drop, with a notice, what is inherited."""
@@ -228,7 +193,7 @@ class Checked:
     @cached_property
     def read_parameters(self) -> frozenset[str]:
         """Parameters that live steps, `times`, and other parameters that are read, name."""
-        nodes = [s.node for s in self.text.steps.values() if s.name in self.live]
+        nodes = [s.node for s in self.text.steps.values() if s.name in self.results.live]
         nodes += [s.node for d in self.text.deployments.values() for s in d.steps.values()]
         nodes += [self.text.times] if self.text.times else []
         declared = {**self.text.params, **self.text.each}

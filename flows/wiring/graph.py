@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
-from flows.wiring.check import Checked, Read, fed, split_reference
+from flows.wiring.check import Checked, fed, split_reference
 from flows.wiring.cron import cron_error
 from flows.wiring.grammar import GATE, MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
+from flows.wiring.results import Read
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.toy_lr import ToyRates
@@ -130,7 +131,7 @@ class _Compiler:
         for step, number in self._plan():
             self._result(step, number)
         self._rates.check()
-        sinks = {*self._checked.sinks(s for s in self._text.steps.values() if s.name in self._checked.live)}
+        sinks = {*self._checked.results.sinks}
         if self._tick and self._deployment:
             one, every = self._checked.head(self._deployment)
             sinks |= {*one, *every, *self._deployment.steps}
@@ -155,7 +156,7 @@ class _Compiler:
 
     def _plan(self) -> list[tuple[StepText, int | None]]:
         """Which steps in which rounds, as people read them: before the loop, round by round, behind it."""
-        live = [s for s in self._steps.values() if s.section == "tick" or s.name in self._checked.live]
+        live = [s for s in self._steps.values() if s.section == "tick" or s.name in self._checked.results.live]
         rounds = [self._tick.round] if self._tick else range(1, self._last + 1)
         behind: list[tuple[StepText, int | None]] = [(s, None) for s in live if s.section == "after"]
         if self._tick and self._tick.after:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,9 +93,28 @@ def test_more_rounds_leave_the_first_ones_as_they_are(compiled: Compile, loop: G
     assert longer.rounds == 5
 
 
-def test_a_dead_step_in_the_loop_is_refused(compiled: Compile) -> None:
-    with pytest.raises(SpecError, match="the step 'past', from which no Report"):
-        compiled(LOOP)
+def test_a_leaf_in_the_loop_is_a_result_of_every_round_with_a_notice(compiled: Compile) -> None:
+    graph = compiled(LOOP)
+    assert {"past@1", "past@2", "past@3"} <= graph.nodes.keys()
+    assert graph.notices == ("p: nothing reads the step 'past'; it is a result of the run",)
+
+
+def test_a_graph_may_end_in_data(compiled: Compile) -> None:
+    graph = compiled("""
+        p:
+          steps:
+            base: {task: load_policy, source: toy}
+            prompts: {task: load_prompts, source: toy}
+            spare: {task: load_oracle, oracle: toy_judge}
+            judge: {task: load_oracle, oracle: toy_gold}
+            answers: {task: sample, policy: base, prompts: prompts}
+            probs: {task: compare, completions: answers, oracle: judge}
+            chosen: {task: pairs, completions: answers, win_probs: probs}
+            alike: chosen
+        """)
+    assert {"chosen", "spare", "probs"} <= graph.nodes.keys()
+    assert graph.addresses["alike"] == "chosen"
+    assert [re.findall(r"'(\w+)'", n) for n in graph.notices] == [["spare"], ["alike"]]
 
 
 def test_the_inner_steps_of_a_composite_have_addresses_of_their_own(loop: Graph) -> None:

@@ -98,8 +98,6 @@ WRONG = {
         "p.repeat.times = 100000000; it must be at least 1 and at most 2000"]),
     "times below 1": ("times: $rounds", "times: 0", "0", ["p.repeat.times = 0; it must be at least 1 and at most 2000"]),
     "no times": ("    times: $rounds\n", "", "repeat:", ["p.repeat needs `times`, or `each`"]),
-    "dead step": ("    held:", "    extra: {task: load_prompts, source: toy, split: sft}\n    held:", "extra:", [
-        "the step 'extra', from which no Report and no trained model is reached"]),
     "unread parameter": ("params: {model", "params: {size: 3, model", "size: 3", ["the parameter 'size', which nothing reads"]),
     "a parameter as a port": ("oracle: judge}\n      rates", "oracle: $model}\n      rates", "$model", [
         "a port is fed by a step", "variant"]),

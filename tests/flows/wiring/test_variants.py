@@ -136,6 +136,17 @@ def test_variants_of_variants_and_hidden_bases(compiled: Compile) -> None:
     assert (graph.parameters["lr"].value, graph.parameters["eta"].value) == (0.1, 2.0)
 
 
+def test_a_leaf_that_is_written_here_stays_and_one_that_lost_its_reader_goes(compiled: Compile) -> None:
+    text = BASE + (
+        "x:\n  extends: base\n  steps: {more: {task: load_prompts, source: toy}}\n"
+        "y:\n  extends: x\n  repeat: {steps: {report: null}}\n"
+    )
+    graph = compiled(text, "y")
+    assert "more" in graph.addresses, "a leaf of x, so one of y"
+    assert "held" not in graph.nodes, "only the report read it"
+    assert any("inherits the step 'held', which nothing here reads any more: dropped" in n for n in graph.notices)
+
+
 def test_an_override_of_what_was_dropped_is_refused(variant: Compile) -> None:
     with pytest.raises(SpecError, match="v has no parameter 'eta'"):
         variant("  repeat: {steps: {policy: {loss: sppo}}}\n", overrides={"eta": 1})
@@ -150,7 +161,6 @@ WRONG = {
     "null key": ("x:\n  extends: base\n  steps: {held: {nothing: null}}\n", "x", "x.steps.held.nothing = null removes nothing"),
     "null section": ("x:\n  extends: base\n  repeat: {each: null}\n", "x", "x.repeat.each = null removes nothing"),
     "written here": ("x:\n  extends: base\n  params: {more: 3}\n", "x", "x has the parameter 'more', which nothing reads"),
-    "dead here": ("x:\n  extends: base\n  steps: {more: {task: load_prompts, source: toy}}\n", "x", "x has the step 'more'"),
     "no task": ("x:\n  extends: base\n  steps: {more: {split: a}}\n", "x", "x.more has no task"),
 }  # fmt: skip
 
