@@ -59,18 +59,3 @@ def _digests(folder: Path) -> dict[str, JSON]:
 
 def _digest(file: Path) -> str:
     return blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest(16)
-
-
-def line_of(value: JSON) -> bytes:
-    """A line of a file that grows: the digest of the rest, a space, JSON, a newline."""
-    text = json.dumps(value).encode()
-    return blake3(text).hexdigest(8).encode() + b" " + text + b"\n"
-
-
-def value_of(line: bytes) -> JSON:
-    """What `line_of` was given. Raises ValueError for a line that is not what was written."""
-    digest, _, text = line.removesuffix(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or digest != blake3(text).hexdigest(8).encode():
-        raise ValueError("the line does not have its digest")
-    value: JSON = json.loads(text)
-    return value

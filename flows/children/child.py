@@ -206,13 +206,13 @@ class StepWorkspace:
 
     def _read_rows(self) -> list[dict[str, float]]:
         """Rows of earlier attempts as they were written. A kill may have cut the last one, which no file needs."""
-        from tasks.parts import value_of
+        from tasks.digests import without_digest
 
         lines = self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []
         rows: list[Any] = []
         for line in lines:
             with suppress(ValueError):
-                rows.append(value_of(line))
+                rows.append(without_digest(line))
         if damaged := sum(line.endswith(b"\n") for line in lines) - len(rows):
             self.notice(f"{damaged} rows of the curves of an earlier attempt were damaged and are missing")
         if len(rows) < len(lines):
@@ -221,9 +221,9 @@ class StepWorkspace:
 
 
 def _line(row: dict[str, float]) -> bytes:
-    from tasks.parts import line_of
+    from tasks.digests import with_digest
 
-    return line_of(dict(row))
+    return with_digest(dict(row))
 
 
 def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:

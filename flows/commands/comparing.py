@@ -74,14 +74,18 @@ def grid(found: Comparison, *, rounds: bool) -> RichTable:
         drawn.add_column(head, justify="right", no_wrap=True)
     floor = next((e.found.floor for e in found.entries if e.found.floor), None)
     if floor and not found.differ:
-        drawn.add_row("", "base vs. base", "", str(floor.n), *(cell(m, floor.metrics.get(m)) for m in metrics), style="dim")
+        drawn.add_row(
+            "", "base vs. base", "", str(floor.n), *(cell(m, floor.metrics.get(m)) for m in metrics), style="dim"
+        )
     for entry in found.entries:
         rows = entry.found.rows if rounds else entry.found.rows[-1:]
         for row in rows:
             last = row is entry.found.rows[-1]
             rank = str(found.rank(entry)) if last and found.differences else ""
             said = (*(cell(m, row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
-            drawn.add_row(rank, entry.label, str(row.round or ""), str(row.n), *said, style="bold" if rounds and last else "")
+            drawn.add_row(
+                rank, entry.label, str(row.round or ""), str(row.n), *said, style="bold" if rounds and last else ""
+            )
     return drawn
 
 

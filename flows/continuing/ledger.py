@@ -6,9 +6,11 @@ it, and the next writer cuts it off.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from flows.continuing.history import Event, History, history_of
 from flows.store.locks import Waiting
 from flows.store.store import Store
 from tasks.contract import DataError
+from tasks.digests import with_digest, without_digest
 from tasks.files import sync
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
@@ -52,11 +55,11 @@ class Ledger:
     def events(self) -> list[Event]:
         """All events, oldest first. Raises DataError, with the line, for one that is none."""
         found: list[Event] = []
-        for number, line in enumerate(self._whole().splitlines(), 1):
+        for number, line in enumerate(self._whole().splitlines(keepends=True), 1):
             try:
-                found.append(_EVENT.validate_json(line, strict=False))
-            except ValidationError as e:
-                trouble = e.errors()[0]["msg"]
+                found.append(_event(line))
+            except ValueError as e:
+                trouble = e.errors()[0]["msg"] if isinstance(e, ValidationError) else e
                 raise DataError(f"{self.path}:{number}: this is no event of a ledger ({trouble})") from None
         return found
 
@@ -68,7 +71,7 @@ class Ledger:
         with self.path.open("ab") as file:
             if file.tell() > len(whole):
                 file.truncate(len(whole))
-            file.write(_EVENT.dump_json(event) + b"\n")
+            file.write(with_digest(_EVENT.dump_python(event, mode="json")))
             file.flush()
             os.fsync(file.fileno())
         if new:
@@ -80,7 +83,20 @@ class Ledger:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return b""
-        return data[: data.rfind(b"\n") + 1]
+        end = data.rfind(b"\n") + 1
+        with suppress(ValueError):  # a whole line behind it, whose newline is another byte, is no half that a kill left
+            without_digest(data[end:-1] + b"\n")
+            return data
+        return data[:end]
+
+
+def _event(line: bytes) -> Event:
+    """Raises ValueError. Lines of before there were digests have none."""
+    value = without_digest(line) if line.startswith(b'{"digest"') else json.loads(line)
+    event = _EVENT.validate_python(value, strict=False)
+    if unknown := value.keys() - {field.name for field in fields(event)}:
+        raise ValueError(f"it has no {', '.join(sorted(unknown))}")
+    return event
 
 
 def now() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from flows.store.canonical import Call
-from flows.store.files import write_cache
+from flows.store.files import read_cache, write_cache
 from flows.store.linking import Linked, Place, link
 from flows.store.packages import BEHIND, PYTHON, version
 from flows.store.source import MODULE, Source, Unit, parse
@@ -291,11 +291,8 @@ def _name(unit: str) -> str:
 
 
 def _read_cache(cache: Path | None) -> dict[str, dict[str, object]]:
-    try:
-        data = json.loads(cache.read_text()) if cache else {}
-        return dict(data["sources"]) if data.get("format") == _FORMAT else {}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        return {}
+    data = read_cache(cache) if cache else {}
+    return dict(data["sources"]) if data.get("format") == _FORMAT else {}
 
 
 def _loaded(data: dict[str, object]) -> Source:

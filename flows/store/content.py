@@ -7,7 +7,6 @@ where size and modification time were restored.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from threading import Lock
 
 from blake3 import blake3
 
-from flows.store.files import write_cache
+from flows.store.files import read_cache, write_cache
 from tasks.contract import SpecError
 
 LARGE = 64 * 2**20
@@ -95,10 +94,7 @@ def fingerprint(stat: os.stat_result) -> tuple[int, ...]:
 
 
 def _load(cache: Path | None) -> dict[str, list[int | str]]:
-    try:
-        return dict(json.loads(cache.read_text())) if cache else {}
-    except (OSError, ValueError):
-        return {}
+    return read_cache(cache) if cache else {}
 
 
 def _files(root: Path) -> Iterator[str]:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tasks.contract import JSON
+from tasks.digests import with_digest, without_digest
 from tasks.files import replacing, sync
 
 
-def write_json(path: Path, value: JSON, *, durable: bool = True) -> None:
-    """Replace `path` by `value` in one step; `durable`: it survives a power cut from then on."""
+def write_json(path: Path, value: Mapping[str, JSON], *, durable: bool = True) -> None:
+    """Replace `path` by `value` and its digest in one step; `durable`: it survives a power cut from then on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=durable) as fresh, fresh.open("w") as f:
-        json.dump(value, f, separators=(",", ":"))
-        f.write("\n")
+    with replacing(path, durable=durable) as fresh:
+        fresh.write_bytes(with_digest(value))
 
 
-def write_cache(path: Path, value: JSON) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote. Raises OSError, and ValueError for other bytes than were written."""
+    return without_digest(path.read_bytes())
+
+
+def write_cache(path: Path, value: Mapping[str, JSON]) -> None:
     """Like `write_json`, for what can be computed again: a place that cannot be written, or is full, stops nobody."""
     with suppress(OSError):
         write_json(path, value, durable=False)
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """What `write_cache` wrote; empty if there is nothing, or other bytes than were written."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return {}
 
 
 def sync_tree(directory: Path) -> None:

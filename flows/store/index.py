@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from flows.store.files import write_cache
+from flows.store.files import read_cache, write_cache
 from flows.store.keys import fixed_digest
 from flows.store.records import Parent, Record, read_record
 from tasks.contract import JSON
@@ -81,10 +80,10 @@ class RecordIndex:
     def _load(self) -> None:
         self._loaded = True
         try:
-            data = json.loads(self._cache.read_text())
+            data = read_cache(self._cache)
             self._times = data["times"]
             self._entries = {key: _read_entry(e) for key, e in data["entries"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             self._times, self._entries = {}, {}
 
     def _save(self) -> None:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.store.files import write_json
+from flows.store.files import read_json, write_json
+from flows.store.keys import digest_of
 from tasks.contract import JSON, DataError
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -63,9 +64,8 @@ class Record:
         """`<kind>/<content>` below the store."""
         return Path(self.kind) / self.content
 
-    def as_json(self) -> JSON:
-        data: JSON = json.loads(json.dumps(asdict(replace(self, parents={}))))
-        assert isinstance(data, dict)
+    def as_json(self) -> dict[str, JSON]:
+        data: dict[str, JSON] = json.loads(json.dumps(asdict(replace(self, parents={}))))
         data["parents"] = {
             port: [{"key": p.key, "content": p.content} for p in several] for port, several in self.parents.items()
         }
@@ -92,11 +92,12 @@ def from_json(data: Mapping[str, Any]) -> Record:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record in a file; None if there is no file or what it holds is no record."""
+    """The record in a file; None if there is no file, or what it holds is not the record that was written."""
     try:
-        return from_json(json.loads(path.read_text()))
+        record = from_json(read_json(path))
     except (OSError, ValueError):
         return None
+    return record if digest_of(record.parts) == record.key else None
 
 
 def write_record(path: Path, record: Record) -> None:

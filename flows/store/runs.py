@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Literal, NamedTuple
 
 from flows.store.carried import CARRIED
-from flows.store.files import write_json
+from flows.store.files import read_json, write_json
 from flows.store.locks import Held, is_free, try_lock
 from flows.store.records import Record
 from flows.store.store import Store
@@ -138,15 +138,27 @@ class Runs:
 
     def save(self, run: Run) -> None:
         with self._lock:
-            data: JSON = json.loads(json.dumps(asdict(run)))
+            data: dict[str, JSON] = json.loads(json.dumps(asdict(run)))
             write_json(self._path(run.id), data, durable=run.status != "running")
 
     def load(self, id: str) -> Run:
-        """The run of an id. Raises SpecError if there is none."""
+        """The run of an id. Raises SpecError if there is none, or if its file is not what was written."""
         try:
             return _read(self._path(id))
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError:
             raise SpecError(f"there is no run '{id}'{_near(id, self.ids())}") from None
+        except (ValueError, TypeError, KeyError):
+            file = f"runs/{id}.json"
+            raise SpecError(
+                f"{file} was damaged, or is of an older version; `alignflow verify` sets it aside"
+            ) from None
+
+    def is_intact(self, id: str) -> bool:
+        """Whether the file of a run is what was written under this id."""
+        try:
+            return self.load(id).id == id
+        except SpecError:
+            return False
 
     def ids(self) -> list[str]:
         """Ids of all runs, oldest first."""
@@ -253,7 +265,7 @@ class Runs:
 
 
 def _read(path: Path) -> Run:
-    data = json.loads(path.read_text())
+    data = read_json(path)
     data["steps"] = {id: Step(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
     data["headline"] = tuple(data["headline"])
     return Run(**data)

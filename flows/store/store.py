@@ -86,7 +86,7 @@ class Store:
         if record is None or record.key != key:
             if not file.exists():
                 return Look(None, "never run")
-            self._aside(file, f"record-{key}")
+            self.put_aside(file, f"record-{key}")
             return Look(None, "its record was damaged")
         if trouble := self.check(record):
             return Look(None, trouble)
@@ -122,9 +122,10 @@ class Store:
             if path.is_symlink():
                 path.unlink(missing_ok=True)
                 return ""
-            return f"; set aside in {self._aside(path, f'{record.kind}-{record.content}')}"
+            return f"; set aside in {self.put_aside(path, f'{record.kind}-{record.content}')}"
 
-    def _aside(self, path: Path, name: str) -> str:
+    def put_aside(self, path: Path, name: str) -> str:
+        """Move what was damaged to `damaged/`; returns where it is, below the store."""
         to = self.root / "damaged" / f"{name}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         to.parent.mkdir(parents=True, exist_ok=True)
         path.rename(to)

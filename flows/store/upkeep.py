@@ -15,7 +15,8 @@ from flows.store.carried import KEPT
 from flows.store.differences import differences
 from flows.store.keys import Key
 from flows.store.locks import locked, try_lock
-from flows.store.records import Record, write_record
+from flows.store.records import Record, read_record, write_record
+from flows.store.runs import Runs
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
 
@@ -24,17 +25,19 @@ HALF_WRITTEN_SECONDS = 600.0
 
 
 class Damage(NamedTuple):
-    """Content that no longer is what its name says, or a record that is none."""
+    """Content, a record or a run that no longer is what was written."""
 
     record: Record | None
-    """None where it is the record itself that cannot be read."""
+    """None where it is the record itself, or the file of a run."""
     trouble: str
     """What is wrong, and where it was put."""
+    file: str = ""
+    """What the file should be, where there is no record."""
 
     @property
     def what(self) -> str:
         """`Policy 0d71e338ff47 (fit)`, for people."""
-        return f"{self.record.kind} {self.record.content[:12]} ({self.record.task})" if self.record else "a record"
+        return f"{self.record.kind} {self.record.content[:12]} ({self.record.task})" if self.record else self.file
 
 
 class Freed(NamedTuple):
@@ -71,13 +74,13 @@ def accept(store: Store, key: Key, old: Record) -> Record:
 
 
 def verify(store: Store) -> list[Damage]:
-    """Read every record, and every content that one names, whatever its stat says. What is damaged is set aside."""
+    """Read every record and run, and every content that a record names, whatever its stat says. What is damaged is set
+    aside."""
     damages = []
-    for file in sorted((store.root / "keys").glob("*.json")):
-        record = store.record(file.stem)
-        if record is None or record.key != file.stem:
-            store.look(file.stem)
-            damages.append(Damage(None, f"keys/{file.name} holds no record of that key; set aside in damaged/"))
+    for file, what in _damaged_files(store):
+        name = file.relative_to(store.root).as_posix()
+        aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")
+        damages.append(Damage(None, f"{name} is not what was written; set aside in {aside}", what))
     found: dict[str, str] = {}
     for record in results(store):
         name = record.path.as_posix()
@@ -89,6 +92,22 @@ def verify(store: Store) -> list[Damage]:
         if found[name]:
             damages.append(Damage(record, found[name]))
     return damages
+
+
+def _damaged_files(store: Store) -> Iterator[tuple[Path, str]]:
+    """Files of records and runs that are not what was written, with what they should be."""
+    runs = Runs(store)
+    for file in sorted((store.root / "keys").glob("*.json")):
+        record = read_record(file)
+        if record is None or record.key != file.stem:
+            yield file, "a record"
+    for file in sorted((store.root / KEPT).glob("*.json")):
+        record = read_record(file)
+        if record is None or f"{record.key}-{record.content}" != file.stem:
+            yield file, "a record"
+    for file in sorted((store.root / "runs").glob("*.json")):
+        if not runs.is_intact(file.stem):
+            yield file, "a run"
 
 
 def results(store: Store) -> Iterator[Record]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract import JSON
+from tasks.digests import with_digest, without_digest
 from tasks.files import replacing
 
 
@@ -54,7 +54,7 @@ def read_source(file: Path, kept: Path | None = None) -> Source:
     entry = kept / f"{hashlib.blake2b(data, digest_size=16, salt=_version()).hexdigest()}.json" if kept else None
     if entry is not None:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return _load(json.loads(entry.read_text()))
+            return _load(without_digest(entry.read_bytes()))
     source = _extract(ast.parse(data, str(file)))
     if entry is not None:
         _keep(entry, source)
@@ -72,7 +72,7 @@ def _keep(entry: Path, source: Source) -> None:
     with suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         with replacing(entry, durable=False) as fresh:
-            fresh.write_text(json.dumps(asdict(source)))
+            fresh.write_bytes(with_digest(asdict(source)))
 
 
 def _load(kept: Mapping[str, Any]) -> Source:

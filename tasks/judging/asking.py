@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.contract import DataError, Workspace, chunks
-from tasks.parts import line_of, value_of
+from tasks.digests import with_digest, without_digest
 
 Floats = npt.NDArray[np.float64]
 Answers = Sequence[float | None]
@@ -47,7 +47,7 @@ class Journal:
             found = self._kept(shard.stop - shard.start)
             if found is None:
                 found = _checked(ask(shard), shard.stop - shard.start)
-                self._file.write(line_of(list(found)))
+                self._file.write(with_digest({"answers": list(found)}))
                 self._file.flush()
             answers[shard] = [math.nan if x is None else x for x in found]
         self.asked += count
@@ -60,9 +60,9 @@ class Journal:
         start = self._file.tell()
         line = self._file.readline()
         try:
-            found: Any = value_of(line)
+            found: list[float | None] = without_digest(line)["answers"]
             if len(found) == count:
-                return list(found)
+                return found
         except ValueError:
             if line.endswith(b"\n"):
                 self._work.notice("an answer of the oracle that an earlier attempt kept was damaged; it is asked again")

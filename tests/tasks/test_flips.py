@@ -13,7 +13,7 @@ import pytest
 from flows.children.child import StepWorkspace
 from tasks.judge import score
 from tasks.kinds import Policy, Scorer
-from tasks.parts import is_intact, line_of, new_part, value_of
+from tasks.parts import is_intact, new_part
 from tasks.sample import sample
 from tasks.train import fit
 from tests.answers import completions
@@ -176,10 +176,3 @@ def test_a_part_that_fails_leaves_the_old_one_and_the_next_removes_what_a_kill_l
         part.write_text("a file where a folder is")
     assert (tmp_path / "part" / "a").read_text() == "old"
     assert is_intact(tmp_path / "part")
-
-
-@pytest.mark.parametrize("line", [b"", b"\n", b"0123 [1]\n", b"[1]\n", line_of([1])[:-1]])
-def test_a_line_without_its_digest_is_none(line: bytes) -> None:
-    assert value_of(line_of([1, None, "é"])) == [1, None, "é"]
-    with pytest.raises(ValueError, match="digest"):
-        value_of(line)

@@ -20,8 +20,8 @@ from flows.children.slot import HeavySlot, Stopped
 from flows.children.snapshot import snapshot
 from flows.children.workers import StepFailed, Workers
 from tasks.contract import Chosen, DataError, SpecError
+from tasks.digests import with_digest, without_digest
 from tasks.kinds import Prompts
-from tasks.parts import line_of, value_of
 from tests.flows.tiny import ROOT, tiny_project
 
 
@@ -132,13 +132,13 @@ def test_a_second_attempt_goes_on_and_drops_the_rows_that_it_logs_again(workers:
     (partial / "work").mkdir(parents=True)
     (partial / "work" / "done").write_text("2")
     rows = [{"step": step, "train/loss": 9.0} for step in range(4)]
-    (partial / "curves.jsonl").write_bytes(b"".join(map(line_of, rows)) + line_of({"step": 4})[:20])
+    (partial / "curves.jsonl").write_bytes(b"".join(map(with_digest, rows)) + with_digest({"step": 4})[:20])
     (partial / "output").mkdir()
     (partial / "output" / "stray").write_text("from the first attempt")
     job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=4, pause=0.0)
     result = workers.light(job, _ignore)
     assert [row["train/loss"] for row in result.curves] == [9.0, 9.0, 1 / 3, 1 / 4]
-    assert [value_of(line) for line in (partial / "curves.jsonl").read_bytes().splitlines(keepends=True)] == list(
+    assert [without_digest(line) for line in (partial / "curves.jsonl").read_bytes().splitlines(keepends=True)] == list(
         result.curves
     )
     assert sorted(p.name for p in result.path.iterdir()) == ["table.arrow"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.commands.keeping import gc_text, verify_text
+from flows.continuing.history import RolledBack
+from flows.continuing.ledger import Ledger
 from flows.store.store import Store
 from tasks.contract import SpecError
 from tests.flows.fabricated import fabricate
@@ -18,10 +20,16 @@ def test_verify_counts_what_is_whole_and_names_what_is_not(tmp_path: Path, capsy
     assert capsys.readouterr().out == f"✓ {len(made.records)} results are what their digests say\n"
     (made.store.root / made.records["heldout"].path / "table.arrow").write_bytes(b"noise")
     (made.store.root / "keys" / f"{made.records['report@1'].key}.json").write_text("{")
+    (made.store.root / "runs" / f"{made.run.id}.json").write_text("{}")
+    ledger = Ledger(made.store, "sppo", "nightly")
+    ledger.append(RolledBack(1, "now"))
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b"now", b"new"))
     assert verify_text(made.store) == 1
     said = capsys.readouterr().out
     assert f"✗ Prompts {made.records['heldout'].content[:12]} (load_prompts): " in said
     assert "✗ a record: keys/" in said
+    assert f"✗ a run: runs/{made.run.id}.json is not what was written; set aside in damaged/run-" in said
+    assert f"✗ a ledger: {ledger.path}:1: this is no event" in said
     assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in said
 
 

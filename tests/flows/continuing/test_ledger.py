@@ -67,6 +67,25 @@ def test_damage_before_the_last_line_is_told_with_its_line(ledger: Ledger, seed:
     assert str(told.value).count("sppo.nightly.jsonl") == 1
 
 
+def test_every_bit_of_a_ledger_counts(ledger: Ledger) -> None:
+    for event in rounds(True, False):
+        ledger.append(event)
+    whole, chance = ledger.path.read_bytes(), random.Random(0)
+    for at in [len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(100))]:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << chance.randrange(8)
+        ledger.path.write_bytes(flipped)
+        with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl:\d: this is no event of a ledger"):
+            ledger.events()
+
+
+def test_events_of_before_there_were_digests_are_read(ledger: Ledger) -> None:
+    ledger.path.parent.mkdir(parents=True)
+    ledger.path.write_text('{"to":1,"when":"2026-11-21T08:15:30+00:00","event":"rolled back"}\n')
+    ledger.append(RolledBack(2, NOW))
+    assert [e.to for e in ledger.events() if isinstance(e, RolledBack)] == [1, 2]
+
+
 def test_a_ledgers_name_stays_inside_the_store(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="leaves the store"):
         Ledger(Store(tmp_path / "artifacts"), "../../x", "y")

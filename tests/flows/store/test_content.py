@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from blake3 import blake3
 
 from flows.store import content
 from flows.store.content import LARGE, Contents
+from flows.store.files import read_json
 from tasks.contract import SpecError
 from tasks.kinds import Prompts
 from tests.flows.store.made import prompts
@@ -163,7 +163,7 @@ def test_a_broken_cache_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     contents = Contents(cache)
     assert contents.digest(file, trusted=0) == blake3(b"abc").hexdigest(16)
     contents.save()
-    assert list(json.loads(cache.read_text())) == [str(file)]
+    assert list(read_json(cache)) == [str(file)]
 
 
 def _saved(handle: Prompts, path: Path) -> str:

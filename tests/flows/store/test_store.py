@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.store.files import read_json, write_json
 from flows.store.records import Parent
 from flows.store.store import Made, Store
 from tasks.contract import DataError, SpecError
@@ -203,10 +206,32 @@ def test_a_damaged_record_is_a_miss_and_its_step_runs_again(store: Store) -> Non
     assert put(store, prompts("a")).content == record.content
 
 
+@pytest.mark.parametrize("change", [{"parts": {}}, {"key": "0" * 32}])
+def test_a_record_whose_parts_do_not_make_its_key_is_a_miss(store: Store, change: dict[str, Any]) -> None:
+    record = put(store, prompts("a"))
+    file = store.root / "keys" / f"{record.key}.json"
+    write_json(file, {**read_json(file), **change})
+    assert store.look(record.key) == (None, "its record was damaged")
+
+
+def test_every_bit_of_a_record_counts(store: Store) -> None:
+    record = put(store, prompts("a"))
+    file = store.root / "keys" / f"{record.key}.json"
+    whole = file.read_bytes()
+    chance = random.Random(0)
+    for at in [*range(60), len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(100))]:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << chance.randrange(8)
+        file.write_bytes(flipped)
+        assert store.record(record.key) is None
+    file.write_bytes(whole)
+    assert store.record(record.key) == record
+
+
 def test_a_record_with_a_field_of_another_type_is_a_miss(store: Store) -> None:
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "totals": [{"step": 1}]}))
+    write_json(file, {**read_json(file), "totals": [{"step": 1}]})
     assert store.look(record.key).record is None
     assert record.key not in store.index.entries()
 
@@ -215,7 +240,7 @@ def test_a_record_with_a_field_of_another_type_is_a_miss(store: Store) -> None:
 def test_a_record_that_points_out_of_the_store_is_no_record(store: Store, change: dict[str, str]) -> None:
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    write_json(file, {**read_json(file), **change})
     assert store.lookup(record.key) is None
     with pytest.raises(SpecError, match="leaves the store"):
         store.inside("runs", "../../x.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.source import read_source
 from flows.wiring.types import parse_type
 from tasks.contract import Bounds, Choice, SpecError
+from tasks.digests import with_digest, without_digest
 
 REAL = Catalogue()
 FOLDERS = sorted({p.type.choice.folder for s in (*REAL.tasks.values(), *REAL.composites.values())
@@ -84,8 +86,11 @@ def test_a_reading_is_kept_by_the_files_content(tmp_path: Path) -> None:
     first = read_source(file, kept)
     [entry] = kept.iterdir()
     assert read_source(file, kept) == first
-    entry.write_text(entry.read_text().replace('"default": 3', '"default": 4'))
+    text = json.dumps(without_digest(entry.read_bytes()))
+    entry.write_bytes(with_digest(json.loads(text.replace('"default": 3', '"default": 4'))))
     assert read_source(file, kept).functions["f"].keywords[0].default == 4
+    entry.write_bytes(entry.read_bytes().replace(b'"default":4', b'"default":5'))
+    assert read_source(file, kept) == first
     entry.write_text("torn")
     assert read_source(file, kept) == first
     file.write_text("def f(x: Policy, *, k: int = 5) -> Policy: ...")
