@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from flows.commands.progress import seconds, shown
 from flows.execution.server import prefect_page, running
-from flows.tracking.mlflow_sink import address, charts_page, run_page, served_elsewhere
+from flows.tracking.mlflow_sink import address, served_elsewhere
 from flows.tracking.table import finished, notices, results, tables, warnings
+from flows.tracking.view import charts_page, run_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +92,7 @@ def _web_uis(store: Store, links: Mapping[str, str]) -> Iterator[tuple[str, str]
         yield "web UIs", "alignflow up   (serves Prefect and MLflow, with this run in both)"
     if "mlflow" in links and (served or served_elsewhere(store.root)):
         yield "MLflow", f"{address(store.root)}/{run_page(links['mlflow'])}"
-        yield "charts", f"{address(store.root)}/{charts_page(links['mlflow'])}"
+        yield "charts", f"{address(store.root)}/{charts_page(links['mlflow'].partition('/')[0])}"
     if "prefect" in links and (served or os.environ.get("PREFECT_API_URL")):
         yield "Prefect", f"{prefect_page(store.root)}/runs/flow-run/{links['prefect']}"
 

@@ -15,7 +15,7 @@ from flows.tracking.comparison import Comparison, Difference, Entry, chosen_runs
 from flows.tracking.figures import figure_cache
 from flows.tracking.mlflow_sink import address
 from flows.tracking.table import COLUMNS, Row, cell, plain, signed, warnings
-from flows.tracking.view import CHARTS
+from flows.tracking.view import TRAINING, charts_page
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:
         return {}
     ids, experiment = ",".join(f"%22{id}%22" for _, id in links), experiments.pop()
     return {
-        "in MLflow": f"{address}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]",
-        "charts": f"{address}/#/experiments/{experiment}/runs{CHARTS}",
+        "in MLflow": f"{address}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]&{TRAINING}",
+        "charts": f"{address}/{charts_page(experiment)}",
     }
 
 

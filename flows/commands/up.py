@@ -23,9 +23,11 @@ from threading import Thread
 from flows.commands.progress import shown
 from flows.execution.server import PORTS, answers, settings, up_lock, use_template
 from flows.store.locks import holder, try_lock
+from flows.store.runs import Runs
 from flows.store.store import Store
 from flows.tracking.mlflow_sink import address, served_elsewhere, tracking_uri
 from flows.tracking.prefect_mirror import PENDING, mirror_pending
+from flows.tracking.view import charts_page, table_page
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0
@@ -83,6 +85,8 @@ def up(
             with _profile(artifacts, pages[0].url) as written:
                 for line in _where(pages, artifacts, written):
                     say(line)
+                for line in _views(artifacts):
+                    say(line)
                 _record_waiting(artifacts, say)
                 while True:
                     _refuse_ended(pages, running)
@@ -91,6 +95,15 @@ def up(
         say("both ended" if len(pages) > 1 else "ended")
     finally:
         held.release()
+
+
+def _views(artifacts: Path) -> Iterator[str]:
+    """Where MLflow shows the runs by what they measured, once there is one."""
+    links = (run.links["mlflow"] for run in Runs(Store(artifacts)).newest() if "mlflow" in run.links)
+    if link := next(links, None):
+        experiment = link.partition("/")[0]
+        yield f"{'runs':<8} {address(artifacts)}/{table_page(experiment)}   (win rate, gold, KL)"
+        yield f"{'charts':<8} {address(artifacts)}/{charts_page(experiment)}"
 
 
 def _record_waiting(artifacts: Path, say: Callable[[str], None]) -> None:

@@ -32,6 +32,8 @@ Op = Mapping[str, Any]
 EXPERIMENT = "alignflow"
 TRAINING_PAGES = {"mlflow.experimentKind": "custom_model_development"}
 """Lets MLflow show runs as trainings and not as conversations."""
+NOTE = "mlflow.note.content"
+"""Tag with the description of a run or an experiment."""
 NAME_TAG = "alignflow.name"
 """Tag with the name by which operations call a run; unique for an artifacts folder."""
 METRICS_PER_CALL = 1000
@@ -51,17 +53,6 @@ def served_elsewhere(artifacts: Path) -> bool:
 def address(artifacts: Path) -> str:
     """Where MLflow's pages are: those of a server that was named, or those that `alignflow up` serves."""
     return public(tracking_uri(artifacts)).rstrip("/") if served_elsewhere(artifacts) else pages(artifacts)[1]
-
-
-def run_page(link: str) -> str:
-    """A run's page below the address of MLflow. `link`: EXPERIMENT/RUN, as `Run.links` has it."""
-    experiment, _, run = link.partition("/")
-    return f"#/experiments/{experiment}/runs/{run}"
-
-
-def charts_page(link: str) -> str:
-    """The page of the charts across all runs, below the address of MLflow, for the experiment of such a link."""
-    return f"#/experiments/{link.partition('/')[0]}/runs{view.CHARTS}"
 
 
 class Sink:
@@ -94,9 +85,9 @@ class Sink:
             self._keep([*([at_work] if at_work else []), *self._waiting()])
         return self.trouble
 
-    def page(self, name: str) -> str:
-        """The address of a run's page below that of the server; empty for a run that is not there."""
-        return self._delivery.page(name) if self._delivery else ""
+    def link(self, name: str) -> str:
+        """EXPERIMENT/RUN of a run; empty for one that is not there."""
+        return self._delivery.link(name) if self._delivery else ""
 
     def _work(self) -> None:
         while (op := self._queue.get()) is not None:
@@ -153,12 +144,17 @@ class Delivery:
     def _find_experiment(self, uri: str) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found:
-            if found.tags.get(view.TAG) != view.view():
-                self.client.set_experiment_tag(found.experiment_id, view.TAG, view.view())
-            return str(found.experiment_id)
-        local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
-        tags = {**TRAINING_PAGES, view.TAG: view.view()}
-        return self.client.create_experiment(EXPERIMENT, artifact_location=local, tags=tags)
+            id, tags = str(found.experiment_id), found.tags
+        else:
+            local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
+            id, tags = self.client.create_experiment(EXPERIMENT, local, TRAINING_PAGES), {}
+        wanted = {view.TAG: view.view()}
+        if tags.get(NOTE, view.NOTE_BEGINS).startswith(view.NOTE_BEGINS):  # else somebody wrote a note of their own
+            wanted[NOTE] = view.note(id)
+        for tag, value in wanted.items():
+            if tags.get(tag) != value:
+                self.client.set_experiment_tag(id, tag, value)
+        return id
 
     def reachable(self) -> bool:
         """Whether the server answers at all."""
@@ -213,9 +209,9 @@ class Delivery:
             self._ids.update((name, run.info.run_id) for run in found)
         return name in self._ids
 
-    def page(self, name: str) -> str:
-        """`#/experiments/1/runs/…`; empty for a run that was not started here."""
-        return run_page(f"{self._experiment}/{self._ids[name]}") if name in self._ids else ""
+    def link(self, name: str) -> str:
+        """EXPERIMENT/RUN of a run; empty for one that was not started here."""
+        return f"{self._experiment}/{self._ids[name]}" if name in self._ids else ""
 
     def _start(self, op: Op) -> None:
         if self._again and self._knows(op["run"]):
@@ -300,9 +296,9 @@ class Delivery:
         run = self.run_id(op["run"])
         for first in self.client.search_runs([self._experiment], made, max_results=1):
             id = first.info.run_id
-            link = f"Cached: made by [{first.info.run_name}](#/experiments/{self._experiment}/runs/{id})"
+            link = f"Cached: made by [{first.info.run_name}]({view.run_page(f'{self._experiment}/{id}')})"
             self.client.set_tag(run, "original_run", id)
-            self.client.set_tag(run, "mlflow.note.content", link)
+            self.client.set_tag(run, NOTE, link)
 
     def _text(self, op: Op) -> None:
         self.client.log_text(self.run_id(op["run"]), op["text"], op["to"])

@@ -1,4 +1,4 @@
-"""The few parameters by which runs of any pipeline are compared, named alike whatever the pipeline calls them.
+"""The parameters by which runs of any pipeline are compared, named alike whatever the pipeline calls them.
 
 MLflow's comparison begins with the first three names, by the alphabet, that differ: `algorithm`, `kl_weight` and
 `oracle` are meant to be among them, and constants of the training are called `train/…` so that they come last.
@@ -6,24 +6,27 @@ MLflow's comparison begins with the first three names, by the alphabet, that dif
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from flows.store.keys import plain
 from flows.store.lineage import MODELS
+from flows.tracking.comparison import said
 from flows.wiring.model import ChoiceValue, Graph, Node, Value
 from tasks.contract import JSON, SpecError
 
-MAX_PARAMS = 15
-"""More make MLflow's comparison unreadable; the whole configuration is an artifact."""
 TO_MODEL = ("completions", "logps", "oracle", "policy")
 """Ports that lead from an evaluation to the model that it measures, and from a part of a model to the whole."""
 CONSTANTS = ("lr", "epochs", "batch")
 
 
 def chosen_params(graph: Graph) -> dict[str, str]:
-    """At most `MAX_PARAMS`, what was given on the command line among them; none that only says how a step runs."""
+    """The axes by which pipelines are compared, then all further parameters of this one; none that only says how a
+    step runs.
+
+    Which they are follows from the pipeline alone, whatever a run gave: a page that compares runs draws a parameter
+    that one of them lacks at a value that it never had.
+    """
     values = {n: p.value for n, p in graph.parameters.items() if not p.annotation.startswith("Execution[")}
     trained = trained_by(graph)
     found: dict[str, JSON] = {
@@ -34,10 +37,9 @@ def chosen_params(graph: Graph) -> dict[str, str]:
     }  # fmt: skip
     for name in CONSTANTS:
         found[f"train/{name}"] = _value(name, {}, trained) if trained else values.get(name)
-    known = {*found, *CONSTANTS, "world"}
-    found |= {name: value for name, value in given(graph).items() if name not in known and name in values}
-    told = [(n, v if isinstance(v, str) else json.dumps(v)) for n, v in found.items() if v is not None]
-    return dict(told[:MAX_PARAMS])
+    covered = {*found, *(name for name in CONSTANTS if found[f"train/{name}"] is not None), "world"}
+    axes = {name: value for name, value in found.items() if value is not None}
+    return {n: said(v) for n, v in {**axes, **{n: v for n, v in values.items() if n not in covered}}.items()}
 
 
 def given(graph: Graph) -> dict[str, JSON]:

@@ -20,9 +20,9 @@ from flows.store.locks import locked
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, Step
 from flows.store.store import Store
-from flows.tracking.mlflow_sink import run_page
 from flows.tracking.prefect_artifacts import artifact_create, last_artifacts
 from flows.tracking.table import finished, results
+from flows.tracking.view import run_page
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:

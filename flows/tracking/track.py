@@ -24,8 +24,9 @@ from flows.store.store import Store
 from flows.tracking.comparison import said
 from flows.tracking.figures import draw, figure_cache
 from flows.tracking.mlflow_sink import Sink, milliseconds
-from flows.tracking.params import MAX_PARAMS, chosen_params, given
+from flows.tracking.params import chosen_params, given
 from flows.tracking.table import MAIN, Done, Estimate, costs, floors, headlines, main_metric, read_report, results
+from flows.tracking.view import run_page
 from flows.wiring.model import Graph, Node
 from tasks.contract import JSON
 
@@ -33,8 +34,12 @@ NAME = 60
 """Letters of a run's name."""
 DIGEST = 32
 """Letters of a dataset's digest; MLflow refuses more than 36."""
+MAX_PARAMS = 100
+"""Parameters that MLflow takes in one call."""
 TAG = 5000
 """Letters of a tag; MLflow cuts at 8,000."""
+USED, WRITTEN = "used", "written"
+"""What tags with digests are called, by what they are of: after all others in the order of the alphabet."""
 GAME = ("eval/exploitability_last", "eval/exploitability_mixture")
 """Metrics of reports behind the rounds that the run itself is told by."""
 STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -60,14 +65,15 @@ class Tracker(Listener):
     @property
     def page(self) -> str:
         """The run's page below the address of `mlflow ui`; empty if MLflow has not heard of it."""
-        return self._sink.page(self._run)
+        link = self._sink.link(self._run)
+        return run_page(link) if link else ""
 
     def close(self, seconds: float = 60.0) -> str:
         """Wait for MLflow, at most `seconds`. Returns what went wrong, or nothing; the next run tries again."""
         trouble = self._sink.close(seconds)
-        if self.page and self._began and self._began.status != "running":
-            experiment, run = self.page.split("/")[2::2]
-            self._began.links["mlflow"] = f"{experiment}/{run}"
+        link = self._sink.link(self._run)
+        if link and self._began and self._began.status != "running":
+            self._began.links["mlflow"] = link
             Runs(self._store).save(self._began)
         return trouble
 
@@ -85,7 +91,7 @@ class Tracker(Listener):
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
         if node.task == CARRIED:  # what it took to make it was told by the run that made it
-            self._put("tags", tags={f"in.{node.id}": record.content})
+            self._put("tags", tags={f"{USED}.{node.id}": record.content})
             return
         done = self._done[node.id] = Done(node.addresses, node.round, record, hit)
         if done.trained:
@@ -161,10 +167,10 @@ class Tracker(Listener):
         """A run for a step that trained. Its curves are the record's, whoever made it and when."""
         record, name = done.record, f"{self._run}/{node.id}"
         tags = {
-            "step": node.id, "task": node.task, "key": record.key, "cached": str(done.hit).lower(), "made": record.made,
-            f"out.{record.kind}": record.content, "commit": record.commit, "pipeline": self._graph.pipeline,
+            "pipeline": self._graph.pipeline, "step": node.id, "task": node.task, "cached": str(done.hit).lower(),
+            "made": record.made, "commit": record.commit, "key": record.key, f"{WRITTEN}.{record.kind}": record.content,
         }  # fmt: skip
-        fed = {f"in.{port}": ",".join(p.content for p in several) for port, several in record.parents.items()}
+        fed = {f"{USED}.{port}": ",".join(p.content for p in several) for port, several in record.parents.items()}
         self._start(name, node.title, tags | {k: v[:TAG] for k, v in fed.items()}, parent=self._run)
         if done.hit:
             self._put("original", run=name, key=record.key)
@@ -198,8 +204,8 @@ class Tracker(Listener):
         ended = [s for s in steps if s.record.kind in MODELS or (s.headline and s.record.kind == "Report")]
         used = [self._dataset(s.name, s.name, s.record) for s in sources]
         self._put("inputs", datasets=[d for d in used if d])
-        tags = {f"in.{_tag(s)}": s.record.content for s in sources}
-        self._put("tags", tags=tags | {f"out.{_tag(s)}": s.record.content for s in ended})
+        tags = {f"{USED}.{_tag(s)}": s.record.content for s in sources}
+        self._put("tags", tags=tags | {f"{WRITTEN}.{_tag(s)}": s.record.content for s in ended})
         whole = {s.addresses[0]: _made_from(s.record) | {"hit": s.hit} for s in steps}
         self._put("text", text=json.dumps(whole, indent=1), to="lineage.json")
 

@@ -1,21 +1,31 @@
 """What MLflow's pages show at first: columns of the table of runs, and charts across them.
 
-MLflow keeps a shared view as a tag of the experiment and opens it by `?viewStateShareKey=NAME`: the state of its page,
-as version 3.17 writes it. Another version ignores what it does not know.
+MLflow keeps a saved view as a tag of the experiment, offers it in its menu of views, and opens it by
+`?viewStateShareKey=NAME`. The tag holds the state of its page, packed as version 3.17 packs it; another version ignores
+what it does not know. The address also has to say that runs are trainings: by itself MLflow 3.17 opens every experiment
+as one of agents and conversations, whatever kind the experiment has.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from zlib import compress
 
 from tasks.contract import JSON
 
 NAME = "alignflow"
 TAG = f"mlflow.sharedViewState.{NAME}"
-TABLE = f"?viewStateShareKey={NAME}"
+TITLE = "Win rate, gold, KL"
+"""What the view is called in MLflow's menu of views."""
+PACKED = "deflate;"
+"""Before a state that is compressed; MLflow cuts longer tags."""
+TRAINING = "workflowType=machine_learning"
+TABLE = f"?{TRAINING}&viewStateShareKey={NAME}"
 """What is appended to the page of an experiment's runs."""
 CHARTS = f"{TABLE}&compareRunsMode=CHART"
-METRICS = ("eval/win_rate", "eval/gold", "eval/kl", "cost/oracle_queries", "cost/seconds")
+NOTE_BEGINS = "alignflow's runs by win rate, gold and KL: "
+METRICS = ("eval/win_rate", "eval/gold", "eval/kl", "cost/seconds")
 PARAMS = ("algorithm", "kl_weight", "rounds", "train/lr")
 BY_ROUND = ("eval/win_rate", "eval/gold", "eval/kl", "eval/proxy", "eval/length", "eval/accuracy")
 AXES, ENDS = ("algorithm", "oracle", "kl_weight"), ("eval/kl", "eval/win_rate")
@@ -24,8 +34,29 @@ WIDE, MANY = "alignflow-methods", "alignflow-rounds"
 """Sections of the charts: two to a row, three to a row."""
 
 
+def run_page(link: str) -> str:
+    """A run's page below the address of MLflow. `link`: EXPERIMENT/RUN, as `Run.links` has it."""
+    experiment, _, run = link.partition("/")
+    return f"#/experiments/{experiment}/runs/{run}?{TRAINING}"
+
+
+def table_page(experiment: str) -> str:
+    """The page of an experiment's runs with our columns, below the address of MLflow."""
+    return f"#/experiments/{experiment}/runs{TABLE}"
+
+
+def charts_page(experiment: str) -> str:
+    """The page of the charts across an experiment's runs, below the address of MLflow."""
+    return f"#/experiments/{experiment}/runs{CHARTS}"
+
+
+def note(experiment: str) -> str:
+    """The experiment's description, which MLflow shows above its runs."""
+    return f"{NOTE_BEGINS}[table]({table_page(experiment)}) · [charts]({charts_page(experiment)})"
+
+
 def view() -> str:
-    """The shared view as MLflow reads it: newest first, the columns and charts by which pipelines are compared."""
+    """The saved view as MLflow reads it: newest first, the columns and charts by which pipelines are compared."""
     columns: list[JSON] = [*(f"metrics.`{m}`" for m in METRICS), *(f"params.`{p}`" for p in PARAMS)]
     state: dict[str, JSON] = {
         "searchFilter": "", "orderByKey": "attributes.start_time", "orderByAsc": False, "startTime": "ALL",
@@ -34,7 +65,8 @@ def view() -> str:
         "compareRunSections": [_section(WIDE, "Methods", 2, 420), _section(MANY, "By round", 3, 320)],
         "isAccordionReordered": True,
     }  # fmt: skip
-    return json.dumps(state, separators=(",", ":"))
+    packed = b64encode(compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": TITLE, "createdAt": 1, "updatedAt": 1, "state": f"{PACKED}{packed}"})
 
 
 def _section(uuid: str, name: str, columns: int, height: int) -> JSON:

@@ -295,8 +295,8 @@ def test_the_page_of_mlflow_that_compares_is_named_where_it_knows_the_runs(store
     for run, id in zip(several, ("x1", "x2"), strict=True):
         run.links["mlflow"] = f"7/{id}"
     assert mlflow_pages(several, "http://here") == {
-        "in MLflow": "http://here/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]",
-        "charts": "http://here/#/experiments/7/runs?viewStateShareKey=alignflow&compareRunsMode=CHART",
+        "in MLflow": "http://here/#/compare-runs?runs=[%22x1%22,%22x2%22]&experiments=[%227%22]&workflowType=machine_learning",
+        "charts": "http://here/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=alignflow&compareRunsMode=CHART",
     }
 
 

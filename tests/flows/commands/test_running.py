@@ -46,8 +46,8 @@ def test_while_alignflow_up_serves_pages_are_its_own(tmp_path: Path, monkeypatch
     lines = _footer(tmp_path)
     held.release()
     assert "web" not in lines
-    assert lines["MLflow"] == "http://127.0.0.1:5011/#/experiments/1/runs/r1"
-    assert lines["charts"].startswith("http://127.0.0.1:5011/#/experiments/1/runs?viewStateShareKey=alignflow&")
+    assert lines["MLflow"] == "http://127.0.0.1:5011/#/experiments/1/runs/r1?workflowType=machine_learning"
+    assert lines["charts"].startswith("http://127.0.0.1:5011/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=alignflow&")
     assert lines["Prefect"] == "http://127.0.0.1:4211/runs/flow-run/f1"
 
 
@@ -58,7 +58,7 @@ def test_pages_are_those_of_the_users_servers_without_their_passwords(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org")
     lines = _footer(tmp_path)
     assert "web" not in lines
-    assert lines["MLflow"] == "https://mlflow.example.org/#/experiments/1/runs/r1"
+    assert lines["MLflow"] == "https://mlflow.example.org/#/experiments/1/runs/r1?workflowType=machine_learning"
     assert lines["Prefect"] == "http://prefect.example.org/runs/flow-run/f1"
 
 

@@ -6,15 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import decompress
 
 import pytest
 
 from flows.store.runs import Runs
-from flows.tracking.mlflow_sink import EXPERIMENT, PENDING, tracking_uri
+from flows.tracking.mlflow_sink import EXPERIMENT, PENDING, Delivery, tracking_uri
 from flows.tracking.table import finished, results
 from flows.tracking.track import Tracker, run_name
 from tests.flows.fabricated import Fabricated, fabricate
@@ -115,12 +117,12 @@ def test_a_run_of_hits_is_as_complete_as_the_one_that_made_them(tracked: Fabrica
 
 def test_lineage_names_every_digest_that_went_in_and_came_out(tracked: Fabricated) -> None:
     parent = _parent(tracked, tracked.run.id)
-    assert parent.data.tags["in.heldout"] == tracked.records["heldout"].content
-    assert parent.data.tags["out.policy:2"] == tracked.records["policy@2"].content
-    assert parent.data.tags["out.report:1"] == tracked.records["report@1"].content
+    assert parent.data.tags["used.heldout"] == tracked.records["heldout"].content
+    assert parent.data.tags["written.policy:2"] == tracked.records["policy@2"].content
+    assert parent.data.tags["written.report:1"] == tracked.records["report@1"].content
     child = _children(tracked, parent)["policy@2"]
-    assert child.data.tags["in.policy"] == tracked.records["policy@1"].content
-    assert child.data.tags["out.Policy"] == tracked.records["policy@2"].content
+    assert child.data.tags["used.policy"] == tracked.records["policy@1"].content
+    assert child.data.tags["written.Policy"] == tracked.records["policy@2"].content
     data = child.inputs.dataset_inputs[0].dataset
     assert data.digest == tracked.records["heldout"].content[:32]
     assert json.loads(data.source)["uri"] == str(tracked.store.root / tracked.records["heldout"].path)
@@ -129,7 +131,8 @@ def test_lineage_names_every_digest_that_went_in_and_came_out(tracked: Fabricate
 def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: Fabricated, tmp_path: Path) -> None:
     parent = _parent(tracked, tracked.run.id)
     assert parent.data.params == {
-        "pipeline": "sppo", "algorithm": "sppo", "rounds": "2", "k": "5", "kl_weight": "0.1", "train/lr": "0.0005"
+        "pipeline": "sppo", "algorithm": "sppo", "rounds": "2", "k": "5", "kl_weight": "0.1", "train/lr": "0.0005",
+        "max_tokens": "null",
     }  # fmt: skip
     child = _children(tracked, parent)["policy@1"]
     assert child.data.params == {"loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}
@@ -163,9 +166,30 @@ def test_policies_are_external_models_of_their_digest_with_the_numbers_measured_
 
 def test_the_pages_open_with_columns_and_charts_that_compare(tracked: Fabricated) -> None:
     tags = _client(tracked).get_experiment_by_name(EXPERIMENT).tags
-    state = json.loads(tags["mlflow.sharedViewState.alignflow"])
-    assert "metrics.`eval/win_rate`" in state["selectedColumns"]
+    saved = json.loads(tags["mlflow.sharedViewState.alignflow"])
+    assert saved["name"] == "Win rate, gold, KL"
+    state = json.loads(decompress(b64decode(saved["state"].removeprefix("deflate;"))))
+    assert state["selectedColumns"][:3] == ["metrics.`eval/win_rate`", "metrics.`eval/gold`", "metrics.`eval/kl`"]
     assert len(tags["mlflow.sharedViewState.alignflow"]) < 5000, "MLflow cuts longer tags"
+    assert "(#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=" in tags["mlflow.note.content"]
+
+
+def test_tags_with_digests_come_after_all_others(tracked: Fabricated) -> None:
+    parent = _parent(tracked, tracked.run.id)
+    for run in (parent, *_children(tracked, parent).values()):
+        names = sorted(n for n in run.data.tags if not n.startswith("mlflow."))
+        digests = [n for n in names if n.startswith(("used.", "written."))]
+        assert digests
+        assert names[-len(digests) :] == digests
+
+
+def test_a_note_that_somebody_wrote_stays(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = _with(database, fabricate(tmp_path, rounds=1))
+    id = Delivery(made.store.root, tracking_uri(made.store.root))._experiment
+    _client(made).set_experiment_tag(id, "mlflow.note.content", "Ours: nightly runs")
+    Delivery(made.store.root, tracking_uri(made.store.root))
+    assert _client(made).get_experiment(id).tags["mlflow.note.content"] == "Ours: nightly runs"
 
 
 def test_a_runs_name_says_what_was_asked_of_it_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
@@ -173,7 +197,7 @@ def test_a_runs_name_says_what_was_asked_of_it_and_a_cached_step_links_its_maker
     asked = run_name(tracked.run, {"eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
     assert asked.startswith("sppo eta=5.0 loss=dpo(beta=0.1) · ")
     first, again = (_children(tracked, _parent(tracked, tracked.run.id + end)) for end in ("", "-again"))
-    assert f"runs/{first['policy@2'].info.run_id})" in again["policy@2"].data.tags["mlflow.note.content"]
+    assert f"runs/{first['policy@2'].info.run_id}?" in again["policy@2"].data.tags["mlflow.note.content"]
 
 
 def test_the_run_remembers_its_page(tracked: Fabricated) -> None:
