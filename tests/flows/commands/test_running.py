@@ -47,7 +47,9 @@ def test_while_alignflow_up_serves_pages_are_its_own(tmp_path: Path, monkeypatch
     held.release()
     assert "web" not in lines
     assert lines["MLflow"] == "http://127.0.0.1:5011/#/experiments/1/runs/r1?workflowType=machine_learning"
-    assert lines["charts"].startswith("http://127.0.0.1:5011/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=alignflow&")
+    assert lines["charts"].startswith(
+        "http://127.0.0.1:5011/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=alignflow&"
+    )
     assert lines["Prefect"] == "http://127.0.0.1:4211/runs/flow-run/f1"
 
 
