@@ -73,12 +73,15 @@ class Ending(NamedTuple):
 class Template:
     """A checkpoint's chat template and tokenizer.
 
+    whole: only `conversations` are read, which need neither a generation prompt nor a token that ends an answer.
     Raises DataError where the template cannot serve: it leaves out what the user says, or has no generation prompt.
     """
 
-    def __init__(self, policy: Model) -> None:
-        self.path, self.tokenizer, self.stops = policy.path, tokenizer_of(policy), stop_ids(policy)
-        self._probe()
+    def __init__(self, policy: Model, *, whole: bool = False) -> None:
+        self.path, self.tokenizer = policy.path, tokenizer_of(policy)
+        self.stops = frozenset[int]() if whole else stop_ids(policy)
+        if not whole:
+            self._probe()
 
     def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[list[int] | Refusal]:
         """Ids of every prompt with the generation prompt: what an answer's first token is conditioned on."""

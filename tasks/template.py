@@ -23,9 +23,14 @@ def _tokenizer(path: str, files: str) -> Any:
     return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
+def plain_tokenizer_of(model: Model) -> Any:
+    """The model's Hugging Face tokenizer, with or without a chat template."""
+    return _tokenizer(str(model.path), _files_digest(model.path))
+
+
 def tokenizer_of(policy: Model) -> Any:
     """The policy's Hugging Face tokenizer. Raises DataError if it has no chat template."""
-    tokenizer = _tokenizer(str(policy.path), _files_digest(policy.path))
+    tokenizer = plain_tokenizer_of(policy)
     if tokenizer.chat_template is None:
         raise DataError(f"{policy.path} has no chat template: add chat_template.jinja, so that prompts can be rendered")
     return tokenizer

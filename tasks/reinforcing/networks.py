@@ -15,9 +15,10 @@ from tasks.kinds import Model, Policy, RewardModel
 from tasks.reinforcing.heads import TokenLogps, TokenValues
 from tasks.template import template_digest
 from tasks.training.batches import MicroBatch, Shape, sorted_micro_batches
+from tasks.training.heads import is_classifier
 from tasks.training.logps import Inputs, inputs_of
 from tasks.training.model import open_model, pick_device, pick_dtype, positions_of, shape_for
-from tasks.training.reward import is_classifier, open_reward_model
+from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
 
 
@@ -71,7 +72,7 @@ def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:
             f"there is no value network: feed `value` with a reward model (the usual start), or with "
             f"`{{task: value_of, policy: …}}`; the policy at {policy.path} has no value/ of its own, which PPO leaves"
         )
-    if not is_classifier(found):
+    if not is_classifier(found.path):
         raise DataError(f"{found.path} has no classification head, so it is no value network: `train_reward` makes one")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,43 +12,44 @@ from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
 from tasks.training.attention import attention_of
+from tasks.training.heads import check_scores, is_classifier, mark_trained_here
 from tasks.training.model import DTYPES, WEIGHTS
 
 _OWN = ("config.json", "generation_config.json")
 """Files that the successor writes itself, or has no use for."""
 
 
-def is_classifier(model: Model) -> bool:
-    """Whether the checkpoint has a classification head of its own. Raises DataError where it is no checkpoint."""
-    file = model.path / "config.json"
-    if not file.exists():
-        raise DataError(f"{model.path} is no Hugging Face model: it has no config.json")
-    names = json.loads(file.read_text()).get("architectures") or []
-    return any(name.endswith("ForSequenceClassification") for name in names)
+def open_classifier(source: Model, dtype: torch.dtype) -> Any:
+    """A sequence-classification model with one output as it is, in `dtype`, on the CPU, without dropout.
+
+    Raises DataError where it has no such head, or several outputs, or cannot be opened whole.
+    """
+    from transformers import AutoConfig
+
+    check_scores(source.path)
+    model, missing = _load(source, AutoConfig.from_pretrained(source.path, local_files_only=True), dtype)
+    if missing:
+        raise DataError(f"{source.path} lacks weights of its {type(model).__name__}: {', '.join(sorted(missing)[:3])}")
+    return model.eval()
 
 
 def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
-    """A sequence-classification model with one output, in `dtype`, on the CPU, without dropout.
+    """A model to be trained on scores: one output, in `dtype`, on the CPU, without dropout.
 
     A policy's weights get a new head drawn from N(0, 1/(d + 1)), d its width, without a bias; a checkpoint that has a
     head keeps it. Raises DataError where the architecture has no such model or the head has several outputs.
 
     Source: Huang et al., arXiv 2403.17031 (`summarize_from_feedback_details/reward.py`).
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
-    fresh = not is_classifier(source)
+    fresh = not is_classifier(source.path)
+    if not fresh:
+        check_scores(source.path)
     config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-    if not fresh and config.num_labels != 1:
-        raise DataError(f"{source.path} classifies into {config.num_labels} classes; a reward model has one output")
     config.num_labels = 1
     config.get_text_config().pad_token_id = _pad(source)
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source.path, config=config, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
-        )
-    except ValueError as e:
-        raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
+    model, _ = _load(source, config, dtype)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise DataError(f"{type(model).__name__} has no linear head called `score`; decoders such as Llama have one")
     if fresh:
@@ -57,11 +57,28 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     return model.eval()
 
 
+def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]]:
+    """The model, and the names of the weights that its files lack."""
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            source.path, config=config, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except ValueError as e:
+        raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
+    return model, set(found["missing_keys"])
+
+
 def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "float32") -> None:
     """Write `model` into `directory`: weights and configuration anew, tokenizer and template as `source` has them.
 
+    The configuration says that the score is read at the end of the answer's turn.
+
     dtype: of the weights in the files; another one than float32 is what `model` itself is cast to.
     """
+    mark_trained_here(model.config)
     model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and file.name not in _OWN and not file.name.endswith(WEIGHTS):

@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tasks.contract import DataError
 from tasks.kinds import RewardModel, Scorer
-from tasks.rendering import Answer, Rendered, Template
+from tasks.rendering import Answer, Message, Rendered, Template
+from tasks.training.classifier import Classifier
+from tasks.training.heads import check_scores, is_trained_here
 from tasks.training.model import keep_memory, pick_device, positions_of
-from tasks.training.reward import is_classifier, open_reward_model
+from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of_ids
 from tasks.training.score import score_rows
 from tasks.training.scores import AnswerScores, marked
 
+Scoring = Callable[[Sequence[Sequence[Message]], Sequence[str]], list[float | None]]
+
 
 def reward_scorer(*, path: str) -> Scorer:
-    """The scorer behind a reward model: the score at the EOS of prompt and answer; P(a beats b) = σ(difference).
+    """The scorer behind a reward model: P(a beats b) = σ(score(a) − score(b)).
 
-    Answers are texts, so each is read as one that ended by itself. Rows that go through the model together are of
-    similar length. It computes in float32 everywhere, so that no number type need be in a key. An answer that is
-    longer, with its prompt, than the model can read has no score (None). Raises DataError if the checkpoint is no
-    reward model.
+    A model that was trained here, as its config.json says, is read at the token that ends the answer's turn, where it
+    was trained. Any other is asked as its card does: the whole conversation, its own `forward` (`Classifier`).
+    Answers are texts, so each is read as one that ended by itself. It computes in float32 everywhere, so that no
+    number type need be in a key. An answer that is longer, with its prompt, than the model can read has no score
+    (None), nor has one that the template refuses. Raises DataError if the checkpoint is no reward model.
 
     Args:
         path: a Hugging Face sequence-classification directory with one output.
     """
     source = RewardModel(Path(path))
-    if not is_classifier(source):
-        raise DataError(f"{path} has no classification head, so it is no reward model: `train_reward` makes one")
+    check_scores(source.path)
     keep_memory()
-    device = pick_device()
-    model = AnswerScores(open_reward_model(source, torch.float32).to(device))
+    scoring = _trained_here(source) if is_trained_here(source.path) else _from_outside(source)
+    return Scorer.scoring(lambda prompts, completions, truths: scoring(prompts, completions))
+
+
+def _from_outside(source: RewardModel) -> Scoring:
+    model = Classifier(source, pick_device())
+
+    def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
+        made = model.layout.encoded(prompts, completions)
+        fits = [(i, row) for i, row in enumerate(made) if row is not None and model.fits(row)]
+        return _placed(len(made), [i for i, _ in fits], model.scores([row for _, row in fits]))
+
+    return score
+
+
+def _trained_here(source: RewardModel) -> Scoring:
+    model = AnswerScores(open_reward_model(source, torch.float32).to(pick_device()))
     template, longest = Template(source), positions_of(source)
 
-    def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float | None]:
+    def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
         made = template.answers([Answer(p, t) for p, t in zip(prompts, completions, strict=True)])
         read = [(i, m) for i, m in enumerate(made) if isinstance(m, Rendered)]
         fits = [(i, m) for i, m in read if longest is None or m.shared + len(m.answer) <= longest]
-        scores: list[float | None] = [None] * len(made)
-        if fits:
-            rows = rows_of_ids([m.prompt[: m.shared] for _, m in fits], [m.answer for _, m in fits])
-            for (i, _), value in zip(fits, score_rows(model, marked(rows), 0).tolist(), strict=True):
-                scores[i] = value
-        return scores
+        if not fits:
+            return [None] * len(made)
+        rows = rows_of_ids([m.prompt[: m.shared] for _, m in fits], [m.answer for _, m in fits])
+        return _placed(len(made), [i for i, _ in fits], score_rows(model, marked(rows), 0).tolist())
 
-    return Scorer.scoring(score)
+    return score
+
+
+def _placed(size: int, places: Sequence[int], values: Sequence[float]) -> list[float | None]:
+    found: list[float | None] = [None] * size
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return found

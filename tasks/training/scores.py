@@ -57,6 +57,7 @@ class AnswerScores(nn.Module):
         for found in (ours, longer):
             if not torch.isclose(own, found, rtol=near, atol=near):
                 raise SpecError(
-                    f"{type(self.model).__name__} does not score by its last token alone (a model that reads both "
-                    "ways, or does more after its body): as a reward model it needs a causal body and a linear head"
+                    f"{type(self.model).__name__} does not score by its last token alone ({float(own):.6f} by its "
+                    f"own forward, {float(found):.6f} by the head at that token): to be trained on scores it needs a "
+                    "causal body and a linear head"
                 )
