@@ -30,6 +30,7 @@ def train(
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: Seed = 0,
 ) -> Policy:
@@ -48,10 +49,11 @@ def train(
         max_grad_norm: gradients are scaled down to this global norm.
         weight_decay: AdamW's decoupled weight decay.
         max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
+        max_skipped: largest share of the rows that may be unusable; above it `tokenize` fails and names them.
         save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: order of the rows.
     """
-    rows = add("tokenize", policy=policy, data=data, max_length=max_length)
+    rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
     needs_ref = any(name.startswith("ref_") or name == "kl_reference" for name in loss.arguments)
     ref_logps = add("logps", policy=ref, data=rows) if needs_ref and ref is not None else None
     return add(
@@ -76,6 +78,7 @@ def train_reward(
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
     weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
     max_length: Annotated[int, Bounds(min=2)] | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: Seed = 0,
 ) -> RewardModel:
@@ -92,10 +95,11 @@ def train_reward(
         max_grad_norm: gradients are scaled down to this global norm.
         weight_decay: AdamW's decoupled weight decay.
         max_length: longest row in tokens, prompt and answer together; default: the model's positions.
+        max_skipped: largest share of the rows that may be unusable; above it `tokenize` fails and names them.
         save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: the new head, and the order of the pairs.
     """
-    rows = add("tokenize", policy=policy, data=data, max_length=max_length)
+    rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
     return add(
         "fit_reward", policy=policy, data=rows, loss=loss, lr=lr, epochs=epochs, steps=steps, batch=batch,
         schedule=schedule, warmup=warmup, max_grad_norm=max_grad_norm, weight_decay=weight_decay,
@@ -176,6 +180,7 @@ def load_preferences(
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "train",
     labels: Annotated[int, Bounds(min=1)] = 1200,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     seed: Seed = 0,
 ) -> Preferences:
     """The pairs that a source gives: real ones, or those of a world's noisy people.
@@ -187,10 +192,11 @@ def load_preferences(
         source: a world, or a file, directory or hub dataset of pairs.
         split: name of the split; a world's `train` is its `rm`.
         labels: pairs that a world's people label; a file gives all it has.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples and labels of a world's people.
     """
     if source.returns != "World":
-        return add("read_preferences", source=source, split=split)
+        return add("read_preferences", source=source, split=split, max_skipped=max_skipped)
     k = 2
     split = "rm" if split == "train" else split
     while _PROMPTS_TO_LABEL.get(split, 400) * k * (k - 1) // 2 < labels:
@@ -210,6 +216,8 @@ def assess(
     *,
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "heldout",
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     seed: Seed = 0,
     allow_seen: bool = False,
 ) -> Report:
@@ -220,16 +228,21 @@ def assess(
     Args:
         source: a world (win rate over the baseline on its prompts), or pairs (accuracy of the implicit reward).
         split: prompts or pairs that trained nothing.
+        max_tokens: longest answer in a world; default: what the policy's generation_config.json says.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
     if source.returns == "World":
         prompts = add("load_prompts", source=source, split=split)
         gold = add("load_oracle", oracle=f"{source.name}_gold")
-        settings: dict[str, Any] = {"prompts": prompts, "oracle": gold, "seed": seed, "allow_seen": allow_seen}
+        settings: dict[str, Any] = {
+            "prompts": prompts, "oracle": gold, "max_tokens": max_tokens, "seed": seed, "allow_seen": allow_seen,
+        }  # fmt: skip
         add("evaluate", "floor", policy=baseline, baseline=baseline, **settings)
         return add("evaluate", policy=policy, baseline=baseline, **settings)
-    rows = add("tokenize", policy=baseline, data=add("load_preferences", source=source, split=split))
+    pairs = add("load_preferences", source=source, split=split, max_skipped=max_skipped)
+    rows = add("tokenize", policy=baseline, data=pairs, max_skipped=max_skipped)
     return add(
         "agreement", pairs=rows, logps=add("logps", policy=policy, data=rows),
         ref_logps=add("logps", "ref_logps", policy=baseline, data=rows), allow_seen=allow_seen,

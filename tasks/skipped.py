@@ -37,11 +37,13 @@ class RowLog:
     max_skipped: float
     what: str = ""
     """The file or table that is read, for messages."""
+    form: str = ""
+    """How its rows are read, for the message about too many that cannot be."""
     read: int = 0
-    """Rows that the share is a share of."""
+    sampled: int = 0
+    """Rows among them that a policy wrote. They do not count in the share: what it samples is no fault of the data."""
+    sampled_skipped: int = 0
     skipped: list[SkippedRow] = field(default_factory=list)
-    uncounted: int = 0
-    """Skipped rows that do not count in the share, because no file is at fault for them."""
 
     def skip(self, number: int, reason: str, where: str = "", **ids: JSON) -> None:
         self.skipped.append(SkippedRow(number, reason, where, ids))
@@ -55,29 +57,34 @@ class RowLog:
         return f"{shown}, {rest} other reasons" if rest > 0 else shown
 
     def saved(self, table: AnyTable) -> AnyTable:
-        """The table, with the skipped rows listed beside it. Raises DataError if too many were skipped."""
-        faulty = len(self.skipped) - self.uncounted
-        if faulty > self.max_skipped * self.read:
-            raise DataError(
-                f"{self._counted(faulty)} cannot be used, and max_skipped = {self.max_skipped:g} allows fewer: "
-                f"{self.reasons}; the first: {'; '.join(self._first())}. Correct them, or raise max_skipped to go on "
-                "without them"
-            )
-        if not len(table):
-            raise DataError(f"{self.what}: no row can be used" + (f": {self.reasons}" if self.skipped else ""))
+        """The table as `checked` gives it, with the skipped rows listed beside it where it will lie."""
+        self.checked(table, f" (listed in {FILE} beside the table)")
         if not self.skipped:
             return table
-        self.work.count(rows_skipped=len(self.skipped))
-        self.work.notice(
-            f"{self._counted(len(self.skipped))} skipped: {self.reasons} (listed in {FILE} beside the table)"
-        )
         table.save(self.work.output)
         lines = (json.dumps(row.as_json(), sort_keys=True) + "\n" for row in self.skipped)
         (self.work.output / FILE).write_text("".join(lines))
         return type(table)(self.work.output)
 
-    def _counted(self, n: int) -> str:
-        return f"{self.what}: {n:,} of {self.read:,} rows ({n / max(1, self.read):.1%})"
+    def checked(self, table: AnyTable, listed: str = "") -> AnyTable:
+        """The table; skipped rows are counted in a notice. Raises DataError if they are too many or no row is left."""
+        faulty, read = len(self.skipped) - self.sampled_skipped, self.read - self.sampled
+        if faulty > self.max_skipped * read:
+            form = f" as {self.form}" if self.form else ""
+            raise DataError(
+                f"{self._counted(faulty, read)} cannot be used{form}, and max_skipped = {self.max_skipped:g} allows "
+                f"fewer: {self.reasons}; the first: {'; '.join(self._first())}. Correct them, or raise max_skipped to "
+                "go on without them"
+            )
+        if not len(table):
+            raise DataError(f"{self.what}: no row can be used" + (f": {self.reasons}" if self.skipped else ""))
+        if self.skipped:
+            self.work.count(rows_skipped=len(self.skipped))
+            self.work.notice(f"{self._counted(len(self.skipped), self.read)} skipped: {self.reasons}{listed}")
+        return table
+
+    def _counted(self, n: int, read: int) -> str:
+        return f"{self.what}: {n:,} of {read:,} rows ({n / max(1, read):.1%})"
 
     def _first(self) -> Iterator[str]:
         for row in islice(self.skipped, _ROWS_SHOWN):

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
-from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, SpecError, Workspace
+from tasks.contract import Bounds, Choice, Chosen, Execution, Seed, SpecError, Workspace
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
 
 
 def tokenize(
-    policy: Policy | RewardModel, data: AnyTable, work: Workspace, *, max_length: int | None = None
+    policy: Policy | RewardModel,
+    data: AnyTable,
+    work: Workspace,
+    *,
+    max_length: int | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
 ) -> AnyTable:
     """Fill a table's token columns with the policy's tokenizer and template; skip rows that cannot be trained on.
 
     Rows whose tokens are already those of the template keep them: what was sampled is what is trained on. Tokens of
     another template are replaced. Rows with an empty side, with identical sides or too long are counted by reason
-    and listed in `skipped.jsonl` beside the table. Raises DataError if none is left.
+    and listed in `skipped.jsonl` beside the table. Raises DataError if none is left, or too many were skipped.
 
     Args:
         max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
+        max_skipped: largest share of the rows rendered here that may be unusable; above it the step fails and names
+            them. Rows that a policy sampled, which come with their tokens, do not count.
     """
     from tasks.template import template_digest
     from tasks.training.model import positions_of
@@ -33,18 +39,9 @@ def tokenize(
             f"in {done.parted} rows the tokens of the whole conversation part from the prompt's before its end: their "
             "answers begin there, with the template's own tokens"
         )
-    work.count(rows=len(data), rows_skipped=len(done.skipped))
-    told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
-    if not done.table.num_rows:
-        raise DataError(f"no row of {len(data)} can be trained on: {told or 'the table is empty'}")
-    result = type(data).of(done.table, {**data.metadata, "template": template_digest(policy)})
-    if not done.skipped:
-        return result
-    work.notice(f"{len(done.skipped)} of {len(data)} rows skipped: {told}")
-    result.save(work.output)
-    lines = [json.dumps(row, sort_keys=True) + "\n" for row in done.skipped]
-    (work.output / "skipped.jsonl").write_text("".join(lines))
-    return type(data)(work.output)
+    work.count(rows=len(data))
+    log = done.log(type(data).__name__, work, max_skipped)
+    return log.saved(type(data).of(done.table, {**data.metadata, "template": template_digest(policy)}))
 
 
 def logps(

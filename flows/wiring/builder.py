@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from flows.wiring.choices import Feeds, Picked, pick
+from flows.wiring.grammar import BUILT_IN
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
 from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
@@ -185,12 +186,13 @@ class Builder:
     def _given(self, step: StepSpec, param: Param, what: str) -> Yaml:
         """The value that the step gives, or a built-in parameter, or the default."""
         node = step.params.get(param.name)
-        built_in = param.name == "engine" or param.type.execution or (param.name == "seed" and not step.inner)
-        if node is None and built_in:
+        open_here = param.name in BUILT_IN and not step.inner  # what is inside a composite has been given its own
+        if node is None and (open_here or param.name == "engine" or param.type.execution):
             node = self._feeds.feed(param.name)
         if node is None and param.required:
             refuse(step.where, f"{what} has no default: give it a value ({param.type})")
-        return from_json(param.default, step.where) if node is None else node
+        listed = (param.name,) if open_here and param.name != "engine" else ()
+        return from_json(param.default, step.where, listed) if node is None else node
 
     def _task(
         self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],

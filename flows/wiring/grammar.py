@@ -39,7 +39,12 @@ TICKS = {"rounds": "ticks to make, one after the other", "force": "work even whe
 GATE = "eval/win_rate"
 """The row of its Report by which a gate decides, prompt by prompt."""
 ALPHA = 0.05
-BUILT_IN = {"seed": "seed of every step that leaves it open", "engine": "what samples"}
+BUILT_IN = {
+    "seed": "seed of every step that leaves it open", "engine": "what samples",
+    "max_tokens": "longest answer of every step that samples and leaves it open",
+    "max_skipped": "largest share of unusable rows, at every step that leaves it open",
+}  # fmt: skip
+"""Parameters that every pipeline has without declaring them."""
 
 MOST_ROUNDS = 2000
 """Rounds of one run: each is laid out, step by step, before the first one begins."""

@@ -92,7 +92,7 @@ class Outside(Source):
         """Every usable row of a split; all others are skipped, whatever split they would belong to."""
         share = choose(self.name, self._splits, split, what)
         form = self._recognised(share, what, log)
-        log.what = f"'{self.name}'"
+        log.what, log.form = f"'{self.name}'", form.name
         for number, (where, row) in enumerate(share.rows.read(), 1):
             log.read += 1
             try:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.contract import DataError, Workspace
+from tasks.contract import Workspace
 from tasks.kinds import Demonstrations, Policy
 from tasks.reinforcing.networks import Networks
 from tasks.reinforcing.noise import DEMONSTRATIONS, shuffled
@@ -61,11 +61,6 @@ def mixed_in(
 ) -> Mixed:
     """Demonstrations with the ids of the policy's template; rows that cannot be read are skipped and counted."""
     done = with_tokens(demonstrations, policy, longest)
-    if not done.table.num_rows:
-        raise DataError(f"no demonstration of {len(demonstrations)} can be trained on: {dict(done.reasons)}")
-    if done.skipped:
-        told = ", ".join(f"{n} {reason}" for reason, n in done.reasons.most_common())
-        work.count(rows_skipped=len(done.skipped))
-        work.notice(f"{len(done.skipped)} of {len(demonstrations)} demonstrations skipped: {told}")
-    table = Demonstrations.of(done.table, {"template": template_digest(policy)})
+    log = done.log("demonstrations", work, max_skipped=1)
+    table = log.checked(Demonstrations.of(done.table, {"template": template_digest(policy)}))
     return Mixed(rows_of(table, policy), coefficient, batch, average, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.contract import JSON, DataError
+from tasks.contract import DataError, Workspace
 from tasks.kinds import Model, Table
 from tasks.rendering import Answer, Refusal, Rendered, Template
+from tasks.skipped import RowLog, SkippedRow
 from tasks.template import template_digest
 from tasks.training.usable import reasons_against
 
@@ -33,16 +33,22 @@ class Tokenized:
     """A table with its tokens, the rows that were skipped, and how many rows' texts were rendered."""
 
     table: Arrow
-    skipped: list[dict[str, JSON]]
+    skipped: list[SkippedRow]
     rendered: int
+    rendered_skipped: int
+    """How many of the skipped rows were rendered here; the others came with the tokens that a policy sampled."""
     other_template: bool
     """Tokens of another template were there and have been replaced."""
     parted: int
     """Rows whose whole conversation parts from the prompt before the prompt's end (see `tasks/rendering.py`)."""
 
-    @property
-    def reasons(self) -> Counter[str]:
-        return Counter(str(row["reason"]) for row in self.skipped)
+    def log(self, what: str, work: Workspace, max_skipped: float) -> RowLog:
+        """What is said of the rows."""
+        return RowLog(
+            work, max_skipped, what, read=self.table.num_rows + len(self.skipped),
+            sampled=self.table.num_rows + len(self.skipped) - self.rendered,
+            sampled_skipped=len(self.skipped) - self.rendered_skipped, skipped=self.skipped,
+        )  # fmt: skip
 
 
 def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
@@ -61,7 +67,8 @@ def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenize
     reasons = reasons_against(table, data, missing, refused, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
     skipped = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
-    return Tokenized(data.filter(pa.array(good)) if skipped else data, skipped, int(fresh.sum()), other, parted)
+    kept = data.filter(pa.array(good)) if skipped else data
+    return Tokenized(kept, skipped, int(fresh.sum()), int((fresh & ~good).sum()), other, parted)
 
 
 def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:
@@ -180,6 +187,6 @@ def _merged(old: Arrow, new: Arrow, fresh: Flags) -> Arrow:
     return pa.chunked_array([*old.chunks, new], old.type).take(pa.array(order))
 
 
-def _entry(data: Arrow, row: int, reason: str) -> dict[str, JSON]:
+def _entry(data: Arrow, row: int, reason: str) -> SkippedRow:
     ids = [c for c in ("prompt_id", "completion_id", "chosen_id", "rejected_id") if c in data.column_names]
-    return {"row": row, "reason": reason, **{c: data.column(c)[row].as_py() for c in ids}}
+    return SkippedRow(row + 1, reason, ids={c: data.column(c)[row].as_py() for c in ids})

@@ -264,11 +264,11 @@ def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reason
     source = path(path=str(write(tmp_path / "pairs.jsonl", rows)))
     with pytest.raises(DataError) as error:
         Step(tmp_path, max_skipped=0.1).pairs(source)
+    file, reason = tmp_path / "pairs.jsonl", "an answer is a string or a list of messages, not int"
     assert str(error.value) == (
-        f"'{tmp_path}/pairs.jsonl': 2 of 10 rows (20.0%) cannot be used, and max_skipped = 0.1 allows fewer: an answer "
-        "is a string or a list of messages, not int (1), the prompt is empty (1); the first: "
-        f"{tmp_path}/pairs.jsonl:9 (an answer is a string or a list of messages, not int); {tmp_path}/pairs.jsonl:10 "
-        "(the prompt is empty). Correct them, or raise max_skipped to go on without them"
+        f"'{file}': 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
+        f"allows fewer: {reason} (1), the prompt is empty (1); the first: {file}:9 ({reason}); {file}:10 (the prompt "
+        "is empty). Correct them, or raise max_skipped to go on without them"
     )
     assert len(Step(tmp_path, max_skipped=0.2).pairs(source)) == 8
 

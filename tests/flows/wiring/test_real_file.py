@@ -9,7 +9,7 @@ from blake3 import blake3
 from jsonschema import Draft202012Validator
 
 from flows.wiring import check_pipelines, compile_pipeline, json_schema
-from flows.wiring.model import Graph
+from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import read
 
 FILE = Path(__file__).parents[3] / "pipelines.yaml"
@@ -99,3 +99,38 @@ def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_promp
     splits = [graph.nodes[f"{name}/load_prompts"].params["split"] for name in ("pairs", "held_out")]
     assert splits == ["rm", "heldout"]
     assert graph.nodes["held_out"].params["size"] >= 1000
+
+
+SPLITS = ("split", "heldout", "pairs_split", "pairs_heldout", "pairs_more", "golden_split")
+"""Parameters that name a split of the data."""
+
+
+def _is_of_a_file(node: Node) -> bool:
+    source = node.params.get("source")
+    return isinstance(source, ChoiceValue) and source.name == "path"
+
+
+def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_every_wiring(tmp_path: Path) -> None:
+    for name in dict.fromkeys(v.pipeline for v in check_pipelines(FILE, kept=tmp_path)):
+        known = compile_pipeline(FILE, name, kept=tmp_path, lenient=True).parameters
+        splits = {n: f"my_{n}" for n in SPLITS if n in known}
+        files = {n: "./mine.jsonl" for n in ("prompts", "pairs", "golden") if n in known}
+        given = {**splits, **files, "max_skipped": 0.25, "max_tokens": 33}
+        nodes = compile_pipeline(FILE, name, given, kept=tmp_path, lenient=True).nodes.values()
+        loads = [n for n in nodes if _is_of_a_file(n)]
+        assert {n.params["split"] for n in loads} == set(splits.values())
+        assert {n.params["max_skipped"] for n in loads} == {0.25}
+        assert {n.params["max_tokens"] for n in nodes if "max_tokens" in n.params} <= {33}
+
+
+def test_max_tokens_and_max_skipped_are_parameters_of_what_can_use_them_and_change_nothing_by_default(
+    tmp_path: Path,
+) -> None:
+    parameters = compile_pipeline(FILE, "sppo", kept=tmp_path).parameters
+    assert [(parameters[n].value, parameters[n].min) for n in ("max_tokens", "max_skipped")] == [
+        (None, 1),
+        (0.1, 0),
+    ]
+    assert "max_tokens" not in compile_pipeline(FILE, "reward-model", kept=tmp_path).parameters
+    written = compile_pipeline(FILE, "sppo", {"max_tokens": None, "max_skipped": 0.1}, kept=tmp_path)
+    assert _contents(written) == _contents(compile_pipeline(FILE, "sppo", kept=tmp_path))

@@ -97,28 +97,47 @@ def test_bad_pairs_are_counted_listed_and_skipped(policy: Policy, tmp_path: Path
         _pair("prompt", "the swan", "the fox", "where " * 200), _pair("fine", "fish", "roots"),
     ]  # fmt: skip
     work = Workspace(tmp_path)
-    table = tokenize(policy, _of(Preferences, rows), work, max_length=100)
+    table = tokenize(policy, _of(Preferences, rows), work, max_length=100, max_skipped=1)
     assert table.table.column("prompt_id").to_pylist() == ["good", "fine"]
     skipped = [json.loads(line) for line in (table.path / "skipped.jsonl").read_text().splitlines()]
     assert [(row["row"], row["reason"]) for row in skipped] == [
-        (1, "empty chosen"), (2, "identical sides"), (3, "empty rejected"), (4, "row longer than 100 tokens"),
-        (5, "prompt longer than 99 tokens"),
+        (2, "empty chosen"), (3, "identical sides"), (4, "empty rejected"), (5, "row longer than 100 tokens"),
+        (6, "prompt longer than 99 tokens"),
     ]  # fmt: skip
     assert skipped[0]["chosen_id"] == "blank-w"
     assert work.totals == {"rows": 7, "rows_skipped": 5}
-    assert "5 of 7 rows skipped" in work.notices[0]
+    assert "5 of 7 rows (71.4%) skipped" in work.notices[0]
 
 
 def test_the_policys_positions_bound_the_rows(policy: Policy, tmp_path: Path) -> None:
     rows = [_pair("good", "the swan", "the fox"), _pair("long", "the swan " * 200, "the fox")]
     work = Workspace(tmp_path)
-    assert len(tokenize(policy, _of(Preferences, rows), work)) == 1
+    assert len(tokenize(policy, _of(Preferences, rows), work, max_skipped=0.5)) == 1
     assert "longer than 128 tokens" in work.notices[0]
 
 
 def test_a_table_with_no_good_row_is_an_error(policy: Policy, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no row of 2 can be trained on: 2 identical sides"):
-        tokenize(policy, _of(Preferences, [_pair("a", "x", "x"), _pair("b", "y", "y")]), Workspace(tmp_path))
+    data = _of(Preferences, [_pair("a", "x", "x"), _pair("b", "y", "y")])
+    with pytest.raises(DataError, match=r"Preferences: no row can be used: identical sides \(2\)"):
+        tokenize(policy, data, Workspace(tmp_path), max_skipped=1)
+
+
+def test_more_skipped_rows_than_the_stated_share_are_an_error_but_those_that_a_policy_sampled_do_not_count(
+    policy: Policy, tmp_path: Path
+) -> None:
+    written = [_pair(f"good {i}", "the swan", "the fox") for i in range(8)] + [_pair("same", "x", "x")] * 2
+    with pytest.raises(
+        DataError, match=r"2 of 10 rows \(20.0%\) cannot be used.*identical sides \(2\); the first: row 9"
+    ):
+        tokenize(policy, _of(Preferences, written), Workspace(tmp_path))
+    tokens = {"prompt_tokens": [1, 4], "chosen_tokens": [7, 2], "rejected_tokens": [7, 2]}
+    sampled = [
+        _pair("good", "the swan", "the fox") | tokens | {"chosen_tokens": [8, 2]},
+        _pair("same", "x", "x") | tokens,
+    ]
+    work = Workspace(tmp_path)
+    assert len(tokenize(policy, _of(Preferences, sampled, {"template": template_digest(policy)}), work)) == 1
+    assert "1 of 2 rows (50.0%) skipped: identical sides (1)" in work.notices[0]
 
 
 def test_an_empty_sampled_answer_that_ended_is_an_answer(policy: Policy, tmp_path: Path) -> None:
@@ -133,7 +152,7 @@ def test_every_answer_of_a_ranking_is_rendered(policy: Policy, tmp_path: Path) -
                 "completions": texts, "scores": [2.0, 1.0, 0.0]}  # fmt: skip
 
     data = _of(Rankings, [row("a", ["the swan", "fish", "roots"]), row("b", ["the swan", "", "roots"])])
-    table = tokenize(policy, data, Workspace(tmp_path))
+    table = tokenize(policy, data, Workspace(tmp_path), max_skipped=0.5)
     (kept,) = table.table.to_pylist()
     assert kept["completions_tokens"] == [_answer_ids(policy, t) for t in ("the swan", "fish", "roots")]
 
