@@ -90,7 +90,7 @@ def deployments(file: Path, name: str | None = None, kept: Path | None = None) -
     Raises SpecError with every refusal.
     """
     pipeline, _, deployment = (name or "").partition("/")
-    verdicts = check_pipelines(file, [pipeline] if pipeline else (), kept=kept)
+    verdicts = check_pipelines(file, [pipeline] if pipeline else load_file(file).names, kept=kept)
     refused = ["/".join(filter(None, (v.pipeline, v.deployment))) + f": {v.error}" for v in verdicts if v.error]
     if refused:
         raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from flows.wiring.contracts import check_contract
 from flows.wiring.machine import best_engine
 from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue, Param, Signature
@@ -49,6 +50,7 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
     if choice.folder == "engines" and name == "auto":
         name = best_engine()
     signature = catalogue.choice(choice.folder, name, node.where, what)
+    check_contract(signature)
     if isinstance(given, Yaml):
         given = {_one_text(signature, given, what): given}
     for key, value in given.items():

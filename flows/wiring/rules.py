@@ -8,23 +8,13 @@ from typing import TYPE_CHECKING
 from flows.wiring.model import Node, Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import refuse
+from tasks.families import LOSSES
 
 if TYPE_CHECKING:
     from flows.wiring.builder import Handle
     from flows.wiring.choices import Picked
 
 Ports = dict[str, "list[Handle]"]
-
-
-def wanted_data(loss: Signature) -> str:
-    """The kind of table that a loss works on: by its folder and by what its arguments name (design: loss contract)."""
-    folder = loss.folder.split("/")[1] if "/" in loss.folder else ""
-    names = set(loss.arguments)
-    if folder == "pointwise":
-        return "WinRates" if "win_rate" in names else "Labels" if "label" in names else "Demonstrations"
-    if folder == "reward":
-        return "Preferences" if "chosen_scores" in names else "Rankings" if "mask" in names else "Scores"
-    return {"pairwise": "Preferences", "listwise": "Rankings"}.get(folder, "Table")
 
 
 def check_losses(
@@ -37,21 +27,20 @@ def check_losses(
         if choice is None or choice.folder.split("/")[0] != "losses":
             continue
         _check_data(catalogue, where, f"{what}.{name}", signature, ports, loss)
-        needs_ref = any(a.startswith("ref_") or a == "kl_reference" for a in loss.arguments)
+        needs_ref = any(a.startswith("ref_") for a in loss.arguments)
         ports = _edge(where, what, signature, ports, "ref", needs_ref, loss.name, notices)
-        ports = _edge(where, what, signature, ports, "targets", "target_logps" in loss.arguments, loss.name, notices)
     return ports
 
 
 def _check_data(
     catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports, loss: Signature
 ) -> None:
-    trains_reward = loss.folder.startswith("losses/reward")
-    if trains_reward and not catalogue.is_a(signature.returns, "RewardModel"):
+    family = LOSSES[loss.folder]
+    if family.trains == "RewardModel" and not catalogue.is_a(signature.returns, "RewardModel"):
         refuse(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
-    if loss.folder == "losses/rl" and "data" in signature.ports:
+    if not family.tables and "data" in signature.ports:
         refuse(where, f"{what}: {loss.name} learns from answers that are drawn as it trains (`ppo`), not from a table")
-    wanted = wanted_data(loss)
+    wanted = family.table_of(loss.arguments)
     for handle in ports.get("data", []):
         if not handle.is_a(wanted) and not (wanted == "Demonstrations" and handle.is_a("Completions")):
             refuse(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")

@@ -6,14 +6,14 @@ import ast
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 from flows.wiring.model import Where
 from flows.wiring.source import Argument, Function, Source, read_source
-from flows.wiring.tree import quoted, refuse
+from flows.wiring.tree import name_of, quoted, refuse
 from flows.wiring.types import Type, parse_type
 from tasks.contract import JSON, SpecError
 
@@ -73,6 +73,11 @@ class Signature:
     """What the docstring's `Paper:` says, else empty."""
     rows: frozenset[str] = frozenset()
     """Rows of a Report that the docstring names: `eval/win_rate`, …"""
+    where: Where = field(default_factory=lambda: Where(""))
+    places: Mapping[str, Where] = field(default_factory=dict)
+    """Of the positional arguments."""
+    columns: tuple[tuple[str, Where], ...] = ()
+    """Columns of a data frame that it reads by name, with their places."""
 
 
 class Catalogue:
@@ -184,7 +189,7 @@ class _Reading:
     def __init__(
         self, file: Path, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]]
     ) -> None:
-        self._where = Where(str(file), function.line, 1)
+        self._where = Where(name_of(file), function.line, 1)
         self._function = function
         self._kinds = kinds
         self._variables = variables
@@ -211,7 +216,9 @@ class _Reading:
         return Signature(
             f.name, module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
             f.doc.split("\n\n")[0].replace("\n", " "), " ".join(paper.group(1).split()) if paper else "",
-            frozenset(re.findall(r"\beval/\w+", f.doc)),
+            frozenset(re.findall(r"\beval/\w+", f.doc)), self._where,
+            {a.name: Where(self._where.file, a.line, a.column) for a in f.positional},
+            tuple((c.name, Where(self._where.file, c.line, c.column)) for c in f.columns),
         )  # fmt: skip
 
     def _param(self, argument: Argument, text: str) -> Param:

@@ -25,6 +25,17 @@ class Argument:
     required: bool
     default: JSON = None
     code: str = ""
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a data frame that a function reads by its literal name."""
+
+    name: str
+    line: int
+    column: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Function:
     keywords: tuple[Argument, ...]
     returns: str
     doc: str
+    columns: tuple[Column, ...] = ()
+    """Those of its first argument, where that is a data frame, but for those that it makes itself."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,10 @@ def _keep(entry: Path, source: Source) -> None:
 def _load(kept: Mapping[str, Any]) -> Source:
     functions = {
         name: Function(
-            **{**f, "positional": _arguments(f["positional"]), "keywords": _arguments(f["keywords"])}
+            **{
+                **f, "positional": _arguments(f["positional"]), "keywords": _arguments(f["keywords"]),
+                "columns": tuple(Column(**c) for c in f["columns"]),
+            }
         )
         for name, f in kept["functions"].items()
     }  # fmt: skip
@@ -121,18 +137,36 @@ def _function(node: ast.FunctionDef) -> Function:
         tuple(_argument(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)),
         _unparse(node.returns),
         ast.get_docstring(node) or "",
+        _columns(node, arguments[0].arg) if arguments else (),
     )
 
 
+def _columns(function: ast.FunctionDef, frame: str) -> tuple[Column, ...]:
+    """The columns in `pl.col("x")` and `frame["x"]`, less those that `.alias("x")` and `with_columns(x=…)` make."""
+    read: list[Column] = []
+    made: set[str] = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="col"), args=[ast.Constant(value=str(name)), *_]):
+                read.append(Column(name, node.args[0].lineno, node.args[0].col_offset + 1))
+            case ast.Subscript(value=ast.Name(id=of), slice=ast.Constant(value=str(name))) if of == frame:
+                read.append(Column(name, node.slice.lineno, node.slice.col_offset + 1))
+            case ast.Call(func=ast.Attribute(attr="alias"), args=[ast.Constant(value=str(name))]):
+                made.add(name)
+            case ast.Call(func=ast.Attribute(attr="with_columns"), keywords=keywords):
+                made.update(k.arg for k in keywords if k.arg)
+    return tuple(c for c in read if c.name not in made)
+
+
 def _argument(argument: ast.arg, default: ast.expr | None) -> Argument:
-    annotation = _unparse(argument.annotation)
+    annotation, place = _unparse(argument.annotation), (argument.lineno, argument.col_offset + 1)
     if default is None:
-        return Argument(argument.arg, annotation, True)
+        return Argument(argument.arg, annotation, True, None, "", *place)
     try:
         value = ast.literal_eval(default)
     except ValueError:
-        return Argument(argument.arg, annotation, False, code=ast.unparse(default))
-    return Argument(argument.arg, annotation, False, list(value) if isinstance(value, tuple) else value)
+        return Argument(argument.arg, annotation, False, None, ast.unparse(default), *place)
+    return Argument(argument.arg, annotation, False, list(value) if isinstance(value, tuple) else value, "", *place)
 
 
 def _unparse(node: ast.expr | None) -> str:

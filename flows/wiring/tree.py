@@ -154,7 +154,7 @@ def parse(text: str, file: str | None) -> Yaml:
 
 def read(file: Path) -> Yaml:
     """Parse a file. Raises SpecError if it cannot be read."""
-    name = _name_of(file)
+    name = name_of(file)
     try:
         return parse(file.read_text(encoding="utf-8-sig"), name)
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def read(file: Path) -> Yaml:
         refuse(Where(name), f"cannot be read: {e}")
 
 
-def _name_of(file: Path) -> str:
+def name_of(file: Path) -> str:
     """The path as people click on it: relative to here where it lies below."""
     try:
         return str(file.resolve().relative_to(Path.cwd()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from flows.wiring.contracts import broken_choices
 from flows.wiring.graph import Carried, Tick, cache_folder, compile_from
 from flows.wiring.model import Graph
 from flows.wiring.signatures import Catalogue
@@ -20,6 +21,7 @@ class Verdict:
     """What `check` says of a pipeline, or of one of its deployments: a graph or an error."""
 
     pipeline: str
+    """Or the file of a choice that does not fit its folder."""
     deployment: str | None
     graph: Graph | None
     error: str = ""
@@ -28,12 +30,15 @@ class Verdict:
 def check_pipelines(
     file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, kept: Path | None = None
 ) -> list[Verdict]:
-    """Judge the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run).
+    """Judge the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run, and every choice).
 
     Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
     """
     source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
-    return [v for name in names or source.names for v in _named(source, catalogue, name)]
+    found = [v for name in names or source.names for v in _named(source, catalogue, name)]
+    said = "\n".join(v.error for v in found)
+    broken = [] if names else [Verdict(file, None, None, e) for file, e in broken_choices(catalogue) if e not in said]
+    return [*found, *broken]
 
 
 def _named(source: PipelineFile, catalogue: Catalogue, name: str) -> list[Verdict]:

@@ -1,1 +1,4 @@
-"""Deviations: what else could have been answered. A rule takes one answer's text and gives texts to respond with."""
+"""Deviations: what else could have been answered. The choice returns texts to respond with, `list[str]`, and takes:
+
+- text: one answer
+"""

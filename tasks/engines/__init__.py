@@ -1,1 +1,4 @@
-"""Choices: what draws completions from a policy. Each returns a `tasks.sampling.requests.Engine`."""
+"""Choices: what draws completions from a policy. The choice returns a `tasks.sampling.requests.Engine` and takes:
+
+- policy: a Hugging Face directory
+"""

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from tasks.contract import Chosen
+from tasks.families import PAIR_COLUMNS
 from tasks.judging.grouping import Grouped, Ints, ended
 from tasks.judging.rates import Answered, block_of, places, rates
 from tasks.kinds import Preferences
@@ -42,7 +43,7 @@ def frame_for_rules(block: pa.Table, sizes: Ints, answered: Answered) -> pl.Data
     }  # fmt: skip
     for side, rows in (("a", answered.a), ("b", answered.b)):
         columns |= {f"{side}_id": ids.gather(rows), f"{side}_win_rate": found[rows], f"{side}_place": place[rows]}
-    return pl.DataFrame(columns)
+    return pl.DataFrame({name: columns[name] for name in PAIR_COLUMNS})
 
 
 def _preferences(block: pa.Table, kept: pl.DataFrame, source: str) -> pa.Table:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Chosen, DataError
+from tasks.families import LOSSES
 from tasks.losses.rl.clipped import clipped
 from tasks.reinforcing.demonstrations import Mixed
 from tasks.reinforcing.estimates import k2, value_loss
@@ -121,7 +122,7 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: U
         with networks.computing():
             logps = networks.policy(inputs).cpu().double()
         old, advantages = rollout.old_logps[places], rollout.advantages[places]
-        given = {"logps": logps, "old_logps": old, "advantages": advantages}
+        given = dict(zip(LOSSES["losses/rl"].arguments, (logps, old, advantages), strict=True))
         losses = updating.objective(**{name: x for name, x in given.items() if name in names})
         (losses.sum() / total).backward()
         with networks.computing():

@@ -1,7 +1,7 @@
 """Filling a loss's arguments by name: what a table and its reference log-probabilities say of every row.
 
-The vocabulary is closed (`VOCABULARY`): an argument outside it is refused before anything runs. `policy_*` and
-`*_scores` come from the model at each step, everything else is fixed and lies here, one entry per row.
+What a loss may name says its family (`tasks.families`). What comes from the model is filled in at each step;
+everything else is fixed and lies here, one entry per row.
 """
 
 from __future__ import annotations
@@ -16,22 +16,11 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Chosen, DataError, SpecError
-from tasks.kinds import Completions, Demonstrations, Labels, Logps, Preferences, Rankings, Table, WinRates
+from tasks.families import LOSSES, LossFamily
+from tasks.kinds import Completions, Labels, Logps, Preferences, Rankings, Table, WinRates
 from tasks.training.rows import Rows
 
 PAIR = ("chosen", "rejected")
-VOCABULARY = {
-    "pairwise": {
-        "policy_chosen_logps", "policy_rejected_logps", "ref_chosen_logps", "ref_rejected_logps", "chosen_lengths",
-        "rejected_lengths", "p", "margin",
-    },
-    "pointwise": {"policy_logps", "ref_logps", "lengths", "win_rate", "prompt_win_rates", "label"},
-    "listwise": {"policy_logps", "ref_logps", "lengths", "target_scores", "mask"},
-    "reward": {"chosen_scores", "rejected_scores", "margin"},
-}  # fmt: skip
-"""Folder of `tasks/losses/` → what its losses may name."""
-_OF_MODEL = {"policy_chosen_logps", "policy_rejected_logps", "policy_logps", "chosen_scores", "rejected_scores"}
-"""What the trained model says; everything else is fixed."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +46,35 @@ class Examples:
 def examples_of(table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None) -> Examples:
     """Raises SpecError where the loss does not fit the table, DataError where its values are missing."""
     names = arguments_of(loss)
-    _check_kind(table, loss, names)
+    check_kind(type(table), loss)
     _check_classes(table, loss, names)
     answers = None if ref_logps is None else _join(rows, ref_logps)
     if answers is None and any(n.startswith("ref_") for n in names):
         raise SpecError(f"the loss '{loss.name}' needs a reference: give `train` a `ref`")
-    columns = {n: _column(n, table, rows, answers) for n in names if n not in _OF_MODEL}
+    columns = {n: _column(n, table, rows, answers) for n in names if n not in family_of(loss).of_model}
     weights = _numbers(table, "weight", 1.0)
     examples = Examples(rows, tuple(names), columns, weights, answers, _better(table, rows))
     _check_values(examples, loss)
     return examples
 
 
+def family_of(loss: Chosen) -> LossFamily:
+    """The loss's family. Raises SpecError where no such losses are trained on tables."""
+    family = LOSSES.get(loss.folder)
+    if family is None or not family.tables:
+        known = [folder for folder, other in LOSSES.items() if other.tables]
+        raise SpecError(f"losses in '{loss.folder}' are not trained on tables; those in {known} are")
+    return family
+
+
 def arguments_of(loss: Chosen) -> list[str]:
-    """Names of the loss's positional arguments. Raises SpecError for one outside the vocabulary."""
-    known = VOCABULARY.get(loss.folder.split("/")[-1])
-    if known is None:
-        raise SpecError(f"losses in '{loss.folder}' are not trained by `fit`; it knows {sorted(VOCABULARY)}")
+    """Names of the loss's positional arguments. Raises SpecError where they do not fit its family."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [n for n, p in inspect.signature(loss.function).parameters.items() if p.kind in kinds]
-    unknown = [n for n in names if n not in known]
-    if unknown:
-        raise SpecError(f"{loss.module}: the loss names {unknown}; a loss of that folder may name {sorted(known)}")
+    family = family_of(loss)
+    error, _ = family.error(names)
+    if error:
+        raise SpecError(f"{loss.module}: the loss {error}; a loss of that folder may name {sorted(family.arguments)}")
     return names
 
 
@@ -93,28 +89,20 @@ def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Te
 
 
 def _policy_columns(rows: Rows, loss: Chosen, batch: Tensor, logps: Tensor) -> dict[str, Tensor]:
-    if loss.folder.endswith("listwise"):
-        return {"policy_logps": _ranked(rows, batch, logps, 0.0)}
-    if loss.folder.endswith("pairwise"):
-        pairs = logps.reshape(-1, 2)
-        return {"policy_chosen_logps": pairs[:, 0], "policy_rejected_logps": pairs[:, 1]}
-    if loss.folder.endswith("reward"):
-        pairs = logps.reshape(-1, 2)
-        return {"chosen_scores": pairs[:, 0], "rejected_scores": pairs[:, 1]}
-    return {"policy_logps": logps}
+    family = family_of(loss)
+    if family.answers == "list":
+        return {name: _ranked(rows, batch, logps, 0.0) for name in family.of_model}
+    if family.answers == "pair":
+        return dict(zip(family.of_model, logps.reshape(-1, 2).T, strict=True))
+    return {name: logps for name in family.of_model}
 
 
-def _check_kind(table: Table, loss: Chosen, names: list[str]) -> None:
-    folder = loss.folder.split("/")[-1]
-    pointwise = (
-        WinRates if {"win_rate", "prompt_win_rates"} & set(names) else Labels if "label" in names else Demonstrations
-    )
-    by_folder: dict[str, type[Table]] = {"pairwise": Preferences, "reward": Preferences, "listwise": Rankings}
-    wanted = by_folder.get(folder, pointwise)
-    if wanted is Demonstrations and isinstance(table, Completions):
-        return
-    if not isinstance(table, wanted):
-        raise SpecError(f"the loss '{loss.name}' trains on {wanted.__name__}, not on {type(table).__name__}")
+def check_kind(kind: type[Table], loss: Chosen) -> None:
+    """Raise SpecError unless the loss works on tables of that kind."""
+    wanted = family_of(loss).table_of(arguments_of(loss))
+    served = {above.__name__ for above in kind.__mro__}
+    if wanted not in served and not (wanted == "Demonstrations" and issubclass(kind, Completions)):
+        raise SpecError(f"the loss '{loss.name}' trains on {wanted}, not on {kind.__name__}")
 
 
 def _check_classes(table: Table, loss: Chosen, names: list[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Chosen, DataError
-from tasks.training.examples import Examples, reward_scale
+from tasks.training.examples import Examples, family_of, reward_scale
 from tasks.training.rows import Ints
 
 RECENT = 10
@@ -43,13 +43,13 @@ def step_metrics(examples: Examples, loss: Chosen, outcome: Outcome) -> dict[str
     better = torch.ones(len(answers), dtype=torch.bool) if examples.better is None else examples.better[answers]
     sides = {"chosen": better, "rejected": ~better}
     rewards = outcome.logps
-    if not loss.folder.endswith("reward"):
+    if family_of(loss).trains != "RewardModel":
         metrics |= {f"logps/{side}": _mean(outcome.logps[here]) for side, here in sides.items() if here.any()}
         if examples.ref_logps is None:
             return metrics
         rewards = reward_scale(loss.params) * (rewards - examples.ref_logps[answers])
     metrics |= {f"rewards/{side}": _mean(rewards[here]) for side, here in sides.items() if here.any()}
-    if loss.folder.endswith(("pairwise", "reward")):
+    if family_of(loss).answers == "pair":
         margins = rewards[0::2] - rewards[1::2]
         metrics |= {"rewards/margins": _mean(margins), "rewards/accuracies": _mean((margins > 0).double())}
     elif examples.better is not None and better.any() and not better.all():
@@ -64,7 +64,7 @@ def _mean(values: Tensor) -> float:
 
 def chosen_drift(examples: Examples, loss: Chosen, outcome: Outcome) -> float | None:
     """Mean over chosen answers of log π/π_ref per token, nats; None where rows are no pairs with a reference."""
-    if not loss.folder.endswith("pairwise") or examples.ref_logps is None:
+    if family_of(loss).answers != "pair" or examples.ref_logps is None:
         return None
     chosen = torch.tensor([examples.rows.answers_of(row)[0] for row in outcome.rows.tolist()])
     lengths = torch.tensor([examples.rows.answers.size(a) for a in chosen.tolist()])

@@ -121,9 +121,9 @@ TREE = {
     "sources/path.py": "def path(*, path: str, column: str | None = None) -> Source: ...",
     "oracles/toy_gold.py": "def toy_gold() -> Scorer: ...",
     "oracles/toy_judge.py": "def toy_judge(*, sharpness: Annotated[float, Bounds(above=0)] = 1.0) -> Oracle: ...",
-    "engines/transformers.py": "def transformers(*, dtype: Literal['float32', 'bfloat16'] = 'float32', "
+    "engines/transformers.py": "def transformers(policy: Policy, *, dtype: Literal['float32', 'bfloat16'] = 'float32', "
     "workers: Execution[int] = 1) -> Engine: ...",
-    "engines/vllm.py": "def vllm(*, tensor_parallel: Execution[int] = 1) -> Engine: ...",
+    "engines/vllm.py": "def vllm(policy: Policy, *, tensor_parallel: Execution[int] = 1) -> Engine: ...",
     "losses/pairwise/dpo.py": """
         def dpo(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps, *,
                 beta: Annotated[float, Bounds(above=0)] = 0.1) -> Tensor:
@@ -145,7 +145,7 @@ TREE = {
             '''
         """,
     "losses/pointwise/sft.py": "def sft(policy_logps) -> Tensor: ...",
-    "losses/pointwise/kto.py": "def kto(policy_logps, ref_logps, label, kl_reference) -> Tensor: ...",
+    "losses/pointwise/kto.py": "def kto(policy_logps, ref_logps, label) -> Tensor: ...",
     "losses/listwise/rank.py": "def rank(policy_logps, target_scores, mask) -> Tensor: ...",
     "losses/reward/bradley_terry.py": "def bradley_terry(chosen_scores, rejected_scores) -> Tensor: ...",
 }

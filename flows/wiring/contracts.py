@@ -1,0 +1,72 @@
+"""Whether a choice can be called as its folder's choices are (`tasks.families`): found in its source, nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.wiring.model import Where
+from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.tree import refuse
+from tasks.contract import SpecError
+from tasks.families import CALLS, LOSSES, PAIR_COLUMNS, Call
+
+
+def check_contract(choice: Signature) -> None:
+    """Raise SpecError, at the place in the choice's own file, where it does not fit its folder."""
+    if choice.folder.split("/")[0] == "losses":
+        _check_loss(choice)
+    elif choice.folder in CALLS:
+        _check_call(choice, CALLS[choice.folder])
+    if choice.folder == "pair_rules":
+        _check_columns(choice)
+
+
+def broken_choices(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Files of choices that do not fit their folders, also of choices that no pipeline names, with what is wrong."""
+    for folder in ("losses", *CALLS):
+        for name, file in catalogue.choices(folder).items():
+            try:
+                check_contract(catalogue.choice(folder, name, Where(str(file)), name))
+            except SpecError as e:
+                yield _short(file), str(e)
+
+
+def _short(file: Path) -> str:
+    return "/".join(file.parts[file.parts.index("tasks") :]) if "tasks" in file.parts else str(file)
+
+
+def _check_loss(loss: Signature) -> None:
+    family = LOSSES.get(loss.folder)
+    if family is None:
+        refuse(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
+    error, name = family.error(loss.arguments)
+    if error:
+        what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its vocabulary"
+        refuse(loss.places.get(name, loss.where), what, name, family.arguments)
+    _check_returns(loss, ("Tensor",))
+
+
+def _check_call(choice: Signature, call: Call) -> None:
+    names = tuple(name.removeprefix("_") for name in choice.arguments)
+    if names != call.arguments:
+        wrong = next((n for n, wanted in zip(names, (*call.arguments, ""), strict=False) if n != wanted), "")
+        wanted = ", ".join(call.arguments) or "none: its parameters are keyword-only"
+        given = ", ".join(choice.arguments) or "none"
+        place = choice.places.get(wrong, choice.places.get(f"_{wrong}", choice.where))
+        what = f"{choice.name} has the positional arguments ({given}); those of tasks/{choice.folder}/ are ({wanted})"
+        refuse(place, what, wrong, call.arguments if wrong else ())
+    _check_returns(choice, call.returns)
+
+
+def _check_returns(choice: Signature, allowed: tuple[str, ...]) -> None:
+    if choice.returns not in allowed:
+        given = f"'{choice.returns}'" if choice.returns else "nothing"
+        what = f"{choice.name} says that it returns {given}; what tasks/{choice.folder}/ returns"
+        refuse(choice.where, what, choice.returns, allowed)
+
+
+def _check_columns(rule: Signature) -> None:
+    for name, where in rule.columns:
+        if name not in PAIR_COLUMNS:
+            refuse(where, f"{rule.name} reads the column '{name}', which the frame of pairs lacks", name, PAIR_COLUMNS)
