@@ -15,6 +15,7 @@ _ROLES = {
 }  # fmt: skip
 _DIALOGUE = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
 _CALLS = ("tool_calls", "function_call")
 
 Message = dict[str, str]
@@ -46,6 +47,7 @@ def messages(value: Any) -> list[Message]:
     A message list is taken as it is. In a dialogue empty turns vanish and neighbours of one role are joined, and a
     prompt's trailing `Assistant:` is the generation prompt and no message. Raises DataError.
     """
+    _refuse_written(value)
     if isinstance(value, str):
         return _joined(_turns(_unix(value))) if is_dialogue(value) else [{"role": "user", "content": value}]
     if isinstance(value, (list, tuple)):
@@ -55,6 +57,7 @@ def messages(value: Any) -> list[Message]:
 
 def answer_messages(value: Any) -> list[Message]:
     """What answers a prompt: a plain string, one message, or a list of messages. Spaces are kept as they are."""
+    _refuse_written(value)
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
     if isinstance(value, Mapping):
@@ -62,6 +65,12 @@ def answer_messages(value: Any) -> list[Message]:
     if isinstance(value, (list, tuple)) and value:
         return [_message(m) for m in value]
     raise DataError(f"an answer is a string or a list of messages, not {type(value).__name__}")
+
+
+def _refuse_written(value: Any) -> None:
+    """Refuse a conversation that became text, as tables do that are saved as CSV."""
+    if isinstance(value, str) and _WRITTEN.match(value):
+        raise DataError("a list of messages is written as text: save the table as .jsonl or .parquet instead of .csv")
 
 
 def _unix(text: str) -> str:

@@ -1,7 +1,6 @@
 """The formats of rows that are understood: recognised over all columns of a file, the most specific one first.
 
-A reader raises `Unusable` or DataError for a row that stands for no prompt, answer or pair: it is counted, named and
-skipped.
+A row that stands for no prompt, answer or pair raises `Unusable`: it is counted, named and skipped.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Format(NamedTuple):
         return sorted(columns.keys() - self.uses)
 
     def read(self, row: Row) -> Example:
-        """Raises Unusable and DataError."""
+        """What a row says. Raises Unusable."""
         missing = [c for c in self.needs if row.get(c) is None]
         if missing:
             raise Unusable(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing or null")

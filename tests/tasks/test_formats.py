@@ -330,6 +330,14 @@ def test_a_csv_file_whose_columns_do_not_add_up_is_refused(text: str, message: s
         Step(tmp_path).prompts(path(path=str(tmp_path / "pairs.csv")))
 
 
+@pytest.mark.parametrize("text", [json.dumps(bot("a")), str(bot("a"))], ids=["JSON", "Python"])
+def test_messages_that_a_csv_file_holds_as_text_are_no_answer(text: str, tmp_path: Path) -> None:
+    _, skipped, _ = read(tmp_path, GOOD, GOOD | {"chosen": text}, GOOD | {"prompt": text})
+    assert (
+        skipped == ["a list of messages is written as text: save the table as .jsonl or .parquet instead of .csv"] * 2
+    )
+
+
 def test_numbers_of_a_csv_file_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected,score_chosen,score_rejected,weight\nq,a,b,8.5,6,2\n")
     (pair,) = Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.csv"))).table.to_pylist()
