@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.commands.ending import Commands, told
-from flows.commands.requests import meant, pairs, pipelines_file
+from flows.commands.requests import Sort, meant, pairs, pipelines_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,20 +186,30 @@ def sweep(
 def show(
     ref: Ref,
     rows: Annotated[int, typer.Option(min=1, help="Rows or prompts that are shown.")] = 5,
+    sort: Annotated[
+        Sort,
+        typer.Option(
+            help="Of answers before and after: the table's first prompts, those where the policy does best or "
+            "worst by the oracle, or random ones (the same each time)."
+        ),
+    ] = Sort.FIRST,
     lineage: Annotated[bool, typer.Option("--lineage", help="Show all of the lineage.")] = False,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look into a run, or into an artifact and where it came from; reports and policies show answers before and
-    after."""
+    """Look into a run, or into an artifact and where it came from.
+
+    Reports show their numbers; reports and policies show answers of the base and of the policy side by side, with
+    P(the policy's answer beats the base's) of that pair.
+    """
     from flows.commands.show import show_json, show_text
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
-        _print_json(show_json(store, ref, rows))
+        _print_json(show_json(store, ref, rows, sort))
     else:
-        show_text(store, ref, rows, _console(), whole=lineage)
+        show_text(store, ref, rows, _console(), whole=lineage, sort=sort)
 
 
 @app.command("compare")

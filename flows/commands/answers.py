@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+from flows.commands.requests import Sort
 from flows.store.records import Record
 from flows.store.store import Store
+from flows.tracking.yardstick import choice_name, parents
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 ANSWERS = frozenset({"Completions", "Scores", "WinRates"})
+ORDERS = {
+    Sort.FIRST: "the first of the table", Sort.BEST: "those where this policy does best",
+    Sort.WORST: "those where this policy does worst", Sort.RANDOM: "drawn at random (always the same)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pair:
-    """The first answer of each side to one prompt. `p`: mean P(a new answer beats a base answer) to this prompt."""
+    """One answer of each side to a prompt, the first two that the oracle compared. `p`: P(the new one beats the
+    base's), by the oracle that decided the evaluation; None where it compared none."""
 
     prompt: tuple[Mapping[str, str], ...]
     before: Answer
@@ -37,19 +45,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class Answers:
-    """The first prompts of an evaluation, in the table's order: not chosen by how well they went."""
+    """Prompts of an evaluation with a pair of answers each."""
 
     report: str
     """Content digest of the evaluation that the pairs come from."""
     prompts: int
     pairs: tuple[Pair, ...]
+    sort: Sort
+    oracle: str
+    """Who gave `p`; empty where that is not known."""
 
     def as_json(self) -> JSON:
         pairs: list[JSON] = [{**asdict(p), "prompt": [dict(m) for m in p.prompt]} for p in self.pairs]
-        return {"report": self.report, "prompts": self.prompts, "pairs": pairs}
+        return {
+            "report": self.report, "prompts": self.prompts, "sort": self.sort.value, "oracle": self.oracle,
+            "pairs": pairs,
+        }  # fmt: skip
 
 
-def before_and_after(store: Store, record: Record, rows: int) -> Answers | None:
+def before_and_after(store: Store, record: Record, rows: int, sort: Sort = Sort.FIRST) -> Answers | None:
     """`rows` prompts of the evaluation that a record is, was drawn for, or (a policy) was measured by; None if there is
     none."""
     report = _report_of(store, record)
@@ -58,14 +72,22 @@ def before_and_after(store: Store, record: Record, rows: int) -> Answers | None:
     after, before = _table(store, report, "completions"), _table(store, report, "others")
     if after is None or before is None:
         return None
-    old, new = _first(before), _first(after)
+    old, new = _by_prompt(before), _by_prompt(after)
     scores = {**_scores(store, report, "baseline_scores"), **_scores(store, report, "scores")}
-    wins = _wins(store, report)
-    ids = [i for i in new if i in old]
-    pairs = (
-        Pair(tuple(new[i]["prompt"]), _answer(old[i], scores), _answer(new[i], scores), wins.get(i)) for i in ids[:rows]
-    )
-    return Answers(report.content, len(ids), tuple(pairs))
+    wins = _wins(store, report, set(_ids(after)))
+    pairs = [_pair(old[i], new[i], scores, wins) for i in new if i in old]
+    chosen = tuple(_sorted(pairs, sort, report.content)[:rows])
+    return Answers(report.content, len(pairs), chosen, sort, _oracle(store, report))
+
+
+def _sorted(pairs: list[Pair], sort: Sort, seed: str) -> list[Pair]:
+    """The pairs in that order; those without P come last. Random is the same order every time."""
+    if sort is Sort.FIRST:
+        return pairs
+    if sort is Sort.RANDOM:
+        return Random(seed).sample(pairs, len(pairs))
+    sign = -1 if sort is Sort.BEST else 1
+    return sorted(pairs, key=lambda pair: (pair.p is None, sign * (pair.p or 0.0)))
 
 
 def draw_answers(found: Answers, console: Console) -> None:
@@ -74,7 +96,7 @@ def draw_answers(found: Answers, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"Answers before and after: {len(found.pairs)} of {found.prompts} prompts, the first answer of each side"
+    title = f"Answers before and after: {len(found.pairs)} of {found.prompts} prompts, {ORDERS[found.sort]}"
     drawn = Table(box=box.SIMPLE_HEAD, show_lines=True, title=title, title_justify="left", title_style="bold")
     drawn.add_column("prompt", ratio=3, overflow="fold")
     drawn.add_column("base policy", ratio=4, overflow="fold")
@@ -87,6 +109,11 @@ def draw_answers(found: Answers, console: Console) -> None:
         p = "–" if pair.p is None else f"[{'green' if pair.p > 0.5 else 'red'}]{pair.p:.2f}[/]"
         drawn.add_row(escape(prompt), _said(pair.before), _said(pair.after), p)
     console.print(drawn)
+    by = f" by {found.oracle}" if found.oracle else ""
+    console.print(
+        f"  P(this wins): of the pair of answers shown{by}; the win rate above is the mean over all pairs and prompts",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _said(answer: Answer) -> str:
@@ -127,17 +154,37 @@ def _table(store: Store, report: Record, port: str) -> Any:
     return None
 
 
-def _first(table: Any) -> dict[str, dict[str, Any]]:
-    """Prompt id → its first row."""
-    rows: dict[str, dict[str, Any]] = {}
+def _by_prompt(table: Any) -> dict[str, dict[str, dict[str, Any]]]:
+    """Prompt id → completion id → row."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
     columns = ["prompt_id", "prompt", "completion_id", "completion", "finish_reason"]
     for row in table.select(columns).to_pylist():
-        rows.setdefault(row["prompt_id"], row)
+        rows.setdefault(row["prompt_id"], {})[row["completion_id"]] = row
     return rows
+
+
+def _pair(
+    old: Mapping[str, Mapping[str, Any]],
+    new: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, float],
+    wins: Mapping[tuple[str, str], float],
+) -> Pair:
+    """The first two answers to one prompt that were compared, or the first of each side. Rows by completion id."""
+    compared = ((a, b) for a in new for b in old if (a, b) in wins)
+    mine, theirs = next(compared, (next(iter(new)), next(iter(old))))
+    prompt = tuple(new[mine]["prompt"])
+    return Pair(prompt, _answer(old[theirs], scores), _answer(new[mine], scores), wins.get((mine, theirs)))
 
 
 def _answer(row: Mapping[str, Any], scores: Mapping[str, float]) -> Answer:
     return Answer(row["completion"], scores.get(row["completion_id"]), row["finish_reason"] == "stop")
+
+
+def _oracle(store: Store, report: Record) -> str:
+    for asked in parents(store, report, "win_probs"):
+        for oracle in parents(store, asked, "oracle"):
+            return choice_name(oracle)
+    return ""
 
 
 def _scores(store: Store, report: Record, port: str) -> dict[str, float]:
@@ -149,17 +196,19 @@ def _scores(store: Store, report: Record, port: str) -> dict[str, float]:
     return {id: score for id, score in pairs if score is not None}
 
 
-def _wins(store: Store, report: Record) -> dict[str, float]:
-    """Prompt id → mean P(an answer of the policy beats one of the baseline)."""
+def _wins(store: Store, report: Record, mine: set[str]) -> dict[tuple[str, str], float]:
+    """(Completion of the policy, of the baseline) → P(the first beats the second), the mean where both orders were
+    asked. `mine`: ids of the policy's completions."""
     table = _table(store, report, "win_probs")
     if table is None:
         return {}
-    mine = set(_ids(_table(store, report, "completions")))
-    found: dict[str, list[float]] = {}
-    for row in table.select(["prompt_id", "a_id", "p"]).to_pylist():
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in table.select(["a_id", "b_id", "p"]).to_pylist():
         if row["p"] is not None:
-            found.setdefault(row["prompt_id"], []).append(row["p"] if row["a_id"] in mine else 1 - row["p"])
-    return {id: sum(several) / len(several) for id, several in found.items()}
+            ours = row["a_id"] in mine
+            pair = (row["a_id"], row["b_id"]) if ours else (row["b_id"], row["a_id"])
+            found.setdefault(pair, []).append(row["p"] if ours else 1 - row["p"])
+    return {pair: sum(several) / len(several) for pair, several in found.items()}
 
 
 def _ids(table: Any) -> Sequence[str]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from tasks.contract import SpecError
 
 MANUAL = "manual"
 """The deployment without a schedule that every pipeline has; a file may give one of that name itself."""
+
+
+class Sort(StrEnum):
+    """Which prompts of an evaluation are shown: by P(this policy's answer beats the base's), or not by how it went."""
+
+    FIRST = "first"
+    BEST = "best"
+    WORST = "worst"
+    RANDOM = "random"
 
 
 def pipelines_file(given: Path | None) -> Path:

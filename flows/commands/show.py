@@ -10,13 +10,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flows.commands.answers import before_and_after, draw_answers
+from flows.commands.answers import Answers, before_and_after, draw_answers
 from flows.commands.progress import seconds
+from flows.commands.requests import Sort
 from flows.store.records import Record
 from flows.store.runs import Found, Run, Runs
 from flows.store.store import Store
-from flows.tracking.table import as_json, finished, notices, results, tables, warnings
-from tasks.contract import JSON
+from flows.tracking.table import (
+    as_json,
+    finished,
+    metrics_table,
+    notices,
+    plain,
+    read_report,
+    results,
+    tables,
+    warnings,
+)
+from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,22 +48,33 @@ NARROW = 34
 """Letters of a cell in a column that holds no text to read."""
 
 
-def show_text(store: Store, ref: str, rows: int, console: Console, *, whole: bool = False) -> None:
+def show_text(
+    store: Store, ref: str, rows: int, console: Console, *, whole: bool = False, sort: Sort = Sort.FIRST
+) -> None:
     """Print what REF names; `whole`: with all of its lineage. Raises SpecError."""
     run = _run_of(store, ref)
     if run:
         _run_text(store, run, console)
         return
     found = Runs(store).find(ref)
+    sides = _sides(store, found.record, ref, rows, sort)
     _record_text(store, found, console, None if whole else DEPTH)
-    sides = before_and_after(store, found.record, rows)
+    if found.record.kind == "Report":
+        console.print(metrics_table(read_report(store.root / found.record.path)))
     if sides:
         draw_answers(sides, console)
     else:
         _rows_text(store, found.record, rows, console)
 
 
-def show_json(store: Store, ref: str, rows: int) -> JSON:
+def _sides(store: Store, record: Record, ref: str, rows: int, sort: Sort) -> Answers | None:
+    sides = before_and_after(store, record, rows, sort)
+    if sides is None and sort is not Sort.FIRST:
+        raise SpecError(f"'{ref}' ({record.kind}) has no answers before and after that --sort could order")
+    return sides
+
+
+def show_json(store: Store, ref: str, rows: int, sort: Sort = Sort.FIRST) -> JSON:
     """The same facts for scripts. Raises SpecError."""
     run = _run_of(store, ref)
     if run:
@@ -61,11 +83,12 @@ def show_json(store: Store, ref: str, rows: int) -> JSON:
     record = found.record
     data = record.as_json()
     assert isinstance(data, dict)
-    sides = before_and_after(store, record, rows)
+    sides = _sides(store, record, ref, rows, sort)
+    numbers = read_report(store.root / record.path) if record.kind == "Report" else {}
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
         "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),
-        "compared": sides.as_json() if sides else None,
+        "metrics": {name: plain(e) for name, e in numbers.items()}, "compared": sides.as_json() if sides else None,
     }  # fmt: skip
 
 

@@ -211,6 +211,26 @@ def _drawn(rows: Sequence[Row], found: Results) -> RichTable:
     return drawn
 
 
+def metrics_table(metrics: Mapping[str, Estimate]) -> RichTable:
+    """Every number of one report, with its interval, how many prompts or pairs are behind it, and its unit."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn.add_column("metric")
+    for head in ("value", "95% CI", "n"):
+        drawn.add_column(head, justify="right", no_wrap=True)
+    drawn.add_column("unit")
+    for name, e in metrics.items():
+        ends = NOTHING if e.low is None or e.high is None else f"{_number(e.low)} – {_number(e.high)}"
+        drawn.add_row(name, _number(e.value), ends, str(e.n), e.unit, style="bold" if name in MAIN else "")
+    return drawn
+
+
+def _number(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{value:.4f}"
+
+
 def warnings(found: Results) -> list[str]:
     """What must be read beside the numbers, each said once, with the rows it belongs to."""
     rows = [*_main_rows(found), *found.others]

@@ -47,32 +47,33 @@ def differing(several: Mapping[str, Yardstick]) -> dict[str, dict[str, Fact | No
 
 
 def _facts(store: Store, report: Record) -> Iterator[tuple[str, Fact]]:
-    for pairs in _made(store, report, "pairs"):
+    for pairs in parents(store, report, "pairs"):
         yield "pairs", Fact(pairs.content, f"{pairs.rows} pairs {pairs.content[:8]}")
-    for logps in _made(store, report, "ref_logps"):
+    for logps in parents(store, report, "ref_logps"):
         yield from _named(store, logps, "policy", "baseline")
-    for asked in _made(store, report, "win_probs"):
+    for asked in parents(store, report, "win_probs"):
         yield from _named(store, asked, "oracle", "oracle")
         yield "orders", _param(asked, "orders")
-    for others in _made(store, report, "others"):
+    for others in parents(store, report, "others"):
         yield from _named(store, others, "policy", "baseline")
         yield from ((f"{said} (baseline)", _param(others, name)) for name, said in DRAWN.items())
-    for answers in _made(store, report, "completions"):
-        for prompts in _made(store, answers, "prompts"):
+    for answers in parents(store, report, "completions"):
+        for prompts in parents(store, answers, "prompts"):
             yield "prompts", Fact(prompts.content, f"{prompts.rows} prompts {prompts.content[:8]}")
         yield from ((said, _param(answers, name)) for name, said in DRAWN.items())
 
 
-def _made(store: Store, record: Record, port: str) -> Iterator[Record]:
+def parents(store: Store, record: Record, port: str) -> Iterator[Record]:
+    """The records of what fed a port, those that are there."""
     return (made for parent in record.parents.get(port, ()) if (made := store.record(parent.key)))
 
 
 def _named(store: Store, record: Record, port: str, fact: str) -> Iterator[tuple[str, Fact]]:
-    for made in _made(store, record, port):
-        yield fact, Fact(made.content, f"{_choice(made)} {made.content[:8]}")
+    for made in parents(store, record, port):
+        yield fact, Fact(made.content, f"{choice_name(made)} {made.content[:8]}")
 
 
-def _choice(record: Record) -> str:
+def choice_name(record: Record) -> str:
     """`toy_gold` for an oracle that was loaded by name; else the kind."""
     params = record.parts.get("params")
     chosen = params.get("oracle") if isinstance(params, dict) else None

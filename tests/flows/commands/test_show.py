@@ -8,14 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from flows.commands.answers import before_and_after
+from flows.commands.requests import Sort
 from flows.commands.show import show_json, show_text
+from flows.store.records import Record
+from flows.store.store import Store
 from flows.tracking.table import Estimate, Results, Row, costs, finished, notices, results, table, tables, warnings
-from tasks.contract import SpecError
-from tests.flows.fabricated import BASE, READ, Fabricated, fabricate
+from tasks.contract import JSON, SpecError
+from tasks.kinds import Completions, Oracle, WinProbs
+from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
+from tests.flows.store.made import put
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,76 @@ def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: 
     assert (swan.before.text, swan.after.text) == (BASE["swan"], "good question ! the swan lives in the swamp . @2")
     assert (swan.after.score, swan.p) == (2.5, 0.9)
     assert (fox.after.score, fox.p, fox.after.finished) == (-0.5, 0.25, False)
+
+
+@pytest.mark.parametrize(
+    ("sort", "shown"), [(Sort.FIRST, [0.9]), (Sort.BEST, [0.9]), (Sort.WORST, [0.25])]
+)  # fmt: skip
+def test_the_best_or_worst_prompts_can_be_asked_for(made: Fabricated, sort: Sort, shown: list[float]) -> None:
+    found = before_and_after(made.store, made.records["report@2"], 1, sort)
+    assert found is not None
+    assert [pair.p for pair in found.pairs] == shown
+
+
+def test_random_prompts_are_the_same_every_time(made: Fabricated) -> None:
+    first, again = (before_and_after(made.store, made.records["report@2"], 2, Sort.RANDOM) for _ in range(2))
+    assert first == again
+    assert first is not None
+    assert {pair.p for pair in first.pairs} == {0.9, 0.25}
+
+
+def test_prompts_cannot_be_sorted_where_there_are_no_answers(made: Fabricated) -> None:
+    with pytest.raises(SpecError, match=r"'last:heldout' \(Prompts\) has no answers before and after"):
+        show_json(made.store, "last:heldout", 1, Sort.BEST)
+
+
+def test_p_is_of_the_pair_that_is_shown_and_not_of_all_answers_to_its_prompt(tmp_path: Path) -> None:
+    """Two answers a side to one prompt: the oracle answered nothing about the first pair, so the next one is shown.
+
+    Its P: asked as (mine, base) 0.8 and as (base, mine) 0.4, so (0.8 + 0.6)/2 = 0.7.
+    """
+    store = Store(tmp_path / "artifacts")
+    found = before_and_after(store, evaluated_answers(store), 5)
+    assert found is not None
+    [pair] = found.pairs
+    assert (pair.after.text, pair.before.text, pair.p) == ("mine 0", "base 1", pytest.approx(0.7))
+    assert found.oracle == "toy_gold"
+
+
+def evaluated_answers(store: Store) -> Record:
+    """The report of an evaluation of two answers a side to one prompt."""
+    (store.root.parent / "oracle").mkdir()
+    (store.root.parent / "oracle" / "oracle.json").write_text("{}")
+    choice: JSON = {"choice": "oracles/toy_gold", "params": {}}
+    gold = put(store, Oracle(store.root.parent / "oracle"), "load_oracle", oracle=choice)
+    mine, base = (put(store, answers(side), "sample", side=side) for side in ("mine", "base"))
+    ps = {("mine-0", "base-0"): None, ("mine-0", "base-1"): 0.8, ("base-1", "mine-0"): 0.4, ("mine-1", "base-0"): 0.1}
+    asked = pa.table({
+        "prompt_id": ["swan"] * len(ps), "a_id": [a for a, _ in ps], "b_id": [b for _, b in ps],
+        "p": pa.array(list(ps.values()), pa.float64()),
+    })  # fmt: skip
+    sides = {"completions": [mine], "others": [base]}
+    judged = put(store, WinProbs.of(asked), "compare", {**sides, "oracle": [gold]})
+    return put(store, report(0.6, 1.0, 0.5), "measure", {**sides, "win_probs": [judged]})
+
+
+def answers(side: str) -> Completions:
+    """Two answers to one prompt."""
+    return Completions.of(pa.table({
+        "prompt_id": ["swan"] * 2, "prompt": [[{"role": "user", "content": "where does the swan live ?"}]] * 2,
+        "completion_id": [f"{side}-{k}" for k in (0, 1)], "completion": [f"{side} {k}" for k in (0, 1)],
+        "stream": [0] * 2, "k": [0, 1], "token_logps": [[-1.0]] * 2, "finish_reason": ["stop"] * 2,
+    }))  # fmt: skip
+
+
+def test_a_report_shows_all_its_numbers_above_the_answers(made: Fabricated) -> None:
+    text = _text(made, "last:report")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["eval/win_rate", "0.7100", "0.6800", "–", "0.7400", "2", "probability"] in lines
+    assert ["eval/length", "12.0000", "11.0000", "–", "13.0000", "2", "tokens"] in lines
+    assert text.index("eval/win_rate") < text.index("Answers before and after")
+    data = json.loads(json.dumps(show_json(made.store, "last:report", 5)))
+    assert data["metrics"]["eval/kl"]["value"] == 1.0
 
 
 def test_a_policy_and_its_samples_show_the_evaluation_that_measured_them(made: Fabricated) -> None:
