@@ -74,18 +74,22 @@ def check(
     name: Annotated[
         str | None, typer.Argument(help="A pipeline, or PIPELINE/DEPLOYMENT; default: all.", show_default=False)
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Call losses, pair rules and controllers on made-up numbers, too (seconds).")
+    ] = False,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate pipelines and their deployments; nothing runs."""
-    from flows.commands.checking import code_verdicts, verdicts_json, verdicts_text
+    """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
+    from flows.commands.checking import code_verdicts, tried, verdicts_json, verdicts_text
     from flows.plan import PROJECT
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
     kept = _kept(where, artifacts)
     verdicts = check_pipelines(where, [meant(where, name)] if name else (), kept=kept)
+    verdicts = tried(verdicts) if deep else verdicts
     verdicts += code_verdicts(_store(where, artifacts).code(PROJECT), kept)
     if as_json:
         _print_json(verdicts_json(verdicts))

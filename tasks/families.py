@@ -1,4 +1,4 @@
-"""What the choices of each folder are called with and give back: one contract per folder, for `check` and for the tasks.
+"""What the choices of each folder are called with and give back: one contract per folder, for `check` and the tasks.
 
 Standard library only. The docstring of each folder's `__init__.py` gives the meaning and the shape of every name; a
 test holds the two equal.
@@ -54,7 +54,8 @@ class LossFamily:
 LOSSES: Mapping[str, LossFamily] = {
     "losses/pairwise": LossFamily(
         "pair", ("policy_chosen_logps", "policy_rejected_logps"),
-        ("ref_chosen_logps", "ref_rejected_logps", "chosen_lengths", "rejected_lengths"), {"Preferences": ("p", "margin")},
+        ("ref_chosen_logps", "ref_rejected_logps", "chosen_lengths", "rejected_lengths"),
+        {"Preferences": ("p", "margin")},
     ),
     "losses/pointwise": LossFamily(
         "one", ("policy_logps",), ("ref_logps", "lengths"),

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flows.store.code import CodeIndex
 from flows.store.identities import check_outside
 from flows.wiring import Verdict
+from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue
-from tasks.contract import JSON
+from tasks.contract import JSON, Chosen, SpecError
+
+
+def tried(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts after the choices that they name have been called on made-up numbers, each once (imports torch)."""
+    errors: dict[str, str] = {}
+
+    def judged(verdict: Verdict) -> Verdict:
+        for node in verdict.graph.nodes.values() if verdict.graph else ():
+            for choice in (v for v in node.params.values() if isinstance(v, ChoiceValue)):
+                key = f"{choice.folder}/{choice.name} {choice.params}"
+                if key not in errors:
+                    errors[key] = _error_of(choice)
+                if errors[key]:
+                    error = f"{node.where}: {verdict.pipeline}.{node.id}: {errors[key]}"
+                    return replace(verdict, graph=None, error=error)
+        return verdict
+
+    return [judged(v) for v in verdicts]
+
+
+def _error_of(choice: ChoiceValue) -> str:
+    from tasks.trial import try_choice
+
+    try:
+        try_choice(Chosen(choice.folder, choice.name, choice.params, execution=choice.execution))
+    except SpecError as e:
+        return str(e)
+    return ""
 
 
 def code_verdicts(code: CodeIndex, kept: Path) -> list[Verdict]:

@@ -94,7 +94,7 @@ def _policy_columns(rows: Rows, loss: Chosen, batch: Tensor, logps: Tensor) -> d
         return {name: _ranked(rows, batch, logps, 0.0) for name in family.of_model}
     if family.answers == "pair":
         return dict(zip(family.of_model, logps.reshape(-1, 2).T, strict=True))
-    return {name: logps for name in family.of_model}
+    return dict.fromkeys(family.of_model, logps)
 
 
 def check_kind(kind: type[Table], loss: Chosen) -> None:

@@ -1,0 +1,102 @@
+"""Choices called once on made-up numbers: what a signature cannot say. `alignflow check --deep` does it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tasks.contract import Chosen, SpecError
+from tasks.families import LOSSES, PAIR_COLUMNS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_B, _K = 5, 3
+
+
+def try_choice(choice: Chosen) -> None:
+    """Call a choice that is cheap to call. Raises SpecError where it fails or gives what its folder does not allow."""
+    trial = try_loss if choice.folder in LOSSES else _TRIALS.get(choice.folder)
+    if trial is None:
+        return
+    try:
+        trial(choice)
+    except SpecError:
+        raise
+    except Exception as e:
+        raise SpecError(f"{choice.module} fails on made-up numbers: {type(e).__name__}: {e}") from e
+
+
+def try_loss(loss: Chosen) -> None:
+    """Raise SpecError unless the loss gives one finite number per row, and a gradient of its model's arguments."""
+    from torch import Tensor
+
+    family = LOSSES[loss.folder]
+    parameters = inspect.signature(loss.function).parameters
+    names = [n for n in family.arguments if n in parameters]
+    inputs = {name: _made_up(name, family.answers == "list") for name in names}
+    own = [inputs[name].requires_grad_() for name in names if name in family.of_model]
+    losses = loss(**inputs)
+    if not isinstance(losses, Tensor) or losses.shape != (_B,):
+        given = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise SpecError(f"{loss.module} returned {given} for {_B} rows; it must return one loss each, ({_B},)")
+    if not losses.isfinite().all():
+        raise SpecError(f"{loss.module} is not finite on ordinary numbers: {losses.tolist()}")
+    if not losses.requires_grad or not any(g.any() for g in _gradients(losses, own)):
+        raise SpecError(f"{loss.module} has no gradient in what the model says: nothing could be learnt from it")
+
+
+def _gradients(losses: Tensor, own: list[Tensor]) -> list[Tensor]:
+    import torch
+
+    found = torch.autograd.grad(losses.sum(), own, allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+def _made_up(name: str, several: bool) -> Tensor:
+    """`(B,)`, or `(B, K)` for a list's: log-probabilities below 0, lengths above, rates in (0, 1)."""
+    import torch
+
+    shape = (_B, _K) if several or name == "prompt_win_rates" else (_B,)
+    numbers = torch.rand(shape, generator=torch.Generator().manual_seed(len(name)), dtype=torch.float64)
+    if name == "mask":
+        return torch.ones(shape, dtype=torch.bool)
+    if name == "label":
+        return torch.arange(_B) % 2 == 0
+    if name.endswith("lengths"):
+        return (10 * numbers).floor() + 1
+    if name.endswith("logps"):
+        return -10 * numbers - 1
+    return numbers
+
+
+def _try_pair_rule(rule: Chosen) -> None:
+    import polars as pl
+
+    frame = pl.DataFrame({
+        "prompt": [0, 0, 0], "answers": [3, 3, 3], "a": [0, 0, 1], "b": [1, 2, 2], "a_id": ["x", "x", "y"],
+        "b_id": ["y", "z", "z"], "a_win_rate": [0.8, 0.8, 0.5], "b_win_rate": [0.5, 0.2, 0.2], "a_place": [0, 0, 1],
+        "b_place": [1, 2, 2], "p": [0.7, 0.9, 0.7],
+    })  # fmt: skip
+    kept = rule(frame.select(PAIR_COLUMNS))
+    if not isinstance(kept, pl.DataFrame) or not {"a", "b", "p"} <= set(kept.columns):
+        given = kept.columns if isinstance(kept, pl.DataFrame) else type(kept).__name__
+        raise SpecError(f"{rule.module} returned {given}; it must return a frame with the columns a, b and p")
+
+
+def _try_controller(controller: Chosen) -> None:
+    after = controller(0.1, 5.0, 64)
+    if not isinstance(after, float) or not 0 <= after < float("inf"):
+        raise SpecError(f"{controller.module} made {after!r} of a coefficient of 0.1; it must give a number from 0")
+
+
+def _try_deviation(rule: Chosen) -> None:
+    texts = rule("A fox eats mice.")
+    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+        raise SpecError(f"{rule.module} returned {type(texts).__name__}; it must return a list of texts")
+
+
+_TRIALS: Mapping[str, Callable[[Chosen], None]] = {
+    "pair_rules": _try_pair_rule, "kl_controllers": _try_controller, "deviations": _try_deviation,
+}  # fmt: skip

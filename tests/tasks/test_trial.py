@@ -1,0 +1,51 @@
+"""Choices called on made-up numbers: every shipped one passes, wrong results are named."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from flows.wiring.builder import PYTHON
+from flows.wiring.signatures import Catalogue
+from tasks.contract import Chosen, SpecError
+from tasks.trial import try_choice
+
+FOLDERS = ("losses", "pair_rules", "kl_controllers", "deviations")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_shipped_choice_passes(folder: str) -> None:
+    catalogue = Catalogue()
+    assert catalogue.choices(folder)
+    for name in catalogue.choices(folder):
+        signature = catalogue.choice(folder, name, PYTHON, name)
+        try_choice(Chosen(signature.folder, name, {p.name: p.default for p in signature.params.values()}))
+
+
+WRONG = {
+    "one number for the batch": (
+        "losses/pairwise", "lambda policy_chosen_logps, policy_rejected_logps: "
+        "(policy_rejected_logps - policy_chosen_logps).mean()", r"returned \(\) for 5 rows; .* \(5,\)"),
+    "one number per answer": (
+        "losses/listwise", "lambda policy_logps, mask: policy_logps", r"returned \(5, 3\) for 5 rows"),
+    "no gradient": ("losses/pointwise", "lambda policy_logps, lengths: lengths", r"has no gradient"),
+    "not finite": ("losses/pointwise", "lambda policy_logps: policy_logps.log()", r"is not finite on ordinary numbers"),
+    "an exception": ("losses/pointwise", "lambda policy_logps: policy_logps + ''", r"fails on made-up .*: TypeError"),
+    "columns": ("pair_rules", "lambda pairs: pairs.select('a', 'b')", r"returned \['a', 'b'\]; .* columns a, b and p"),
+    "a column that is not there": ("pair_rules", "lambda pairs: pairs.select('c')", r"fails on made-up .*: Column"),
+    "a negative price": ("kl_controllers", "lambda coefficient, kl, samples: -kl", r"made -5\.0 of a coefficient"),
+    "one text": ("deviations", "lambda text: text", r"returned str; it must return a list of texts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_choice_with_a_wrong_result_is_named(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, code, message = WRONG[case]
+    choice = Chosen(folder, "mine", {})
+    module = ModuleType(choice.module)
+    module.mine = eval(code)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, choice.module, module)
+    with pytest.raises(SpecError, match=message):
+        try_choice(choice)
