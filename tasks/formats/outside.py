@@ -71,14 +71,14 @@ class Outside(Source):
             if r.example.doubt != "undesirable":
                 rows.append(_demonstration(r))
         if undesirable:
-            log.work.notice(f"'{self.name}': {undesirable:,} answers whose label is false are no demonstrations")
+            log.work.notice(f"{self._title}: {undesirable:,} answers whose label is false are no demonstrations")
         return _table(Demonstrations, rows)
 
     def preferences(self, split: str, log: RowLog) -> Preferences:
         """The pairs. Rows that are none (sides that part too early, ties, further turns) are skipped."""
         rows = [_pair(r) for r in self._read(split, "preferences", log)]
         if repeated := _repeated(rows):
-            log.work.notice(f"'{self.name}' has pairs to look at, which are kept: {repeated}")
+            log.work.notice(f"{self._title} has pairs to look at, which are kept: {repeated}")
         return _table(Preferences, rows)
 
     def policy(self) -> Path:
@@ -92,7 +92,7 @@ class Outside(Source):
         """Every usable row of a split; all others are skipped, whatever split they would belong to."""
         share = choose(self.name, self._splits, split, what)
         form = self._recognised(share, what, log)
-        log.what, log.form = f"'{self.name}'", form.name
+        log.what, log.form = self._title, form.name
         for number, (where, row) in enumerate(share.rows.read(), 1):
             log.read += 1
             try:
@@ -120,7 +120,8 @@ class Outside(Source):
             )
         unused = form.unused(columns)
         left = f"; columns not used: {', '.join(unused)}" if unused else ""
-        log.work.notice(f"'{self.name}' ({share.name}) is read as {form.name}{left}")
+        named = f"{self._title}, split {share.name}," if len(self._splits) > 1 else self._title
+        log.work.notice(f"{named} is read as {form.name}{left}")
         return form
 
     def _settled(self, example: Example, what: str) -> Example:
@@ -136,6 +137,12 @@ class Outside(Source):
         if example.doubt in _DOUBTS and self._doubtful != "keep":
             raise Unusable(_DOUBTS[example.doubt])
         return example
+
+    @property
+    def _title(self) -> str:
+        """What notices call it: a file or folder by its name, a repository by its id."""
+        path = Path(self.name).expanduser()
+        return path.name if path.exists() else self.name
 
     @cached_property
     def _splits(self) -> dict[str, Rows]:

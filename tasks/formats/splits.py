@@ -27,6 +27,7 @@ class Share:
     """Rows of one split, or of a share of one: those whose prompt's hash lies in [low, high)."""
 
     name: str
+    """Of the split that the rows are in."""
     rows: Rows
     low: float = 0.0
     high: float = 1.0
@@ -75,7 +76,7 @@ def _share(source: str, split: str, name: str, rows: Rows, whole: float) -> Shar
             f"source '{source}' is divided by hash; it has no split '{split}' but {sorted([*shares, 'all'])}"
         )
     low, high = shares[split]
-    return Share(f"share '{split}' of {name}", rows, low / whole, min(1.0, high / whole))
+    return Share(name, rows, low / whole, min(1.0, high / whole))
 
 
 def _chained(splits: Mapping[str, Rows]) -> Iterator[tuple[str, dict[str, Any]]]:

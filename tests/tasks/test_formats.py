@@ -79,9 +79,7 @@ def test_the_prompt_is_what_its_column_says_and_never_letters_that_the_answers_s
 
 def test_the_run_says_the_format_its_columns_and_those_that_are_not_used(tmp_path: Path) -> None:
     *_, notices = read(tmp_path, {"question": SKY, **SIDES, "tools": [{"name": "w"}], "id": "1"})
-    assert notices == [
-        f"'{tmp_path / 'pairs.jsonl'}' (all) is read as pairs (question, chosen, rejected); columns not used: id, tools"
-    ]
+    assert notices == ["pairs.jsonl is read as pairs (question, chosen, rejected); columns not used: id, tools"]
 
 
 def test_shared_text_is_a_prompt_up_to_a_border_between_words_only(tmp_path: Path) -> None:
@@ -266,7 +264,7 @@ def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reason
         Step(tmp_path, max_skipped=0.1).pairs(source)
     file, reason = tmp_path / "pairs.jsonl", "an answer is a string or a list of messages, not int"
     assert str(error.value) == (
-        f"'{file}': 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
+        f"pairs.jsonl: 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
         f"allows fewer: {reason} (1), the prompt is empty (1); the first: {file}:9 ({reason}); {file}:10 (the prompt "
         "is empty). Correct them, or raise max_skipped to go on without them"
     )

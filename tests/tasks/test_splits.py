@@ -28,7 +28,7 @@ def test_a_split_with_a_suffix_is_found_by_what_is_read(split: str, what: str, n
 
 def test_shares_are_cut_from_the_split_for_training_where_another_is_held_out() -> None:
     share = choose("data", named("train_prefs", "test_prefs"), "policy", "preferences")
-    assert (share.name, share.low, share.high) == ("share 'policy' of train_prefs", pytest.approx(0.3 / 0.9), 0.8 / 0.9)
+    assert (share.name, share.low, share.high) == ("train_prefs", pytest.approx(0.3 / 0.9), 0.8 / 0.9)
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "test"), ULTRAFEEDBACK])
