@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
@@ -120,16 +121,22 @@ def blank_policy(
     return Policy(work.output)
 
 
-def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles")]) -> Oracle:
+def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles", other="reward_model")]) -> Oracle:
     """Who decides which of two answers is better, as a specification that later steps open (a model: where it lies).
 
     Args:
-        oracle: a rule, a model or people.
+        oracle: a rule, a model or people; a path or hub id is that of a reward model.
     """
-    made = oracle()
+    made = _pinned(oracle)()
     if not isinstance(made, Oracle):
         raise TypeError(f"{oracle.module} must return an Oracle, not {type(made).__name__}")
     return made if isinstance(made, Model) else made.chosen_as(oracle)
+
+
+def _pinned(choice: Chosen) -> Chosen:
+    """Held to the commit of which the key was made, whatever the hub's branch says by now."""
+    commit = choice.identity.get("revision")
+    return replace(choice, params={**choice.params, "revision": commit}) if commit else choice
 
 
 def _opened(source: Chosen) -> Source:

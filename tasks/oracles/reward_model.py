@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.contract import SpecError
-from tasks.formats.checkpoint import check_model
+from tasks.formats.checkpoint import check_files, download_model
+from tasks.formats.hub import check_place, read_at
 from tasks.kinds import RewardModel
+from tasks.training.heads import check_scores
 
 
-def reward_model(*, path: str) -> RewardModel:
+def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
     """A Hugging Face sequence-classification checkpoint with one output: P(a beats b) = σ(score(a) − score(b)).
 
-    It reads texts through its own tokenizer and chat template, whatever those of the policy are, and scores at the EOS
-    behind the answer. It is referred to where it lies, not copied. Raises DataError if it is not whole.
+    It reads texts through its own tokenizer and layout, whatever those of the policy are, as its card does: the whole
+    conversation by its chat template, or, for an encoder without one, question and answer as a pair of texts; the
+    score is that of its own `forward`. It is referred to where it lies, not copied. Raises DataError if it is not
+    whole or has not one output.
 
     Args:
-        path: a local directory: config.json with num_labels 1, safetensors, tokenizer, chat template.
+        path: a local directory, or a hub id (org/name): config.json with num_labels 1, safetensors, tokenizer.
+        revision: a hub repository's branch, tag or commit; default: its main branch.
     """
-    here = Path(path).expanduser().resolve()
-    if not here.is_dir():
-        raise SpecError(f"there is no directory '{path}' with a reward model")
-    check_model(here)
-    return RewardModel(here)
+    check_place(path, Path.cwd())
+    here = Path(path).expanduser()
+    if not here.exists():
+        here = download_model(path, revision)
+    _check(here)
+    return RewardModel(here.resolve())
 
 
-def identity(*, online: bool, base: Path, path: str) -> dict[str, str | Path]:
-    """The checkpoint's content. Raises SpecError where there is none."""
-    here = (base / Path(path).expanduser()).resolve()
-    if not here.is_dir():
-        raise SpecError(f"there is no directory '{path}' with a reward model (looked from {base})")
-    return {"content": here}
+def identity(*, online: bool, base: Path, path: str, revision: str | None = None) -> dict[str, str | Path]:
+    """The checkpoint's content, or the hub's commit. Raises as `read_at`, and DataError for what is no reward model."""
+    found = read_at(path, revision, online=online, base=base, kinds=("model",))
+    if "model" in found:
+        return {"revision": found["model"]}
+    _check(Path(found["content"]))
+    return found
+
+
+def _check(path: Path) -> None:
+    check_files(path)
+    check_scores(path)

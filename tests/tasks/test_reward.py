@@ -186,8 +186,8 @@ def test_a_checkpoint_of_the_users_is_an_oracle_where_it_lies(reward: RewardMode
     assert made.opened().score([message("where ?")], ["fish"], [None]) == reward.opened().score(
         [message("where ?")], ["fish"], [None]
     )
-    with pytest.raises(SpecError, match="no directory 'nothing'"):
-        identity(online=False, base=tmp_path, path="nothing")
+    with pytest.raises(SpecError, match=r"no file or directory '\./nothing' \(looked from"):
+        identity(online=False, base=tmp_path, path="./nothing")
     with pytest.raises(DataError, match="no Hugging Face model directory"):
         load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(tmp_path)}))
 

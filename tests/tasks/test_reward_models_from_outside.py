@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.contract import DataError
+from tasks.contract import Chosen, DataError
 from tasks.kinds import RewardModel
+from tasks.load import load_oracle
+from tasks.oracles.reward_model import identity
 from tasks.training import classifier, heads
 from tasks.training.reward import open_reward_model
 from tests.families import CHATML, Family, family
@@ -231,3 +233,32 @@ def test_training_goes_on_from_a_decoder_and_not_from_an_encoder(tmp_path: Path)
     assert open_reward_model(made(tmp_path / "decoder", "llama2", "</s>"), torch.float32).score.out_features == 1
     with pytest.raises(DataError, match=r"chat template|no linear head called `score`"):
         open_reward_model(encoder(tmp_path / "encoder"), torch.float32)
+
+
+def test_a_hub_id_is_held_to_the_commit_of_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub's cache by hand: two snapshots, and the branch moves on behind the key."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--lab--rm"
+    for commit in ("1" * 40, "2" * 40):
+        made(folder / "snapshots" / commit, "llama2", "</s>")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("1" * 40)
+    found = identity(online=False, base=tmp_path, path="lab/rm")
+    assert found == {"revision": "1" * 40}
+    (folder / "refs" / "main").write_text("2" * 40)
+    choice = Chosen("oracles", "reward_model", {"path": "lab/rm"}, identity={"revision": "1" * 40})
+    assert load_oracle(oracle=choice).path.name == "1" * 40  # type: ignore[attr-defined]
+    assert load_oracle(oracle=Chosen("oracles", "reward_model", {"path": "lab/rm"})).path.name == "2" * 40  # type: ignore[attr-defined]
+
+
+def test_plan_is_told_what_is_no_reward_model(tmp_path: Path) -> None:
+    several = encoder(tmp_path / "several", outputs=2)
+    with pytest.raises(DataError, match="classifies into 2 classes"):
+        identity(online=False, base=tmp_path, path="several")
+    assert several.path.name == "several"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no Hugging Face model directory"):
+        identity(online=False, base=tmp_path, path="./empty")
