@@ -13,6 +13,7 @@ from typing import Literal
 
 from tasks.contract import DataError, SpecError
 
+UNKEYED = {"os.environ": "where the hub's cache is and whether the hub may be asked; the commit found is in the key"}
 Repository = Literal["model", "dataset"]
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _FILE = re.compile(r"\.(jsonl?|parquet|arrow|feather|csv|tsv)(\.gz)?$", re.I)
