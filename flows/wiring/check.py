@@ -125,7 +125,7 @@ class Checked:
     def _legal(self, read: Read, step: StepText, known: Mapping[str, StepText], what: str) -> Read:
         target = known.get(read.name)
         if target is None:
-            refuse(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known)
+            refuse(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known.keys() - {step.name})
         if read.prefix is None and target.section not in _SEEN[step.section]:
             how = f": say last.{read.name} or every.{read.name}" if step.section == "after" else ""
             place = {"repeat": "inside `repeat`", "after": "in `after`", "tick": "in a deployment"}[target.section]

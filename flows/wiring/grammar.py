@@ -10,7 +10,7 @@ from flows.wiring.tree import Yaml
 FILE = {"pipelines": "every wiring, by name"}
 PIPELINE = {
     "about": "what it is, with its source",
-    "extends": "the pipeline that this one is a variant of",
+    "extends": "the pipeline that this one is a variant of: NAME, or FILE#NAME with a path from this file",
     "params": "parameters and their values; an empty value means required",
     "steps": "the steps before the loop",
     "repeat": "the loop over rounds",
@@ -91,6 +91,16 @@ class DeploymentText:
 
 
 @dataclass(frozen=True)
+class Ancestor:
+    """A pipeline of a line of variants."""
+
+    written: Yaml
+    """As its file has it."""
+    whole: Yaml
+    """With what it inherits."""
+
+
+@dataclass(frozen=True)
 class PipelineText:
     """A pipeline as written, with what it inherits; names and shapes checked, nothing compiled."""
 
@@ -106,10 +116,8 @@ class PipelineText:
     deployments: Mapping[str, DeploymentText]
     own: frozenset[str]
     """`params.x`, `start.x`, `each.x` that this pipeline itself writes."""
-    written: Mapping[str, Yaml]
-    """This pipeline and those that it extends, nearest first, each as the file has it."""
-    whole: Mapping[str, Yaml]
-    """The same with what each inherits."""
+    lineage: tuple[Ancestor, ...]
+    """This pipeline and those that it extends, nearest first."""
 
     def section(self, name: str) -> list[StepText]:
         return [s for s in self.steps.values() if s.section == name]

@@ -71,8 +71,7 @@ class Results:
 
     def _stays(self, leaf: StepText) -> bool:
         """Whether a leaf is written here, or was one already in what it is inherited from."""
-        inherited = [whole for name, whole in self._text.whole.items() if name != self._text.name]
-        return leaf.own or leaf.name not in _named_in(inherited[0])
+        return leaf.own or leaf.name not in _named_in(self._text.lineage[1].whole)
 
     def _upstream(self, names: Iterable[str]) -> frozenset[str]:
         """The steps, and all from which they are made."""

@@ -73,7 +73,7 @@ def _steps() -> Schema:
 def _pipeline() -> Schema:
     schemas: dict[str, Schema] = {
         "about": {"type": ["string", "null"]},
-        "extends": {"type": "string", "pattern": f"^{PIPELINE_NAME}$"},
+        "extends": {"type": "string", "pattern": f"^([^#]+#)?{PIPELINE_NAME}$"},
         "params": _named(PARAMETER_NAME, {}),
         "steps": _steps(),
         "repeat": {"anyOf": [_object(REPEAT, _repeat()), _NULL]},

@@ -11,7 +11,6 @@ from flows.wiring.grammar import (
     ALPHA,
     CONTINUE,
     DEPLOYMENT,
-    FILE,
     NAME_RULE,
     PARAMETER_NAME,
     PIPELINE,
@@ -20,13 +19,14 @@ from flows.wiring.grammar import (
     RESERVED,
     SCHEDULE,
     STEP_NAME,
+    Ancestor,
     DeploymentText,
     PipelineText,
     StepText,
 )  # fmt: skip
 from flows.wiring.model import Where
-from flows.wiring.tree import Yaml, mapping, quoted, read, refuse, shown
-from flows.wiring.variants import ancestors, resolved
+from flows.wiring.tree import Yaml, mapping, quoted, refuse, shown
+from flows.wiring.variants import Files, lineage
 
 
 class PipelineFile:
@@ -34,11 +34,8 @@ class PipelineFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        top = mapping(read(path), "the file", FILE)
-        self._raw = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
-        for name, node in self._raw.items():
-            if not re.fullmatch(PIPELINE_NAME, name):
-                refuse(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
+        self._files = Files()
+        self._raw = self._files.pipelines(path)
 
     @property
     def names(self) -> list[str]:
@@ -60,9 +57,7 @@ class PipelineFile:
         if name not in self.names:
             why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
             refuse(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
-        whole = resolved(self._raw, name)
-        written = ancestors(self._raw, name)
-        return _pipeline(name, whole, written, {n: resolved(self._raw, n) for n in written})
+        return _pipeline(name, lineage(self._files, self.path, name))
 
 
 def load_file(file: Path) -> PipelineFile:
@@ -74,9 +69,9 @@ def _text(node: Yaml | None) -> str:
     return "" if node is None or node.value is None else " ".join(str(node.plain).split())
 
 
-def _pipeline(name: str, node: Yaml, written: Mapping[str, Yaml], whole: Mapping[str, Yaml]) -> PipelineText:
-    own = written[name]
-    parts = mapping(node, f"pipeline '{name}'", PIPELINE)
+def _pipeline(name: str, ancestors: tuple[Ancestor, ...]) -> PipelineText:
+    own = ancestors[0].written
+    parts = mapping(ancestors[0].whole, f"pipeline '{name}'", PIPELINE)
     mine = mapping(own, name)
     repeat = _section(parts, "repeat", name, REPEAT)
     mine_repeat = _section(mine, "repeat", name)
@@ -98,7 +93,7 @@ def _pipeline(name: str, node: Yaml, written: Mapping[str, Yaml], whole: Mapping
     text = PipelineText(
         name, _text(mine.get("about")), own, params, each, repeat.get("times"), start, steps,
         {n: _deployment(n, d, steps, "repeat" in parts, name) for n, d in _section(parts, "deployments", name).items()},
-        frozenset(written_names), written, whole,
+        frozenset(written_names), ancestors,
     )  # fmt: skip
     for step, value in start.items():
         if step not in steps or steps[step].section != "repeat":

@@ -93,9 +93,9 @@ class ToyRates:
         if rate.value.missing or rate.value.value in _rates_in(rate.paper):
             return False
         return any(
-            self._is_world(_value(self._text.whole[name], model))
-            for name, node in self._text.written.items()
-            if any(n.where == rate.value.where for n in node.walk())
+            self._is_world(_value(ancestor.whole, model))
+            for ancestor in self._text.lineage
+            if any(n.where == rate.value.where for n in ancestor.written.walk())
         )
 
 

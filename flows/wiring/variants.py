@@ -1,12 +1,15 @@
-"""`extends`: a pipeline that is another one and a difference."""
+"""`extends`: a pipeline that is another one, of the same file or of another, and a difference."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from flows.wiring.tree import Yaml, entries, mapping, refuse
+from flows.wiring.grammar import FILE, NAME_RULE, PIPELINE_NAME, Ancestor
+from flows.wiring.tree import Yaml, entries, mapping, name_of, quoted, read, refuse, shown
 
 _VALUES: Mapping[str, Any] = {"*": None}
 _STEPS: Mapping[str, Any] = {"*": _VALUES}
@@ -20,29 +23,75 @@ _SHAPE: Mapping[str, Any] = {
 _NOT_INHERITED = ("about", "deployments", "extends")
 
 
-def resolved(pipelines: Mapping[str, Yaml], name: str, above: tuple[str, ...] = ()) -> Yaml:
-    """The pipeline with everything that it inherits. Raises SpecError on a circle or an unknown name."""
-    own = pipelines[name]
-    extends = mapping(own, f"pipeline '{name}'").get("extends")
-    if extends is None:
-        return own
-    base = str(extends.value)
-    if base not in pipelines:
-        refuse(extends.where, f"{name}.extends = '{base}'; there is no such pipeline", base, pipelines)
-    if base in (*above, name):
-        refuse(extends.where, f"a circle of extends: {' → '.join([*above, name, base])}")
-    parent = mapping(resolved(pipelines, base, (*above, name)), base)
-    inherited = {k: v for k, v in parent.items() if k not in _NOT_INHERITED}
-    return _merged(replace(own, value=inherited), own, _SHAPE, name)
+class Place(NamedTuple):
+    """A pipeline in a file."""
+
+    file: Path
+    name: str
 
 
-def ancestors(pipelines: Mapping[str, Yaml], name: str) -> dict[str, Yaml]:
-    """The pipeline and those that it extends, nearest first, each as written: what `resolved` has found to be whole."""
-    found = {name: pipelines[name]}
-    while (extends := entries(pipelines[name]).get("extends")) is not None:
-        name = str(extends.value)
-        found[name] = pipelines[name]
-    return found
+class Files:
+    """The pipelines of files as written; a file is read when something in it is first asked for."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, Mapping[str, Yaml]] = {}
+
+    def pipelines(self, file: Path) -> Mapping[str, Yaml]:
+        """The pipelines of a file. Raises SpecError where it cannot be read or holds something else."""
+        place = file.resolve()
+        if place not in self._files:
+            top = mapping(read(place), "the file", FILE)
+            found = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
+            for name, node in found.items():
+                if not re.fullmatch(PIPELINE_NAME, name):
+                    refuse(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
+            self._files[place] = found
+        return self._files[place]
+
+
+def lineage(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
+    """The pipeline and those that it extends, nearest first. Raises SpecError on a circle or an unknown name."""
+    place = Place(file.resolve(), name)
+    above: list[Place] = []
+    while True:
+        above.append(place)
+        extends = _extends(files, place)
+        if extends is None:
+            break
+        base = _base(files, place, extends)
+        if base in above:
+            names = [p.name if p.file == above[0].file else f"{name_of(p.file)}#{p.name}" for p in [*above, base]]
+            refuse(extends.where, f"a circle of extends: {' → '.join(names)}")
+        place = base
+    found: list[Ancestor] = []
+    for place in reversed(above):
+        own = files.pipelines(place.file)[place.name]
+        found.append(Ancestor(own, _inheriting(found[-1].whole, own, place.name) if found else own))
+    return tuple(reversed(found))
+
+
+def _extends(files: Files, place: Place) -> Yaml | None:
+    return mapping(files.pipelines(place.file)[place.name], f"pipeline '{place.name}'").get("extends")
+
+
+def _base(files: Files, place: Place, extends: Yaml) -> Place:
+    """What NAME, or FILE#NAME with a path relative to the file that says it, means."""
+    what = f"{place.name}.extends = {shown(extends)}"
+    path, other, name = str(extends.value).rpartition("#")
+    file = (place.file.parent / path).resolve() if other else place.file
+    if not file.is_file():
+        refuse(extends.where, f"{what}; there is no file {name_of(file)} (NAME, or FILE#NAME with a path from here)")
+    known = files.pipelines(file)
+    if name not in known:
+        others = [n for n in known if Place(file, n) != place]
+        there = f" in {name_of(file)}" if other else ""
+        refuse(extends.where, f"{what}; there is no such pipeline{there}", name, others)
+    return Place(file, name)
+
+
+def _inheriting(base: Yaml, own: Yaml, name: str) -> Yaml:
+    inherited = {k: v for k, v in mapping(base, name).items() if k not in _NOT_INHERITED}
+    return _merged(replace(base, value=inherited), own, _SHAPE, name)
 
 
 def _merged(base: Yaml, own: Yaml, shape: Mapping[str, Any] | None, path: str) -> Yaml:

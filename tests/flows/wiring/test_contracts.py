@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What choices are called with: compiler, trainer and the folders' docstrings say the same."""
 
 from __future__ import annotations

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from flows.wiring import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
@@ -153,8 +155,9 @@ def test_an_override_of_what_was_dropped_is_refused(variant: Compile) -> None:
 
 
 WRONG = {
-    "unknown base": ("x:\n  extends: bse\n", "x", "x.extends = 'bse'; there is no such pipeline; choose one of [base, x] "
+    "unknown base": ("x:\n  extends: bse\n", "x", "x.extends = 'bse'; there is no such pipeline; choose one of [base] "
                      "(did you mean 'base'?)"),
+    "near itself only": ("ba:\n  extends: baa\n", "ba", "choose one of [base]"),
     "circle": ("x:\n  extends: y\ny:\n  extends: x\n", "x", "a circle of extends: x → y → x"),
     "itself": ("x:\n  extends: x\n", "x", "a circle of extends: x → x"),
     "null step": ("x:\n  extends: base\n  steps: {nothing: null}\n", "x", "x.steps.nothing = null removes nothing"),
@@ -172,3 +175,46 @@ def test_a_wrong_variant_is_refused(case: str, compiled: Compile) -> None:
         compiled(BASE + text, name)
     assert re.match(r"pipelines\.yaml:\d+:\d+: ", str(caught.value))
     assert part in str(caught.value)
+
+
+OTHERS = {
+    "lab/private.yaml": "pipelines:\n  mine:\n    extends: ../pipelines.yaml#base\n    params: {eta: 3.0}\n"
+    "  _hidden: {extends: mine, params: {lr: 0.2}}\n  p: {extends: ../pipelines.yaml#back}\n  broken: {extends: lost.yaml#x}\n"
+    "  near: {extends: ../pipelines.yaml#bas}\n",
+}
+
+
+def write_others(folder: Path) -> None:
+    (folder / "lab").mkdir()
+    for name, text in OTHERS.items():
+        (folder / name).write_text(text)
+
+
+def test_a_pipeline_extends_one_of_another_file_by_a_path_from_its_own(
+    compiled: Compile, tree: Path, tmp_path: Path
+) -> None:
+    write_others(tmp_path)
+    graph = compiled(BASE + "p:\n  extends: lab/private.yaml#_hidden\n  params: {rounds: 1}\n")
+    assert [graph.parameters[n].value for n in ("eta", "lr", "rounds")] == [3.0, 0.2, 1]
+    assert compile_pipeline(tmp_path / "lab" / "private.yaml", "mine", tasks_root=tree).rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("lab/private.yaml#mein", "pipelines.yaml:24:14: p.extends = 'lab/private.yaml#mein'; there is no such pipeline in "
+         "lab/private.yaml; choose one of [_hidden, broken, mine, near, p] (did you mean 'mine'?)"),
+        ("lab/privat.yaml#mine", "there is no file lab/privat.yaml (NAME, or FILE#NAME with a path from here)"),
+        ("lab/private.yaml#broken", "lab/private.yaml:7:21: broken.extends = 'lost.yaml#x'; there is no file lab/lost.yaml"),
+        ("lab/private.yaml#near", "lab/private.yaml:8:19: near.extends = '../pipelines.yaml#bas'; there is no such pipeline "
+         "in pipelines.yaml"),
+        ("lab/private.yaml#p", "a circle of extends: p → lab/private.yaml#p → back → lab/private.yaml#p"),
+    ],
+)  # fmt: skip
+def test_a_wrong_reference_to_another_file_is_refused_where_it_stands(
+    extends: str, message: str, compiled: Compile, tmp_path: Path
+) -> None:
+    write_others(tmp_path)
+    with pytest.raises(SpecError) as caught:
+        compiled(BASE + f"p:\n  extends: {extends}\nback:\n  extends: lab/private.yaml#p\n")
+    assert message in str(caught.value)
