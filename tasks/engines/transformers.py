@@ -19,7 +19,7 @@ from tasks.kinds import Policy
 from tasks.sampling.cache import Lanes, Pair, Prefix, is_plain, prefix_of
 from tasks.sampling.draw import Noise, drawn, logps_of
 from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
-from tasks.sampling.stopping import ended, stopped
+from tasks.sampling.stopping import ended, ids_without_text, stopped
 from tasks.sampling.weights import checked, identity
 from tasks.template import tokenizer_of
 
@@ -60,6 +60,7 @@ class TransformersEngine:
         if not is_plain(self.body):
             raise SpecError(f"{type(self.model).__name__} keeps more than keys and values: sample it with engine=vllm")
         self.tokenizer = tokenizer_of(policy)
+        self.barred = self._barred(self.model.get_output_embeddings().weight.shape[0])
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
             self.shapes = [Pair(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
@@ -67,6 +68,12 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(tell)
+
+    def _barred(self, size: int) -> Tensor | None:
+        """`(V,)`: which ids have no text; None where all have one."""
+        ids = ids_without_text(self.tokenizer, size)
+        flags = torch.zeros(size, dtype=torch.bool).index_fill(0, torch.tensor(ids, dtype=torch.long), True)
+        return flags.to(self.model.device) if ids else None
 
     def _rows(self, requests: Sequence[Request]) -> int:
         """How many rows of the longest kind fit side by side."""
@@ -162,7 +169,7 @@ class _Batch:
         rows = [row for row in self.rows if row is not None]
         if len(live) < len(self.rows):
             logits = logits[torch.tensor(live, device=logits.device)]
-        tokens = drawn(logits, [row.noise for row in rows], self.options)
+        tokens = drawn(logits, [row.noise for row in rows], self.options, self.engine.barred)
         for row, token, logp in zip(rows, tokens.tolist(), logps_of(logits, tokens).tolist(), strict=True):
             row.tokens.append(token)
             row.token_logps.append(logp)

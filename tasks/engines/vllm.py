@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from tasks.contract import Execution, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
-from tasks.sampling.stopping import ended
+from tasks.sampling.stopping import ended, ids_without_text
 from tasks.sampling.weights import blueprint, checked, identity, refuse_renamed
 from tasks.template import tokenizer_of
+from tasks.training.model import vocabulary_of
 
 UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which change no draw"}
 ENVIRONMENT = {
@@ -34,6 +35,9 @@ ENVIRONMENT = {
 }
 """What is not set already. The engine runs in this process, which new weights need; on a CPU with 1 GiB for keys and
 values."""
+
+_NEVER = -1e9
+"""Added to the score of an id that must not be drawn; vLLM keeps it out of the log-probabilities."""
 
 
 def vllm(
@@ -66,6 +70,7 @@ class VllmEngine:
             dtype = "bfloat16" if on_gpu else "float32"
         self.tokenizer = tokenizer_of(policy)
         self._policy, self._several = policy, tensor_parallel > 1
+        self._barred = dict.fromkeys(ids_without_text(self.tokenizer, vocabulary_of(policy)), _NEVER)
         self.llm = _load(
             model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
             # On a CPU this is a share of all memory, and the keys and values have a fixed size of their own.
@@ -84,7 +89,7 @@ class VllmEngine:
         self.llm.reset_prefix_cache()
         self.llm.enqueue(
             [TokensPrompt(prompt_token_ids=list(r.prompt_tokens)) for r in requests],
-            [_params(r, options) for r in requests], use_tqdm=False,
+            [_params(r, options, self._barred) for r in requests], use_tqdm=False,
         )  # fmt: skip
         finished = self._finished(tell)
         return [ended(self.tokenizer, *finished[number], options) for number in sorted(finished)]
@@ -152,12 +157,13 @@ def _repack(model: nn.Module) -> None:
                 dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
-def _params(request: Request, options: Options) -> Any:
+def _params(request: Request, options: Options, barred: dict[int, float]) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, max_tokens=request.max_tokens,
-        seed=request.seed, stop=list(options.stop), stop_token_ids=sorted(options.stop_ids), logprobs=0,
+        logit_bias=barred or None, seed=request.seed, stop=list(options.stop), logprobs=0,
+        stop_token_ids=sorted(options.stop_ids),
         detokenize=bool(options.stop), skip_special_tokens=True, output_kind=RequestOutputKind.FINAL_ONLY,
     )  # fmt: skip

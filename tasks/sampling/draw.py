@@ -56,8 +56,10 @@ def truncated(logits: Tensor, options: Options) -> Tensor:
     return scores
 
 
-def drawn(logits: Tensor, streams: Sequence[Noise], options: Options) -> Tensor:
-    """One token per row, `(B,)` int64. logits: `(B, V)` float32."""
+def drawn(logits: Tensor, streams: Sequence[Noise], options: Options, barred: Tensor | None = None) -> Tensor:
+    """One token per row, `(B,)` int64. logits: `(B, V)` float32; barred: `(V,)`, True where a token is never drawn."""
+    if barred is not None:
+        logits = logits.masked_fill(barred, -torch.inf)
     if options.temperature < GREEDY:
         return logits.argmax(1)
     return truncated(logits, options).add_(gumbel(streams, logits.shape[1], logits.device)).argmax(1)

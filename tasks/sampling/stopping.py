@@ -17,6 +17,16 @@ def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def ids_without_text(tokenizer: Any, size: int) -> list[int]:
+    """Those of the ids below `size` that the tokenizer has no entry for, as where an embedding is padded.
+
+    They are never drawn, because no text could hold them. Log-probabilities, here and in training, are those of the
+    model's whole distribution, in which such ids keep their share.
+    """
+    known = set(tokenizer.get_vocab().values())
+    return [i for i in range(size) if i not in known]
+
+
 def ended(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
     """The answer that drawn tokens make. An engine may have drawn some too many behind a stop string."""
     body = tokens[:-1] if tokens and tokens[-1] in options.stop_ids else tokens

@@ -43,9 +43,21 @@ def open_model(policy: Policy, dtype: torch.dtype) -> Any:
 
 def positions_of(policy: Model) -> int | None:
     """Longest sequence that the policy can read, in tokens; None if it says nothing."""
-    config = json.loads((policy.path / "config.json").read_text())
+    config = text_config(policy)
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     return None if positions is None else int(positions)
+
+
+def vocabulary_of(policy: Model) -> int:
+    """Rows of the policy's embedding: ids that it knows, with or without a text."""
+    return int(text_config(policy)["vocab_size"])
+
+
+def text_config(policy: Model) -> dict[str, Any]:
+    """config.json, or what it says of the language model within a model of several kinds of input."""
+    config: dict[str, Any] = json.loads((policy.path / "config.json").read_text())
+    inner: dict[str, Any] = config.get("text_config") or config
+    return inner
 
 
 def stored_dtype(policy: Model) -> torch.dtype:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import AutoModelForCausalLM
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy
@@ -39,8 +41,6 @@ class Case:
 
     def distribution(self) -> np.ndarray:
         """Of the first token after the first prompt, by a plain forward pass, `(V,)`."""
-        from transformers import AutoModelForCausalLM
-
         with torch.no_grad():
             logits = AutoModelForCausalLM.from_pretrained(self.policy.path)(torch.tensor([self.prompts[0]])).logits
         return logits[0, -1].double().softmax(-1).numpy()
@@ -164,3 +164,28 @@ def _chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
     wanted_, observed_ = np.array(wanted), np.array(observed)
     some = wanted_ > 0
     return float(stats.chisquare(observed_[some], wanted_[some] / wanted_.sum() * counts.sum()).pvalue)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ids_without_a_text_are_never_drawn_and_keep_their_share_of_the_probability(
+    engine: str, tmp_path: Path
+) -> None:
+    """Ten rows behind the tokenizer's: a padded embedding, here with the highest scores of all."""
+    policy = tiny_policy(tmp_path / "padded")
+    size = len(tokenizer_of(policy))
+    model = AutoModelForCausalLM.from_pretrained(policy.path)
+    model.resize_token_embeddings(size + 10, mean_resizing=False)
+    with torch.no_grad():
+        model.lm_head.weight[size:, :] = 0
+        model.lm_head.weight[size:, 0] = 9.0
+    model.save_pretrained(policy.path)
+    (prompt,) = Template(policy).prompts([[{"role": "user", "content": TEXTS[0]}]])
+    loaded = Chosen("engines", engine, {})(policy)
+    for options in (Options(temperature=0.0), Options(), Options(temperature=1.2, top_k=40, top_p=0.9)):
+        answers = loaded.generate([Request(prompt, seed, 8) for seed in range(20)], options, lambda n: None)
+        assert max(max(a.tokens) for a in answers) < size
+    with torch.no_grad():
+        scores = model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+    assert scores[size:].exp().sum() > 0.9
+    for answer in answers:
+        assert answer.token_logps[0] == pytest.approx(float(scores[answer.tokens[0]]), abs=1e-3)
