@@ -70,10 +70,17 @@ def read_preferences(
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:
     """A real checkpoint where it lies: config, safetensors, tokenizer and chat template are checked, nothing is copied.
 
+    Raises DataError where something is missing or does not fit, and where the chat template cannot serve: it leaves out
+    messages, has no generation prompt, or ends an answer with a token that sampling does not stop at.
+
     Args:
         source: a local Hugging Face directory, or a hub id.
     """
-    return Policy(_opened(source).policy())
+    from tasks.rendering import Template
+
+    policy = Policy(_opened(source).policy())
+    Template(policy).check()
+    return policy
 
 
 def blank_policy(

@@ -7,8 +7,7 @@ piece and without a further special token. An answer is what stands behind its p
 
 A prompt is rendered with the generation prompt. If its ids are not the first ids of the whole (the template drops the
 end of the generation prompt, or the answer's first letters melt into one token with it), the answer begins where the
-two part. An answer that was cut off ends with its text. A prompt whose last message is the assistant's is continued:
-the answer goes on within that message.
+two part. An answer that was cut off ends with its text.
 
 Templates that ask for today's date get a fixed one (`TODAY`), so that no result depends on the clock.
 """
@@ -74,11 +73,12 @@ class Template:
     """A checkpoint's chat template and tokenizer.
 
     whole: only `conversations` are read, which need neither a generation prompt nor a token that ends an answer.
-    Raises DataError where the template cannot serve: it leaves out what the user says, or has no generation prompt.
+    Raises DataError where the template cannot serve: it leaves out what the user says, has no generation prompt, or
+    ends an answer with a token that sampling does not stop at (`check`, or where answers are rendered).
     """
 
     def __init__(self, policy: Model, *, whole: bool = False) -> None:
-        self.path, self.tokenizer = policy.path, tokenizer_of(policy)
+        self.path, self.tokenizer = policy.path.resolve(), tokenizer_of(policy)
         self.stops = frozenset[int]() if whole else stop_ids(policy)
         if not whole:
             self._probe()
@@ -95,6 +95,10 @@ class Template:
         """Ids of every conversation as a whole, no generation prompt: what a reward model reads."""
         parts = (conversations[part] for part in chunks(len(conversations), _ROWS))
         return [ids for part in parts for ids in self._ids(self._texts(part))]
+
+    def check(self) -> None:
+        """Raises DataError unless answers can be rendered, and sampling stops where they end."""
+        assert self.ending
 
     @cached_property
     def ending(self) -> Ending:
@@ -114,7 +118,7 @@ class Template:
         prompts, which = _distinct([a.prompt for a in answers])
         prompt_texts = self._prompt_texts(prompts)
         prompt_ids = self._ids(prompt_texts)
-        wholes = self._texts([_whole(a) for a in answers])
+        wholes = self._texts([[*a.prompt, {"role": "assistant", "content": a.text}] for a in answers])
         texts = [
             self._answer_text(a, prompt_texts[i], whole)
             for a, i, whole in zip(answers, which, wholes, strict=True)
@@ -155,18 +159,9 @@ class Template:
         return Rendered(prompt, answer[: first + ended], shared)
 
     def _prompt_texts(self, prompts: Sequence[Sequence[Message]]) -> list[str | Refusal]:
-        open_ended = [bool(p) and p[-1]["role"] == "assistant" for p in prompts]
-        asked = iter(self._texts([p for p, c in zip(prompts, open_ended, strict=True) if not c], generation=True))
-        continued = iter(self._texts([p for p, c in zip(prompts, open_ended, strict=True) if c]))
-        return [self._without_ending(next(continued)) if c else next(asked) for c in open_ended]
-
-    def _without_ending(self, text: str | Refusal) -> str | Refusal:
-        if isinstance(text, Refusal):
-            return text
-        tail = self.ending.turn + self.ending.rest
-        if not text.endswith(tail):
-            return Refusal("the prompt ends with an assistant's message that the chat template cannot continue")
-        return text.removesuffix(tail)
+        answered = Refusal("the prompt ends with the assistant's own turn")
+        texts = self._texts(prompts, generation=True)
+        return [answered if p and p[-1]["role"] == "assistant" else t for p, t in zip(prompts, texts, strict=True)]
 
     def _texts(self, conversations: Sequence[Sequence[Message]], *, generation: bool = False) -> list[str | Refusal]:
         """Every conversation as text."""
@@ -240,12 +235,6 @@ def _turns(*texts: str) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=False)]
 
 
-def _whole(answer: Answer) -> list[Message]:
-    prompt = list(answer.prompt)
-    begun = prompt.pop()["content"] if prompt and prompt[-1]["role"] == "assistant" else ""
-    return [*prompt, {"role": "assistant", "content": begun + answer.text}]
-
-
 def _complete(conversation: Sequence[Message], text: str | Refusal) -> str | Refusal:
     """The text, if every message stands in it. Thoughts of earlier answers may be left out, as reasoning models do."""
     if isinstance(text, Refusal):
@@ -255,7 +244,7 @@ def _complete(conversation: Sequence[Message], text: str | Refusal) -> str | Ref
         if message["role"] == "assistant":
             said = said.rpartition("</think>")[2]
         if said.strip() not in text:
-            return Refusal(f"the chat template leaves out a message of the {message['role']}")
+            return Refusal(f"the chat template leaves out the {message['role']}'s message")
     return text
 
 

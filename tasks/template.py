@@ -32,7 +32,7 @@ def tokenizer_of(policy: Model) -> Any:
     """The policy's Hugging Face tokenizer. Raises DataError if it has no chat template."""
     tokenizer = plain_tokenizer_of(policy)
     if tokenizer.chat_template is None:
-        raise DataError(f"{policy.path} has no chat template: add chat_template.jinja, so that prompts can be rendered")
+        raise DataError(f"{policy.path.resolve()} has no chat template: add chat_template.jinja, so that prompts can be rendered")
     return tokenizer
 
 
@@ -52,7 +52,7 @@ def stop_ids(policy: Model) -> frozenset[int]:
     ids = frozenset([*_listed_stops(policy.path), *([] if own is None else [int(own)])])
     if not ids:
         raise DataError(
-            f"{policy.path} has no end-of-sequence token, so that no answer could end: set eos_token in "
+            f"{policy.path.resolve()} has no end-of-sequence token, so that no answer could end: set eos_token in "
             "tokenizer_config.json, or eos_token_id in generation_config.json"
         )
     return ids

@@ -131,12 +131,12 @@ def test_a_message_that_the_template_leaves_out_is_a_reason(tmp_path: Path) -> N
     deaf = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
     policy = family(tmp_path / "deaf", FAMILIES["chatml"]._replace(template=deaf))
     (found,) = Template(policy).prompts([[{"role": "system", "content": "You are terse ."}, *ASKED[0]]])
-    assert found == Refusal("the chat template leaves out a message of the system")
+    assert found == Refusal("the chat template leaves out the system's message")
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
-    [("{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}", "leaves out a message of the us"),
+    [("{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}", "leaves out the user's mess"),
      (CHATML.replace("add_generation_prompt", "false"),
       r"has no generation prompt: answers begin with '<\|im_start\|>assistant\\n'.*end the template with"),
      ("{% for m in messages %}{{ m.contents.text }}{% endfor %}", "cannot render a question")],
@@ -170,15 +170,11 @@ def test_the_date_in_a_template_is_a_fixed_one(made: dict[str, Policy]) -> None:
     assert "Today Date: 26 Jul 2024" in tokenizer_of(made["llama31"]).decode(ids)
 
 
-@pytest.mark.parametrize("name", ["llama3", "mistral", "gemma2", "phi3", "qwen3", "chatml", "zephyr"])
-def test_a_prompt_that_ends_with_the_assistant_is_continued(made: dict[str, Policy], name: str) -> None:
+def test_a_prompt_that_ends_with_the_assistants_own_turn_is_refused(made: dict[str, Policy]) -> None:
     prompt = [*ASKED[0], _answer("Because")]
-    template = Template(made[name])
-    (alone,), (row,) = template.prompts([prompt]), template.answers([Answer(prompt, " light scatters .")])
-    assert isinstance(row, Rendered)
-    assert row.prompt == alone
-    assert alone[: row.shared] + row.answer == expected(made[name], [*ASKED[0], _answer(GOOD)], FAMILIES[name].end)
-    assert tokenizer_of(made[name]).decode(alone).endswith("Because")
+    found = Refusal("the prompt ends with the assistant's own turn")
+    assert Template(made["chatml"]).prompts([prompt]) == [found]
+    assert Template(made["chatml"]).answers([Answer(prompt, GOOD)]) == [found]
 
 
 def test_an_answer_that_brings_its_end_of_turn_along_has_one_and_not_two(made: dict[str, Policy]) -> None:
