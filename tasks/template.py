@@ -32,7 +32,9 @@ def tokenizer_of(policy: Model) -> Any:
     """The policy's Hugging Face tokenizer. Raises DataError if it has no chat template."""
     tokenizer = plain_tokenizer_of(policy)
     if tokenizer.chat_template is None:
-        raise DataError(f"{policy.path.resolve()} has no chat template: add chat_template.jinja, so that prompts can be rendered")
+        raise DataError(
+            f"{policy.path.resolve()} has no chat template: add chat_template.jinja, so that prompts can be rendered"
+        )
     return tokenizer
 
 

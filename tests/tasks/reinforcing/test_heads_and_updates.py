@@ -72,7 +72,7 @@ def test_a_capped_head_is_capped_before_the_temperature(policy: Policy) -> None:
 
 
 def _course(policy: Policy, table: Prompts, folder: Path, size: int, k: int = 2) -> Course:
-    return Course(plan_of(policy, table, 0, Workspace(folder)), Draws(k, 0, 0), size)
+    return Course(plan_of(policy, table, None, Workspace(folder)), Draws(k, 0, 0), size)
 
 
 def test_every_pass_takes_each_prompt_once_and_every_draw_has_noise_of_its_own(policy: Policy, tmp_path: Path) -> None:
