@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.tracking.comparison import Comparison, Entry
-from flows.tracking.figures import BASE, INK, MUTED, Drawing, add_foot, new_figure, saved
+from flows.tracking.figures import (
+    BASE,
+    INK,
+    KL_AXIS,
+    MUTED,
+    Drawing,
+    add_foot,
+    annotate,
+    axis_in_nats,
+    draw_base,
+    new_figure,
+    root,
+    saved,
+)
 from flows.tracking.table import MAIN, Estimate, Row
 
 if TYPE_CHECKING:
@@ -65,7 +78,8 @@ def by_round(entries: Sequence[Entry]) -> Figure | None:
     axes.set_title("Win rate against the base, by round" if metric == "eval/win_rate" else "Accuracy, by round")
     _legend(axes, lines)
     n = lines[0].rows[-1].metrics[metric].n
-    add_foot(figure, f"{n} prompts; bars{' and band' if floors else ''}: 95% interval over prompts, one training each")
+    band = " and band" if floors else ""
+    _foot(figure, lines, f"{n} prompts; bars{band}: 95% interval over prompts, one training each")
     return figure
 
 
@@ -77,24 +91,24 @@ def gold_against_kl(entries: Sequence[Entry]) -> Figure | None:
     figure, axes = new_figure(6.8, 4.2)
     base = next((f.metrics["eval/gold"] for e in entries if (f := e.found.floor) and "eval/gold" in f.metrics), None)
     for line in lines:
-        x = [_root(row.metrics["eval/kl"].value) for row in line.rows]
+        x = [root(row.metrics["eval/kl"].value) for row in line.rows]
         gold = [row.metrics["eval/gold"] for row in line.rows]
         if base and not math.isnan(base.value):
             axes.plot([0, x[0]], [base.value, gold[0].value], color=line.colour, lw=1.2, alpha=0.45, ls=(0, (3, 2)))
         _line(axes, line, x, gold)
         for a, row in zip(x, line.rows, strict=True):
             if row.round:
-                _annotate(axes, str(row.round), (a, row.metrics["eval/gold"].value), line.colour)
+                annotate(axes, str(row.round), (a, row.metrics["eval/gold"].value), line.colour)
     if base and not math.isnan(base.value):
-        axes.plot(0, base.value, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=6, clip_on=False)
-        axes.annotate("base", (0, base.value), (9, -3), textcoords="offset points", color=BASE, va="top")
-    _in_nats(axes, max(row.metrics["eval/kl"].value for line in lines for row in line.rows))
+        draw_base(axes, base.value)
+    axis_in_nats(axes, max(row.metrics["eval/kl"].value for line in lines for row in line.rows))
     axes.margins(y=0.14)
     axes.set_title("Gold score against distance from the base")
-    axes.set_xlabel("KL(policy ‖ base), nats per answer (the axis is √KL)")
+    axes.set_xlabel(KL_AXIS)
     axes.set_ylabel("mean gold score")
     _legend(axes, lines)
-    add_foot(figure, "numbers: rounds; bars: 95% interval over prompts, one training each")
+    n = lines[0].rows[-1].metrics["eval/gold"].n
+    _foot(figure, lines, f"numbers: rounds; {n} prompts; bars: 95% interval over prompts, one training each")
     return figure
 
 
@@ -125,13 +139,13 @@ def _floor(axes: Axes, floors: Sequence[Estimate]) -> None:
                       xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8.5)  # fmt: skip
 
 
-def _annotate(axes: Axes, text: str, at: tuple[float, float], colour: str) -> None:
-    from matplotlib.patheffects import withStroke
+def _columns(lines: Sequence[Line]) -> int:
+    """Of the legend."""
+    return 1 if len(lines) < 4 else 2
 
-    axes.annotate(
-        text, at, (7, -10), textcoords="offset points", color=colour, weight="bold", fontsize=8, zorder=6,
-        path_effects=[withStroke(linewidth=2.2, foreground="white")],
-    )  # fmt: skip
+
+def _foot(figure: Figure, lines: Sequence[Line], text: str) -> None:
+    add_foot(figure, text, legend_rows=math.ceil(len(lines) / _columns(lines)))
 
 
 def _legend(axes: Axes, lines: Sequence[Line]) -> None:
@@ -140,21 +154,7 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
     handles: list[Any] = [
         Line2D([], [], color=line.colour, lw=2, marker=line.mark, ms=6, mec="white", label=line.label) for line in lines
     ]
-    columns = 1 if len(lines) < 4 else 2
     below = (0.0, -0.16)
     axes.legend(
-        handles=handles, labelcolor=INK, fontsize=8.5, loc="upper left", bbox_to_anchor=below, ncols=columns
+        handles=handles, labelcolor=INK, fontsize=8.5, loc="upper left", bbox_to_anchor=below, ncols=_columns(lines)
     )  # fmt: skip
-
-
-def _root(kl: float) -> float:
-    """√KL; an estimate that noise made negative stands at 0."""
-    return math.sqrt(max(kl, 0.0))
-
-
-def _in_nats(axes: Axes, most: float) -> None:
-    """Ticks at even roots, named by their nats."""
-    steps = [s for s in (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0) if _root(most) / s <= 6] or [20.0]
-    ticks = [i * steps[0] for i in range(int(_root(most) / steps[0]) + 2)]
-    axes.set_xticks(ticks, [f"{t * t:.3g}" for t in ticks])
-    axes.set_xlim(-0.03 * max(_root(most), 1e-3), 1.06 * max(_root(most), 1e-3))

@@ -32,13 +32,16 @@ INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
 ACCENT, BASE = "#2f6fb0", "#b9713a"
 CURVES = {
     "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
-    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen",
+    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen (nats)",
     "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
     "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
     "grad_norm": "gradient norm",
     "lr": "learning rate", "tokens_per_second": "tokens per second",
 }  # fmt: skip
 """Training curves that are drawn where they exist, in this order; at most six."""
+EXACT = frozenset({"lr"})
+"""Those without noise."""
+KL_AXIS = "KL(policy ‖ base), nats per answer (the axis is √KL)"
 STYLE: Any = {
     "figure.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.18, "figure.facecolor": "white",
     "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED,
@@ -173,30 +176,32 @@ def win_rate(found: Results, title: str) -> Figure | None:
 
 
 def gold_against_kl(found: Results, title: str) -> Figure | None:
-    """The gold score against the KL from the base: what each nat bought, and where more of it no longer helped."""
+    """The gold score against the KL from the base: what each nat bought, and where more of it no longer helped.
+
+    The axis is √KL (Gao et al., arXiv 2210.10760, section 3.1, whose laws are in √KL), with ticks in nats.
+    """
     rows = [r for r in _having(found.rows, "eval/kl") if r.metrics.get("eval/gold")]
     start = found.floor.metrics.get("eval/gold") if found.floor else None
     if not rows:
         return None
     figure, axes = new_figure(5.6, 3.7)
-    x = [r.metrics["eval/kl"].value for r in rows]
+    x = [root(r.metrics["eval/kl"].value) for r in rows]
     y = [r.metrics["eval/gold"].value for r in rows]
-    labels = [str(r.round) if r.round else r.label for r in rows]
     if start and not math.isnan(start.value):
         axes.plot([0, x[0]], [start.value, y[0]], color=ACCENT, lw=1.8, alpha=0.45, ls=(0, (3, 2)))
-        axes.plot(0, start.value, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=4, clip_on=False)
-        axes.annotate("base", (0, start.value), (9, -4), textcoords="offset points", color=BASE, va="top")
-    axes.plot(x, y, color=ACCENT, lw=2.2, zorder=2)
+        draw_base(axes, start.value)
+    axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
     _intervals(axes, x, rows, "eval/gold")
-    for a, b, label in zip(x, y, labels, strict=True):
-        axes.plot(a, b, marker="o", ms=12, color=ACCENT, mec="white", mew=1.6, zorder=5)
-        axes.annotate(label, (a, b), ha="center", va="center", color="white", weight="bold", fontsize=7, zorder=6)
-    axes.set_xlim(left=min(0.0, *x) - 0.04 * max(*x, 1e-6))
+    for a, b, row in zip(x, y, rows, strict=True):
+        annotate(axes, str(row.round or row.label), (a, b), ACCENT)
+    axis_in_nats(axes, max(r.metrics["eval/kl"].value for r in rows))
     axes.margins(y=0.16)
     axes.set_title(heading_of("Gold score against distance from the base", title))
-    axes.set_xlabel("KL(policy ‖ base), nats per answer")
+    axes.set_xlabel(KL_AXIS)
     axes.set_ylabel("mean gold score")
-    add_foot(figure, "numbers: rounds; bars: 95% interval over prompts")
+    numbers = "numbers: rounds; " if any(r.round for r in rows) else ""
+    n = rows[-1].metrics["eval/gold"].n
+    add_foot(figure, f"{numbers}{n} prompts; bars: 95% interval over prompts")
     return figure
 
 
@@ -215,11 +220,11 @@ def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
     colours = [colormaps["YlGnBu"](0.35 + 0.6 * (i + 1) / len(curves)) for i in range(len(curves))]
     for axes, metric in zip(grid.flat, shown, strict=False):
         for colour, (_, metrics) in zip(colours, curves.items(), strict=True):
-            _curve(axes, metrics.get(metric, ()), colour)
+            _curve(axes, metrics.get(metric, ()), colour, smooth=metric not in EXACT)
         axes.set_title(CURVES[metric], fontsize=9.5, pad=6)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
-    for axes in grid[-1]:
+    for axes in grid.flat[max(0, len(shown) - columns) : len(shown)]:  # the lowest that is shown in each column
         axes.set_xlabel("optimizer step")
     handles = [Line2D([], [], color=c, lw=2.4) for c in colours]
     figure.suptitle(heading_of("Training", title), x=0.01, ha="left", weight="bold", fontsize=11)
@@ -229,15 +234,22 @@ def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
     return _released(figure)
 
 
-def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any) -> None:
-    """The values, pale, and their mean over a twentieth of the steps to either side."""
+def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any, *, smooth: bool) -> None:
+    """The values; to be smooth, pale, with their running mean over them."""
     if not points:
         return
     steps, values = zip(*points, strict=True)
-    axes.plot(steps, values, color=colour, lw=0.9, alpha=0.35)
-    reach = len(values) // 20
-    around = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
-    axes.plot(steps, [sum(a) / len(a) for a in around], color=colour, lw=1.8)
+    axes.plot(steps, values, color=colour, lw=0.9 if smooth else 1.8, alpha=0.35 if smooth else 1.0)
+    if smooth:
+        axes.plot(steps, running_mean(values, len(values) // 20), color=colour, lw=1.8)
+
+
+def running_mean(values: Sequence[float], reach: int) -> list[float]:
+    """The mean over `reach` values to either side; over fewer near the ends, as many to both, so that a curve that
+    falls begins where its values begin."""
+    last = len(values) - 1
+    around = ((i, min(reach, i, last - i)) for i in range(len(values)))
+    return [sum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in around]
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -285,5 +297,40 @@ def heading_of(what: str, title: str) -> str:
     return f"{what} · {title}" if title else what
 
 
-def add_foot(figure: Figure, text: str) -> None:
-    figure.text(0.125, 0.0, text, color=MUTED, fontsize=7.5, ha="left", va="top")
+def add_foot(figure: Figure, text: str, *, legend_rows: int = 0) -> None:
+    """A line in small letters below all; `legend_rows`: of a legend that stands between."""
+    height = -0.1 - 0.25 * legend_rows
+    figure.text(0.125, height / figure.get_figheight(), text, color=MUTED, fontsize=7.5, ha="left", va="top")
+
+
+def draw_base(axes: Axes, score: float) -> None:
+    """The base's score, at no distance from itself."""
+    axes.plot(0, score, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=6, clip_on=False)
+    axes.annotate("base", (0, score), (9, -3), textcoords="offset points", color=BASE, va="top")
+
+
+def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str) -> None:
+    """A short text beside a point, readable over lines."""
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text, at, (7, -10), textcoords="offset points", color=colour, weight="bold", fontsize=8, zorder=6,
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
+    )  # fmt: skip
+
+
+def root(kl: float) -> float:
+    """√KL; an estimate that noise made negative stands at 0."""
+    return math.sqrt(max(kl, 0.0))
+
+
+def axis_in_nats(axes: Axes, most: float) -> None:
+    """An axis of √KL up to `most` nats, with ticks at even nats and one more below the first, where the root is
+    steep."""
+    from matplotlib.ticker import MaxNLocator
+
+    even = [t for t in MaxNLocator(4).tick_values(0.0, max(most, 1e-6)) if 0 <= t <= 1.1 * most] or [0.0]
+    ticks = [*even[:1], *(t / 4 for t in even[1:2]), *even[1:]]
+    end = max(root(most), 1e-3)
+    axes.set_xticks([root(t) for t in ticks], [f"{t:.3g}" for t in ticks])
+    axes.set_xlim(-0.03 * end, 1.06 * end)

@@ -82,7 +82,7 @@ def overoptimised(found: Results, title: str) -> Figure | None:
     axes.set_ylabel("mean score above the base's")
     axes.legend(loc="best", fontsize=8.5)
     told = (
-        f"; dashes: R = d(α − β log d), α = {law.alpha:.2f}, β = {law.beta:.2f}, R² = {law.explained:.2f}"
+        f"\ndashes: R = d(α − β log d), α = {law.alpha:.2f}, β = {law.beta:.2f}, R² = {law.explained:.2f}"
         if law
         else ""
     )

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from flows.store.runs import Step
-from flows.tracking.figures import draw
+from flows.tracking.figures import axis_in_nats, draw, new_figure, running_mean
 from flows.tracking.games import exploited, first_is_base
 from flows.tracking.overoptimisation import Law, law_of, overoptimised
 from flows.tracking.table import Done, Estimate, Results, Row, finished
@@ -153,6 +153,20 @@ def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
     assert not (tmp_path / "3" / "win_rate.png").exists()
     draw(trained(), [], tmp_path / "4", "another title", cache=cache)
     assert len(made) == 12
+
+
+def test_a_running_mean_begins_and_ends_with_the_values_themselves() -> None:
+    """Over one value to either side; over three of a straight line it is the line."""
+    assert running_mean([8.0, 4.0, 3.0, 2.0, 7.0], 1) == [8.0, 5.0, 3.0, 4.0, 7.0]
+    assert running_mean([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert running_mean([], 3) == []
+
+
+def test_the_axis_of_kl_has_its_ticks_at_even_nats() -> None:
+    _, axes = new_figure(4, 3)
+    axis_in_nats(axes, 1.7)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.125", "0.5", "1", "1.5"]
+    assert [float(at) ** 2 for at in axes.get_xticks()] == pytest.approx([0, 0.125, 0.5, 1, 1.5])
 
 
 def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
