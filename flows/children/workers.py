@@ -90,15 +90,20 @@ class Workers:
             return worker.run(job, events)
 
     def heavy(
-        self, job: Job, events: Events, *, affinity: str = "", order: int = 0, waiting: Waiting | None = None
-    ) -> Result:
+        self, job: Job, events: Events, *, affinity: str = "", order: int = 0, waiting: Waiting | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Result:  # fmt: skip
         """Run `job` alone in the machine's heavy slot. With an `affinity`, the child stays warm for the next step of
-        equal affinity; of the steps that wait, that one goes first, then the one of lowest `order`."""
+        equal affinity; of the steps that wait, that one goes first, then the one of lowest `order`.
+
+        `check` is called when the job is done; a child whose work it refuses does not stay warm.
+        """
         worker = self._heavy.enter(affinity, order, waiting)
         done = False
         try:
             worker = worker or self._new(job.task)
             result = worker.run(job, events)
+            check()
             done = True
             return result
         finally:

@@ -15,10 +15,12 @@ from flows.children.slot import Stopped
 from flows.children.workers import Workers
 from flows.execution.listen import Listener
 from flows.store.carried import CARRIED, carried_record
+from flows.store.identities import choices_of
 from flows.store.keys import Choices, Key, digest_of, plain, reached_by, step_key
 from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
 from flows.store.store import Made, Store
+from flows.store.witness import Witness
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import JSON, SpecError
 
@@ -103,10 +105,12 @@ class Steps:
         from tasks.kinds import KINDS
 
         job = self._job(node, key, inputs)
+        witness = Witness(outside(node, inputs, self._store, self._choices), self._store.contents, node.id)
         if self._store.begun(key.digest):
-            reason = f"{reason}; goes on where it was left"
+            reason = f"{reason}; {self._goes_on(key, witness)}"
+        witness.save(self._seen(key))
         self._warm([node])
-        result = self._work(node, job, inputs, reason)
+        result = self._work(node, job, inputs, reason, witness.check)
         if result.kind not in KINDS:
             raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
         made = Made(
@@ -116,9 +120,21 @@ class Steps:
         handle = KINDS[result.kind](result.path, result.digest)
         return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
 
-    def _work(self, node: Node, job: Job, inputs: Inputs, reason: str) -> Result:
+    def _seen(self, key: Key) -> Path:
+        """Where an attempt keeps what it saw of the files outside that it reads."""
+        return self._store.partial(key.digest) / ".seen.json"
+
+    def _goes_on(self, key: Key, witness: Witness) -> str:
+        """Whether what an earlier attempt left can be gone on from: not where what it read was touched since."""
+        if witness.same_as(self._seen(key)):
+            return "goes on where it was left"
+        aside = self._store.put_aside(self._store.partial(key.digest), f"partial-{key.digest}")
+        return f"what an earlier attempt read was touched meanwhile, so its work is set aside in {aside}"
+
+    def _work(self, node: Node, job: Job, inputs: Inputs, reason: str, check: Callable[[], None]) -> Result:
         def events(kind: str, *rest: Any) -> None:
             if kind == "started":
+                check()
                 self._listener.step_started(node, reason, job.log)
             elif kind == "progress":
                 self._listener.step_progress(node, *rest)
@@ -126,10 +142,14 @@ class Steps:
                 self._listener.step_notice(node, *rest)
 
         if not self.heavy(node, {r.kind for several in inputs.values() for r in several}):
-            return self._workers.light(job, events)
+            result = self._workers.light(job, events)
+            check()
+            return result
         affinity = self._affinity(node, inputs)
         waiting = self._waiting(node, "the machine is busy with heavy work of another run")
-        return self._workers.heavy(job, events, affinity=affinity, order=self._order[node.id], waiting=waiting)
+        return self._workers.heavy(
+            job, events, affinity=affinity, order=self._order[node.id], waiting=waiting, check=check
+        )
 
     def heavy(self, node: Node, kinds: set[str]) -> bool:
         """Whether a step that is handed these kinds needs the heavy slot."""
@@ -204,6 +224,21 @@ class Waiting:
         if seconds > 1 and not self._told:
             self._told = True
             self._tell()
+
+
+def outside(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:
+    """What a step reads outside of the store, with content digests: models that are referred to, and what its choices
+    and the oracles that it is handed name by their identities."""
+    records = [r for several in inputs.values() for r in several]
+    found = {Path(r.location): r.content for r in records if r.location}
+    specifications = (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists())
+    for choice in (*(c for _, c in choices_of(node.params)), *map(_choice_of, specifications)):
+        found |= choices.identities.paths(choice)
+    return found
+
+
+def _choice_of(oracle: Any) -> ChoiceValue:
+    return ChoiceValue(oracle.choice.folder, oracle.choice.name, oracle.choice.params)
 
 
 def _execution(node: Node) -> dict[str, JSON]:

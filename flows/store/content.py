@@ -47,7 +47,7 @@ class Contents:
         if not path.is_dir():
             raise SpecError(f"there is no file or directory {path}")
         h = blake3()
-        for relative in sorted(_files(path)):
+        for relative in sorted(files_of(path)):
             file = path / relative
             h.update(f"{relative}\0{file.stat().st_size}\0{self.file(file, trusted=trusted)}\n".encode())
         return h.hexdigest(16)
@@ -97,8 +97,8 @@ def _load(cache: Path | None) -> dict[str, list[int | str]]:
     return read_cache(cache) if cache else {}
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Relative paths of all files below `root`, with `/` between parts."""
+def files_of(root: Path) -> Iterator[str]:
+    """Relative paths of all files below `root`, with `/` between parts; names that begin with a dot are left out."""
     seen = set()
     for base, directories, files in os.walk(root, followlinks=True):
         real = os.path.realpath(base)

@@ -23,6 +23,7 @@ from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspa
 from tasks.kinds import Policy, Prompts, Report
 
 CACHE: dict[str, int] = {}
+UNKEYED = {"os.environ": "a look at the child", "sys.modules": "a look at the child", "__path__": "a look at it"}
 
 
 def _prompts(texts: list[str]) -> pa.Table:
@@ -78,6 +79,31 @@ def model(prompts: Prompts, work: Workspace) -> Policy:
     return Policy(work.output)
 
 
+def refer(*, at: Annotated[Chosen, Choice("models")]) -> Policy:
+    """A model where it lies.
+
+    Args:
+        at: where.
+    """
+    return Policy(Path(at()))
+
+
+def disturbed(policy: Policy, work: Workspace) -> Prompts:
+    """Reads a model which somebody writes over and puts back while it is read, the first time."""
+    file, once = policy.path / "config.json", policy.path.resolve().parent / "disturbed"
+    part = work.path / "part"
+    if not part.exists():
+        before, stat = file.read_text(), file.stat()
+        if not once.exists():
+            file.write_text(before.upper())
+        part.write_text(file.read_text())
+        if not once.exists():
+            file.write_text(before)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        once.touch()
+    return Prompts.of(_prompts([part.read_text()]))
+
+
 def warm(policy: Policy, *, engine: Annotated[Chosen, Choice("engines")] = "plain", n: int = 0) -> Prompts:
     """Heavy: keeps count of how often this process was asked, and says which process it is.
 
@@ -128,6 +154,21 @@ def plain(*, factor: int = 1) -> str:
 '''
 
 
+MODEL = '''
+def folder(*, path: str) -> str:
+    """A model in a folder.
+
+    Args:
+        path: the folder.
+    """
+    return path
+
+
+def identity(*, online, base, path):
+    return {"content": base / path}
+'''
+
+
 def tiny_project(folder: Path) -> Path:
     """A project in `folder`: the real contracts and kinds beside `tasks/tiny.py`."""
     tasks = folder / "tasks"
@@ -138,6 +179,8 @@ def tiny_project(folder: Path) -> Path:
     (tasks / "tiny.py").write_text(TASKS.lstrip())
     (tasks / "engines" / "__init__.py").write_text("")
     (tasks / "engines" / "plain.py").write_text(ENGINE.lstrip())
+    (tasks / "models").mkdir()
+    (tasks / "models" / "folder.py").write_text(MODEL.lstrip())
     return folder
 
 
@@ -147,7 +190,7 @@ def node(id: str, task: str, kind: str = "Prompts", **given: Any) -> Node:
     several = {port: (ids,) if isinstance(ids, str) else tuple(ids) for port, ids in inputs.items()}
     lists = frozenset(port for port, ids in inputs.items() if not isinstance(ids, str))
     round = int(id.split("@")[1]) if "@" in id else None
-    work = task in {"slow", "model"}
+    work = task in {"slow", "model", "disturbed"}
     return Node(id, (id,), task, "tasks.tiny", kind, given, {}, several, lists, work, round, Where("pipelines.yaml"))
 
 

@@ -1,0 +1,91 @@
+"""Whether what lies outside of the store stayed as it was while a step read it.
+
+A model that is referred to, or a file that a source reads, can be written over during a step and put back. Its content
+is then as it was, and its size and times can be too; the time at which the system last changed a file's entry (ctime)
+and its inode are not. So what a step read counts as touched where they differ from before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from flows.store.content import Contents, files_of
+from flows.store.files import write_json
+from tasks.contract import JSON, DataError
+
+Touch = list[int]
+"""Inode, size, modification time and ctime (ns) of a file; of a folder or a link its inode and, unless an entry came or
+went, its ctime. No device: its number may change with a restart."""
+
+
+class Witness:
+    """What `paths` (with the content digest that the key holds) were before a step.
+
+    Raises DataError where one of them is not what its digest says.
+    """
+
+    def __init__(self, paths: Mapping[Path, str], contents: Contents, step: str) -> None:
+        self._paths, self._step = paths, step
+        self.before = dict(_touches(paths))
+        for path, digest in paths.items():
+            if not os.path.exists(path) or contents.digest(path) != digest:
+                raise DataError(f"'{step}' reads {path}, which changed since this run looked at it; run again")
+
+    def check(self) -> None:
+        """Raise DataError where anything was written, replaced or moved since."""
+        touched = self._first_touched(dict(_touches(self._paths)))
+        if touched:
+            raise DataError(
+                f"{touched} was written, replaced or moved during '{self._step}', which reads it, so nobody knows what "
+                "the step read: its result is not kept. Finished steps are; see that nothing writes there and run again"
+            )
+
+    def _first_touched(self, now: dict[str, Touch]) -> str:
+        return next((p for p in sorted(self.before | now) if _differ(self.before.get(p), now.get(p))), "")
+
+    def same_as(self, file: Path) -> bool:
+        """Whether an earlier attempt, which left `file`, saw the same; true where there was none."""
+        try:
+            earlier: dict[str, Touch] = json.loads(file.read_text())
+            return not self._first_touched(earlier)
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError, AttributeError, TypeError):
+            return False
+
+    def save(self, file: Path) -> None:
+        """Keep what was seen for a later attempt at the same step."""
+        seen: dict[str, JSON] = {path: [*touch] for path, touch in self.before.items()}
+        write_json(file, seen)
+
+
+def _touches(paths: Mapping[Path, str]) -> Iterator[tuple[str, Touch]]:
+    for path in paths:
+        for one in (path, *(path / f for f in (files_of(path) if path.is_dir() else ()))):
+            yield from _touch(one)
+        for folder, folders, _ in os.walk(path) if path.is_dir() else ():
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            yield from _touch(Path(folder))
+
+
+def _touch(path: Path) -> Iterator[tuple[str, Touch]]:
+    """Of what is there, and of the link by which it is reached."""
+    for name, follow in ((str(path), True), (f"{path} (link)", False)):
+        if not follow and not path.is_symlink():
+            continue
+        try:
+            s = os.stat(path, follow_symlinks=follow)
+        except OSError:
+            continue
+        yield name, [s.st_ino, -1 if follow and path.is_dir() else s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+
+
+def _differ(before: Touch | None, now: Touch | None) -> bool:
+    if before is None or now is None:
+        return True
+    if before[1] == now[1] == -1 and before[2] != now[2]:  # a folder in which an entry came or went
+        return before[0] != now[0]
+    return before != now
