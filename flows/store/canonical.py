@@ -138,7 +138,9 @@ class Scan:
         self.out.append("AnnAssign")
         self.visit(node.target)
         self._annotation(node.annotation, bool(body))
-        self.out.extend(sorted(_MARKS & set(_words(node.annotation))))
+        marks = sorted(w for w in _words(node.annotation) if w.rpartition(".")[2] in _MARKS)
+        self.out.extend(marks)
+        self.names.update(dict.fromkeys(marks, node.lineno))
         self._field(node.value, None)
 
     def _annotation(self, node: ast.expr | None, counts: bool) -> None:
