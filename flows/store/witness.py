@@ -57,9 +57,10 @@ class Witness:
             return False
 
     def save(self, file: Path) -> None:
-        """Keep what was seen for a later attempt at the same step."""
+        """Keep what was seen, if anything, for a later attempt at the same step."""
         seen: dict[str, JSON] = {path: [*touch] for path, touch in self.before.items()}
-        write_json(file, seen)
+        if seen:
+            write_json(file, seen)
 
 
 def _touches(paths: Mapping[Path, str]) -> Iterator[tuple[str, Touch]]:

@@ -21,15 +21,20 @@ def edited(key: Key, **parts: object) -> Key:
     return Key(digest_of(changed), changed)  # type: ignore[arg-type]
 
 
+def _with_code(digest: str) -> Key:
+    """A key of the task `load` whose code has this digest."""
+    return replace(edited(key_of(), code=[["load", digest]]), code={"tasks/load.py::load": digest})
+
+
 def test_an_old_result_stands_for_a_new_key_and_the_record_says_so(store: Store) -> None:
-    old = put(store, prompts("a"))
-    new = Key(edited(key_of(), code=[["load", "2"]]).digest, edited(key_of(), code=[["load", "2"]]).parts,
-              {"tasks/load.py::load": "2"})  # fmt: skip
+    before, new = (_with_code(digest) for digest in "12")
+    with store.lock(before.digest):
+        old = store.publish(before, prompts("a"))
     record = accept(store, new, old)
     assert store.lookup(new.digest) == record
     assert (record.content, record.key) == (old.content, new.digest)
     assert record.accepted["from"] == old.key
-    assert record.accepted["because"] == ["`tasks/load.py::load` is used now"]
+    assert record.accepted["because"] == ["`tasks/load.py::load` changed"]
     assert store.lookup(old.key) == old
 
 
