@@ -155,11 +155,16 @@ def _pair(row: Row, prompt: list[Message], chosen: str, rejected: str) -> Exampl
     p, margin = number(row, "p"), number(row, "margin")
     if p is not None and not 0 <= p <= 1:
         raise Unusable(f"p is {p:g} and no probability")
-    high, low = number(row, "score_chosen"), number(row, "score_rejected")
-    scored = None if high is None or low is None else high - low
+    scored = next((d for names in SCORES if (d := _difference(row, *names)) is not None), None)
     difference = scored if margin is None else margin
     doubt: Doubt = "tie" if scored == 0 else "inverted" if (scored or 0) < 0 or (margin or 0) < 0 else ""
     return Example(prompt, chosen=chosen, rejected=rejected, p=p, margin=difference, doubt=doubt)
+
+
+def _difference(row: Row, better: str, worse: str) -> float | None:
+    """How much higher the chosen answer's score is; None where one of the scores is missing."""
+    high, low = number(row, better), number(row, worse)
+    return None if high is None or low is None else high - low
 
 
 def number(row: Row, column: str) -> float | None:
@@ -174,8 +179,13 @@ def number(row: Row, column: str) -> float | None:
 
 
 _PAIRS = ("demonstrations", "preferences")
-_SCORES = ("margin", "score_chosen", "score_rejected", "p")
-CHOSEN_REJECTED = Answers("pairs", ("chosen", "rejected"), _SCORES, _chosen_rejected, _PAIRS)
+SCORES = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"), ("rating_chosen", "rating_rejected"),
+)  # fmt: skip
+"""Columns with the scores of both sides, by which a pair can be a tie or the wrong way round."""
+_BESIDE = ("margin", "p", *(name for names in SCORES for name in names))
+CHOSEN_REJECTED = Answers("pairs", ("chosen", "rejected"), _BESIDE, _chosen_rejected, _PAIRS)
 COMPARED = (
     CHOSEN_REJECTED,
     Answers("pairs as PandaLM has them", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),

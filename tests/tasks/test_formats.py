@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.contract import DataError, SpecError
+from tasks.formats.answers import SCORES
 from tasks.sources.path import path
 from tests.tasks.reading import Step, bot, user, write
 
@@ -191,6 +192,14 @@ def test_a_pair_whose_scores_speak_against_it_is_skipped_swapped_or_kept_as_aske
     assert "".join(pair["chosen"] for pair in pairs) == first
     assert "margin is inf, which no loss can use" in skipped
     assert len(pairs) + len(skipped) == len(SCORED)
+
+
+@pytest.mark.parametrize(("better", "worse"), SCORES)
+def test_scores_are_found_under_the_names_that_data_sets_give_them(better: str, worse: str, tmp_path: Path) -> None:
+    pairs, skipped, notices = read(tmp_path, {**GOOD, better: 8, worse: 2}, {**GOOD, better: 2, worse: 8})
+    assert [pair["margin"] for pair in pairs] == [6]
+    assert skipped == ["by its own scores or margin the rejected answer is the better one"]
+    assert "not used" not in notices[0]
 
 
 def test_copies_and_contradictions_are_counted_in_a_notice_and_kept(tmp_path: Path) -> None:
