@@ -179,7 +179,9 @@ class Template:
         try:
             return self._apply([conversation], generation)[0]
         except (TemplateError, TypeError, ValueError) as e:
-            return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}")
+            system = any(m["role"] == "system" for m in conversation)
+            hint = "; `system: into_user` of its source moves system texts into the user's message" if system else ""
+            return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}{hint}")
 
     def _apply(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str]:
         if not conversations:

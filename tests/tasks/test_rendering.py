@@ -117,7 +117,7 @@ def test_a_conversation_that_the_template_refuses_is_skipped_with_its_words(
     rows = [_pair(i, prompt, GOOD, "No .") for i, prompt in enumerate([system, ASKED[0], twice])]
     work = Workspace(tmp_path)
     assert len(tokenize(made["gemma2"], _of(Preferences, rows), work, max_skipped=0.7)) == 1
-    assert "the chat template refuses it: System role not supported" in work.notices[0]
+    assert "the chat template refuses it: System role not supported; `system: into_user` of its" in work.notices[0]
     assert "the chat template refuses it: Conversation roles must alternate" in work.notices[0]
 
     prompts = _of(Prompts, [{"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows])
