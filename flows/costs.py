@@ -7,10 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from flows.store.records import Record
-from flows.wiring.model import Node
+from flows.wiring.model import ChoiceValue, Node
 from tasks.contract import JSON
+from tasks.formats.checkpoint import longest_of
 
 Params = Mapping[str, object]
 Sizes = Mapping[str, Sequence["Size"]]
@@ -33,10 +36,13 @@ class Cost:
     seconds: float | None = None
     more: frozenset[str] = frozenset()
     """Of a sum: the quantities that some step did not know, so that more will come."""
+    bounds: frozenset[str] = frozenset()
+    """The quantities that are the most it can be, not what is expected."""
 
     def text(self) -> str:
         """`500 samples · 12 s`; empty for a step that costs nothing worth saying."""
-        parts = [f"{_count(value)} {name}" for name, value in self.units.items() if value != 0]
+        most = dict.fromkeys(self.bounds, "at most ")
+        parts = [f"{most.get(name, '')}{_count(value)} {name}" for name, value in self.units.items() if value != 0]
         return " · ".join([*parts, *([_time(self.seconds)] if self.seconds is not None else [])])
 
     def as_json(self) -> JSON:
@@ -97,17 +103,60 @@ def units_of(task: str, params: Params, inputs: Sizes) -> dict[str, float | None
     return {}
 
 
-def cost(task: str, params: Params, inputs: Sizes, former: tuple[Record, Sizes] | None) -> Cost:
-    """Units by size, tokens and seconds scaled from a former record of the task and the sizes of its inputs."""
+def cost(
+    task: str, params: Params, inputs: Sizes, former: tuple[Record, Sizes] | None, longest: Longest | None = None
+) -> Cost:
+    """Units by size, tokens and seconds scaled from a former record of the task and the sizes of its inputs.
+
+    longest: what bounds the answers that the step samples.
+    """
     units = units_of(task, params, inputs)
+    most = _times(units.get("samples"), longest.tokens) if longest else None
     if former is None:
-        return Cost(units)
+        return _with_tokens(units, None, None, most)
     record, old_inputs = former
     old = record.parts.get("params")
     factor = _ratio(_work(task, params, inputs), _work(task, old if isinstance(old, dict) else {}, old_inputs))
-    if "tokens" in record.totals and task == "sample":
-        units["tokens"] = _times(record.totals["tokens"], factor)
-    return Cost(units, record.seconds * (1.0 if factor is None else factor))
+    expected = None
+    if "tokens" in record.totals and task == "sample" and not (longest and longest.outside):
+        expected = _times(record.totals["tokens"], factor)
+    return _with_tokens(units, record.seconds * (1.0 if factor is None else factor), expected, most)
+
+
+def _with_tokens(
+    units: dict[str, float | None], seconds: float | None, expected: float | None, most: float | None
+) -> Cost:
+    if expected is not None and (most is None or expected <= most):
+        return Cost({**units, "tokens": expected}, seconds)
+    if most is not None:
+        return Cost({**units, "tokens": most}, seconds, bounds=frozenset({"tokens"}))
+    return Cost(units, seconds)
+
+
+class Longest(NamedTuple):
+    """What bounds the answers that a step samples."""
+
+    tokens: int
+    outside: bool
+    """The policy comes from outside: how long its answers are is not known from those of other models."""
+
+
+def longest_answer(node: Node, nodes: Mapping[str, Node], base: Path) -> Longest | None:
+    """The most tokens that one answer of a sampling step can have: the step's max_tokens, else what its model says.
+
+    base: the folder that paths of sources are relative to. None where that is not known before the run.
+    """
+    if "max_tokens" not in node.params:
+        return None
+    root = node
+    while root.inputs.get("policy"):
+        root = nodes[root.inputs["policy"][0]]
+    source, outside = root.params.get("source"), root.task == "read_policy"
+    found = _int(root.params.get("max_new_tokens"))
+    if outside and isinstance(source, ChoiceValue):
+        found = longest_of(base / Path(str(source.params.get("path"))).expanduser())
+    tokens = _int(node.params["max_tokens"]) or found
+    return Longest(tokens, outside) if tokens else None
 
 
 def _work(task: str, params: Params, inputs: Sizes) -> float | None:

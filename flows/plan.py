@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.costs import Cost, Size, cost, node_sizes, result_size, total
+from flows.costs import Cost, Size, cost, longest_answer, node_sizes, result_size, total
 from flows.store.carried import CARRIED, carried_record
 from flows.store.code import CodeIndex
 from flows.store.former import Former
@@ -130,8 +130,12 @@ class _Planner:
         self.found[node.id] = record
         inputs = node_sizes(node, self.sizes)
         self.sizes[node.id] = result_size(node.task, node.params, inputs, record)
-        price = Cost() if record else cost(node.task, node.params, inputs, self._earlier(node))
+        price = Cost() if record else self._cost(node, inputs)
         return Planned(node, state, why, key, record, price)
+
+    def _cost(self, node: Node, inputs: Mapping[str, list[Size]]) -> Cost:
+        longest = longest_answer(node, self.graph.nodes, Path(self.graph.file).parent)
+        return cost(node.task, node.params, inputs, self._earlier(node), longest)
 
     def _carried(self, node: Node) -> Planned:
         record = carried_record(self.store, node)

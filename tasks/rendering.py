@@ -194,7 +194,10 @@ class Template:
 
     def _ids(self, texts: Sequence[str | Refusal]) -> list[list[int] | Refusal]:
         plain = [t for t in texts if isinstance(t, str)]
-        ids = iter(self.tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else ())
+        made = (
+            self.tokenizer(plain, add_special_tokens=False, return_attention_mask=False) if plain else {"input_ids": []}
+        )
+        ids = iter(made["input_ids"])
         return [t if isinstance(t, Refusal) else next(ids) for t in texts]
 
     def _probe(self) -> None:

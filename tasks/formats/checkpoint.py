@@ -52,6 +52,16 @@ def check_files(path: Path) -> None:
     _check_vocabulary(path)
 
 
+def longest_of(path: Path) -> int | None:
+    """Most tokens that an answer of a local checkpoint can have: max_new_tokens of generation_config.json, else its
+    positions, which an answer shares with its prompt. None where neither is known here."""
+    config = _read(path / "config.json")
+    text = config.get("text_config") or config
+    given = _read(path / "generation_config.json").get("max_new_tokens")
+    most = given or text.get("max_position_embeddings") or text.get("n_positions")
+    return most if isinstance(most, int) else None
+
+
 def _check_vocabulary(path: Path) -> None:
     """Refuse a tokenizer with ids that the model has no embedding for."""
     config = _read(path / "config.json")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.costs import Cost, Size, result_size, units_of
+from flows.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
 from flows.plan import Plan, make_plan
 from flows.store.code import CodeIndex
 from flows.store.keys import Choices, step_key
@@ -276,6 +276,42 @@ def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: St
     assert costs["answers@1"].units == {"samples": 50, "tokens": 1000.0}
     assert costs["answers@1"].seconds == pytest.approx(15.0)
     assert costs["answers@1"].text() == "50 samples · 1,000 tokens · 15 s"
+
+
+def _sampling(source: Mapping[str, Any], task: str, **params: Any) -> dict[str, Node]:
+    """A policy, its training, and a step that samples the trained one."""
+    fields = {"ref": replace(node("base", "fit"), task=task, params=source)}
+    fields["policy"] = node("policy", "fit", {"policy": ("ref",)})
+    fields["answers"] = node("answers", "sample", {"policy": ("policy",)}, k=4, **params)
+    return fields
+
+
+def test_the_longest_answer_is_what_the_step_says_else_what_its_model_says(tmp_path: Path) -> None:
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.json").write_text('{"max_position_embeddings": 4096}')
+    read = {"source": ChoiceValue("sources", "path", {"path": "ckpt"})}
+
+    def longest(nodes: dict[str, Node]) -> Longest | None:
+        return longest_answer(nodes["answers"], nodes, tmp_path)
+
+    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (4096, True)
+    (tmp_path / "ckpt" / "generation_config.json").write_text('{"max_new_tokens": 256}')
+    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (256, True)
+    assert longest(_sampling(read, "read_policy", max_tokens=32)) == (32, True)
+    assert longest(_sampling({"max_new_tokens": 48}, "blank_policy", max_tokens=None)) == (48, False)
+    hub = {"source": ChoiceValue("sources", "path", {"path": "org/never-downloaded"})}
+    assert longest(_sampling(hub, "read_policy", max_tokens=None)) is None
+
+
+def test_tokens_of_a_model_from_outside_are_bounded_and_not_guessed_from_other_models(store: Store, root: Path) -> None:
+    run(loop(1, k=4), store, root)  # 40 samples, 800 tokens, 12 s
+    (record,) = [r for r in store.records() if r.task == "sample"]
+    former = record, {"prompts": [Size(10)]}
+    asked = "sample", {"k": 5}, {"prompts": [Size(10)]}
+    assert cost(*asked, former, Longest(4096, True)).text() == "50 samples · at most 204,800 tokens · 15 s"
+    assert cost(*asked, former, Longest(48, False)).text() == "50 samples · 1,000 tokens · 15 s"
+    assert cost(*asked, former, Longest(8, False)).text() == "50 samples · at most 400 tokens · 15 s"
+    assert cost(*asked, None, Longest(48, False)).text() == "50 samples · at most 2,400 tokens"
 
 
 def test_a_sum_is_an_upper_bound_where_all_is_known_and_says_so_where_not(store: Store, root: Path) -> None:
