@@ -7,13 +7,12 @@ and its inode are not. So what a step read counts as touched where they differ f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.store.content import Contents, files_of
-from flows.store.files import write_json
+from flows.store.files import read_json, write_json
 from tasks.contract import JSON, DataError
 
 Touch = list[int]
@@ -49,11 +48,11 @@ class Witness:
     def same_as(self, file: Path) -> bool:
         """Whether an earlier attempt, which left `file`, saw the same; true where there was none."""
         try:
-            earlier: dict[str, Touch] = json.loads(file.read_text())
+            earlier: dict[str, Touch] = read_json(file)
             return not self._first_touched(earlier)
         except FileNotFoundError:
             return True
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (OSError, ValueError):
             return False
 
     def save(self, file: Path) -> None:
