@@ -47,7 +47,7 @@ def messages(value: Any) -> list[Message]:
     A message list is taken as it is. In a dialogue empty turns vanish and neighbours of one role are joined, and a
     prompt's trailing `Assistant:` is the generation prompt and no message. Raises DataError.
     """
-    _refuse_written(value)
+    value = _listed(value)
     if isinstance(value, str):
         return _joined(_turns(_unix(value))) if is_dialogue(value) else [{"role": "user", "content": value}]
     if isinstance(value, (list, tuple)):
@@ -57,7 +57,9 @@ def messages(value: Any) -> list[Message]:
 
 def answer_messages(value: Any) -> list[Message]:
     """What answers a prompt: a plain string, one message, or a list of messages. Spaces are kept as they are."""
-    _refuse_written(value)
+    value = _listed(value)
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        return answer_messages(value[0])
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
     if isinstance(value, Mapping):
@@ -67,10 +69,16 @@ def answer_messages(value: Any) -> list[Message]:
     raise DataError(f"an answer is a string or a list of messages, not {type(value).__name__}")
 
 
-def _refuse_written(value: Any) -> None:
-    """Refuse a conversation that became text, as tables do that are saved as CSV."""
+def _listed(value: Any) -> Any:
+    """The value; messages by columns, as the `datasets` library's Sequence holds them, become a list of messages.
+
+    Raises DataError for a conversation that became text, as tables do that are saved as CSV.
+    """
     if isinstance(value, str) and _WRITTEN.match(value):
         raise DataError("a list of messages is written as text: save the table as .jsonl or .parquet instead of .csv")
+    if is_message(value) and isinstance(value.get("role", value.get("from")), (list, tuple)):
+        return [dict(zip(value, fields, strict=True)) for fields in zip(*value.values(), strict=True)]
+    return value
 
 
 def _unix(text: str) -> str:
@@ -88,13 +96,14 @@ def _message(value: Any) -> Message:
         return {"role": "user", "content": value}
     if not isinstance(value, Mapping):
         raise DataError(f"a message has 'role' and 'content', and is no {type(value).__name__}")
-    said = str(value.get("role", value.get("from", "user")))
+    said = str(value.get("role") or value.get("from") or "user")
     role = _ROLES.get(said.lower())
     if role is None:
         raise DataError(f"a message has the role '{said[:40]}', which is none of {sorted(_ROLES)}")
     if role == "call" or any(value.get(name) for name in _CALLS):
         raise DataError("a message calls tools (tool_calls), which prompts and answers here cannot hold")
-    return {"role": role, "content": _content(value.get("content", value.get("value")))}
+    content = value.get("content")
+    return {"role": role, "content": _content(value.get("value") if content is None else content)}
 
 
 def _content(value: Any) -> str:

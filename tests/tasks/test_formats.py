@@ -229,6 +229,9 @@ def test_labels_are_understood_as_numbers_and_words_and_others_are_skipped(tmp_p
 
 CONVERSATIONS = {
     "ShareGPT": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "ShareGPT by columns": {"conversations": {"from": ["human", "gpt"], "value": ["q", "a"]}},
+    "an answer in a list": {"prompt": "q", "completion": ["a"]},
+    "an answer without a role": {"prompt": "q", "completion": [{"content": "a"}]},
     "Alpaca": {"instruction": "q", "input": "", "output": "a", "history": []},
     "Dolly": {"instruction": "q", "context": "", "response": "a", "category": "qa"},
     "OpenOrca": {"system_prompt": "", "question": "q", "response": "a"},
