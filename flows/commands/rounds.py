@@ -153,7 +153,7 @@ def _table(ledger: Ledger, history: History) -> RichTable:
 def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
     headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
     names = {WIN_RATE: "win rate vs. base (95% CI)", GOLD: "gold"}
-    tests = ["p (accepted up to)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
+    tests = ["p (limit)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
     numbers = ["round", "gate: against the head (95% CI)", *tests, *(names[m] for m in headline)]
     shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
     return [(n, "right" if n in numbers else "left") for n in shown]
@@ -165,7 +165,7 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
     shown = [name for name, _ in _columns(history)]
     headline = finished.headline if finished else {}
     numbers = [_said(finished.gate if finished else None)]
-    numbers += [_test(finished)] if "p (accepted up to)" in shown else []
+    numbers += [_test(finished)] if "p (limit)" in shown else []
     numbers += [_said(headline.get(WIN_RATE))] if any("win rate" in n for n in shown) else []
     numbers += [_said(headline.get(GOLD), ends=False)] if "gold" in shown else []
     return [str(begun.number), begun.when[:16].replace("T", " "), this.runs[-1], " ".join(changed), *numbers]
