@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import Carried, Tick, check_pipelines
+from flows.wiring import Carried, Tick, check_pipelines, load_file
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 
@@ -184,3 +184,11 @@ def test_check_finds_what_breaks_only_in_the_second_tick(tree: Path, tmp_path: P
     file.write_text("pipelines:\n" + textwrap.indent(text, "  "))
     verdicts = check_pipelines(file, tasks_root=tree)
     assert "takes tables of one kind, not Prompts and Preferences" in verdicts[0].error
+
+
+def test_alpha_is_0_05_unless_given(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    for said, alpha in (("gate: better", 0.05), ("gate: better, alpha: 0.01", 0.01)):
+        file.write_text("pipelines:\n" + textwrap.indent(TEXT.replace("gate: better", said), "  "))
+        found = load_file(file).pipeline("p").deployments["nightly"]
+        assert (str(found.gate and found.gate.value), found.alpha) == ("better", alpha)
