@@ -185,7 +185,7 @@ def _bound(used: Spent) -> Iterator[str]:
     yield (
         f"the gate accepts round t where p ≤ {used.alpha:g} / (t·(t + 1)): however many rounds are made, the "
         "probability that it ever accepts a policy that is no better than its head on the gate's prompts is at most "
-        f"{used.bound:.3g} ({used.used:.3g} of it used by {used.tests} tests)"
+        f"{used.bound:.3g} ({used.used:.3g} of it used so far)"
     )
     if used.before:
         yield f"{used.before} accepted rounds of before have no such test: the bound does not hold for them"

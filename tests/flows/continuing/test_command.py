@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from flows.continuing.gate import Evidence
 from flows.continuing.history import Finished, Measured, RolledBack
 from flows.continuing.ledger import Ledger
 from flows.store.store import Store
@@ -63,7 +64,8 @@ def history(tmp_path: Path) -> Path:
     policy = Carried("Policy", "ab" * 16)
     gate = Measured(0.625, 0.5812, 0.6688, 64)
     ledger.append(begun(1, lr=0.1))
-    ledger.append(Finished(1, True, gate, headline, {"policy": policy}, {}, NOW))
+    evidence = Evidence(0.0041, 0.025, 0.05, 64, 0.2, 0.61)
+    ledger.append(Finished(1, True, gate, headline, {"policy": policy}, {}, NOW, evidence))
     ledger.append(begun(2, lr=0.2))
     ledger.append(finished(2, accepted=False))
     ledger.append(begun(3, lr=0.2))
@@ -73,15 +75,18 @@ def history(tmp_path: Path) -> Path:
 def test_the_history_is_a_table_for_people_and_facts_for_scripts(history: Path) -> None:
     out = run("rounds", "sppo", cwd=history)
     [first, second, third] = [line.rstrip() for line in out.splitlines() if "run-" in line]
-    for part in ("1", "2026-01-02 02:00", "run-1", "lr=0.1", "0.625 (0.581–0.669)", "0.700 (0.660–0.740)", "1.500",
-                 "accepted ← head"):  # fmt: skip
+    for part in ("1", "2026-01-02 02:00", "run-1", "lr=0.1", "0.625 (0.581–0.669)", "0.0041 (0.025)",
+                 "0.700 (0.660–0.740)", "1.500", "accepted ← head"):  # fmt: skip
         assert part in first
     assert "lr=0.2" in second
     assert second.endswith("rejected")
     assert "lr" not in third
     assert third.endswith("unfinished")
     assert "round 3 is unfinished: the next tick finishes it first; to give it up: alignflow rounds sppo/nightly" in out
+    assert "the gate accepts round t where p ≤ 0.05 / (t·(t + 1)): however many rounds are made, the probability" in out
+    assert "no better than its head on the gate's prompts is at most 0.05 (0.025 of it used so far)" in out
     [facts] = json.loads(run("rounds", "sppo/nightly", "--json", cwd=history))
+    assert (facts["gate"]["bound"], facts["rounds"][0]["evidence"]["p"]) == (0.05, 0.0041)
     assert (facts["last"], facts["unfinished"], facts["can_go_back_to"]) == (3, 3, [0, 1])
     assert facts["head"] == {"round": 1, "values": {"policy": {"kind": "Policy", "digest": "ab" * 16}}, "every": {}}
     assert [r["verdict"] for r in facts["rounds"]] == ["accepted", "rejected", "unfinished"]

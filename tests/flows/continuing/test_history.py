@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.continuing.gate import Evidence, level_of
 from flows.continuing.history import (
     AfterDone,
     Begun,
@@ -19,6 +20,7 @@ from flows.continuing.history import (
     Stalled,
     changed_parameters,
     history_of,
+    spent,
 )
 from flows.wiring import Carried
 from tasks.contract import DataError
@@ -150,3 +152,38 @@ def test_changed_parameters_are_told_against_the_round_before() -> None:
     h: History = history_of([*rounds(True, gain=1, k=5), *rounds(True, first=2, gain=2, k=5)])
     assert list(changed_parameters(None, h.rounds[0])) == ["gain", "k"]
     assert list(changed_parameters(*h.rounds)) == ["gain"]
+
+
+def gated(number: int, accepted: bool, alpha: float = 0.05) -> list[Event]:
+    """A round whose gate was tested."""
+    level = level_of(alpha, number)
+    evidence = Evidence(level / 2 if accepted else 0.5, level, alpha, 64, 0.2, 0.61)
+    return [begun(number), replace(finished(number, accepted), evidence=evidence)]
+
+
+def test_what_tests_used_of_alpha_and_what_all_ticks_to_come_can_use_add_up_to_alpha() -> None:
+    """Levels .05/2 + .05/6 = .0333; all from the third on: .05/3 (Σ 1/(t(t + 1)) from t = 3 is 1/3)."""
+    assert spent(history_of(rounds(True, True))) is None
+    found = spent(history_of([*gated(1, True), *gated(2, False), begun(3), RolledBack(0, NOW)]))
+    assert found
+    assert (found.used, found.bound, found.alpha, found.tests) == pytest.approx((0.05 * 2 / 3, 0.05, 0.05, 2))
+    changed = spent(history_of([*gated(1, True), *gated(2, False, alpha=0.3)]))
+    assert changed
+    assert changed.bound == pytest.approx(0.05 / 2 + 0.3 / 6 + 0.3 / 3), "a larger alpha later allows more in all"
+    assert changed.before == 0
+
+
+def test_rounds_of_before_there_was_a_test_are_not_in_the_bound() -> None:
+    found = spent(history_of([*rounds(True, False), *gated(3, True)]))
+    assert found
+    assert (found.before, found.tests, found.used) == (1, 1, pytest.approx(0.05 / 12))
+
+
+def test_a_stall_says_the_smallest_gain_that_the_last_gate_would_have_seen() -> None:
+    h = history_of([*gated(1, True), *gated(2, False), *gated(3, False), *gated(4, False)])
+    assert h.stalled
+    assert h.stall({}) == (
+        "stalled: 3 consecutive rejections with these parameters since the head moved; the smallest gain that the "
+        "gate would have seen with 80% probability is 0.110 (win rate 0.610): 64 prompts of standard deviation 0.20 "
+        "at level 0.0025"
+    )
