@@ -42,7 +42,7 @@ def _error_of(choice: ChoiceValue) -> str:
     return ""
 
 
-def code_verdicts(code: CodeIndex, kept: Path) -> list[Verdict]:
+def code_verdicts(code: CodeIndex, kept: Path | None = None) -> list[Verdict]:
     """A verdict for each file of tasks that no key can follow, or that may read what no key sees."""
     faults = code.faults()
     for file, fault in check_outside(code, Catalogue(code.root / "tasks", kept)) if not faults else ():

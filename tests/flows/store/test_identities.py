@@ -13,6 +13,7 @@ from flows.commands.checking import code_verdicts
 from flows.plan import make_plan
 from flows.store.code import CodeIndex
 from flows.store.content import Contents
+from flows.store.identities import READS_OUTSIDE
 from flows.store.keys import Choices, Key, step_key
 from flows.store.store import Store
 from flows.wiring.model import ChoiceValue, Graph, Node
@@ -72,7 +73,7 @@ def key(root: Path, compiled: Graph) -> Key:
 
 
 def verdicts(root: Path) -> list[str]:
-    return [v.error for v in code_verdicts(CodeIndex(root), root / "kept")]
+    return [v.error for v in code_verdicts(CodeIndex(root))]
 
 
 def test_a_step_over_a_folder_of_texts_is_not_cached_once_a_text_changed(tree: Tree, store: Store) -> None:
@@ -155,3 +156,10 @@ def test_an_identity_that_fails_is_one_line(tree: Tree, wrong: str) -> None:
         root = project(tree, sources__texts=text)
         with pytest.raises(SpecError, match=r"^tasks/sources/texts\.py: asked what 'texts' reads, it failed: \w+Error"):
             key(root, load(root))
+
+
+def test_sources_and_oracles_of_this_project_say_what_they_read() -> None:
+    root = Path(__file__).parents[3]
+    code = CodeIndex(root)
+    assert [f for f in ("sources", "oracles") if not code.defines(f"tasks.{f}", READS_OUTSIDE)] == []
+    assert verdicts(root) == []
