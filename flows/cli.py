@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.ending import Commands, told
+from flows.commands.ending import Commands, console, told
 from flows.commands.requests import Sort, meant, pairs, pipelines_file
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from flows.store.store import Store
 
 app = typer.Typer(
@@ -162,7 +160,7 @@ def run(
 
     where = pipelines_file(file)
     code = run_named(
-        where, _store(where, artifacts), meant(where, name), pairs(values), _console(), fresh=fresh or [], force=force,
+        where, _store(where, artifacts), meant(where, name), pairs(values), console(), fresh=fresh or [], force=force,
         again=again,
     )  # fmt: skip
     raise typer.Exit(code)
@@ -183,7 +181,7 @@ def sweep(
     from flows.commands.sweeping import sweep as run_all
 
     where = pipelines_file(file)
-    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), _console(), again=again))
+    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), console(), again=again))
 
 
 @app.command()
@@ -213,7 +211,7 @@ def show(
     if as_json:
         _print_json(show_json(store, ref, rows, sort))
     else:
-        show_text(store, ref, rows, _console(), whole=lineage, sort=sort)
+        show_text(store, ref, rows, console(), whole=lineage, sort=sort)
 
 
 @app.command("compare")
@@ -241,7 +239,7 @@ def compare_(
     if as_json:
         _print_json(compare_json(store, refs, ranked=not unranked, out=out))
     else:
-        compare_text(store, refs, _console(), rounds=rounds, ranked=not unranked, out=out)
+        compare_text(store, refs, console(), rounds=rounds, ranked=not unranked, out=out)
 
 
 @app.command()
@@ -265,7 +263,7 @@ def rounds(
     elif done:
         print(done)
     else:
-        rounds_text(store, name, _console(), find)
+        rounds_text(store, name, console(), find)
 
 
 @app.command()
@@ -405,12 +403,6 @@ def _store(file: Path | None, artifacts: Path | None) -> Store:
 
 def _kept(file: Path, artifacts: Path | None) -> Path:
     return _root(file, artifacts) / ".cache" / "signatures"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
 
 
 def _print_json(data: Any) -> None:

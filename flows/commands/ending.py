@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
 from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Commands(TyperGroup):
@@ -26,6 +29,18 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+
+
+def console() -> Console:
+    """Where a command prints. It goes quiet where whoever reads the output leaves: a run of hours is not ended by
+    `| head`, as rich would do it."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Quiet(highlight=False) if sys.stdout.isatty() else Quiet(highlight=False, width=160)
 
 
 def told(command: Callable[[], None]) -> None:

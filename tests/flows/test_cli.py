@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.ending import console
 from flows.store.runs import Runs
 from flows.store.store import Store
 from tests.flows.fabricated import Fabricated, fabricate
@@ -143,6 +145,20 @@ def test_a_reader_that_leaves_early_is_no_failure(project: Path) -> None:
         place = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(["bash", "-c", piped], cwd=ROOT, env=place, capture_output=True, text=True, check=False)
         assert done.stderr == "code 0\n"
+
+
+def test_a_run_goes_on_where_its_reader_leaves() -> None:
+    """Rich by itself ends the process."""
+
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    printing = console()
+    printing.file = Left()
+    printing.print("a line that nobody reads")
+    printing.print("and another")
+    assert printing.quiet
 
 
 def test_manual_is_the_pipeline_itself_unless_the_file_has_one(project: Path, tmp_path: Path) -> None:
