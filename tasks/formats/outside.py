@@ -161,7 +161,9 @@ _DOUBTS = {
 
 
 def _swapped(e: Example) -> Example:
-    return e._replace(chosen=e.rejected, rejected=e.chosen, margin=None if e.margin is None else -e.margin, doubt="")
+    """The pair the other way round, and with it its probability and its margin."""
+    p, margin = None if e.p is None else 1 - e.p, None if e.margin is None else -e.margin
+    return e._replace(chosen=e.rejected, rejected=e.chosen, p=p, margin=margin, doubt="")
 
 
 def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]]) -> AnyTable:

@@ -175,8 +175,8 @@ def test_a_dialogue_with_the_line_ends_of_windows_is_a_dialogue(tmp_path: Path) 
 
 SCORED = (
     {**GOOD, "score_chosen": 8.0, "score_rejected": 2.0}, {**GOOD, "score_chosen": 5.0, "score_rejected": 5.0},
-    {**GOOD, "score_chosen": 2.0, "score_rejected": 8.0}, {**GOOD, "margin": -1.0}, {**GOOD, "margin": float("inf")},
-    {**GOOD, "margin": 0.0},
+    {**GOOD, "score_chosen": 2.0, "score_rejected": 8.0, "p": 0.25}, {**GOOD, "margin": -1.0},
+    {**GOOD, "margin": float("inf")}, {**GOOD, "margin": 0.0},
 )  # fmt: skip
 
 
@@ -190,6 +190,9 @@ def test_a_pair_whose_scores_speak_against_it_is_skipped_swapped_or_kept_as_aske
     pairs, skipped, _ = read(tmp_path, *SCORED, doubtful=doubtful)
     assert [pair["margin"] for pair in pairs] == margins
     assert "".join(pair["chosen"] for pair in pairs) == first
+    assert [pair["p"] for pair in pairs if pair["p"]] == (
+        [0.75] if doubtful == "swap" else [0.25] * (doubtful == "keep")
+    )
     assert "margin is inf, which no loss can use" in skipped
     assert len(pairs) + len(skipped) == len(SCORED)
 
