@@ -152,9 +152,9 @@ def _table(ledger: Ledger, history: History) -> RichTable:
 
 def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
     headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
-    names = {WIN_RATE: "win rate vs. base (95% CI)", GOLD: "gold"}
+    names = {WIN_RATE: "win rate vs. base (95% CI; prompts)", GOLD: "gold"}
     tests = ["p (limit)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
-    numbers = ["round", "gate: against the head (95% CI)", *tests, *(names[m] for m in headline)]
+    numbers = ["round", "gate: against the head (95% CI; prompts)", *tests, *(names[m] for m in headline)]
     shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
     return [(n, "right" if n in numbers else "left") for n in shown]
 
@@ -172,7 +172,10 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
 
 
 def _said(m: Measured | None, *, ends: bool = True) -> str:
-    return estimate(m.value, m.low if ends else None, m.high) if m else estimate(None, None, None)
+    if m is None:
+        return estimate(None, None, None)
+    text = estimate(m.value, m.low if ends else None, m.high)
+    return f"{text[:-1]}; {m.n})" if text.endswith(")") else text
 
 
 def _test(finished: Finished | None) -> str:

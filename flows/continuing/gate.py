@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-POWER, _QUANTILE = 0.8, 0.8416212335729143
-"""Probability with which the smallest gain is seen that a test reports, and the normal quantile that belongs to it."""
+_QUANTILE = 0.8416212335729143
+"""Of the normal distribution at 80%, the power with which the smallest gain that a test reports is seen."""
 _LARGEST_STAKE = 1.9
 """Below 2, so that one lost prompt (x = 0) does not cost the whole capital."""
 _VARIANCES = (1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)

@@ -75,8 +75,8 @@ def history(tmp_path: Path) -> Path:
 def test_the_history_is_a_table_for_people_and_facts_for_scripts(history: Path) -> None:
     out = run("rounds", "sppo", cwd=history)
     [first, second, third] = [line.rstrip() for line in out.splitlines() if "run-" in line]
-    for part in ("1", "2026-01-02 02:00", "run-1", "lr=0.1", "0.625 (0.581–0.669)", "0.0041 (0.025)",
-                 "0.700 (0.660–0.740)", "1.500", "accepted ← head"):  # fmt: skip
+    for part in ("1", "2026-01-02 02:00", "run-1", "lr=0.1", "0.625 (0.581–0.669; 64)", "0.0041 (0.025)",
+                 "0.700 (0.660–0.740; 128)", "1.500", "accepted ← head"):  # fmt: skip
         assert part in first
     assert "lr=0.2" in second
     assert second.endswith("rejected")
