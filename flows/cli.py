@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a step failed, 2 the request was wrong, 3 waiting for peop
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from flows.commands.ending import Commands, console, told
 from flows.commands.requests import Sort, meant, pairs, pipelines_file
+from flows.execution.environ import without_proxy
 
 if TYPE_CHECKING:
     from flows.store.store import Store
@@ -50,6 +52,7 @@ Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and an exit code, never in a traceback."""
+    os.environ.update(without_proxy())
     told(lambda: app(prog_name="alignflow"))
 
 
@@ -377,7 +380,8 @@ def up(
     """
     from flows.commands.up import up as serve_pages
 
-    serve_pages(_root(None if artifacts else pipelines_file(file), artifacts), prefect_port, mlflow_port)
+    root = _root(None if artifacts else pipelines_file(file), artifacts)
+    serve_pages(root, prefect_port, mlflow_port, link=sys.stdout.isatty())
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Every pipeline gets the deployments that the file gives it, and one more, `manual`, that has no schedule: so each can be
 run from Prefect's pages or by `prefect deployment run NAME/manual`. Runs of one deployment that continues never
-overlap: the next one waits. `alignflow serve` executes them (any Prefect worker of the work pool does).
+overlap: the next one waits. `alignflow serve` executes them, and nothing else; another Prefect worker of the work pool
+would execute whatever is there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.commands.registered import ENTRY, forget, keep
 from flows.commands.requests import MANUAL
 from flows.execution.environ import environment
-from flows.execution.execute import PROJECT
 from flows.execution.prefect_api import users_server
 from flows.wiring import check_pipelines, load_file
 from flows.wiring.grammar import PipelineText
@@ -71,7 +72,7 @@ class Deployment:
 
     @property
     def entrypoint(self) -> str:
-        return f"{PROJECT / 'flows' / 'entry.py'}:{self.attribute}"
+        return f"{ENTRY}:{self.attribute}"
 
     @property
     def when(self) -> str:
@@ -178,10 +179,10 @@ def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str)
     before = _existing(client, d.title)
     active = all(s.active for s in before.schedules) if before else True
     cron = CronSchedule(cron=d.cron, timezone=d.timezone) if d.cron else None
+    keep(place.artifacts, {d.title: _executed(place, d)})
     client.create_deployment(
         flow_id=client.create_flow_from_name(d.pipeline),
         name=d.name,
-        entrypoint=d.entrypoint,
         description=d.description,
         tags=[TAG],
         schedules=[DeploymentScheduleCreate(schedule=cron, active=active)] if cron else [],
@@ -191,8 +192,7 @@ def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str)
         enforce_parameter_schema=True,
         parameters={},
         work_pool_name=pool,
-        job_variables=_job(place),
-        pull_steps=_pull(place),
+        **_executed(place, d),
     )
     paused = "  (paused on the server)" if before and (before.paused or not active) else ""
     return f"{d.when}{paused}"
@@ -219,6 +219,11 @@ def _form(d: Deployment) -> dict[str, Any]:
     from flows import entry
 
     return dict(getattr(entry, d.attribute).parameters.model_dump(exclude_unset=True))
+
+
+def _executed(place: Place, d: Deployment) -> dict[str, Any]:
+    """What a run of it executes, and how: all of this, and nothing else, is what `alignflow serve` lets pass."""
+    return {"entrypoint": d.entrypoint, "job_variables": _job(place), "pull_steps": _pull(place)}
 
 
 def _job(place: Place) -> dict[str, Any]:
@@ -248,6 +253,7 @@ def _gone(
             continue
         if remove:
             client.delete_deployment(deployment.id)
+            forget(place.artifacts, [title])
         yield f"– {title:<40} " + ("removed" if remove else "no longer in the file; remove it with --prune")
 
 
@@ -277,6 +283,7 @@ def write_prefect_yaml(place: Place, found: Sequence[Deployment], *, pool: str =
     written = {
         "name": "alignflow", "pull": _pull(place), "deployments": [_in_yaml(place, d, pool) for d in found],
     }  # fmt: skip
+    keep(place.artifacts, {d.title: _executed(place, d) for d in found})
     with target.open("w") as stream:
         stream.write(HEADER.format(command=Path(sys.argv[0]).name, pool=pool))
         yaml = YAML(typ="safe", pure=True)

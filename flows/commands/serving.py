@@ -16,6 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings
 
@@ -23,6 +24,7 @@ import psutil
 
 from flows.commands.deploying import POOL, make_pool, registered
 from flows.commands.progress import shown
+from flows.commands.registered import difference
 from flows.execution.environ import environment, python_path
 from flows.execution.prefect_api import users_server
 
@@ -36,6 +38,8 @@ LIMIT = 4
 STOP_SECONDS = 60.0
 """How long a run may take to stop before it is killed, which loses nothing but its log's last lines."""
 TOLD_SECONDS = 5.0
+EXECUTED = ("command", "env", "working_dir")
+"""What Prefect puts together for a run's process, from the work pool, the deployment and the run's request."""
 
 Say = Callable[[str], None]
 
@@ -69,12 +73,16 @@ def serve(artifacts: Path, *, file: Path | None = None, pool: str = POOL, limit:
 
 def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
     from prefect.client.schemas.objects import FlowRun
-    from prefect.workers.process import ProcessWorker
+    from prefect.runner import runner
+    from prefect.states import Failed
+    from prefect.workers.process import ProcessWorker, ProcessWorkerResult
 
+    runner.load_flow_from_flow_run = _no_hooks
     with catch_warnings(action="ignore"):  # Prefect warns that it replaces the one of its type
 
         class Worker(ProcessWorker):
-            """Says what it begins and how it ended; begins nothing once `ending`."""
+            """Executes what `alignflow deploy` registered, and says what it begins and how it ended; begins nothing
+            once `ending`."""
 
             ending = False
 
@@ -87,6 +95,11 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
 
             async def run(self, flow_run: FlowRun, configuration: Any, task_status: Any = None) -> Any:
                 title = await self._title(flow_run)
+                if why := await self._refusal(title, flow_run, configuration):
+                    _tell(say, f"{title} '{flow_run.name}' is refused: {why}")
+                    await self.client.set_flow_run_state(flow_run.id, Failed(message=f"refused: {why}"), force=True)
+                    task_status.started(0)
+                    return ProcessWorkerResult(status_code=0, identifier="refused")
                 _tell(say, f"{title} '{flow_run.name}' begins")
                 result = await super().run(flow_run, configuration, task_status)
                 telling = asyncio.create_task(self._tell_end(title, flow_run))
@@ -103,6 +116,24 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                     await asyncio.sleep(0.5)
                 _tell(say, f"{title} '{flow_run.name}' {_ended(state)}")
 
+            async def _refusal(self, title: str, flow_run: FlowRun, configuration: Any) -> str:
+                """Why a run is not executed: it is not as registered, or would not be executed as that says."""
+                if flow_run.deployment_id is None:
+                    return "it is of no deployment"
+                deployment = await self.client.read_deployment(flow_run.deployment_id)
+                if why := difference(title, deployment):
+                    return why
+                plain = await self.job_configuration.from_template_and_values(
+                    self.get_default_base_job_template(), deployment.job_variables, self.client
+                )
+                plain.prepare_for_flow_run(
+                    flow_run, deployment, await self.client.read_flow(flow_run.flow_id), self.work_pool, self.name,
+                    worker_id=self.backend_id,
+                )  # fmt: skip
+                differing = [n for n in EXECUTED if getattr(configuration, n) != getattr(plain, n)]
+                asked = "the run's own request or the work pool changes"
+                return f"{asked} its {' and '.join(differing)}" if differing else ""
+
             async def _title(self, flow_run: FlowRun) -> str:
                 flow = await self.client.read_flow(flow_run.flow_id)
                 if flow_run.deployment_id is None:
@@ -110,6 +141,12 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                 return f"{flow.name}/{(await self.client.read_deployment(flow_run.deployment_id)).name}"
 
     return Worker(work_pool_name=pool, name=f"alignflow-{os.getpid()}", limit=limit)
+
+
+async def _no_hooks(*_: object, **__: object) -> SimpleNamespace:
+    """Stands for the flow of a run that crashed or was cancelled. Prefect would load it into this process, by the steps
+    that the server has for it at that moment, to look for hooks; flows of pipelines have none."""
+    return SimpleNamespace(on_crashed_hooks=[], on_cancellation_hooks=[])
 
 
 def _ended(state: Any) -> str:

@@ -1,27 +1,31 @@
 """`alignflow up`: Prefect's server and MLflow's pages together, on loopback, until Ctrl-C or SIGTERM.
 
 While it runs, it holds a lock with both addresses in it: `alignflow deploy` and `serve` on the same artifacts find the
-server by it, and a kill frees it. The plain `prefect` command reads the address from a profile of its own,
-`artifacts/.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml names. Where MLFLOW_TRACKING_URI names a
-server, that one has MLflow's pages, and Prefect's are served alone.
+server by it, and a kill frees it; the servers end then as well. Prefect's asks everybody for a password. The plain
+`prefect` command reads address and password from a profile of its own, `artifacts/.prefect/profiles.toml`, which
+`[tool.prefect]` in pyproject.toml names. Where MLFLOW_TRACKING_URI names a server, that one has MLflow's pages, and
+Prefect's are served alone.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 from flows.commands.progress import shown
-from flows.execution.server import PORTS, answers, settings, up_lock, use_template
+from flows.execution.password import make_password, password_file, write_private
+from flows.execution.served import OPEN
+from flows.execution.server import PORTS, answers, settings, start_prefect, start_served, up_lock, use_template
 from flows.store.locks import holder, try_lock
 from flows.store.runs import Runs
 from flows.store.store import Store
@@ -37,20 +41,23 @@ PROFILE = """# Written by `alignflow up`, which removes it when it ends; change 
 active = "alignflow"
 
 [profiles.alignflow]
-PREFECT_API_URL = "{}/api"
+PREFECT_API_URL = "{url}/api"
+PREFECT_API_AUTH_STRING = "{password}"
 """
+MLFLOW_HOSTS = ("127.0.0.1", "localhost")
+"""Host names under which MLflow answers; by itself also those of a whole private network. It refuses what pages of
+other machines send."""
 SLOT_SECONDS = "5"
 """How often a run that waits for the one before it asks again; Prefect's own is 30."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One server: how to start it, and where it says that it is well."""
+    """One server, and where it says that it is well."""
 
     name: str
     port: int
     option: str
-    command: Sequence[str]
     health: str
     log: Path
 
@@ -64,8 +71,11 @@ def up(
     prefect_port: int = PORTS[0],
     mlflow_port: int = PORTS[1],
     say: Callable[[str], None] = print,
+    link: bool = False,
 ) -> None:
     """Start both servers over `artifacts`, say where they are once they answer, and wait for Ctrl-C or SIGTERM.
+
+    `link`: also say the address that has Prefect's password in it, for a terminal that nobody else reads.
 
     Raises SpecError for a port that is taken or artifacts that are served already, DataError if a server does not
     come up or ends by itself; the other one is ended then.
@@ -79,11 +89,12 @@ def up(
     if held is None:
         raise SpecError(f"{shown(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}")
     use_template(Path(settings(artifacts)["PREFECT_HOME"]))
+    password = make_password(artifacts)
     try:
-        with _until_signal(), _processes(pages, artifacts) as running:
+        with _until_signal(), _processes(pages, artifacts, password) as running:
             _wait_until_well(pages, running)
-            with _profile(artifacts, pages[0].url) as written:
-                for line in _where(pages, artifacts, written):
+            with _profile(artifacts, pages[0].url, password) as written:
+                for line in _where(pages, artifacts, password if link else "", written):
                     say(line)
                 for line in _views(artifacts):
                     say(line)
@@ -119,64 +130,76 @@ def _record_waiting(artifacts: Path, say: Callable[[str], None]) -> None:
 
 def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
     logs = artifacts / "logs"
-    prefect = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)]
-    mlflow = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1"]
-    first = Page("Prefect", prefect_port, "--prefect-port", prefect, "/api/health", logs / "prefect-server.log")
+    first = Page("Prefect", prefect_port, "--prefect-port", "/api/health", logs / "prefect-server.log")
     if served_elsewhere(artifacts):
         return [first]
-    return [first, Page("MLflow", mlflow_port, "--mlflow-port", mlflow, "/health", logs / "mlflow-server.log")]
+    return [first, Page("MLflow", mlflow_port, "--mlflow-port", "/health", logs / "mlflow-server.log")]
 
 
-def _where(pages: Sequence[Page], artifacts: Path, written: bool) -> Iterator[str]:
+def _where(pages: Sequence[Page], artifacts: Path, password: str, written: bool) -> Iterator[str]:
+    """The lines that say where all is. An empty password is named by its file only."""
     for page in pages:
         yield f"{page.name:<8} {page.url}   (log: {shown(page.log)})"
     if len(pages) == 1:
         yield f"{'MLflow':<8} {address(artifacts)}   (MLFLOW_TRACKING_URI)"
+    file = password_file(artifacts)
+    yield f"Prefect's pages ask a browser once for the password: it is in {shown(file)}"
+    if password:
+        yield f"  or open them by this link, which has it:  {pages[0].url}{OPEN}#{password}"
     if not written:
         yield f"{shown(_profiles(artifacts))} is yours and stays as it is, so `prefect` does not find this server by it"
     where = "outside this folder" if written else "anywhere"
-    yield f"for `prefect` {where}: export PREFECT_API_URL={pages[0].url}/api"
+    yield f"for `prefect` {where}:"
+    yield f'  export PREFECT_API_URL={pages[0].url}/api PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})"'
     ends = "Ctrl-C ends both" if len(pages) > 1 else "Ctrl-C ends it"
     yield f"next: `alignflow deploy` registers deployments, `alignflow serve` executes their runs; {ends}"
 
 
 def _refuse_taken(page: Page) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
-        try:
-            probe.bind(("127.0.0.1", page.port))
-        except OSError as e:
-            raise SpecError(
-                f"port {page.port} for {page.name} cannot be had ({e.strerror}); choose another: {page.option} PORT"
-            ) from None
+        _bind(probe, page)
+
+
+def _bind(listener: socket.socket, page: Page) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
+    try:
+        listener.bind(("127.0.0.1", page.port))
+    except OSError as e:
+        raise SpecError(
+            f"port {page.port} for {page.name} cannot be had ({e.strerror}); choose another: {page.option} PORT"
+        ) from None
 
 
 @contextmanager
-def _processes(pages: Sequence[Page], artifacts: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Both servers, each in a session of its own, so that Ctrl-C reaches this process only. None is left behind."""
+def _processes(pages: Sequence[Page], artifacts: Path, password: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Both servers. None is left behind, also where this process is killed."""
     environment = {
-        **os.environ, **settings(artifacts), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # all could read an argument: it may hold a password
+        **os.environ, **settings(artifacts), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
         "PREFECT_UI_API_URL": "/api",  # whatever the port is, and through a tunnel: Prefect's own guess is port 4200
     }  # fmt: skip
     environment.pop("PREFECT_API_URL", None)
     running: list[subprocess.Popen[bytes]] = []
+    for page in pages:
+        page.log.unlink(missing_ok=True)
     try:
-        for page in pages:
-            page.log.parent.mkdir(parents=True, exist_ok=True)
-            with page.log.open("wb") as output:
-                command = [sys.executable, "-m", *page.command]
-                running.append(
-                    subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-                        start_new_session=True,
-                    )
-                )  # fmt: skip
+        with socket.socket() as listener:
+            _bind(listener, pages[0])
+            running.append(start_prefect(listener, password, environment, pages[0].log))
+        running += [_start_mlflow(page, artifacts, environment) for page in pages[1:]]
         yield running
     finally:
         _end(running)
+
+
+def _start_mlflow(page: Page, artifacts: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    own = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # all could read an argument: it may hold a password
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(h for name in MLFLOW_HOSTS for h in (name, f"{name}:*")),
+    }  # fmt: skip
+    arguments = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(page.port), "--workers", "1"]
+    return start_served(arguments, {**environment, **own}, page.log)
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -230,14 +253,13 @@ def _profiles(artifacts: Path) -> Path:
 
 
 @contextmanager
-def _profile(artifacts: Path, url: str) -> Iterator[bool]:
-    """Prefect's profile with the server's address, for as long as there is one. Yields whether it could be written:
-    a file that this command did not write, or that was changed since, may hold people's keys, and stays."""
-    file, text = _profiles(artifacts), PROFILE.format(url)
+def _profile(artifacts: Path, url: str, password: str) -> Iterator[bool]:
+    """Prefect's profile with the server's address and password, for as long as there is one. Yields whether it could
+    be written: a file that this command did not write, or that was changed since, may hold people's keys, and stays."""
+    file, text = _profiles(artifacts), PROFILE.format(url=url, password=password)
     ours = not file.exists() or _is_ours(file.read_text())
     if ours:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        write_private(file, text)
     try:
         yield ours
     finally:
@@ -246,6 +268,6 @@ def _profile(artifacts: Path, url: str) -> Iterator[bool]:
 
 
 def _is_ours(text: str) -> bool:
-    """Whether it is what this command writes, at any address: a killed one leaves it."""
-    before, after = PROFILE.split("{}")
-    return text.startswith(before) and text.endswith(after) and text.count("\n") == PROFILE.count("\n")
+    """Whether it is what this command writes, with any address and password: a killed one leaves it."""
+    written = re.escape(PROFILE).replace(r"\{url\}", ".*").replace(r"\{password\}", ".*")
+    return re.fullmatch(written, text) is not None

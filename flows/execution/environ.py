@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine."""
+
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
@@ -31,6 +34,15 @@ def python_path() -> str:
     """PYTHONPATH under which a new process finds `flows`, wherever it is started."""
     project = str(Path(__file__).parents[2])
     return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)
+
+
+def without_proxy() -> dict[str, str]:
+    """NO_PROXY with this machine's names added: a proxy cannot reach its servers. In both spellings, for urllib, httpx
+    and requests read the lower one first."""
+    before = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = list(dict.fromkeys(h for h in map(str.strip, [*before.split(","), *LOOPBACK]) if h))
+    text = "*" if "*" in hosts else ",".join(hosts)  # a star counts only where it stands alone
+    return {"no_proxy": text, "NO_PROXY": text}
 
 
 def public(text: str) -> str:

@@ -19,7 +19,7 @@ from flows.children.snapshot import snapshot
 from flows.children.workers import Workers
 from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Everyone, Listener
-from flows.execution.prefect_api import close_left_open, own_server
+from flows.execution.prefect_api import close_left_open, name_this_run, own_server
 from flows.execution.steps import Outcome, Steps
 from flows.store.keys import Choices
 from flows.store.records import Record
@@ -126,6 +126,7 @@ class Execution:
         from prefect.runtime import flow_run
 
         self.run.links["prefect"] = str(flow_run.id)
+        name_this_run(self.run.id)
         self.listener.run_started(self.run, self.graph, self.logs)
         self.runs.save(self.run)
         futures: dict[str, Any] = {}

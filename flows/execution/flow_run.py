@@ -67,7 +67,7 @@ def run_flow(
             raise DataError(str(e)) from None
         say(f"  ! {e}; another server is started")
         server.restart()
-    with environment({"PREFECT_API_URL": server.url}):
+    with environment(server.client):
         try:
             return _flow_run(root, server, form, body, runs, say)
         except _NotBegun as e:
@@ -89,7 +89,7 @@ def _flow_run(
     from httpx import HTTPError
 
     url, where = os.environ["PREFECT_API_URL"], OWN if server else public(os.environ["PREFECT_API_URL"])
-    whole = True
+    whole = ended = True
     with open_flow(root, form.title, where) as opened, prefect_settings():
         from flows.execution.typed import typed_flow
 
@@ -103,9 +103,10 @@ def _flow_run(
         call = _Call(url, whole_body, say)
         flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
         try:
-            flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+            state = flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+            whole = not state.is_cancelled()
         except KeyboardInterrupt:
-            whole = False
+            whole = ended = False
         except (HTTPError, RuntimeError) as e:
             if not call.begun:
                 raise _NotBegun(f"the Prefect server at {public(url)} did not begin the run: {e}") from None
@@ -117,7 +118,7 @@ def _flow_run(
                 call.gone()
         if call.is_gone:
             drop_pending()
-        opened.closed = whole and not call.is_gone
+        opened.closed = ended and not call.is_gone
     if call.failed:
         raise call.failed
     return whole

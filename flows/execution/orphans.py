@@ -102,7 +102,7 @@ def _read(text: str) -> dict[str, JSON]:
 
 def _close(client: SyncPrefectClient, which: FlowRunFilter, status: str) -> None:
     """Close what fits, but not the flow run that this code runs in: a second attempt has the name of the first."""
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType, FlowRunFilter, FlowRunFilterId
     from prefect.runtime import flow_run as this
 
     found = [run for run in client.read_flow_runs(flow_run_filter=which) if str(run.id) != this.id]
@@ -112,6 +112,9 @@ def _close(client: SyncPrefectClient, which: FlowRunFilter, status: str) -> None
     if not found:
         return
     theirs = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in found]))
+    bars = ArtifactFilter(type=ArtifactFilterType(any_=["progress"]))
+    for bar in client.read_artifacts(artifact_filter=bars, flow_run_filter=theirs):
+        client.delete_artifact(bar.id)
     for task in client.read_task_runs(flow_run_filter=theirs):
         if task.state is None or not task.state.is_final():
             client.set_task_run_state(task.id, _state("done" if status == "done" else "killed"), force=True)

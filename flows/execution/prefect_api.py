@@ -13,7 +13,8 @@ from uuid import UUID
 from flows.execution.environ import environment, public
 from flows.execution.listen import Listener
 from flows.execution.orphans import crash
-from flows.execution.server import Server, running, settings
+from flows.execution.password import client_settings, password_file, saved_password
+from flows.execution.server import Server, running, settings, under_up
 from flows.store.runs import Run, Runs
 from tasks.contract import DataError
 
@@ -31,12 +32,13 @@ def own_server(artifacts: Path) -> Iterator[Server | None]:
     """
     with environment(settings(artifacts)):
         if url := os.environ.get("PREFECT_API_URL"):
-            refuse_silent(url, "; without PREFECT_API_URL a run brings its own server")
-            yield None
+            with environment(_client(artifacts, url)):
+                refuse_silent("; without PREFECT_API_URL a run brings its own server")
+                yield None
             return
         server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
         try:
-            with environment({"PREFECT_API_URL": server.url}):
+            with environment(server.client):
                 yield server
         finally:
             server.stop()
@@ -54,24 +56,56 @@ def users_server(artifacts: Path) -> Iterator[str]:
             f"there is no Prefect server over {artifacts}: start one with `alignflow up`, "
             "or say where yours is with PREFECT_API_URL"
         )
-    with environment({**settings(artifacts), "PREFECT_API_URL": url}):
-        refuse_silent(url, "")
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+    with environment({**settings(artifacts), **_client(artifacts, url)}):
+        refuse_silent("")
+        from prefect.settings import temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: url}):
+        with temporary_settings(client_of_environment()):
             yield url
 
 
-def refuse_silent(url: str, hint: str) -> None:
-    """Raise DataError if no Prefect server answers at `url`."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def _client(artifacts: Path, url: str) -> dict[str, str]:
+    """The environment of a client of `url`; its password is known if that is the server of `alignflow up` here.
 
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+    Raises DataError if it is, and another user's.
+    """
+    if not under_up(artifacts, url):
+        return {"PREFECT_API_URL": url}
+    if password := saved_password(artifacts):
+        return client_settings(url, password)
+    raise DataError(f"the server at {url} was started by another user: {password_file(artifacts)} cannot be read")
+
+
+def client_of_environment() -> dict[Any, Any]:
+    """Prefect's settings of the server that the environment names, for `temporary_settings`: threads and settings
+    that were made before do not follow the environment."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    return {
+        PREFECT_API_URL: os.environ["PREFECT_API_URL"],
+        PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING"),
+    }
+
+
+def refuse_silent(hint: str) -> None:
+    """Raise DataError if no Prefect server answers at PREFECT_API_URL, or if it refuses the password."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import temporary_settings
+
+    url = public(os.environ["PREFECT_API_URL"])
+    with temporary_settings(client_of_environment()), get_client(sync_client=True) as client:
         if (trouble := client.api_healthcheck()) is not None:
+            raise DataError(f"no Prefect server answers at {url} ({' '.join(str(trouble).split())[:120]}){hint}")
+        try:
+            client.read_flows(limit=1)  # unlike the question above, it needs the password
+        except PrefectHTTPStatusError as e:
+            if e.response.status_code not in (401, 403):
+                raise
             raise DataError(
-                f"no Prefect server answers at {public(url)} ({' '.join(str(trouble).split())[:120]}){hint}"
-            )
+                f"the Prefect server at {url} refuses this user: say its password with PREFECT_API_AUTH_STRING, or its "
+                f"key with PREFECT_API_KEY{hint}"
+            ) from None
 
 
 @contextmanager
@@ -80,11 +114,10 @@ def prefect_settings() -> Iterator[None]:
 
     The heartbeat costs every flow run a second and is for deployments; no variable can switch it off.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    updates: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
-        with temporary_settings({**updates, PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **client_of_environment()}):
             yield
     finally:
         send_pending()
@@ -108,6 +141,18 @@ def parameters_of_this_run() -> set[str] | None:
         return None
     with get_client(sync_client=True) as client:
         return set(client.read_flow_run(UUID(flow_run)).parameters)
+
+
+def name_this_run(run: str) -> None:
+    """Put a run's id before the name that Prefect, or whoever requested it, gave the flow run of a deployment that this
+    process executes. With several ticks, the last one's."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+
+    if os.environ.get("PREFECT__FLOW_RUN_ID"):
+        given = str(flow_run.name).rpartition(" · ")[2]
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run.id, name=f"{run} · {given}")
 
 
 def close_left_open(runs: Runs, listener: Listener, *, but: str = "") -> list[Run]:

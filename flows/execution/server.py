@@ -1,6 +1,6 @@
-"""The Prefect server that a run brings along when PREFECT_API_URL is not set.
+"""The Prefect server that a run brings along when PREFECT_API_URL is not set, and where that of `alignflow up` is.
 
-Prefect's own ephemeral server outlives a killed client; this one ends when its stdin closes, which the kernel does.
+Prefect's own ephemeral server outlives a killed client, and obeys every web page; this one does neither (`served`).
 The parent opens the port and hands it over, so its address is known at once and early requests wait in the queue.
 `python -m flows.execution.server prepare` migrates an empty database once and for all, so that a first run need not.
 """
@@ -12,13 +12,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from flows.execution.environ import environment, public, python_path
+from flows.execution.environ import environment, public, python_path, without_proxy
+from flows.execution.password import client_settings, password_of_this_process
 from flows.store.databases import set_aside_database, sqlite_damage
 from flows.store.locks import holder, is_free
 from tasks.files import temporary
@@ -41,7 +42,7 @@ def settings(artifacts: Path) -> dict[str, str]:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # else every event that a server did not take, whole
     }
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()} | without_proxy()
 
 
 def up_lock(artifacts: Path) -> Path:
@@ -55,6 +56,11 @@ def running(artifacts: Path) -> str | None:
         return None
     prefect, _ = pages(artifacts)
     return f"{prefect}/api" if answers(f"{prefect}/api/health") else None
+
+
+def under_up(artifacts: Path, url: str) -> bool:
+    """Whether the API at `url` is that of `alignflow up` over these artifacts."""
+    return not is_free(up_lock(artifacts)) and url.rstrip("/") == f"{pages(artifacts)[0]}/api"
 
 
 def pages(artifacts: Path) -> tuple[str, str]:
@@ -102,16 +108,13 @@ class Server:
         environment = {**os.environ, **settings(self._artifacts), **_SERVER_ONLY}
         self.damage = set_aside_if_damaged(self._artifacts)
         use_template(Path(environment["PREFECT_HOME"]))
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as listener, self.log.open("ab") as output:
+        password = password_of_this_process()
+        with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            listener.listen(512)
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.execution.server", "serve", str(listener.fileno())],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[listener.fileno()],
-                env={**environment, "PYTHONPATH": python_path()}, start_new_session=True,
-            )  # fmt: skip
+            self._process = start_prefect(listener, password, environment, self.log)
+        self.client = client_settings(self.url, password)
+        """The environment of its clients."""
         self.pid = self._process.pid
 
     @property
@@ -128,6 +131,32 @@ class Server:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
+
+
+def start_prefect(
+    listener: socket.socket, password: str, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a Prefect server on a bound socket. It asks for the password and ends with this process."""
+    listener.listen(512)
+    host, port = listener.getsockname()
+    own = {
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{host}:{port},http://localhost:{port}",
+    }
+    descriptor = listener.fileno()
+    return start_served(["prefect", str(descriptor)], {**environment, **own}, log, keep=[descriptor])
+
+
+def start_served(
+    arguments: Sequence[str], environment: Mapping[str, str], log: Path, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a server of `served`, in a session of its own, so that Ctrl-C reaches this process only."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.execution.served", *arguments], stdin=subprocess.PIPE, stdout=output,
+            stderr=output, pass_fds=keep, env={**environment, "PYTHONPATH": python_path()}, start_new_session=True,
+        )  # fmt: skip
 
 
 _SERVER_ONLY = {
@@ -199,23 +228,5 @@ def _checkpoint(database: Path) -> None:
     connection.close()
 
 
-def serve(descriptor: int) -> None:
-    """Serve the API on an open socket until stdin closes."""
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    server = uvicorn.Server(uvicorn.Config(create_app(final=True), log_level="error", lifespan="on"))
-    server.run(sockets=[socket.socket(fileno=descriptor)])
-
-
-def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "prepare":
-        prepare()
-    else:
-        serve(int(sys.argv[2]))
+    prepare()

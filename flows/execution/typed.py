@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from prefect import Flow
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -26,10 +28,16 @@ def typed_flow(
     body: Callable[[dict[str, JSON]], Any],
     run_name: str | None = None,
 ) -> Flow[Any, Any]:
-    """A flow of that name, whose function has one keyword-only argument per parameter and calls `body` with all."""
+    """A flow of that name, whose function has one keyword-only argument per parameter and calls `body` with all.
+
+    Ctrl-C and SIGTERM end it as cancelled.
+    """
 
     def pipeline(**values: JSON) -> Any:
-        return body(values)
+        try:
+            return body(values)
+        except (KeyboardInterrupt, TerminationSignal):  # Prefect would call it crashed
+            return Cancelled(message="stopped; what is finished is kept")
 
     shown = {n: p for n, p in parameters.items() if n.isidentifier() and not keyword.iskeyword(n)}
     arguments = [_argument(p) for p in sorted(shown.values(), key=lambda p: not p.required)]

@@ -1,4 +1,5 @@
-"""What a run leaves on Prefect's pages besides states: how far long steps are, the results as a table, where to look.
+"""What a run leaves on Prefect's pages besides states: the results as a table, where to look; while they run, how far
+long steps are.
 
 They come from the run, never from a step, so a cached run has the results too. A thread of their own sends them:
 they cannot slow a run, and whatever goes wrong with them fails nothing.
@@ -12,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +84,12 @@ class PrefectArtifacts(Listener):
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
         self._done[node.id] = Done(node.addresses, node.round, record, hit)
-        if self._sender and not hit:
-            self._sender.ended(node.id, f"{node.title}: done in {record.seconds:.0f} s")
+        if self._sender:
+            self._sender.ended(node.id)
+
+    def step_failed(self, node: Node, error: BaseException) -> None:
+        if self._sender:
+            self._sender.ended(node.id)
 
     def run_finished(self, run: Run) -> None:
         if self._sender is None:
@@ -156,11 +162,15 @@ class Sender:
     """Sends artifacts of one flow run from a thread, which begins with the first one. Never raises."""
 
     def __init__(self, flow_run: str) -> None:
-        """Takes Prefect's address as it is set here: settings do not reach other threads by themselves."""
-        from prefect.settings import PREFECT_API_URL
+        """Takes Prefect's address and password as they are set here: settings do not reach other threads by
+        themselves."""
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES
 
-        self._flow_run, self._url = UUID(flow_run), PREFECT_API_URL.value()
+        self._flow_run = UUID(flow_run)
+        self._settings: dict[Any, Any] = {s: s.value() for s in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+        self._settings[PREFECT_CLIENT_MAX_RETRIES] = RETRIES
         self._bars: dict[str, UUID] = {}
+        self._over_steps: set[str] = set()
         self._waiting: dict[str, Artifact] = {}
         self._last: list[Artifact] = []
         self._news, self._over = threading.Condition(), False
@@ -173,10 +183,11 @@ class Sender:
         if not self._thread.is_alive() and not self._over:
             self._thread.start()
 
-    def ended(self, step: str, said: str) -> None:
-        """Fill a step's bar, if it has one."""
-        if step in self._bars or step in self._waiting:
-            self.progress(step, Artifact("progress", 100.0, said))
+    def ended(self, step: str) -> None:
+        """Remove a step's bar, if it has one: its state says that it is over."""
+        with self._news:
+            self._waiting.pop(step, None)
+            self._over_steps.add(step)
 
     def close(self, last: list[Artifact], seconds: float = LAST_SECONDS) -> None:
         """Send the rest and `last`; give up after `seconds`."""
@@ -189,16 +200,15 @@ class Sender:
 
     def _work(self) -> None:
         from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+        from prefect.settings import temporary_settings
 
-        settings: dict[Any, Any] = {PREFECT_API_URL: self._url, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
         try:
-            with temporary_settings(settings), get_client(sync_client=True) as client:
+            with temporary_settings(self._settings), get_client(sync_client=True) as client:
                 while not self._over:
                     self._send_bars(client)
                     with self._news:
                         self._news.wait_for(lambda: self._over, EVERY_SECONDS)
-                self._send_bars(client)
+                self._remove_bars(client, set(self._bars))
                 for artifact in self._last:
                     client.create_artifact(artifact_create(artifact, self._flow_run))
         except Exception as e:
@@ -209,11 +219,20 @@ class Sender:
 
         with self._news:
             waiting, self._waiting = self._waiting, {}
+            over, self._over_steps = self._over_steps, set()
+        self._remove_bars(client, over)
         for step, bar in waiting.items():
             if step in self._bars:
                 client.update_artifact(self._bars[step], ArtifactUpdate(data=bar.data, description=bar.description))
             else:
                 self._bars[step] = client.create_artifact(artifact_create(bar, self._flow_run)).id
+
+    def _remove_bars(self, client: SyncPrefectClient, steps: set[str]) -> None:
+        from prefect.exceptions import ObjectNotFound
+
+        for step in steps & self._bars.keys():
+            with suppress(ObjectNotFound):  # somebody removed it on the pages
+                client.delete_artifact(self._bars.pop(step))
 
 
 def artifact_create(artifact: Artifact, flow_run: UUID) -> ArtifactCreate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from flows.commands.deploying import Place, deploy, deployments
+from flows.execution.password import client_settings, saved_password
 from flows.execution.server import running
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
@@ -28,9 +30,19 @@ class Served(NamedTuple):
 
     def ask(self, what: str, **body: Any) -> Any:
         """POST to the API."""
-        request = Request(f"{self.url}/{what}", json.dumps(body).encode(), {"content-type": "application/json"})
+        basic = base64.b64encode(self.password.encode()).decode()
+        headers = {"content-type": "application/json", "authorization": f"Basic {basic}"}
+        request = Request(f"{self.url}/{what}", json.dumps(body).encode(), headers)
         with urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    @property
+    def password(self) -> str:
+        return saved_password(self.folder / "artifacts")
+
+    @property
+    def client(self) -> dict[str, str]:
+        return client_settings(self.url, self.password)
 
     def deployments(self) -> dict[str, Any]:
         flows = {f["id"]: f["name"] for f in self.ask("flows/filter")}
@@ -49,8 +61,8 @@ class Served(NamedTuple):
         return command("alignflow", *arguments, cwd=self.folder, code=code)
 
     def prefect(self, *arguments: str, code: int | None = 0) -> str:
-        """From another directory, to which the address must be said."""
-        said = command("prefect", "--no-prompt", *arguments, cwd=Path("/"), code=code, PREFECT_API_URL=self.url)
+        """From another directory, to which address and password must be said."""
+        said = command("prefect", "--no-prompt", *arguments, cwd=Path("/"), code=code, **self.client)
         return " ".join(said.split())
 
     def runs(self) -> list[Run]:

@@ -79,16 +79,16 @@ def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named
 
 def test_a_profile_that_was_changed_while_it_stood_is_kept(tmp_path: Path) -> None:
     file = tmp_path / ".prefect" / "profiles.toml"
-    with profile(tmp_path, "http://127.0.0.1:1") as written:
+    with profile(tmp_path, "http://127.0.0.1:1", "alignflow:1") as written:
         assert written
     assert not file.exists()
-    file.write_text(PROFILE.format("http://127.0.0.1:9"))
-    with profile(tmp_path, "http://127.0.0.1:1") as written:
+    file.write_text(PROFILE.format(url="http://127.0.0.1:9", password="alignflow:9"))
+    with profile(tmp_path, "http://127.0.0.1:1", "alignflow:1") as written:
         assert written, "a killed one left it"
         assert "127.0.0.1:1/api" in file.read_text()
         file.write_text(file.read_text() + 'PREFECT_API_KEY = "key"\n')
     assert file.read_text().endswith('PREFECT_API_KEY = "key"\n')
-    with profile(tmp_path, "http://127.0.0.1:2") as written:
+    with profile(tmp_path, "http://127.0.0.1:2", "alignflow:1") as written:
         assert not written
     assert "127.0.0.1:1/api" in file.read_text()
 

@@ -14,6 +14,7 @@ import pytest
 
 from flows.continuing.history import History
 from flows.continuing.ledger import Ledger
+from flows.execution.password import client_settings, password_of_this_process
 from flows.store.runs import Runs
 from flows.store.store import Store
 from tests.flows.continuing.conftest import loop_project
@@ -37,7 +38,7 @@ sys.exit(run_ticks(loop, dict(a.split("=") for a in sys.argv[2:]), False, Consol
 def _start(project: Path, *values: str, server: str = "") -> subprocess.Popen[str]:
     """A process that ticks, on this Prefect server or on one of its own."""
     place = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))} | {"OMP_NUM_THREADS": "1"}
-    place |= {"PREFECT_API_URL": server} if server else {}
+    place |= client_settings(server, password_of_this_process()) if server else {}
     command = [sys.executable, "-c", PROGRAM, str(project), *values]
     return subprocess.Popen(
         command,

@@ -64,7 +64,7 @@ print("ended with", run_ticks(loop, {"pause": "2.0", "rounds": "2"}, False, Cons
 def _ended_after(program: str, project: Path, log: Path) -> tuple[float, str]:
     """Seconds from the end of the server, which ends at the first progress, to that of the program, and its words."""
     server = Server(log.parent / "served", log=log)
-    environment = place(PREFECT_API_URL=server.url, MLFLOW_TRACKING_URI=f"sqlite:///{log.parent / 'mlflow.db'}")
+    environment = place(**server.client, MLFLOW_TRACKING_URI=f"sqlite:///{log.parent / 'mlflow.db'}")
     with subprocess.Popen(
         [sys.executable, "-u", "-c", program, str(project)], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -102,9 +102,7 @@ def test_a_long_step_has_a_bar_that_moves_and_a_short_one_has_none(
     assert (bar.type, bar.data, bar.description) == ("progress", 25.0, "round 2 · policy: 30 of 120 steps")
     listener.step_finished(long, made.records["policy@2"], hit=False, reason="")
     listener.run_finished(made.run)
-    [bar] = [a for a in _artifacts(flow_run) if a.type == "progress"]
-    assert bar.data == 100.0
-    assert "round 2 · policy: done in" in bar.description
+    assert not [a for a in _artifacts(flow_run) if a.type == "progress"]
 
 
 def test_a_server_that_is_gone_is_logged_once_and_harms_nothing(
