@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
@@ -88,6 +89,7 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
 
             def __init__(self, **options: Any) -> None:
                 super().__init__(**options)
+                self.executing = 0
                 self.telling: set[asyncio.Task[None]] = set()
 
             async def get_and_submit_flow_runs(self) -> list[FlowRun]:
@@ -101,7 +103,11 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                     task_status.started(0)
                     return ProcessWorkerResult(status_code=0, identifier="refused")
                 _tell(say, f"{title} '{flow_run.name}' begins")
-                result = await super().run(flow_run, configuration, task_status)
+                self.executing += 1
+                try:
+                    result = await super().run(flow_run, configuration, task_status)
+                finally:
+                    self.executing -= 1
                 telling = asyncio.create_task(self._tell_end(title, flow_run))
                 self.telling.add(telling)
                 telling.add_done_callback(self.telling.discard)
@@ -124,7 +130,7 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                 if why := difference(title, deployment):
                     return why
                 plain = await self.job_configuration.from_template_and_values(
-                    self.get_default_base_job_template(), deployment.job_variables, self.client
+                    self.get_default_base_job_template(), deployment.job_variables, client=self.client
                 )
                 plain.prepare_for_flow_run(
                     flow_run, deployment, await self.client.read_flow(flow_run.flow_id), self.work_pool, self.name,
@@ -175,6 +181,9 @@ async def _work(worker: Any, say: Say) -> None:
         return
     worker.ending = True
     await _stop_runs(say)
+    end = time.monotonic() + TOLD_SECONDS
+    while worker.executing and time.monotonic() < end:  # it looks ten times a second whether a process has ended
+        await asyncio.sleep(0.05)
     if worker.telling:
         await asyncio.wait(worker.telling, timeout=TOLD_SECONDS)
     working.cancel()

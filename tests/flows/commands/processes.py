@@ -40,6 +40,10 @@ def command(name: str, *arguments: str, cwd: Path, code: int | None = 0, **env: 
     return said
 
 
+NO_WAY_OUT = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
+"""A proxy that is not there: whatever is sent through it fails."""
+
+
 class Started:
     """A command that goes on until it is told to end."""
 
@@ -76,9 +80,9 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path, log: Path) -> Iterator[Started]:
+def started(*arguments: str, cwd: Path, log: Path, **env: str) -> Iterator[Started]:
     """A command that is killed with the block, and everything that it started, if it has not ended before."""
-    running = Started(*arguments, cwd=cwd, log=log)
+    running = Started(*arguments, cwd=cwd, log=log, **env)
     try:
         yield running
     finally:

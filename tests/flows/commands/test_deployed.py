@@ -1,4 +1,7 @@
-"""Deployments on a real server, executed by real processes: typed, bounded, scheduled, refused, stopped."""
+"""Deployments on a real server, executed by real processes: typed, bounded, scheduled, refused, stopped, attacked.
+
+All of it where a proxy is set that is not there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -18,7 +22,7 @@ from flows.execution.server import running
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
-from tests.flows.commands.processes import ROOT, Started, command, free_port, gone, started, wait_until
+from tests.flows.commands.processes import NO_WAY_OUT, ROOT, Started, command, free_port, gone, started, wait_until
 from tests.flows.commands.test_deploying import TINY
 
 
@@ -29,12 +33,20 @@ class Served(NamedTuple):
     url: str
 
     def ask(self, what: str, **body: Any) -> Any:
-        """POST to the API."""
+        """POST to the API, as one who knows the password."""
         basic = base64.b64encode(self.password.encode()).decode()
-        headers = {"content-type": "application/json", "authorization": f"Basic {basic}"}
-        request = Request(f"{self.url}/{what}", json.dumps(body).encode(), headers)
-        with urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        return json.loads(self.send(what, body, Authorization=f"Basic {basic}"))
+
+    def send(self, what: str, body: Any, **headers: str) -> bytes:
+        """POST to the API with these headers."""
+        headers["content-type"] = "application/json"
+        with urlopen(Request(f"{self.url}/{what}", json.dumps(body).encode(), headers), timeout=30) as answer:
+            return bytes(answer.read())
+
+    def state(self, flow_run: str) -> tuple[str, str]:
+        """Name and message of a flow run's state."""
+        [run] = self.ask("flow_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+        return run["state_name"], run["state"]["message"] or ""
 
     @property
     def password(self) -> str:
@@ -58,7 +70,7 @@ class Served(NamedTuple):
         return " ".join(" ".join(lines).split())
 
     def alignflow(self, *arguments: str, code: int = 0) -> str:
-        return command("alignflow", *arguments, cwd=self.folder, code=code)
+        return command("alignflow", *arguments, cwd=self.folder, code=code, **NO_WAY_OUT)
 
     def prefect(self, *arguments: str, code: int | None = 0) -> str:
         """From another directory, to which address and password must be said."""
@@ -75,7 +87,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "pipelines.yaml").write_text(TINY)
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
-    with started("up", *ports, cwd=folder, log=folder / "up.log") as pages:
+    with started("up", *ports, cwd=folder, log=folder / "up.log", **NO_WAY_OUT) as pages:
         pages.wait_for("Ctrl-C ends both")
         url = running(folder / "artifacts")
         assert url
@@ -83,13 +95,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         found.alignflow("deploy")
         yield found
         everything = pages.everything()
-        assert pages.end(signal.SIGTERM) == 0
-        assert gone(everything)
+        assert len(everything) >= 4
+        assert pages.end(signal.SIGKILL) == -signal.SIGKILL
+        assert gone(everything), "the servers end with `up`, however it ends"
 
 
 @pytest.fixture
 def executing(served: Served) -> Iterator[Started]:
-    with started("serve", cwd=served.folder, log=served.folder / "serve.log") as process:
+    with started("serve", cwd=served.folder, log=served.folder / "serve.log", **NO_WAY_OUT) as process:
         process.wait_for("Ctrl-C ends this")
         yield process
 
@@ -111,6 +124,12 @@ def test_schedules_limits_and_forms_are_on_the_server(served: Served) -> None:
     assert form["size"]["description"]
     assert form["size"]["default"] == 20
     assert set(weekly["parameter_openapi_schema"]["properties"]) >= {"rounds", "force", "lr"}
+
+
+def test_a_schedule_has_its_next_runs_on_the_server(served: Served) -> None:
+    of_weekly = {"id": {"any_": [served.deployments()["loop-heart/weekly"]["id"]]}}
+    wait_until(lambda: served.ask("flow_runs/filter", deployments=of_weekly), str)
+    assert {r["state_name"] for r in served.ask("flow_runs/filter", deployments=of_weekly)} == {"Scheduled"}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +167,8 @@ def test_what_is_paused_stays_paused_and_what_is_gone_is_told_and_removed_on_req
 def test_what_another_file_or_store_has_deployed_is_taken_over_only_on_request(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", served.url)
+    for name, value in served.client.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "pipelines.yaml").write_text(TINY)
     (tmp_path / "artifacts").mkdir()
     mine, found, before = served.place, deployments(served.place.file), served.deployments()
@@ -191,6 +211,76 @@ def test_a_requested_run_goes_through_from_anywhere_and_leaves_where_to_look(
     [shown] = [a for a in served.ask("artifacts/filter") if a["flow_run_id"] == run.links["prefect"] and a["key"]]
     assert shown["key"] == "tiny-run"
     assert f"alignflow show {run.id}" in shown["data"]
+    [flow_run] = served.ask("flow_runs/filter", flow_runs={"id": {"any_": [run.links["prefect"]]}})
+    assert flow_run["name"].startswith(f"{run.id} · ")
+
+
+COMMAND = "touch attacked"
+
+
+def test_a_web_page_gets_no_answer_from_the_server(served: Served) -> None:
+    """What any page of the web could send to this machine, and what it could send under a name that points here."""
+    basic = "Basic " + base64.b64encode(served.password.encode()).decode()
+    attacks = [
+        ({"Origin": "http://evil.example.org"}, 403),
+        ({"Origin": "http://evil.example.org", "Authorization": basic}, 403),
+        ({"Origin": "null", "Authorization": basic}, 403),
+        ({"Host": "evil.example.org", "Origin": "http://evil.example.org", "Authorization": basic}, 403),
+        ({"Host": "evil.example.org", "Authorization": basic}, 403),
+        ({}, 401),
+        ({"Authorization": "Basic " + base64.b64encode(b"alignflow:guess").decode()}, 401),
+    ]
+    for headers, code in attacks:
+        with pytest.raises(HTTPError) as refused:
+            served.send("flows/", {"name": "evil"}, **headers)
+        assert refused.value.code == code
+        assert "access-control-allow-origin" not in refused.value.headers
+    assert "evil" not in {f["name"] for f in served.ask("flows/filter")}
+
+
+def test_serve_executes_nothing_that_deploy_did_not_register(
+    served: Served, executing: Started, tmp_path: Path
+) -> None:
+    """One who knows the password adds a deployment, changes the command of a run, and that of the whole work pool."""
+    deployed = served.deployments()["tiny/manual"]
+    place = {"work_pool_name": "alignflow", "job_variables": deployed["job_variables"]}
+    script = {"prefect.deployments.steps.run_shell_script": {"script": COMMAND, "directory": str(tmp_path)}}
+    added = served.ask("deployments/", name="evil", flow_id=deployed["flow_id"], pull_steps=[script], **place)
+    command = {"command": COMMAND, "working_dir": str(tmp_path)}
+    runs = {
+        f"deployments/{added['id']}": {},
+        f"deployments/{deployed['id']}": {"job_variables": command},
+    }
+    asked = {served.ask(f"{path}/create_flow_run", **body)["id"] for path, body in runs.items()}
+    for flow_run in asked:
+        wait_until(lambda id=flow_run: served.state(id)[0] == "Failed", lambda: executing.said)
+    messages = sorted(served.state(id)[1] for id in asked)
+    assert messages == [
+        "refused: `alignflow deploy` did not register it",
+        "refused: the run's own request or the work pool changes its command and working_dir",
+    ]
+    assert executing.said.count("is refused: ") == 2
+    assert "Traceback" not in executing.said
+    assert not (tmp_path / "attacked").exists()
+    changed = {**deployed["job_variables"], "env": {**deployed["job_variables"]["env"], "PYTHONSTARTUP": "x"}}
+    served.ask("deployments/", name="manual", flow_id=deployed["flow_id"], pull_steps=deployed["pull_steps"],
+               entrypoint=deployed["entrypoint"], **{**place, "job_variables": changed})  # fmt: skip
+    flow_run = served.ask(f"deployments/{deployed['id']}/create_flow_run")["id"]
+    wait_until(lambda: served.state(flow_run)[0] == "Failed", lambda: executing.said)
+    assert "its job_variables changed since" in served.state(flow_run)[1]
+    served.deploy()
+
+
+def test_a_run_that_is_cancelled_on_the_pages_is_cancelled_everywhere(served: Served, executing: Started) -> None:
+    served.prefect("deployment", "run", "tiny/manual", "--param", "steps=100001")
+    logs = served.folder / "artifacts" / "logs"
+    wait_until(lambda: (logs / _newest(served, 100001) / "policy.log").exists(), lambda: executing.said)
+    run = served.runs()[0]
+    served.ask(f"flow_runs/{run.links['prefect']}/set_state", state={"type": "CANCELLING"})
+    executing.wait_for("is cancelled")
+    assert "crashed" not in executing.said
+    assert served.state(run.links["prefect"])[0] == "Cancelled"
+    assert served.runs()[0].status == "stopped"
 
 
 def test_a_run_whose_pipeline_no_longer_compiles_fails_with_the_place(served: Served, executing: Started) -> None:
@@ -221,6 +311,7 @@ def test_ending_it_stops_the_runs_and_leaves_no_process(
     run = served.runs()[0]
     assert (run.status, run.steps["policy"].state) == ("stopped", "stopped")
     assert run.parameters["steps"] == 100000
+    assert served.state(run.links["prefect"])[0] == "Cancelled"
 
 
 def _newest(served: Served, steps: int) -> str:
