@@ -18,6 +18,7 @@ from flows.children.slot import Stopped
 from flows.children.workers import StepFailed
 from flows.execution.execute import Execution, run_cached, run_pipeline, steps_named
 from flows.execution.listen import Listener
+from flows.execution.password import password_of_this_process
 from flows.execution.server import Server
 from flows.store.records import Record
 from flows.store.runs import Runs
@@ -89,6 +90,11 @@ def _ids(execution: Execution, step: str) -> list[str]:
     return execution.store.open(execution.records[step]).table.column("prompt_id").to_pylist()  # type: ignore[attr-defined]
 
 
+def _auth() -> tuple[str, str]:
+    name, _, password = password_of_this_process().partition(":")
+    return name, password
+
+
 def _task_states(server: str, execution: Execution) -> dict[str, tuple[str, str]]:
     """Name → (state, message) of the task runs of a run, once the server has written them all."""
     from uuid import UUID
@@ -97,7 +103,7 @@ def _task_states(server: str, execution: Execution) -> dict[str, tuple[str, str]
 
     flow_run = {"id": {"any_": [str(UUID(execution.run.links["prefect"]))]}}
     for _ in range(200):
-        found = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": flow_run}).json()
+        found = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": flow_run}, auth=_auth()).json()
         states = {t["name"]: (t["state_name"], t["state"]["message"]) for t in found if t["state"]}
         if len(states) == len(execution.graph.nodes) and not {"Running", "Pending"} & {s for s, _ in states.values()}:
             return states
@@ -108,7 +114,7 @@ def _task_states(server: str, execution: Execution) -> dict[str, tuple[str, str]
 def _flow_state(server: str, run_id: str) -> dict[str, Any]:
     import httpx
 
-    found = httpx.get(f"{server}/flow_runs/{run_id}").json()
+    found = httpx.get(f"{server}/flow_runs/{run_id}", auth=_auth()).json()
     return {"name": found["name"], "state": found["state_name"]}
 
 
@@ -131,7 +137,7 @@ def _edges(server: str, flow_run: str) -> dict[str, set[str]]:
     """Task run's name → names of those that fed it."""
     import httpx
 
-    nodes = dict(httpx.get(f"{server}/flow_runs/{flow_run}/graph-v2").json()["nodes"])
+    nodes = dict(httpx.get(f"{server}/flow_runs/{flow_run}/graph-v2", auth=_auth()).json()["nodes"])
     return {n["label"]: {nodes[p["id"]]["label"] for p in n["parents"]} for n in nodes.values()}
 
 
