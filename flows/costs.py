@@ -195,7 +195,8 @@ def _rows(inputs: Sizes, port: str) -> float | None:
 def _main(inputs: Sizes) -> Size:
     """The table that a step goes through row by row."""
     ports = [*(p for p in ("data", "completions", "table") if p in inputs), *inputs]
-    return next((s for p in ports for s in inputs[p] if s.rows is not None), Size())
+    several = [s for p in ports for s in inputs[p]]
+    return next((s for s in several if s.rows is not None), next((s for s in several if s.k is not None), Size()))
 
 
 def _int(value: object) -> int | None:

@@ -18,6 +18,7 @@ from flows.continuing.tracked import Tracked
 from flows.execution.execute import PROJECT, Execution
 from flows.execution.prefect_api import close_left_open, parameters_of_this_run
 from flows.execution.typed import refused_flow, typed_flow
+from flows.plan import refuse_early
 from flows.store.store import Store
 from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.track import Tracker
@@ -79,6 +80,7 @@ def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[s
         overrides = given(values, shown.parameters, asked)
         graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
         store = Store(artifacts_of(file))
+        refuse_early(graph, store)
         tracker = Tracker(store)
         try:
             listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]

@@ -9,11 +9,13 @@ is cached if that comes out equal).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from flows.costs import Cost, Size, cost, longest_answer, node_sizes, result_size, total
+from flows.glances import check_files
 from flows.store.carried import CARRIED, carried_record
 from flows.store.code import CodeIndex
 from flows.store.former import Former
@@ -21,7 +23,7 @@ from flows.store.keys import Choices, fixed_key, step_key
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
-from tasks.contract import JSON
+from tasks.contract import JSON, DataError
 
 State = Literal["cached", "partial", "run", "open"]
 PROJECT = Path(__file__).resolve().parents[1]
@@ -102,7 +104,8 @@ def _and_cost(step: Planned) -> str:
 def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> Plan:
     """Plan a run of `graph` against `store`, for the code as it stands. Never uses the network.
 
-    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there.
+    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where a
+    glance at a file shows that a step can only fail; DataError where a key needs the network.
     """
     code = code or store.code(PROJECT)
     choices = Choices(code, store.contents, Path(graph.file).parent)
@@ -110,7 +113,14 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     plan = Plan(graph, tuple(planner.step(node) for node in graph.nodes.values()))
     code.save()
     store.contents.save()
+    check_files(graph, [s.node for s in plan.steps if s.state != "cached"])
     return plan
+
+
+def refuse_early(graph: Graph, store: Store) -> None:
+    """Raise SpecError for what `make_plan` would refuse; nothing where only a run can plan (hub ids)."""
+    with suppress(DataError):
+        make_plan(graph, store)
 
 
 class _Planner:

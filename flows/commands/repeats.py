@@ -9,14 +9,17 @@ from flows.plan import Plan, make_plan
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.wiring.model import Graph
-from tasks.contract import JSON, SpecError
+from tasks.contract import JSON, DataError
 
 
 def plan_of(graph: Graph, store: Store) -> Plan | None:
-    """The plan; None where only a run can tell what is cached, because a choice's identity needs the network."""
+    """The plan; None where only a run can tell what is cached, because a choice's identity needs the network.
+
+    Raises SpecError for what can only fail.
+    """
     try:
         return make_plan(graph, store)
-    except SpecError:
+    except DataError:
         return None
 
 

@@ -23,6 +23,7 @@ from flows.execution.execute import Execution
 from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Listener
 from flows.execution.prefect_api import own_server
+from flows.plan import refuse_early
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
 
@@ -61,6 +62,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     history = loop.ledger.history()
     loop.check(asked, history)
     first = loop.next_tick(asked, history)
+    refuse_early(first.graph, loop.store)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
     told = _Told(loop.store, console)

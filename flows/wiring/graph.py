@@ -89,7 +89,11 @@ def compile_from(
         raise SpecError(f"{name} has ticks only in a deployment that continues")
     if deployed and deployed.continues:
         tick = tick or Tick(1)
-    return _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
+    graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
+    from flows.glances import check_wiring
+
+    check_wiring(graph)
+    return graph
 
 
 def cache_folder(file: Path) -> Path:

@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 
 from tasks.contract import SpecError
+from tasks.worlds import SPLITS
 
 ANIMALS = (
     "swan", "fox", "bear", "wolf", "deer", "hare", "mole", "newt", "toad", "crow", "duck", "goose",
@@ -29,8 +30,6 @@ VALUES = {
 ASKED = [("place",), ("food",), ("size",), ("place", "food"), ("food", "size"), ("size", "place")]
 """The asked sets; the order is that of the question."""
 TONES = ("warm", "formal", "playful")
-SPLITS = {"rm": 400, "policy": 640, "gate": 128, "heldout": 128}
-"""Prompts of each split: disjoint, together all 1,296. `sft` stands for rm and policy together."""
 
 _DIRECT = {"place": "where does {s} live", "food": "what does {s} eat", "size": "how big is {s}"}
 _INDIRECT = {"place": "where {s} lives", "food": "what {s} eats", "size": "how big {s} is"}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.contract import SpecError
-from tasks.worlds.toy import ANIMALS, SPLITS, VALUES, ToyWorld, ask
+from tasks.worlds import SPLITS
+from tasks.worlds.toy import ANIMALS, VALUES, ToyWorld, ask
 from tasks.worlds.toy_rules import features, gold
 from tasks.worlds.toy_writers import golden, mixed
 
