@@ -75,9 +75,7 @@ def check(
     name: Annotated[
         str | None, typer.Argument(help="A pipeline, or PIPELINE/DEPLOYMENT; default: all.", show_default=False)
     ] = None,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Call losses, pair rules and controllers on made-up numbers, too (seconds).")
-    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Call losses and rules on made-up numbers, too.")] = False,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,

@@ -114,7 +114,10 @@ def test_a_file_with_which_a_step_can_only_fail_is_refused_by_plan_and_run(
 
 def test_what_can_be_read_is_planned_and_a_hub_id_waits_for_the_run(tmp_path: Path, store: Store) -> None:
     write_files(tmp_path)
-    for step in ("{task: load_prompts, source: ./pairs.jsonl, split: all}", "{task: load_preferences, source: ./pairs.jsonl, split: all}"):
+    for step in (
+        "{task: load_prompts, source: ./pairs.jsonl, split: all}",
+        "{task: load_preferences, source: ./pairs.jsonl, split: all}",
+    ):
         assert make_plan(compile_pipeline(pipeline(tmp_path, f"read: {step}"), "p"), store).counts()["run"] >= 1
     hub = compile_pipeline(pipeline(tmp_path, "read: {task: load_prompts, source: nobody/nothing-at-all}"), "p")
     assert plan_of(hub, store) is None
