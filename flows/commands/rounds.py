@@ -140,7 +140,9 @@ def _table(ledger: Ledger, history: History) -> RichTable:
     from rich import box
     from rich.table import Table
 
-    drawn = Table(title=ledger.name, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    drawn = Table(
+        title=ledger.name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
+    )
     for name, justify in _columns(history):
         drawn.add_column(name, justify=justify, overflow="fold")
     for before, this in _with_former(history):
@@ -152,9 +154,9 @@ def _table(ledger: Ledger, history: History) -> RichTable:
 
 def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
     headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
-    names = {WIN_RATE: "win rate vs. base (95% CI; prompts)", GOLD: "gold"}
+    names = {WIN_RATE: "win rate vs. base\n(95% CI; prompts)", GOLD: "gold"}
     tests = ["p (limit)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
-    numbers = ["round", "gate: against the head (95% CI; prompts)", *tests, *(names[m] for m in headline)]
+    numbers = ["round", "gate: against the head\n(95% CI; prompts)", *tests, *(names[m] for m in headline)]
     shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
     return [(n, "right" if n in numbers else "left") for n in shown]
 
