@@ -109,11 +109,9 @@ def draw_answers(found: Answers, console: Console) -> None:
         p = "–" if pair.p is None else f"[{'green' if pair.p > 0.5 else 'red'}]{pair.p:.2f}[/]"
         drawn.add_row(escape(prompt), _said(pair.before), _said(pair.after), p)
     console.print(drawn)
-    by = f" by {found.oracle}" if found.oracle else ""
-    console.print(
-        f"  P(this wins): of the pair of answers shown{by}; the win rate above is the mean over all pairs and prompts",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    by = f"by {found.oracle}, " if found.oracle else ""
+    text = f"P(this wins): {by}of the two answers shown; the win rate is the mean over all pairs of answers and prompts"
+    console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _said(answer: Answer) -> str:

@@ -31,7 +31,7 @@ def version(package: str) -> str:
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """Whole versions (`2.13.0+cpu`) of packages and of Python, for the record."""
-    return {"python": platform.python_version(), **{p: _installed(p) for p in sorted(packages)}}
+    return {**{p: _installed(p) for p in sorted(packages)}, "python": platform.python_version()}
 
 
 @cache
