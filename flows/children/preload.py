@@ -1,14 +1,17 @@
 """Imported first by the forkserver: warms what children will need, so that a fork starts where an import would end.
 
 What the imports print goes to a log; the forkserver gets a session of its own, so a Ctrl-C in the terminal is for the
-main process alone. Nothing here touches CUDA, and nothing of `tasks` is imported: children take that from a snapshot.
+main process alone. Behind the imports the forkserver notices by itself that the main process died; until then a thread
+looks for it. Nothing here touches CUDA, and nothing of `tasks` is imported: children take that from a snapshot.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from threading import Event, Thread
 
 WARM: dict[str, tuple[str, ...]] = {
     "pyarrow": ("pyarrow", "pyarrow.ipc", "pandas"),  # pyarrow imports pandas itself, at the first table of lists
@@ -23,6 +26,30 @@ WARM: dict[str, tuple[str, ...]] = {
     "vllm": ("vllm.entrypoints.llm", "vllm.v1.engine.llm_engine"),
 }
 """Package → the modules of it that steps use; a package that is not listed is imported by its own name."""
+
+
+PARENT_SECONDS = 0.2
+"""How often the thread looks whether the main process lives."""
+
+
+@contextmanager
+def ending_with(parent: int) -> Iterator[None]:
+    """Within the block this process ends soon after its parent does. No thread is left for the forks behind it."""
+    done = Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if done.wait(PARENT_SECONDS):
+                return
+        os._exit(1)
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def detach(log: str) -> None:
@@ -44,5 +71,6 @@ def warm(packages: list[str]) -> None:
 
 
 if "ALIGNFLOW_PRELOAD" in os.environ:
-    detach(os.environ["ALIGNFLOW_PRELOAD_LOG"])
-    warm(os.environ["ALIGNFLOW_PRELOAD"].split())
+    with ending_with(int(os.environ["ALIGNFLOW_PRELOAD_PARENT"])):
+        detach(os.environ["ALIGNFLOW_PRELOAD_LOG"])
+        warm(os.environ["ALIGNFLOW_PRELOAD"].split())

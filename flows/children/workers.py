@@ -75,6 +75,7 @@ class Workers:
         settings = {
             "ALIGNFLOW_PRELOAD": " ".join(packages),
             "ALIGNFLOW_PRELOAD_LOG": str(self._log),
+            "ALIGNFLOW_PRELOAD_PARENT": str(os.getpid()),
             "PYTHONPATH": python_path(),
             "OMP_NUM_THREADS": str(self.threads),
             "OMP_WAIT_POLICY": "PASSIVE",

@@ -254,6 +254,34 @@ def test_children_and_forkserver_die_with_a_killed_main_process(place: Path, tmp
     assert all(_gone(pid) for pid in pids)
 
 
+IMPORTING = """
+import sys, time
+from contextlib import nullcontext
+from pathlib import Path
+from flows.children.workers import Workers
+
+workers = Workers(Path(sys.argv[1]), Path(sys.argv[1]) / "forkserver.log", lambda waiting: nullcontext(), threads=1)
+workers.start(["takes_long"])
+while not (Path(sys.argv[1]) / "imported").exists():
+    time.sleep(0.01)
+print(workers._server._forkserver_pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_forkserver_that_still_imports_dies_with_a_killed_main_process(tmp_path: Path) -> None:
+    (tmp_path / "takes_long.py").write_text(
+        "import pathlib, time\n(pathlib.Path(__file__).parent / 'imported').touch()\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as main:
+        assert main.stdout
+        pid = int(main.stdout.readline())
+        os.kill(main.pid, signal.SIGKILL)
+    assert _gone(pid)
+
+
 def test_a_snapshot_stays_while_it_is_used_and_goes_with_the_next_one(tmp_path: Path) -> None:
     project, artifacts = tiny_project(tmp_path / "p"), tmp_path / "artifacts"
     with snapshot(project, artifacts) as first:
