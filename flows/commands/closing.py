@@ -62,7 +62,7 @@ def print_where(console: Console, store: Store, run: Run, trouble: str = "") -> 
     for what, where in _where(store, run):
         say(console, f"  {what:<10} {where}".rstrip())
     if trouble:
-        say(console, f"  ! {trouble}; what is missing there is kept and sent by the next run")
+        say(console, f"  ! {trouble}")
 
 
 def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:

@@ -25,10 +25,11 @@ from threading import Thread
 from flows.commands.progress import shown
 from flows.execution.password import make_password, password_file, write_private
 from flows.execution.served import OPEN
-from flows.execution.server import PORTS, answers, settings, start_prefect, start_served, up_lock, use_template
+from flows.execution.server import PORTS, answers, prepare_database, settings, start_prefect, start_served, up_lock
 from flows.store.locks import holder, try_lock
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.tracking.mlflow_database import make_ready
 from flows.tracking.mlflow_sink import address, served_elsewhere, tracking_uri
 from flows.tracking.prefect_mirror import PENDING, mirror_pending
 from flows.tracking.view import charts_page, table_page
@@ -88,9 +89,11 @@ def up(
     held = try_lock(up_lock(artifacts), where)
     if held is None:
         raise SpecError(f"{shown(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}")
-    use_template(Path(settings(artifacts)["PREFECT_HOME"]))
-    password = make_password(artifacts)
     try:
+        for damage in (prepare_database(artifacts), make_ready(artifacts)):
+            if damage:
+                say(damage)
+        password = make_password(artifacts)
         with _until_signal(), _processes(pages, artifacts, password) as running:
             _wait_until_well(pages, running)
             with _profile(artifacts, pages[0].url, password) as written:

@@ -106,8 +106,7 @@ class Server:
 
     def _start(self) -> None:
         environment = {**os.environ, **settings(self._artifacts), **_SERVER_ONLY}
-        self.damage = set_aside_if_damaged(self._artifacts)
-        use_template(Path(environment["PREFECT_HOME"]))
+        self.damage = prepare_database(self._artifacts)
         password = password_of_this_process()
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -189,6 +188,13 @@ def use_template(home: Path) -> None:
         pass
     finally:
         fresh.unlink()
+
+
+def prepare_database(artifacts: Path) -> str:
+    """Have a whole database where Prefect looks for it. Returns what became of a damaged one, if it was one."""
+    damage = set_aside_if_damaged(artifacts)
+    use_template(Path(settings(artifacts)["PREFECT_HOME"]))
+    return damage
 
 
 def set_aside_if_damaged(artifacts: Path) -> str:

@@ -147,7 +147,7 @@ def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
     for path in sorted(store.root.glob("damaged/*")):
         yield path, "damaged"
     for folder in ("", "keys", "runs", KEPT, ".cache", ".prefect"):
-        for path in sorted((store.root / folder).glob(".*.tmp")):
+        for path in sorted((store.root / folder).glob(".*.tmp*")):
             if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
                 yield path, "half written"
 

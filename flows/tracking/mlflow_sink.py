@@ -9,7 +9,6 @@ changes nothing. MlflowClient and explicit run ids only: the active run of `mlfl
 from __future__ import annotations
 
 import json
-import logging
 import os
 import queue
 import threading
@@ -23,6 +22,7 @@ from flows.execution.environ import public
 from flows.execution.server import pages
 from flows.store.locks import locked
 from flows.tracking import view
+from flows.tracking.mlflow_database import database_of, make_ready, quiet
 from tasks.files import replacing
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ NOTE = "mlflow.note.content"
 NAME_TAG = "alignflow.name"
 """Tag with the name by which operations call a run; unique for an artifacts folder."""
 METRICS_PER_CALL = 1000
+KEPT = "what is missing there is kept and sent by the next run"
 PENDING = "mlflow-pending.jsonl"
 
 
 def tracking_uri(artifacts: Path) -> str:
     """Where runs are tracked: MLFLOW_TRACKING_URI, or SQLite below `artifacts`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{artifacts.absolute() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database_of(artifacts)}"
 
 
 def served_elsewhere(artifacts: Path) -> bool:
@@ -61,7 +62,7 @@ class Sink:
     def __init__(self, artifacts: Path) -> None:
         self.uri = tracking_uri(artifacts)
         self.trouble = ""
-        """Why operations were kept back, if any were."""
+        """Why operations were kept back, if any were, or what else went wrong."""
         self._artifacts = artifacts
         self._queue: queue.Queue[Op | None] = queue.Queue()
         self._gone = threading.Event()
@@ -80,7 +81,7 @@ class Sink:
         self._thread.join(seconds)
         if self._thread.is_alive():
             self._gone.set()
-            self.trouble = f"MLflow at {public(self.uri)} did not take everything within {seconds:.0f} s"
+            self.trouble = f"MLflow at {public(self.uri)} did not take everything within {seconds:.0f} s; {KEPT}"
             at_work = self._at_work
             self._keep([*([at_work] if at_work else []), *self._waiting()])
         return self.trouble
@@ -103,6 +104,7 @@ class Sink:
         try:
             if self._delivery is None:
                 self._delivery = Delivery(self._artifacts, self.uri)
+                self.trouble = self._delivery.damage
                 self._delivery.replay()
             self._delivery.apply(op)
         except Exception as e:
@@ -112,7 +114,7 @@ class Sink:
                 self.trouble = f"MLflow refused some of what was logged ({_short(e)})"
                 return
             self._unreachable = True
-            self.trouble = f"MLflow at {public(self.uri)} cannot be reached ({_short(e)})"
+            self.trouble = f"MLflow at {public(self.uri)} cannot be reached ({_short(e)}); {KEPT}"
             self._keep([op])
 
     def _waiting(self) -> Iterator[Op]:
@@ -131,14 +133,16 @@ class Delivery:
     """Applies operations to one tracking server. Raises whatever MLflow raises."""
 
     def __init__(self, artifacts: Path, uri: str) -> None:
-        """Opens the database under a lock: of several processes that open a fresh one at once, only one survives its
-        migration."""
+        """Opens the database, a new one if it has to be made."""
         self._artifacts = artifacts.absolute()
         self._ids: dict[str, str] = {}
         self._models: dict[str, str] = {}
         self._again = False
+        quiet()
+        self.damage = make_ready(artifacts)
+        """What became of a damaged database, if it was one."""
+        self.client = _client(uri)
         with locked(self._artifacts / "locks" / "mlflow.lock"):
-            self.client = _client(uri)
             self._experiment = self._find_experiment(uri)
 
     def _find_experiment(self, uri: str) -> str:
@@ -337,11 +341,6 @@ def milliseconds() -> int:
 
 
 def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)

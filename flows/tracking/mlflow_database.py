@@ -1,0 +1,72 @@
+"""MLflow's SQLite file of a store: migrated under another name, and set aside where it is damaged.
+
+MLflow migrates a new file in place for some seconds; one that is killed in between can never be opened again. So the
+migration happens beside the file's place, and a rename makes it visible.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from flows.store.databases import set_aside_database, sqlite_damage
+from flows.store.locks import locked
+from tasks.files import remove, temporary
+
+
+def database_of(artifacts: Path) -> Path:
+    """The file that runs are tracked in where MLFLOW_TRACKING_URI says nothing."""
+    return artifacts.absolute() / "mlflow.db"
+
+
+def make_ready(artifacts: Path) -> str:
+    """Migrate a new database of the store, if it has none that can be opened. Returns what became of a damaged one.
+
+    Other processes over the store wait here meanwhile. Where MLFLOW_TRACKING_URI names a place, nothing is done.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return ""
+    database = database_of(artifacts)
+    with locked(artifacts.absolute() / "locks" / "mlflow.lock"):
+        damage = sqlite_damage(database) or _unfinished(database)
+        aside = set_aside_database(database, artifacts.absolute() / "damaged") if damage else None
+        if not database.exists():
+            _migrate(database)
+    return f"MLflow's database was damaged ({damage}): it is in {aside}, and MLflow's pages begin anew" if aside else ""
+
+
+def _unfinished(database: Path) -> str:
+    """Says so where its first migration was killed: the last thing that MLflow makes is its first experiment."""
+    if not database.exists():
+        return ""
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            (experiments,) = connection.execute("select count(*) from experiments").fetchone()
+        except sqlite3.OperationalError as e:
+            experiments = 0 if "no such table" in str(e) else 1
+    return "" if experiments else "its first migration was cut off"
+
+
+def quiet() -> None:
+    """Before MLflow is imported: no telemetry, few repeats, no words of migrations."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _migrate(database: Path) -> None:
+    quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    fresh = temporary(database)
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "mlruns").as_uri())
+        store.engine.dispose()
+        fresh.rename(database)
+    finally:
+        remove(fresh)
