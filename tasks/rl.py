@@ -47,7 +47,7 @@ def ppo(
     keep_optimizer: bool = True,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     seed: Seed = 0,
-    stream: int = 0,
+    stream: Seed = 0,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
     micro_tokens: Execution[int] = 0,
     checkpoint_every: Execution[int] = 10,

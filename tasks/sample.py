@@ -20,7 +20,7 @@ def sample(
     max_tokens: Annotated[int, Bounds(min=1)] | None = None,
     stop: list[str] = [],  # noqa: B006
     seed: Seed = 0,
-    stream: int = 0,
+    stream: Seed = 0,
     shard: Annotated[int, Bounds(min=1)] = 256,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
 ) -> Completions:

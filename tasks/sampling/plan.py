@@ -10,10 +10,11 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.chat import Refusal
 from tasks.contract import Chosen, DataError, SpecError, Workspace
 from tasks.ids import digest
 from tasks.kinds import Policy, Prompts
-from tasks.rendering import Refusal, Template
+from tasks.rendering import Template
 from tasks.sampling.requests import Options, Request
 from tasks.template import generation_config
 from tasks.training.model import positions_of

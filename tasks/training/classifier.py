@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from tasks.chat import Message, Refusal
 from tasks.contract import DataError
 from tasks.kinds import Model
-from tasks.rendering import Message, Refusal, Template
+from tasks.rendering import Template
 from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
 from tasks.training.model import positions_of, shape_for

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from tasks.chat import Message
 from tasks.kinds import RewardModel, Scorer
-from tasks.rendering import Answer, Message, Rendered, Template
+from tasks.rendering import Answer, Rendered, Template
 from tasks.training.classifier import Classifier
 from tasks.training.heads import check_scores, is_trained_here
 from tasks.training.model import keep_memory, pick_device, positions_of

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.chat import Refusal
 from tasks.contract import DataError, Workspace
 from tasks.kinds import Model, Table
-from tasks.rendering import Answer, Refusal, Rendered, Template
+from tasks.rendering import Answer, Rendered, Template
 from tasks.skipped import RowLog, SkippedRow
 from tasks.template import template_digest
 from tasks.training.usable import reasons_against

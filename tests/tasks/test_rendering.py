@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tasks.chat import Refusal
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Prompts, Rankings
-from tasks.rendering import Answer, Refusal, Rendered, Template
+from tasks.rendering import Answer, Rendered, Template
 from tasks.sampling.plan import plan_of
 from tasks.select import concat, pairs
 from tasks.template import stop_ids, template_digest, tokenizer_of
