@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -110,4 +111,6 @@ def _input(name: str, old: JSON, new: JSON) -> str:
 
 def _short(value: JSON) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        return text[:8]
     return text if len(text) <= 40 else f"{text[:37]}…"
