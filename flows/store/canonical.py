@@ -11,10 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.contract import SpecError
-
-Binding = tuple[str, str | None]
-"""What an import binds a name to: (module, name in it), or (module, None) for the module itself."""
+from flows.store.imports import Binding, bind, loaded_by, used_as
 
 
 class Call(NamedTuple):
@@ -233,55 +230,6 @@ def says_nothing(node: ast.AST, in_class: bool = False) -> bool:
         or (cls is ast.Expr and type(node.value) is ast.Constant)  # type: ignore[attr-defined]
         or (cls is ast.AnnAssign and node.value is None and not in_class)  # type: ignore[attr-defined]
     )
-
-
-def bind(imports: dict[str, Binding], node: ast.Import | ast.ImportFrom, file: str) -> None:
-    """Add what an import binds. Raises SpecError where one name would mean two things: the key follows only one."""
-    for name, target in _bindings(node, file):
-        if imports.setdefault(name, target) != target:
-            raise SpecError(
-                f"{file}:{node.lineno}: '{name}' is imported from two places; give each a name of its own, "
-                "so that the key can follow both"
-            )
-
-
-def _bindings(node: ast.Import | ast.ImportFrom, file: str) -> Iterator[tuple[str, Binding]]:
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            top = alias.name.split(".")[0]
-            yield (alias.asname, (alias.name, None)) if alias.asname else (top, (top, None))
-        return
-    if node.level:
-        raise SpecError(
-            f"{file}:{node.lineno}: relative imports are refused in tasks/; write the whole name, "
-            "so that the key can follow it"
-        )
-    for alias in node.names:
-        if alias.name == "*":
-            raise SpecError(
-                f"{file}:{node.lineno}: 'from {node.module} import *' is refused in tasks/; "
-                "name what is imported, so that the key can follow it"
-            )
-        yield alias.asname or alias.name, (str(node.module), alias.name)
-
-
-def used_as(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """The dotted names that code must use to use an import: `a.b` for `import a.b`."""
-    return (alias.asname or alias.name for alias in node.names)
-
-
-def loaded_by(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Modules of ours that an import loads; `from tasks.a import b` may load `tasks.a.b` too."""
-    if isinstance(node, ast.ImportFrom):
-        names = [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
-    else:
-        names = [a.name for a in node.names]
-    return (n for n in names if n.split(".")[0] == "tasks")
-
-
-def is_named(used: str, names: set[str]) -> bool:
-    """Whether one of these dotted names uses what is imported as `used`."""
-    return used in names or any(name.startswith(f"{used}.") for name in names)
 
 
 def _words(node: ast.expr | None) -> Iterator[str]:

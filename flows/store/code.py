@@ -9,10 +9,9 @@ versions, if they make numbers.
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
@@ -20,56 +19,17 @@ from blake3 import blake3
 from flows.store.canonical import Call
 from flows.store.files import read_cache, write_cache
 from flows.store.linking import Linked, Place, link
-from flows.store.packages import BEHIND, PYTHON, version
+from flows.store.packages import BEHIND, PYTHON
+from flows.store.reached import Reached
 from flows.store.source import MODULE, Source, Unit, parse
-from tasks.contract import JSON, SpecError
-
-_FORMAT = f"7 {PYTHON}"
-"""Of the parses that are kept: of another format or another Python they are made again."""
+from tasks.contract import SpecError
 
 
-@dataclass(frozen=True)
-class Reached:
-    """Code that a function reaches, and the number-making packages that it imports."""
-
-    units: Mapping[str, str]
-    """Digest by `path::name`, sorted; a data file is its path alone."""
-    links: Mapping[str, Mapping[str, str]]
-    """Unit → the names that it uses → the units that they mean, all as `path::name`."""
-    packages: frozenset[str]
-
-    def __or__(self, other: Reached) -> Reached:
-        units = dict(sorted({**self.units, **other.units}.items()))
-        return Reached(units, {**self.links, **other.links}, self.packages | other.packages)
-
-    @property
-    def listed(self) -> list[JSON]:
-        """Sorted [name, digest] of each unit, for a key: where a unit lies makes no difference."""
-        return [[name, digest] for name, digest in sorted((_name(u), d) for u, d in self.units.items())]
-
-    @cached_property
-    def wiring(self) -> str:
-        """One digest of which unit uses which by what name: two units of one name in two files are not the same."""
-        labels = {u: f"{_name(u)} {d}" for u, d in self.units.items()}
-        distinct = 0
-        while len(set(labels.values())) > distinct:
-            distinct = len(set(labels.values()))
-            labels = {u: self._label(u, labels) for u in labels}
-        return blake3("\n".join(sorted(labels.values())).encode()).hexdigest(16)
-
-    def _label(self, unit: str, labels: Mapping[str, str]) -> str:
-        used = (f"{name}={labels[target]}" for name, target in sorted(self.links.get(unit, {}).items()))
-        return blake3("\n".join([labels[unit], *used]).encode()).hexdigest(16)
-
-    @property
-    def digest(self) -> str:
-        """One digest of the code and of the packages' versions."""
-        return blake3(json.dumps([self.listed, self.wiring, self.versions]).encode()).hexdigest(16)
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Python's version and the public one by package, sorted; "absent" where it is not installed."""
-        return dict(sorted({"python": PYTHON, **{p: version(p) for p in self.packages}}.items()))
+@cache
+def _format() -> str:
+    """Of the parses that are kept: an edit of the parser, or another Python, makes all be parsed again."""
+    files = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("canonical", "imports", "source"))
+    return f"{PYTHON} {blake3(b''.join(files)).hexdigest(16)}"
 
 
 class CodeIndex:
@@ -282,17 +242,13 @@ class CodeIndex:
         if self._cache is None or not self._new:
             return
         kept = dict(list(self._parsed.items())[-1000:])
-        write_cache(self._cache, {"format": _FORMAT, "sources": kept})  # type: ignore[dict-item]
+        write_cache(self._cache, {"format": _format(), "sources": kept})  # type: ignore[dict-item]
         self._new = False
-
-
-def _name(unit: str) -> str:
-    return unit.partition("::")[2] or unit
 
 
 def _read_cache(cache: Path | None) -> dict[str, dict[str, object]]:
     data = read_cache(cache) if cache else {}
-    return dict(data["sources"]) if data.get("format") == _FORMAT else {}
+    return dict(data["sources"]) if data.get("format") == _format() else {}
 
 
 def _loaded(data: dict[str, object]) -> Source:

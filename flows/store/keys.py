@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from flows.store.code import CodeIndex, Reached
+from flows.store.code import CodeIndex
 from flows.store.content import Contents
 from flows.store.identities import Identities, choices_of, module_of
+from flows.store.reached import Reached
 from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import JSON, Chosen
 

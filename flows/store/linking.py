@@ -10,10 +10,11 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from flows.store.canonical import Binding, Call
+from flows.store.canonical import Call
+from flows.store.imports import Binding
 from flows.store.packages import NUMBERS
 from flows.store.source import Source, Unit
-from flows.store.unfollowable import Judge
+from flows.store.unfollowable import Refusals
 from tasks.contract import SpecError
 
 Place = tuple[str, str]
@@ -59,7 +60,7 @@ class _Link:
         assert source is not None
         self._modules, self._module, self._source = modules, module, source
         self._unit: Unit = source.units[name]
-        self._judge = Judge(modules.name(module), source)
+        self._refuse = Refusals(modules.name(module), source)
         self._uses: dict[str, Place] = {}
         self._outside: dict[str, str] = {}
         self._data: dict[str, str] = {}
@@ -67,7 +68,7 @@ class _Link:
     def linked(self) -> Linked:
         for dotted, line in self._unit.names.items():
             self._name(dotted, line)
-        self._judge.hidden(self._unit)
+        self._refuse.hidden(self._unit)
         self._stores()
         self._texts()
         for call in self._unit.calls:
@@ -93,7 +94,7 @@ class _Link:
         if head in self._source.units:
             self._uses[dotted] = (self._module, head)
         else:
-            self._judge.name(dotted, line)
+            self._refuse.name(dotted, line)
 
     def _bindings(self, head: str) -> Iterator[Binding]:
         return (scope[head] for scope in (self._unit.imports, self._source.imports) if head in scope)
@@ -103,7 +104,7 @@ class _Link:
         if target.split(".")[0] != "tasks":
             whole = ".".join([target, *names])
             if line > 0:
-                self._judge.name(whole, line)
+                self._refuse.name(whole, line)
             self._outside[dotted] = whole
             return
         source = self._modules.source(target)
@@ -118,7 +119,7 @@ class _Link:
         elif self._modules.is_module(f"{target}.{names[0]}"):
             self._target(f"{target}.{names[0]}", names[1:], dotted, line)
         elif names[0] == "__dict__":
-            self._judge.namespace(line)
+            self._refuse.namespace(line)
         elif not names[0].startswith("__"):
             user = self._modules.name(self._module)
             raise SpecError(f"{user}:{abs(line)}: '{target}.{names[0]}' does not exist")
@@ -127,7 +128,7 @@ class _Link:
         for stored, line in self._unit.stores.items():
             head = stored.split(".")[0]
             if head not in self._unit.locals and any(t.split(".")[0] == "tasks" for t, _ in self._bindings(head)):
-                self._judge.foreign(stored, line)
+                self._refuse.foreign(stored, line)
 
     def _texts(self) -> None:
         """A text may name a file beside the code, or one by its whole path."""
@@ -135,7 +136,7 @@ class _Link:
         for text, line in self._unit.texts.items() if path else ():
             base = self._modules.root if text.startswith("tasks/") else path.parent  # type: ignore[union-attr]
             if os.path.isfile(os.path.join(base, text)):
-                self._judge.text(text, line)
+                self._refuse.text(text, line)
 
     def _call(self, call: Call) -> None:
         name = call.function.rpartition(".")[2]
@@ -145,24 +146,24 @@ class _Link:
             self._own(call)
         elif call.function == "vars":
             if not call.argument or self._is_module(call.argument):
-                self._judge.namespace(call.line)
+                self._refuse.namespace(call.line)
         elif call.function == name and self._is_module(call.argument):
-            self._judge.module_call(name, call.argument, call.line)
+            self._refuse.module_call(name, call.argument, call.line)
 
     def _open(self, call: Call) -> None:
         """A path that is written out lies outside of every key."""
         text = call.argument[1:-1] if call.argument[:1] in "'\"" else ""
         if call.function in ("open", "io.open", "Path", "pathlib.Path") and text.strip("./~"):
-            self._judge.text(text, call.line)
+            self._refuse.text(text, call.line)
 
     def _own(self, call: Call) -> None:
         meaning = self._uses.get(call.function)
         if meaning == _CHOSEN:
-            self._judge.chosen(call.line)
+            self._refuse.chosen(call.line)
         elif meaning == _DATA_FILE and call.argument[:1] in ("'", '"'):
             self._read(call.argument[1:-1], call.line)
         elif meaning == _DATA_FILE:
-            self._judge.data(call.line)
+            self._refuse.data(call.line)
 
     def _read(self, name: str, line: int) -> None:
         path = self._modules.root / DATA / name

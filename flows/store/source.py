@@ -12,18 +12,8 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from flows.store.canonical import (
-    Binding,
-    Call,
-    Scan,
-    bind,
-    dotted_name,
-    is_named,
-    is_undecorated,
-    loaded_by,
-    says_nothing,
-    used_as,
-)
+from flows.store.canonical import Call, Scan, dotted_name, is_undecorated, says_nothing
+from flows.store.imports import Binding, bind, is_named, loaded_by, used_as
 from tasks.contract import SpecError
 
 MODULE = "<module>"

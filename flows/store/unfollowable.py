@@ -31,7 +31,7 @@ _HIDDEN = {"__file__": _DATA, "__path__": _DATA, "__doc__": _SOURCE, "__annotati
 _ON_MODULES = frozenset({"getattr", "setattr", "delattr", "hasattr"})
 
 
-class Judge:
+class Refusals:
     """Looks at the units of one file. `file` is its path as people read it."""
 
     def __init__(self, file: str, source: Source) -> None:

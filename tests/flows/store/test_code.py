@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flows.store.code import CodeIndex, Reached
-from flows.store.packages import version
+from flows.store.code import CodeIndex
+from flows.store.packages import installed_versions, version
+from flows.store.reached import Reached
 from tasks.contract import SpecError
 
 Tree = Callable[..., Path]
@@ -195,6 +197,7 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
     assert version("torch") == "2.13.0"
     assert version("vllm") == "0.32.0"
     assert version("deepspeed") == "absent"
+    assert installed_versions(["python", "vllm"])["python"] == platform.python_version()
 
 
 @pytest.mark.parametrize(
