@@ -229,16 +229,17 @@ class Waiting:
 def outside(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:
     """What a step reads outside of the store, with content digests: models that are referred to, and what its choices
     and the oracles that it is handed name by their identities."""
+    from tasks.kinds import Oracle
+
     records = [r for several in inputs.values() for r in several]
     found = {Path(r.location): r.content for r in records if r.location}
-    specifications = (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists())
-    for choice in (*(c for _, c in choices_of(node.params)), *map(_choice_of, specifications)):
+    for _, choice in choices_of(node.params):
         found |= choices.identities.paths(choice)
+    for oracle in (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists()):
+        if isinstance(oracle, Oracle):
+            c = oracle.choice
+            found |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
     return found
-
-
-def _choice_of(oracle: Any) -> ChoiceValue:
-    return ChoiceValue(oracle.choice.folder, oracle.choice.name, oracle.choice.params)
 
 
 def _execution(node: Node) -> dict[str, JSON]:

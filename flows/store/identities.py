@@ -52,10 +52,11 @@ class Identities:
             self._found[name] = {k: self._content(v) for k, v in sorted(self._asked(choice).items())}
         return self._found[name]
 
-    def paths(self, choice: ChoiceValue) -> dict[Path, str]:
-        """The files and folders that the choice reads, with the content digests that `of` gave them."""
-        said = self.of(choice)
-        return {self.base / v: said[k] for k, v in self._asked(choice).items() if isinstance(v, Path)}
+    def paths(self, choice: ChoiceValue, said: Mapping[str, str] | None = None) -> dict[Path, str]:
+        """The files and folders that the choice reads, with the digests that keys hold: `said`, or those of `of`."""
+        held = self.of(choice) if said is None else said
+        asked = self._asked(choice).items()
+        return {self.base / v: held.get(k, "") for k, v in asked if isinstance(v, Path)}
 
     def _content(self, value: str | Path) -> str:
         return self._contents.digest(self.base / value) if isinstance(value, Path) else value

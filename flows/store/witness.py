@@ -31,7 +31,7 @@ class Witness:
         self.before = dict(_touches(paths))
         for path, digest in paths.items():
             if not os.path.exists(path) or contents.digest(path) != digest:
-                raise DataError(f"'{step}' reads {path}, which changed since this run looked at it; run again")
+                raise DataError(f"'{step}' reads {path}, which is no longer what its key holds: run again")
 
     def check(self) -> None:
         """Raise DataError where anything was written, replaced or moved since."""

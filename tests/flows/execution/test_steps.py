@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from flows.execution.execute import Execution
+from flows.execution.steps import outside
+from flows.store.keys import Choices
 from flows.store.store import Store
+from flows.store.witness import Witness
 from flows.wiring.model import ChoiceValue
 from tasks.contract import DataError
+from tasks.kinds import Oracle
+from tests.flows.store.made import put
 from tests.flows.tiny import graph, node, tiny_project
 
 
@@ -35,3 +40,19 @@ def test_a_model_written_over_and_put_back_during_a_step_spoils_that_step_and_no
     [aside] = (store.root / "damaged").glob("partial-*")
     assert (aside / "work" / "part").read_text() == "WEIGHTS"
     assert len(store.open(again.record)) == 1  # type: ignore[arg-type]
+
+
+def test_an_oracle_whose_file_is_no_longer_what_its_specification_says_is_not_asked(tmp_path: Path) -> None:
+    project, store = tiny_project(tmp_path), Store(tmp_path / "artifacts")
+    (tmp_path / "taste.txt").write_text("short answers")
+    choices = Choices(store.code(project), store.contents, project)
+    choice = ChoiceValue("models", "folder", {"path": "taste.txt"})
+    oracle = put(store, Oracle.of(compare=lambda *_: []).chosen_as(choices.chosen(choice)))
+    judged = node("judged", "join", inputs={"tables": ["oracle"]})
+    [(path, digest)] = outside(judged, {"oracle": [oracle]}, store, choices).items()
+    assert (path, digest) == (tmp_path / "taste.txt", store.contents.digest(path))
+    path.write_text("long answers")
+    later = Choices(store.code(project), store.contents, project)
+    assert outside(judged, {"oracle": [oracle]}, store, later) == {path: digest}
+    with pytest.raises(DataError, match=r"'judged' reads .*/taste\.txt, which is no longer what its key holds"):
+        Witness({path: digest}, store.contents, "judged")

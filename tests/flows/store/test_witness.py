@@ -97,9 +97,9 @@ def test_what_is_no_longer_what_the_key_holds_is_refused_before_any_work(base: P
     contents = Contents()
     before = contents.digest(base)
     (base / "config.json").write_text('{"layers": 3}')
-    with pytest.raises(DataError, match=r"'fit' reads .*/models/base, which changed since this run looked at it"):
+    with pytest.raises(DataError, match=r"'fit' reads .*/models/base, which is no longer what its key holds"):
         Witness({base: before}, contents, "fit")
-    with pytest.raises(DataError, match="which changed since"):
+    with pytest.raises(DataError, match="no longer what its key holds"):
         Witness({base.with_name("gone"): before}, contents, "fit")
 
 
