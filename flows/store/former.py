@@ -18,6 +18,10 @@ _NEAREST = 30
 """Former records of a task that are compared, where the pipeline never had the step."""
 
 
+def _lost(key: Key) -> str:
+    return "its former result is gone" if "inputs" in key.parts else "its inputs must run first"
+
+
 class Former:
     """What a store remembers of the steps of a graph."""
 
@@ -30,19 +34,35 @@ class Former:
         self._runs: list[Run] = list(islice(Runs(store).newest(graph.pipeline), _RUNS))
 
     def why(self, node: Node, key: Key) -> str:
-        """Why a step must run: what its key has other than the nearest former record of that step."""
+        """Why a step must run: what its key has other than the last record of that step in this pipeline."""
         former = self.of_step(node)
         if former is None and node.round and self._other_rounds(node):
             return f"round {node.round} has not run before"
-        former = former or self._nearest(node, key)
         if former is None:
+            return self._elsewhere(node, key)
+        found = self._differences(node, former, key)
+        return f"because {found}" if found else _lost(key)
+
+    def _elsewhere(self, node: Node, key: Key) -> str:
+        """What to say of a step that the pipeline has not run: which result of the same task comes nearest."""
+        nearest = self._nearest(node, key)
+        if nearest is None:
             return "never run"
-        found = differences(former, key)
+        found = self._differences(node, nearest, key)
         if not found:
-            return "its former result is gone" if "inputs" in key.parts else "its inputs must run first"
-        said = [self._said(node, former, d) for d in found]
-        more = f" and {len(said) - 2} more" if len(said) > 2 else ""
-        return f"because {', '.join(said[:2])}{more}"
+            return _lost(key)
+        of = f"`{nearest.task}` {nearest.content[:8]}"
+        for run in islice(Runs(self._store).newest(), _RUNS):
+            step = next((s for s in run.steps.values() if s.key == nearest.key), None)
+            if step:
+                of = f"`{step.id}` of {run.title}"
+                break
+        return f"never run in this pipeline (nearest: {of}, but {found})"
+
+    def _differences(self, node: Node, former: Record, key: Key) -> str:
+        """The first two differences in words, and how many more there are; empty if there is none."""
+        said = [self._said(node, former, d) for d in differences(former, key)]
+        return ", ".join(said[:2]) + (f" and {len(said) - 2} more" if len(said) > 2 else "")
 
     def of_step(self, node: Node) -> Record | None:
         """The record of the step in the pipeline's last run that had a result for it."""

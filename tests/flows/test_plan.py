@@ -207,7 +207,8 @@ def test_a_step_that_another_pipeline_made_is_cached_and_a_like_one_says_how_it_
 ) -> None:
     run(loop(1), store, root)
     other = replace(loop(1, lr=0.2), pipeline="other")
-    assert said(plan(other, store, root)) == {"policy@1": ("run", "because `lr` changed 0.1 → 0.2")}
+    why = "never run in this pipeline (nearest: `policy@1` of loop, but `lr` changed 0.1 → 0.2)"
+    assert said(plan(other, store, root)) == {"policy@1": ("run", why)}
 
 
 def test_going_back_to_an_old_value_runs_nothing(store: Store, root: Path) -> None:
