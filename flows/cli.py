@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a step failed, 2 the request was wrong, 3 waiting for peop
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from functools import partial
@@ -16,6 +15,7 @@ import typer
 
 from flows.commands.ending import Commands, console, told
 from flows.commands.requests import Sort, meant, pairs, pipelines_file
+from flows.commands.visible import json_text, visible
 from flows.execution.environ import without_proxy
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = Fals
         return
     width = max(map(len, source.names), default=0)
     for name in source.names:
-        print(f"{name:<{width}}  {source.abouts[name]}".rstrip())
+        print(visible(f"{name:<{width}}  {source.abouts[name]}".rstrip()))
 
 
 @app.command()
@@ -93,7 +93,7 @@ def check(
     if as_json:
         _print_json(verdicts_json(verdicts))
     else:
-        print("\n".join(verdicts_text(verdicts)))
+        print(visible("\n".join(verdicts_text(verdicts))))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
 
 
@@ -134,9 +134,9 @@ def plan(
     if as_json:
         _print_json(planned.as_json())
         return
-    print(planned.text())
+    print(visible(planned.text()))
     for notice in compiled.notices:
-        print(f"note: {notice}")
+        print(visible(f"note: {notice}"))
 
 
 @app.command()
@@ -408,7 +408,7 @@ def _kept(file: Path, artifacts: Path | None) -> Path:
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=1, ensure_ascii=False))
+    print(json_text(data))
 
 
 if __name__ == "__main__":

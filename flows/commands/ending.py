@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from flows.commands.visible import visible
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -33,14 +34,18 @@ class Commands(TyperGroup):
 
 def console() -> Console:
     """Where a command prints. It goes quiet where whoever reads the output leaves: a run of hours is not ended by
-    `| head`, as rich would do it."""
+    `| head`, as rich would do it. Control characters in texts, also in tables and trees, are shown escaped."""
     from rich.console import Console
+    from rich.text import Text
 
-    class Quiet(Console):
+    class Output(Console):
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    return Quiet(highlight=False) if sys.stdout.isatty() else Quiet(highlight=False, width=160)
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+    return Output(highlight=False) if sys.stdout.isatty() else Output(highlight=False, width=160)
 
 
 def told(command: Callable[[], None]) -> None:
@@ -48,12 +53,12 @@ def told(command: Callable[[], None]) -> None:
     try:
         command()
     except (SpecError, DataError) as e:
-        print(f"alignflow: {e}", file=sys.stderr)
+        print(visible(f"alignflow: {e}"), file=sys.stderr)
         sys.exit(2 if isinstance(e, SpecError) else 1)
     except OSError as e:
         if e.filename is None:
             raise
-        print(f"alignflow: {os.fsdecode(e.filename)}: {e.strerror}", file=sys.stderr)
+        print(visible(f"alignflow: {os.fsdecode(e.filename)}: {e.strerror}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
