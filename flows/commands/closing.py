@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.commands.progress import seconds, shown
 from flows.execution.server import prefect_page, running
-from flows.tracking.mlflow_sink import address, served_elsewhere
+from flows.tracking.mlflow_sink import PENDING, address, served_elsewhere
 from flows.tracking.table import finished, notices, results, tables, warnings
 from flows.tracking.view import charts_page, run_page
 
@@ -44,7 +44,8 @@ def print_repeated(console: Console, store: Store, run: Run) -> None:
     say(console, f"{run.title}: nothing to do: run {run.id} has the same parameters, and its {len(run.steps)} steps "
                  f"are all in the store (--again records a new run)")  # fmt: skip
     _print_results(console, store, finished(store, run))
-    print_where(console, store, run)
+    waits = (store.root / PENDING).exists()
+    print_where(console, store, run, "MLflow did not take all of an earlier run" if waits else "")
 
 
 def _print_results(console: Console, store: Store, done: Sequence[Done]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 
+from flows.execution.environ import public
+from flows.execution.orphans import OWN, has_orphans
 from flows.plan import Plan, make_plan
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
@@ -26,6 +29,12 @@ def plan_of(graph: Graph, store: Store) -> Plan | None:
 def all_cached(plan: Plan | None) -> bool:
     """Whether every step's result is in the store, intact, under its key of today."""
     return plan is not None and all(step.state == "cached" for step in plan.steps)
+
+
+def left_open(store: Store) -> bool:
+    """Whether a run was killed and is still open in Prefect or here: a run with a server closes it, at its begin."""
+    url = os.environ.get("PREFECT_API_URL")
+    return has_orphans(store.root, public(url) if url else OWN) or bool(Runs(store).open())
 
 
 def finished_twin(runs: Runs, plan: Plan, deployment: str = "") -> Run | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flows.commands.closing import print_outcome, print_repeated, print_where, say
 from flows.commands.progress import progress
-from flows.commands.repeats import all_cached, finished_twin, plan_of
+from flows.commands.repeats import all_cached, finished_twin, left_open, plan_of
 from flows.execution.execute import run_cached, run_pipeline
 from flows.store.runs import Runs
 from flows.tracking.prefect_artifacts import PrefectArtifacts
@@ -47,7 +47,7 @@ def run_once(
     for notice in graph.notices:
         say(console, f"note: {notice}")
     plan = plan_of(graph, store)
-    cached = all_cached(plan) and not fresh
+    cached = all_cached(plan) and not fresh and not left_open(store)
     if plan and cached and not again and (former := finished_twin(Runs(store), plan, deployment)):
         print_repeated(console, store, former)
         return former

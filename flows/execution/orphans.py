@@ -52,9 +52,9 @@ def open_flow(root: Path, name: str, server: str) -> Iterator[OpenFlow]:
         held.release(keep_file=not flow.closed)
 
 
-def has_orphans(root: Path) -> bool:
-    """Whether a flow run over this store did not come to its end."""
-    return any(_left(root, OWN))
+def has_orphans(root: Path, server: str) -> bool:
+    """Whether a flow run over this store on this server did not come to its end, and nobody has closed it."""
+    return any(_left(root, server))
 
 
 def close_orphaned_flows(root: Path, server: str) -> None:

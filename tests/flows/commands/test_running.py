@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from flows.commands.closing import print_where
-from flows.commands.repeats import finished_twin
+from flows.commands.repeats import finished_twin, left_open
 from flows.costs import Cost
+from flows.execution.orphans import OWN, open_flow
 from flows.plan import Plan, Planned
 from flows.store.locks import try_lock
 from flows.store.runs import Run, Runs
@@ -107,3 +108,17 @@ def test_another_status_deployment_or_parameter_is_no_twin(made: Fabricated, cha
 
 def test_a_result_that_came_out_different_is_no_twin(made: Fabricated) -> None:
     assert finished_twin(Runs(made.store), _plan(made, heldout="0" * 32)) is None
+
+
+def test_a_run_that_was_killed_is_left_open_until_a_run_with_a_server_closes_it(made: Fabricated) -> None:
+    runs = Runs(made.store)
+    assert not left_open(made.store)
+    run = runs.begin("sppo", {})
+    assert not left_open(made.store)  # it lives
+    runs._held[run.id].release()
+    assert left_open(made.store)
+    runs.end(run, "stopped")
+    with open_flow(made.store.root, run.id, OWN) as flow:
+        assert not left_open(made.store)
+    assert left_open(made.store)  # the file of its lock stays, and nobody holds it
+    assert not flow.closed
