@@ -35,6 +35,17 @@ def test_events_come_back_as_they_were_written(ledger: Ledger) -> None:
     assert [one.name for one in ledgers(Store(ledger.path.parents[1]))] == ["sppo/nightly"]
 
 
+def test_a_ledger_of_before_gates_were_tests_is_read(ledger: Ledger) -> None:
+    """Its rounds have no evidence, and a stalled loop was called converged."""
+    for event in rounds(True):
+        ledger.append(event)
+    text = ledger.path.read_text().replace('"evidence":null,', "")
+    assert '"evidence"' not in text
+    ledger.path.write_text(text + f'{{"when":"{NOW}","event":"converged"}}\n')
+    assert ledger.events() == [*rounds(True), Stalled(NOW, "converged")]
+    assert ledger.history().told
+
+
 def test_a_torn_last_line_never_happened_wherever_it_was_torn(ledger: Ledger) -> None:
     events = rounds(True)
     for event in events:
