@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from flows.commands.running import tell
+from flows.commands.closing import print_outcome
 from tests.flows.continuing.conftest import Loop
 
 
@@ -16,5 +16,5 @@ def test_what_an_earlier_tick_left_is_no_cached_step(loop: Loop) -> None:
     execution = loop.tick().heard.executions[0]
     assert [s.id for s in execution.run.steps.values() if s.carried]
     stream = io.StringIO()
-    tell(Console(file=stream, width=160), loop.store, execution)
+    print_outcome(Console(file=stream, width=160), loop.store, execution)
     assert "6 steps run, 4 cached\n" in stream.getvalue()
