@@ -38,7 +38,7 @@ def refusal(host: str, origin: str | None) -> str:
     """Why a request with these headers is not answered; empty if it is."""
     if _name(host) not in NAMES:
         return f"the host {host!r} is not this machine"
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         return f"pages of {origin!r} may not send requests here"
     return ""
 
