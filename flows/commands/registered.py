@@ -51,7 +51,7 @@ def difference(title: str, deployment: DeploymentResponse) -> str:
     if differing := [name for name in FIELDS if (there.get(name) or None) != before.get(name)]:
         return f"its {' and '.join(differing)} changed since `alignflow deploy` registered it"
     if str(before["entrypoint"]).partition(":")[0] != str(ENTRY):
-        return f"another checkout registered it ({before['entrypoint']}); `alignflow deploy` here replaces it"
+        return f"another checkout registered it ({before['entrypoint']})"
     return ""
 
 

@@ -63,10 +63,13 @@ def serve(artifacts: Path, *, file: Path | None = None, pool: str = POOL, limit:
 
         with get_client(sync_client=True) as client:
             make_pool(client, pool)
-            served = [(title, bool(d.schedules)) for title, d in registered(client) if d.work_pool_name == pool]
+            served = [(title, d) for title, d in registered(client) if d.work_pool_name == pool]
         say(f"serving the work pool '{pool}' of {url}; what runs print: {shown(log)}")
-        scheduled = ", ".join(title for title, has_schedule in served if has_schedule) or "none of them"
+        scheduled = ", ".join(title for title, d in served if d.schedules) or "none of them"
         say(f"{len(served)} deployments (on a schedule: {scheduled}); `alignflow deploy` changes them, now if you like")
+        for title, d in served:
+            if why := difference(title, d):
+                say(f"  ! runs of {title} are refused: {why}; `alignflow deploy` registers it anew")
         say("Ctrl-C ends this and stops its runs; the next run of the same goes on where they were.")
         with log.open("a") as output, redirect_stdout(output), redirect_stderr(output):
             asyncio.run(_work(_worker(pool, limit, say), say))

@@ -104,7 +104,7 @@ def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
 
     flow = entry.blank_policy
     assert flow.name == getattr(entry, "blank-policy").name == "blank-policy"
-    assert list(inspect.signature(flow.fn).parameters) == ["world", "seed"]
+    assert list(inspect.signature(flow.fn).parameters) == ["world", "seed", "max_skipped"]
     assert "A policy that has learnt nothing." in (flow.fn.__doc__ or "")
     with pytest.raises(AttributeError, match="no pipeline 'sppoo'; it has blank-policy"):
         _ = entry.sppoo
