@@ -287,8 +287,10 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
     `checkpoint_at` give it.
     """
     from flows.commands.exporting import export_to
+    from flows.store.modes import own_umask
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    with own_umask():  # what is exported is no part of the store
+        store = _store(None if artifacts else pipelines_file(file), artifacts)
     for path in export_to(store, ref, directory):
         print(path)
 
@@ -391,10 +393,15 @@ def schema(file: File = None, artifacts: Artifacts = None) -> None:
 
 
 def _root(file: Path | None, artifacts: Path | None) -> Path:
-    if artifacts is not None:
-        return artifacts
-    assert file is not None
-    return file.parent / "artifacts"
+    """The folder of the store that is meant; what this command makes from now on has the permissions of that."""
+    from flows.store.modes import follow_folder
+
+    root = artifacts
+    if root is None:
+        assert file is not None
+        root = file.parent / "artifacts"
+    follow_folder(root)
+    return root
 
 
 def _store(file: Path | None, artifacts: Path | None) -> Store:

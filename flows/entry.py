@@ -19,6 +19,7 @@ from flows.execution.execute import PROJECT, Execution
 from flows.execution.prefect_api import close_left_open, parameters_of_this_run
 from flows.execution.typed import refused_flow, typed_flow
 from flows.plan import refuse_early
+from flows.store.modes import follow_folder
 from flows.store.store import Store
 from flows.tracking.prefect_artifacts import PrefectArtifacts
 from flows.tracking.track import Tracker
@@ -79,7 +80,7 @@ def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[s
     def body(values: dict[str, JSON]) -> list[Any]:
         overrides = given(values, shown.parameters, asked)
         graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
-        store = Store(artifacts_of(file))
+        store = _store_of(file)
         refuse_early(graph, store)
         tracker = Tracker(store)
         try:
@@ -101,6 +102,7 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
     def body(values: dict[str, JSON]) -> Any:
         from prefect.states import Completed
 
+        follow_folder(store.root)
         said: list[str] = []
 
         def say(text: str) -> None:
@@ -150,6 +152,13 @@ def pipelines_file() -> Path:
     here = Path.cwd()
     found = (folder / "pipelines.yaml" for folder in (here, *here.parents))
     return next((file for file in found if file.exists()), PROJECT / "pipelines.yaml")
+
+
+def _store_of(file: Path) -> Store:
+    """The store of a pipelines file; what this process makes from now on has the permissions of its folder."""
+    root = artifacts_of(file)
+    follow_folder(root)
+    return Store(root)
 
 
 def artifacts_of(file: Path) -> Path:

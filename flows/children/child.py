@@ -107,7 +107,7 @@ def _redirect(log: Path) -> None:
         (log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, (1, 2)),
         (os.devnull, os.O_RDONLY, (0,)),
     ):
-        source = os.open(path, flags, 0o644)
+        source = os.open(path, flags, 0o666)
         for stream in streams:
             os.dup2(source, stream)
         os.close(source)

@@ -56,7 +56,7 @@ def detach(log: str) -> None:
     """Leave the terminal's process group and send everything that is printed to `log`."""
     with suppress(PermissionError):  # already the leader of a group
         os.setsid()
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(target, stream)
     os.close(target)

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Waiting = Callable[[float, str], None]
@@ -20,9 +20,10 @@ class Held:
         self._path, self._fd, self._shared = path, fd, shared
 
     def write(self, text: str) -> None:
-        """Put `text` in the lock's file."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
+        """Put `text` in the lock's file, unless it is another user's, who alone may write to it."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text.encode(), 0)
 
     def release(self, *, keep_file: bool = False) -> None:
         if self._fd >= 0:
@@ -36,7 +37,7 @@ def try_lock(path: Path, who: str = "", *, shared: bool = False) -> Held | None:
     """The lock, or None if another holds it (also another thread of this process)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fd = _open(path)
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,13 +74,28 @@ def holder(path: Path) -> str:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock now."""
-    if not path.exists():
+    """Whether nobody holds the lock now. Writes nothing, so that it works on a store that is read-only."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
         return True
-    held = try_lock(path)
-    if held:
-        held.release()
-    return held is not None
+    except PermissionError:  # of another user, who keeps it private: nothing of it can be known
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path) -> int:
+    """A descriptor of the lock's file. To lock another user's it need not be writable."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
 
 
 def _still_there(path: Path, fd: int) -> bool:

@@ -116,20 +116,26 @@ class Store:
     def _set_aside(self, record: Record) -> str:
         """Move content out of the way, unless another process has made it again meanwhile; says where to."""
         path = self.root / record.path
-        with self.lock(f"content-{record.content}"):
-            if not os.path.lexists(path) or not self.trouble(record):
-                return ""
-            if path.is_symlink():
-                path.unlink(missing_ok=True)
-                return ""
-            return f"; set aside in {self.put_aside(path, f'{record.kind}-{record.content}')}"
+        try:
+            with self.lock(f"content-{record.content}"):
+                if not os.path.lexists(path) or not self.trouble(record):
+                    return ""
+                if path.is_symlink():
+                    path.unlink(missing_ok=True)
+                    return ""
+                return self.put_aside(path, f"{record.kind}-{record.content}")
+        except OSError:  # of the lock: the store is read-only
+            return ""
 
     def put_aside(self, path: Path, name: str) -> str:
-        """Move what was damaged to `damaged/`; returns where it is, below the store."""
+        """Move what was damaged to `damaged/`; says where it is, unless the store is read-only and it stays."""
         to = self.root / "damaged" / f"{name}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
-        to.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(to)
-        return to.relative_to(self.root).as_posix()
+        try:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(to)
+        except OSError:
+            return ""
+        return f"; set aside in {to.relative_to(self.root).as_posix()}"
 
     def open(self, record: Record) -> Artifact:
         """A handle on a record's data, by its kind."""

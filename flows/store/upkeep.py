@@ -80,7 +80,7 @@ def verify(store: Store) -> list[Damage]:
     for file, what in _damaged_files(store):
         name = file.relative_to(store.root).as_posix()
         aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")
-        damages.append(Damage(None, f"{name} is not what was written; set aside in {aside}", what))
+        damages.append(Damage(None, f"{name} is not what was written{aside}", what))
     found: dict[str, str] = {}
     for record in results(store):
         name = record.path.as_posix()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flows.store.databases import set_aside_database, sqlite_damage
 from flows.store.locks import locked
+from flows.store.modes import umask_of
 from tasks.files import remove, temporary
 
 
@@ -67,6 +68,7 @@ def _migrate(database: Path) -> None:
     try:
         store = SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "mlruns").as_uri())
         store.engine.dispose()
+        fresh.chmod(0o666 & ~umask_of(database.parent))  # SQLite's own files are never writable for a group
         fresh.rename(database)
     finally:
         remove(fresh)

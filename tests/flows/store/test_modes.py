@@ -1,0 +1,121 @@
+"""Permissions of what is in a store, locks of other users, and stores that are read-only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows import cli
+from flows.store.locks import holder, is_free, try_lock
+from flows.store.modes import own_umask, umask_of
+from flows.store.runs import Runs
+from flows.store.store import Store
+from flows.store.upkeep import verify
+from tasks.kinds import Policy
+from tests.flows.fabricated import fabricate
+from tests.flows.store.made import model, prompts, put
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    with own_umask():
+        yield
+
+
+@pytest.mark.parametrize(
+    ("mode", "umask"), [(0o700, 0o077), (0o755, 0o077), (0o775, 0o002), (0o2770, 0o007), (0o777, 0o000)]
+)
+@pytest.mark.parametrize("before", [0o022, 0o077, 0o000])
+def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
+    tmp_path: Path, mode: int, umask: int, before: int
+) -> None:
+    root = tmp_path / "artifacts"
+    root.mkdir()
+    root.chmod(mode)
+    os.umask(before)
+    store = cli._store(None, root)
+    lock = try_lock(root / "locks" / "a.lock")
+    put(store, prompts("a"))
+    work = store.partial("b" * 32) / "output"
+    work.mkdir(parents=True)
+    put(store, Policy(model(work, "weights")), "fit")
+    store.contents.save()
+    assert store.index.entries()
+    Runs(store).begin("sppo", {})
+    assert lock
+    for path in root.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+def test_a_new_store_is_its_owners_alone_and_what_is_exported_is_not(tmp_path: Path) -> None:
+    assert umask_of(tmp_path / "none") == 0o077
+    os.umask(0o022)
+    record = put(cli._store(None, tmp_path / "artifacts"), prompts("a"))
+    assert (tmp_path / "artifacts").stat().st_mode & 0o777 == 0o700
+    os.umask(0o022)
+    cli.export(record.content[:8], tmp_path / "exported", artifacts=tmp_path / "artifacts")
+    assert (tmp_path / "exported" / "table.parquet").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_lock_of_another_user_is_taken_though_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "a.lock", os.open
+    path.write_text("theirs")
+
+    def theirs(name: Any, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR and Path(name) == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return real(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", theirs)
+    assert is_free(path)
+    held = try_lock(path, "mine")
+    assert held
+    assert holder(path) == "theirs"
+    assert not is_free(path)
+    assert try_lock(path) is None
+    held.release()
+    assert not path.exists()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a finished run whose disk is made read-only, where this process may do that."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        made = fabricate(disk)
+        (made.store.root / made.records["floor/logps"].path / "table.arrow").write_bytes(b"noise")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_read_only_store_can_be_looked_at(read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifacts = read_only / "artifacts"
+    file = Path(__file__).parents[3] / "pipelines.yaml"
+    cli.list_(file=file, artifacts=artifacts)
+    with pytest.raises(typer.Exit) as ended:
+        cli.check("sppo", file=file, artifacts=artifacts)
+    assert ended.value.exit_code == 0
+    cli.plan("sppo", [], file=file, artifacts=artifacts)
+    cli.show("last", file=file, artifacts=artifacts)
+    cli.show("last:policy@2", file=file, artifacts=artifacts)
+    said = capsys.readouterr().out
+    assert "never run" in said
+    assert "policy@2" in said
+    (logps,) = (s for s in Runs(Store(artifacts)).find_run("last").steps.values() if s.id == "floor/logps")
+    assert Store(artifacts).look(logps.key).reason == f"its content Logps/{logps.content} was damaged"
+    (artifact,) = verify(Store(artifacts))
+    assert artifact.trouble.endswith("was damaged")
