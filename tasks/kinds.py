@@ -47,7 +47,9 @@ _COMPLETION = [
     _field("completion_id", pa.string(), "names one draw: digest of (policy, prompt_id, seed, stream, k), not a text"),
     _field("completion", pa.string(), "the answer's text, without special tokens"),
     _PROMPT_TOKENS,
-    _field("completion_tokens", TOKENS, "ids of the answer, with its EOS if it ended by itself", True),
+    _field(
+        "completion_tokens", TOKENS, "ids of the answer, with the token that ends its turn if it ended by itself", True
+    ),
 ]
 _SAMPLED = [
     *_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION,
@@ -55,7 +57,7 @@ _SAMPLED = [
     _field("k", pa.int32(), "number of the draw among those of its prompt, from 0"),
     _field("token_logps", pa.list_(pa.field("item", pa.float32(), False)),
            "log-probability of each completion token under the untruncated temperature-1 distribution, nats"),
-    _field("finish_reason", pa.string(), "'stop': ended by EOS or a stop string; 'length': cut, no EOS appended"),
+    _field("finish_reason", pa.string(), "'stop': ended by a stop token or string; 'length': cut, no token appended"),
 ]  # fmt: skip
 
 

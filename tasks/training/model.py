@@ -101,10 +101,14 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def shape_for(model: Any, micro_tokens: int) -> Shape:
-    """How rows are laid out for this model; 0 tokens: so many that activations take about 200 MB (GPU: 8,192)."""
+    """How rows are laid out for this model; 0 tokens: so many that activations take about 200 MB.
+
+    On a GPU 8,192, and 2,048 where attention is written out and so keeps every pair of a row's tokens in memory.
+    """
     config = model.config.get_text_config()
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    fitting = 8192 if model.device.type == "cuda" else max(256, _ACTIVATIONS // (width * layers))
+    on_gpu = 2048 if model.config._attn_implementation == "eager" else 8192
+    fitting = on_gpu if model.device.type == "cuda" else max(256, _ACTIVATIONS // (width * layers))
     return Shape(micro_tokens or fitting, width, can_share_prompts(model))
 
 

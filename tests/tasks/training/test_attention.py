@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,3 +114,14 @@ def test_the_comparison_is_made_once_for_a_model_and_leaves_it_as_it_was(
     assert not asked
     check_attention(model, Policy(policy.path, digest="other"), lambda ids: asked.append(1) or model(ids).logits)
     assert len(asked) == 2
+
+
+def test_attention_that_is_written_out_gets_smaller_batches_on_a_gpu() -> None:
+    """Its memory grows with the square of a row's length."""
+
+    def tokens(implementation: str) -> int:
+        text = SimpleNamespace(hidden_size=4096, num_hidden_layers=32)
+        config = SimpleNamespace(_attn_implementation=implementation, get_text_config=lambda: text)
+        return shape_for(SimpleNamespace(config=config, device=torch.device("cuda")), 0).tokens
+
+    assert (tokens("sdpa"), tokens("eager")) == (8192, 2048)
