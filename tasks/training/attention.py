@@ -18,9 +18,9 @@ from tasks.kinds import Model
 
 NEAR = {torch.float32: 2e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 """Largest difference that rounding explains, in nats or units of score, by the type of the weights."""
-_ROWS, _TOKENS = 2, 24
-_checked: set[tuple[str, str, torch.dtype]] = set()
-"""Models compared in this process: path, digest, type."""
+_TOKENS = 48
+_checked: set[tuple[str, str, str, torch.dtype]] = set()
+"""Models compared in this process: class, path, digest, type."""
 
 
 def attention_of(config: Any) -> str | None:
@@ -30,18 +30,18 @@ def attention_of(config: Any) -> str | None:
 
 
 def check_attention(model: Any, source: Model, values: Callable[[Tensor], Tensor]) -> None:
-    """Compare the attention in use with the eager one on a small random batch, once per model and process.
+    """Compare the attention in use with the eager one on a row of random tokens, once per model and process.
 
-    values: ids `(B, T)` → what is computed of them, such as log-probabilities. The loaded weights are used for both,
+    values: ids `(1, T)` → what is computed of them, such as log-probabilities. The loaded weights are used for both,
     so nothing is loaded twice. Raises DataError, naming both values, where they differ by more than rounding.
     """
-    key = str(source.path), source.digest, model.dtype
+    key = type(model).__name__, str(source.path), source.digest, model.dtype
     used = model.config._attn_implementation
     if used == "eager" or key in _checked:
         return
     config = model.config.get_text_config()
     length = min(_TOKENS, getattr(config, "max_position_embeddings", None) or _TOKENS)
-    ids = torch.randint(config.vocab_size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         own = values(ids.to(model.device)).float()
         model.set_attn_implementation("eager")

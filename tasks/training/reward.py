@@ -11,7 +11,7 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
-from tasks.training.attention import attention_of
+from tasks.training.attention import attention_of, check_attention
 from tasks.training.heads import check_scores, is_classifier, mark_trained_here
 from tasks.training.model import DTYPES, WEIGHTS
 
@@ -68,6 +68,7 @@ def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]
         )  # fmt: skip
     except ValueError as e:
         raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
+    check_attention(model.eval(), source, lambda ids: model(input_ids=ids).logits)
     return model, set(found["missing_keys"])
 
 

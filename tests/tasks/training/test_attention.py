@@ -20,6 +20,7 @@ from tasks.training import attention
 from tasks.training.attention import check_attention
 from tasks.training.logps import AnswerLogps
 from tasks.training.model import open_model, shape_for
+from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
 from tests.families import family
 from tests.tasks.training.tables import tokenized, win_rates
@@ -125,3 +126,13 @@ def test_attention_that_is_written_out_gets_smaller_batches_on_a_gpu() -> None:
         return shape_for(SimpleNamespace(config=config, device=torch.device("cuda")), 0).tokens
 
     assert (tokens("sdpa"), tokens("eager")) == (8192, 2048)
+
+
+def test_a_reward_model_with_capped_scores_is_opened_with_eager_attention_and_else_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = _saved(tmp_path / "model", *(MODELS["scores capped"][:1]), **MODELS["scores capped"][1])
+    assert open_reward_model(policy, torch.float32).config._attn_implementation == "eager"
+    monkeypatch.setattr("tasks.training.reward.attention_of", lambda config: "sdpa")
+    with pytest.raises(DataError, match=r"ForSequenceClassification gives .* with sdpa attention"):
+        open_reward_model(policy, torch.float32)
