@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from tasks.chat import TODAY
 from tasks.contract import Chosen, DataError
 from tasks.kinds import RewardModel
 from tasks.load import load_oracle
 from tasks.oracles.reward_model import identity
-from tasks.rendering import TODAY
 from tasks.training import classifier, heads
 from tasks.training.reward import open_reward_model
 from tests.families import CHATML, FAMILIES, Family, family
