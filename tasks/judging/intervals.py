@@ -28,9 +28,9 @@ def interval(values: Any, weights: Any = None, *, share: bool) -> Interval:
     stays in [0, 1] and holds near the ends, where Student's does not (all of 16 prompts won: 0.78–1, not 1–1). Values
     that never vary have an interval of width 0 within (0, 1).
 
-    Coverage by simulation, 16 to 128 prompts and means from 0.5 to 0.99: 94 to 97.5% for four answers by prompt; one
-    answer by prompt takes few values, which allow 94 to 99%. It is less where a loss is so rare that the prompts at
-    hand may show none, and near-wins differ in their decimals only.
+    Coverage, for 16 to 128 prompts and means from 0.5 to 0.99: 93.5 to 97.5% by simulation for four answers by prompt,
+    94 to 99% exactly for one, whose few possible values allow no less. It is lower where a loss is so rare that the
+    prompts at hand may show none, and near-wins differ in their decimals only.
 
     Source: Wilson, JASA 22 (1927); effective sizes and t as Franco et al., J. Survey Stat. Methodol. 7 (2019) advise
     for proportions in samples of clusters.
