@@ -121,7 +121,7 @@ def deploy(
     place: Place, found: Sequence[Deployment], *, pool: str = POOL, prune: bool = False, only: str | None = None,
     take_over: bool = False,
 ) -> Iterator[str]:  # fmt: skip
-    """Register deployments with the server and yield a line for each. A schedule that was paused stays paused.
+    """Register deployments with the server, all or none, and yield a line for each. A paused schedule stays paused.
 
     Args:
         place: the file and artifacts that their runs use.
@@ -132,7 +132,7 @@ def deploy(
         take_over: replace those of the same names that another file or other artifacts have there.
 
     Raises SpecError where others have the names, DataError where no server answers or it refuses; then nothing has
-    changed but what was told.
+    changed.
     """
     with users_server(place.artifacts) as url:
         from prefect.client.orchestration import get_client
@@ -143,8 +143,7 @@ def deploy(
                 if not take_over:
                     _refuse_others(client, place, found)
                 make_pool(client, pool)
-                for d in found:
-                    yield f"✓ {d.title:<40} {_register(client, place, d, pool)}"
+                yield from _register_all(client, place, found, pool)
                 yield from _gone(client, place, {d.title for d in found}, only, remove=prune)
             except PrefectHTTPStatusError as e:
                 raise DataError(f"the Prefect server at {url} refused: {e.response.text[:500]}") from None
@@ -171,31 +170,70 @@ def make_pool(client: SyncPrefectClient, pool: str) -> None:
             raise SpecError(f"the work pool '{pool}' is of type {kind}, not process; name another: --pool") from None
 
 
-def _register(client: SyncPrefectClient, place: Place, d: Deployment, pool: str) -> str:
+def _register_all(client: SyncPrefectClient, place: Place, found: Sequence[Deployment], pool: str) -> list[str]:
+    """Register all of them, or none: what was registered is undone where a later one is refused. One line for each.
+
+    Everything that can be wrong with a deployment is found before the first one is registered.
+    """
+    planned = [(d, _existing(client, d.title), _fields(place, d, pool)) for d in found]
+    done: list[tuple[Deployment, DeploymentResponse | None]] = []
+    try:
+        for d, before, fields in planned:
+            for schedule in fields["schedules"]:
+                schedule.active = before is None or all(s.active for s in before.schedules)
+            done.append((d, before))
+            client.create_deployment(flow_id=client.create_flow_from_name(d.pipeline), **fields)
+    except BaseException:
+        for d, before in reversed(done):
+            _undo(client, d, before)
+        raise
+    keep(place.artifacts, {d.title: _executed(place, d) for d in found})
+    return [f"✓ {d.title:<40} {d.when}{_paused(before)}" for d, before, _ in planned]
+
+
+def _fields(place: Place, d: Deployment, pool: str) -> dict[str, Any]:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
 
-    before = _existing(client, d.title)
-    active = all(s.active for s in before.schedules) if before else True
     cron = CronSchedule(cron=d.cron, timezone=d.timezone) if d.cron else None
-    keep(place.artifacts, {d.title: _executed(place, d)})
-    client.create_deployment(
-        flow_id=client.create_flow_from_name(d.pipeline),
-        name=d.name,
-        description=d.description,
-        tags=[TAG],
-        schedules=[DeploymentScheduleCreate(schedule=cron, active=active)] if cron else [],
-        concurrency_limit=1 if d.continues else None,
-        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy[QUEUE_UP]),
-        parameter_openapi_schema=_form(d),
-        enforce_parameter_schema=True,
-        parameters={},
-        work_pool_name=pool,
-        **_executed(place, d),
-    )
-    paused = "  (paused on the server)" if before and (before.paused or not active) else ""
-    return f"{d.when}{paused}"
+    return {
+        "name": d.name, "description": d.description, "tags": [TAG], "enforce_parameter_schema": True,
+        "schedules": [DeploymentScheduleCreate(schedule=cron)] if cron else [],
+        "concurrency_limit": 1 if d.continues else None,
+        "concurrency_options": ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy[QUEUE_UP]),
+        "parameter_openapi_schema": _form(d), "parameters": {}, "work_pool_name": pool, **_executed(place, d),
+    }  # fmt: skip
+
+
+def _undo(client: SyncPrefectClient, d: Deployment, before: DeploymentResponse | None) -> None:
+    """Take a registration back: remove what is new, write what was there before."""
+    now = _existing(client, d.title)
+    if now and before is None:
+        client.delete_deployment(now.id)
+    elif now and before:
+        client.create_deployment(**_fields_of(before))
+
+
+def _fields_of(there: DeploymentResponse) -> dict[str, Any]:
+    """A deployment on the server as one would register it."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
+    same = (
+        "flow_id", "name", "version", "description", "tags", "parameters", "entrypoint", "path", "work_pool_name",
+        "work_queue_name", "enforce_parameter_schema", "parameter_openapi_schema", "pull_steps", "job_variables",
+    )  # fmt: skip
+    limit = there.global_concurrency_limit
+    return {
+        **{name: getattr(there, name) for name in same},
+        "schedules": [DeploymentScheduleCreate(schedule=s.schedule, active=s.active) for s in there.schedules],
+        "concurrency_limit": limit.limit if limit else None, "concurrency_options": there.concurrency_options,
+    }  # fmt: skip
+
+
+def _paused(before: DeploymentResponse | None) -> str:
+    paused = before and (before.paused or not all(s.active for s in before.schedules))
+    return "  (paused on the server)" if paused else ""
 
 
 def _refuse_others(client: SyncPrefectClient, place: Place, found: Sequence[Deployment]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from flows.commands import deploying
 from flows.commands.deploying import Place, deploy, deployments, write_prefect_yaml
 from flows.commands.serving import serve
 from tasks.contract import DataError, SpecError
@@ -128,3 +131,54 @@ def test_prefect_yaml_has_the_deployments_and_is_written_over_none_by_hand(place
     target.write_text("name: mine\n")
     with pytest.raises(DataError, match="was not written by alignflow"):
         write_prefect_yaml(place, deployments(place.file))
+
+
+class Server:
+    """Remembers what is registered, and refuses one deployment by its name."""
+
+    def __init__(self, refused: str) -> None:
+        self.there: dict[str, dict[str, Any]] = {"loop-heart/weekly": {"name": "weekly", "entrypoint": "old"}}
+        self.refused = refused
+
+    def create_flow_from_name(self, name: str) -> str:
+        return name
+
+    def create_deployment(self, flow_id: str, **fields: Any) -> None:
+        if fields["name"] == self.refused and flow_id == "loop-heart":
+            raise RuntimeError("no")
+        self.there[f"{flow_id}/{fields['name']}"] = {"name": fields["name"], "entrypoint": fields["entrypoint"]}
+
+    def read_deployment_by_name(self, title: str) -> Any:
+        from prefect.exceptions import ObjectNotFound
+
+        if title not in self.there:
+            raise ObjectNotFound(RuntimeError(title))
+        empty: dict[str, Any] = dict.fromkeys((
+            "version", "description", "parameters", "path", "work_pool_name", "work_queue_name", "pull_steps",
+            "enforce_parameter_schema", "parameter_openapi_schema", "job_variables", "global_concurrency_limit",
+            "concurrency_options",
+        ))  # fmt: skip
+        return SimpleNamespace(
+            **empty, id=title, flow_id=title.split("/")[0], tags=[], schedules=[], paused=False, **self.there[title]
+        )
+
+    def delete_deployment(self, id: str) -> None:
+        del self.there[id]
+
+
+def test_a_set_is_registered_whole_or_not_at_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploying, "_form", lambda d: {})
+    found, server = deployments(place.file), Server("manual")
+    with pytest.raises(RuntimeError):
+        deploying._register_all(server, place, found, "pool")  # type: ignore[arg-type]
+    assert server.there == {"loop-heart/weekly": {"name": "weekly", "entrypoint": "old"}}
+    server.refused = ""
+    assert len(deploying._register_all(server, place, found, "pool")) == 3  # type: ignore[arg-type]
+    assert server.there.keys() == {"tiny/manual", "loop-heart/weekly", "loop-heart/manual"}
+    assert server.there["loop-heart/weekly"]["entrypoint"] != "old"
+
+
+def test_a_schedule_that_never_runs_is_refused_before_anything_is_registered(place: Place) -> None:
+    _edit(place, "0 3 * * 1", "0 0 31 2 *")
+    with pytest.raises(SpecError, match=r"nothing is deployed(.|\n)*cron = '0 0 31 2 \*': no date matches it"):
+        deployments(place.file)
