@@ -92,10 +92,11 @@ class Results:
 
 
 def _named_in(pipeline: Yaml) -> set[str]:
-    """The steps that other steps of a pipeline name, with whatever prefix."""
+    """The steps that other steps of a pipeline, or of its deployments, name, with whatever prefix."""
     parts = entries(pipeline)
     repeat = entries(parts.get("repeat"))
-    sections = (parts.get("steps"), repeat.get("steps"), parts.get("after"))
+    ticks = (entries(deployment).get("steps") for deployment in entries(parts.get("deployments")).values())
+    sections = (parts.get("steps"), repeat.get("steps"), parts.get("after"), *ticks)
     steps = {name: step for section in sections for name, step in entries(section).items()}
     reads = [
         (name, part.value.rpartition(".")[2])

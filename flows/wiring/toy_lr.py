@@ -82,12 +82,12 @@ class ToyRates:
         for model in self._models:
             left = [r for r in self._rates.values() if self._is_toys(r, model)]
             if left:
-                rates = "".join(f"\n  {_described(r)}" for r in left)
+                rates = " · ".join(map(_described, left))
                 names = [r.name for r in left if r.name.isidentifier()]
                 how = f"give {names[0]}=… as well" if names else "make it a parameter"
                 text = f"{model.shown} is no toy, and these learning rates are the toy's; {how}"
                 pipeline = "" if model.shown.startswith(f"{self._text.name}.") else f"{self._text.name}: "
-                refuse(model.where, f"{pipeline}{text}{rates}")
+                refuse(model.where, f"{pipeline}{text}: {rates}")
 
     def _is_toys(self, rate: _Rate, model: _Model) -> bool:
         if rate.value.missing or rate.value.value in _rates_in(rate.paper):

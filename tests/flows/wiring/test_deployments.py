@@ -163,6 +163,7 @@ def test_a_step_that_only_a_deployment_reads_is_not_dead(compiled: Compile) -> N
     text = text.replace("prompts: gate_batch, oracle: judge", "prompts: gate_batch, oracle: other")
     assert "other" not in compiled(text).nodes
     assert "other" in compiled(text, deployment="nightly").nodes
+    assert "other" not in compiled(text + "v:\n  extends: p\n", "v").nodes, "it inherits no deployment"
 
 
 def test_check_judges_every_pipeline_and_deployment(tree: Path, tmp_path: Path) -> None:
