@@ -120,7 +120,7 @@ class ChatTemplate:
     def _no_stop(self, tail: str) -> str:
         stops = ", ".join(f"'{name}' (id {i})" for i, name in self._stop_names().items())
         ids = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
-        special = next((i for i in ids if i in self.tokenizer.all_special_ids), None)
+        special = next((i for i in ids if i in self.tokenizer.added_tokens_decoder), None)
         ends = f"with {self.name(special)} (id {special})" if special is not None else f"with {tail!r}"
         what = f"ends an answer {ends}" if tail.strip() else "writes nothing behind an answer"
         todo = (
