@@ -27,7 +27,9 @@ def sample(
     """Draw `k` completions of every prompt, in the order of the prompts.
 
     Each draw has a seed of its own, a hash of (seed, stream, prompt_id, number of the draw): more prompts, another
-    order or a larger `k` change none of the others. Prompts that leave no room for an answer are skipped.
+    order or a larger `k` change none of the others. Prompts that leave no room for an answer, or that
+    the chat template refuses, are skipped. Ids that the tokenizer has no text for (a padded embedding) are never drawn;
+    log-probabilities are those of the model's whole distribution, here as in training.
 
     Args:
         k: completions per prompt.
@@ -41,7 +43,7 @@ def sample(
         shard: prompts per shard, the unit of work that a kill can cost.
         engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
 
-    Raises DataError if no prompt leaves room for an answer, or a prompt occurs twice.
+    Raises DataError if no prompt can be answered, or a prompt occurs twice.
     """
     from tasks.sampling.plan import Draws, plan_of
     from tasks.sampling.requests import Options
