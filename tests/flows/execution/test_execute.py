@@ -298,7 +298,7 @@ def test_two_runs_that_need_the_same_step_at_once_compute_it_once(project: Path)
     assert sorted(heard[0].hits + heard[1].hits) == ["a", "s"]
 
 
-def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: Path) -> None:
+def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: Path, server: str) -> None:
     wanted = graph(
         project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05)
     )
@@ -306,13 +306,14 @@ def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: 
     store = Store(project / "artifacts")
 
     def interrupt() -> None:
-        heard.ready.wait(30)
+        heard.ready.wait(300)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     execution = run_pipeline(wanted, store, project=project, listeners=[heard], threads=1)
     assert execution.run.status == "stopped"
     assert {i: s.state for i, s in execution.run.steps.items()} == {"a": "made", "s": "stopped"}
+    assert _flow_state(server, execution.run.links["prefect"])["state"] == "Cancelled"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     again, heard = _run(project, wanted)
     assert (again.run.status, heard.started, heard.hits) == ("done", ["s"], ["a"])
