@@ -117,10 +117,11 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     return plan
 
 
-def refuse_early(graph: Graph, store: Store) -> None:
-    """Raise SpecError for what `make_plan` would refuse; nothing where only a run can plan (hub ids)."""
+def refuse_early(graph: Graph, store: Store, project: Path = PROJECT) -> None:
+    """Raise SpecError for what `make_plan` would refuse, with the tasks of `project`; nothing where only a run can plan
+    (hub ids)."""
     with suppress(DataError):
-        make_plan(graph, store)
+        make_plan(graph, store, code=store.code(project))
 
 
 class _Planner:

@@ -62,7 +62,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     history = loop.ledger.history()
     loop.check(asked, history)
     first = loop.next_tick(asked, history)
-    refuse_early(first.graph, loop.store)
+    refuse_early(first.graph, loop.store, loop.project)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
     told = _Told(loop.store, console)
