@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.commands.visible import visible
+from flows.store.disk import is_out_of_space
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def told(command: Callable[[], None]) -> None:
         print(visible(f"alignflow: {e}"), file=sys.stderr)
         sys.exit(2 if isinstance(e, SpecError) else 1)
     except OSError as e:
+        if is_out_of_space(e):
+            print("alignflow: a disk is full: make room, then run the same again", file=sys.stderr)
+            sys.exit(1)
         if e.filename is None:
             raise
         print(visible(f"alignflow: {os.fsdecode(e.filename)}: {e.strerror}"), file=sys.stderr)

@@ -24,6 +24,7 @@ from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Listener
 from flows.execution.prefect_api import own_server
 from flows.plan import refuse_early
+from flows.store.disk import blaming_the_disk
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
 
@@ -104,7 +105,7 @@ def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int
     def body() -> Any:
         return ticks.make(asked, rounds=rounds, force=force).futures
 
-    with own_server(loop.store.root) as server:
+    with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
         if not run_flow(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say):
             ticks.ticked.status = "stopped"
 

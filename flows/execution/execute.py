@@ -21,6 +21,7 @@ from flows.execution.flow_run import Form, run_flow
 from flows.execution.listen import Everyone, Listener
 from flows.execution.prefect_api import close_left_open, name_this_run, own_server
 from flows.execution.steps import Outcome, Steps
+from flows.store.disk import blaming_the_disk
 from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, Status, Step
@@ -270,7 +271,7 @@ def run_pipeline(
         finally:
             execution.finish()
 
-    with own_server(store.root) as server, execution:
+    with blaming_the_disk(store.root), own_server(store.root) as server, execution:
         values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
         form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
         run_flow(store.root, server, form, body, runs=lambda: [execution.run], say=say)
@@ -289,7 +290,8 @@ def run_cached(
 
     Starting one takes longer than all the rest of such a run; `flows.tracking.prefect_mirror` brings it to Prefect.
     """
-    with Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment) as execution:
+    execution = Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment)
+    with blaming_the_disk(store.root), execution:
         execution.find_all()
     return execution
 

@@ -17,6 +17,7 @@ from flows.execution.environ import environment, public
 from flows.execution.orphans import OWN, close_orphaned_flows, open_flow
 from flows.execution.prefect_api import caught_up, prefect_settings
 from flows.execution.server import Server, answers
+from flows.store.disk import full, is_full
 from flows.store.runs import Run
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, DataError
@@ -63,6 +64,8 @@ def run_flow(
     try:
         return _flow_run(root, server, form, body, runs, say)
     except _NotBegun as e:
+        if is_full(root):
+            raise full(root) from None
         if server is None:
             raise DataError(str(e)) from None
         say(f"  ! {e}; another server is started")

@@ -125,8 +125,11 @@ class Sink:
                     yield op
 
     def _keep(self, ops: list[Op]) -> None:
-        with _pending_lock(self._artifacts), (self._artifacts / PENDING).open("a") as file:
-            file.writelines(json.dumps(op) + "\n" for op in ops)
+        try:
+            with _pending_lock(self._artifacts), (self._artifacts / PENDING).open("a") as file:
+                file.writelines(json.dumps(op) + "\n" for op in ops)
+        except OSError as e:
+            self.trouble = f"MLflow at {public(self.uri)} did not take everything, and the rest is lost ({e.strerror})"
 
 
 class Delivery:

@@ -1,0 +1,77 @@
+"""A full disk is blamed in one line, and what stands in the way of nothing does not stop the run."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.commands.ending import told
+from flows.execution.execute import run_pipeline
+from flows.store.disk import blaming_the_disk
+from flows.store.store import Store
+from flows.tracking.mlflow_sink import Sink
+from flows.tracking.track import Tracker
+from tasks.contract import DataError
+from tests.flows.tiny import graph, node, tiny_project
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_blamed_and_another_error_stays_what_it_is(tmp_path: Path, number: int) -> None:
+    with pytest.raises(DataError, match=f"^the disk of {tmp_path} is full: make room"), blaming_the_disk(tmp_path):
+        raise OSError(number, "text", "a file that is not to blame")
+    with pytest.raises(FileNotFoundError), blaming_the_disk(tmp_path):
+        (tmp_path / "none").read_text()
+
+
+def test_any_command_says_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        told(no_space)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "alignflow: a disk is full: make room, then run the same again\n"
+
+
+def test_what_mlflow_did_not_take_is_told_as_lost_where_it_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.tracking.mlflow_sink.Delivery", no_space)
+    monkeypatch.setattr("flows.tracking.mlflow_sink._pending_lock", no_space)
+    sink = Sink(tmp_path)
+    sink.put({"op": "end", "run": "r"})
+    assert sink.close(10).endswith("the rest is lost (No space left on device)")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 24 MB, where this process may make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("free", [0, 300_000, 1_000_000, 1_500_000])
+def test_a_run_on_a_full_disk_blames_it_and_the_next_one_goes_on(
+    small: Path, free: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = tiny_project(small)
+    store = Store(project / "artifacts")
+    wanted = graph(project, node("a", "numbers", count=2), node("b", "shout", inputs={"prompts": "a"}))
+    (small / "fill").write_bytes(b"x" * (24 * 2**20 - 2**18 - free))
+    tracker = Tracker(store)
+    with pytest.raises(DataError, match=r"^the disk of .* is full"):
+        run_pipeline(wanted, store, project=project, threads=1, listeners=[tracker])
+    tracker.close()
+    assert "Traceback" not in capfd.readouterr().err
+    (small / "fill").unlink()
+    assert run_pipeline(wanted, store, project=project, threads=1).run.status == "done"
