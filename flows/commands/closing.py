@@ -71,6 +71,8 @@ def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
     reports = [id for id in run.headline if run.steps[id].key and run.steps[id].task == "measure"]
     if reports:
         yield "answers", f"alignflow show {run.id}:{reports[-1]}   (prompts with answers before and after)"
+    if not run.headline and (made := [step.id for step in run.steps.values() if step.key]):
+        yield "result", f"alignflow show {run.id}:{made[-1]}   (`alignflow export` writes it to a folder)"
     yield "artifacts", shown(store.root)
     figures = figures_of(store, run)
     if figures:

@@ -16,9 +16,9 @@ from flows.wiring.grammar import BUILT_IN
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
 from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
-from flows.wiring.tree import Yaml, from_json, refuse
+from flows.wiring.tree import Missing, Yaml, from_json, refuse
 from flows.wiring.types import value_of
-from tasks.contract import JSON, ChoiceSpec, SpecError
+from tasks.contract import JSON, Bounds, ChoiceSpec, SpecError
 
 PYTHON = Where("python")
 
@@ -256,6 +256,7 @@ class Builder:
             return self.add(inner, task, inputs, round=step.round, where=step.where, inner=True)
 
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
+        params = {n: _stand_in(signature.params[n], v) for n, v in params.items()}
         try:
             result = self._composites[signature.name](
                 add, **handles, **params, **{name: p.spec for name, p in picked.items()}
@@ -284,6 +285,20 @@ def _with_step(error: SpecError, where: Where) -> SpecError:
 
 def _argument(port: Port, handles: list[Handle]) -> object:
     return handles if port.is_list else (handles[0] if handles else None)
+
+
+def _stand_in(param: Param, value: JSON) -> JSON:
+    """The value; where nobody has given one yet, a number that a composite can compute with."""
+    if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
+        return value
+    if param.default is not None or param.type.base == "bool":
+        return bool(param.default) if param.type.base == "bool" else param.default
+    bounds = param.type.bounds or Bounds()
+    lower = next((b for b in (bounds.min, bounds.above) if b is not None), 0)
+    upper = next((b for b in (bounds.max, bounds.below) if b is not None), None)
+    if param.type.base == "float":
+        return (lower + upper) / 2 if upper is not None else lower + 1.0
+    return int(lower) + 1 if upper is None or bounds.min is None else int(lower)
 
 
 def _json(value: Any) -> JSON:

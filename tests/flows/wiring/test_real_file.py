@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from time import process_time
+from typing import Any
 
+import pytest
 from blake3 import blake3
 from jsonschema import Draft202012Validator
 
@@ -134,3 +137,13 @@ def test_max_tokens_and_max_skipped_are_parameters_of_what_can_use_them_and_chan
     assert "max_tokens" not in compile_pipeline(FILE, "reward-model", kept=tmp_path).parameters
     written = compile_pipeline(FILE, "sppo", {"max_tokens": None, "max_skipped": 0.1}, kept=tmp_path)
     assert _contents(written) == _contents(compile_pipeline(FILE, "sppo", kept=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["offline-dpo", "apo"])
+def test_a_pipeline_that_leaves_any_of_its_parameters_open_is_checked_as_well(name: str, tmp_path: Path) -> None:
+    plain: Any = read(FILE).plain
+    file, params = tmp_path / "pipelines.yaml", plain["pipelines"][name]["params"]
+    for param in params:
+        plain["pipelines"][name]["params"] = {**params, param: None}
+        file.write_text(json.dumps(plain))
+        assert not [v.error for v in check_pipelines(file, [name], kept=tmp_path / "kept") if v.error], param
