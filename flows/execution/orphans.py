@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flows.store.locks import Held, holder, try_lock
-from tasks.contract import JSON
+from flows.store.runs import Runs
+from flows.store.store import Store
+from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -68,7 +70,8 @@ def close_orphaned_flows(root: Path, server: str) -> None:
     with get_client(sync_client=True) as client:
         for path, about in left:
             if held := try_lock(path, json.dumps(about)):
-                _close(client, FlowRunFilter(name=FlowRunFilterName(any_=[str(about["name"])])), str(about["status"]))
+                which = FlowRunFilter(name=FlowRunFilterName(any_=[str(about["name"])]))
+                _close(client, which, _status(root, about))
                 held.release()
 
 
@@ -98,6 +101,15 @@ def _read(text: str) -> dict[str, JSON]:
     except ValueError:
         return {}
     return about if isinstance(about, dict) and {"name", "server", "status"} <= about.keys() else {}
+
+
+def _status(root: Path, about: Mapping[str, JSON]) -> str:
+    """How it ended: as the file of the run of its name says, if that came to an end, else as its lock does."""
+    with suppress(SpecError):
+        run = Runs(Store(root)).load(str(about["name"]))
+        if run.status in ("done", "failed", "stopped"):
+            return run.status
+    return str(about["status"])
 
 
 def _close(client: SyncPrefectClient, which: FlowRunFilter, status: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +21,7 @@ from flows.execution.orphans import OWN, close_orphaned_flows, open_flow
 from flows.execution.server import Server, set_aside_if_damaged, settings, use_template
 from flows.store.store import Store
 from flows.wiring.model import Node
-from tests.flows.tiny import graph, node, tiny_project
+from tests.flows.tiny import ROOT, graph, node, tiny_project
 
 
 @pytest.fixture
@@ -142,3 +144,45 @@ def test_a_run_goes_on_whatever_becomes_of_its_server_and_the_next_one_closes_it
     assert set(states(store.root, "task_run").values()) == {"COMPLETED"}
     assert len(said) == 2
     assert list((store.root / "locks").glob("flow-*")) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from flows.execution import execute
+from flows.execution.listen import Listener
+from flows.store.store import Store
+from tests.flows.tiny import graph, node
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Dies(Listener):
+    def run_finished(self, run):
+        die()
+
+project, when = Path(sys.argv[1]), sys.argv[2]
+if when == "before its id is recorded":
+    execute.close_left_open = die
+listeners = [Dies()] if when == "after its last step" else []
+wanted = graph(project, node("a", "numbers", count=2))
+execute.run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=listeners, threads=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "state"), [("before its id is recorded", "CRASHED"), ("after its last step", "COMPLETED")]
+)
+def test_a_run_that_was_killed_where_nothing_of_it_is_recorded_is_closed(
+    tmp_path: Path, when: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    project = tiny_project(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(project), when], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    store = Store(project / "artifacts")
+    (first,) = states(store.root).items()
+    assert first[1] == "RUNNING"
+    second = run_pipeline(graph(project, node("a", "numbers", count=2)), store, project=project, threads=1)
+    assert states(store.root) == {first[0]: state, second.run.id: "COMPLETED"}
