@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
 from tasks.contract import DataError
 from tasks.kinds import Model
+from tasks.message import Message, for_template, tools_of, without_tools
 from tasks.template import stop_ids, tokenizer_of
 
-Message = dict[str, str]
 TODAY = datetime(2024, 7, 26)
 """The day that templates are given for today's, e.g. Llama 3.1's: the one that its template names by itself."""
 _QUESTION, _ANSWER = "alignflow-question", "alignflow-answer"
@@ -58,7 +59,16 @@ class ChatTemplate:
             texts: list[str | Refusal] = list(self._apply(conversations, generation))
         except (TemplateError, TypeError, ValueError):
             texts = [self._one(c, generation) for c in conversations]
-        return [_complete(c, text) for c, text in zip(conversations, texts, strict=True)]
+        complete = [_complete(c, text) for c, text in zip(conversations, texts, strict=True)]
+        return [self._with_tools(c, text, generation) for c, text in zip(conversations, complete, strict=True)]
+
+    def _with_tools(self, conversation: Sequence[Message], text: str | Refusal, generation: bool) -> str | Refusal:
+        """The text, if the template reads the tools and calls of the conversation: without them it writes another."""
+        if isinstance(text, str):
+            for what, rest in without_tools(conversation):
+                if self._one(rest, generation) == text:
+                    return Refusal(f"the chat template leaves out {what}")
+        return text
 
     def _one(self, conversation: Sequence[Message], generation: bool) -> str | Refusal:
         from jinja2 import TemplateError
@@ -71,12 +81,12 @@ class ChatTemplate:
             return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}{hint}")
 
     def _apply(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str]:
-        if not conversations:
-            return []
-        made: list[str] = self.tokenizer.apply_chat_template(
-            [list(c) for c in conversations], tokenize=False, add_generation_prompt=generation,
-            strftime_now=TODAY.strftime,
-        )  # fmt: skip
+        made: list[str] = []
+        for tools, group in groupby(conversations, tools_of):
+            made += self.tokenizer.apply_chat_template(
+                [[for_template(m) for m in c] for c in group], tools=tools, tokenize=False,
+                add_generation_prompt=generation, strftime_now=TODAY.strftime,
+            )  # fmt: skip
         return made
 
     @cached_property

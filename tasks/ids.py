@@ -14,5 +14,6 @@ def digest(*parts: str) -> str:
 
 
 def prompt_id(messages: Sequence[Mapping[str, str]]) -> str:
-    """Digest of a prompt's content: roles and texts in order, nothing else."""
-    return digest(json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False))
+    """Digest of a prompt's content: roles and texts in order, and what messages hold besides (`tasks/message.py`)."""
+    said = [[m["role"], m["content"], *filter(None, [m.get("extra")])] for m in messages]
+    return digest(json.dumps(said, ensure_ascii=False))

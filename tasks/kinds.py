@@ -27,9 +27,13 @@ def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> p
     return pa.field(name, kind, nullable=nullable, metadata={"about": text})
 
 
-MESSAGES = pa.list_(
-    pa.field("item", pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]), False)
-)
+_MESSAGE = [
+    pa.field("role", pa.string(), False),
+    pa.field("content", pa.string(), False),
+    pa.field("extra", pa.string()),
+]
+"""`extra`: null, or JSON of what chat templates read besides (`tasks/message.py`)."""
+MESSAGES = pa.list_(pa.field("item", pa.struct(_MESSAGE), False))
 TOKENS = pa.list_(pa.field("item", pa.int32(), False))
 STRINGS = pa.list_(pa.field("item", pa.string(), False))
 
@@ -319,7 +323,8 @@ class Oracle(Artifact):
     def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
         """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
 
-        `prompts` are lists of {"role", "content"}, `a` and `b` texts, `truths` JSON or None, all of one length.
+        `prompts` are lists of {"role", "content", "extra"} (`tasks/message.py`), `a` and `b` texts, `truths` JSON or
+        None, all of one length.
         `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is asked once.
         """
         oracle = cls()

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tasks.chat import ChatTemplate, Message, Refusal
+from tasks.chat import ChatTemplate, Refusal
 from tasks.contract import chunks
 from tasks.kinds import Model
+from tasks.message import Message
 
 _ROWS = 4096
 """Conversations rendered and tokenized at a time, so that their texts need little memory."""
@@ -138,7 +139,8 @@ def _common(a: list[int], b: list[int]) -> int:
 
 def _distinct(prompts: Sequence[Sequence[Message]]) -> tuple[list[Sequence[Message]], list[int]]:
     """Each prompt once, and for every place which of them stands there."""
-    places: dict[tuple[tuple[str, str], ...], int] = {}
-    which = [places.setdefault(tuple((m["role"], m["content"]) for m in p), len(places)) for p in prompts]
+    places: dict[tuple[tuple[str | None, ...], ...], int] = {}
+    keys = (tuple((m["role"], m["content"], m.get("extra")) for m in p) for p in prompts)
+    which = [places.setdefault(key, len(places)) for key in keys]
     first = {number: place for place, number in reversed(list(enumerate(which)))}
     return [prompts[first[number]] for number in range(len(places))], which

@@ -12,6 +12,7 @@ from flows.store.records import Record
 from flows.store.store import Store
 from flows.tracking.yardstick import choice_name, parents
 from tasks.contract import JSON
+from tasks.message import conversation_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,11 +104,8 @@ def draw_answers(found: Answers, console: Console) -> None:
     drawn.add_column("this policy", ratio=4, overflow="fold")
     drawn.add_column("P(this wins)", justify="right", no_wrap=True)
     for pair in found.pairs:
-        prompt = "\n".join(
-            m["content"] if len(pair.prompt) == 1 else f"{m['role']}: {m['content']}" for m in pair.prompt
-        )
         p = "–" if pair.p is None else f"[{'green' if pair.p > 0.5 else 'red'}]{pair.p:.2f}[/]"
-        drawn.add_row(escape(prompt), _said(pair.before), _said(pair.after), p)
+        drawn.add_row(escape(conversation_text(pair.prompt)), _said(pair.before), _said(pair.after), p)
     console.print(drawn)
     by = f"by {found.oracle}, " if found.oracle else ""
     text = f"P(this wins): {by}of the two answers shown; the win rate is the mean over all pairs of answers and prompts"

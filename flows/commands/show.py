@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flows.commands.answers import Answers, before_and_after, draw_answers
@@ -28,6 +28,7 @@ from flows.tracking.table import (
     warnings,
 )
 from tasks.contract import JSON, SpecError
+from tasks.message import conversation_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,17 +253,10 @@ def _cell(name: str, value: object) -> str:
     from rich.markup import escape
 
     if name == "prompt" and isinstance(value, list):
-        return escape(said(value))
+        return escape(conversation_text(value))
     if isinstance(value, float):
         return f"{value:.4g}"
     return escape(str(value) if name in WIDE else _short(value, 9 if name.endswith("_id") else NARROW))
-
-
-def said(messages: list[Mapping[str, str]]) -> str:
-    """A conversation in a few lines; one message alone without its role."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
 def _short(value: object, letters: int) -> str:

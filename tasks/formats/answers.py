@@ -8,8 +8,9 @@ from os.path import commonprefix
 from typing import Any, Literal, NamedTuple
 
 from tasks.formats.columns import Row
-from tasks.formats.messages import Message, answer_messages, has_turns, is_dialogue, messages
+from tasks.formats.messages import answer_messages, has_turns, is_dialogue, messages
 from tasks.formats.prompts import Unusable, with_system
+from tasks.message import Message, extra_of
 
 Doubt = Literal["", "tie", "inverted", "undesirable"]
 """What a row says against its own answers: equal, the rejected one is better, or not to be learned."""
@@ -39,8 +40,13 @@ class Answers(NamedTuple):
 
 
 def last_turn(turns: list[Message]) -> tuple[list[Message], str | None]:
-    """What was asked, and the assistant's last answer (None: the conversation does not end with one)."""
+    """What was asked, and the assistant's last answer (None: the conversation does not end with one).
+
+    Raises Unusable where the answer is a call of a tool, which is no text.
+    """
     if turns and turns[-1]["role"] == "assistant":
+        if "tool_calls" in extra_of(turns[-1]):
+            raise Unusable("the answer calls tools (tool_calls), and answers are texts")
         return turns[:-1], turns[-1]["content"]
     return turns, None
 

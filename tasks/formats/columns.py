@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 _LABELS = frozenset([
     "id", "idx", "index", "uid", "source", "dataset", "category", "subset", "type", "kind", "note", "notes", "model",
     "language", "lang", "split", "group", "truth", "license", "licence", "url", "tag", "tags", "task", "topic",
-    "domain", "created_at", "timestamp", "annotator",
+    "domain", "created_at", "timestamp", "annotator", "tools",
 ])  # fmt: skip
 """Names of columns that say something about a row and are never what was asked."""
 _ABOUT_ANSWERS = ("chosen", "rejected", "score", "margin", "answer", "response", "completion")

@@ -7,19 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.contract import DataError
+from tasks.formats.tools import extra_keys, unpacked
+from tasks.message import Message, with_extra
 
 _ROLES = {
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
-    "system": "system", "tool": "tool", "observation": "tool", "function_call": "call",
+    "system": "system", "tool": "tool", "observation": "tool", "function": "tool",
+    "function_call": "call",
 }  # fmt: skip
 _DIALOGUE = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
-_CALLS = ("tool_calls", "function_call")
-
-Message = dict[str, str]
-"""One turn: `role` (system, user, assistant, tool) and `content`."""
 
 
 def is_dialogue(value: Any) -> bool:
@@ -96,14 +95,18 @@ def _message(value: Any) -> Message:
         return {"role": "user", "content": value}
     if not isinstance(value, Mapping):
         raise DataError(f"a message has 'role' and 'content', and is no {type(value).__name__}")
+    value = unpacked(value)
     said = str(value.get("role") or value.get("from") or "user")
     role = _ROLES.get(said.lower())
     if role is None:
         raise DataError(f"a message has the role '{said[:40]}', which is none of {sorted(_ROLES)}")
-    if role == "call" or any(value.get(name) for name in _CALLS):
-        raise DataError("a message calls tools (tool_calls), which prompts and answers here cannot hold")
-    content = value.get("content")
-    return {"role": role, "content": _content(value.get("value") if content is None else content)}
+    content = next((value[name] for name in ("content", "value") if value.get(name) is not None), None)
+    if role == "call":
+        role, content, value = "assistant", None, {"tool_calls": content}
+    extra = extra_keys(role, value)
+    if content is None and extra.get("tool_calls"):
+        content, extra = "", {"content": None, **extra}
+    return with_extra({"role": role, "content": _content(content)}, **extra)
 
 
 def _content(value: Any) -> str:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from tasks.contract import DataError
 from tasks.formats.columns import Columns, Row
-from tasks.formats.messages import Message, messages
+from tasks.formats.messages import messages
+from tasks.formats.tools import definitions
+from tasks.message import Message, with_extra
 
 
 class Unusable(Exception):
@@ -22,6 +24,8 @@ class PromptColumns(NamedTuple):
     read: Callable[[Row], list[Message]]
 
 
+TOOLS = "tools"
+"""The column with the definitions of tools."""
 SYSTEM = ("system", "system_prompt", "system_message")
 """Names of a column with the text of the system turn."""
 
@@ -90,6 +94,12 @@ def with_system(prompt: list[Message], text: Any) -> list[Message]:
     return prompt
 
 
+def with_tools(prompt: list[Message], column: Any) -> list[Message]:
+    """The prompt with the definitions of the tools that may be called, in its first message."""
+    tools = definitions(column)
+    return [with_extra(prompt[0], tools=tools), *prompt[1:]] if tools and prompt else prompt
+
+
 def into_user(prompt: list[Message]) -> list[Message]:
     """The same prompt for templates without a system role: its text goes before the first user's message."""
     if prompt[0]["role"] != "system":
@@ -97,7 +107,7 @@ def into_user(prompt: list[Message]) -> list[Message]:
     system, first, *rest = prompt
     if first["role"] != "user":
         raise Unusable("no user's message follows the system turn, so that its text has no place")
-    return [{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    return [{**system, "role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
 def checked(prompt: list[Message]) -> list[Message]:

@@ -21,9 +21,10 @@ from tasks.formats.answers import (
     number,
 )
 from tasks.formats.columns import Columns, Row, possible_prompts
-from tasks.formats.messages import Message, is_dialogue
+from tasks.formats.messages import is_dialogue
 from tasks.formats.prompts import (
     NAMES,
+    TOOLS,
     PromptColumns,
     Unusable,
     checked,
@@ -31,7 +32,9 @@ from tasks.formats.prompts import (
     find_prompt,
     find_system,
     with_system,
+    with_tools,
 )
+from tasks.message import Message
 
 ALWAYS_USED = ("truth", "group", "weight")
 
@@ -92,14 +95,16 @@ def _format(
     gives: Sequence[str],
     begun: Callable[[Row], list[Message]],
 ) -> Format:
-    """`begun`: the messages that the prompt's own columns hold; a system column goes before them."""
+    """`begun`: the messages that the prompt's own columns hold; a system column goes before them, tools beside."""
     system = find_system(columns)
-    used = frozenset({*needs, *uses, *ALWAYS_USED, *([system] if system else [])})
-    shown = ", ".join(c for c in (*([system] if system else []), *needs, *uses) if c in columns)
+    read_here = (*([system] if system else []), *needs, *uses, TOOLS)
+    used = frozenset({*read_here, *ALWAYS_USED})
+    shown = ", ".join(c for c in read_here if c in columns)
 
     def read(row: Row) -> Example:
         example = parse(row, begun(row))
-        return example._replace(prompt=with_system(example.prompt, row.get(system))) if system else example
+        prompt = with_system(example.prompt, row.get(system)) if system else example.prompt
+        return example._replace(prompt=with_tools(prompt, row.get(TOOLS)))
 
     return Format(f"{name} ({shown})", tuple(needs), used, read, ("prompts", *gives))
 

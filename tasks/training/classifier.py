@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from tasks.chat import Message, Refusal
+from tasks.chat import Refusal
 from tasks.contract import DataError
 from tasks.kinds import Model
+from tasks.message import Message, needs_tools
 from tasks.rendering import Template
 from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
@@ -32,7 +33,8 @@ class Layout:
 
     With a chat template: the whole conversation by the template, no generation prompt. Without one, and with a
     tokenizer that has a separator, as encoders have: the pair of the prompt's text and the answer, with the
-    tokenizer's own special tokens; the texts of a prompt of several messages stand one below the other.
+    tokenizer's own special tokens; the texts of a prompt of several messages stand one below the other, and
+    conversations with tools cannot be read.
     Raises DataError where there is neither.
     """
 
@@ -46,12 +48,15 @@ class Layout:
             )
 
     def encoded(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Encoded | None]:
-        """Ids of every conversation; None where the template refuses it."""
+        """Ids of every conversation; None where it cannot be read whole."""
         if self._template is None:
             asked = ["\n".join(m["content"] for m in prompt) for prompt in prompts]
             made = self.tokenizer(asked, list(answers)) if asked else {"input_ids": []}
             names = [n for n in ("input_ids", "token_type_ids") if n in made]
-            return [{n: list(made[n][i]) for n in names} for i in range(len(asked))]
+            return [
+                None if needs_tools(prompt) else {n: list(made[n][i]) for n in names}
+                for i, prompt in enumerate(prompts)
+            ]
         whole = [[*p, {"role": "assistant", "content": a}] for p, a in zip(prompts, answers, strict=True)]
         read = self._template.conversations(whole)
         return [None if isinstance(ids, Refusal) else {"input_ids": ids} for ids in read]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tasks.chat import Message
 from tasks.kinds import RewardModel, Scorer
+from tasks.message import Message
 from tasks.rendering import Answer, Rendered, Template
 from tasks.training.classifier import Classifier
 from tasks.training.heads import check_scores, is_trained_here

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.kinds import Demonstrations, Preferences, Prompts
+from tasks.kinds import Demonstrations, Preferences, Prompts, Table
 from tasks.skipped import RowLog
 from tasks.source import Source
 from tests.workspace import Workspace
@@ -29,6 +29,12 @@ class Step:
 
     def prompts(self, source: Source, split: str = "all") -> Prompts:
         return self._log.saved(source.prompts(split, self._log))
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The rows, messages without `extra` where there is none, as files write them."""
+    rows = table.table.to_pylist()
+    return [{**row, "prompt": [{k: v for k, v in m.items() if v is not None} for m in row["prompt"]]} for row in rows]
 
 
 def user(text: str) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 from tasks.contract import DataError, SpecError
 from tasks.formats.answers import SCORES
 from tasks.sources.path import path
-from tests.tasks.reading import Step, bot, user, write
+from tests.tasks.reading import Step, bot, rows_of, user, write
 
 SKY, BLUE, RED = "Why is the sky blue ?", "The sky scatters blue light .", "The sea is blue ."
 SYSTEM = [{"role": "system", "content": "You are terse ."}]
@@ -23,7 +23,7 @@ def read(tmp_path: Path, *rows: Mapping[str, Any], **params: Any) -> tuple[list[
     """Pairs, the reasons of the rows that were skipped, and the notices."""
     step = Step(tmp_path)
     table = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows)), **params))
-    return table.table.to_pylist(), reasons(step, table.path) if step.work.totals else [], step.work.notices
+    return rows_of(table), reasons(step, table.path) if step.work.totals else [], step.work.notices
 
 
 def reasons(step: Step, folder: Path) -> list[str]:
@@ -79,8 +79,8 @@ def test_the_prompt_is_what_its_column_says_and_never_letters_that_the_answers_s
 
 
 def test_the_run_says_the_format_its_columns_and_those_that_are_not_used(tmp_path: Path) -> None:
-    *_, notices = read(tmp_path, {"question": SKY, **SIDES, "tools": [{"name": "w"}], "id": "1"})
-    assert notices == ["pairs.jsonl is read as pairs (question, chosen, rejected); columns not used: id, tools"]
+    *_, notices = read(tmp_path, {"question": SKY, **SIDES, "tools": [{"name": "w"}], "id": "1", "note": "n"})
+    assert notices == ["pairs.jsonl is read as pairs (question, chosen, rejected, tools); columns not used: id, note"]
 
 
 def test_shared_text_is_a_prompt_up_to_a_border_between_words_only(tmp_path: Path) -> None:
@@ -133,17 +133,13 @@ def test_a_conversation_that_answers_another_prompt_is_no_pair(tmp_path: Path) -
     assert skipped == ["the prompt is not in the conversation that the answer holds"]
 
 
-def test_a_call_of_a_tool_and_an_image_are_skipped_with_their_reason_and_never_vanish(tmp_path: Path) -> None:
+def test_an_answer_that_calls_a_tool_and_an_image_are_skipped_with_their_reason(tmp_path: Path) -> None:
     called = [{"role": "assistant", "content": None, "tool_calls": CALL}]
     image = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": SKY}]}]
-    rows = (GOOD, GOOD | {"prompt": [*user(SKY), *called, {"role": "tool", "content": "sunny"}]},
-            GOOD | {"chosen": called}, GOOD | {"prompt": image})  # fmt: skip
-    pairs, skipped, _ = read(tmp_path, *rows)
-    assert len(pairs) == 1
-    assert [("tool" in reason, "image" in reason) for reason in skipped] == [
-        (True, False),
-        (True, False),
-        (False, True),
+    _, skipped, _ = read(tmp_path, GOOD, GOOD | {"chosen": called}, GOOD | {"prompt": image})
+    assert skipped == [
+        "the answer calls tools (tool_calls), and answers are texts",
+        "a message has a part of type 'image'; only text can be read",
     ]
 
 
@@ -245,13 +241,13 @@ CONVERSATIONS = {
 @pytest.mark.parametrize("row", CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_demonstrations_are_read_as_they_are_published(row: dict[str, Any], tmp_path: Path) -> None:
     source = path(path=str(write(tmp_path / "rows.jsonl", [row])))
-    (told,) = Step(tmp_path).demonstrations(source).table.to_pylist()
+    (told,) = rows_of(Step(tmp_path).demonstrations(source))
     assert (told["prompt"], told["completion"]) == (user("q"), "a")
 
 
 def test_earlier_turns_of_an_instruction_come_before_it(tmp_path: Path) -> None:
     row = {"instruction": "and now ?", "output": "a", "history": [["first ?", "yes"]]}
-    (told,) = Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row])))).table.to_pylist()
+    (told,) = rows_of(Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row])))))
     assert told["prompt"] == [*user("first ?"), *bot("yes"), *user("and now ?")]
 
 
@@ -260,7 +256,7 @@ def test_a_conversation_that_ends_with_the_user_is_a_prompt_and_no_demonstration
     source, step = path(path=str(write(tmp_path / "rows.jsonl", rows))), Step(tmp_path)
     assert len(Step(tmp_path, max_skipped=0).prompts(source)) == 2
     table = step.demonstrations(source)
-    assert table.table["prompt"].to_pylist() == [user("p")]
+    assert [row["prompt"] for row in rows_of(table)] == [user("p")]
     assert reasons(step, table.path) == ["it has no answer"]
 
 
@@ -301,7 +297,7 @@ COLUMNAR = {
 @pytest.mark.parametrize("whole", COLUMNAR.values(), ids=COLUMNAR)
 def test_json_by_columns_is_read_as_rows(whole: Any, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(json.dumps(whole))
-    rows = Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.json"))).table.to_pylist()
+    rows = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.json"))))
     assert [(r["prompt"][0]["content"], r["chosen"], r["rejected"]) for r in rows] == [("q", "a", "b"), ("p", "c", "d")]
 
 
@@ -329,7 +325,7 @@ def test_json_of_another_layout_is_refused_with_what_to_do(whole: Any, message: 
 )  # fmt: skip
 def test_a_byte_order_mark_as_windows_writes_it_is_no_part_of_a_column(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    (pair,) = Step(tmp_path).pairs(path(path=str(tmp_path / name))).table.to_pylist()
+    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / name))))
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (user("q"), "a", "b")
 
 
@@ -353,5 +349,5 @@ def test_messages_that_a_csv_file_holds_as_text_are_no_answer(text: str, tmp_pat
 
 def test_numbers_of_a_csv_file_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected,score_chosen,score_rejected,weight\nq,a,b,8.5,6,2\n")
-    (pair,) = Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.csv"))).table.to_pylist()
+    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.csv"))))
     assert (pair["margin"], pair["weight"]) == (2.5, 2.0)

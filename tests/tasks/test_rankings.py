@@ -43,7 +43,7 @@ def test_a_ranking_holds_the_scored_answers_of_a_prompt_in_the_order_of_their_dr
     assert x["completions"] == ["a", "bb", "a"]
     assert x["scores"] == [1, 3, 1]
     assert x["completions_tokens"] == [[3], [3, 3], [3]]
-    assert x["prompt"] == [{"role": "user", "content": "ask x"}]
+    assert x["prompt"] == [{"role": "user", "content": "ask x", "extra": None}]
     assert x["prompt_tokens"] == [1, 2]
     assert (y["prompt_id"], y["completion_ids"], y["scores"]) == ("y", ["y/0/0", "y/0/1"], [3, 2])
     assert work.totals == {"prompts": 2, "prompts_short": 0, "prompts_level": 0, "answers_unscored": 1}

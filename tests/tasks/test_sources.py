@@ -21,7 +21,7 @@ from tasks.ids import prompt_id
 from tasks.source import Source
 from tasks.sources.path import identity, path
 from tasks.sources.toy import toy
-from tests.tasks.reading import Step, bot, user, write
+from tests.tasks.reading import Step, bot, rows_of, user, write
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.exists(), reason="the real pairs are not on this machine")
@@ -34,7 +34,7 @@ ASKED = [
 
 
 def pairs_of(file: Path, tmp_path: Path, split: str = "all", **params: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = Step(tmp_path).pairs(path(path=str(file), **params), split).table.to_pylist()
+    rows: list[dict[str, Any]] = rows_of(Step(tmp_path).pairs(path(path=str(file), **params), split))
     return rows
 
 
@@ -139,8 +139,8 @@ ANSWERS = {
 @pytest.mark.parametrize("row", ANSWERS.values(), ids=ANSWERS)
 def test_every_format_of_demonstrations_gives_the_same_answer(row: dict[str, Any], tmp_path: Path) -> None:
     source = path(path=str(write(tmp_path / "rows.jsonl", [row])))
-    (told,) = Step(tmp_path).demonstrations(source).table.to_pylist()
-    (asked,) = Step(tmp_path).prompts(source).table.to_pylist()
+    (told,) = rows_of(Step(tmp_path).demonstrations(source))
+    (asked,) = rows_of(Step(tmp_path).prompts(source))
     assert (told["prompt"], told["completion"]) == (user("q"), "a")
     assert asked["prompt_id"] == told["prompt_id"]
 
@@ -250,7 +250,7 @@ def test_what_a_source_lacks_is_refused_with_what_it_gives(tmp_path: Path) -> No
 
 def test_truth_group_and_weight_pass_through(tmp_path: Path) -> None:
     row = {"prompt": "q", "truth": '{"answer": 4}', "group": "sums", "weight": 2}
-    (found,) = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", [row])))).table.to_pylist()
+    (found,) = rows_of(Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", [row])))))
     assert (found["truth"], found["group"], found["weight"]) == ('{"answer": 4}', "sums", 2.0)
 
 

@@ -51,7 +51,8 @@ def test_a_table_becomes_parquet_with_the_same_rows_and_a_report_brings_its_prom
     table = made.store.open(made.records["report/sample@1"]).table  # type: ignore[attr-defined]
     assert file.name == "table.parquet"
     assert pq.read_table(file).equals(table)
-    assert pl.read_parquet(file)["prompt"].to_list()[0] == [{"role": "user", "content": "where does the swan live ?"}]
+    (message,) = pl.read_parquet(file)["prompt"].to_list()[0]
+    assert (message["role"], message["content"]) == ("user", "where does the swan live ?")
 
 
 def test_what_is_damaged_is_not_exported(tmp_path: Path) -> None:

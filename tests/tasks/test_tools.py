@@ -1,0 +1,204 @@
+"""Tools: their definitions and calls go from a file's row to the chat template, in every layout that files have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.ids import digest, prompt_id
+from tasks.kinds import Policy
+from tasks.message import conversation_text
+from tasks.sampling.plan import plan_of
+from tasks.sources.path import path
+from tasks.train import tokenize
+from tests.families import CHATML, Family, family
+from tests.tasks.reading import Step, bot, rows_of, user, write
+from tests.workspace import Workspace
+
+_ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+QWEN25 = (
+    "{% if tools %}{{ '<|im_start|>system\nYou may call <tools>' }}{% for t in tools %}{{ '\n' + (t | tojson) }}"
+    "{% endfor %}{{ '\n</tools><|im_end|>\n' }}{% endif %}{% for m in messages %}"
+    "{% if m.role == 'assistant' %}{{ '<|im_start|>assistant' }}{% if m.content %}{{ '\n' + m.content }}{% endif %}"
+    '{% for c in m.tool_calls or [] %}{{ \'\n<tool_call>\n{"name": "\' + c.function.name + \'", "arguments": \' }}'
+    "{{ (c.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% elif m.role == 'tool' %}{{ '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response>' }}"
+    "{{ '<|im_end|>\n' }}{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}" + _ASK
+)
+"""Qwen2.5 and Hermes write tools and calls so."""
+NULL_CONTENT = (
+    "{% if tools %}{{ 'Tools: ' + (tools | tojson) + '\n' }}{% endif %}{% for m in messages %}"
+    "{{ '<|im_start|>' + m.role }}{% if m.role == 'tool' %}{{ ' ' + m.name + ' ' + m.tool_call_id }}{% endif %}"
+    "{% if m.content is none %}{% for c in m.tool_calls %}{{ '\n' + c.type + c.id + c.function.name }}"
+    "{{ c.function.arguments | tojson }}{% endfor %}{% else %}{{ '\n' + m.content }}{% endif %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}" + _ASK
+)
+"""DeepSeek-V3 writes the calls only of messages whose content is null; Mistral reads ids and the names of results."""
+ARGUMENTS = {"city": "Paris", "a": [1, 2.5, None], "ü": {"z": True}}
+FUNCTION = {"name": "weather", "description": "It tells the weather .", "parameters": {"type": "object"}}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+CALL = {"id": "call00001", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "name": "weather", "tool_call_id": "call00001", "content": "sunny"}
+TALK = [*user("Why is the sky blue ?"), CALLED, RESULT]
+SIDES = {"chosen": bot("Because light scatters ."), "rejected": bot("No idea .")}
+
+
+def _with(call: Mapping[str, Any]) -> list[Any]:
+    return [TALK[0], {**CALLED, **call}, RESULT]
+
+
+def _calling(arguments: Any) -> dict[str, Any]:
+    return {"tool_calls": [CALL | {"function": {"name": "weather", "arguments": arguments}}]}
+
+
+@cache
+def _opened(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _written(policy: Policy, conversation: Any, tools: Any = TOOLS, **more: Any) -> str:
+    """What transformers alone writes."""
+    return str(_opened(policy.path).apply_chat_template(conversation, tools=tools, tokenize=False, **more))
+
+
+def _family(folder: Path, template: str) -> Policy:
+    return family(folder, Family(template, "byte", "<|im_end|>", "", (), "", ("<|im_start|>",)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
+    templates = {"qwen2.5": QWEN25, "null content": NULL_CONTENT, "chatml": CHATML}
+    return {name: _family(tmp_path_factory.mktemp("family"), template) for name, template in templates.items()}
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "OpenAI": {"prompt": TALK, "tools": TOOLS, **SIDES},
+    "arguments and tools as JSON text": {
+        "prompt": _with(_calling(json.dumps(ARGUMENTS))), "tools": json.dumps(TOOLS), **SIDES},
+    "calls shared by both sides": {
+        "prompt": TALK[:1], "tools": TOOLS, "chosen": [*TALK[1:], *SIDES["chosen"]],
+        "rejected": [*TALK[1:], *SIDES["rejected"]]},
+    "whole conversations, bare functions": {
+        "tools": [FUNCTION], "chosen": [*TALK, *SIDES["chosen"]], "rejected": [*TALK, *SIDES["rejected"]]},
+    "tools in the first message": {"prompt": [{**TALK[0], "tools": TOOLS}, *TALK[1:]], **SIDES},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ["qwen2.5", "null content"])
+@pytest.mark.parametrize("row", LAYOUTS.values(), ids=LAYOUTS)
+def test_pairs_with_tools_are_the_templates_own_rendering(
+    row: Any, template: str, made: dict[str, Policy], tmp_path: Path
+) -> None:
+    policy = made[template]
+    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", [row]))))
+    (shown,) = tokenize(policy, pairs, Workspace(tmp_path / "t")).table.to_pylist()
+    decode = _opened(policy.path).decode
+    assert decode(shown["prompt_tokens"]) == _written(policy, TALK, add_generation_prompt=True)
+    for side in ("chosen", "rejected"):
+        whole = decode(shown["prompt_tokens"] + shown[f"{side}_tokens"])
+        assert whole == _written(policy, [*TALK, *SIDES[side]]).removesuffix("\n")
+
+
+def test_sharegpt_has_the_call_as_a_turn_of_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
+    row = {"tools": json.dumps([FUNCTION]), "conversations": [
+        {"from": "human", "value": TALK[0]["content"]},
+        {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": ARGUMENTS})},
+        {"from": "observation", "value": "sunny"}, {"from": "gpt", "value": "Because light scatters ."}]}  # fmt: skip
+    told = Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row]))))
+    policy = made["qwen2.5"]
+    (shown,) = tokenize(policy, told, Workspace(tmp_path / "t")).table.to_pylist()
+    whole = _opened(policy.path).decode(shown["prompt_tokens"] + shown["completion_tokens"])
+    assert whole == _written(policy, [*TALK, *SIDES["chosen"]]).removesuffix("\n")
+
+
+def test_prompts_with_different_tools_are_sampled_each_with_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
+    other = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
+    rows = [{"prompt": TALK[:1], "tools": tools} for tools in (TOOLS, other, [])]
+    prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", rows))))
+    policy = made["qwen2.5"]
+    plan = plan_of(policy, prompts, 8, Workspace(tmp_path / "s"))
+    assert [_opened(policy.path).decode(ids) for ids in plan.prompt_tokens] == [
+        _written(policy, TALK[:1], tools, add_generation_prompt=True) for tools in (TOOLS, other, None)
+    ]
+    assert len(set(plan.prompt_ids)) == 3
+
+
+def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
+    made: dict[str, Policy], tmp_path: Path
+) -> None:
+    rows = [{"prompt": "q", **SIDES}, {"prompt": "q", "tools": TOOLS, **SIDES},
+            {"prompt": _with({"content": "Let me look ."}), **SIDES}]  # fmt: skip
+    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    kept = tokenize(made["chatml"], pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
+    skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in skipped] == [
+        "the chat template leaves out the tools' definitions",
+        "the chat template leaves out the assistant's calls of tools",
+    ]
+
+
+BROKEN = {
+    "a call of a tool names no function": {"tool_calls": [{"type": "function"}]},
+    "the arguments of a call is text that is no JSON: 'Paris'": _calling("Paris"),
+    "the arguments of a call are list and no object": _calling([1]),
+}
+
+
+@pytest.mark.parametrize(("reason", "call"), BROKEN.items(), ids=BROKEN)
+def test_a_call_that_is_none_is_skipped_with_its_reason(reason: str, call: Any, tmp_path: Path) -> None:
+    step = Step(tmp_path)
+    table = step.pairs(
+        path(path=str(write(tmp_path / "p.jsonl", [{"prompt": _with(call), **SIDES}, LAYOUTS["OpenAI"]])))
+    )
+    (line,) = (table.path / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == reason
+
+
+def test_a_tools_column_without_definitions_is_no_reason_to_lose_it_in_silence(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", **SIDES, "tools": tools} for tools in (["hammer"], "hammer", "", "[]", None, [])]
+    step = Step(tmp_path)
+    table = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    skipped = [json.loads(line)["reason"] for line in (table.path / "skipped.jsonl").read_text().splitlines()]
+    assert skipped == [
+        "`tools` holds no list of definitions with names: rename it if something else is meant",
+        "`tools` is text that is no JSON: 'hammer'",
+    ]
+    assert [row["prompt"] for row in rows_of(table)] == [user("q")] * 4
+
+
+def test_a_system_turn_moved_into_the_users_message_takes_the_tools_along(tmp_path: Path) -> None:
+    row = {"system": "You are terse .", "prompt": "q", "tools": TOOLS}
+    source = path(path=str(write(tmp_path / "rows.jsonl", [row])), system="into_user")
+    (prompt,) = rows_of(Step(tmp_path).prompts(source))
+    assert prompt["prompt"] == [{**user("You are terse .\n\nq")[0], "extra": json.dumps({"tools": TOOLS})}]
+
+
+def test_a_table_of_ours_is_read_with_its_tools(tmp_path: Path) -> None:
+    once = Step(tmp_path / "a").pairs(path(path=str(write(tmp_path / "pairs.jsonl", [LAYOUTS["OpenAI"]]))))
+    once.frame.write_parquet(tmp_path / "again.parquet")
+    again = Step(tmp_path / "b").pairs(path(path=str(tmp_path / "again.parquet")))
+    assert again.table["prompt_id"].equals(once.table["prompt_id"])
+    assert again.table["prompt"].equals(once.table["prompt"])
+
+
+def test_the_id_of_a_prompt_counts_its_tools_and_stays_what_it_was_without() -> None:
+    plain = user("q")
+    assert prompt_id(plain) == prompt_id([{**plain[0], "extra": None}]) == digest('[["user", "q"]]')  # type: ignore[dict-item]
+    assert prompt_id([{**plain[0], "extra": '{"tools": [1]}'}]) != prompt_id(plain)
+
+
+def test_people_are_shown_tools_and_calls(tmp_path: Path) -> None:
+    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", [LAYOUTS["OpenAI"]])))))
+    call = json.dumps(ARGUMENTS, ensure_ascii=False)
+    assert conversation_text(pair["prompt"]) == (
+        f"tools: weather\nuser: Why is the sky blue ?\nassistant calls weather({call})\ntool: sunny"
+    )
