@@ -27,19 +27,14 @@ def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> p
     return pa.field(name, kind, nullable=nullable, metadata={"about": text})
 
 
-_MESSAGE = [
-    pa.field("role", pa.string(), False),
-    pa.field("content", pa.string(), False),
-    pa.field("extra", pa.string()),
-]
-"""`extra`: null, or JSON of what chat templates read besides (`tasks/message.py`)."""
-MESSAGES = pa.list_(pa.field("item", pa.struct(_MESSAGE), False))
+_MESSAGE = pa.struct([pa.field(name, pa.string(), name == "extra") for name in ("role", "content", "extra")])
+MESSAGES = pa.list_(pa.field("item", _MESSAGE, False))
 TOKENS = pa.list_(pa.field("item", pa.int32(), False))
 STRINGS = pa.list_(pa.field("item", pa.string(), False))
 
 _PROMPT = [
     _field("prompt_id", pa.string(), "digest of the prompt's content (32 hex digits)"),
-    _field("prompt", MESSAGES, "the conversation so far, ending with the user's message"),
+    _field("prompt", MESSAGES, "the conversation so far (`tasks/message.py`), ending with the user or a tool"),
 ]
 _TRAIN = [
     _field("group", pa.string(), "stratum that the row belongs to, for reports and balanced mixing", True),
@@ -323,8 +318,7 @@ class Oracle(Artifact):
     def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
         """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
 
-        `prompts` are lists of {"role", "content", "extra"} (`tasks/message.py`), `a` and `b` texts, `truths` JSON or
-        None, all of one length.
+        `prompts` are lists of messages, `a` and `b` texts, `truths` JSON or None, all of one length.
         `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is asked once.
         """
         oracle = cls()

@@ -15,6 +15,7 @@ from tasks.chat import TODAY
 from tasks.contract import Chosen, DataError
 from tasks.kinds import RewardModel
 from tasks.load import load_oracle
+from tasks.message import with_extra
 from tasks.oracles.reward_model import identity
 from tasks.training import classifier, heads
 from tasks.training.reward import open_reward_model
@@ -193,6 +194,8 @@ def test_an_encoder_reads_question_and_answer_as_a_pair_as_its_card_does(kind: s
     with torch.no_grad():
         own = opened(**tokenizer(asked, "No idea .", return_tensors="pt")).logits[0, 0]
     assert scores(model, [TALK], ["No idea ."]) == pytest.approx([float(own)], abs=1e-5)
+    tools = with_extra(QUESTION[0], tools=[{"type": "function", "function": {"name": "w"}}])
+    assert scores(model, [[tools]], ["No idea ."]) == [None]  # the pair of texts has no place for them
 
 
 def test_an_encoders_positions_are_respected(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tasks.ids import digest, prompt_id
-from tasks.kinds import Policy
+from tasks.kinds import Policy, Rankings
 from tasks.message import conversation_text
 from tasks.sampling.plan import plan_of
 from tasks.sources.path import path
 from tasks.train import tokenize
+from tasks.training.classifier import Layout
 from tests.families import CHATML, Family, family
 from tests.tasks.reading import Step, bot, rows_of, user, write
 from tests.workspace import Workspace
@@ -106,6 +108,20 @@ def test_pairs_with_tools_are_the_templates_own_rendering(
     for side in ("chosen", "rejected"):
         whole = decode(shown["prompt_tokens"] + shown[f"{side}_tokens"])
         assert whole == _written(policy, [*TALK, *SIDES[side]]).removesuffix("\n")
+
+
+def test_rankings_and_reward_models_read_the_same(made: dict[str, Policy], tmp_path: Path) -> None:
+    policy, answers = made["qwen2.5"], ["Because light scatters .", "No idea ."]
+    wholes = [_written(policy, [*TALK, *bot(text)]) for text in answers]
+    (row,) = rows_of(Step(tmp_path).prompts(path(path=str(write(tmp_path / "p.jsonl", [LAYOUTS["OpenAI"]])))))
+    ranked = {"prompt_id": "p", "prompt": row["prompt"], "completion_ids": ["a", "b"], "completions": answers,
+              "scores": [1.0, 0.0]}  # fmt: skip
+    table = Rankings.of(pa.Table.from_pylist([ranked], Rankings.SCHEMA))
+    (shown,) = tokenize(policy, table, Workspace(tmp_path / "t")).table.to_pylist()
+    decode = _opened(policy.path).decode
+    assert [decode(shown["prompt_tokens"] + ids) + "\n" for ids in shown["completions_tokens"]] == wholes
+    encoded = Layout(policy).encoded([row["prompt"]] * 2, answers)
+    assert [decode(ids["input_ids"]) for ids in encoded if ids] == wholes
 
 
 def test_sharegpt_has_the_call_as_a_turn_of_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
