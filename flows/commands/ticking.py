@@ -66,7 +66,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     refuse_early(first.graph, loop.store, loop.project)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
-    told = _Told(loop.store, console)
+    told = _Told(loop, console)
     ticks = Ticks(loop, told)
     try:
         _flow(loop, ticks, asked, rounds, force or forced, told)
@@ -83,12 +83,15 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
 class _Told(Tracked):
     """Shows progress and tells every tick's results as well."""
 
-    def __init__(self, store: Store, console: Console) -> None:
-        super().__init__(store, partial(say, console))
-        self._console = console
+    def __init__(self, loop: Continuing, console: Console) -> None:
+        super().__init__(loop.store, partial(say, console))
+        self._console, self._project = console, loop.project
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
-        return [*super().listeners(graph), progress(self._console, expected(plan_of(graph, self._store)))]
+        return [
+            *super().listeners(graph),
+            progress(self._console, expected(plan_of(graph, self._store, self._project))),
+        ]
 
     def ended(self, execution: Execution) -> None:
         print_outcome(self._console, self._store, execution)
