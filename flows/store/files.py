@@ -39,9 +39,13 @@ def read_cache(path: Path) -> dict[str, Any]:
         return {}
 
 
-def sync_tree(directory: Path) -> None:
-    """Make every file and entry below a directory durable."""
+def settle_tree(directory: Path, umask: int) -> None:
+    """Make every file and entry below a directory durable, with the permissions that `umask` leaves."""
     for base, _, files in os.walk(directory):
         for name in files:
-            sync(Path(base) / name)
+            file = Path(base) / name
+            if not file.is_symlink():
+                with suppress(PermissionError):  # a file of another user, shared with an artifact of theirs
+                    file.chmod(0o666 & ~umask)
+            sync(file)
         sync(Path(base))

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows.store import surroundings
 from flows.store.code import CodeIndex
 from flows.store.content import Contents
-from flows.store.files import sync_tree
+from flows.store.files import settle_tree
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.locks import Waiting, is_free, locked
+from flows.store.modes import umask_of
 from flows.store.packages import installed_versions
 from flows.store.records import Parent, Record, read_record, write_record
 from tasks.contract import JSON, DataError, SpecError
@@ -223,7 +224,7 @@ class Store:
                 with replacing(target, durable=False) as fresh:
                     fresh.symlink_to(record.location, target_is_directory=True)
             else:
-                sync_tree(directory)
+                settle_tree(directory, umask_of(self.root))
                 directory.rename(target)
             sync(target.parent)
 

@@ -45,7 +45,9 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
     put(store, prompts("a"))
     work = store.partial("b" * 32) / "output"
     work.mkdir(parents=True)
-    put(store, Policy(model(work, "weights")), "fit")
+    model(work, "weights")
+    (work / "model.safetensors").chmod(0o640)  # as it was copied from somewhere
+    put(store, Policy(work), "fit")
     store.contents.save()
     assert store.index.entries()
     Runs(store).begin("sppo", {})
