@@ -15,9 +15,6 @@ from tasks.training.attention import attention_of, check_attention
 from tasks.training.heads import check_scores, is_classifier, mark_trained_here
 from tasks.training.model import DTYPES, WEIGHTS
 
-_OWN = ("config.json", "generation_config.json")
-"""Files that the successor writes itself, or has no use for."""
-
 
 def open_classifier(source: Model, dtype: torch.dtype) -> Any:
     """A sequence-classification model with one output as it is, in `dtype`, on the CPU, without dropout.
@@ -73,7 +70,8 @@ def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]
 
 
 def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "float32") -> None:
-    """Write `model` into `directory`: weights and configuration anew, tokenizer and template as `source` has them.
+    """Write `model` into `directory`: weights and configuration anew, tokenizer, template and
+    generation_config.json, which may name the token that ends an answer, as `source` has them.
 
     The configuration says that the score is read at the end of the answer's turn.
 
@@ -82,7 +80,7 @@ def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "
     mark_trained_here(model.config)
     model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
-        if file.is_file() and file.name not in _OWN and not file.name.endswith(WEIGHTS):
+        if file.is_file() and file.name != "config.json" and not file.name.endswith(WEIGHTS):
             shutil.copyfile(file, directory / file.name)
 
 

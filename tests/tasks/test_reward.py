@@ -136,7 +136,7 @@ def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:
 
 
 def test_tokenizer_and_template_are_copied_byte_for_byte(reward: RewardModel, policy: Policy) -> None:
-    names = {p.name for p in policy.path.iterdir()} - {"model.safetensors", "config.json", "generation_config.json"}
+    names = {p.name for p in policy.path.iterdir()} - {"model.safetensors", "config.json"}
     assert names >= {"tokenizer.json", "tokenizer_config.json"}
     assert {p.name for p in reward.path.iterdir()} == names | {"model.safetensors", "config.json"}
     for name in names:

@@ -17,8 +17,9 @@ from tasks.kinds import RewardModel
 from tasks.load import load_oracle
 from tasks.message import with_extra
 from tasks.oracles.reward_model import identity
+from tasks.template import template_digest
 from tasks.training import classifier, heads
-from tasks.training.reward import open_reward_model
+from tasks.training.reward import open_reward_model, save_reward_model
 from tests.families import CHATML, FAMILIES, Family, family
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue ?"}]
@@ -123,6 +124,16 @@ def test_the_position_is_the_models_own_and_only_what_was_trained_here_is_read_a
     assert heads.is_trained_here(ours.path)
     assert not heads.is_trained_here(model.path)
     assert scores(ours, [QUESTION], ["No idea ."]) != pytest.approx(outside, abs=1e-3)
+
+
+def test_a_model_trained_here_keeps_the_stop_tokens_that_only_the_generation_config_names(tmp_path: Path) -> None:
+    """Gemma's turns end with <end_of_turn>; its tokenizer's eos is <eos>."""
+    start = made(tmp_path / "start", "gemma2", "<eos>")
+    (tmp_path / "trained").mkdir()
+    save_reward_model(open_reward_model(start, torch.float32), start, tmp_path / "trained")
+    trained = RewardModel(tmp_path / "trained")
+    assert template_digest(trained) == template_digest(start)
+    assert isinstance(scores(trained, [QUESTION], ["No idea ."])[0], float)
 
 
 def test_rows_the_model_cannot_read_have_no_score(tmp_path: Path) -> None:
