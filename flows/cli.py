@@ -9,7 +9,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -63,7 +63,7 @@ def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = Fals
 
     source = load_file(pipelines_file(file))
     if as_json:
-        _print_json([{"name": name, "about": source.abouts[name]} for name in source.names])
+        print(json_text([{"name": name, "about": source.abouts[name]} for name in source.names]))
         return
     width = max(map(len, source.names), default=0)
     for name in source.names:
@@ -91,7 +91,7 @@ def check(
     verdicts = tried(verdicts) if deep else verdicts
     verdicts += code_verdicts(_store(where, artifacts).code(PROJECT), kept)
     if as_json:
-        _print_json(verdicts_json(verdicts))
+        print(json_text(verdicts_json(verdicts)))
     else:
         print(visible("\n".join(verdicts_text(verdicts))))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
@@ -132,7 +132,7 @@ def plan(
     compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts))
     planned = make_plan(compiled, _store(where, artifacts))
     if as_json:
-        _print_json(planned.as_json())
+        print(json_text(planned.as_json()))
         return
     print(visible(planned.text()))
     for notice in compiled.notices:
@@ -210,7 +210,7 @@ def show(
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
-        _print_json(show_json(store, ref, rows, sort))
+        print(json_text(show_json(store, ref, rows, sort)))
     else:
         show_text(store, ref, rows, console(), whole=lineage, sort=sort)
 
@@ -238,7 +238,7 @@ def compare_(
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
-        _print_json(compare_json(store, refs, ranked=not unranked, out=out))
+        print(json_text(compare_json(store, refs, ranked=not unranked, out=out)))
     else:
         compare_text(store, refs, console(), rounds=rounds, ranked=not unranked, out=out)
 
@@ -260,7 +260,7 @@ def rounds(
     find = partial(pipelines_file, file)
     done = None if back_to is None else roll_back(store, name, back_to, find)
     if as_json:
-        _print_json(rounds_json(store, name, find))
+        print(json_text(rounds_json(store, name, find)))
     elif done:
         print(done)
     else:
@@ -389,7 +389,7 @@ def schema(file: File = None, artifacts: Artifacts = None) -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
     from flows.wiring import json_schema
 
-    _print_json(json_schema())
+    print(json_text(json_schema()))
 
 
 def _root(file: Path | None, artifacts: Path | None) -> Path:
@@ -412,10 +412,6 @@ def _store(file: Path | None, artifacts: Path | None) -> Store:
 
 def _kept(file: Path, artifacts: Path | None) -> Path:
     return _root(file, artifacts) / ".cache" / "signatures"
-
-
-def _print_json(data: Any) -> None:
-    print(json_text(data))
 
 
 if __name__ == "__main__":
