@@ -113,6 +113,8 @@ def _flow_run(
         except (HTTPError, RuntimeError) as e:
             if not call.begun:
                 raise _NotBegun(f"the Prefect server at {public(url)} did not begin the run: {e}") from None
+            if isinstance(e, RuntimeError):
+                raise
             call.gone()
         if server and not call.is_gone:
             try:

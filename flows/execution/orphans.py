@@ -69,7 +69,7 @@ def close_orphaned_flows(root: Path, server: str) -> None:
 
     with get_client(sync_client=True) as client:
         for path, about in left:
-            if held := try_lock(path, json.dumps(about)):
+            if held := try_lock(path, None):
                 which = FlowRunFilter(name=FlowRunFilterName(any_=[str(about["name"])]))
                 _close(client, which, _status(root, about))
                 held.release()
@@ -85,10 +85,10 @@ def crash(client: SyncPrefectClient, flow_run_id: str) -> None:
 def _left(root: Path, server: str) -> Iterator[tuple[Path, dict[str, JSON]]]:
     """Lock files that nobody holds, with what they say."""
     for path in sorted((root / "locks").glob("flow-*.lock")):
-        held = try_lock(path, text := holder(path))
+        held = try_lock(path, None)
         if not held:
             continue
-        about = _read(text)
+        about = _read(holder(path))
         held.release(keep_file=bool(about))
         if about.get("server") == server:
             yield path, about

@@ -33,8 +33,8 @@ class Held:
             self._fd = -1
 
 
-def try_lock(path: Path, who: str = "", *, shared: bool = False) -> Held | None:
-    """The lock, or None if another holds it (also another thread of this process)."""
+def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> Held | None:
+    """The lock, or None if another holds it (also another thread of this process). `who` None leaves its text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         fd = _open(path)
@@ -45,7 +45,7 @@ def try_lock(path: Path, who: str = "", *, shared: bool = False) -> Held | None:
             return None
         if _still_there(path, fd):
             held = Held(path, fd, shared)
-            if not shared:
+            if not shared and who is not None:
                 held.write(who)
             return held
         os.close(fd)
