@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tasks.contract import DataError
 from tasks.kinds import Model
-from tasks.message import Message, for_template, tools_of, without_tools
+from tasks.message import Message, for_template, needs_tools, tools_of, without_tools
 from tasks.template import stop_ids, tokenizer_of
 
 TODAY = datetime(2024, 7, 26)
@@ -76,9 +76,7 @@ class ChatTemplate:
         try:
             return self._apply([conversation], generation)[0]
         except (TemplateError, TypeError, ValueError) as e:
-            system = any(m["role"] == "system" for m in conversation)
-            hint = "; `system: into_user` of its source moves system texts into the user's message" if system else ""
-            return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}{hint}")
+            return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}{_hint(conversation)}")
 
     def _apply(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str]:
         made: list[str] = []
@@ -142,6 +140,13 @@ class ChatTemplate:
 
 def _turns(*texts: str) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=False)]
+
+
+def _hint(conversation: Sequence[Message]) -> str:
+    """What a template may have refused a conversation for."""
+    if any(m["role"] == "system" for m in conversation):
+        return "; `system: into_user` of its source moves system texts into the user's message"
+    return "; it may not be made for calls of tools" if needs_tools(conversation) else ""
 
 
 def _complete(conversation: Sequence[Message], text: str | Refusal) -> str | Refusal:

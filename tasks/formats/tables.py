@@ -85,7 +85,7 @@ def _splits(name: str, load: Callable[[], Any]) -> dict[str, Rows]:
 
 
 def _dataset(name: str, rows: Any) -> Rows:
-    return Rows(lambda: ((f"{name} row {i}", row) for i, row in enumerate(rows, 1)))
+    return Rows(lambda: ((f"{name} row {i}", _own_keys(row)) for i, row in enumerate(rows, 1)))
 
 
 def _text(path: Path) -> TextIO:
@@ -182,7 +182,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for batch in file.iter_batches(4096):
             for row in batch.to_pylist():
                 i += 1
-                yield f"{path}: row {i}", row
+                yield f"{path}: row {i}", _own_keys(row)
 
 
 def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,7 +198,20 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for batch in table.to_batches(4096):
             for row in batch.to_pylist():
                 i += 1
-                yield f"{path}: row {i}", row
+                yield f"{path}: row {i}", _own_keys(row)
+
+
+def _own_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as it was before a table gave every struct the keys of all rows: their nulls are keys it did not have."""
+    return {name: _without_nulls(value) for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list) and isinstance(next((v for v in value if v is not None), None), (dict, list)):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:

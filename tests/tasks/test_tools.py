@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.ids import digest, prompt_id
 from tasks.kinds import Policy, Rankings
-from tasks.message import conversation_text
+from tasks.message import conversation_text, extra_of
 from tasks.sampling.plan import plan_of
 from tasks.sources.path import path
 from tasks.train import tokenize
@@ -152,13 +153,15 @@ def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
     made: dict[str, Policy], tmp_path: Path
 ) -> None:
     rows = [{"prompt": "q", **SIDES}, {"prompt": "q", "tools": TOOLS, **SIDES},
-            {"prompt": _with({"content": "Let me look ."}), **SIDES}]  # fmt: skip
+            {"prompt": _with({"content": "Let me look ."}), **SIDES}, {"prompt": TALK, **SIDES}]  # fmt: skip
     pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
     kept = tokenize(made["chatml"], pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in skipped] == [
         "the chat template leaves out the tools' definitions",
         "the chat template leaves out the assistant's calls of tools",
+        'the chat template refuses it: can only concatenate str (not "NoneType") to str; it may not be made for calls '
+        "of tools",
     ]
 
 
@@ -204,6 +207,23 @@ def test_a_table_of_ours_is_read_with_its_tools(tmp_path: Path) -> None:
     again = Step(tmp_path / "b").pairs(path(path=str(tmp_path / "again.parquet")))
     assert again.table["prompt_id"].equals(once.table["prompt_id"])
     assert again.table["prompt"].equals(once.table["prompt"])
+
+
+def test_keys_that_parquet_adds_to_tools_and_calls_of_other_rows_are_not_theirs(tmp_path: Path) -> None:
+    """Its structs have the keys of all rows: `city` of the one call would be null in the other's arguments."""
+    rows = [
+        {"prompt": _with({"tool_calls": [{"function": {"name": name, "arguments": arguments}}]}), **SIDES,
+         "tools": [{"name": name, "parameters": {key: {"type": "x"} for key in arguments}}]}
+        for name, arguments in (("w", {"city": "Rome"}), ("t", {"zone": 1}))
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    found = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.parquet"))))
+    assert [extra_of(row["prompt"][1])["tool_calls"][0]["function"] for row in found] == [
+        {"name": "w", "arguments": {"city": "Rome"}}, {"name": "t", "arguments": {"zone": 1}}
+    ]  # fmt: skip
+    assert [extra_of(row["prompt"][0])["tools"][0]["function"]["parameters"] for row in found] == [
+        {"city": {"type": "x"}}, {"zone": {"type": "x"}}
+    ]  # fmt: skip
 
 
 def test_the_id_of_a_prompt_counts_its_tools_and_stays_what_it_was_without() -> None:
