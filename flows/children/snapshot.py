@@ -43,7 +43,7 @@ def _copy(files: dict[str, Path], folder: Path) -> None:
     fresh = temporary(folder)
     for name, source in files.items():
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, fresh / name)
+        shutil.copyfile(source, fresh / name)
     try:
         fresh.rename(folder)
     except OSError:  # another run was quicker

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from flows import cli
+from flows.children.snapshot import snapshot
 from flows.store.locks import holder, is_free, try_lock
 from flows.store.modes import own_umask, umask_of
 from flows.store.runs import Runs
@@ -51,6 +52,10 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
     store.contents.save()
     assert store.index.entries()
     Runs(store).begin("sppo", {})
+    (tmp_path / "tasks").mkdir(mode=0o755)
+    (tmp_path / "tasks" / "a.py").touch(0o644)
+    with snapshot(tmp_path, root):
+        pass
     assert lock
     for path in root.rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
