@@ -5,6 +5,7 @@ Templates that ask for today's date get a fixed one (`TODAY`), so that no result
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
@@ -80,9 +81,9 @@ class ChatTemplate:
 
     def _apply(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str]:
         made: list[str] = []
-        for tools, group in groupby(conversations, tools_of):
+        for tools, group in groupby(conversations, lambda c: json.dumps(tools_of(c))):
             made += self.tokenizer.apply_chat_template(
-                [[for_template(m) for m in c] for c in group], tools=tools, tokenize=False,
+                [[for_template(m) for m in c] for c in group], tools=json.loads(tools), tokenize=False,
                 add_generation_prompt=generation, strftime_now=TODAY.strftime,
             )  # fmt: skip
         return made

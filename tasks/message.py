@@ -47,13 +47,21 @@ def needs_tools(conversation: Conversation) -> bool:
 
 
 def without_tools(conversation: Conversation) -> Iterator[tuple[str, list[Message]]]:
-    """What of it is about tools, and the conversation without that: the definitions, the calls of each message."""
+    """What of it is about tools, and the conversation without that: the definitions, and each call by itself."""
     for i, message in enumerate(conversation):
-        for name, what in (("tools", "the tools' definitions"), ("tool_calls", "the assistant's calls of tools")):
-            if name in (extra := extra_of(message)):
-                del extra[name]
-                rest = with_extra({**message, "extra": ""}, **extra)
-                yield what, [*map(dict, conversation[:i]), rest, *map(dict, conversation[i + 1 :])]
+        for what, rest in _less(message):
+            yield what, [*map(dict, conversation[:i]), rest, *map(dict, conversation[i + 1 :])]
+
+
+def _less(message: Mapping[str, str]) -> Iterator[tuple[str, Message]]:
+    extra = extra_of(message)
+    bare = {"role": message["role"], "content": message["content"]}
+    if "tools" in extra:
+        yield "the tools' definitions", with_extra(bare, **{k: v for k, v in extra.items() if k != "tools"})
+    calls = extra.pop("tool_calls", [])
+    for i in range(len(calls)):
+        others = [*calls[:i], *calls[i + 1 :]]
+        yield "a call of a tool", with_extra(bare, **extra, **({"tool_calls": others} if others else {}))
 
 
 def conversation_text(conversation: Conversation) -> str:

@@ -7,7 +7,7 @@ config.json, no weights); `expected` is what transformers itself renders, which 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,14 +198,15 @@ def _tokenizer(kind: str, special: tuple[str, ...], bos: str) -> Any:
     return made
 
 
-def expected(policy: Policy, conversation: Sequence[Message], end: str) -> list[int]:
+def expected(policy: Policy, conversation: Sequence[Mapping[str, Any]], end: str, tools: Any = None) -> list[int]:
     """Ids of the whole conversation by transformers alone, up to and with the last `end`."""
     from datetime import datetime
 
     tokenizer = _opened(policy.path)
     ids = tokenizer.apply_chat_template(
-        list(conversation), tokenize=True, return_dict=False, strftime_now=datetime(2024, 7, 26).strftime
-    )
+        list(conversation), tools=tools, tokenize=True, return_dict=False,
+        strftime_now=datetime(2024, 7, 26).strftime,
+    )  # fmt: skip
     last = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids(end))
     return list(ids[: last + 1])
 

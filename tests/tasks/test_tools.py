@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tasks.sampling.plan import plan_of
 from tasks.sources.path import path
 from tasks.train import tokenize
 from tasks.training.classifier import Layout
-from tests.families import CHATML, Family, family
+from tests.families import CHATML, Family, expected, family
 from tests.tasks.reading import Step, bot, rows_of, user, write
 from tests.workspace import Workspace
 
@@ -61,16 +60,17 @@ def _calling(arguments: Any) -> dict[str, Any]:
     return {"tool_calls": [CALL | {"function": {"name": "weather", "arguments": arguments}}]}
 
 
-@cache
-def _opened(folder: Path) -> Any:
+def _asked(policy: Policy, conversation: Any, tools: Any = TOOLS) -> list[int]:
+    """Ids of the prompt by transformers alone."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(policy.path)
+    return list(tokenizer.apply_chat_template(conversation, tools=tools, add_generation_prompt=True, return_dict=False))
 
 
-def _written(policy: Policy, conversation: Any, tools: Any = TOOLS, **more: Any) -> str:
-    """What transformers alone writes."""
-    return str(_opened(policy.path).apply_chat_template(conversation, tools=tools, tokenize=False, **more))
+def _whole(policy: Policy, answer: list[dict[str, str]]) -> list[int]:
+    """Ids of prompt and answer, up to the end of the turn."""
+    return expected(policy, [*TALK, *answer], "<|im_end|>", TOOLS)
 
 
 def _family(folder: Path, template: str) -> Policy:
@@ -104,25 +104,22 @@ def test_pairs_with_tools_are_the_templates_own_rendering(
     policy = made[template]
     pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", [row]))))
     (shown,) = tokenize(policy, pairs, Workspace(tmp_path / "t")).table.to_pylist()
-    decode = _opened(policy.path).decode
-    assert decode(shown["prompt_tokens"]) == _written(policy, TALK, add_generation_prompt=True)
+    assert shown["prompt_tokens"] == _asked(policy, TALK)
     for side in ("chosen", "rejected"):
-        whole = decode(shown["prompt_tokens"] + shown[f"{side}_tokens"])
-        assert whole == _written(policy, [*TALK, *SIDES[side]]).removesuffix("\n")
+        assert shown["prompt_tokens"] + shown[f"{side}_tokens"] == _whole(policy, SIDES[side])
 
 
 def test_rankings_and_reward_models_read_the_same(made: dict[str, Policy], tmp_path: Path) -> None:
     policy, answers = made["qwen2.5"], ["Because light scatters .", "No idea ."]
-    wholes = [_written(policy, [*TALK, *bot(text)]) for text in answers]
+    wholes = [_whole(policy, bot(text)) for text in answers]
     (row,) = rows_of(Step(tmp_path).prompts(path(path=str(write(tmp_path / "p.jsonl", [LAYOUTS["OpenAI"]])))))
     ranked = {"prompt_id": "p", "prompt": row["prompt"], "completion_ids": ["a", "b"], "completions": answers,
               "scores": [1.0, 0.0]}  # fmt: skip
     table = Rankings.of(pa.Table.from_pylist([ranked], Rankings.SCHEMA))
     (shown,) = tokenize(policy, table, Workspace(tmp_path / "t")).table.to_pylist()
-    decode = _opened(policy.path).decode
-    assert [decode(shown["prompt_tokens"] + ids) + "\n" for ids in shown["completions_tokens"]] == wholes
+    assert [shown["prompt_tokens"] + ids for ids in shown["completions_tokens"]] == wholes
     encoded = Layout(policy).encoded([row["prompt"]] * 2, answers)
-    assert [decode(ids["input_ids"]) for ids in encoded if ids] == wholes
+    assert [row["input_ids"][:-1] for row in encoded if row] == wholes  # the newline behind the turn
 
 
 def test_sharegpt_has_the_call_as_a_turn_of_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
@@ -133,8 +130,7 @@ def test_sharegpt_has_the_call_as_a_turn_of_its_own(made: dict[str, Policy], tmp
     told = Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row]))))
     policy = made["qwen2.5"]
     (shown,) = tokenize(policy, told, Workspace(tmp_path / "t")).table.to_pylist()
-    whole = _opened(policy.path).decode(shown["prompt_tokens"] + shown["completion_tokens"])
-    assert whole == _written(policy, [*TALK, *SIDES["chosen"]]).removesuffix("\n")
+    assert shown["prompt_tokens"] + shown["completion_tokens"] == _whole(policy, SIDES["chosen"])
 
 
 def test_prompts_with_different_tools_are_sampled_each_with_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
@@ -143,9 +139,7 @@ def test_prompts_with_different_tools_are_sampled_each_with_its_own(made: dict[s
     prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", rows))))
     policy = made["qwen2.5"]
     plan = plan_of(policy, prompts, 8, Workspace(tmp_path / "s"))
-    assert [_opened(policy.path).decode(ids) for ids in plan.prompt_tokens] == [
-        _written(policy, TALK[:1], tools, add_generation_prompt=True) for tools in (TOOLS, other, None)
-    ]
+    assert plan.prompt_tokens == [_asked(policy, TALK[:1], tools) for tools in (TOOLS, other, None)]
     assert len(set(plan.prompt_ids)) == 3
 
 
@@ -159,10 +153,20 @@ def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
     skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in skipped] == [
         "the chat template leaves out the tools' definitions",
-        "the chat template leaves out the assistant's calls of tools",
+        "the chat template leaves out a call of a tool",
         'the chat template refuses it: can only concatenate str (not "NoneType") to str; it may not be made for calls '
         "of tools",
     ]
+
+
+def test_a_template_that_writes_only_the_first_of_two_calls_skips_the_row(tmp_path: Path) -> None:
+    policy = _family(tmp_path / "first", QWEN25.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"))
+    one, two = (_with({"tool_calls": [CALL | {"id": str(i)} for i in range(n)]}) for n in (1, 2))
+    rows = [{"prompt": prompt, **SIDES} for prompt in (one, two)]
+    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    kept = tokenize(policy, pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
+    assert len(kept) == 1
+    assert "leaves out a call of a tool" in (kept.path / "skipped.jsonl").read_text()
 
 
 BROKEN = {
