@@ -14,11 +14,12 @@ from typing import Any
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
+from flows.wiring.open_numbers import restored, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
-from flows.wiring.tree import Missing, Yaml, from_json, refuse
+from flows.wiring.tree import Yaml, from_json, refuse
 from flows.wiring.types import value_of
-from tasks.contract import JSON, Bounds, ChoiceSpec, SpecError
+from tasks.contract import JSON, ChoiceSpec, SpecError
 
 PYTHON = Where("python")
 
@@ -253,10 +254,11 @@ class Builder:
             inner = f"{step.name}/{name or task}"
             if address_of(inner, step.round) in self._addresses:
                 refuse(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
-            return self.add(inner, task, inputs, round=step.round, where=step.where, inner=True)
+            given = {n: restored(v) for n, v in inputs.items()}
+            return self.add(inner, task, given, round=step.round, where=step.where, inner=True)
 
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
-        params = {n: _stand_in(signature.params[n], v) for n, v in params.items()}
+        params = {n: stand_in(signature.params[n], v) for n, v in params.items()}
         try:
             result = self._composites[signature.name](
                 add, **handles, **params, **{name: p.spec for name, p in picked.items()}
@@ -285,20 +287,6 @@ def _with_step(error: SpecError, where: Where) -> SpecError:
 
 def _argument(port: Port, handles: list[Handle]) -> object:
     return handles if port.is_list else (handles[0] if handles else None)
-
-
-def _stand_in(param: Param, value: JSON) -> JSON:
-    """The value; where nobody has given one yet, a number that a composite can compute with."""
-    if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
-        return value
-    if param.default is not None or param.type.base == "bool":
-        return bool(param.default) if param.type.base == "bool" else param.default
-    bounds = param.type.bounds or Bounds()
-    lower = next((b for b in (bounds.min, bounds.above) if b is not None), 0)
-    upper = next((b for b in (bounds.max, bounds.below) if b is not None), None)
-    if param.type.base == "float":
-        return (lower + upper) / 2 if upper is not None else lower + 1.0
-    return int(lower) + 1 if upper is None or bounds.min is None else int(lower)
 
 
 def _json(value: Any) -> JSON:

@@ -1,0 +1,49 @@
+"""Numbers in place of parameters that have no value yet, so that composites can compute with them in `check`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.wiring.signatures import Param
+from flows.wiring.tree import Missing
+from tasks.contract import JSON, Bounds
+
+
+class _OpenInt(int):
+    """A number that a composite can compute with, in place of a parameter that nobody has given a value yet."""
+
+    missing: Missing
+
+
+class _OpenFloat(float):
+    """The same for `float`."""
+
+    missing: Missing
+
+
+def stand_in(param: Param, value: JSON) -> JSON:
+    """The value; where nobody has given one yet, a number within its bounds. `restored` finds the parameter again."""
+    if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
+        return value
+    if param.type.base == "bool":
+        return bool(param.default)
+    open_number = (_OpenInt if param.type.base == "int" else _OpenFloat)(_within(param))
+    open_number.missing = value
+    return open_number
+
+
+def _within(param: Param) -> float:
+    """A number that the parameter may have: its default, or one inside its bounds."""
+    if param.default is not None:
+        return param.default  # type: ignore[return-value]
+    bounds = param.type.bounds or Bounds()
+    lower = next((b for b in (bounds.min, bounds.above) if b is not None), 0)
+    upper = next((b for b in (bounds.max, bounds.below) if b is not None), None)
+    if param.type.base == "float":
+        return lower + 1.0 if upper is None else (lower + upper) / 2
+    return int(lower) + 1 if upper is None or bounds.min is None else int(lower)
+
+
+def restored(value: Any) -> Any:
+    """What a composite hands on: the open parameter itself where it was not computed with."""
+    return value.missing if isinstance(value, _OpenInt | _OpenFloat) else value
