@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,6 +35,17 @@ def _column(table: pa.Table, field: pa.Field, what: str) -> pa.ChunkedArray | pa
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
         raise DataError(f"{what}.{field.name}: {column.type} does not convert to {field.type}: {e}") from None
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[pa.RecordBatchFileReader]:
+    """A table on disk, memory-mapped. Raises DataError for a file that is no longer what was written."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            yield pa.ipc.open_file(source)
+    except pa.ArrowInvalid as e:
+        why = str(e).splitlines()[0]
+        raise DataError(f"{path} is damaged ({why}): after `alignflow verify` the next run makes it again") from None
 
 
 def write_table(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:

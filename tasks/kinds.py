@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pyarrow as pa
 
-from tasks.arrow import ROWS_PER_BATCH, conformed, write_table
+from tasks.arrow import ROWS_PER_BATCH, conformed, open_table, write_table
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
@@ -117,8 +117,8 @@ class Table(Artifact):
         if self._table is None:
             if self._batches is not None:
                 raise DataError("a streamed table is read after it is saved")
-            with pa.memory_map(str(self.path / "table.arrow")) as source:
-                self._table = pa.ipc.open_file(source).read_all()
+            with open_table(self.path / "table.arrow") as reader:
+                self._table = reader.read_all()
             self._check()
         return self._table
 
@@ -127,8 +127,7 @@ class Table(Artifact):
         if self._path is None:
             yield from self.table.to_batches(max_chunksize=ROWS_PER_BATCH)
             return
-        with pa.memory_map(str(self.path / "table.arrow")) as source:
-            reader = pa.ipc.open_file(source)
+        with open_table(self.path / "table.arrow") as reader:
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
 
@@ -295,8 +294,8 @@ class Report(Table):
     @property
     def per_prompt(self) -> pa.Table | None:
         if self._per_prompt is None and self._path is not None and (self.path / "per_prompt.arrow").exists():
-            with pa.memory_map(str(self.path / "per_prompt.arrow")) as source:
-                self._per_prompt = pa.ipc.open_file(source).read_all()
+            with open_table(self.path / "per_prompt.arrow") as reader:
+                self._per_prompt = reader.read_all()
         return self._per_prompt
 
     def save(self, directory: Path) -> None:

@@ -24,6 +24,7 @@ from flows.tracking.prefect_artifacts import artifact_create, last_artifacts
 from flows.tracking.table import finished, results
 from flows.tracking.view import run_page
 from tasks.contract import DataError, SpecError
+from tasks.files import replacing
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -64,7 +65,8 @@ def mirror_pending(store: Store) -> str:
             return f"Prefect did not take run {waiting[0]} ({why}); the next `alignflow up` tries again"
         finally:
             if waiting:
-                pending.write_text("".join(f"{id}\n" for id in waiting))
+                with replacing(pending) as fresh:
+                    fresh.write_text("".join(f"{id}\n" for id in waiting))
             else:
                 pending.unlink(missing_ok=True)
     return ""

@@ -18,7 +18,7 @@ from flows.commands.show import show_json, show_text
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.tracking.table import Estimate, Results, Row, costs, finished, notices, results, table, tables, warnings
-from tasks.contract import JSON, SpecError
+from tasks.contract import JSON, DataError, SpecError
 from tasks.kinds import Completions, Oracle, WinProbs
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
 from tests.flows.store.made import put
@@ -236,6 +236,18 @@ def test_an_artifact_in_json_has_its_record_first_rows_and_comparison(made: Fabr
     assert data["kind"] == "Completions"
     assert [r["completion_id"] for r in data["first_rows"]] == ["policy@1-swan"]
     assert len(data["compared"]["pairs"]) == 1
+
+
+def test_a_damaged_report_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    shown = fabricate(tmp_path)
+    step = shown.run.step("report@2")
+    record = shown.store.record(step.key) if step else None
+    assert record is not None
+    damaged = shown.store.root / record.path / "table.arrow"
+    damaged.chmod(0o600)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"table.arrow is damaged .*alignflow verify"):
+        show_text(shown.store, f"{shown.run.id}:report@2", 2, Console(file=io.StringIO()))
 
 
 def test_a_wrong_reference_names_what_comes_near(made: Fabricated) -> None:
