@@ -328,7 +328,7 @@ def _newest(served: Served, steps: int) -> str:
 
 
 def test_a_run_from_the_command_line_is_on_the_pages_that_are_up(served: Served) -> None:
-    said = served.alignflow("run", "tiny", "steps=1")
+    said = served.alignflow("run", "tiny", "steps=2")
     run = served.runs()[0]
     states = served.ask("flow_runs/filter", flow_runs={"id": {"any_": [run.links["prefect"]]}})
     assert [s["state_name"] for s in states] == ["Completed"]
