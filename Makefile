@@ -13,7 +13,7 @@ run: setup  ## three SPPO rounds on the toy world
 	@$(BIN)/alignflow run sppo
 
 test: setup lint  ## everything that CI checks
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	@$(BIN)/ruff check .
