@@ -1,0 +1,75 @@
+"""The README's table of expected numbers: pipelines of the toy world over several training seeds.
+
+    python benchmarks/seeds.py [--seeds 0,1,2] [PIPELINE …]
+
+One row per pipeline: the headline by round with its 95% interval for the first seed, and the mean and range of the last
+round over all seeds. The world, and so the base policy, is the same for every seed; samples, judgements, trainings and
+evaluations are drawn anew. What is in the store is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+import torch
+from rich.console import Console
+
+from flows.commands.running import run_once
+from flows.store.store import Store
+from flows.tracking.table import Estimate, Row, estimate, finished, main_metric, results
+
+FILE = Path(__file__).parent.parent / "pipelines.yaml"
+PIPELINES = (
+    "offline-dpo", "iterative-dpo", "sppo", "sppo-reward-model", "rm-ppo", "apo", "apo-raft", "apo-rrhf",
+    "reward-model",
+)  # fmt: skip
+BESIDE = ("eval/gold", "eval/kl", "eval/length")
+
+
+def rows_of(store: Store, name: str, seed: int) -> tuple[Row, ...]:
+    """The headline of one run, by round."""
+    run = run_once(FILE, store, name, {"seed": str(seed)}, Console(stderr=True))
+    if run.status != "done":
+        raise SystemExit(f"{name} seed={seed}: {run.status}")
+    return results(store, finished(store, run)).rows
+
+
+def columns(runs: Sequence[tuple[Row, ...]]) -> Iterator[str]:
+    """Cells of one pipeline's row."""
+    first, metric = runs[0], main_metric(runs[0][-1].metrics)
+    last = first[-1].metrics[metric]
+    earlier = [f"{row.metrics[metric].value:.3f}" for row in first[:-1]]
+    yield " / ".join([*earlier, estimate(last.value, last.low, last.high)])
+    yield over_seeds([rows[-1].metrics[metric] for rows in runs], 3)
+    for name in BESIDE:
+        found = [rows[-1].metrics[name] for rows in runs if name in rows[-1].metrics]
+        yield over_seeds(found, 2) if found else "–"
+
+
+def over_seeds(found: Sequence[Estimate], digits: int) -> str:
+    """`0.781 (0.776–0.791)`: the mean, the smallest and the largest value."""
+    values = [e.value for e in found]
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pipelines", nargs="*", default=PIPELINES)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--artifacts", type=Path, default=FILE.parent / "artifacts")
+    asked = parser.parse_args()
+    seeds = [int(s) for s in asked.seeds.split(",")]
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    head = ["pipeline", f"seed {seeds[0]} by round", f"last round, seeds {asked.seeds}", "gold", "KL, nats", "length"]
+    print("\n|", " | ".join(head), "|\n|", "---|" * len(head))
+    for name in asked.pipelines:
+        runs = [rows_of(Store(asked.artifacts), name, seed) for seed in seeds]
+        print("|", " | ".join([f"`{name}`", *columns(runs)]), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
