@@ -22,6 +22,7 @@ from flows.children import child
 from flows.children.child import Job, Result
 from flows.children.slot import HeavySlot, Stopped
 from flows.execution.environ import environment, python_path
+from flows.store.disk import full, is_full
 from flows.store.locks import Waiting
 from tasks.contract import DataError, SpecError
 
@@ -193,9 +194,12 @@ class Child:
             raise self._died(job) from None
 
     def _died(self, job: Job) -> Exception:
+        """Why the process is gone: the run was stopped, the disk is full (it cannot even write its log), or else."""
         if self._stopped.is_set():
             return Stopped("the run is being stopped")
         code = self._popen.wait(5)
+        if is_full(job.log):
+            return full(job.log.parent)
         how = (
             f"was killed by {signal.Signals(-code).name}"
             if code is not None and code < 0
