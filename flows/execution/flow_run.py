@@ -94,19 +94,24 @@ def _flow_run(
     url, where = os.environ["PREFECT_API_URL"], OWN if server else public(os.environ["PREFECT_API_URL"])
     whole = ended = True
     with open_flow(root, form.title, where) as opened, prefect_settings():
+        from prefect import tags
+        from prefect.context import TagsContext
+
         from flows.execution.typed import typed_flow
 
         def whole_body() -> Any:
             close_orphaned_flows(root, where)
             try:
-                return body()
+                with TagsContext(current_tags=set()):  # the tag is the flow run's and not its steps'
+                    return body()
             finally:
                 opened.over(_status(runs()))
 
         call = _Call(url, whole_body, say)
         flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
         try:
-            state = flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+            with tags(form.title):  # which it has from its creation on; Prefect names it only once it runs
+                state = flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
             whole = not state.is_cancelled()
         except KeyboardInterrupt:
             whole = ended = False

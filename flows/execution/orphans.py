@@ -2,7 +2,8 @@
 
 A flow run from the command line holds a lock from before it is created until Prefect has its last state. A kill leaves
 the lock's file, with the flow run's name in it, and the kernel frees the lock. The next run on that server takes each
-such lock and closes the flow run of that name, whatever was recorded of it elsewhere.
+such lock and closes the flow run of that name, or with that tag (a flow run is created with its tag and named later),
+whatever was recorded of it elsewhere.
 """
 
 from __future__ import annotations
@@ -65,13 +66,16 @@ def close_orphaned_flows(root: Path, server: str) -> None:
     if not left:
         return
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, FlowRunFilterTags
 
     with get_client(sync_client=True) as client:
         for path, about in left:
             if held := try_lock(path, None):
-                which = FlowRunFilter(name=FlowRunFilterName(any_=[str(about["name"])]))
-                _close(client, which, _status(root, about))
+                name = [str(about["name"])]
+                for which in (
+                    FlowRunFilter(name=FlowRunFilterName(any_=name)), FlowRunFilter(tags=FlowRunFilterTags(all_=name))
+                ):  # fmt: skip
+                    _close(client, which, _status(root, about))
                 held.release()
 
 
