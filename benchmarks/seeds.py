@@ -61,13 +61,13 @@ def main() -> None:
     parser.add_argument("pipelines", nargs="*", default=PIPELINES)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--artifacts", type=Path, default=FILE.parent / "artifacts")
-    asked = parser.parse_args()
-    seeds = [int(s) for s in asked.seeds.split(",")]
+    options = parser.parse_args()
+    seeds = [int(s) for s in options.seeds.split(",")]
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    head = ["pipeline", f"seed {seeds[0]} by round", f"last round, seeds {asked.seeds}", "gold", "KL, nats", "length"]
+    head = ["pipeline", f"seed {seeds[0]} by round", f"last round, seeds {options.seeds}", "gold", "KL, nats", "length"]
     print("\n|", " | ".join(head), "|\n|", "---|" * len(head))
-    for name in asked.pipelines:
-        runs = [rows_of(Store(asked.artifacts), name, seed) for seed in seeds]
+    for name in options.pipelines:
+        runs = [rows_of(Store(options.artifacts), name, seed) for seed in seeds]
         print("|", " | ".join([f"`{name}`", *columns(runs)]), "|", flush=True)
 
 
