@@ -46,7 +46,7 @@ $(READY): $(LOCK) pyproject.toml
 	     --index-url https://download.pytorch.org/whl/$(if $(filter cpu,$(MACHINE)),cpu,cu130) "$$(grep '^torch==' $(LOCK))"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m flows.execution.server prepare
+	@$(BIN)/python -m flows.run.prefect.server prepare
 	@touch $@
 
 clean:  ## forget the environment and everything that runs produced

@@ -18,9 +18,9 @@ from statistics import mean
 import torch
 from rich.console import Console
 
-from flows.commands.running import run_once
+from flows.commands.run import run_once
+from flows.reporting.results import Estimate, ResultRow, estimate_text, finished_steps, main_metric, run_results
 from flows.store.store import Store
-from flows.tracking.table import Estimate, Row, estimate, finished, main_metric, results
 
 FILE = Path(__file__).parent.parent / "pipelines.yaml"
 PIPELINES = (
@@ -30,20 +30,20 @@ PIPELINES = (
 BESIDE = ("eval/gold", "eval/kl", "eval/length")
 
 
-def rows_of(store: Store, name: str, seed: int) -> tuple[Row, ...]:
+def rows_of(store: Store, name: str, seed: int) -> tuple[ResultRow, ...]:
     """The headline of one run, by round."""
     run = run_once(FILE, store, name, {"seed": str(seed)}, Console(stderr=True))
     if run.status != "done":
         raise SystemExit(f"{name} seed={seed}: {run.status}")
-    return results(store, finished(store, run)).rows
+    return run_results(store, finished_steps(store, run)).rows
 
 
-def columns(runs: Sequence[tuple[Row, ...]]) -> Iterator[str]:
+def columns(runs: Sequence[tuple[ResultRow, ...]]) -> Iterator[str]:
     """Cells of one pipeline's row."""
     first, metric = runs[0], main_metric(runs[0][-1].metrics)
     last = first[-1].metrics[metric]
     earlier = [f"{row.metrics[metric].value:.3f}" for row in first[:-1]]
-    yield " / ".join([*earlier, estimate(last.value, last.low, last.high)])
+    yield " / ".join([*earlier, estimate_text(last.value, last.low, last.high)])
     yield over_seeds([rows[-1].metrics[metric] for rows in runs], 3)
     for name in BESIDE:
         found = [rows[-1].metrics[name] for rows in runs if name in rows[-1].metrics]

@@ -30,7 +30,7 @@ def write_input(folder: Path, prompts: int, k: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.judging.pairing import within
+    from tasks.judging.pairing import pairs_within
     from tasks.kinds import Completions, WinProbs
 
     words = "the swan lives in the swamp . it eats roots . certainly , good question !".split()  # noqa: SIM905
@@ -55,7 +55,7 @@ def write_input(folder: Path, prompts: int, k: int) -> None:
         })  # fmt: skip
 
     def judged(start: int, stop: int) -> Any:
-        a, b = within(np.full(stop - start, k))
+        a, b = pairs_within(np.full(stop - start, k))
         ids = np.array([f"{i:032x}" for i in range(start * k + 2**64, stop * k + 2**64)])
         prompts_of = np.array([f"{i:032x}" for i in range(start, stop)])
         p = np.random.default_rng(start + 1).random(len(a))

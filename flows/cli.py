@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.ending import Commands, console, told
-from flows.commands.requests import Sort, meant, pairs, pipelines_file
-from flows.commands.visible import json_text, visible
-from flows.execution.environ import without_proxy
+from flows.commands.errors import Commands, console, with_plain_errors
+from flows.commands.escaping import escape_control_characters, json_text
+from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
+from flows.run.environment import without_proxy
 
 if TYPE_CHECKING:
     from flows.store.store import Store
@@ -53,7 +53,7 @@ Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and an exit code, never in a traceback."""
     os.environ.update(without_proxy())
-    told(lambda: app(prog_name="alignflow"))
+    with_plain_errors(lambda: app(prog_name="alignflow"))
 
 
 @app.command("list")
@@ -67,7 +67,7 @@ def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = Fals
         return
     width = max(map(len, source.names), default=0)
     for name in source.names:
-        print(visible(f"{name:<{width}}  {source.abouts[name]}".rstrip()))
+        print(escape_control_characters(f"{name:<{width}}  {source.abouts[name]}".rstrip()))
 
 
 @app.command()
@@ -81,19 +81,19 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
-    from flows.commands.checking import code_verdicts, tried, verdicts_json, verdicts_text
-    from flows.plan import PROJECT
+    from flows.commands.check import check_results_json, check_results_text, code_check_results, try_choices
+    from flows.planning.plan import PROJECT
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
     kept = _kept(where, artifacts)
-    verdicts = check_pipelines(where, [meant(where, name)] if name else (), kept=kept)
-    verdicts = tried(verdicts) if deep else verdicts
-    verdicts += code_verdicts(_store(where, artifacts).code(PROJECT), kept)
+    verdicts = check_pipelines(where, [deployment_or_pipeline(where, name)] if name else (), kept=kept)
+    verdicts = try_choices(verdicts) if deep else verdicts
+    verdicts += code_check_results(_store(where, artifacts).code(PROJECT), kept)
     if as_json:
-        print(json_text(verdicts_json(verdicts)))
+        print(json_text(check_results_json(verdicts)))
     else:
-        print(visible("\n".join(verdicts_text(verdicts))))
+        print(escape_control_characters("\n".join(check_results_text(verdicts))))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
 
 
@@ -107,17 +107,23 @@ def graph(
     artifacts: Artifacts = None,
 ) -> None:
     """Draw the graph of a pipeline."""
-    from flows.continuing.head import compile_named
-    from flows.wiring import draw
+    from flows.rounds.head import compile_named
+    from flows.wiring import draw_graph
 
     where = pipelines_file(file)
-    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts), lenient=not states)
+    compiled = compile_named(
+        where,
+        deployment_or_pipeline(where, name),
+        parse_assignments(values),
+        _store(where, artifacts),
+        lenient=not states,
+    )
     known: dict[str, str] = {}
     if states:
-        from flows.plan import make_plan
+        from flows.planning.plan import make_plan
 
         known = make_plan(compiled, _store(where, artifacts)).states
-    print(draw(compiled, "mermaid" if mermaid else "text", known, colour=sys.stdout.isatty()), end="")
+    print(draw_graph(compiled, "mermaid" if mermaid else "text", known, colour=sys.stdout.isatty()), end="")
 
 
 @app.command()
@@ -125,18 +131,20 @@ def plan(
     name: Deployed, values: Values = None, file: File = None, artifacts: Artifacts = None, as_json: AsJson = False
 ) -> None:
     """Show what is cached, what will run, why, and at what cost."""
-    from flows.continuing.head import compile_named
-    from flows.plan import make_plan
+    from flows.planning.plan import make_plan
+    from flows.rounds.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts))
+    compiled = compile_named(
+        where, deployment_or_pipeline(where, name), parse_assignments(values), _store(where, artifacts)
+    )
     planned = make_plan(compiled, _store(where, artifacts))
     if as_json:
         print(json_text(planned.as_json()))
         return
-    print(visible(planned.text()))
+    print(escape_control_characters(planned.text()))
     for notice in compiled.notices:
-        print(visible(f"note: {notice}"))
+        print(escape_control_characters(f"note: {notice}"))
 
 
 @app.command()
@@ -157,11 +165,11 @@ def run(
 
     Where a finished run has the same parameters and all its results are in the store, its table is shown at once.
     """
-    from flows.commands.ticking import run_named
+    from flows.commands.run_ticks import run_named
 
     where = pipelines_file(file)
     code = run_named(
-        where, _store(where, artifacts), meant(where, name), pairs(values), console(), fresh=fresh or [], force=force,
+        where, _store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(), fresh=fresh or [], force=force,
         again=again,
     )  # fmt: skip
     raise typer.Exit(code)
@@ -179,10 +187,10 @@ def sweep(
 ) -> None:
     """Run a pipeline for every combination of KEY=V1,V2,…; the runs share what they have in common. Ends with a table
     of them."""
-    from flows.commands.sweeping import sweep as run_all
+    from flows.commands.sweep import run_sweep as run_all
 
     where = pipelines_file(file)
-    raise typer.Exit(run_all(where, _store(where, artifacts), name, pairs(values), console(), again=again))
+    raise typer.Exit(run_all(where, _store(where, artifacts), name, parse_assignments(values), console(), again=again))
 
 
 @app.command()
@@ -234,7 +242,7 @@ def compare_(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Set runs beside each other: win rate, gold, KL, cost; who beats whom; figures."""
-    from flows.commands.comparing import compare_json, compare_text
+    from flows.commands.compare import compare_json, compare_text
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
@@ -270,11 +278,13 @@ def rounds(
 @app.command()
 def accept(name: Deployed, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
-    from flows.commands.accepting import accept_step
-    from flows.continuing.head import compile_named
+    from flows.commands.accept import accept_step
+    from flows.rounds.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_named(where, meant(where, name), pairs(values), _store(where, artifacts))
+    compiled = compile_named(
+        where, deployment_or_pipeline(where, name), parse_assignments(values), _store(where, artifacts)
+    )
     for line in accept_step(compiled, _store(where, artifacts), step):
         print(line)
 
@@ -286,7 +296,7 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
     What training keeps beside a policy (value network, optimizer, checkpoints) is left out: the steps `value_of` and
     `checkpoint_at` give it.
     """
-    from flows.commands.exporting import export_to
+    from flows.commands.export import export_to
     from flows.store.modes import own_umask
 
     with own_umask():  # what is exported is no part of the store
@@ -298,7 +308,7 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
 @app.command()
 def verify(file: File = None, artifacts: Artifacts = None) -> None:
     """Read every result and compare it with its digest; damaged ones are set aside and made again when needed."""
-    from flows.commands.keeping import verify_text
+    from flows.commands.maintenance import verify_text
 
     raise typer.Exit(verify_text(_store(None if artifacts else pipelines_file(file), artifacts)))
 
@@ -310,7 +320,7 @@ def gc(
     artifacts: Artifacts = None,
 ) -> None:
     """Reclaim what no record and no ledger names: damaged data, half writes, work left by finished steps."""
-    from flows.commands.keeping import gc_text
+    from flows.commands.maintenance import gc_text
 
     gc_text(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
 
@@ -337,15 +347,15 @@ def deploy(
     can be run from Prefect's pages, or by `prefect deployment run NAME/manual`. The server is that of `alignflow up`,
     or PREFECT_API_URL.
     """
-    from flows.commands import deploying
+    from flows.commands import deploy as deploying
 
     where = pipelines_file(file)
-    place = deploying.Place(where.absolute(), _root(where, artifacts).absolute())
+    place = deploying.ServePaths(where.absolute(), _root(where, artifacts).absolute())
     found = deploying.deployments(where, name, kept=_kept(where, artifacts))
     if prefect_yaml:
         print(f"{deploying.write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
         return
-    for line in deploying.deploy(place, found, pool=pool, prune=prune, only=name, take_over=take_over):
+    for line in deploying.register_deployments(place, found, pool=pool, prune=prune, only=name, take_over=take_over):
         print(line, flush=True)
 
 
@@ -360,7 +370,7 @@ def serve(
 
     Its runs are stopped then; what they finished is kept, and the next run goes on there.
     """
-    from flows.commands.serving import serve as work
+    from flows.commands.serve import serve_deployments as work
 
     where = None if artifacts and not file else pipelines_file(file)
     work(_root(where, artifacts), file=where, pool=pool, limit=limit)
@@ -378,7 +388,7 @@ def up(
     `deploy` and `serve` on the same artifacts use this Prefect server, and its pages show all runs; if one of the two
     ends, so does the other (exit code 1).
     """
-    from flows.commands.up import up as serve_pages
+    from flows.commands.up import serve_web_uis as serve_pages
 
     root = _root(None if artifacts else pipelines_file(file), artifacts)
     serve_pages(root, prefect_port, mlflow_port, link=sys.stdout.isatty())

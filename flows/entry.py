@@ -12,17 +12,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.continuing.head import Continuing, continues
-from flows.continuing.ticks import Ticks, with_ticks
-from flows.continuing.tracked import Tracked
-from flows.execution.execute import PROJECT, Execution
-from flows.execution.prefect_api import close_left_open, parameters_of_this_run
-from flows.execution.typed import refused_flow, typed_flow
-from flows.plan import refuse_early
+from flows.planning.plan import refuse_early
+from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
+from flows.reporting.tracker import Tracker
+from flows.rounds.head import Continuing, continues
+from flows.rounds.tick import Ticks, with_ticks
+from flows.rounds.tick_tracker import TickTracker
+from flows.run.prefect.api import close_orphaned_runs, parameters_of_this_run
+from flows.run.prefect.typed_flow import refused_flow, typed_flow
+from flows.run.run import PROJECT, Execution
 from flows.store.modes import follow_folder
 from flows.store.store import Store
-from flows.tracking.prefect_artifacts import PrefectArtifacts
-from flows.tracking.track import Tracker
 from flows.wiring import compile_pipeline, load_file
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, SpecError
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Flow[Any, Any]:
         raise AttributeError(name)
     asked = parameters_of_this_run()
     try:
-        flow = _found(pipelines_file(), name, asked)
+        flow = _found(pipelines_file_of_flow(), name, asked)
         if gone := sorted((asked or set()) - set(flow.parameters.properties)):
             raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` makes its form anew")
         return flow
@@ -78,7 +78,7 @@ def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[s
     shown = compile_pipeline(file, pipeline, deployment=deployment or None, lenient=True)
 
     def body(values: dict[str, JSON]) -> list[Any]:
-        overrides = given(values, shown.parameters, asked)
+        overrides = overrides_of(values, shown.parameters, asked)
         graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
         store = _store_of(file)
         refuse_early(graph, store)
@@ -86,7 +86,7 @@ def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[s
         try:
             listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]
             with Execution(graph, store, listeners=listeners, deployment=deployment) as execution:
-                close_left_open(execution.runs, tracker, but=execution.run.id)
+                close_orphaned_runs(execution.runs, tracker, but=execution.run.id)
                 return execution.body()
         finally:
             tracker.close()
@@ -109,8 +109,8 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
             said.append(text)
             _log(text)
 
-        watch = Tracked(store, say)
-        asked = given({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters, requested)
+        watch = TickTracker(store, say)
+        asked = overrides_of({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters, requested)
         rounds, force = int(str(values["rounds"])), bool(values["force"])
         try:
             ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(asked, rounds=rounds, force=force)
@@ -129,7 +129,7 @@ def _log(text: str) -> None:
     get_run_logger().info(text)
 
 
-def given(
+def overrides_of(
     values: Mapping[str, JSON], parameters: Mapping[str, Parameter], asked: Collection[str] | None = None
 ) -> dict[str, JSON]:
     """The values that are overrides; the others stay as the file has them, so that `model: $world` follows `world`.
@@ -145,7 +145,7 @@ def given(
     return {n: v for n, v in values.items() if n in chosen or parameters[n].required or v != parameters[n].value}
 
 
-def pipelines_file() -> Path:
+def pipelines_file_of_flow() -> Path:
     """The pipelines file that is meant from here."""
     if said := os.environ.get("ALIGNFLOW_FILE"):
         return Path(said)

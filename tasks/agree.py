@@ -142,7 +142,7 @@ def _margins(pairs: Preferences, oracle: Scorer, work: Workspace, journal_name: 
     """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN where there is no score."""
     import polars as pl
 
-    from tasks.judging.asking import Journal
+    from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
     live = oracle.opened()

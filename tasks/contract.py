@@ -16,7 +16,7 @@ UNKEYED = {
     "importlib.import_module": "a choice is in the key by its name and by the code that it reaches",
     "__file__": "a data file is in the key by its content",
 }
-"""What the key of a step leaves out here, and why that changes no result; see `flows.store.unfollowable`."""
+"""What the key of a step leaves out here, and why that changes no result; see `flows.python.unfollowable`."""
 
 JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
 T = TypeVar("T")

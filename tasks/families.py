@@ -73,7 +73,7 @@ LOSSES: Mapping[str, LossFamily] = {
 
 
 @dataclass(frozen=True)
-class Call:
+class CallContract:
     """How the choices of a folder are called: by position, with all of these arguments."""
 
     arguments: tuple[str, ...]
@@ -82,13 +82,13 @@ class Call:
     """Last names of the return annotations that are allowed."""
 
 
-CALLS: Mapping[str, Call] = {
-    "oracles": Call((), ("Oracle", "Scorer", "PreferenceModel", "RewardModel")),
-    "sources": Call((), ("Source", "World")),
-    "engines": Call(("policy",), ("Engine",)),
-    "pair_rules": Call(("pairs",), ("DataFrame",)),
-    "kl_controllers": Call(("coefficient", "kl", "samples"), ("float",)),
-    "deviations": Call(("text",), ("str",)),
+CALLS: Mapping[str, CallContract] = {
+    "oracles": CallContract((), ("Oracle", "Scorer", "PreferenceModel", "RewardModel")),
+    "sources": CallContract((), ("Source", "World")),
+    "engines": CallContract(("policy",), ("Engine",)),
+    "pair_rules": CallContract(("pairs",), ("DataFrame",)),
+    "kl_controllers": CallContract(("coefficient", "kl", "samples"), ("float",)),
+    "deviations": CallContract(("text",), ("str",)),
 }
 """Folder of choices → how they are called."""
 

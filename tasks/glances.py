@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 if TYPE_CHECKING:
-    from tasks.formats.tables import Rows
+    from tasks.formats.tables import RawRows
 
 _SMALL = 2_000_000
 """Bytes of a file that is read whole."""
@@ -102,13 +102,13 @@ def _place(step: Glimpse) -> Path | None:
 def _check_directory(place: Path, split: str, what: str) -> None:
     """The splits of a folder, where its own files name them."""
     from tasks.formats.splits import choose
-    from tasks.formats.tables import Rows
+    from tasks.formats.tables import RawRows
 
     if not any(file.is_file() for file in place.rglob("*")):
         raise DataError(f"the directory {place} holds no file")
     saved = place / "dataset_dict.json"
     if saved.is_file():
-        nothing: Rows = Rows(lambda: iter(()))
+        nothing: RawRows = RawRows(lambda: iter(()))
         choose(str(place), dict.fromkeys(json.loads(saved.read_text())["splits"], nothing), split, what)
 
 

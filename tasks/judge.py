@@ -11,9 +11,9 @@ from tasks.kinds import Completions, Oracle, Scorer, Scores, WinProbs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.judging.asking import Journal
     from tasks.judging.grouping import Grouped, Ints, Strings
-    from tasks.judging.pairing import Met
+    from tasks.judging.journal import Journal
+    from tasks.judging.pairing import QuestionPairs
 
 
 def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:
@@ -24,8 +24,8 @@ def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.judging.asking import Journal
     from tasks.judging.grouping import grouped
+    from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
     live, rows = _scorer(oracle), grouped(completions.table)
@@ -64,11 +64,11 @@ def compare(
     Args:
         orders: for an oracle that is not antisymmetric: ask in both orders, or in one that is drawn for each pair.
     """
-    from tasks.judging.asking import Journal
-    from tasks.judging.grouping import grouped, matched
+    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.journal import Journal
 
     live, rows = oracle.opened(), grouped(completions.table)
-    against = None if others is None else matched(rows, others.table, "`others`")
+    against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
     with Journal(work.path / "answers.jsonl", work) as journal:
@@ -89,14 +89,14 @@ def _block(
     """The questions and answers of some prompts. Rows of the other table count on behind those of the first."""
     import pyarrow as pa
 
-    from tasks.judging.pairing import across, within
+    from tasks.judging.pairing import pairs_across, pairs_within
 
     columns = ["prompt_id", "prompt", "completion", "truth", "completion_id"]
     block, sizes = rows.rows(first, last).select(columns), rows.sizes(first, last)
     if against is None:
-        a, b = within(sizes)
+        a, b = pairs_within(sizes)
     else:
-        a, b = across(sizes, against.sizes(first, last))
+        a, b = pairs_across(sizes, against.sizes(first, last))
         b = b + block.num_rows
         block = pa.concat_tables([
             t.replace_schema_metadata(None) for t in (block, against.rows(first, last).select(columns))
@@ -105,7 +105,7 @@ def _block(
     yield from _rows(block, _answered(block, a, b, oracle, orders, journal)).to_batches()
 
 
-def _answered(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal) -> Met:
+def _answered(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal) -> QuestionPairs:
     import numpy as np
 
     from tasks.judging.grouping import indices
@@ -124,7 +124,7 @@ def _answered(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, jo
     return ordered(oracle, questions, a, b, uniform(0, ids.take(indices(a)), ids.take(indices(b))) < 0.5, journal)
 
 
-def _rows(block: pa.Table, met: Met) -> pa.Table:
+def _rows(block: pa.Table, met: QuestionPairs) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 

@@ -114,7 +114,7 @@ def blank_policy(
         max_new_tokens: longest answer that is sampled unless a step says otherwise, in tokens.
         seed: the random weights.
     """
-    from tasks.worlds.blank import write_llama, write_tokenizer
+    from tasks.worlds.untrained import write_llama, write_tokenizer
 
     if hidden % (2 * heads):
         raise SpecError(f"hidden = {hidden} must be a multiple of 2·heads = {2 * heads}: rotary positions turn pairs")

@@ -51,23 +51,23 @@ def measure(
     from tasks.judging import measuring as m
 
     answers, baseline = m.answers_of(completions), m.answers_of(others)
-    found = m.judged(win_probs, answers, baseline)
-    found |= m.described(answers, "") | m.described(baseline, "baseline_")
+    found = m.win_rate_rows(win_probs, answers, baseline)
+    found |= m.length_rows(answers, "") | m.length_rows(baseline, "baseline_")
     given = {
         "gold": (scores, answers), "baseline_gold": (baseline_scores, baseline),
         "proxy": (proxy_scores, answers), "baseline_proxy": (baseline_proxy_scores, baseline),
     }  # fmt: skip
     for name, (table, owners) in given.items():
         if table is not None:
-            found[name] = m.per_prompt(m.scored(owners, table, name), "score")
+            found[name] = m.per_prompt(m.score_rows_of(owners, table, name), "score")
     if logps is not None:
-        found["kl"] = m.per_prompt(m.against(answers, logps), "kl")
+        found["kl"] = m.per_prompt(m.log_ratios(answers, logps), "kl")
         if temperature != 1:
             work.notice(f"answers were drawn at temperature {temperature:g}: eval/kl, meant for 1, is biased")
     if allow_seen:
         work.notice("allow_seen: prompts of this evaluation may have trained the policy")
     _tell_missing(found, len(answers.prompts), work)
-    return Report.of(m.rows_of(found)).with_per_prompt(m.joined(answers.prompts, found))
+    return Report.of(m.report_rows(found)).with_per_prompt(m.joined_by_prompt(answers.prompts, found))
 
 
 def _tell_missing(found: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:

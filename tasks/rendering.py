@@ -24,7 +24,7 @@ _ROWS = 4096
 """Conversations rendered and tokenized at a time, so that their texts need little memory."""
 
 
-class Answer(NamedTuple):
+class AnswerText(NamedTuple):
     """An answer to be rendered."""
 
     prompt: Sequence[Message]
@@ -59,7 +59,7 @@ class Template:
         """Ids of every prompt with the generation prompt: what an answer's first token is conditioned on."""
         return [ids for part in chunks(len(prompts), _ROWS) for ids in self._ids(self._prompt_texts(prompts[part]))]
 
-    def answers(self, answers: Sequence[Answer]) -> list[Rendered | Refusal]:
+    def answers(self, answers: Sequence[AnswerText]) -> list[Rendered | Refusal]:
         """Ids of every answer with its prompt. Equal prompts that stand together are rendered once."""
         return [made for part in chunks(len(answers), _ROWS) for made in self._answers(answers[part])]
 
@@ -72,7 +72,7 @@ class Template:
         """Raises DataError unless answers can be rendered, and sampling stops where they end."""
         _ = self._chat.ending
 
-    def _answers(self, answers: Sequence[Answer]) -> Iterator[Rendered | Refusal]:
+    def _answers(self, answers: Sequence[AnswerText]) -> Iterator[Rendered | Refusal]:
         prompts, which = _distinct([a.prompt for a in answers])
         prompt_texts = self._prompt_texts(prompts)
         prompt_ids = self._ids(prompt_texts)
@@ -88,7 +88,7 @@ class Template:
             else:
                 yield self._split(asked, ids, answer.ended)
 
-    def _answer_text(self, answer: Answer, prompt: str | Refusal, whole: str | Refusal) -> str | Refusal:
+    def _answer_text(self, answer: AnswerText, prompt: str | Refusal, whole: str | Refusal) -> str | Refusal:
         """The whole conversation up to where the answer ends."""
         if isinstance(prompt, Refusal) or isinstance(whole, Refusal):
             return prompt if isinstance(prompt, Refusal) else whole

@@ -62,10 +62,10 @@ def fit_reward(
 
     from tasks.training.examples import examples_of
     from tasks.training.loop import Settings, train_model
-    from tasks.training.model import keep_memory, pick_device, pick_dtype, shape_for
+    from tasks.training.model import keep_memory, packing_for, pick_device, pick_dtype
     from tasks.training.reward import open_reward_model, save_reward_model
     from tasks.training.rows import rows_of
-    from tasks.training.scores import AnswerScores, marked
+    from tasks.training.scores import AnswerScores, with_end_token
 
     if len(betas) != 2:
         raise SpecError(f"betas = {betas}; AdamW has two, such as [0.9, 0.999]")
@@ -75,11 +75,11 @@ def fit_reward(
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
     torch.manual_seed(seed)
     model = open_reward_model(policy, torch.float32, seed)
-    examples = examples_of(data, marked(rows_of(data, policy)), loss, None)
+    examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None)
     settings = Settings(
         steps * batch if steps else epochs * len(data), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerScores(model), examples, loss, settings, shape_for(model, micro_tokens), work)
+    train_model(accelerator, AnswerScores(model), examples, loss, settings, packing_for(model, micro_tokens), work)
     save_reward_model(model, policy, work.output, save_dtype)
     return RewardModel(work.output)

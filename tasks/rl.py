@@ -115,15 +115,15 @@ def ppo(
     2403.17031.
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
-    from tasks.reinforcing import networks as n
-    from tasks.reinforcing.carried import Control, course_of, read_carried
-    from tasks.reinforcing.demonstrations import mixed_in
-    from tasks.reinforcing.loop import Running, Sampling, reinforce
-    from tasks.reinforcing.rollout import Course, Shaping
-    from tasks.reinforcing.room import beside
-    from tasks.reinforcing.update import Updating
-    from tasks.sampling.plan import Draws, plan_of
-    from tasks.sampling.requests import Options, release
+    from tasks.rollouts import networks as n
+    from tasks.rollouts.gpu_budget import with_remaining_memory
+    from tasks.rollouts.loop import LoopConfig, SamplingConfig, reinforce
+    from tasks.rollouts.resume import KlControl, prompt_order_id, read_resume_state
+    from tasks.rollouts.rollout import PromptOrder, RewardConfig
+    from tasks.rollouts.sft_mix import make_sft_mix
+    from tasks.rollouts.update import UpdateConfig
+    from tasks.sampling.plan import Draws, sampling_plan
+    from tasks.sampling.requests import Options, close_engine
     from tasks.sampling.shards import chosen_engine
     from tasks.template import stop_ids
     from tasks.training.model import keep_memory, positions_of
@@ -134,7 +134,7 @@ def ppo(
         raise SpecError(f"checkpoints = {checkpoints}: {beyond} lie outside the iterations 1 to {iterations}")
     if size * k == 1:
         raise SpecError("size 1 and k 1 give one answer per iteration, and its advantage means nothing without another")
-    control = Control(kl_controller, kl_coef)
+    control = KlControl(kl_controller, kl_coef)
     if kl_coef == 0 and control.moves and control.after(0.0, 1e6, size * k) == 0:
         raise SpecError(
             f"kl_coef = 0 stays 0 under `{kl_controller.name}`, which multiplies it: start above 0, or say "
@@ -145,7 +145,7 @@ def ppo(
     start = n.value_start(policy, value)
     n.check_tokens(policy, start, "value")
     n.check_tokens(policy, ref, "ref")
-    plan = plan_of(policy, prompts, max_tokens, work)
+    plan = sampling_plan(policy, prompts, max_tokens, work)
     if not plan.prompt_ids:
         raise DataError("there are no prompts to draw answers to")
     longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
@@ -153,28 +153,28 @@ def ppo(
     keep_memory()
     mixed = None
     if demonstrations is not None:
-        mixed = mixed_in(demonstrations, policy, sft, sft_batch, sft_average, seed, positions_of(policy), work)
+        mixed = make_sft_mix(demonstrations, policy, sft, sft_batch, sft_average, seed, positions_of(policy), work)
     draws = Draws(k, seed, stream)
-    carried = read_carried(policy, start, control, course_of(plan, draws, size))
+    carried = read_resume_state(policy, start, control, prompt_order_id(plan, draws, size))
     try:
         networks = n.open_networks(policy, start, ref, temperature, dtype, micro_tokens)
         reinforce(
             networks,
-            Sampling(
-                beside(chosen_engine(engine), networks, work)(policy), oracle.opened(), plan,
-                Course(plan, carried.noise(draws), size),
+            SamplingConfig(
+                with_remaining_memory(chosen_engine(engine), networks, work)(policy), oracle.opened(), plan,
+                PromptOrder(plan, carried.noise(draws), size),
                 Options(temperature=temperature, stop_ids=stop_ids(policy)),
             ),
-            Shaping(gamma, lam, missing_eos_penalty),
-            Updating(objective, epochs, minibatches, value_clip, max_grad_norm, seed),
-            Running(
+            RewardConfig(gamma, lam, missing_eos_penalty),
+            UpdateConfig(objective, epochs, minibatches, value_clip, max_grad_norm, seed),
+            LoopConfig(
                 iterations, lr, value_lr or lr, schedule, warmup, (betas[0], betas[1]), tuple(checkpoints),
                 keep_optimizer, checkpoint_every,
             ),
             control, carried, mixed, policy, start, work,
         )  # fmt: skip
     finally:
-        release()
+        close_engine()
     return Policy(work.output)
 
 

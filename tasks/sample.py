@@ -45,12 +45,12 @@ def sample(
 
     Raises DataError if no prompt can be answered, or a prompt occurs twice.
     """
-    from tasks.sampling.plan import Draws, plan_of
+    from tasks.sampling.plan import Draws, sampling_plan
     from tasks.sampling.requests import Options
     from tasks.sampling.shards import completions_of
     from tasks.template import stop_ids
 
     options = Options(temperature, top_p, top_k, tuple(stop), stop_ids(policy))
     draws = Draws(k, seed, stream)
-    plan = plan_of(policy, prompts, max_tokens, work)
+    plan = sampling_plan(policy, prompts, max_tokens, work)
     return completions_of(policy, plan, draws, options, engine, shard, work)

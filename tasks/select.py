@@ -105,17 +105,17 @@ def win_rates(
     import pyarrow as pa
 
     from tasks.judging import rates as r
-    from tasks.judging.grouping import grouped, matched
-    from tasks.judging.turned import TIE
+    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.oriented import TIE
 
     rows = grouped(completions.table)
-    questions = matched(rows, win_probs.table, "win_probs")
+    questions = grouped_like(rows, win_probs.table, "win_probs")
     counts = {"prompts": 0, "prompts_unanswered": 0, "prompts_tied": 0}
 
     def rated() -> Iterator[pa.RecordBatch]:
         for first, last in rows.blocks():
             block, sizes, pairs = r.block_of(rows, questions, first, last)
-            found = r.rates(pairs, block.num_rows, count_self=count_self)
+            found = r.win_rates_of_block(pairs, block.num_rows, count_self=count_self)
             k = block.column("k").to_numpy()
             unanswered = r.any_of_prompt(np.isnan(found.win_rate), sizes)
             tied = (r.spread(found.win_rate, sizes) <= TIE) & ~unanswered if keep != "all" else unanswered & False
@@ -149,11 +149,11 @@ def pairs(
     Args:
         rule: which answered pairs are kept, and which side of each is chosen.
     """
-    from tasks.judging.grouping import grouped, matched
-    from tasks.judging.paired import Pairs
+    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.pair_frames import Pairs
 
     rows = grouped(completions.table)
-    found = Pairs(rows, matched(rows, win_probs.table, "win_probs"), rule)
+    found = Pairs(rows, grouped_like(rows, win_probs.table, "win_probs"), rule)
 
     def paired() -> Iterator[pa.RecordBatch]:
         for first, last in rows.blocks():
@@ -190,12 +190,12 @@ def gold_pairs(
         weight: factor of each pair's loss: the stream's coefficient ÷ samples per prompt.
     """
     from tasks.judging.golden import GoldPairs
-    from tasks.judging.grouping import grouped, matched
+    from tasks.judging.grouping import grouped, grouped_like
 
     template = completions.metadata.get("template")
     gold = grouped(demonstrations.table)
     same_template = template is not None and demonstrations.metadata.get("template") == template
-    samples = matched(gold, completions.table, "`completions`")
+    samples = grouped_like(gold, completions.table, "`completions`")
     found = GoldPairs(gold, samples, weight, gold_tokens=same_template)
 
     def paired() -> Iterator[pa.RecordBatch]:
@@ -221,10 +221,10 @@ def rankings(scores: Scores, work: Workspace) -> Rankings:
     `prompts_short`, `prompts_level`, `answers_unscored`. Raises DataError if no prompt is left.
     """
     from tasks.judging.grouping import grouped
-    from tasks.judging.ranked import Ranked
+    from tasks.judging.ranking import BlockRankings
 
     rows = grouped(scores.table)
-    found = Ranked(tokens=not any(rows.table.column(f"{t}_tokens").null_count for t in ("prompt", "completion")))
+    found = BlockRankings(tokens=not any(rows.table.column(f"{t}_tokens").null_count for t in ("prompt", "completion")))
 
     def ranked() -> Iterator[pa.RecordBatch]:
         for first, last in rows.blocks():
@@ -252,9 +252,9 @@ def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 
         n: answers kept per prompt.
     """
     from tasks.judging.grouping import grouped, indices
-    from tasks.judging.ranked import Best
+    from tasks.judging.ranking import BlockBest
 
-    rows, found = grouped(scores.table), Best(n)
+    rows, found = grouped(scores.table), BlockBest(n)
 
     def chosen() -> Iterator[pa.RecordBatch]:
         for first, last in rows.blocks():

@@ -140,10 +140,10 @@ def fit(
     from tasks.training.model import (
         keep_memory,
         open_model,
+        packing_for,
         pick_device,
         pick_dtype,
         save_model,
-        shape_for,
     )
     from tasks.training.rows import rows_of
 
@@ -161,6 +161,6 @@ def fit(
         steps * batch if steps else epochs * len(rows), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerLogps(model), examples, loss, settings, shape_for(model, micro_tokens), work)
+    train_model(accelerator, AnswerLogps(model), examples, loss, settings, packing_for(model, micro_tokens), work)
     save_model(model, policy, work.output, save_dtype)
     return Policy(work.output)

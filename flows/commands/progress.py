@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.execution.listen import Listener
+from flows.run.events import Listener
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.wiring.model import Graph, Node
@@ -35,7 +35,7 @@ class Lines(Listener):
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
         self._total = len(graph.nodes)
-        self._say(f"run {run.id}: {self._total} steps; logs in {shown(logs)}")
+        self._say(f"run {run.id}: {self._total} steps; logs in {short_path(logs)}")
 
     def step_started(self, node: Node, reason: str, log: Path) -> None:
         self._say(f"  {node.title}: {node.task} ({reason})")
@@ -86,7 +86,9 @@ class Live(Lines):
     def step_started(self, node: Node, reason: str, log: Path) -> None:
         self._begun[node.id] = time.monotonic()
         title = f"  {node.title}"
-        self._bars[node.id] = self._progress.add_task(title, total=None, how_far=node.task, left=f"log {shown(log)}")
+        self._bars[node.id] = self._progress.add_task(
+            title, total=None, how_far=node.task, left=f"log {short_path(log)}"
+        )
         self._update()
 
     def step_waiting(self, node: Node, what: str) -> None:
@@ -144,7 +146,7 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def shown(path: Path) -> str:
+def short_path(path: Path) -> str:
     """A path as short as it can be typed from here."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

@@ -7,16 +7,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.execution.environ import public
-from flows.execution.orphans import OWN, has_orphans
-from flows.plan import PROJECT, Plan, make_plan
+from flows.planning.plan import PROJECT, Plan, make_plan
+from flows.run.environment import without_password
+from flows.run.prefect.orphans import OWN, has_orphans
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from flows.wiring.model import Graph
 from tasks.contract import JSON, DataError
 
 
-def plan_of(graph: Graph, store: Store, project: Path = PROJECT) -> Plan | None:
+def plan_or_none(graph: Graph, store: Store, project: Path = PROJECT) -> Plan | None:
     """The plan, with the tasks of `project`; None where only a run can tell what is cached, because a choice's identity
     needs the network.
 
@@ -36,7 +36,7 @@ def all_cached(plan: Plan | None) -> bool:
 def left_open(store: Store) -> bool:
     """Whether a run was killed and is still open in Prefect or here: a run with a server closes it, at its begin."""
     url = os.environ.get("PREFECT_API_URL")
-    return has_orphans(store.root, public(url) if url else OWN) or bool(Runs(store).open())
+    return has_orphans(store.root, without_password(url) if url else OWN) or bool(Runs(store).open())
 
 
 def finished_twin(runs: Runs, plan: Plan, deployment: str = "") -> Run | None:

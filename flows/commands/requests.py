@@ -34,7 +34,7 @@ def pipelines_file(given: Path | None) -> Path:
     raise SpecError(f"there is no pipelines.yaml in {here} or above; say which with --file")
 
 
-def meant(file: Path, name: str) -> str:
+def deployment_or_pipeline(file: Path, name: str) -> str:
     """The pipeline where NAME/manual is the deployment that `deploy` gives to all of them; else what was said."""
     pipeline, _, deployment = name.partition("/")
     if deployment != MANUAL:
@@ -44,7 +44,7 @@ def meant(file: Path, name: str) -> str:
     return name if MANUAL in load_file(file).pipeline(pipeline).deployments else pipeline
 
 
-def pairs(values: Sequence[str] | None) -> dict[str, str]:
+def parse_assignments(values: Sequence[str] | None) -> dict[str, str]:
     """KEY=VALUE texts as a mapping. Raises SpecError."""
     found: dict[str, str] = {}
     for text in values or []:

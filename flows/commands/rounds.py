@@ -8,9 +8,9 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
-from flows.continuing.history import Finished, History, Measured, RolledBack, Round, Spent, changed_parameters, spent
-from flows.continuing.ledger import Ledger, ledgers, now
-from flows.tracking.table import estimate
+from flows.reporting.results import estimate_text
+from flows.rounds.history import AlphaUse, Finished, History, Measured, RolledBack, Round, alpha_use, changed_parameters
+from flows.rounds.ledger import Ledger, ledgers, now
 from flows.wiring import load_file
 from tasks.contract import JSON, SpecError
 
@@ -115,7 +115,7 @@ def _as_json(ledger: Ledger) -> JSON:
     return {
         "deployment": ledger.name, "head": head, "last": history.last, "stalled": history.stalled,
         "unfinished": history.open.begun.number if history.open else None, "can_go_back_to": [*sorted(history.heads)],
-        "at_work": ledger.is_locked(), "gate": asdict(used) if (used := spent(history)) else None, "rounds": rounds,
+        "at_work": ledger.is_locked(), "gate": asdict(used) if (used := alpha_use(history)) else None, "rounds": rounds,
     }  # fmt: skip
 
 
@@ -175,17 +175,17 @@ def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]
 
 def _said(m: Measured | None, *, ends: bool = True) -> str:
     if m is None:
-        return estimate(None, None, None)
-    text = estimate(m.value, m.low if ends else None, m.high)
+        return estimate_text(None, None, None)
+    text = estimate_text(m.value, m.low if ends else None, m.high)
     return f"{text[:-1]}; {m.n})" if text.endswith(")") else text
 
 
 def _test(finished: Finished | None) -> str:
     test = finished.evidence if finished else None
-    return f"{test.p:.2g} ({test.level:.2g})" if test else estimate(None, None, None)
+    return f"{test.p:.2g} ({test.level:.2g})" if test else estimate_text(None, None, None)
 
 
-def _bound(used: Spent) -> Iterator[str]:
+def _bound(used: AlphaUse) -> Iterator[str]:
     """What the gate promises, in words."""
     yield (
         f"the gate accepts round t where p ≤ {used.alpha:g} / (t·(t + 1)): however many rounds are made, the "
@@ -204,7 +204,7 @@ def _state(ledger: Ledger, history: History) -> Iterator[str]:
     elif history.open:
         back = f"alignflow rounds {ledger.name} --back-to {history.head.round}"
         yield f"round {history.open.begun.number} is unfinished: the next tick finishes it first; to give it up: {back}"
-    if used := spent(history):
+    if used := alpha_use(history):
         yield from _bound(used)
     if history.stalled:
         parameters = history.rounds[-1].begun.parameters

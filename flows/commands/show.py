@@ -10,23 +10,23 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flows.commands.answers import Answers, before_and_after, draw_answers
 from flows.commands.progress import seconds
 from flows.commands.requests import Sort
-from flows.store.records import Record
-from flows.store.runs import Found, Run, Runs
-from flows.store.store import Store
-from flows.tracking.table import (
+from flows.commands.samples import Samples, before_and_after, pick_samples
+from flows.reporting.results import (
     as_json,
-    finished,
+    finished_steps,
     metrics_table,
     notices,
-    plain,
+    plain_number,
     read_report,
-    results,
+    run_results,
     tables,
     warnings,
 )
+from flows.store.records import Record
+from flows.store.runs import FoundRecord, Run, Runs
+from flows.store.store import Store
 from tasks.contract import JSON, SpecError
 from tasks.message import conversation_text
 
@@ -63,12 +63,12 @@ def show_text(
     if found.record.kind == "Report":
         console.print(metrics_table(read_report(store.root / found.record.path)))
     if sides:
-        draw_answers(sides, console)
+        pick_samples(sides, console)
     else:
         _rows_text(store, found.record, rows, console)
 
 
-def _sides(store: Store, record: Record, ref: str, rows: int, sort: Sort) -> Answers | None:
+def _sides(store: Store, record: Record, ref: str, rows: int, sort: Sort) -> Samples | None:
     sides = before_and_after(store, record, rows, sort)
     if sides is None and sort is not Sort.FIRST:
         raise SpecError(f"'{ref}' ({record.kind}) has no answers before and after that --sort could order")
@@ -89,13 +89,13 @@ def show_json(store: Store, ref: str, rows: int, sort: Sort = Sort.FIRST) -> JSO
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
         "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),
-        "metrics": {name: plain(e) for name, e in numbers.items()}, "compared": sides.as_json() if sides else None,
+        "metrics": {name: plain_number(e) for name, e in numbers.items()}, "compared": sides.as_json() if sides else None,
     }  # fmt: skip
 
 
 def run_json(store: Store, run: Run) -> JSON:
     """A run: every step with key, content digest, seconds and whether it was a hit; the results by round."""
-    done = finished(store, run)
+    done = finished_steps(store, run)
     said: dict[str, list[JSON]] = {d.addresses[0]: [*d.record.notices] for d in done}
     steps: list[JSON] = [
         {
@@ -105,7 +105,7 @@ def run_json(store: Store, run: Run) -> JSON:
         }
         for s in run.steps.values()
     ]  # fmt: skip
-    found = results(store, done)
+    found = run_results(store, done)
     return {
         "run": run.id, "pipeline": run.pipeline, "deployment": run.deployment, "status": run.status,
         "started": run.started, "ended": run.ended, "parameters": dict(run.parameters), "links": dict(run.links),
@@ -134,7 +134,7 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
     for step in run.steps.values():
         if step.state == "failed":
             console.print(f"✗ {step.title}: {step.reason}", markup=False)
-    found = results(store, finished(store, run))
+    found = run_results(store, finished_steps(store, run))
     for table in tables(found):
         console.print(table)
     for text in notices(found):
@@ -143,13 +143,13 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
         console.print(f"  ! {text}", markup=False)
 
 
-def _record_text(store: Store, found: Found, console: Console, depth: int | None) -> None:
+def _record_text(store: Store, found: FoundRecord, console: Console, depth: int | None) -> None:
     record = found.record
     where = f"  {found.step.title} of {found.run.id}" if found.step and found.run else ""
     console.print(f"[bold]{record.kind}[/] {record.content}{where}")
     for name, value in _facts(store, record):
         console.print(f"  {name:<9} {value}", markup=False, soft_wrap=True)
-    console.print(lineage(store, record, depth))
+    console.print(lineage_lines(store, record, depth))
 
 
 def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
@@ -182,7 +182,7 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
         yield "note", notice
 
 
-def lineage(store: Store, record: Record, depth: int | None = None) -> Tree:
+def lineage_lines(store: Store, record: Record, depth: int | None = None) -> Tree:
     """What a record was made from, `depth` steps back; what was shown already is not shown again."""
     from rich.tree import Tree
 

@@ -22,17 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from flows.commands.progress import shown
-from flows.execution.password import make_password, password_file, write_private
-from flows.execution.served import OPEN
-from flows.execution.server import PORTS, answers, prepare_database, settings, start_prefect, start_served, up_lock
+from flows.commands.progress import short_path
+from flows.reporting.sinks.mlflow_database import make_ready
+from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, tracking_uri
+from flows.reporting.sinks.mlflow_view import charts_page, table_page
+from flows.reporting.sinks.prefect_mirror import PENDING, mirror_pending
+from flows.run.prefect.password import make_password, password_file, write_private
+from flows.run.prefect.server import PORTS, answers, prepare_database, settings, start_prefect, start_served, up_lock
+from flows.run.prefect.serving import OPEN
 from flows.store.locks import holder, try_lock
 from flows.store.runs import Runs
 from flows.store.store import Store
-from flows.tracking.mlflow_database import make_ready
-from flows.tracking.mlflow_sink import address, served_elsewhere, tracking_uri
-from flows.tracking.prefect_mirror import PENDING, mirror_pending
-from flows.tracking.view import charts_page, table_page
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0
@@ -67,7 +67,7 @@ class Page:
         return f"http://127.0.0.1:{self.port}"
 
 
-def up(
+def serve_web_uis(
     artifacts: Path,
     prefect_port: int = PORTS[0],
     mlflow_port: int = PORTS[1],
@@ -88,7 +88,9 @@ def up(
     where = f"{pages[0].url} {address(artifacts) if served_elsewhere(artifacts) else pages[1].url}"
     held = try_lock(up_lock(artifacts), where)
     if held is None:
-        raise SpecError(f"{shown(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}")
+        raise SpecError(
+            f"{short_path(artifacts)} is served already, at {' and '.join(holder(up_lock(artifacts)).split())}"
+        )
     try:
         for damage in (prepare_database(artifacts), make_ready(artifacts)):
             if damage:
@@ -142,15 +144,15 @@ def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
 def _where(pages: Sequence[Page], artifacts: Path, password: str, written: bool) -> Iterator[str]:
     """The lines that say where all is. An empty password is named by its file only."""
     for page in pages:
-        yield f"{page.name:<8} {page.url}   (log: {shown(page.log)})"
+        yield f"{page.name:<8} {page.url}   (log: {short_path(page.log)})"
     if len(pages) == 1:
         yield f"{'MLflow':<8} {address(artifacts)}   (MLFLOW_TRACKING_URI)"
     file = password_file(artifacts)
-    yield f"Prefect's pages ask a browser once for the password: it is in {shown(file)}"
+    yield f"Prefect's pages ask a browser once for the password: it is in {short_path(file)}"
     if password:
         yield f"  or open them by this link, which has it:  {pages[0].url}{OPEN}#{password}"
     if not written:
-        yield f"{shown(_profiles(artifacts))} is yours and stays as it is, so `prefect` does not find this server by it"
+        yield f"{short_path(_profiles(artifacts))} is yours and stays as it is, so `prefect` does not find this server by it"
     where = "outside this folder" if written else "anywhere"
     yield f"for `prefect` {where}:"
     yield f'  export PREFECT_API_URL={pages[0].url}/api PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})"'

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from flows.store.code import CodeIndex
+from flows.python.code_index import CodeIndex
 from flows.store.content import Contents
 from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import DataError, SpecError
@@ -65,7 +65,7 @@ class Identities:
         name = _name(choice)
         if name not in self._said:
             module = module_of(choice)
-            refuse_silent(self._code, module, choice.name)
+            require_identity(self._code, module, choice.name)
             answers = self._code.is_function(module, "identity")
             self._said[name] = dict(self._ask(module, choice)) if answers else {}
         return self._said[name]
@@ -128,7 +128,7 @@ def _takes(function: Identity, name: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def refuse_silent(code: CodeIndex, module: str, name: str) -> None:
+def require_identity(code: CodeIndex, module: str, name: str) -> None:
     """Refuse a choice that does not say what it reads, in a folder whose choices must."""
     folder = ".".join(module.split(".")[:2])
     if code.defines(folder, READS_OUTSIDE) and not code.defines(module, "identity"):
@@ -156,7 +156,7 @@ def check_outside(code: CodeIndex, catalogue: Catalogue) -> Iterator[tuple[str, 
 
 def _of_choice(code: CodeIndex, signature: Signature) -> Iterator[tuple[str, str]]:
     try:
-        refuse_silent(code, signature.module, signature.name)
+        require_identity(code, signature.module, signature.name)
     except SpecError as e:
         yield code.name(signature.module), str(e)
         return

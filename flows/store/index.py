@@ -16,7 +16,7 @@ from tasks.contract import JSON
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One line of the summary."""
 
     key: str
@@ -48,17 +48,17 @@ class RecordIndex:
         self._keys = root / folder
         self._cache = root / ".cache" / f"{cache}.json"
         self._times: dict[str, int] = {}
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, IndexEntry] = {}
         self._lock = RLock()
         self._loaded = False
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, IndexEntry]:
         """All entries by their files' names, as of now."""
         with self._lock:
             self._refresh()
             return dict(self._entries)
 
-    def of_content(self, content: str) -> list[Entry]:
+    def of_content(self, content: str) -> list[IndexEntry]:
         """Entries whose result is this content."""
         return [e for e in self.entries().values() if e.content == content]
 
@@ -98,18 +98,18 @@ def _scan(directory: Path) -> Iterable[os.DirEntry[str]]:
         return []
 
 
-def _entry(r: Record) -> Entry:
-    return Entry(
+def _entry(r: Record) -> IndexEntry:
+    return IndexEntry(
         r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents, fixed_digest(r.parts)
     )  # fmt: skip
 
 
-def _entry_json(e: Entry) -> JSON:
+def _entry_json(e: IndexEntry) -> JSON:
     parents: dict[str, JSON] = {port: [[p.key, p.content] for p in several] for port, several in e.parents.items()}
     return [e.key, e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents, e.fixed]
 
 
-def _read_entry(data: list[Any]) -> Entry:
+def _read_entry(data: list[Any]) -> IndexEntry:
     key, task, kind, content, made, seconds, rows, totals, parents, fixed = data
     made_of = {port: tuple(Parent(*p) for p in several) for port, several in parents.items()}
-    return Entry(key, task, kind, content, made, seconds, rows, totals, made_of, fixed)
+    return IndexEntry(key, task, kind, content, made, seconds, rows, totals, made_of, fixed)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from flows.store.code import CodeIndex
+from flows.python.code_index import CodeIndex
+from flows.python.reached import Reached
 from flows.store.content import Contents
 from flows.store.identities import Identities, choices_of, module_of
-from flows.store.reached import Reached
 from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import JSON, Chosen
 
@@ -86,7 +86,7 @@ def fixed_key(node: Node, choices: Choices) -> Key:
         "task": node.task,
         "code": reached.listed,
         "wiring": reached.wiring,
-        "params": {name: plain(value) for name, value in sorted(node.params.items())},
+        "params": {name: plain_value(value) for name, value in sorted(node.params.items())},
         "packages": dict(reached.versions),
         "identities": {name: dict(said) for name, said in asked.items() if said},
     }
@@ -114,10 +114,10 @@ def fixed_digest(parts: Mapping[str, JSON]) -> str:
     return digest_of({name: part for name, part in parts.items() if name != "inputs"})
 
 
-def plain(value: Value | Sequence[Value]) -> JSON:
+def plain_value(value: Value | Sequence[Value]) -> JSON:
     """A parameter's value as JSON; a choice becomes its name and parameters."""
     if isinstance(value, ChoiceValue):
         return {"choice": f"{value.folder}/{value.name}", "params": dict(value.params)}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain_value(v) for v in value]
     return value  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flows.store.index import Entry
+from flows.store.index import IndexEntry
 from flows.store.records import Parent, Record
 from flows.store.store import Store
 from tasks.contract import DataError
@@ -16,29 +16,29 @@ NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
 """Kinds without prompts of their own to learn from."""
 
 
-class Seen(NamedTuple):
+class SeenPrompts(NamedTuple):
     """Evaluation prompts that also trained."""
 
     prompt_ids: frozenset[str]
     asked: int
     """Number of distinct prompts that were checked."""
-    tables: tuple[Entry, ...]
+    tables: tuple[IndexEntry, ...]
     """Steps whose tables hold them."""
 
 
-def ancestors(store: Store, record: Record) -> Iterator[Entry]:
+def ancestors(store: Store, record: Record) -> Iterator[IndexEntry]:
     """Everything behind a record, nearest first, each once."""
     return _Walk(store).behind(p for several in record.parents.values() for p in several)
 
 
-def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
+def training_prompts(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
     Walked are the steps that return a model: from the policy to the policies it was made from, to the reward models
     that judged what it was trained on, and the tables that each of them was fed. A model from outside has no lineage.
     """
     walk = _Walk(store)
-    found: dict[Parent, Entry] = {}
+    found: dict[Parent, IndexEntry] = {}
     done: set[Parent] = set()
     todo = walk.of_content(policy)
     while todo:
@@ -56,17 +56,17 @@ def training_prompts(store: Store, policy: str) -> tuple[Entry, ...]:
     return tuple(sorted(found.values(), key=lambda e: e.key))
 
 
-def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> Seen:
+def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> SeenPrompts:
     """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents."""
     asked = _prompt_ids(store, table.kind, table.content)
     seen: set[str] = set()
-    tables: dict[Parent, Entry] = {}
+    tables: dict[Parent, IndexEntry] = {}
     for model in models:
         for trained in training_prompts(store, model):
             common = asked & _prompt_ids(store, trained.kind, trained.content)
             seen |= common
             tables |= {trained.result: trained} if common else {}
-    return Seen(frozenset(seen), len(asked), tuple(tables.values()))
+    return SeenPrompts(frozenset(seen), len(asked), tuple(tables.values()))
 
 
 def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: bool) -> str:
@@ -112,7 +112,7 @@ def oracle_also_trained(store: Store, report: Record) -> bool:
 
 def policies_of(store: Store, completions: Record) -> Iterator[str]:
     """Contents of the policies that a table of completions was drawn from, through scorings and parts of it."""
-    behind: list[Record | Entry] = [completions, *ancestors(store, completions)]
+    behind: list[Record | IndexEntry] = [completions, *ancestors(store, completions)]
     for entry in behind:
         if entry.kind in {"Completions", "Scores", "WinRates"}:
             yield from (p.content for p in entry.parents.get("policy", ()))
@@ -139,19 +139,19 @@ class _Walk:
     def __init__(self, store: Store) -> None:
         several = [*store.kept.entries().values(), *store.index.entries().values()]
         self._by_result = {entry.result: entry for entry in several}
-        self._by_content: dict[str, list[Entry]] = {}
+        self._by_content: dict[str, list[IndexEntry]] = {}
         for entry in self._by_result.values():
             self._by_content.setdefault(entry.content, []).append(entry)
 
-    def of_content(self, content: str) -> list[Entry]:
+    def of_content(self, content: str) -> list[IndexEntry]:
         return list(self._by_content.get(content, ()))
 
-    def makers(self, parent: Parent) -> list[Entry]:
+    def makers(self, parent: Parent) -> list[IndexEntry]:
         """The step that made an input; where its record is gone, every step that made this content."""
         entry = self._by_result.get(parent)
         return [entry] if entry else self.of_content(parent.content)
 
-    def behind(self, parents: Iterable[Parent]) -> Iterator[Entry]:
+    def behind(self, parents: Iterable[Parent]) -> Iterator[IndexEntry]:
         """The makers of these inputs, then those of their inputs, each once."""
         todo = list(parents)
         done: set[Parent] = set()

@@ -13,7 +13,7 @@ Waiting = Callable[[float, str], None]
 """Called again and again while waiting, with the seconds so far and who holds the lock; may raise to give up."""
 
 
-class Held:
+class HeldLock:
     """A lock held by this process until `release` or its death."""
 
     def __init__(self, path: Path, fd: int, shared: bool) -> None:
@@ -33,7 +33,7 @@ class Held:
             self._fd = -1
 
 
-def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> Held | None:
+def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> HeldLock | None:
     """The lock, or None if another holds it (also another thread of this process). `who` None leaves its text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -44,7 +44,7 @@ def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> Held 
             os.close(fd)
             return None
         if _still_there(path, fd):
-            held = Held(path, fd, shared)
+            held = HeldLock(path, fd, shared)
             if not shared and who is not None:
                 held.write(who)
             return held

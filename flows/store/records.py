@@ -72,7 +72,7 @@ class Record:
         return data
 
 
-def from_json(data: Mapping[str, Any]) -> Record:
+def record_from_json(data: Mapping[str, Any]) -> Record:
     """A record as written by `as_json`. Raises DataError for one that is none or whose digests are no digests."""
     fields = {k: v for k, v in data.items() if k in Record.__dataclass_fields__}
     try:
@@ -94,7 +94,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
 def read_record(path: Path) -> Record | None:
     """The record in a file; None if there is no file, or what it holds is not the record that was written."""
     try:
-        record = from_json(read_json(path))
+        record = record_from_json(read_json(path))
     except (OSError, ValueError):
         return None
     return record if digest_of(record.parts) == record.key else None

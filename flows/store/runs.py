@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import RLock
 from typing import Literal, NamedTuple
 
-from flows.store.carried import CARRIED
 from flows.store.files import read_json, write_json
-from flows.store.locks import Held, is_free, try_lock
+from flows.store.locks import HeldLock, is_free, try_lock
 from flows.store.records import Record
+from flows.store.retained import CARRIED
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
 
@@ -25,7 +25,7 @@ Status = Literal["running", "done", "failed", "stopped", "waiting"]
 
 
 @dataclass
-class Step:
+class RunStep:
     """One step of a run."""
 
     id: str
@@ -67,7 +67,7 @@ class Run:
     attempts: int = 1
     rounds: int = 0
     headline: tuple[str, ...] = ()
-    steps: dict[str, Step] = field(default_factory=dict)
+    steps: dict[str, RunStep] = field(default_factory=dict)
     """By node id."""
     links: dict[str, str] = field(default_factory=dict)
     """Ids elsewhere: `prefect`, `mlflow`."""
@@ -84,7 +84,7 @@ class Run:
         """Whether it measures a headline of its own; what stands behind a loop of ticks has at most what they left."""
         return any(not s.carried for id in self.headline if (s := self.steps.get(id)))
 
-    def step(self, address: str) -> Step | None:
+    def step(self, address: str) -> RunStep | None:
         """The step at an address; without `@round`, the last round's. None if there is none."""
         by_address = {a: s for s in self.steps.values() for a in s.addresses}
         if address in by_address:
@@ -93,12 +93,12 @@ class Run:
         return by_address[max(rounds, key=lambda a: int(a.rpartition("@")[2]))] if rounds else None
 
 
-class Found(NamedTuple):
+class FoundRecord(NamedTuple):
     """What a REF names: a record, and the run and step through which it was named, if any."""
 
     record: Record
     run: Run | None
-    step: Step | None
+    step: RunStep | None
 
 
 class Runs:
@@ -107,7 +107,7 @@ class Runs:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._folder = store.root / "runs"
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldLock] = {}
         self._lock = RLock()
 
     def begin(self, pipeline: str, parameters: Mapping[str, JSON], *, file: str = "", deployment: str = "") -> Run:
@@ -197,7 +197,7 @@ class Runs:
             raise SpecError(f"'{ref}' begins several runs: {', '.join(matching[-5:])}")
         return self.load(matching[0] if matching else ref)
 
-    def find(self, ref: str) -> Found:
+    def find(self, ref: str) -> FoundRecord:
         """What REF names: `RUN:STEP`, `NAME/STEP`, a digest's first letters.
 
         `NAME/STEP` is of the pipeline's last run that has the step; of a deployment's run only if no other has it.
@@ -209,7 +209,7 @@ class Runs:
         if "/" in ref:
             name, _, address = ref.partition("/")
             return self._step(self._with_step(name, address), address)
-        return Found(self._by_digest(ref), None, None)
+        return FoundRecord(self._by_digest(ref), None, None)
 
     def _with_step(self, name: str, address: str) -> Run:
         """The last run of a pipeline that has the step, ticks last; where none has it, the pipeline's last run."""
@@ -228,7 +228,7 @@ class Runs:
             raise SpecError(f"{said}: show that, or a step of it, {deployed.id}:STEP")
         return having or newest
 
-    def _step(self, run: Run, address: str) -> Found:
+    def _step(self, run: Run, address: str) -> FoundRecord:
         step = run.step(address)
         if step is None:
             known = [a for s in run.steps.values() for a in s.addresses]
@@ -236,7 +236,7 @@ class Runs:
         record = self.store.record(step.key) if step.key else None
         if record is None:
             raise SpecError(f"step '{address}' of run {run.id} has no result ({step.state})")
-        return Found(record, run, step)
+        return FoundRecord(record, run, step)
 
     def _by_digest(self, ref: str) -> Record:
         entries = self.store.index.entries().values() if re.fullmatch(r"[0-9a-f]{4,32}", ref) else ()
@@ -272,7 +272,7 @@ class Runs:
 
 def _read(path: Path) -> Run:
     data = read_json(path)
-    data["steps"] = {id: Step(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
+    data["steps"] = {id: RunStep(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
     data["headline"] = tuple(data["headline"])
     return Run(**data)
 

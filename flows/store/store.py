@@ -5,7 +5,7 @@ keys/<key>.json      the record of a step
 runs/<id>.json       a run (flows.store.runs)
 partial/<key>/       work of a step that has not finished
 damaged/             content that no longer had its digest
-ledger/records/      records of what ledgers name, kept whatever becomes of their keys (flows.store.carried)
+ledger/records/      records of what ledgers name, kept whatever becomes of their keys (flows.store.retained)
 locks/ logs/ ledger/ figures/ .cache/
 """
 
@@ -20,15 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flows.store import surroundings
-from flows.store.code import CodeIndex
+from flows.python.code_index import CodeIndex
+from flows.python.packages import installed_versions
+from flows.store import provenance as surroundings
 from flows.store.content import Contents
 from flows.store.files import settle_tree
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.locks import Waiting, is_free, locked
 from flows.store.modes import umask_of
-from flows.store.packages import installed_versions
 from flows.store.records import Parent, Record, read_record, write_record
 from tasks.contract import JSON, DataError, SpecError
 from tasks.files import replacing, sync
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.kinds import Artifact
 
 
-class Look(NamedTuple):
+class Lookup(NamedTuple):
     """What a lookup found: the record, or why there is none."""
 
     record: Record | None
@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Made:
+class HowMade:
     """How a step went; kept in its record."""
 
     seconds: float = 0.0
@@ -76,29 +76,29 @@ class Store:
         """The record of a key, without looking at its content."""
         return read_record(self.root / "keys" / f"{key}.json")
 
-    def lookup(self, key: str) -> Record | None:
+    def record_of(self, key: str) -> Record | None:
         """The record of a key whose content is intact. Damaged content is set aside."""
-        return self.look(key).record
+        return self.lookup(key).record
 
-    def look(self, key: str) -> Look:
-        """Like `lookup`, with the reason of a miss."""
+    def lookup(self, key: str) -> Lookup:
+        """Like `record_of`, with the reason of a miss."""
         file = self.root / "keys" / f"{key}.json"
         record = read_record(file)
         if record is None or record.key != key:
             if not file.exists():
-                return Look(None, "never run")
+                return Lookup(None, "never run")
             self.put_aside(file, f"record-{key}")
-            return Look(None, "its record was damaged")
+            return Lookup(None, "its record was damaged")
         if trouble := self.check(record):
-            return Look(None, trouble)
-        return Look(record, f"made {record.made[:16].replace('T', ' ')}")
+            return Lookup(None, trouble)
+        return Lookup(record, f"made {record.made[:16].replace('T', ' ')}")
 
     def check(self, record: Record) -> str:
         """What is wrong with a record's content, which is set aside then; empty if nothing."""
-        trouble = self.trouble(record)
+        trouble = self.integrity_error(record)
         return f"{trouble}{self._set_aside(record)}" if trouble else ""
 
-    def trouble(self, record: Record, *, trusted: int | None = None) -> str:
+    def integrity_error(self, record: Record, *, trusted: int | None = None) -> str:
         """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
         path = self.root / record.path
         if not path.is_dir():
@@ -119,7 +119,7 @@ class Store:
         path = self.root / record.path
         try:
             with self.lock(f"content-{record.content}"):
-                if not os.path.lexists(path) or not self.trouble(record):
+                if not os.path.lexists(path) or not self.integrity_error(record):
                     return ""
                 if path.is_symlink():
                     path.unlink(missing_ok=True)
@@ -154,7 +154,7 @@ class Store:
         handle: Artifact,
         *,
         parents: Mapping[str, Sequence[Record]] | None = None,
-        made: Made | None = None,
+        made: HowMade | None = None,
         fresh: bool = False,
     ) -> Record:
         """File a step's result under its key, and return the record. The caller holds `lock(key.digest)`.
@@ -168,17 +168,19 @@ class Store:
         rows = _rows(directory)
         with locked(self.root / "locks" / "gc", shared=True):
             first = self.record(key.digest)
-            if first and first.content != content and not fresh and not self.trouble(first):
+            if first and first.content != content and not fresh and not self.integrity_error(first):
                 shutil.rmtree(self.partial(key.digest), ignore_errors=True)
                 return first
-            record = self._record(key, type(handle).__name__, content, parents or {}, made or Made())
+            record = self._record(key, type(handle).__name__, content, parents or {}, made or HowMade())
             record = replace(record, location=location, rows=rows, remade=_remade(first, content))
             self._place(directory, record)
             write_record(self.root / "keys" / f"{key.digest}.json", record)
         shutil.rmtree(self.partial(key.digest), ignore_errors=True)
         return record
 
-    def _record(self, key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: Made) -> Record:
+    def _record(
+        self, key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: HowMade
+    ) -> Record:
         packages = key.parts.get("packages")
         return Record(
             key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts, code=key.code,
@@ -214,7 +216,7 @@ class Store:
         target = self.root / record.path
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
-            if not self.trouble(record):
+            if not self.integrity_error(record):
                 return
             self._set_aside(record)
         with self.lock(f"content-{record.content}"):

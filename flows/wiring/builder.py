@@ -14,11 +14,11 @@ from typing import Any
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
-from flows.wiring.open_numbers import restored, stand_in
+from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
-from flows.wiring.tree import Yaml, from_json, refuse
-from flows.wiring.types import value_of
+from flows.wiring.tree import Yaml, fail, yaml_from_json
+from flows.wiring.types import checked_value
 from tasks.contract import JSON, ChoiceSpec, SpecError
 
 PYTHON = Where("python")
@@ -67,7 +67,7 @@ class OnlySeed:
     """Feeds for a graph built in Python: `seed` is 0 unless said, everything else has its default."""
 
     def feed(self, name: str) -> Yaml | None:
-        return from_json(0, PYTHON) if name == "seed" else None
+        return yaml_from_json(0, PYTHON) if name == "seed" else None
 
     def used(self, node: Yaml, param: Param) -> None:
         """Nobody asks."""
@@ -95,9 +95,9 @@ class Builder:
         allowed = [*signature.ports, *signature.params]
         for key in inputs:
             if key not in allowed:
-                refuse(where, f"{self._pipeline}.{name} ({task}) has no port or parameter '{key}'", key, allowed)
+                fail(where, f"{self._pipeline}.{name} ({task}) has no port or parameter '{key}'", key, allowed)
         ports = {k: v for k, v in inputs.items() if k in signature.ports}
-        params = {k: from_json(_json(v), where) for k, v in inputs.items() if k in signature.params}
+        params = {k: yaml_from_json(_json(v), where) for k, v in inputs.items() if k in signature.params}
         return self.build(StepSpec(name, round, where, task, where, ports, params, inner))
 
     def build(self, step: StepSpec) -> Handle:
@@ -117,7 +117,7 @@ class Builder:
                         self.catalogue, self._feeds, param.type.choice, node, f"{what}.{param.name}"
                     )
                 else:
-                    params[param.name] = value_of(param.type, node, f"{what}.{param.name}")
+                    params[param.name] = checked_value(param.type, node, f"{what}.{param.name}")
             except SpecError as e:
                 raise _with_step(e, step.where) from None
         ports = check_losses(self.catalogue, step.where, what, signature, ports, picked, self.notices)
@@ -172,14 +172,14 @@ class Builder:
             fed = step.ports.get(port.name)
             handles = [h for h in (fed if isinstance(fed, Sequence) else [fed]) if h is not None]
             if not port.is_list and isinstance(fed, Sequence):
-                refuse(step.where, f"{what}.{port.name} takes one {port}, not a list")
+                fail(step.where, f"{what}.{port.name} takes one {port}, not a list")
             if not handles and not port.optional:
                 nothing = " (what feeds it is nothing yet in this round)" if port.name in step.ports else ""
-                refuse(step.where, f"{what} ({signature.name}) needs its port '{port.name}' ({port}){nothing}")
+                fail(step.where, f"{what} ({signature.name}) needs its port '{port.name}' ({port}){nothing}")
             for handle in handles:
                 if not any(handle.is_a(kind) for kind in port.kinds):
                     source = self._nodes[handle.index].id
-                    refuse(step.where, f"{what}.{port.name} takes {port}, and {source} is {handle.kind}")
+                    fail(step.where, f"{what}.{port.name} takes {port}, and {source} is {handle.kind}")
             if handles:
                 found[port.name] = handles
         return found
@@ -191,9 +191,9 @@ class Builder:
         if node is None and (open_here or param.name == "engine" or param.type.execution):
             node = self._feeds.feed(param.name)
         if node is None and param.required:
-            refuse(step.where, f"{what} has no default: give it a value ({param.type})")
+            fail(step.where, f"{what} has no default: give it a value ({param.type})")
         listed = (param.name,) if open_here and param.name != "engine" else ()
-        return from_json(param.default, step.where, listed) if node is None else node
+        return yaml_from_json(param.default, step.where, listed) if node is None else node
 
     def _task(
         self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
@@ -242,7 +242,7 @@ class Builder:
         named = [p.name for p in signature.ports.values() if p.variable == signature.returns]
         kinds = list(dict.fromkeys(h.kind for name in named for h in ports.get(name, [])))
         if len(kinds) > 1:
-            refuse(step.where, f"{what} ({signature.name}) takes tables of one kind, not {' and '.join(kinds)}")
+            fail(step.where, f"{what} ({signature.name}) takes tables of one kind, not {' and '.join(kinds)}")
         told = [p.signature.returns for p in picked.values()]
         return [*kinds, *(k for k in told if self.catalogue.is_a(k, signature.returns)), signature.returns][0]
 
@@ -253,8 +253,8 @@ class Builder:
         def add(task: str, name: str | None = None, **inputs: Any) -> Handle:
             inner = f"{step.name}/{name or task}"
             if address_of(inner, step.round) in self._addresses:
-                refuse(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
-            given = {n: restored(v) for n, v in inputs.items()}
+                fail(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
+            given = {n: restore_values(v) for n, v in inputs.items()}
             return self.add(inner, task, given, round=step.round, where=step.where, inner=True)
 
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
+from flows.wiring.live_steps import LiveSteps, StepRead
 from flows.wiring.model import Where
 from flows.wiring.params import references
-from flows.wiring.results import Read, Results
 from flows.wiring.signatures import Catalogue, Port, Signature
-from flows.wiring.tree import Yaml, mapping, refuse, shown
+from flows.wiring.tree import Yaml, fail, mapping, quoted_value
 
 _SEEN = {
     "steps": ("steps",),
@@ -23,14 +23,14 @@ _SEEN = {
 _PREFIXES = {"steps": (), "repeat": ("prev",), "after": ("last", "every"), "tick": ("prev",)}
 
 
-def split_reference(node: Yaml, what: str) -> Read:
+def split_reference(node: Yaml, what: str) -> StepRead:
     """What `x`, `prev.x`, `last.x` or `every.x` names. Raises SpecError."""
     found = re.fullmatch(REFERENCE, node.value) if isinstance(node.value, str) else None
     if isinstance(node.value, str) and node.value.startswith("$"):
-        refuse(node.where, f"{what} = {node.value}; a port is fed by a step: other wiring is a variant (`extends`)")
+        fail(node.where, f"{what} = {node.value}; a port is fed by a step: other wiring is a variant (`extends`)")
     if found is None:
-        refuse(node.where, f"{what} = {shown(node)}; a port is fed by a step's name, prev.x, last.x or every.x")
-    return Read(found.group(1), found.group(2), node.where)
+        fail(node.where, f"{what} = {quoted_value(node)}; a port is fed by a step's name, prev.x, last.x or every.x")
+    return StepRead(found.group(1), found.group(2), node.where)
 
 
 class Checked:
@@ -45,7 +45,7 @@ class Checked:
         self._check_circles(text.steps, self.reads)
         self._check_starts()
         wanted = frozenset(s.name for s in text.steps.values() if self._wanted(s))
-        self.results = Results(text, self.reads, self.tick_reads, wanted)
+        self.results = LiveSteps(text, self.reads, self.tick_reads, wanted)
 
     def signature(self, step: StepText) -> Signature:
         """The signature of the step's task."""
@@ -65,7 +65,7 @@ class Checked:
         one = frozenset(r.name for r in found if r.prefix in ("prev", "last"))
         return one, frozenset(r.name for r in found if r.prefix == "every")
 
-    def _reads_of_ticks(self, deployment: DeploymentText) -> dict[str, list[Read]]:
+    def _reads_of_ticks(self, deployment: DeploymentText) -> dict[str, list[StepRead]]:
         known = {**self.text.steps, **deployment.steps}
         reads = {step.name: self._reads(step, known) for step in deployment.steps.values()}
         self._check_circles(deployment.steps, reads)
@@ -75,9 +75,9 @@ class Checked:
         if gate is not None:
             step = known[str(gate.value)]
             if step.alias or not self._catalogue.is_a(self.signature(step).returns, "Report"):
-                refuse(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' must be a Report")
+                fail(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' must be a Report")
             if step.section not in ("repeat", "tick"):
-                refuse(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' is no step of a round")
+                fail(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' is no step of a round")
         return reads
 
     def _check_names(self, deployment: DeploymentText) -> None:
@@ -86,70 +86,70 @@ class Checked:
         declared = {**self.text.params, **self.text.each}
         for name in (n for n in TICKS if n in declared and n not in counts):
             what = f"{self.text.name} has a parameter '{name}', and to its deployment '{deployment.name}' that means"
-            refuse(declared[name].place, f"{what}: {TICKS[name]}. Name the parameter otherwise")
+            fail(declared[name].place, f"{what}: {TICKS[name]}. Name the parameter otherwise")
 
-    def _reads(self, step: StepText, known: Mapping[str, StepText]) -> list[Read]:
+    def _reads(self, step: StepText, known: Mapping[str, StepText]) -> list[StepRead]:
         what = f"{self.text.name}.{step.name}"
         if step.alias:
             read = self._read(step.node, step, known, what)
             if read.prefix == "every":
-                refuse(read.where, f"{what} = {shown(step.node)}; a plain reference names one value")
+                fail(read.where, f"{what} = {quoted_value(step.node)}; a plain reference names one value")
             return [read]
         keys = mapping(step.node, what)
         if "task" not in keys:
-            refuse(step.node.place, f"{what} has no task")
+            fail(step.node.place, f"{what} has no task")
         task = keys["task"]
         signature = self._catalogue.signature(str(task.value), task.where, f"{what}.task")
         self._signatures[step] = signature
         allowed = ["task", *signature.ports, *signature.params]
         for key, value in keys.items():
             if key not in allowed:
-                refuse(value.place, f"{what} ({signature.name}) has no port or parameter '{key}'", key, allowed)
+                fail(value.place, f"{what} ({signature.name}) has no port or parameter '{key}'", key, allowed)
         for port in signature.ports.values():
             if port.name not in keys and not port.optional:
-                refuse(step.node.place, f"{what} ({signature.name}) needs its port '{port.name}' ({port})")
+                fail(step.node.place, f"{what} ({signature.name}) needs its port '{port.name}' ({port})")
         return [
             self._fits(port, keys[port.name], self._read(node, step, known, f"{what}.{port.name}"), what)
             for port in signature.ports.values()
-            for node in fed(keys.get(port.name))
+            for node in fed_steps(keys.get(port.name))
         ]
 
-    def _read(self, node: Yaml, step: StepText, known: Mapping[str, StepText], what: str) -> Read:
+    def _read(self, node: Yaml, step: StepText, known: Mapping[str, StepText], what: str) -> StepRead:
         return self._legal(split_reference(node, what), step, known, what)
 
-    def _fits(self, port: Port, value: Yaml, read: Read, what: str) -> Read:
+    def _fits(self, port: Port, value: Yaml, read: StepRead, what: str) -> StepRead:
         if not port.is_list and (isinstance(value.value, list) or read.prefix == "every"):
-            refuse(value.where, f"{what}.{port.name} = {shown(value)}; it takes one {port}, not a list")
+            fail(value.where, f"{what}.{port.name} = {quoted_value(value)}; it takes one {port}, not a list")
         return read
 
-    def _legal(self, read: Read, step: StepText, known: Mapping[str, StepText], what: str) -> Read:
+    def _legal(self, read: StepRead, step: StepText, known: Mapping[str, StepText], what: str) -> StepRead:
         target = known.get(read.name)
         if target is None:
-            refuse(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known.keys() - {step.name})
+            fail(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known.keys() - {step.name})
         if read.prefix is None and target.section not in _SEEN[step.section]:
             how = f": say last.{read.name} or every.{read.name}" if step.section == "after" else ""
             place = {"repeat": "inside `repeat`", "after": "in `after`", "tick": "in a deployment"}[target.section]
-            refuse(read.where, f"{what} = '{read.name}', which is a step {place} and cannot be used here{how}")
+            fail(read.where, f"{what} = '{read.name}', which is a step {place} and cannot be used here{how}")
         if read.prefix and read.prefix not in _PREFIXES[step.section]:
             allowed = "in `after`" if read.prefix in ("last", "every") else "inside `repeat`"
-            refuse(read.where, f"{what}: {read.prefix}.{read.name} can be used only {allowed}")
+            fail(read.where, f"{what}: {read.prefix}.{read.name} can be used only {allowed}")
         if read.prefix and target.section != "repeat":
             loop = [s.name for s in known.values() if s.section == "repeat"]
-            refuse(read.where, f"{what} = {read.prefix}.{read.name}; the loop has no such step", read.name, loop)
+            fail(read.where, f"{what} = {read.prefix}.{read.name}; the loop has no such step", read.name, loop)
         if read.prefix == "prev" and read.name not in self.text.start:
-            refuse(
+            fail(
                 read.where, f"{what}: prev.{read.name} has no meaning in the first round: say it in repeat.start "
                 "(null: nothing yet)", read.name, self.text.start,
             )  # fmt: skip
         return read
 
-    def _check_circles(self, steps: Mapping[str, StepText], reads: Mapping[str, list[Read]]) -> None:
+    def _check_circles(self, steps: Mapping[str, StepText], reads: Mapping[str, list[StepRead]]) -> None:
         done: set[str] = set()
 
         def visit(name: str, path: tuple[str, ...], where: Where) -> None:
             if name in path:
                 circle = [*path[path.index(name) :], name]
-                refuse(where, f"{self.text.name}: a circle of steps: {' → '.join(circle)}")
+                fail(where, f"{self.text.name}: a circle of steps: {' → '.join(circle)}")
             if name not in done:
                 for read in reads.get(name, []):
                     if read.prefix is None:
@@ -165,8 +165,8 @@ class Checked:
             if node.value is not None:
                 read = split_reference(node, f"{self.text.name}.repeat.start.{name}")
                 if read.prefix or read.name not in outer:
-                    what = f"{self.text.name}.repeat.start.{name} = {shown(node)}"
-                    refuse(node.where, f"{what}; it must be a step before the loop", read.name, outer)
+                    what = f"{self.text.name}.repeat.start.{name} = {quoted_value(node)}"
+                    fail(node.where, f"{what}; it must be a step before the loop", read.name, outer)
 
     def _unread_starts(self) -> Iterator[str]:
         steps = [*self.reads.values(), *(reads for ticks in self.tick_reads.values() for reads in ticks.values())]
@@ -187,7 +187,7 @@ class Checked:
     def _unread(self, node: Yaml, what: str, own: bool) -> Iterator[str]:
         """Refuse what is written here and serves nothing; drop, with a notice, what is inherited."""
         if own:
-            refuse(node.place, f"{self.text.name} has {what}")
+            fail(node.place, f"{self.text.name} has {what}")
         yield f"{self.text.name} inherits {what}: dropped"
 
     @cached_property
@@ -219,7 +219,7 @@ class Checked:
                     yield from self._unread(node, what, f"{section}.{name}" in self.text.own)
 
 
-def fed(node: Yaml | None) -> list[Yaml]:
+def fed_steps(node: Yaml | None) -> list[Yaml]:
     """What a port is given, as a list; null is nothing."""
     if node is None or node.value is None:
         return []

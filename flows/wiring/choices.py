@@ -10,8 +10,8 @@ from flows.wiring.contracts import check_contract
 from flows.wiring.machine import best_engine
 from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue, Param, Signature
-from flows.wiring.tree import Missing, Yaml, entries, from_json, refuse, shown
-from flows.wiring.types import value_of
+from flows.wiring.tree import Missing, Yaml, entries, fail, quoted_value, yaml_from_json
+from flows.wiring.types import checked_value
 from tasks.contract import JSON, Choice, ChoiceSpec
 
 
@@ -55,20 +55,20 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
         given = {_one_text(signature, given, what): given}
     for key, value in given.items():
         if key not in signature.params:
-            refuse(value.place, f"{what}.{name} has no parameter '{key}'", key, signature.params)
+            fail(value.place, f"{what}.{name} has no parameter '{key}'", key, signature.params)
     params: dict[str, JSON] = {}
     execution: dict[str, JSON] = {}
     for p in signature.params.values():
         found = given.get(p.name) or (feeds.feed(p.name) if p.type.execution else None)
         if found is None and p.required:
-            refuse(node.where, f"{what}.{name}.{p.name} has no default: give it a value ({p.type})")
-        found = found or from_json(p.default, node.where)
+            fail(node.where, f"{what}.{name}.{p.name} has no default: give it a value ({p.type})")
+        found = found or yaml_from_json(p.default, node.where)
         feeds.used(found, p)
-        (execution if p.type.execution else params)[p.name] = value_of(p.type, found, f"{what}.{name}.{p.name}")
+        (execution if p.type.execution else params)[p.name] = checked_value(p.type, found, f"{what}.{name}.{p.name}")
     return Picked(signature, params, execution, node.missing or isinstance(name, Missing))
 
 
-def names_of(catalogue: Catalogue, choice: Choice) -> list[str]:
+def choice_names(catalogue: Catalogue, choice: Choice) -> list[str]:
     """What may be chosen; engines have `auto` besides."""
     return [*catalogue.choices(choice.folder), *(["auto"] if choice.folder == "engines" else [])]
 
@@ -82,28 +82,28 @@ def choice_name(node: Yaml | None) -> str:
 
 def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tuple[str, Yaml | Mapping[str, Yaml]]:
     """The choice's name and its parameters, or the one text for the `other` choice."""
-    known = names_of(catalogue, choice)
+    known = choice_names(catalogue, choice)
     if node.missing:
         return (choice.other, node) if choice.other else (Missing(known[0]), {})
     if isinstance(node.value, str) and node.value.isidentifier():
         if node.value not in known:
             hint = f", or ./{node.value[:40]} if it is a path" if choice.other else ""
-            refuse(node.where, f"{what} = {shown(node)}; there is no such choice{hint}", node.value, known)
+            fail(node.where, f"{what} = {quoted_value(node)}; there is no such choice{hint}", node.value, known)
         return node.value, {}
     if isinstance(node.value, str) and node.value.strip() and choice.other:
         return choice.other, node
     if isinstance(node.value, dict) and len(node.value) == 1:
         [(name, inner)] = node.value.items()
         if name not in known:
-            refuse(inner.place, f"{what} = '{name}'; there is no such choice", name, known)
+            fail(inner.place, f"{what} = '{name}'; there is no such choice", name, known)
         if inner.value is None or isinstance(inner.value, dict):
             return name, entries(inner)
     form = f"a name or {{name: {{parameter: value}}}}{', or a path' if choice.other else ''}"
-    return refuse(node.where, f"{what} = {shown(node)}; a choice is {form}", str(node.value), known)
+    return fail(node.where, f"{what} = {quoted_value(node)}; a choice is {form}", str(node.value), known)
 
 
 def _one_text(signature: Signature, node: Yaml, what: str) -> str:
     names = [p.name for p in signature.params.values() if p.type.base == "str" and p.required]
     if len(names) != 1:
-        refuse(node.where, f"{what}: '{signature.name}' must have exactly one required text to take {shown(node)}")
+        fail(node.where, f"{what}: '{signature.name}' must have exactly one required text to take {quoted_value(node)}")
     return names[0]

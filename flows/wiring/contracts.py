@@ -7,9 +7,9 @@ from pathlib import Path
 
 from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
-from flows.wiring.tree import refuse
+from flows.wiring.tree import fail
 from tasks.contract import SpecError
-from tasks.families import CALLS, LOSSES, PAIR_COLUMNS, Call
+from tasks.families import CALLS, LOSSES, PAIR_COLUMNS, CallContract
 
 
 def check_contract(choice: Signature) -> None:
@@ -39,15 +39,15 @@ def _short(file: Path) -> str:
 def _check_loss(loss: Signature) -> None:
     family = LOSSES.get(loss.folder)
     if family is None:
-        refuse(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
+        fail(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
     error, name = family.error(loss.arguments)
     if error:
         what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its vocabulary"
-        refuse(loss.places.get(name, loss.where), what, name, family.arguments)
+        fail(loss.places.get(name, loss.where), what, name, family.arguments)
     _check_returns(loss, ("Tensor",))
 
 
-def _check_call(choice: Signature, call: Call) -> None:
+def _check_call(choice: Signature, call: CallContract) -> None:
     names = tuple(name.removeprefix("_") for name in choice.arguments)
     if names != call.arguments:
         wrong = next((n for n, wanted in zip(names, (*call.arguments, ""), strict=False) if n != wanted), "")
@@ -55,7 +55,7 @@ def _check_call(choice: Signature, call: Call) -> None:
         given = ", ".join(choice.arguments) or "none"
         place = choice.places.get(wrong, choice.places.get(f"_{wrong}", choice.where))
         what = f"{choice.name} has the positional arguments ({given}); those of tasks/{choice.folder}/ are ({wanted})"
-        refuse(place, what, wrong, call.arguments if wrong else ())
+        fail(place, what, wrong, call.arguments if wrong else ())
     _check_returns(choice, call.returns)
 
 
@@ -63,10 +63,10 @@ def _check_returns(choice: Signature, allowed: tuple[str, ...]) -> None:
     if choice.returns not in allowed:
         given = f"'{choice.returns}'" if choice.returns else "nothing"
         what = f"{choice.name} says that it returns {given}; what tasks/{choice.folder}/ returns"
-        refuse(choice.where, what, choice.returns, allowed)
+        fail(choice.where, what, choice.returns, allowed)
 
 
 def _check_columns(rule: Signature) -> None:
     for name, where in rule.columns:
         if name not in PAIR_COLUMNS:
-            refuse(where, f"{rule.name} reads the column '{name}', which the frame of pairs lacks", name, PAIR_COLUMNS)
+            fail(where, f"{rule.name} reads the column '{name}', which the frame of pairs lacks", name, PAIR_COLUMNS)

@@ -17,7 +17,7 @@ STATES = tuple(_ANSI)
 """States that have a colour: those of a plan, then those of a run."""
 
 
-def draw(
+def draw_graph(
     graph: Graph, style: Literal["text", "mermaid"] = "text", states: Mapping[str, str] | None = None, *,
     colour: bool = False,
 ) -> str:  # fmt: skip

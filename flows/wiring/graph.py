@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
-from flows.wiring.check import Checked, fed, split_reference
+from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
 from flows.wiring.grammar import GATE, MOST_ROUNDS, DeploymentText, StepText
+from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
-from flows.wiring.results import Read
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.toy_lr import ToyRates
-from flows.wiring.tree import Yaml, entries, refuse, shown
-from flows.wiring.types import parse_type, value_of
+from flows.wiring.tree import Yaml, entries, fail, quoted_value
+from flows.wiring.types import checked_value, parse_type
 from tasks.contract import SpecError
 
 _COUNT = f"Annotated[int, Bounds(min=1, max={MOST_ROUNDS})]"
@@ -26,7 +26,7 @@ _TIMES = Param("times", parse_type(_COUNT), _COUNT, True, None, "number of round
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarriedValue:
     """A value that an earlier tick left: `digest` is its content."""
 
     kind: str
@@ -38,9 +38,9 @@ class Tick:
     """One round of a continuing deployment, or, with `after`, what runs once behind the last one."""
 
     round: int
-    values: Mapping[str, Carried | None] = field(default_factory=dict)
+    values: Mapping[str, CarriedValue | None] = field(default_factory=dict)
     """What prev.x and last.x mean; a step that is missing here means its `start`."""
-    every: Mapping[str, tuple[Carried, ...]] = field(default_factory=dict)
+    every: Mapping[str, tuple[CarriedValue, ...]] = field(default_factory=dict)
     after: bool = False
 
 
@@ -80,17 +80,17 @@ def compile_from(
     """`compile_pipeline` for a file and a catalogue that were read before."""
     text = source.pipeline(name)
     if deployment is not None and deployment not in text.deployments:
-        refuse(text.node.place, f"{name} has no deployment '{deployment}'", deployment, text.deployments)
+        fail(text.node.place, f"{name} has no deployment '{deployment}'", deployment, text.deployments)
     deployed = text.deployments[deployment] if deployment else None
     if deployed and deployed.schedule and (error := cron_error(str(deployed.cron))):
-        refuse(deployed.schedule.where, f"{name}/{deployment}: cron = {shown(deployed.schedule)}: {error}")
+        fail(deployed.schedule.where, f"{name}/{deployment}: cron = {quoted_value(deployed.schedule)}: {error}")
     checked = Checked(text, catalogue)
     if tick and not (deployed and deployed.continues):
         raise SpecError(f"{name} has ticks only in a deployment that continues")
     if deployed and deployed.continues:
         tick = tick or Tick(1)
     graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
-    from flows.glances import check_wiring
+    from flows.planning.prechecks import check_wiring
 
     check_wiring(graph)
     return graph
@@ -116,7 +116,7 @@ class _Compiler:
         self._rates = ToyRates(self._text, catalogue, self._values)
         self._steps = {**self._text.steps, **(deployment.steps if deployment else {})}
         self._done: dict[tuple[str, int | None], Handle | None] = {}
-        self._carried: dict[Carried, Handle] = {}
+        self._carried: dict[CarriedValue, Handle] = {}
         self._last = self._times()
 
     def _times(self) -> int:
@@ -124,11 +124,11 @@ class _Compiler:
         if self._text.times is None:
             longest = max((len(self._values.per_round(name)) for name in self._text.each), default=0)
             if longest > MOST_ROUNDS:
-                refuse(self._text.node.place, f"{self._text.name}: `each` has {longest} rounds; at most {MOST_ROUNDS}")
+                fail(self._text.node.place, f"{self._text.name}: `each` has {longest} rounds; at most {MOST_ROUNDS}")
             return longest
         node = self._values.substitute(self._text.times)
         self._values.used(node, _TIMES)
-        times = value_of(_TIMES.type, node, f"{self._text.name}.repeat.times")
+        times = checked_value(_TIMES.type, node, f"{self._text.name}.repeat.times")
         return times if isinstance(times, int) else 1
 
     def graph(self, file: str) -> Graph:
@@ -156,7 +156,7 @@ class _Compiler:
         if GATE not in self._catalogue.tasks[task].rows:
             gates = ", ".join(name for name, s in self._catalogue.tasks.items() if GATE in s.rows)
             what = f"the gate '{gate.value}' is measured by {task}, whose docstring names no {GATE}"
-            refuse(gate.where, f"{self._text.name}: {what}; tasks that report it: {gates or 'none'}")
+            fail(gate.where, f"{self._text.name}: {what}; tasks that report it: {gates or 'none'}")
 
     def _plan(self) -> list[tuple[StepText, int | None]]:
         """Which steps in which rounds, as people read them: before the loop, round by round, behind it."""
@@ -192,10 +192,10 @@ class _Compiler:
         return built
 
     def _fed(self, node: Yaml, round: int | None) -> Fed:
-        found = [h for n in fed(node) for h in self._found(split_reference(n, ""), round)]
+        found = [h for n in fed_steps(node) for h in self._found(split_reference(n, ""), round)]
         return found[0] if not isinstance(node.value, list) and len(found) == 1 else found
 
-    def _found(self, read: Read, round: int | None) -> list[Handle | None]:
+    def _found(self, read: StepRead, round: int | None) -> list[Handle | None]:
         """What a reference stands for in a round."""
         target = self._steps[read.name]
         if read.prefix is None:
@@ -211,7 +211,7 @@ class _Compiler:
         node = self._text.start.get(name)
         return None if node is None or node.value is None else self._result(self._steps[str(node.value)], None)
 
-    def _from_head(self, read: Read, tick: Tick) -> list[Handle | None]:
+    def _from_head(self, read: StepRead, tick: Tick) -> list[Handle | None]:
         if read.prefix == "every":
             return [self._carry(f"every.{read.name}", c) for c in tick.every.get(read.name, ())]
         carried = tick.values.get(read.name)
@@ -219,7 +219,7 @@ class _Compiler:
             return [self._carry(f"prev.{read.name}", carried)]
         return [None if read.name in tick.values else self._start(read.name)]
 
-    def _carry(self, address: str, carried: Carried) -> Handle:
+    def _carry(self, address: str, carried: CarriedValue) -> Handle:
         """Values of equal content are one node; of several under one name, later ones are counted."""
         if carried not in self._carried:
             number = sum(h is not None for h in self._carried.values())

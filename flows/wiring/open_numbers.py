@@ -22,7 +22,7 @@ class _OpenFloat(float):
 
 
 def stand_in(param: Param, value: JSON) -> JSON:
-    """The value; where nobody has given one yet, a number within its bounds. `restored` finds the parameter again."""
+    """The value; where nobody has given one yet, a number within its bounds. `restore_values` finds the parameter again."""
     if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
         return value
     if param.type.base == "bool":
@@ -44,6 +44,6 @@ def _within(param: Param) -> float:
     return int(lower) + 1 if upper is None or bounds.min is None else int(lower)
 
 
-def restored(value: Any) -> Any:
+def restore_values(value: Any) -> Any:
     """What a composite hands on: the open parameter itself where it was not computed with."""
     return value.missing if isinstance(value, _OpenInt | _OpenFloat) else value

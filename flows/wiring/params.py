@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from flows.wiring.choices import names_of
+from flows.wiring.choices import choice_names
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter, Where
 from flows.wiring.signatures import Catalogue, Param
-from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, from_json, parse, quoted, refuse, shown
+from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, fail, parse_yaml, quoted, quoted_value, yaml_from_json
 from tasks.contract import JSON, Bounds, SpecError
 
 Overrides = Mapping[str, JSON]
@@ -43,7 +43,7 @@ def references(node: Yaml) -> Iterator[tuple[str, Where]]:
         if isinstance(part.value, str) and part.value.startswith("$") and not part.value.startswith("$$"):
             name = part.value[1:]
             if not re.fullmatch(PARAMETER_NAME, name):
-                refuse(part.where, f"'{part.value}' is no parameter: $name is a whole value; $$ is a literal dollar")
+                fail(part.where, f"'{part.value}' is no parameter: $name is a whole value; $$ is a literal dollar")
             yield name, part.where
 
 
@@ -63,7 +63,7 @@ class Values:
         self._uses: dict[str, tuple[Param, JSON]] = {}
         for name in overrides:
             if name not in self._read and name not in BUILT_IN and name not in catalogue.execution:
-                refuse(
+                fail(
                     COMMAND_LINE,
                     f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)",
                     name, [*self._read, *BUILT_IN],
@@ -72,7 +72,7 @@ class Values:
     def feed(self, name: str) -> Yaml | None:
         """What feeds an open parameter of that name: `seed`, `engine` or an `Execution` parameter."""
         if name not in self._given and name not in self._text.params:
-            return from_json(0, COMMAND_LINE, ("seed",)) if name == "seed" else None
+            return yaml_from_json(0, COMMAND_LINE, ("seed",)) if name == "seed" else None
         return self._parameter(name, None, ()).through(name)
 
     def substitute(self, node: Yaml, round: int | None = None, open: tuple[str, ...] = ()) -> Yaml:
@@ -90,16 +90,16 @@ class Values:
     def _named(self, name: str, where: Where, round: int | None, open: tuple[str, ...]) -> Yaml:
         if name == "round":
             if round is None:
-                refuse(where, "$round is known only inside `repeat` and in a deployment's steps")
+                fail(where, "$round is known only inside `repeat` and in a deployment's steps")
             return Yaml(round, where)
         if name in open:
-            refuse(where, f"a circle of parameters: {' → '.join([*open[open.index(name) :], name])}")
+            fail(where, f"a circle of parameters: {' → '.join([*open[open.index(name) :], name])}")
         if name in self._text.each and round is None:
-            refuse(where, f"${name} has one value per round (repeat.each), so it is known only inside `repeat`")
+            fail(where, f"${name} has one value per round (repeat.each), so it is known only inside `repeat`")
         if name == "seed" and name not in self._declared:
             return self.feed("seed") or Yaml(0, where)
         if name not in self._declared:
-            refuse(where, f"{self._text.name} has no parameter '{name}'", name, self._declared)
+            fail(where, f"{self._text.name} has no parameter '{name}'", name, self._declared)
         return self._parameter(name, round, (*open, name)).through(name)
 
     def _parameter(self, name: str, round: int | None, open: tuple[str, ...]) -> Yaml:
@@ -113,7 +113,7 @@ class Values:
 
     def _required(self, name: str, node: Yaml) -> Yaml:
         if not self._lenient:
-            refuse(node.place, f"{self._text.name} needs a value for '{name}': give {name}=…")
+            fail(node.place, f"{self._text.name} needs a value for '{name}': give {name}=…")
         return replace(node, value=Missing(f"<{name}>"))
 
     def per_round(self, name: str) -> list[Yaml]:
@@ -121,7 +121,10 @@ class Values:
         node = self._given.get(name) or self._declared[name]
         found = self.substitute(node, 1, (name,)) if isinstance(node.value, str) else node
         if not isinstance(found.value, list) or not found.value:
-            refuse(node.where, f"{self._text.name}.{name} = {shown(node)}; it must be a list with one value per round")
+            fail(
+                node.where,
+                f"{self._text.name}.{name} = {quoted_value(node)}; it must be a list with one value per round",
+            )
         return found.value
 
     def used(self, node: Yaml, param: Param) -> None:
@@ -152,7 +155,7 @@ class Values:
         kind = param.type
         choices = tuple(map(str, kind.options))
         if kind.choice:
-            choices = tuple(names_of(self._catalogue, kind.choice))
+            choices = tuple(choice_names(self._catalogue, kind.choice))
         bounds = kind.bounds or (kind.item.bounds if kind.item else None) or Bounds()
         annotation = f"list[{param.annotation}]" if name in self._text.each else param.annotation
         return Parameter(
@@ -162,4 +165,4 @@ class Values:
 
 def _given(value: JSON) -> Yaml:
     """A value from the command line is YAML; one that is no text stands for itself."""
-    return parse(value, None) if isinstance(value, str) else from_json(value, COMMAND_LINE)
+    return parse_yaml(value, None) if isinstance(value, str) else yaml_from_json(value, COMMAND_LINE)

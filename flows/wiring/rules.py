@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flows.wiring.model import Node, Where
 from flows.wiring.signatures import Catalogue, Signature
-from flows.wiring.tree import refuse
+from flows.wiring.tree import fail
 from tasks.families import LOSSES
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def _check_data(
 ) -> None:
     family = LOSSES[loss.folder]
     if family.trains == "RewardModel" and not catalogue.is_a(signature.returns, "RewardModel"):
-        refuse(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
+        fail(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
     if not family.tables and "data" in signature.ports:
-        refuse(where, f"{what}: {loss.name} learns from answers that are drawn as it trains (`ppo`), not from a table")
+        fail(where, f"{what}: {loss.name} learns from answers that are drawn as it trains (`ppo`), not from a table")
     wanted = family.table_of(loss.arguments)
     for handle in ports.get("data", []):
         if not handle.is_a(wanted) and not (wanted == "Demonstrations" and handle.is_a("Completions")):
-            refuse(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")
+            fail(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")
 
 
 def _edge(
@@ -52,7 +52,7 @@ def _edge(
     if port not in signature.ports or not signature.ports[port].optional:
         return ports
     if needed and port not in ports:
-        refuse(where, f"{what}: the loss {loss} needs `{port}`; the reference is always explicit")
+        fail(where, f"{what}: the loss {loss} needs `{port}`; the reference is always explicit")
     if needed or port not in ports:
         return ports
     notice = f"{what}: the loss {loss} takes no `{port}`, so that edge is dropped"
@@ -75,7 +75,7 @@ def check_node(
             by_proxy = one.name == other.name.replace("proxy_", "")  # gold may be its own proxy
             if same and not by_proxy and all(catalogue.is_a(k, "Table") for k in one.kinds):
                 source = nodes[int(node.inputs[one.name][0])].id
-                refuse(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
+                fail(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
     if "allow_seen" in signature.params and node.params["allow_seen"] is False:
         _check_seen(catalogue, nodes, above, node, what)
 
@@ -99,7 +99,7 @@ def _check_seen(
             trained |= above[m]
         for i in _bits(found & trained):
             if catalogue.is_a(nodes[i].kind, kind):
-                refuse(
+                fail(
                     node.where, f"{what}: {nodes[i].id}, on which this measures, also trained what is measured; "
                     "say `allow_seen: true` if that is meant",
                 )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.wiring.choices import names_of
+from flows.wiring.choices import choice_names
 from flows.wiring.grammar import (
     ALPHA,
     CONTINUE,
@@ -154,7 +154,7 @@ def _definition(folder: str) -> str:
 
 def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
     """A name, a name with parameters, or, where there is an `other` choice, any text that is no name."""
-    names = names_of(catalogue, choice)
+    names = choice_names(catalogue, choice)
     files = catalogue.choices(choice.folder)
     signatures = {n: catalogue.choice(choice.folder, n, Where(str(f)), n) for n, f in files.items()}
     without = [n for n in names if n not in signatures or not any(p.required for p in signatures[n].params.values())]

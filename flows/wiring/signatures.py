@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from flows.python.functions import Argument, Function, PublicNames, read_source
 from flows.wiring.model import Where
-from flows.wiring.source import Argument, Function, Source, read_source
-from flows.wiring.tree import name_of, quoted, refuse
+from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
 from tasks.contract import JSON, SpecError
 
@@ -89,11 +89,11 @@ class Catalogue:
         self._choices: dict[tuple[str, str], Signature] = {}
         self._files: dict[str, Mapping[str, Path]] = {}
 
-    def _source(self, file: Path) -> Source:
+    def _source(self, file: Path) -> PublicNames:
         try:
             return read_source(file, self._kept)
         except SyntaxError as e:
-            refuse(Where(str(file), e.lineno or 1, e.offset or 1), f"this is no Python: {e.msg}")
+            fail(Where(str(file), e.lineno or 1, e.offset or 1), f"this is no Python: {e.msg}")
 
     @cached_property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
@@ -132,7 +132,7 @@ class Catalogue:
         """The task or composite of that name. Raises SpecError at `where`."""
         known = {**self.tasks, **self.composites}
         if name not in known:
-            refuse(where, f"{what} = {quoted(name)}; there is no such task", name, known)
+            fail(where, f"{what} = {quoted(name)}; there is no such task", name, known)
         return known[name]
 
     def _of_file(self, file: Path, composite: bool) -> dict[str, Signature]:
@@ -165,10 +165,10 @@ class Catalogue:
         if (folder, name) not in self._choices:
             known = self.choices(folder)
             if name not in known:
-                refuse(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
+                fail(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
             function = self._source(known[name]).functions.get(name)
             if function is None:
-                refuse(Where(str(known[name])), f"has no function '{name}'; a choice bears its file's name")
+                fail(Where(str(known[name])), f"has no function '{name}'; a choice bears its file's name")
             below = known[name].parent.relative_to(self.root).as_posix()
             self._choices[folder, name] = _Reading(known[name], function, self.kinds, {}).choice(below)
         return self._choices[folder, name]
@@ -244,7 +244,7 @@ class _Reading:
         return Port(argument.name, kinds, variable, is_list, "None" in names or not argument.required)
 
     def _wrong(self, argument: Argument, text: str) -> NoReturn:
-        refuse(self._where, f"{self._function.name}({argument.name}): {text}")
+        fail(self._where, f"{self._function.name}({argument.name}): {text}")
 
 
 def _alternatives(node: ast.expr) -> list[str]:

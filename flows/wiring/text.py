@@ -25,8 +25,8 @@ from flows.wiring.grammar import (
     StepText,
 )  # fmt: skip
 from flows.wiring.model import Where
-from flows.wiring.tree import Yaml, mapping, quoted, refuse, shown
-from flows.wiring.variants import Files, lineage
+from flows.wiring.tree import Yaml, fail, mapping, quoted, quoted_value
+from flows.wiring.variants import Files, variant_line
 
 
 class PipelineFile:
@@ -56,8 +56,8 @@ class PipelineFile:
         """The pipeline with what it inherits. Raises SpecError."""
         if name not in self.names:
             why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
-            refuse(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
-        return _pipeline(name, lineage(self._files, self.path, name))
+            fail(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
+        return _pipeline(name, variant_line(self._files, self.path, name))
 
 
 def load_file(file: Path) -> PipelineFile:
@@ -84,7 +84,7 @@ def _pipeline(name: str, ancestors: tuple[Ancestor, ...]) -> PipelineText:
     if "repeat" in parts:
         _check_repeat(parts["repeat"], repeat, name)
     if not steps:
-        refuse(own.place, f"{name} has no steps")
+        fail(own.place, f"{name} has no steps")
     start = _section(repeat, "start", name)
     written_names = [
         *(f"params.{p}" for p in _section(mine, "params", name)),
@@ -98,7 +98,7 @@ def _pipeline(name: str, ancestors: tuple[Ancestor, ...]) -> PipelineText:
     for step, value in start.items():
         if step not in steps or steps[step].section != "repeat":
             loop = [s.name for s in text.section("repeat")]
-            refuse(value.place, f"{name}.repeat.start.{step}: the loop has no step '{step}'", step, loop)
+            fail(value.place, f"{name}.repeat.start.{step}: the loop has no step '{step}'", step, loop)
     return text
 
 
@@ -113,25 +113,28 @@ def _gather(
 ) -> None:
     for name, node in found.items():
         if name in RESERVED:
-            refuse(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
+            fail(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
         if not re.fullmatch(STEP_NAME, name):
-            refuse(node.place, f"{pipeline}: {quoted(name)} is no name for a step ({NAME_RULE})")
+            fail(node.place, f"{pipeline}: {quoted(name)} is no name for a step ({NAME_RULE})")
         if name in steps:
-            refuse(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
+            fail(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
         if not isinstance(node.value, dict | str):
-            refuse(node.where, f"{pipeline}.{name} = {shown(node)}; a step is a mapping with a task, or a step's name")
+            fail(
+                node.where,
+                f"{pipeline}.{name} = {quoted_value(node)}; a step is a mapping with a task, or a step's name",
+            )
         steps[name] = StepText(name, section, node, name in own)
 
 
 def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipeline: str) -> None:
     for name, node in _both(params, each):
         if not re.fullmatch(PARAMETER_NAME, name):
-            refuse(node.place, f"{pipeline}: {quoted(name)} is no name for a parameter ({NAME_RULE}, without -)")
+            fail(node.place, f"{pipeline}: {quoted(name)} is no name for a parameter ({NAME_RULE}, without -)")
         if name == "round":
-            refuse(node.place, f"{pipeline}.{name}: $round is the number of the round")
+            fail(node.place, f"{pipeline}.{name}: $round is the number of the round")
     for name, node in each.items():
         if name in params:
-            refuse(node.place, f"{pipeline}.{name}: the name is taken by the parameter at {params[name].place}")
+            fail(node.place, f"{pipeline}.{name}: the name is taken by the parameter at {params[name].place}")
 
 
 def _both(params: Mapping[str, Yaml], each: Mapping[str, Yaml]) -> Iterator[tuple[str, Yaml]]:
@@ -141,26 +144,26 @@ def _both(params: Mapping[str, Yaml], each: Mapping[str, Yaml]) -> Iterator[tupl
 
 def _check_repeat(node: Yaml, repeat: Mapping[str, Yaml], pipeline: str) -> None:
     if not repeat.get("steps") or not mapping(repeat["steps"], f"{pipeline}.repeat.steps"):
-        refuse(node.place, f"{pipeline}.repeat has no steps")
+        fail(node.place, f"{pipeline}.repeat has no steps")
     if "times" not in repeat and not _section(repeat, "each", pipeline):
-        refuse(node.place, f"{pipeline}.repeat needs `times`, or `each` whose length is the number of rounds")
+        fail(node.place, f"{pipeline}.repeat needs `times`, or `each` whose length is the number of rounds")
 
 
 def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
     what = f"{pipeline}.deployments.{name}"
     if not re.fullmatch(PIPELINE_NAME, name):
-        refuse(node.place, f"{quoted(name)} is no name for a deployment ({NAME_RULE})")
+        fail(node.place, f"{quoted(name)} is no name for a deployment ({NAME_RULE})")
     parts = mapping(node, what, DEPLOYMENT)
     own = dict(steps)
     _gather(own, "tick", _section(parts, "steps", what), _section(parts, "steps", what), what)
     tick = {n: s for n, s in own.items() if s.section == "tick"}
     continues, gate, alpha = _continuing(parts.get("continue"), what)
     if continues and not repeats:
-        refuse(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
+        fail(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
-        refuse(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
+        fail(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
     if gate is not None and not (isinstance(gate.value, str) and gate.value in own):
-        refuse(gate.where, f"{what}.continue.gate = {shown(gate)}; there is no such step", str(gate.value), own)
+        fail(gate.where, f"{what}.continue.gate = {quoted_value(gate)}; there is no such step", str(gate.value), own)
     cron, timezone = _schedule(parts.get("schedule"), what)
     return DeploymentText(name, node, str(cron.value) if cron else None, timezone, continues, gate, alpha, tick, cron)
 
@@ -170,10 +173,10 @@ def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None, float]
         return node is not None and node.value == "always", None, ALPHA
     if not isinstance(node.value, dict):
         allowed = ["never", "always", "{gate: STEP, alpha: 0.05}"]
-        refuse(node.where, f"{what}.continue = {shown(node)}", str(node.value), allowed)
+        fail(node.where, f"{what}.continue = {quoted_value(node)}", str(node.value), allowed)
     parts = mapping(node, f"{what}.continue", CONTINUE)
     if "gate" not in parts:
-        refuse(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
+        fail(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
     return True, parts["gate"], _alpha(parts.get("alpha"), what)
 
 
@@ -181,7 +184,7 @@ def _alpha(node: Yaml | None, what: str) -> float:
     if node is None:
         return ALPHA
     if not isinstance(node.value, float) or not 0 < node.value < 1:
-        refuse(node.where, f"{what}.continue.alpha = {shown(node)}; it must be a number above 0 and below 1")
+        fail(node.where, f"{what}.continue.alpha = {quoted_value(node)}; it must be a number above 0 and below 1")
     return node.value
 
 
@@ -191,9 +194,9 @@ def _schedule(node: Yaml | None, what: str) -> tuple[Yaml | None, str]:
     parts = mapping(node, f"{what}.schedule", SCHEDULE)
     cron, timezone = parts.get("cron"), parts.get("timezone")
     if cron is None or len(str(cron.value).split()) != 5:
-        refuse((cron or node).where, f'{what}.schedule needs cron: five fields, e.g. "0 2 * * *"')
+        fail((cron or node).where, f'{what}.schedule needs cron: five fields, e.g. "0 2 * * *"')
     if timezone is not None and not _is_timezone(str(timezone.value)):
-        refuse(timezone.where, f"{what}.schedule.timezone = {shown(timezone)}; an IANA name, e.g. Europe/Berlin")
+        fail(timezone.where, f"{what}.schedule.timezone = {quoted_value(timezone)}; an IANA name, e.g. Europe/Berlin")
     return cron, str(timezone.value) if timezone else "UTC"
 
 

@@ -15,7 +15,7 @@ from flows.wiring.grammar import PipelineText
 from flows.wiring.model import Where
 from flows.wiring.params import Values
 from flows.wiring.signatures import Catalogue, Signature
-from flows.wiring.tree import COMMAND_LINE, Yaml, entries, refuse, shown
+from flows.wiring.tree import COMMAND_LINE, Yaml, entries, fail, quoted_value
 
 
 class _Rate(NamedTuple):
@@ -60,7 +60,9 @@ class ToyRates:
         if given.missing or self._is_world(given):
             return
         overridden = self._values.overridden.intersection(given.origins)
-        shown_as = f"'{min(overridden)}'" if overridden else f"{self._text.name}.{step}.{parameter} = {shown(given)}"
+        shown_as = (
+            f"'{min(overridden)}'" if overridden else f"{self._text.name}.{step}.{parameter} = {quoted_value(given)}"
+        )
         self._models.append(_Model(step, parameter, shown_as, COMMAND_LINE if overridden else given.where))
 
     def _is_world(self, node: Yaml) -> bool:
@@ -87,7 +89,7 @@ class ToyRates:
                 how = f"give {names[0]}=… as well" if names else "make it a parameter"
                 text = f"{model.shown} is no toy, and these learning rates are the toy's; {how}"
                 pipeline = "" if model.shown.startswith(f"{self._text.name}.") else f"{self._text.name}: "
-                refuse(model.where, f"{pipeline}{text}: {rates}")
+                fail(model.where, f"{pipeline}{text}: {rates}")
 
     def _is_toys(self, rate: _Rate, model: _Model) -> bool:
         if rate.value.missing or rate.value.value in _rates_in(rate.paper):
@@ -101,7 +103,7 @@ class ToyRates:
 
 def _described(rate: _Rate) -> str:
     paper = f"; the paper: {rate.paper}" if rate.paper else ""
-    return f"{rate.name} = {shown(rate.value)} ({rate.value.where}){paper}"
+    return f"{rate.name} = {quoted_value(rate.value)} ({rate.value.where}){paper}"
 
 
 def _rates_in(paper: str) -> list[float]:

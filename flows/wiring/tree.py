@@ -87,16 +87,16 @@ class Yaml:
         return replace(self, origins=(*self.origins, parameter))
 
 
-def from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> Yaml:
+def yaml_from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> Yaml:
     """A tree whose every node stands at `where`."""
     if isinstance(value, Mapping):
-        return Yaml({k: from_json(v, where) for k, v in value.items()}, where, where, origins)
+        return Yaml({k: yaml_from_json(v, where) for k, v in value.items()}, where, where, origins)
     if isinstance(value, list | tuple):
-        return Yaml([from_json(v, where) for v in value], where, where, origins)
+        return Yaml([yaml_from_json(v, where) for v in value], where, where, origins)
     return Yaml(value, where, where, origins)
 
 
-def refuse(where: Where, text: str, got: str | None = None, allowed: Iterable[str] = ()) -> NoReturn:
+def fail(where: Where, text: str, got: str | None = None, allowed: Iterable[str] = ()) -> NoReturn:
     """Raise SpecError: where it stands, what was wrong, what was allowed and what came near to `got`."""
     names = sorted(set(allowed))
     choices = f"; choose one of [{', '.join(names)}]" if names else ""
@@ -110,11 +110,11 @@ def mapping(node: Yaml, what: str, allowed: Iterable[str] | None = None) -> dict
     if node.value is None:
         return {}
     if not isinstance(node.value, dict):
-        refuse(node.where, f"{what} must be a mapping, not {shown(node)}")
+        fail(node.where, f"{what} must be a mapping, not {quoted_value(node)}")
     known = None if allowed is None else list(allowed)
     for key, value in node.value.items():
         if known is not None and key not in known:
-            refuse(value.place, f"{what} has no key '{key}'", key, known)
+            fail(value.place, f"{what} has no key '{key}'", key, known)
     return node.value
 
 
@@ -123,7 +123,7 @@ def entries(node: Yaml | None) -> Mapping[str, Yaml]:
     return node.value if node is not None and isinstance(node.value, dict) else {}
 
 
-def shown(node: Yaml) -> str:
+def quoted_value(node: Yaml) -> str:
     """The value as an error quotes it."""
     return quoted(node.plain)
 
@@ -134,7 +134,7 @@ def quoted(value: object) -> str:
     return text if len(text) < _QUOTED else text[: _QUOTED - 3] + "…"
 
 
-def parse(text: str, file: str | None) -> Yaml:
+def parse_yaml(text: str, file: str | None) -> Yaml:
     """Parse one YAML document. `file` is what errors call it; None is the command line. Raises SpecError."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -147,20 +147,20 @@ def parse(text: str, file: str | None) -> Yaml:
     except MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = Where(file, mark.line + 1, mark.column + 1) if file and mark else where
-        refuse(place, f"invalid YAML: {e.problem or e.context}{'' if file else f' in {quoted(text)}'}")
+        fail(place, f"invalid YAML: {e.problem or e.context}{'' if file else f' in {quoted(text)}'}")
     except YAMLError as e:
-        refuse(where, f"invalid YAML: {' '.join(str(e).split())}")
+        fail(where, f"invalid YAML: {' '.join(str(e).split())}")
 
 
 def read(file: Path) -> Yaml:
     """Parse a file. Raises SpecError if it cannot be read."""
     name = name_of(file)
     try:
-        return parse(file.read_text(encoding="utf-8-sig"), name)
+        return parse_yaml(file.read_text(encoding="utf-8-sig"), name)
     except FileNotFoundError:
-        refuse(Where(name), "there is no such file")
+        fail(Where(name), "there is no such file")
     except (OSError, UnicodeDecodeError) as e:
-        refuse(Where(name), f"cannot be read: {e}")
+        fail(Where(name), f"cannot be read: {e}")
 
 
 def name_of(file: Path) -> str:
@@ -186,7 +186,7 @@ class _Reader:
             if name == "DocumentStartEvent":
                 count += 1
                 if count > 1:
-                    refuse(self._where(event), "a second YAML document; one is enough")
+                    fail(self._where(event), "a second YAML document; one is enough")
             elif name in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent", "AliasEvent"):
                 found = self._node(event, 0)
         return found
@@ -198,11 +198,11 @@ class _Reader:
     def _node(self, event: Any, depth: int) -> Yaml:
         where, name = self._where(event), type(event).__name__
         if depth > _DEEPEST:
-            refuse(where, f"nested more than {_DEEPEST} deep")
+            fail(where, f"nested more than {_DEEPEST} deep")
         if name == "AliasEvent" or event.anchor:
-            refuse(where, "anchors and aliases are no part of the grammar: use a parameter or `extends`")
+            fail(where, "anchors and aliases are no part of the grammar: use a parameter or `extends`")
         if event.tag is not None:
-            refuse(where, f"tags are no part of the grammar: {event.tag}")
+            fail(where, f"tags are no part of the grammar: {event.tag}")
         if name == "ScalarEvent":
             return Yaml(_scalar(event, where), where)
         return Yaml(self._entries(depth) if name == "MappingStartEvent" else self._items(depth), where)
@@ -215,13 +215,13 @@ class _Reader:
         for event in self._until("MappingEndEvent"):
             where = self._where(event)
             if type(event).__name__ != "ScalarEvent":
-                refuse(where, "a key must be a word")
+                fail(where, "a key must be a word")
             key = self._node(event, depth + 1)
             name = str(event.value)
             if len(name) > _LONGEST_KEY or not name.isprintable():
-                refuse(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} printable letters")
+                fail(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} printable letters")
             if name in entries:
-                refuse(key.where, f"the key {quoted(name)} stands twice: first at {entries[name].key}")
+                fail(key.where, f"the key {quoted(name)} stands twice: first at {entries[name].key}")
             entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)
         return entries
 
@@ -247,13 +247,13 @@ def _check_characters(text: str, where: Where) -> None:
     bad = re.search("[\0\ud800-\udfff]", text)
     if bad:
         near = quoted(text[max(0, bad.start() - 20) : bad.end() + 20])
-        refuse(where, f"{near} holds a NUL or half of a surrogate pair, which no text can have")
+        fail(where, f"{near} holds a NUL or half of a surrogate pair, which no text can have")
 
 
 def _number(text: str, convert: Callable[[str], Scalar], where: Where) -> Scalar:
     if len(text) > _LONGEST_DIGITS:
-        refuse(where, f"{quoted(text)} is a number of {len(text)} digits; at most {_LONGEST_DIGITS} are read")
+        fail(where, f"{quoted(text)} is a number of {len(text)} digits; at most {_LONGEST_DIGITS} are read")
     value = convert(text)
     if isinstance(value, int) and abs(value) > _LARGEST:
-        refuse(where, f"{text} is too large for a whole number: at most 2^63 − 1 (1.0e20 is a number)")
+        fail(where, f"{text} is too large for a whole number: at most 2^63 − 1 (1.0e20 is a number)")
     return value

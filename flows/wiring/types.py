@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.wiring.machine import best_dtype
-from flows.wiring.tree import Yaml, refuse, shown
+from flows.wiring.tree import Yaml, fail, quoted_value
 from tasks.contract import JSON, SEED, Bounds, Choice
 
 VOCABULARY = (
@@ -105,7 +105,7 @@ def _named(keywords: list[ast.keyword]) -> dict[str, Any]:
     return {k.arg or "": ast.literal_eval(k.value) for k in keywords}
 
 
-def value_of(kind: Type, node: Yaml, what: str) -> JSON:
+def checked_value(kind: Type, node: Yaml, what: str) -> JSON:
     """The value, converted where nothing is lost (`1` for a float). Raises SpecError, at its place, if it does not fit.
 
     Choices are not looked into here.
@@ -119,23 +119,23 @@ def value_of(kind: Type, node: Yaml, what: str) -> JSON:
         for option in kind.options:
             if option == value and type(option) is type(value):
                 return best_dtype() if option == "auto" and set(kind.options) >= DTYPES else option
-        refuse(node.where, f"{what} = {shown(node)}", str(value), map(str, kind.options))
+        fail(node.where, f"{what} = {quoted_value(node)}", str(value), map(str, kind.options))
     if kind.base == "list" and kind.item is not None:
         if not isinstance(value, list):
-            refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
-        return [value_of(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
+            fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
+        return [checked_value(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
     if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         value = float(value)
     if type(value).__name__ != kind.base:
-        refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
+        fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
     if isinstance(value, float) and not math.isfinite(value):
-        refuse(node.where, f"{what} = {shown(node)}; it must be {kind}")
-    if kind.bounds and isinstance(value, int | float) and not within(kind.bounds, value):
-        refuse(node.where, f"{what} = {shown(node)}; it must be {bounds_text(kind.bounds)}")
+        fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
+    if kind.bounds and isinstance(value, int | float) and not in_bounds(kind.bounds, value):
+        fail(node.where, f"{what} = {quoted_value(node)}; it must be {bounds_text(kind.bounds)}")
     return node.plain if isinstance(value, dict | list) else value
 
 
-def within(bounds: Bounds, value: float) -> bool:
+def in_bounds(bounds: Bounds, value: float) -> bool:
     """Whether the value lies within the bounds."""
     return (
         (bounds.min is None or value >= bounds.min)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flows.wiring.grammar import FILE, NAME_RULE, PIPELINE_NAME, Ancestor
-from flows.wiring.tree import Yaml, entries, mapping, name_of, quoted, read, refuse, shown
+from flows.wiring.tree import Yaml, entries, fail, mapping, name_of, quoted, quoted_value, read
 
 _VALUES: Mapping[str, Any] = {"*": None}
 _STEPS: Mapping[str, Any] = {"*": _VALUES}
@@ -23,7 +23,7 @@ _SHAPE: Mapping[str, Any] = {
 _NOT_INHERITED = ("about", "deployments", "extends")
 
 
-class Place(NamedTuple):
+class PipelinePlace(NamedTuple):
     """A pipeline in a file."""
 
     file: Path
@@ -44,15 +44,15 @@ class Files:
             found = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
             for name, node in found.items():
                 if not re.fullmatch(PIPELINE_NAME, name):
-                    refuse(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
+                    fail(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
             self._files[place] = found
         return self._files[place]
 
 
-def lineage(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
+def variant_line(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
     """The pipeline and those that it extends, nearest first. Raises SpecError on a circle or an unknown name."""
-    place = Place(file.resolve(), name)
-    above: list[Place] = []
+    place = PipelinePlace(file.resolve(), name)
+    above: list[PipelinePlace] = []
     while True:
         above.append(place)
         extends = _extends(files, place)
@@ -61,7 +61,7 @@ def lineage(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
         base = _base(files, place, extends)
         if base in above:
             names = [p.name if p.file == above[0].file else f"{name_of(p.file)}#{p.name}" for p in [*above, base]]
-            refuse(extends.where, f"a circle of extends: {' → '.join(names)}")
+            fail(extends.where, f"a circle of extends: {' → '.join(names)}")
         place = base
     found: list[Ancestor] = []
     for place in reversed(above):
@@ -70,23 +70,23 @@ def lineage(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
     return tuple(reversed(found))
 
 
-def _extends(files: Files, place: Place) -> Yaml | None:
+def _extends(files: Files, place: PipelinePlace) -> Yaml | None:
     return mapping(files.pipelines(place.file)[place.name], f"pipeline '{place.name}'").get("extends")
 
 
-def _base(files: Files, place: Place, extends: Yaml) -> Place:
+def _base(files: Files, place: PipelinePlace, extends: Yaml) -> PipelinePlace:
     """What NAME, or FILE#NAME with a path relative to the file that says it, means."""
-    what = f"{place.name}.extends = {shown(extends)}"
+    what = f"{place.name}.extends = {quoted_value(extends)}"
     path, other, name = str(extends.value).rpartition("#")
     file = (place.file.parent / path).resolve() if other else place.file
     if not file.is_file():
-        refuse(extends.where, f"{what}; there is no file {name_of(file)} (NAME, or FILE#NAME with a path from here)")
+        fail(extends.where, f"{what}; there is no file {name_of(file)} (NAME, or FILE#NAME with a path from here)")
     known = files.pipelines(file)
     if name not in known:
-        others = [n for n in known if Place(file, n) != place]
+        others = [n for n in known if PipelinePlace(file, n) != place]
         there = f" in {name_of(file)}" if other else ""
-        refuse(extends.where, f"{what}; there is no such pipeline{there}", name, others)
-    return Place(file, name)
+        fail(extends.where, f"{what}; there is no such pipeline{there}", name, others)
+    return PipelinePlace(file, name)
 
 
 def _inheriting(base: Yaml, own: Yaml, name: str) -> Yaml:
@@ -130,7 +130,7 @@ def _remove(result: dict[str, Yaml], key: str, value: Yaml, path: str) -> None:
     elif path.count(".") == 1 and path.endswith(".params"):
         result[key] = value
     else:
-        refuse(value.place, f"{path}.{key} = null removes nothing: no such thing is inherited")
+        fail(value.place, f"{path}.{key} = null removes nothing: no such thing is inherited")
 
 
 def _drop_starts(repeat: dict[str, Yaml], own: Yaml) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
-from tasks.sampling.cache import Lanes, Pair, Prefix, is_plain, prefix_of
-from tasks.sampling.draw import Noise, drawn, logps_of
-from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
-from tasks.sampling.stopping import ended, ids_without_text, stopped
-from tasks.sampling.weights import checked, identity
+from tasks.sampling.cache import KeysValues, Prefix, RowCache, is_plain, prefix_of
+from tasks.sampling.draw import Noise, logps_of, sampled_tokens
+from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
+from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
+from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
 
 PREFILL_TOKENS = 8192
@@ -44,8 +44,8 @@ def transformers(
         memory: most GiB for keys and values; fewer completions go side by side where they are long.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
-    key = ("transformers", identity(policy), batch, memory, dtype)
-    return held(key, lambda: TransformersEngine(policy, batch, memory, dtype))
+    key = ("transformers", weights_identity(policy), batch, memory, dtype)
+    return cached_engine(key, lambda: TransformersEngine(policy, batch, memory, dtype))
 
 
 class TransformersEngine:
@@ -63,7 +63,7 @@ class TransformersEngine:
         self.barred = self._barred(self.model.get_output_embeddings().weight.shape[0])
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
-            self.shapes = [Pair(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
+            self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
 
     def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
         with torch.inference_mode():
@@ -82,8 +82,8 @@ class TransformersEngine:
         return max(1, min(self._batch, int(self._memory // (column * longest))))
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        new = checked(weights, self.model)
-        disown(self)
+        new = checked_weights(weights, self.model)
+        evict(self)
         own = self.model.state_dict()
         with torch.no_grad():
             for name, tensor in new.items():
@@ -124,7 +124,7 @@ class _Batch:
         # Long prompts first: what does not fit shows at once, and neighbours need little padding.
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_tokens))
         self.waiting = [_Row(i, requests[i]) for i in order][::-1]
-        self.lanes = Lanes(engine.shapes)
+        self.lanes = RowCache(engine.shapes)
         self.rows: list[_Row | None] = []
         """By lane; None where a row has finished."""
         self.answers: dict[int, Answer] = {}
@@ -169,15 +169,17 @@ class _Batch:
         rows = [row for row in self.rows if row is not None]
         if len(live) < len(self.rows):
             logits = logits[torch.tensor(live, device=logits.device)]
-        tokens = drawn(logits, [row.noise for row in rows], self.options, self.engine.barred)
+        tokens = sampled_tokens(logits, [row.noise for row in rows], self.options, self.engine.barred)
         for row, token, logp in zip(rows, tokens.tolist(), logps_of(logits, tokens).tolist(), strict=True):
             row.tokens.append(token)
             row.token_logps.append(logp)
             row.left -= 1
-        by_text = stopped(self.engine.tokenizer, [row.tokens for row in rows], self.options.stop)
+        by_text = reached_stop(self.engine.tokenizer, [row.tokens for row in rows], self.options.stop)
         for lane, row, text in zip(live, rows, by_text, strict=True):
             if text or not row.left or row.tokens[-1] in self.options.stop_ids:
-                self.answers[row.number] = ended(self.engine.tokenizer, row.tokens, row.token_logps, self.options)
+                self.answers[row.number] = finished_answer(
+                    self.engine.tokenizer, row.tokens, row.token_logps, self.options
+                )
                 self.rows[lane] = None
 
     def _logits(self) -> Tensor:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from tasks.contract import Execution, SpecError
 from tasks.kinds import Policy
-from tasks.sampling.requests import Answer, Engine, Options, Request, disown, held
-from tasks.sampling.stopping import ended, ids_without_text
-from tasks.sampling.weights import blueprint, checked, identity, refuse_renamed
+from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
+from tasks.sampling.stopping import finished_answer, ids_without_text
+from tasks.sampling.weights import blueprint, checked_weights, refuse_renamed, weights_identity
 from tasks.template import tokenizer_of
 from tasks.training.model import vocabulary_of
 
@@ -57,8 +57,8 @@ def vllm(
     """
     if tensor_parallel > 1 and not torch.cuda.is_available():
         raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, and this machine has no GPU")
-    key = ("vllm", identity(policy), dtype, tensor_parallel, gpu_memory)
-    return held(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
+    key = ("vllm", weights_identity(policy), dtype, tensor_parallel, gpu_memory)
+    return cached_engine(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
 
 
 class VllmEngine:
@@ -92,7 +92,7 @@ class VllmEngine:
             [_params(r, options, self._barred) for r in requests], use_tqdm=False,
         )  # fmt: skip
         finished = self._finished(tell)
-        return [ended(self.tokenizer, *finished[number], options) for number in sorted(finished)]
+        return [finished_answer(self.tokenizer, *finished[number], options) for number in sorted(finished)]
 
     def _finished(self, tell: Callable[[int], None]) -> dict[int, tuple[list[int], list[float]]]:
         """Tokens and their log-probabilities by vLLM's number of the request, which counts up, when all are done."""
@@ -111,8 +111,8 @@ class VllmEngine:
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         if self._several:
             raise SpecError("new weights for a vLLM engine on several GPUs: not built; give tensor_parallel = 1")
-        new = checked(weights, self._blueprint)
-        disown(self)
+        new = checked_weights(weights, self._blueprint)
+        evict(self)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(new.items())})
         self.llm.apply_model(_repack)
         self.llm.reset_prefix_cache()

@@ -29,7 +29,7 @@ class Example(NamedTuple):
     weight: float | None = None
 
 
-class Answers(NamedTuple):
+class AnswerColumns(NamedTuple):
     """A group of columns with answers; `beside` may be there too. `read` is given the prompt's messages."""
 
     name: str
@@ -191,18 +191,18 @@ SCORES = (
 )  # fmt: skip
 """Columns with the scores of both sides, by which a pair can be a tie or the wrong way round."""
 _BESIDE = ("margin", "p", *(name for names in SCORES for name in names))
-CHOSEN_REJECTED = Answers("pairs", ("chosen", "rejected"), _BESIDE, _chosen_rejected, _PAIRS)
+CHOSEN_REJECTED = AnswerColumns("pairs", ("chosen", "rejected"), _BESIDE, _chosen_rejected, _PAIRS)
 COMPARED = (
     CHOSEN_REJECTED,
-    Answers("pairs as PandaLM has them", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),
+    AnswerColumns("pairs as PandaLM has them", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),
             _judged("response1", "response2", _annotators), _PAIRS),
-    Answers("pairs as LLMBar has them", ("output_1", "output_2", "label"), (),
+    AnswerColumns("pairs as LLMBar has them", ("output_1", "output_2", "label"), (),
             _judged("output_1", "output_2", _numbered("label", 1)), _PAIRS),
-    Answers("pairs as PKU-SafeRLHF has them", ("response_0", "response_1", "better_response_id"), (),
+    AnswerColumns("pairs as PKU-SafeRLHF has them", ("response_0", "response_1", "better_response_id"), (),
             _judged("response_0", "response_1", _numbered("better_response_id", 0)), _PAIRS),
 )  # fmt: skip
-COMPLETIONS = Answers("prompts with answers", ("completion",), ("label",), _labelled, ("demonstrations",))
+COMPLETIONS = AnswerColumns("prompts with answers", ("completion",), ("label",), _labelled, ("demonstrations",))
 SINGLE = tuple(
-    Answers("prompts with answers", (name,), (), _single(name), ("demonstrations",))
+    AnswerColumns("prompts with answers", (name,), (), _single(name), ("demonstrations",))
     for name in ("response", "output", "answer")
 )

@@ -17,7 +17,7 @@ from tasks.formats.columns import columns_of
 from tasks.formats.prompts import Unusable, into_user
 from tasks.formats.rows import Format, describe, recognise
 from tasks.formats.splits import Share, choose
-from tasks.formats.tables import Rows, open_directory, open_file, open_hub
+from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
 from tasks.ids import digest, prompt_id
 from tasks.kinds import AnyTable, Demonstrations, Preferences, Prompts
 from tasks.skipped import RowLog
@@ -27,7 +27,7 @@ System = Literal["keep", "into_user"]
 Doubtful = Literal["skip", "swap", "keep"]
 
 
-class Read(NamedTuple):
+class ReadRow(NamedTuple):
     """A row that was read: its number in the table, the format's example, its prompt's id, the row itself."""
 
     number: int
@@ -88,7 +88,7 @@ class Outside(Source):
         check_model(path)
         return path.resolve()
 
-    def _read(self, split: str, what: str, log: RowLog) -> Iterator[Read]:
+    def _read(self, split: str, what: str, log: RowLog) -> Iterator[ReadRow]:
         """Every usable row of a split; all others are skipped, whatever split they would belong to."""
         share = choose(self.name, self._splits, split, what)
         form = self._recognised(share, what, log)
@@ -102,7 +102,7 @@ class Outside(Source):
                 continue
             name = prompt_id(example.prompt)
             if share.holds(name):
-                yield Read(number, example, name, row)
+                yield ReadRow(number, example, name, row)
 
     def _recognised(self, share: Share, what: str, log: RowLog) -> Format:
         """The format of all rows; says which it is and which columns are left. Raises SpecError, DataError."""
@@ -145,7 +145,7 @@ class Outside(Source):
         return path.name if path.exists() else self.name
 
     @cached_property
-    def _splits(self) -> dict[str, Rows]:
+    def _splits(self) -> dict[str, RawRows]:
         path = Path(self.name).expanduser()
         if path.is_dir():
             return open_directory(path, self._subset)
@@ -184,17 +184,17 @@ def _repeated(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{what}: {n:,}" for n, what in facts if n)
 
 
-def _prompt(r: Read) -> dict[str, Any]:
+def _prompt(r: ReadRow) -> dict[str, Any]:
     kept = {name: r.row[name] for name in ("truth", "group") if isinstance(r.row.get(name), str)}
     return {**kept, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": r.example.weight}
 
 
-def _demonstration(r: Read) -> dict[str, Any]:
+def _demonstration(r: ReadRow) -> dict[str, Any]:
     answer = r.example.completion if r.example.completion is not None else r.example.chosen
     return {**_prompt(r), "completion_id": digest("file", r.prompt_id, str(r.number)), "completion": answer}
 
 
-def _pair(r: Read) -> dict[str, Any]:
+def _pair(r: ReadRow) -> dict[str, Any]:
     e = r.example
     return {
         **_prompt(r), "chosen_id": digest("file", r.prompt_id, str(r.number), "chosen"),

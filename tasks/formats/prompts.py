@@ -110,7 +110,7 @@ def into_user(prompt: list[Message]) -> list[Message]:
     return [{**system, "role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def checked(prompt: list[Message]) -> list[Message]:
+def answerable(prompt: list[Message]) -> list[Message]:
     """The prompt, if it can be answered. Raises Unusable."""
     if not any(m["content"].strip() for m in prompt):
         raise Unusable("the prompt is empty")

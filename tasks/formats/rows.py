@@ -14,7 +14,7 @@ from tasks.formats.answers import (
     COMPARED,
     COMPLETIONS,
     SINGLE,
-    Answers,
+    AnswerColumns,
     Example,
     common_text,
     last_turn,
@@ -27,7 +27,7 @@ from tasks.formats.prompts import (
     TOOLS,
     PromptColumns,
     Unusable,
-    checked,
+    answerable,
     find_conversation,
     find_prompt,
     find_system,
@@ -61,7 +61,7 @@ class Format(NamedTuple):
             example = self.parse(row)._replace(weight=number(row, "weight"))
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as e:
             raise Unusable(str(e) if isinstance(e, DataError) else f"it does not fit the format: {e}") from None
-        return example._replace(prompt=checked(example.prompt))
+        return example._replace(prompt=answerable(example.prompt))
 
 
 def recognise(columns: Columns) -> Format:
@@ -109,7 +109,7 @@ def _format(
     return Format(f"{name} ({shown})", tuple(needs), used, read, ("prompts", *gives))
 
 
-def _with(asked: PromptColumns | None, answers: Answers | None, columns: Columns) -> Format:
+def _with(asked: PromptColumns | None, answers: AnswerColumns | None, columns: Columns) -> Format:
     if asked is None:
         raise DataError(
             f"none of the columns {sorted(columns)} is known to hold the prompt: rename the one that does to 'prompt'"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contract import SpecError
-from tasks.formats.tables import Rows
+from tasks.formats.tables import RawRows
 
 SHARES = {"rm": (0.0, 0.3), "policy": (0.3, 0.8), "gate": (0.8, 0.9), "heldout": (0.9, 1.0)}
 """A source without splits is divided by a hash of prompt_id, so that a prompt's rows stay together."""
@@ -28,7 +28,7 @@ class Share:
 
     name: str
     """Of the split that the rows are in."""
-    rows: Rows
+    rows: RawRows
     low: float = 0.0
     high: float = 1.0
 
@@ -36,13 +36,13 @@ class Share:
         return self.low <= int(prompt[:13], 16) / 16**13 < self.high
 
 
-def choose(source: str, splits: Mapping[str, Rows], split: str, what: str) -> Share:
+def choose(source: str, splits: Mapping[str, RawRows], split: str, what: str) -> Share:
     """The rows of a split, `all` of them, or a share by hash. `what` is read: prompts, preferences, demonstrations.
 
     Raises SpecError for a split that is not there.
     """
     if split == "all":
-        return Share(split, Rows(lambda: _chained(splits)))
+        return Share(split, RawRows(lambda: _chained(splits)))
     if len(splits) == 1:
         ((name, rows),) = splits.items()
         named = split == name and split not in (SHARES | _UNIONS)
@@ -57,7 +57,7 @@ def choose(source: str, splits: Mapping[str, Rows], split: str, what: str) -> Sh
     raise SpecError(f"source '{source}' has no split '{split}'; it has {sorted(splits)}, and 'all' takes every row")
 
 
-def _suffixed(source: str, splits: Mapping[str, Rows], base: str, what: str) -> str | None:
+def _suffixed(source: str, splits: Mapping[str, RawRows], base: str, what: str) -> str | None:
     """The split called `base`, or `base` with a suffix: train_prefs. Raises SpecError where several could be meant."""
     if base in splits:
         return base
@@ -68,7 +68,7 @@ def _suffixed(source: str, splits: Mapping[str, Rows], base: str, what: str) -> 
     raise SpecError(f"source '{source}' has several splits '{base}': {sorted(found.values())}; name the one to take")
 
 
-def _share(source: str, split: str, name: str, rows: Rows, whole: float) -> Share:
+def _share(source: str, split: str, name: str, rows: RawRows, whole: float) -> Share:
     """A share of `rows`; `whole`: where the shares end, because what lies above has a split of its own."""
     shares = SHARES | _UNIONS
     if split not in shares:
@@ -79,6 +79,6 @@ def _share(source: str, split: str, name: str, rows: Rows, whole: float) -> Shar
     return Share(name, rows, low / whole, min(1.0, high / whole))
 
 
-def _chained(splits: Mapping[str, Rows]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _chained(splits: Mapping[str, RawRows]) -> Iterator[tuple[str, dict[str, Any]]]:
     for rows in splits.values():
         yield from rows.read()

@@ -18,7 +18,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
 """What a file's name ends with; `.gz` may follow where the format is text."""
 
 
-class Rows(NamedTuple):
+class RawRows(NamedTuple):
     """Rows of one split: `read()` begins anew each time and gives (place for messages, row)."""
 
     read: Callable[[], Iterator[tuple[str, dict[str, Any]]]]
@@ -29,7 +29,7 @@ def suffix_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() if _zipped(path) else path.suffix.lower()
 
 
-def open_file(path: Path) -> Rows:
+def open_file(path: Path) -> RawRows:
     """The rows of one file. Raises SpecError for a format that is not read."""
     readers: Mapping[str, Reader] = {
         ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow,
@@ -38,7 +38,7 @@ def open_file(path: Path) -> Rows:
     reader = readers.get(suffix_of(path))
     if reader is None:
         raise SpecError(f"{path}: files are read that end with {', '.join(SUFFIXES)} (text also with .gz)")
-    return Rows(lambda: _readable(path, reader))
+    return RawRows(lambda: _readable(path, reader))
 
 
 def _readable(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,7 +54,7 @@ def _readable(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]
         raise DataError(f"{path} cannot be read as {kind}: {e}") from e
 
 
-def open_directory(path: Path, subset: str | None) -> dict[str, Rows]:
+def open_directory(path: Path, subset: str | None) -> dict[str, RawRows]:
     """The splits of a directory: a table of ours, one saved by the `datasets` library, or data files it understands."""
     if (path / "table.arrow").exists():
         return {"train": open_file(path / "table.arrow")}
@@ -64,7 +64,7 @@ def open_directory(path: Path, subset: str | None) -> dict[str, Rows]:
     return _splits(str(path), lambda: datasets.load_from_disk(path) if saved else _load(str(path), subset, None))
 
 
-def open_hub(repo: str, subset: str | None, revision: str | None) -> dict[str, Rows]:
+def open_hub(repo: str, subset: str | None, revision: str | None) -> dict[str, RawRows]:
     """The splits of a hub dataset at a revision."""
     return _splits(repo, lambda: _load(repo, subset, revision))
 
@@ -75,7 +75,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> Any:
     return datasets.load_dataset(path, name=subset, revision=revision)
 
 
-def _splits(name: str, load: Callable[[], Any]) -> dict[str, Rows]:
+def _splits(name: str, load: Callable[[], Any]) -> dict[str, RawRows]:
     try:
         loaded = load()
     except (OSError, ValueError, TypeError) as e:
@@ -84,8 +84,8 @@ def _splits(name: str, load: Callable[[], Any]) -> dict[str, Rows]:
     return {split: _dataset(f"{name} [{split}]", rows) for split, rows in found.items()}
 
 
-def _dataset(name: str, rows: Any) -> Rows:
-    return Rows(lambda: ((f"{name} row {i}", _own_keys(row)) for i, row in enumerate(rows, 1)))
+def _dataset(name: str, rows: Any) -> RawRows:
+    return RawRows(lambda: ((f"{name} row {i}", _own_keys(row)) for i, row in enumerate(rows, 1)))
 
 
 def _text(path: Path) -> TextIO:

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.judging.grouping import Grouped, Ints, grouped, matched
-from tasks.judging.rates import Answered, block_of
+from tasks.judging.grouping import Grouped, Ints, grouped, grouped_like
+from tasks.judging.rates import AnsweredPairs, block_of
 from tasks.kinds import Completions, WinProbs
 
 Floats = npt.NDArray[np.float64]
 
 
-class Played(NamedTuple):
+class PromptGame(NamedTuple):
     """One prompt; NaN where the oracle did not answer what would be needed."""
 
     alone: Floats
@@ -70,9 +70,9 @@ def _draws(completions: Completions, place: int) -> pa.Table:
     return table.append_column("policy", pa.array(np.full(len(table), place)))
 
 
-def play(found: Players, win_probs: WinProbs) -> Iterator[tuple[str, Played]]:
+def play_games(found: Players, win_probs: WinProbs) -> Iterator[tuple[str, PromptGame]]:
     """Every prompt's game, in order. Raises DataError if the questions are about other answers."""
-    questions = matched(found.rows, win_probs.table, "win_probs")
+    questions = grouped_like(found.rows, win_probs.table, "win_probs")
     for first, last in found.rows.blocks():
         block, sizes, pairs = block_of(found.rows, questions, first, last)
         ids, policy, odd = (block.column(n).to_numpy(zero_copy_only=False) for n in ("prompt_id", "policy", "odd"))
@@ -82,10 +82,10 @@ def play(found: Players, win_probs: WinProbs) -> Iterator[tuple[str, Played]]:
         for g, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
             mine = slice(int(bounds[g]), int(bounds[g + 1]))
             p = _matrix(pairs, mine, int(start), int(end - start))
-            yield str(ids[start]), played(p, policy[start:end], odd[start:end] > 0, found.measured)
+            yield str(ids[start]), prompt_game(p, policy[start:end], odd[start:end] > 0, found.measured)
 
 
-def _matrix(pairs: Answered, mine: slice, start: int, size: int) -> Floats:
+def _matrix(pairs: AnsweredPairs, mine: slice, start: int, size: int) -> Floats:
     """`(R, R)` P(row beats column) of one prompt, ½ on the diagonal, NaN where there is no answer."""
     p = np.full((size, size), np.nan)
     np.fill_diagonal(p, 0.5)
@@ -94,12 +94,12 @@ def _matrix(pairs: Answered, mine: slice, start: int, size: int) -> Floats:
     return p
 
 
-def played(p: Floats, policy: Ints, odd: npt.NDArray[np.bool_], measured: int) -> Played:
+def prompt_game(p: Floats, policy: Ints, odd: npt.NDArray[np.bool_], measured: int) -> PromptGame:
     """The game of one prompt.
 
     p: `(R, R)` P(row beats column); policy: `(R,)` whose draw it is; odd: `(R,)` its half; measured: T.
     """
-    halves = [against(p, policy, odd == half, measured) for half in (False, True)]
+    halves = [win_rates_against(p, policy, odd == half, measured) for half in (False, True)]
     each = np.arange(1, measured + 1)
     alone, mixtures, beats = [], [], []
     for half, (chosen_on, measured_on) in enumerate((halves, halves[::-1])):
@@ -108,10 +108,10 @@ def played(p: Floats, policy: Ints, odd: npt.NDArray[np.bool_], measured: int) -
         alone.append(gaps(chosen, fresh))
         mixtures.append(gaps(chosen.cumsum(axis=1) / each, fresh.cumsum(axis=1) / each))
         beats.append(_means(measured_on, policy, responders, measured))
-    return Played(*((x[0] + x[1]) / 2 for x in (alone, mixtures, beats)))
+    return PromptGame(*((x[0] + x[1]) / 2 for x in (alone, mixtures, beats)))
 
 
-def against(p: Floats, policy: Ints, half: npt.NDArray[np.bool_], measured: int) -> Floats:
+def win_rates_against(p: Floats, policy: Ints, half: npt.NDArray[np.bool_], measured: int) -> Floats:
     """`(R, T)` mean P of each draw against the half's draws of each policy; NaN where none was answered."""
     drawn = ((policy[:, None] == np.arange(measured)) & half[:, None]).astype(np.float64)
     known = ~np.isnan(p)

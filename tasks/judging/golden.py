@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.judging.grouping import Grouped, Ints, ended, indices
+from tasks.judging.grouping import Grouped, Ints, ended_by_itself, indices
 from tasks.kinds import TOKENS, Preferences
 
 
@@ -40,7 +40,10 @@ class GoldPairs:
                 f"{side}_id": rows.column("completion_id"), side: rows.column("completion"),
                 f"{side}_tokens": rows.column("completion_tokens"),
             }  # fmt: skip
-        columns |= {"chosen_ended": pa.nulls(n, pa.bool_()), "rejected_ended": ended(samples.column("finish_reason"))}
+        columns |= {
+            "chosen_ended": pa.nulls(n, pa.bool_()),
+            "rejected_ended": ended_by_itself(samples.column("finish_reason")),
+        }
         if not self._gold_tokens:
             columns["chosen_tokens"] = pa.nulls(n, TOKENS)
         columns |= {"weight": pa.repeat(pa.scalar(self._weight), n), "source": pa.repeat(pa.scalar("gold"), n)}

@@ -61,7 +61,7 @@ def grouped(table: pa.Table) -> Grouped:
     return Grouped(table.take(indices(order)), *_runs(table.column("prompt_id").take(indices(order))))
 
 
-def matched(lead: Grouped, table: pa.Table, what: str) -> Grouped:
+def grouped_like(lead: Grouped, table: pa.Table, what: str) -> Grouped:
     """`table` grouped by the prompts of `lead`, in their order; a prompt without a row has an empty range.
 
     `what` names the table in the DataError that a prompt unknown to `lead` raises.
@@ -81,7 +81,7 @@ def matched(lead: Grouped, table: pa.Table, what: str) -> Grouped:
     return Grouped(rows, lead.prompts, _starts(sizes))
 
 
-def ended(finish_reason: Any) -> Any:
+def ended_by_itself(finish_reason: Any) -> Any:
     """Whether each answer ended by itself, and was not cut by its length."""
     return pc.not_equal(finish_reason, pa.scalar("length"))
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.contract import DataError
 from tasks.judging.intervals import interval
-from tasks.judging.turned import TIE
+from tasks.judging.oriented import TIE
 from tasks.kinds import Completions, Logps, Scores, WinProbs
 
 UNITS = {
@@ -54,13 +54,13 @@ def per_prompt(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     return pl.DataFrame({"prompt_id": grouped["prompt_id"], "value": pl.Series(values, dtype=pl.Float64)})
 
 
-def described(side: Side, prefix: str) -> dict[str, pl.DataFrame]:
+def length_rows(side: Side, prefix: str) -> dict[str, pl.DataFrame]:
     """Length of a side's answers, and of the policy's the share that ended by itself."""
     found = {f"{prefix}length": per_prompt(side.rows, "length")}
     return found if prefix else found | {"finished": per_prompt(side.rows, "finished")}
 
 
-def judged(win_probs: WinProbs, answers: Side, baseline: Side) -> dict[str, pl.DataFrame]:
+def win_rate_rows(win_probs: WinProbs, answers: Side, baseline: Side) -> dict[str, pl.DataFrame]:
     """Win rate and what belongs to it, by prompt. Raises DataError where a question is not answer against baseline."""
     asked = win_probs.frame
     for ids, side, what in (("a_id", answers, "answers"), ("b_id", baseline, "baseline's answers")):
@@ -90,13 +90,13 @@ def _winner(p: str) -> pl.Expr:
     return pl.when(beyond.abs() <= TIE).then(0).otherwise(beyond.sign().cast(pl.Int32))
 
 
-def scored(side: Side, scores: Scores, what: str) -> pl.DataFrame:
+def score_rows_of(side: Side, scores: Scores, what: str) -> pl.DataFrame:
     """Scores of a side's answers. Raises DataError if they are of other answers."""
     found = pl.DataFrame(pl.from_arrow(scores.table.select(["completion_id", "score"])))
     return _owned(side, found, f"the scores of eval/{what}")
 
 
-def against(side: Side, logps: Logps) -> pl.DataFrame:
+def log_ratios(side: Side, logps: Logps) -> pl.DataFrame:
     """log π(y) − log π_baseline(y) of each answer, nats, as `kl`. Raises DataError if ids or lengths do not match."""
     found = pl.DataFrame(pl.from_arrow(logps.table.select(["completion_id", "logps", "lengths"])))
     rows = _owned(side, found, "the baseline's log-probabilities")
@@ -113,7 +113,7 @@ def _owned(side: Side, found: pl.DataFrame, what: str) -> pl.DataFrame:
     return rows
 
 
-def rows_of(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def report_rows(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """A Report's rows: estimate, 95% interval over prompts (null below two prompts; see `intervals`)."""
     rows: list[dict[str, Any]] = []
     for name, values in found.items():
@@ -128,7 +128,7 @@ def rows_of(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
 
 
-def joined(prompts: list[str], found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def joined_by_prompt(prompts: list[str], found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """One row per prompt, one column per quantity."""
     table = pl.DataFrame({"prompt_id": prompts}, schema={"prompt_id": pl.String})
     for name, values in found.items():

@@ -13,14 +13,14 @@ import polars as pl
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.judging.asking import Journal
 from tasks.judging.grouping import Ints, indices
+from tasks.judging.journal import Journal
 from tasks.kinds import Oracle, Scorer
 
 Floats = npt.NDArray[np.float64]
 
 
-class Met(NamedTuple):
+class QuestionPairs(NamedTuple):
     """M pairs of rows of one block; `p` NaN: no answer."""
 
     a: Ints
@@ -30,7 +30,7 @@ class Met(NamedTuple):
     """Whether a was shown first; None where the oracle has no order."""
 
 
-def within(sizes: Ints) -> tuple[Ints, Ints]:
+def pairs_within(sizes: Ints) -> tuple[Ints, Ints]:
     """All unordered pairs a < b of the rows of each prompt, given `(G,)` numbers of rows."""
     ends = np.repeat(np.cumsum(sizes), sizes)
     rows = np.arange(len(ends))
@@ -39,7 +39,7 @@ def within(sizes: Ints) -> tuple[Ints, Ints]:
     return a, a + 1 + _counted(counts)
 
 
-def across(sizes: Ints, others: Ints) -> tuple[Ints, Ints]:
+def pairs_across(sizes: Ints, others: Ints) -> tuple[Ints, Ints]:
     """Every row of each prompt with every row that the other table has for it; b counts the other table's rows."""
     counts = np.repeat(others, sizes)
     a = np.repeat(np.arange(len(counts)), counts)
@@ -95,15 +95,15 @@ def _probability(p: float | None) -> float | None:
     return p
 
 
-def by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, journal: Journal) -> Met:
+def by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
     """Bradley-Terry: P(a beats b) = σ(scale · (score(a) − score(b)))."""
     from scipy.special import expit
 
     scores = questions.scores(oracle, journal)[questions.of_row]
-    return Met(a, b, expit(oracle.scale * (scores[a] - scores[b])))
+    return QuestionPairs(a, b, expit(oracle.scale * (scores[a] - scores[b])))
 
 
-def unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> Met:
+def unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
     """An antisymmetric oracle: each unordered pair of texts is asked once; a text against itself is ½, unasked."""
     left, right = questions.of_row[a], questions.of_row[b]
     p = np.full(len(a), 0.5)
@@ -111,12 +111,12 @@ def unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: J
     low, high = np.minimum(left, right)[asked], np.maximum(left, right)[asked]
     found = questions.probabilities(low, high, oracle, journal)
     p[asked] = np.where(left[asked] == low, found, 1 - found)
-    return Met(a, b, p)
+    return QuestionPairs(a, b, p)
 
 
 def ordered(
     oracle: Oracle, questions: Questions, a: Ints, b: Ints, a_first: npt.NDArray[np.bool_], journal: Journal
-) -> Met:
+) -> QuestionPairs:
     """An oracle that looks at the order: row by row it is shown a first or b first; p is always P(a beats b).
 
     A text against itself is ½, unasked: what both orders together would say.
@@ -127,4 +127,4 @@ def ordered(
     asked = left != right
     found = questions.probabilities(shown[asked], second[asked], oracle, journal)
     p[asked] = np.where(a_first[asked], found, 1 - found)
-    return Met(a, b, p, a_first)
+    return QuestionPairs(a, b, p, a_first)

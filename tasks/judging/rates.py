@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from tasks.contract import DataError
 from tasks.judging.grouping import Grouped, Ints, rows_named
-from tasks.judging.turned import TIE
+from tasks.judging.oriented import TIE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-class Answered(NamedTuple):
+class AnsweredPairs(NamedTuple):
     """The pairs of a block that have an answer, each unordered pair once, a before b; p is the mean over orders."""
 
     a: Ints
@@ -39,7 +39,7 @@ class Rates(NamedTuple):
     """Answered opponents, and the answer itself where it counts."""
 
 
-def answered(block: pa.Table, sizes: Ints, questions: pa.Table, asked: Ints) -> Answered:
+def answered_pairs(block: pa.Table, sizes: Ints, questions: pa.Table, asked: Ints) -> AnsweredPairs:
     """The answered pairs of a block's prompts, by row.
 
     block: the answers; sizes: `(G,)` how many each prompt has; questions: WinProbs of the same prompts; asked: `(G,)`
@@ -55,7 +55,7 @@ def answered(block: pa.Table, sizes: Ints, questions: pa.Table, asked: Ints) -> 
         raise DataError("win_probs has questions that compare a draw with itself")
     p = questions.column("p").to_numpy(zero_copy_only=False)
     a, b, p = _once(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
-    return Answered(a, b, p, questions.num_rows)
+    return AnsweredPairs(a, b, p, questions.num_rows)
 
 
 def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
@@ -68,7 +68,7 @@ def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
     return keys // max(1, rows), keys % max(1, rows), p
 
 
-def rates(pairs: Answered, rows: int, *, count_self: bool) -> Rates:
+def win_rates_of_block(pairs: AnsweredPairs, rows: int, *, count_self: bool) -> Rates:
     """Mean P of each answer over its answered opponents; with `count_self`, itself among them at ½ (SPPO's code)."""
     opponents = np.bincount(np.concatenate([pairs.a, pairs.b]), minlength=rows).astype(np.int64)
     won = np.asarray(np.bincount(pairs.a, pairs.p, rows) + np.bincount(pairs.b, 1 - pairs.p, rows), np.float64)
@@ -100,7 +100,7 @@ def spread(values: Floats, sizes: Ints) -> Floats:
     return np.maximum.reduceat(values, starts) - np.minimum.reduceat(values, starts)
 
 
-def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, Answered]:
+def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, AnsweredPairs]:
     """The answers of the prompts `first:last`, how many each has, and their answered pairs."""
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
-    return block, sizes, answered(block, sizes, questions.rows(first, last), questions.sizes(first, last))
+    return block, sizes, answered_pairs(block, sizes, questions.rows(first, last), questions.sizes(first, last))

@@ -13,5 +13,5 @@ One row of it = one answered pair of answers to a prompt, columns:
 - p: P(a beats b), the mean over both orders where both were asked
 
 It returns a DataFrame of the pairs that it keeps, in order, with columns a (the chosen one), b (the rejected one), p
-(P(chosen beats rejected)): `tasks.judging.turned.turned` does the turning. `pairs` fills in everything else.
+(P(chosen beats rejected)): `tasks.judging.oriented.oriented` does the turning. `pairs` fills in everything else.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tasks.judging.turned import TIE, turned
+from tasks.judging.oriented import TIE, oriented
 
 
 def best_and_worst(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -18,4 +18,4 @@ def best_and_worst(pairs: pl.DataFrame) -> pl.DataFrame:
         (pl.col(f"{x}_place") == 0) & (pl.col(f"{y}_place") == last) & (pl.col(f"{x}_win_rate") > worse + TIE)
         for x, y, worse in (("a", "b", pl.col("b_win_rate")), ("b", "a", pl.col("a_win_rate")))
     )
-    return turned(pairs.filter(a_best | b_best), b_best)
+    return oriented(pairs.filter(a_best | b_best), b_best)

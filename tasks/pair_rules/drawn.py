@@ -6,7 +6,7 @@ import polars as pl
 
 from tasks.contract import Seed
 from tasks.judging.noise import uniform
-from tasks.judging.turned import turned
+from tasks.judging.oriented import oriented
 
 
 def drawn(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
@@ -22,4 +22,4 @@ def drawn(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
     low = pairs["a_id"].zip_with(a_low, pairs["b_id"])
     high = pairs["b_id"].zip_with(a_low, pairs["a_id"])
     low_wins = pl.Series(uniform(seed, low, high)) < pl.Series(pairs["p"].zip_with(a_low, 1 - pairs["p"]))
-    return turned(pairs, pl.lit(low_wins != a_low))
+    return oriented(pairs, pl.lit(low_wins != a_low))

@@ -17,7 +17,7 @@ ROOM = 32
 """Columns made ahead at every rebuild."""
 
 
-class Pair(NamedTuple):
+class KeysValues(NamedTuple):
     """Keys and values of one layer, `(rows, heads, columns, channels)` each."""
 
     keys: Tensor
@@ -27,14 +27,14 @@ class Pair(NamedTuple):
 class Prefix(NamedTuple):
     """Prompts that went through the model, padded at the right."""
 
-    layers: list[Pair]
+    layers: list[KeysValues]
     lengths: list[int]
 
 
 class Buffer(DynamicLayer):
     """One layer: `used` columns of a wider buffer."""
 
-    def __init__(self, pair: Pair, used: int) -> None:
+    def __init__(self, pair: KeysValues, used: int) -> None:
         super().__init__()
         self.keys, self.values = pair
         self.used = used
@@ -52,10 +52,10 @@ class Buffer(DynamicLayer):
         return self.used
 
 
-class Lanes:
+class RowCache:
     """Rows being continued. Row r occupies the columns `starts[r]` to `used`."""
 
-    def __init__(self, shapes: Sequence[Pair]) -> None:
+    def __init__(self, shapes: Sequence[KeysValues]) -> None:
         """shapes: keys and values of every layer for any row and column: what to make buffers like."""
         self._shapes = shapes
         self.starts: list[int] = []
@@ -102,12 +102,12 @@ class Lanes:
             self._mask = (columns_ >= torch.tensor(self.starts, device=device)[:, None]).long()
 
 
-def _empty(like: Pair, rows: int, columns: int) -> Pair:
-    return Pair(*(x.new_zeros(rows, x.shape[1], columns, x.shape[3]) for x in like))
+def _empty(like: KeysValues, rows: int, columns: int) -> KeysValues:
+    return KeysValues(*(x.new_zeros(rows, x.shape[1], columns, x.shape[3]) for x in like))
 
 
 def _place(
-    pair: Pair, row: int, end: int, layer: int, prefixes: Sequence[Prefix], sources: Sequence[Sequence[int]]
+    pair: KeysValues, row: int, end: int, layer: int, prefixes: Sequence[Prefix], sources: Sequence[Sequence[int]]
 ) -> None:
     """Write the prefixes' keys and values into the rows from `row` on, each ending at column `end`."""
     for prefix, rows in zip(prefixes, sources, strict=True):
@@ -132,7 +132,7 @@ def prefix_of(body: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
         row[: len(prompt)] = torch.tensor(prompt)
     cache = Cache(layer_class_to_replicate=DynamicLayer)
     body(input_ids=ids.to(body.device), past_key_values=cache, use_cache=True)
-    return Prefix([Pair(layer.keys, layer.values) for layer in cache.layers], lengths)
+    return Prefix([KeysValues(layer.keys, layer.values) for layer in cache.layers], lengths)
 
 
 def is_plain(body: Any) -> bool:

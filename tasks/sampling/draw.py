@@ -56,7 +56,7 @@ def truncated(logits: Tensor, options: Options) -> Tensor:
     return scores
 
 
-def drawn(logits: Tensor, streams: Sequence[Noise], options: Options, barred: Tensor | None = None) -> Tensor:
+def sampled_tokens(logits: Tensor, streams: Sequence[Noise], options: Options, barred: Tensor | None = None) -> Tensor:
     """One token per row, `(B,)` int64. logits: `(B, V)` float32; barred: `(V,)`, True where a token is never drawn."""
     if barred is not None:
         logits = logits.masked_fill(barred, -torch.inf)

@@ -34,7 +34,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """Prompts that leave room for an answer, in their order."""
 
     prompts: pa.Table
@@ -50,7 +50,7 @@ class Plan:
         return [Request(t, draws.seed_of(i, n), room) for i, t, room in rows for n in range(draws.k)]
 
 
-def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Workspace) -> Plan:
+def sampling_plan(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Workspace) -> SamplingPlan:
     """Render the prompts; those that the template refuses or that are too long are skipped, with a notice.
 
     Raises DataError if none is left or one occurs twice, SpecError where nothing bounds the answers.
@@ -73,7 +73,7 @@ def plan_of(policy: Policy, prompts: Prompts, max_tokens: int | None, work: Work
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     if len(kept) < len(room):
         _tell_skipped(ids, reasons, work)
-    return Plan(
+    return SamplingPlan(
         table.take(pa.array(kept, pa.int64())),
         [ids[i] for i in kept],
         [tokens[i] for i in kept],
@@ -107,7 +107,9 @@ def _tell_skipped(ids: list[str], reasons: list[str | None], work: Workspace) ->
     work.notice(text)
 
 
-def names_of(plan: Plan, part: slice, policy: Policy, draws: Draws, options: Options, engine: Chosen) -> list[str]:
+def completion_ids(
+    plan: SamplingPlan, part: slice, policy: Policy, draws: Draws, options: Options, engine: Chosen
+) -> list[str]:
     """completion_ids, those of one prompt side by side: whatever could change a draw changes its name."""
     how = {**asdict(options), "stop_ids": sorted(options.stop_ids), "engine": engine.name, "with": dict(engine.params)}
     common = policy.digest or str(policy.path), json.dumps(how, sort_keys=True), str(draws.seed), str(draws.stream)

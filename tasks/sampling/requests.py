@@ -62,7 +62,7 @@ class Engine(Protocol):
         """Replace all loaded weights in place: what is drawn from now on comes from these.
 
         Names are those of the transformers model's `state_dict()`; types and devices may be others. Raises SpecError,
-        with nothing changed, at unknown and missing names and at wrong shapes. `held` no longer hands this engine out.
+        with nothing changed, at unknown and missing names and at wrong shapes. `cached_engine` no longer hands this engine out.
         """
         ...
 
@@ -71,24 +71,24 @@ class Engine(Protocol):
         ...
 
 
-_held: dict[tuple[Any, ...], Engine] = {}
+_cached: dict[tuple[Any, ...], Engine] = {}
 
 
-def held(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
+def cached_engine(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
     """The engine that `load` makes, kept until another is asked for: one at a time per process."""
-    if key not in _held:
-        release()
-        _held[key] = load()
-    return _held[key]
+    if key not in _cached:
+        close_engine()
+        _cached[key] = load()
+    return _cached[key]
 
 
-def disown(engine: Engine) -> None:
+def evict(engine: Engine) -> None:
     """Let no key lead to an engine any more, because its weights change; it is still the one that is held."""
-    for key in [key for key, loaded in _held.items() if loaded is engine]:
-        _held[(object(),)] = _held.pop(key)
+    for key in [key for key, loaded in _cached.items() if loaded is engine]:
+        _cached[(object(),)] = _cached.pop(key)
 
 
-def release() -> None:
+def close_engine() -> None:
     """Close the engine that is held, if any."""
-    while _held:
-        _held.popitem()[1].close()
+    while _cached:
+        _cached.popitem()[1].close()

@@ -15,7 +15,7 @@ from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.kinds import Completions, Policy
 from tasks.parts import is_intact, new_part
-from tasks.sampling.plan import Draws, Plan, names_of
+from tasks.sampling.plan import Draws, SamplingPlan, completion_ids
 from tasks.sampling.requests import Answer, Engine, Options
 from tasks.template import template_digest
 
@@ -23,7 +23,13 @@ TABLE = "table.arrow"
 
 
 def completions_of(
-    policy: Policy, plan: Plan, draws: Draws, options: Options, engine: Chosen | str, shard: int, work: Workspace
+    policy: Policy,
+    plan: SamplingPlan,
+    draws: Draws,
+    options: Options,
+    engine: Chosen | str,
+    shard: int,
+    work: Workspace,
 ) -> Completions:
     """Draw what is missing, then hand over all shards as one streamed table."""
     chosen = chosen_engine(engine)
@@ -43,7 +49,7 @@ def completions_of(
             work.progress(before + n, total, "samples")
 
         answers = loaded.generate(plan.requests(part, draws), options, tell)
-        _write(folder, _table(plan, part, draws, answers, names_of(plan, part, policy, draws, options, chosen)))
+        _write(folder, _table(plan, part, draws, answers, completion_ids(plan, part, policy, draws, options, chosen)))
     _count(folders, work)
     work.progress(total, total, "samples")
     return Completions.of(_batches(folders), {"template": template_digest(policy)})
@@ -64,7 +70,7 @@ def chosen_engine(engine: Chosen | str) -> Chosen:
     return Chosen("engines", engine, {})
 
 
-def _table(plan: Plan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
+def _table(plan: SamplingPlan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
     """Completions of the prompts in `part`, by prompt and draw."""
     each = pa.array([i for i in range(part.start, part.stop) for _ in range(draws.k)], pa.int64())
     columns: dict[str, Any] = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))

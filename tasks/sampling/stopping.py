@@ -27,7 +27,7 @@ def ids_without_text(tokenizer: Any, size: int) -> list[int]:
     return [i for i in range(size) if i not in known]
 
 
-def ended(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
+def finished_answer(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
     """The answer that drawn tokens make. An engine may have drawn some too many behind a stop string."""
     body = tokens[:-1] if tokens and tokens[-1] in options.stop_ids else tokens
     text = text_of(tokenizer, body)
@@ -40,7 +40,7 @@ def ended(tokenizer: Any, tokens: list[int], token_logps: list[float], options: 
     return Answer(text[: _first(text, options.stop)], body[: needed + 1], token_logps[: needed + 1], "stop")
 
 
-def stopped(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[str]) -> list[bool]:
+def reached_stop(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[str]) -> list[bool]:
     """Which of the unfinished answers hold a stop string that their last token completed."""
     if not stop or not answers:
         return [False] * len(answers)

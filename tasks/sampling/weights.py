@@ -14,7 +14,7 @@ SHOWN = 3
 """Names told in an error; the others are counted."""
 
 
-def identity(policy: Policy) -> str:
+def weights_identity(policy: Policy) -> str:
     """What tells two policies apart: the content, or for one without a digest its folder and when it was written."""
     if policy.digest:
         return policy.digest
@@ -52,7 +52,7 @@ def refuse_renamed(policy: Policy, model: nn.Module) -> None:
         )
 
 
-def checked(weights: Iterable[tuple[str, Tensor]], model: nn.Module) -> dict[str, Tensor]:
+def checked_weights(weights: Iterable[tuple[str, Tensor]], model: nn.Module) -> dict[str, Tensor]:
     """The weights of `model`, each parameter once, without gradient. Nothing is copied.
 
     Names are those of `model.state_dict()`. Tied names may all be given, if they are equal, or only one of them, and

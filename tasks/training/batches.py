@@ -22,18 +22,18 @@ LINE = 128
 """Shortest line worth packing, in tokens: attention within it is still cheap beside the layers' products."""
 
 
-class Lane(NamedTuple):
+class Segment(NamedTuple):
     row: int
     """A row that holds the lane's prompt."""
     answers: tuple[int, ...]
     length: int
 
 
-class Unit(NamedTuple):
+class PromptGroup(NamedTuple):
     """Rows that go through the model together, and the lanes that hold their answers."""
 
     rows: tuple[int, ...]
-    lanes: tuple[Lane, ...]
+    lanes: tuple[Segment, ...]
 
     @property
     def longest(self) -> int:
@@ -60,7 +60,7 @@ class MicroBatch(NamedTuple):
     """`(S,)`: tokens per answer; they lie one after another in `targets`."""
 
 
-class Shape(NamedTuple):
+class PackingConfig(NamedTuple):
     """What decides how rows are laid out. It changes last bits, so a checkpoint pins it."""
 
     tokens: int
@@ -71,13 +71,13 @@ class Shape(NamedTuple):
     """Whether a line may hold several answers and several prompts."""
 
 
-def micro_batches(rows: Rows, batch: Ints, shape: Shape) -> list[MicroBatch]:
+def micro_batches(rows: Rows, batch: Ints, shape: PackingConfig) -> list[MicroBatch]:
     """The rows of `batch` in micro-batches of similar length; every row lies in one of them, whole."""
     units = _sorted_units(rows, batch, shape)
     return [_collate(rows, units[a:b], shape) for a, b in _cuts(units, shape)]
 
 
-def sorted_micro_batches(rows: Rows, shape: Shape) -> Iterator[MicroBatch]:
+def sorted_micro_batches(rows: Rows, shape: PackingConfig) -> Iterator[MicroBatch]:
     """All rows once, longest first, made one after another: for passes without gradient over a whole table."""
     units = _sorted_units(rows, np.arange(len(rows)), shape)
     start = 0
@@ -87,11 +87,11 @@ def sorted_micro_batches(rows: Rows, shape: Shape) -> Iterator[MicroBatch]:
         start = end
 
 
-def _sorted_units(rows: Rows, batch: Ints, shape: Shape) -> list[Unit]:
+def _sorted_units(rows: Rows, batch: Ints, shape: PackingConfig) -> list[PromptGroup]:
     return sorted(_units(rows, batch, shape), key=lambda u: (-u.longest, u.rows))
 
 
-def _fitting(units: Sequence[Unit], shape: Shape) -> int:
+def _fitting(units: Sequence[PromptGroup], shape: PackingConfig) -> int:
     """How many of the first units fill one micro-batch."""
     line, used = _line(units[0].longest, shape), 0
     for i, unit in enumerate(units):
@@ -101,12 +101,12 @@ def _fitting(units: Sequence[Unit], shape: Shape) -> int:
     return len(units)
 
 
-def _line(longest: int, shape: Shape) -> int:
+def _line(longest: int, shape: PackingConfig) -> int:
     """Tokens per line, where the longest lane has `longest`."""
     return max(longest, min(LINE, shape.tokens)) if shape.share else longest
 
 
-def _units(rows: Rows, batch: Ints, shape: Shape) -> Iterator[Unit]:
+def _units(rows: Rows, batch: Ints, shape: PackingConfig) -> Iterator[PromptGroup]:
     groups: dict[bytes, list[int]] = {}
     for row in batch.tolist():
         groups.setdefault(rows.prompts.at(row).tobytes(), []).append(row)
@@ -114,43 +114,43 @@ def _units(rows: Rows, batch: Ints, shape: Shape) -> Iterator[Unit]:
         yield from _units_of_one_prompt(rows, group, shape)
 
 
-def _units_of_one_prompt(rows: Rows, group: Sequence[int], shape: Shape) -> Iterator[Unit]:
+def _units_of_one_prompt(rows: Rows, group: Sequence[int], shape: PackingConfig) -> Iterator[PromptGroup]:
     """Rows join the open lane for as long as that is cheaper than reading the prompt again."""
     held: list[int] = []
-    lanes: list[Lane] = []
+    lanes: list[Segment] = []
     for row in group:
         own = _lanes(rows, row, shape)
         joined = _joined(rows, lanes[0], own[0], shape) if len(lanes) == len(own) == 1 else None
         if held and joined is None:
-            yield Unit(tuple(held), tuple(lanes))
+            yield PromptGroup(tuple(held), tuple(lanes))
             held = []
         held, lanes = [*held, row], [joined] if joined else own
-    yield Unit(tuple(held), tuple(lanes))
+    yield PromptGroup(tuple(held), tuple(lanes))
 
 
-def _lanes(rows: Rows, row: int, shape: Shape) -> list[Lane]:
-    lanes: list[Lane] = []
+def _lanes(rows: Rows, row: int, shape: PackingConfig) -> list[Segment]:
+    lanes: list[Segment] = []
     for answer in rows.answers_of(row):
-        fresh = Lane(row, (answer,), rows.prompts.size(row) + rows.answers.size(answer) - 1)
+        fresh = Segment(row, (answer,), rows.prompts.size(row) + rows.answers.size(answer) - 1)
         joined = _joined(rows, lanes[-1], fresh, shape) if lanes else None
         lanes[-1:] = [joined] if joined else [*lanes[-1:], fresh]
     return lanes
 
 
-def _joined(rows: Rows, a: Lane, b: Lane, shape: Shape) -> Lane | None:
+def _joined(rows: Rows, a: Segment, b: Segment, shape: PackingConfig) -> Segment | None:
     """One lane for both, or None where two cost less."""
     length = a.length + b.length - rows.prompts.size(a.row)
     if not shape.share or _cost(length, shape) >= _cost(a.length, shape) + _cost(b.length, shape):
         return None
-    return Lane(a.row, a.answers + b.answers, length)
+    return Segment(a.row, a.answers + b.answers, length)
 
 
-def _cost(length: int, shape: Shape) -> int:
+def _cost(length: int, shape: PackingConfig) -> int:
     """Multiplications of one layer, up to a factor: about 24·width² per token, 4·width per pair of tokens."""
     return length * (6 * shape.width + length)
 
 
-def _cuts(units: Sequence[Unit], shape: Shape) -> list[tuple[int, int]]:
+def _cuts(units: Sequence[PromptGroup], shape: PackingConfig) -> list[tuple[int, int]]:
     """Where to cut units sorted by length, so that tokens, attention and passes cost least (dynamic programme)."""
     lines = np.array([_line(u.longest, shape) for u in units], np.float64)
     before = np.cumsum([0, *(len(u.lanes) for u in units)])
@@ -171,7 +171,7 @@ def _cuts(units: Sequence[Unit], shape: Shape) -> list[tuple[int, int]]:
     return cuts[::-1]
 
 
-def _packed(lanes: Sequence[Lane], shape: Shape) -> list[list[Lane]]:
+def _packed(lanes: Sequence[Segment], shape: PackingConfig) -> list[list[Segment]]:
     """Lanes, longest first, into lines of the length that costs least."""
     if not shape.share:
         return [[lane] for lane in lanes]
@@ -180,12 +180,12 @@ def _packed(lanes: Sequence[Lane], shape: Shape) -> list[list[Lane]]:
     return min(tried, key=lambda lines: len(lines) * _cost(_width(lines), shape))
 
 
-def _width(lines: Sequence[Sequence[Lane]]) -> int:
+def _width(lines: Sequence[Sequence[Segment]]) -> int:
     return max(sum(lane.length for lane in line) for line in lines)
 
 
-def _first_fit(lanes: Sequence[Lane], line: int) -> list[list[Lane]]:
-    lines: list[list[Lane]] = []
+def _first_fit(lanes: Sequence[Segment], line: int) -> list[list[Segment]]:
+    lines: list[list[Segment]] = []
     room: list[int] = []
     for lane in lanes:
         place = next((i for i, free in enumerate(room) if free >= lane.length), len(lines))
@@ -197,7 +197,7 @@ def _first_fit(lanes: Sequence[Lane], line: int) -> list[list[Lane]]:
     return lines
 
 
-def _collate(rows: Rows, units: Sequence[Unit], shape: Shape) -> MicroBatch:
+def _collate(rows: Rows, units: Sequence[PromptGroup], shape: PackingConfig) -> MicroBatch:
     lanes = sorted((lane for unit in units for lane in unit.lanes), key=lambda lane: -lane.length)
     lines = _packed(lanes, shape)
     size = len(lines), _width(lines)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from tasks.contract import JSON, DataError, Workspace
 from tasks.parts import is_intact, new_part
-from tasks.training.batches import Shape
+from tasks.training.batches import PackingConfig
 from tasks.training.model import trainable
 
 OPTIMIZER = "optimizer.safetensors"
@@ -71,14 +71,14 @@ def last_state(folder: Path) -> dict[str, Any]:
     return dict(json.loads((found[-1] / "state.json").read_text())) if found else {}
 
 
-def pinned(folder: Path, shape: Shape) -> Shape:
+def pinned_packing(folder: Path, shape: PackingConfig) -> PackingConfig:
     """The layout that the interrupted attempt had, and its threads: others would give other last bits."""
     state = last_state(folder)
     if not state:
         return shape
     if state["threads"] != torch.get_num_threads():
         torch.set_num_threads(state["threads"])
-    return Shape(**state["shape"])
+    return PackingConfig(**state["shape"])
 
 
 def _checkpoints(folder: Path) -> list[Path]:

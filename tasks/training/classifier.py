@@ -18,7 +18,7 @@ from tasks.message import Message, needs_tools
 from tasks.rendering import Template
 from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
-from tasks.training.model import positions_of, shape_for
+from tasks.training.model import packing_for, positions_of
 from tasks.training.reward import open_classifier
 
 Encoded = dict[str, list[int]]
@@ -92,7 +92,7 @@ class Classifier:
 
     def _batches(self, rows: Sequence[Encoded]) -> Iterator[list[int]]:
         """Places, longest first. Without a padding token, transformers reads one row at a time."""
-        budget = shape_for(self.model, 0).tokens if self._pad is not None else 0
+        budget = packing_for(self.model, 0).tokens if self._pad is not None else 0
         batch: list[int] = []
         for i in sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])):
             if batch and (len(batch) + 1) * len(rows[batch[0]]["input_ids"]) > budget:

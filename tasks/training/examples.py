@@ -53,7 +53,7 @@ def examples_of(table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None)
         raise SpecError(f"the loss '{loss.name}' needs a reference: give `train` a `ref`")
     columns = {n: _column(n, table, rows, answers) for n in names if n not in family_of(loss).of_model}
     weights = _numbers(table, "weight", 1.0)
-    examples = Examples(rows, tuple(names), columns, weights, answers, _better(table, rows))
+    examples = Examples(rows, tuple(names), columns, weights, answers, _preferred_mask(table, rows))
     _check_values(examples, loss)
     return examples
 
@@ -78,7 +78,7 @@ def arguments_of(loss: Chosen) -> list[str]:
     return names
 
 
-def filled(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Tensor:
+def loss_on_batch(examples: Examples, loss: Chosen, batch: Tensor, logps: Tensor) -> Tensor:
     """Loss of the rows `batch`, `(B,)`, with what the model says of their answers `(S,)`, in order."""
     own = _policy_columns(examples.rows, loss, batch, logps)
     inputs = {n: own[n] if n in own else examples.columns[n][batch] for n in examples.names}
@@ -206,7 +206,7 @@ def _join(rows: Rows, logps: Logps) -> Tensor:
     return torch.tensor([value for value, _ in found], dtype=torch.float64)
 
 
-def _better(table: Table, rows: Rows) -> Tensor | None:
+def _preferred_mask(table: Table, rows: Rows) -> Tensor | None:
     if isinstance(table, Preferences):
         return torch.arange(len(rows.answer_ids)) % 2 == 0
     if isinstance(table, WinRates):
@@ -222,7 +222,9 @@ def _better(table: Table, rows: Rows) -> Tensor | None:
 def _check_values(examples: Examples, loss: Chosen) -> None:
     """A loss that reads a missing value gives NaN there: try it once on every row, with the policy's at -1."""
     batch = torch.arange(len(examples.rows))
-    tried = filled(examples, loss, batch, torch.full((len(examples.rows.answer_ids),), -1.0, dtype=torch.float64))
+    tried = loss_on_batch(
+        examples, loss, batch, torch.full((len(examples.rows.answer_ids),), -1.0, dtype=torch.float64)
+    )
     bad = ~tried.isfinite()
     if not bad.any():
         return

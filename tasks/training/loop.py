@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from tasks.contract import Chosen, Workspace
-from tasks.training.batches import Shape, micro_batches
-from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned, save_checkpoint
-from tasks.training.examples import Examples, filled
+from tasks.training.batches import PackingConfig, micro_batches
+from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
+from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.logps import inputs_of
-from tasks.training.metrics import Outcome, Watch, chosen_drift, step_metrics
+from tasks.training.metrics import DivergenceMonitor, StepLosses, chosen_drift, step_metrics
 from tasks.training.optimizer import Schedule, lr_at, make_optimizer
 from tasks.training.rows import Ints
 
@@ -56,7 +56,7 @@ def train_model(
     examples: Examples,
     loss: Chosen,
     settings: Settings,
-    shape: Shape,
+    shape: PackingConfig,
     work: Workspace,
 ) -> None:
     """Train `scorer.model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges.
@@ -66,12 +66,12 @@ def train_model(
     model: Any = scorer.model
     folder = work.path / "checkpoint"
     drop_damaged(folder, work)
-    shape = pinned(folder, shape)
+    shape = pinned_packing(folder, shape)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
     state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
-    watch, tokens = Watch(**state["watch"]), state["tokens"]
+    watch, tokens = DivergenceMonitor(**state["watch"]), state["tokens"]
     sizes = examples.rows.tokens
     for step, batch in _batches(len(examples.rows), settings, state["step"]):
         begun = time.perf_counter()
@@ -80,8 +80,8 @@ def train_model(
         norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
         metrics = step_metrics(examples, loss, outcome)
         advice = _advice(folder, settings)
-        watch.look(step, metrics["train/loss"], norm, advice)
-        watch.follow(step, chosen_drift(examples, loss, outcome), advice)
+        watch.check_loss(step, metrics["train/loss"], norm, advice)
+        watch.check_drift(step, chosen_drift(examples, loss, outcome), advice)
         _update(optimizer, lr)
         read = int(sizes[batch].sum())
         speed = read / (time.perf_counter() - begun)
@@ -112,8 +112,8 @@ def _batches(n: int, settings: Settings, first: int) -> Iterator[tuple[int, Ints
 
 
 def add_gradients(
-    accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, shape: Shape
-) -> Outcome:
+    accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, shape: PackingConfig
+) -> StepLosses:
     """Add the gradient of the mean loss over the whole optimizer batch, however it is cut, to the parameters'."""
     world, rank = accelerator.num_processes, accelerator.process_index
     own = batch[rank::world]
@@ -124,20 +124,20 @@ def add_gradients(
         with nullcontext() if last else accelerator.no_sync(scorer):
             rows = torch.from_numpy(part.rows)
             part_logps = scorer(inputs_of(part, accelerator.device)).cpu()
-            part_losses = filled(examples, loss, rows, part_logps)
+            part_losses = loss_on_batch(examples, loss, rows, part_logps)
             # Processes average their gradients, so `world` undoes that; an idle one adds nothing.
             share = (part_losses * examples.weights[rows]).sum() * (world if len(own) else 0) / len(batch)
             accelerator.backward(share)
         losses.append(part_losses.detach())
         logps.append(part_logps.detach())
-    outcome = Outcome(np.concatenate([p.rows for p in parts]), torch.cat(losses), torch.cat(logps))
+    outcome = StepLosses(np.concatenate([p.rows for p in parts]), torch.cat(losses), torch.cat(logps))
     return _gathered([outcome] if len(own) else []) if world > 1 else outcome
 
 
-def _gathered(outcomes: list[Outcome]) -> Outcome:
-    parts: list[Outcome] = gather_object(outcomes)
+def _gathered(outcomes: list[StepLosses]) -> StepLosses:
+    parts: list[StepLosses] = gather_object(outcomes)
     rows, losses, logps = zip(*parts, strict=True)
-    return Outcome(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
+    return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
 
 
 def _update(optimizer: Any, lr: float) -> None:

@@ -25,7 +25,7 @@ DEGENERATE, LOST = -0.5, -1.5
 """Nats per token that chosen answers may lose against the reference before the user is warned, and before a stop."""
 
 
-class Outcome(NamedTuple):
+class StepLosses(NamedTuple):
     """What a step computed, rows in any order."""
 
     rows: Ints
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     """`(S,)`: log-probabilities, or a reward model's scores, of the rows' answers, in the order of `rows`."""
 
 
-def step_metrics(examples: Examples, loss: Chosen, outcome: Outcome) -> dict[str, float]:
+def step_metrics(examples: Examples, loss: Chosen, outcome: StepLosses) -> dict[str, float]:
     """train/loss, logps/* and, where there is a reference or a reward model, rewards/*, over one optimizer batch."""
     weights = examples.weights[torch.from_numpy(outcome.rows)]
     metrics = {"train/loss": float((outcome.losses * weights).mean())}
@@ -62,7 +62,7 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def chosen_drift(examples: Examples, loss: Chosen, outcome: Outcome) -> float | None:
+def chosen_drift(examples: Examples, loss: Chosen, outcome: StepLosses) -> float | None:
     """Mean over chosen answers of log π/π_ref per token, nats; None where rows are no pairs with a reference."""
     if family_of(loss).answers != "pair" or examples.ref_logps is None:
         return None
@@ -72,7 +72,7 @@ def chosen_drift(examples: Examples, loss: Chosen, outcome: Outcome) -> float | 
 
 
 @dataclass
-class Watch:
+class DivergenceMonitor:
     """The last steps of a training, and the stop when most of them say that it is lost."""
 
     losses: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Watch:
     """Least median of `losses`."""
     steps: int = 0
 
-    def follow(self, step: int, drift: float | None, advice: str) -> None:
+    def check_drift(self, step: int, drift: float | None, advice: str) -> None:
         """Raises DataError where most chosen answers became so unlikely that the policy can no longer speak."""
         if drift is None:
             return
@@ -110,7 +110,7 @@ class Watch:
             "both sides unlikely; the policy may have degenerated. Read its answers; try a smaller lr or larger beta"
         )
 
-    def look(self, step: int, loss: float, norm: float, advice: str) -> None:
+    def check_loss(self, step: int, loss: float, norm: float, advice: str) -> None:
         """Raises DataError at a loss or gradient that is no number, or losses far above their best and their start."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(loss) else "gradient norm"

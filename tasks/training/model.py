@@ -14,7 +14,7 @@ from torch import nn
 from tasks.contract import DataError
 from tasks.kinds import Model, Policy
 from tasks.training.attention import attention_of, check_attention
-from tasks.training.batches import Shape
+from tasks.training.batches import PackingConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
@@ -100,7 +100,7 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def shape_for(model: Any, micro_tokens: int) -> Shape:
+def packing_for(model: Any, micro_tokens: int) -> PackingConfig:
     """How rows are laid out for this model; 0 tokens: so many that activations take about 200 MB.
 
     On a GPU 8,192, and 2,048 where attention is written out and so keeps every pair of a row's tokens in memory.
@@ -109,7 +109,7 @@ def shape_for(model: Any, micro_tokens: int) -> Shape:
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     on_gpu = 2048 if model.config._attn_implementation == "eager" else 8192
     fitting = on_gpu if model.device.type == "cuda" else max(256, _ACTIVATIONS // (width * layers))
-    return Shape(micro_tokens or fitting, width, can_share_prompts(model))
+    return PackingConfig(micro_tokens or fitting, width, can_share_prompts(model))
 
 
 def keep_memory() -> None:

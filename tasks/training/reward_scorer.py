@@ -9,14 +9,14 @@ import torch
 
 from tasks.kinds import RewardModel, Scorer
 from tasks.message import Message
-from tasks.rendering import Answer, Rendered, Template
+from tasks.rendering import AnswerText, Rendered, Template
 from tasks.training.classifier import Classifier
 from tasks.training.heads import check_scores, is_trained_here
 from tasks.training.model import keep_memory, pick_device, positions_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of_ids
 from tasks.training.score import score_rows
-from tasks.training.scores import AnswerScores, marked
+from tasks.training.scores import AnswerScores, with_end_token
 
 Scoring = Callable[[Sequence[Sequence[Message]], Sequence[str]], list[float | None]]
 
@@ -56,13 +56,13 @@ def _trained_here(source: RewardModel) -> Scoring:
     template, longest = Template(source), positions_of(source)
 
     def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
-        made = template.answers([Answer(p, t) for p, t in zip(prompts, completions, strict=True)])
+        made = template.answers([AnswerText(p, t) for p, t in zip(prompts, completions, strict=True)])
         read = [(i, m) for i, m in enumerate(made) if isinstance(m, Rendered)]
         fits = [(i, m) for i, m in read if longest is None or m.shared + len(m.answer) <= longest]
         if not fits:
             return [None] * len(made)
         rows = rows_of_ids([m.prompt[: m.shared] for _, m in fits], [m.answer for _, m in fits])
-        return _placed(len(made), [i for i, _ in fits], score_rows(model, marked(rows), 0).tolist())
+        return _placed(len(made), [i for i, _ in fits], score_rows(model, with_end_token(rows), 0).tolist())
 
     return score
 

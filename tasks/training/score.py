@@ -11,7 +11,7 @@ import torch
 
 from tasks.training.batches import sorted_micro_batches
 from tasks.training.logps import inputs_of
-from tasks.training.model import shape_for
+from tasks.training.model import packing_for
 from tasks.training.rows import Rows
 
 
@@ -24,7 +24,7 @@ def score_rows(
     """
     out = np.full(len(rows.answer_ids), np.nan)
     done = 0
-    for batch in sorted_micro_batches(rows, shape_for(scorer.model, micro_tokens)):
+    for batch in sorted_micro_batches(rows, packing_for(scorer.model, micro_tokens)):
         answers = [a for row in batch.rows.tolist() for a in rows.answers_of(row)]
         with torch.inference_mode():
             out[answers] = scorer(inputs_of(batch, scorer.model.device)).cpu().numpy()

@@ -1,7 +1,7 @@
 """Scores of answers by a reward model: its body over whole lanes, its head at the last token of each answer.
 
 Lanes leave out an answer's last token, because nothing is predicted from it (`batches`). A reward model reads just
-that one, so its rows are `marked`: one more token stands behind each answer and takes that place, never read.
+that one, so its rows are `with_end_token`: one more token stands behind each answer and takes that place, never read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.training.logps import Inputs, hidden_states
 from tasks.training.rows import Ragged, Rows
 
 
-def marked(rows: Rows) -> Rows:
+def with_end_token(rows: Rows) -> Rows:
     """`rows` with one more token behind each answer, so that the answer's own last one is read."""
     if rows.marked:
         return rows
@@ -35,7 +35,7 @@ class AnswerScores(nn.Module):
         self._check()
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """`(S,)` float64: answers of `marked` rows, in the micro-batch's order. The head computes in float32."""
+        """`(S,)` float64: answers of `with_end_token` rows, in the micro-batch's order. The head computes in float32."""
         last = inputs.sources[inputs.lengths.cumsum(0) - 1]
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(last, hidden_states(self.model, inputs).flatten(0, 1))

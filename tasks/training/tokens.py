@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from tasks.chat import Refusal
 from tasks.contract import DataError, Workspace
 from tasks.kinds import Model, Table
-from tasks.rendering import Answer, Rendered, Template
+from tasks.rendering import AnswerText, Rendered, Template
 from tasks.skipped import RowLog, SkippedRow
 from tasks.template import template_digest
-from tasks.training.usable import reasons_against
+from tasks.training.row_checks import reasons_against
 
 Arrow = Any
 """An Arrow table or column: its published types know too little of it."""
@@ -151,15 +151,16 @@ class _Side:
         self._given = part.column(name).to_pylist()
         self._ended = _ended(part, name)
 
-    def answers(self, i: int, prompt: Any) -> list[Answer]:
+    def answers(self, i: int, prompt: Any) -> list[AnswerText]:
         """Those of row i that have no tokens yet."""
         if not self._missing[i]:
             return []
         texts, ended = self._texts[i], self._ended[i]
         if not self._lists:
-            return [Answer(prompt, texts, ended)]
+            return [AnswerText(prompt, texts, ended)]
         return [
-            Answer(prompt, t, e) for t, e in zip(texts, [True] * len(texts) if ended is True else ended, strict=True)
+            AnswerText(prompt, t, e)
+            for t, e in zip(texts, [True] * len(texts) if ended is True else ended, strict=True)
         ]
 
     def tokens(self, i: int, made: Sequence[Rendered | Refusal], length: int) -> Any:

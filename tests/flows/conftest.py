@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import os
 
-from flows.execution.password import password_of_this_process
+from flows.run.prefect.password import password_of_this_process
 
 os.environ["PREFECT_API_AUTH_STRING"] = password_of_this_process()  # before Prefect is imported, which reads it then

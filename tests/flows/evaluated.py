@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from flows.store.records import Record
-from flows.store.runs import Run, Runs, Status, Step
-from flows.store.store import Made, Store
+from flows.store.runs import Run, Runs, RunStep, Status
+from flows.store.store import HowMade, Store
 from tasks.contract import JSON
 from tasks.kinds import Completions, Oracle, Policy, Report, WinProbs
 from tests.flows.store.made import completions, model, prompts, put
@@ -52,7 +52,9 @@ def evaluated(
     run = runs.begin(pipeline, dict(parameters or {}))
     _add(run, "base", start)
     for number, rates in enumerate(rounds, 1):
-        trained = put(store, Policy(_new(files)), "fit", {"policy": [start]}, made=Made(2.0), of=run.id, round=number)
+        trained = put(
+            store, Policy(_new(files)), "fit", {"policy": [start]}, made=HowMade(2.0), of=run.id, round=number
+        )
         _add(run, f"policy@{number}", trained)
         _measure(store, run, number, rates, (start, judge, held, trained), ids, k)
     run.headline = tuple(f"report@{n}" for n in range(1, len(rounds) + 1))
@@ -65,12 +67,12 @@ def _measure(
 ) -> None:
     start, judge, held, trained = fed
     drawn = _answers(ids, f"{run.id}-{number}")
-    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]}, Made(1.0, totals={"samples": 10.0}),
+    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]}, HowMade(1.0, totals={"samples": 10.0}),
                   k=k, of=run.id, round=number)  # fmt: skip
     others = put(store, _answers(ids, "base"), "sample", {"policy": [start], "prompts": [held]}, k=k)
     asked = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))
     judged = put(store, asked, "compare", {"completions": [answers], "others": [others], "oracle": [judge]},
-                 Made(1.0, totals={"queries": 7.0}), of=run.id, round=number)  # fmt: skip
+                 HowMade(1.0, totals={"queries": 7.0}), of=run.id, round=number)  # fmt: skip
     parents = {"win_probs": [judged], "completions": [answers], "others": [others]}
     made = put(store, report(rates, 1.0 + number, 0.5 * number, ids), "measure", parents, of=run.id, round=number)
     for name, record in (("sample", answers), ("compare", judged), ("", made)):
@@ -85,7 +87,7 @@ def _answers(ids: Sequence[str], whose: str) -> Completions:
 
 def _add(run: Run, id: str, record: Record) -> None:
     round = int(id.split("@")[1]) if "@" in id else None
-    run.steps[id] = Step(
+    run.steps[id] = RunStep(
         id, (id,), record.task, id, round, "made", record.key, record.content, record.kind, record.seconds
     )
 

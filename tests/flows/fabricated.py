@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from flows.store.records import Record
-from flows.store.runs import Run, Runs, Status, Step
-from flows.store.store import Made, Store
+from flows.store.runs import Run, Runs, RunStep, Status
+from flows.store.store import HowMade, Store
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Where
 from tasks.kinds import Artifact, Completions, Logps, Policy, Report, Scores, WinProbs
 from tests.flows.store.made import key_of, model, prompts
@@ -74,7 +74,9 @@ class Maker:
         round = int(id.split("@")[1]) if "@" in id else None
         key = key_of(task, {port: [r.content] for port, r in fed.items()}, step=id)
         with self.store.lock(key.digest):
-            record = self.store.publish(key, handle, parents={p: [r] for p, r in fed.items()}, made=Made(2.0, **made))
+            record = self.store.publish(
+                key, handle, parents={p: [r] for p, r in fed.items()}, made=HowMade(2.0, **made)
+            )
         ids = {port: (i,) for port, i in (inputs or {}).items()}
         where = Where("pipelines.yaml", 3, 5)
         self.nodes[id] = Node(
@@ -161,7 +163,7 @@ def _run(make: Maker, status: Status, hits: Sequence[str], rounds: int) -> Run:
     run.rounds, run.headline = rounds, tuple(f"report@{n}" for n in range(1, rounds + 1))
     for id, record in make.records.items():
         node = make.nodes[id]
-        run.steps[id] = Step(
+        run.steps[id] = RunStep(
             id, (id,), node.task, node.title, node.round, "hit" if id in hits else "made", record.key, record.content,
             record.kind, record.seconds, "never run",
         )  # fmt: skip

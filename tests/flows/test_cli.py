@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.ending import console
+from flows.commands.errors import console
 from flows.store.runs import Runs
 from flows.store.store import Store
 from tests.flows.fabricated import Fabricated, fabricate

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from flows.execution.prefect_api import send_pending
-from flows.execution.server import Server
-from flows.execution.typed import annotation, typed_flow
+from flows.run.prefect.api import send_pending
+from flows.run.prefect.server import Server
+from flows.run.prefect.typed_flow import annotation, typed_flow
 from flows.store.runs import Runs
 from flows.store.store import Store
 from flows.wiring.model import Parameter
@@ -111,21 +111,21 @@ def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
 
 
 def test_only_what_differs_from_the_defaults_is_an_override() -> None:
-    from flows.entry import given
+    from flows.entry import overrides_of
 
     shown = {"world": Parameter("world", "toy", "str"), "model": Parameter("model", "toy", "str")}
-    assert given({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
+    assert overrides_of({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
 
 
 def test_what_was_asked_for_stays_also_where_it_is_the_default() -> None:
-    from flows.entry import given
+    from flows.entry import overrides_of
 
     shown = {n: Parameter(n, "toy", "str") for n in ("world", "model")} | {"seed": Parameter("seed", 0, "int")}
     values = {"world": "other", "model": "toy", "seed": 0}
-    assert given(values, shown, {"world", "model"}) == {"world": "other", "model": "toy"}
-    assert given(values, shown, {"world"}) == {"world": "other"}
-    assert given(values, shown, set()) == {"world": "other"}
-    assert given(values, shown, set(values)) == {"world": "other"}, "a form sends all of them"
+    assert overrides_of(values, shown, {"world", "model"}) == {"world": "other", "model": "toy"}
+    assert overrides_of(values, shown, {"world"}) == {"world": "other"}
+    assert overrides_of(values, shown, set()) == {"world": "other"}
+    assert overrides_of(values, shown, set(values)) == {"world": "other"}, "a form sends all of them"
 
 
 def test_the_request_of_a_deployments_run_is_what_its_flow_was_asked(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.children.child import StepWorkspace
+from flows.run.executors.worker import StepWorkspace
 from tasks.judge import score
 from tasks.kinds import Policy, Scorer
 from tasks.parts import is_intact, new_part
@@ -18,7 +18,7 @@ from tasks.sample import sample
 from tasks.train import fit
 from tests.answers import completions
 from tests.models import tiny_policy
-from tests.tasks.reinforcing.small import TRANSFORMERS, files_of, prompts, run, value_from
+from tests.tasks.rollouts.small import TRANSFORMERS, files_of, prompts, run, value_from
 from tests.tasks.training.tables import SFT, demonstrations, tokenized
 from tests.workspace import Workspace
 

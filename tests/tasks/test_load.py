@@ -16,7 +16,7 @@ from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
 from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
 from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
-from tasks.rendering import Answer, Rendered, Template
+from tasks.rendering import AnswerText, Rendered, Template
 from tasks.template import generation_config, stop_ids, tokenizer_of
 from tests.workspace import Workspace
 
@@ -81,7 +81,7 @@ def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy
     tokenizer = tokenizer_of(blank)
     rows = told.table.slice(0, 200).to_pylist()
     for row, made in zip(
-        rows, Template(blank).answers([Answer(r["prompt"], r["completion"]) for r in rows]), strict=True
+        rows, Template(blank).answers([AnswerText(r["prompt"], r["completion"]) for r in rows]), strict=True
     ):
         assert isinstance(made, Rendered)
         ids, answer = made.prompt, made.answer

@@ -12,8 +12,8 @@ import pytest
 from tasks.chat import Refusal
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Prompts, Rankings
-from tasks.rendering import Answer, Rendered, Template
-from tasks.sampling.plan import plan_of
+from tasks.rendering import AnswerText, Rendered, Template
+from tasks.sampling.plan import sampling_plan
 from tasks.select import concat, pairs
 from tasks.template import stop_ids, template_digest, tokenizer_of
 from tasks.train import tokenize
@@ -81,7 +81,7 @@ def test_an_answer_ends_with_the_templates_own_end_of_turn_and_a_cut_one_with_it
     made: dict[str, Policy], name: str
 ) -> None:
     template, tokenizer = Template(made[name]), tokenizer_of(made[name])
-    whole, cut = template.answers([Answer(ASKED[0], GOOD), Answer(ASKED[0], GOOD, ended=False)])
+    whole, cut = template.answers([AnswerText(ASKED[0], GOOD), AnswerText(ASKED[0], GOOD, ended=False)])
     assert isinstance(whole, Rendered)
     assert isinstance(cut, Rendered)
     assert tokenizer.convert_ids_to_tokens(whole.answer[-1]) == FAMILIES[name].end
@@ -122,7 +122,7 @@ def test_a_conversation_that_the_template_refuses_is_skipped_with_its_words(
     assert "the chat template refuses it: Conversation roles must alternate" in work.notices[0]
 
     prompts = _of(Prompts, [{"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows])
-    plan = plan_of(made["gemma2"], prompts, 8, work)
+    plan = sampling_plan(made["gemma2"], prompts, 8, work)
     assert plan.prompt_ids == ["p1"]
     assert "2 of 3 prompts skipped: 1 the chat template refuses it: System role" in work.notices[1]
     assert "(first: p2)" in work.notices[1]
@@ -152,7 +152,7 @@ def test_a_template_that_ends_no_turn_is_refused_for_training(tmp_path: Path) ->
     open_end = "{% for m in messages %}{{ m.content }}{% endfor %}"
     policy = family(tmp_path / "open", FAMILIES["chatml"]._replace(template=open_end))
     with pytest.raises(DataError, match=r"writes nothing behind an answer, and sampling stops at '<\|im_end\|>'"):
-        Template(policy).answers([Answer(ASKED[0], GOOD)])
+        Template(policy).answers([AnswerText(ASKED[0], GOOD)])
 
 
 def test_a_checkpoint_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_a_prompt_that_ends_with_the_assistants_own_turn_is_refused(made: dict[s
     prompt = [*ASKED[0], _answer("Because")]
     found = Refusal("the prompt ends with the assistant's own turn")
     assert Template(made["chatml"]).prompts([prompt]) == [found]
-    assert Template(made["chatml"]).answers([Answer(prompt, GOOD)]) == [found]
+    assert Template(made["chatml"]).answers([AnswerText(prompt, GOOD)]) == [found]
 
 
 def test_an_answer_that_brings_its_end_of_turn_along_has_one_and_not_two(made: dict[str, Policy]) -> None:
     template = Template(made["chatml"])
     plain, baked, inside = template.answers(
-        [Answer(ASKED[0], t) for t in (GOOD, f"{GOOD}<|im_end|>", f"No .<|im_end|>{GOOD}")]
+        [AnswerText(ASKED[0], t) for t in (GOOD, f"{GOOD}<|im_end|>", f"No .<|im_end|>{GOOD}")]
     )
     assert baked == plain
     assert inside == Refusal("'<|im_end|>' stands inside the answer and would end it")

@@ -18,11 +18,11 @@ from tasks.load import load_oracle
 from tasks.oracles.reward_model import identity
 from tasks.rendering import Template
 from tasks.reward import fit_reward
-from tasks.training.batches import Shape, micro_batches
+from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.logps import inputs_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
-from tasks.training.scores import AnswerScores, marked
+from tasks.training.scores import AnswerScores, with_end_token
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, message, preferences, tokenized
 from tests.workspace import Workspace
@@ -100,14 +100,16 @@ def test_the_new_head_is_drawn_from_one_over_the_square_root_of_width_plus_one(t
     assert not torch.equal(heads[0].weight, heads[2].weight)
 
 
-@pytest.mark.parametrize("shape", [Shape(4096, 32, True), Shape(1, 32, True), Shape(200, 32, False)])
+@pytest.mark.parametrize(
+    "shape", [PackingConfig(4096, 32, True), PackingConfig(1, 32, True), PackingConfig(200, 32, False)]
+)
 def test_a_score_is_the_head_at_the_last_token_however_rows_are_packed(
-    shape: Shape, policy: Policy, tmp_path: Path
+    shape: PackingConfig, policy: Policy, tmp_path: Path
 ) -> None:
     model = open_reward_model(policy, torch.float32)
     rows = rows_of(tokenized(preferences(10), policy, tmp_path), policy)
     scorer = AnswerScores(model)
-    for batch in micro_batches(marked(rows), np.arange(10), shape):
+    for batch in micro_batches(with_end_token(rows), np.arange(10), shape):
         found = scorer(inputs_of(batch, torch.device("cpu"))).tolist()
         answers = [a for row in batch.rows for a in rows.answers_of(row)]
         for answer, value in zip(answers, found, strict=True):
@@ -119,9 +121,9 @@ def test_a_score_is_the_head_at_the_last_token_however_rows_are_packed(
 def test_marked_rows_count_the_same_tokens(policy: Policy, tmp_path: Path) -> None:
     for table in (preferences(6), demonstrations(6)):
         rows = rows_of(tokenized(table, policy, tmp_path), policy)
-        assert marked(rows).tokens.tolist() == rows.tokens.tolist()
-        assert marked(rows).answers.lengths.tolist() == [n + 1 for n in rows.answers.lengths]
-        assert marked(rows).answers.at(3)[:-1].tolist() == rows.answers.at(3).tolist()
+        assert with_end_token(rows).tokens.tolist() == rows.tokens.tolist()
+        assert with_end_token(rows).answers.lengths.tolist() == [n + 1 for n in rows.answers.lengths]
+        assert with_end_token(rows).answers.at(3)[:-1].tolist() == rows.answers.at(3).tolist()
 
 
 def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:

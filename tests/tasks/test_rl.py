@@ -15,11 +15,11 @@ import torch
 
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
-from tasks.reinforcing import loop, update
-from tasks.reinforcing.networks import Networks
 from tasks.rl import checkpoint_at, value_of
+from tasks.rollouts import loop, update
+from tasks.rollouts.networks import Networks
 from tests.models import TEXTS, tiny_policy
-from tests.tasks.reinforcing.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
+from tests.tasks.rollouts.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
 from tests.tasks.training.tables import demonstrations
 from tests.workspace import Workspace
 

@@ -6,13 +6,13 @@ import pytest
 
 from tasks.contract import SpecError
 from tasks.formats.splits import Share, choose
-from tasks.formats.tables import Rows
+from tasks.formats.tables import RawRows
 
 ULTRAFEEDBACK = ("train_prefs", "train_sft", "test_prefs", "test_sft", "train_gen", "test_gen")
 
 
-def named(*names: str) -> dict[str, Rows]:
-    return {name: Rows(lambda name=name: iter([(name, {"prompt": name})])) for name in names}  # type: ignore[misc]
+def named(*names: str) -> dict[str, RawRows]:
+    return {name: RawRows(lambda name=name: iter([(name, {"prompt": name})])) for name in names}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from tasks.ids import digest, prompt_id
 from tasks.kinds import Policy, Rankings
 from tasks.message import conversation_text, extra_of
-from tasks.sampling.plan import plan_of
+from tasks.sampling.plan import sampling_plan
 from tasks.sources.path import path
 from tasks.train import tokenize
 from tasks.training.classifier import Layout
@@ -138,7 +138,7 @@ def test_prompts_with_different_tools_are_sampled_each_with_its_own(made: dict[s
     rows = [{"prompt": TALK[:1], "tools": tools} for tools in (TOOLS, other, [])]
     prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", rows))))
     policy = made["qwen2.5"]
-    plan = plan_of(policy, prompts, 8, Workspace(tmp_path / "s"))
+    plan = sampling_plan(policy, prompts, 8, Workspace(tmp_path / "s"))
     assert plan.prompt_tokens == [_asked(policy, TALK[:1], tools) for tools in (TOOLS, other, None)]
     assert len(set(plan.prompt_ids)) == 3
 

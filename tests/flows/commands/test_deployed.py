@@ -17,14 +17,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.commands.deploying import Place, deploy, deployments
-from flows.execution.password import client_settings, saved_password
-from flows.execution.server import running
+from flows.commands.deploy import ServePaths, deployments, register_deployments
+from flows.run.prefect.password import client_settings, saved_password
+from flows.run.prefect.server import running
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
 from tests.flows.commands.processes import NO_WAY_OUT, ROOT, Started, command, free_port, gone, started, wait_until
-from tests.flows.commands.test_deploying import TINY
+from tests.flows.commands.test_deploy import TINY
 
 
 class Served(NamedTuple):
@@ -69,12 +69,12 @@ class Served(NamedTuple):
         return {f"{flows[d['flow_id']]}/{d['name']}": d for d in self.ask("deployments/filter")}
 
     @property
-    def place(self) -> Place:
-        return Place(self.folder / "pipelines.yaml", self.folder / "artifacts")
+    def place(self) -> ServePaths:
+        return ServePaths(self.folder / "pipelines.yaml", self.folder / "artifacts")
 
     def deploy(self, name: str | None = None, **how: bool) -> str:
         """What `alignflow deploy` prints, without a process."""
-        lines = deploy(self.place, deployments(self.place.file, name), only=name, **how)
+        lines = register_deployments(self.place, deployments(self.place.file, name), only=name, **how)
         return " ".join(" ".join(lines).split())
 
     def alignflow(self, *arguments: str, code: int = 0) -> str:
@@ -180,13 +180,16 @@ def test_what_another_file_or_store_has_deployed_is_taken_over_only_on_request(
     (tmp_path / "pipelines.yaml").write_text(TINY)
     (tmp_path / "artifacts").mkdir()
     mine, found, before = served.place, deployments(served.place.file), served.deployments()
-    others = [Place(tmp_path / "pipelines.yaml", tmp_path / "artifacts"), Place(mine.file, tmp_path / "artifacts")]
+    others = [
+        ServePaths(tmp_path / "pipelines.yaml", tmp_path / "artifacts"),
+        ServePaths(mine.file, tmp_path / "artifacts"),
+    ]
     for other in others:
         with pytest.raises(SpecError, match=r"loop-heart/weekly: from (?s:.*)--take-over") as refused:
-            list(deploy(other, found))
+            list(register_deployments(other, found))
         assert f"loop-heart/weekly: from {mine.file}, results in {mine.artifacts}" in str(refused.value)
     assert served.deployments() == before
-    list(deploy(others[0], found, take_over=True))
+    list(register_deployments(others[0], found, take_over=True))
     assert served.deployments()["loop-heart/weekly"]["job_variables"]["env"] == others[0].environment
     with pytest.raises(SpecError, match="--take-over"):
         served.deploy()

@@ -12,12 +12,23 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands.answers import before_and_after
 from flows.commands.requests import Sort
+from flows.commands.samples import before_and_after
 from flows.commands.show import show_json, show_text
+from flows.reporting.results import (
+    Estimate,
+    ResultRow,
+    RunResults,
+    costs,
+    finished_steps,
+    notices,
+    run_results,
+    table,
+    tables,
+    warnings,
+)
 from flows.store.records import Record
 from flows.store.store import Store
-from flows.tracking.table import Estimate, Results, Row, costs, finished, notices, results, table, tables, warnings
 from tasks.contract import JSON, DataError, SpecError
 from tasks.kinds import Completions, Oracle, WinProbs
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
@@ -36,7 +47,7 @@ def _text(made: Fabricated, ref: str, rows: int = 5) -> str:
 
 
 def _results(made: Fabricated):  # type: ignore[no-untyped-def]
-    return results(made.store, finished(made.store, made.run))
+    return run_results(made.store, finished_steps(made.store, made.run))
 
 
 def test_the_headline_is_by_round_and_the_policy_against_itself_is_the_floor(made: Fabricated) -> None:
@@ -48,25 +59,25 @@ def test_the_headline_is_by_round_and_the_policy_against_itself_is_the_floor(mad
 
 
 def test_an_evaluation_against_another_policy_is_no_floor(made: Fabricated) -> None:
-    without = [s for s in finished(made.store, made.run) if s.name != "floor"]
-    assert results(made.store, without).floor is None
+    without = [s for s in finished_steps(made.store, made.run) if s.name != "floor"]
+    assert run_results(made.store, without).floor is None
 
 
 def test_costs_count_samples_queries_tokens_and_seconds_of_a_round(made: Fabricated) -> None:
-    second = [s for s in finished(made.store, made.run) if s.round == 2]
+    second = [s for s in finished_steps(made.store, made.run) if s.round == 2]
     assert costs(second) == {
         "cost/seconds": 2.0 * len(second), "cost/samples": 2.0, "cost/oracle_queries": 4.0, "cost/tokens": 1000.0,
     }  # fmt: skip
 
 
 def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed(made: Fabricated) -> None:
-    steps = finished(made.store, made.run)
+    steps = finished_steps(made.store, made.run)
     few = "base, round 1, round 2: only 2 prompts (fewer than 30): other prompts may give quite other numbers"
-    assert warnings(results(made.store, steps)) == [few]
+    assert warnings(run_results(made.store, steps)) == [few]
     for step in steps:
         if step.addresses[0] == "report@2":
             step.record.parts["params"]["allow_seen"] = True  # type: ignore[index]
-    said = warnings(results(made.store, steps))
+    said = warnings(run_results(made.store, steps))
     assert len(said) == 2
     assert said[1].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
 
@@ -79,7 +90,7 @@ def test_what_steps_said_of_their_data_is_shown_with_the_run_and_in_json(made: F
 
 def test_a_notice_of_several_steps_is_shown_once_with_the_steps_it_belongs_to() -> None:
     steps = ("pairs", *(f"round {n} · pairs" for n in range(1, 6)))
-    found = Results(None, (), (), (*((s, "read as pairs") for s in steps), ("prompts", "3 rows skipped")))
+    found = RunResults(None, (), (), (*((s, "read as pairs") for s in steps), ("prompts", "3 rows skipped")))
     assert notices(found) == [
         "pairs, round 1 · pairs, round 2 · pairs, round 3 · pairs and 2 more: read as pairs", "prompts: 3 rows skipped"
     ]  # fmt: skip
@@ -101,8 +112,8 @@ def _estimate(value: float, half: float) -> Estimate:
 def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> None:
     """A reward model of each round on held-out pairs, as `reward_accuracy` measures it with `before`."""
     measured = {"eval/accuracy": _estimate(0.7, 0.02), "eval/accuracy_change": _estimate(-0.004, 0.01)}
-    headline = Row("round 1", 1, {"eval/win_rate": _estimate(0.6, 0.03)})
-    found = Results(None, (headline,), (Row("round 1 · reward_report", 1, measured),))
+    headline = ResultRow("round 1", 1, {"eval/win_rate": _estimate(0.6, 0.03)})
+    found = RunResults(None, (headline,), (ResultRow("round 1 · reward_report", 1, measured),))
     stream = io.StringIO()
     for one in tables(found):
         Console(file=stream, width=100).print(one)
@@ -113,7 +124,7 @@ def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> 
         "round", "1", "·", "reward_report", "100", "0.700", "(0.680–0.720)", "−0.004", "(−0.014", "to", "+0.006)"
     ]  # fmt: skip
     assert [list(map(str, c.cells)) for c in table(found).columns][-1] == ["–", "−0.004 (−0.014 to +0.006)"]
-    assert tables(Results(None, (headline,), (Row("note", None, {}),)))[1:] == []
+    assert tables(RunResults(None, (headline,), (ResultRow("note", None, {}),)))[1:] == []
 
 
 def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: Fabricated) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.up import PROFILE, up
+from flows.commands.up import PROFILE, serve_web_uis
 from flows.commands.up import _profile as profile
-from flows.execution.server import PORTS, answers, pages, running, up_lock
+from flows.run.prefect.server import PORTS, answers, pages, running, up_lock
 from flows.store.locks import try_lock
 from tasks.contract import SpecError
 from tests.flows.commands.processes import Started, free_port, gone
@@ -101,14 +101,14 @@ def test_a_port_in_use_is_told_with_the_option_that_changes_it(tmp_path: Path, w
         ports = [free_port(), free_port()]
         ports[which] = taken.getsockname()[1]
         with pytest.raises(SpecError, match=rf"port {ports[which]} .*choose another: {option} PORT"):
-            up(tmp_path, *ports)
+            serve_web_uis(tmp_path, *ports)
 
 
 def test_artifacts_that_are_served_already_are_refused_with_the_address(tmp_path: Path) -> None:
     held = try_lock(up_lock(tmp_path), "http://127.0.0.1:1 http://127.0.0.1:2")
     assert held
     with pytest.raises(SpecError, match=r"served already, at http://127\.0\.0\.1:1 and http://127\.0\.0\.1:2"):
-        up(tmp_path, free_port(), free_port())
+        serve_web_uis(tmp_path, free_port(), free_port())
     held.release()
 
 

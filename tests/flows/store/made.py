@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flows.store.keys import Key, digest_of
 from flows.store.records import Record
-from flows.store.store import Made, Store
+from flows.store.store import HowMade, Store
 from tasks.contract import JSON
 from tasks.kinds import Artifact, Completions, Preferences, Prompts
 
@@ -28,7 +28,7 @@ def put(
     handle: Artifact,
     task: str = "load",
     parents: Mapping[str, Sequence[Record]] | None = None,
-    made: Made | None = None,
+    made: HowMade | None = None,
     **params: JSON,
 ) -> Record:
     """Publish a handle as the result of a task with these parents and parameters."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.ending import told
-from flows.execution.execute import run_pipeline
+from flows.commands.errors import with_plain_errors
+from flows.reporting.sinks.mlflow_sink import Sink
+from flows.reporting.tracker import Tracker
+from flows.run.run import run_pipeline
 from flows.store.disk import blaming_the_disk
 from flows.store.store import Store
-from flows.tracking.mlflow_sink import Sink
-from flows.tracking.track import Tracker
 from tasks.contract import DataError
 from tests.flows.tiny import graph, node, tiny_project
 
@@ -34,7 +34,7 @@ def test_a_full_disk_is_blamed_and_another_error_stays_what_it_is(tmp_path: Path
 
 def test_any_command_says_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        told(no_space)
+        with_plain_errors(no_space)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "alignflow: a disk is full: make room, then run the same again\n"
 
@@ -42,8 +42,8 @@ def test_any_command_says_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_mlflow_did_not_take_is_told_as_lost_where_it_cannot_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.tracking.mlflow_sink.Delivery", no_space)
-    monkeypatch.setattr("flows.tracking.mlflow_sink._pending_lock", no_space)
+    monkeypatch.setattr("flows.reporting.sinks.mlflow_sink.Delivery", no_space)
+    monkeypatch.setattr("flows.reporting.sinks.mlflow_sink._pending_lock", no_space)
     sink = Sink(tmp_path)
     sink.put({"op": "end", "run": "r"})
     assert sink.close(10).endswith("the rest is lost (No space left on device)")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.commands.checking import code_verdicts
-from flows.plan import make_plan
-from flows.store.code import CodeIndex
+from flows.commands.check import code_check_results
+from flows.planning.plan import make_plan
+from flows.python.code_index import CodeIndex
 from flows.store.content import Contents
 from flows.store.identities import READS_OUTSIDE
 from flows.store.keys import Choices, Key, step_key
@@ -73,7 +73,7 @@ def key(root: Path, compiled: Graph) -> Key:
 
 
 def verdicts(root: Path) -> list[str]:
-    return [v.error for v in code_verdicts(CodeIndex(root))]
+    return [v.error for v in code_check_results(CodeIndex(root))]
 
 
 def test_a_step_over_a_folder_of_texts_is_not_cached_once_a_text_changed(tree: Tree, store: Store) -> None:

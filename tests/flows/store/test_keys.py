@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from flows.store.code import CodeIndex
+from flows.planning.key_diff import differences
+from flows.python.code_index import CodeIndex
 from flows.store.content import Contents
-from flows.store.differences import differences
 from flows.store.keys import Choices, Key, fixed_digest, step_key
 from flows.wiring.model import ChoiceValue, Node, Where
 from tasks.contract import SpecError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.store.lineage import (
-    Seen,
+    SeenPrompts,
     ancestors,
     oracle_also_trained,
     policies_of,
@@ -51,7 +51,7 @@ def drawn(store: Store, policy: Record, *ids: str) -> Record:
     return put(store, completions(*ids), "sample", {"policy": [policy], "prompts": [table]})
 
 
-def seen_of(store: Store, completions: Record) -> Seen:
+def seen_of(store: Store, completions: Record) -> SeenPrompts:
     return seen_prompts(store, completions, policies_of(store, completions))
 
 

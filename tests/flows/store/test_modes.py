@@ -13,12 +13,12 @@ import pytest
 import typer
 
 from flows import cli
-from flows.children.snapshot import snapshot
+from flows.run.executors.snapshot import snapshot
 from flows.store.locks import holder, is_free, try_lock
+from flows.store.maintenance import verify_store
 from flows.store.modes import own_umask, umask_of
 from flows.store.runs import Runs
 from flows.store.store import Store
-from flows.store.upkeep import verify
 from tasks.kinds import Policy
 from tests.flows.fabricated import fabricate
 from tests.flows.store.made import model, prompts, put
@@ -123,6 +123,6 @@ def test_a_read_only_store_can_be_looked_at(read_only: Path, capsys: pytest.Capt
     assert "never run" in said
     assert "policy@2" in said
     (logps,) = (s for s in Runs(Store(artifacts)).find_run("last").steps.values() if s.id == "floor/logps")
-    assert Store(artifacts).look(logps.key).reason == f"its content Logps/{logps.content} was damaged"
-    (artifact,) = verify(Store(artifacts))
+    assert Store(artifacts).lookup(logps.key).reason == f"its content Logps/{logps.content} was damaged"
+    (artifact,) = verify_store(Store(artifacts))
     assert artifact.trouble.endswith("was damaged")

@@ -11,9 +11,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flows.store.code import CodeIndex
+from flows.python.code_index import CodeIndex
 from tasks.contract import SpecError
-from tests.flows.store.test_edits import FILES
+from tests.flows.python.test_edits import FILES
 
 NUMBERS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult}
 ORDERS = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq, ast.In: ast.NotIn}

@@ -10,7 +10,7 @@ import pytest
 
 from flows.store.files import read_json
 from flows.store.records import Record
-from flows.store.runs import Run, Runs, Step
+from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
 from tasks.contract import SpecError
 from tests.flows.store.made import prompts, put
@@ -24,7 +24,7 @@ def runs(store: Store) -> Runs:
 def finished(runs: Runs, pipeline: str, steps: Sequence[tuple[str, Record]], id: str = "") -> Run:
     run = runs.begin(pipeline, {"k": 5})
     for address, record in steps:
-        run.steps[address] = Step(address, (address,), record.task, address, state="made", key=record.key,
+        run.steps[address] = RunStep(address, (address,), record.task, address, state="made", key=record.key,
                                   content=record.content, kind=record.kind)  # fmt: skip
     runs.end(run, "done")
     if id:
@@ -40,7 +40,9 @@ def test_a_run_is_written_when_it_begins_and_read_back_as_it_was(runs: Runs) -> 
     )
     assert run.id.split("-")[2:4] == ["sppo", "paper"]
     assert runs.load(run.id) == run
-    run.steps["a@1"] = Step("a@1", ("a@1", "b@1"), "load", "round 1 · a", 1, "hit", "k" * 32, "c" * 32, "Prompts", 1.5)
+    run.steps["a@1"] = RunStep(
+        "a@1", ("a@1", "b@1"), "load", "round 1 · a", 1, "hit", "k" * 32, "c" * 32, "Prompts", 1.5
+    )
     run.links["mlflow"] = "abc"
     runs.end(run, "done")
     read = runs.load(run.id)
@@ -145,7 +147,7 @@ def test_a_reference_to_nothing_is_refused_with_what_comes_near(runs: Runs, stor
     record = put(store, prompts("a"))
     finished(runs, "sppo", [("policy", record)], "20200101-000000-sppo-0001")
     run = finished(runs, "sppo", [("policy", record)], "20210101-000000-sppo-0002")
-    run.steps["broken"] = Step("broken", ("broken",), "fit", "broken", state="failed")
+    run.steps["broken"] = RunStep("broken", ("broken",), "fit", "broken", state="failed")
     runs.save(run)
     with pytest.raises(SpecError) as refused:
         runs.find(ref)

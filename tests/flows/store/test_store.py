@@ -16,7 +16,7 @@ import pytest
 
 from flows.store.files import read_json, write_json
 from flows.store.records import Parent
-from flows.store.store import Made, Store
+from flows.store.store import HowMade, Store
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy, Prompts
 from tests.flows.store.made import key_of, model, prompts, put
@@ -28,10 +28,10 @@ def names(folder: Path) -> list[str]:
 
 def test_a_published_table_is_found_by_its_key_and_opened_by_its_kind(store: Store) -> None:
     key = key_of(source="toy")
-    made = Made(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows skipped"])
+    made = HowMade(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows skipped"])
     with store.lock(key.digest):
         record = store.publish(key, prompts("a", "b", "c"), made=made)
-    found = store.lookup(key.digest)
+    found = store.record_of(key.digest)
     assert found == record
     assert (found.kind, found.task, found.rows, found.seconds) == ("Prompts", "load", 3, 2.5)
     assert (found.totals, found.curves, found.notices) == (
@@ -52,13 +52,13 @@ def test_a_record_says_on_what_it_was_made_and_names_no_host(store: Store) -> No
 
 
 def test_a_key_that_never_ran_is_a_miss_that_says_so(store: Store) -> None:
-    assert store.look(key_of().digest) == (None, "never run")
+    assert store.lookup(key_of().digest) == (None, "never run")
 
 
 def test_parents_are_kept_by_port_in_list_order(store: Store) -> None:
     a, b = put(store, prompts("a"), size=1), put(store, prompts("b"), size=2)
     record = put(store, prompts("b", "a"), "concat", {"tables": [b, a]})
-    assert store.lookup(record.key).parents == {"tables": (Parent(b.key, b.content), Parent(a.key, a.content))}
+    assert store.record_of(record.key).parents == {"tables": (Parent(b.key, b.content), Parent(a.key, a.content))}
 
 
 def test_a_model_built_in_the_workspace_is_moved_and_its_checkpoints_are_deleted(store: Store) -> None:
@@ -83,14 +83,14 @@ def test_a_local_model_is_referred_to_and_misses_when_it_changes_or_goes(store: 
     assert (store.root / record.path).is_symlink()
     assert store.open(record).path.resolve() == outside
     model(outside, "changed")
-    assert store.look(record.key).reason == f"{outside} has changed"
+    assert store.lookup(record.key).reason == f"{outside} has changed"
     assert (outside / "model.safetensors").read_text() == "changed"
     model(outside, "weights")
     assert put(store, Policy(outside), "read_policy").content == record.content
-    assert store.lookup(record.key)
+    assert store.record_of(record.key)
     (outside / "model.safetensors").unlink()
     outside.rmdir()
-    assert store.look(record.key) == (None, f"{outside} is gone")
+    assert store.lookup(record.key) == (None, f"{outside} is gone")
 
 
 def test_a_part_of_another_artifact_is_published_without_a_second_copy_of_its_bytes(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_a_part_of_another_artifact_is_published_without_a_second_copy_of_its_by
     assert file.read_text() == "first"
     assert file.stat().st_ino == (inner / "model.safetensors").stat().st_ino
     assert not part.location
-    assert store.lookup(whole.key)
+    assert store.record_of(whole.key)
 
 
 def test_a_step_that_returns_its_input_shares_its_content(store: Store) -> None:
@@ -123,7 +123,7 @@ def test_a_handle_on_nothing_or_on_the_workspace_itself_is_refused(store: Store)
         store.publish(key, Policy(store.partial(key.digest)))
     with pytest.raises(DataError, match="there is no directory"):
         store.publish(key, Policy(store.partial(key.digest) / "output"))
-    assert store.lookup(key.digest) is None
+    assert store.record_of(key.digest) is None
 
 
 def test_damaged_content_is_set_aside_named_and_made_again(store: Store) -> None:
@@ -131,15 +131,15 @@ def test_damaged_content_is_set_aside_named_and_made_again(store: Store) -> None
     file = store.root / record.path / "table.arrow"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    look = store.look(record.key)
+    look = store.lookup(record.key)
     assert look.record is None
     aside = names(store.root / "damaged")
     assert [a.rpartition("-")[0] for a in aside] == [f"Prompts-{record.content}"]
     assert look.reason == f"its content Prompts/{record.content} was damaged; set aside in damaged/{aside[0]}"
-    assert store.look(record.key).reason == f"its content was damaged; set aside in damaged/{aside[0]}"
+    assert store.lookup(record.key).reason == f"its content was damaged; set aside in damaged/{aside[0]}"
     again = put(store, prompts("a", "b"))
     assert (again.content, again.remade) == (record.content, "")
-    assert store.lookup(record.key) == again
+    assert store.record_of(record.key) == again
 
 
 @pytest.mark.parametrize("harm", ["cut", "missing file", "extra file", "gone"])
@@ -155,14 +155,14 @@ def test_every_kind_of_damage_is_a_miss(store: Store, harm: str) -> None:
         file.unlink()
         if harm == "gone":
             folder.rmdir()
-    assert store.lookup(record.key) is None
-    assert store.lookup(put(store, prompts("a", "b")).key)
+    assert store.record_of(record.key) is None
+    assert store.record_of(put(store, prompts("a", "b")).key)
 
 
 def test_content_that_comes_out_different_when_made_again_is_recorded(store: Store) -> None:
     record = put(store, prompts("a"))
     (store.root / record.path / "table.arrow").write_bytes(b"noise")
-    assert store.lookup(record.key) is None
+    assert store.record_of(record.key) is None
     again = put(store, prompts("b"))
     assert (again.key, again.remade) == (record.key, record.content)
     assert again.content != record.content
@@ -184,8 +184,8 @@ def test_good_bytes_take_the_place_of_content_damaged_under_another_key(store: S
     (store.root / first.path / "table.arrow").write_bytes(b"noise")
     second = put(store, prompts("a"), seed=2)
     assert second.content == first.content
-    assert store.lookup(first.key)
-    assert store.lookup(second.key)
+    assert store.record_of(first.key)
+    assert store.record_of(second.key)
     assert len(names(store.root / "damaged")) == 1
 
 
@@ -194,15 +194,15 @@ def test_equal_content_from_another_key_gives_the_next_step_its_hit(store: Store
     done = put(store, prompts("a", "x"), "extend", {"table": [before]})
     after = put(store, prompts("a"), seed=2)
     assert after.key != before.key
-    assert store.lookup(key_of("extend", {"table": [after.content]}).digest) == done
+    assert store.record_of(key_of("extend", {"table": [after.content]}).digest) == done
 
 
 def test_a_damaged_record_is_a_miss_and_its_step_runs_again(store: Store) -> None:
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
     file.write_text(file.read_text()[:50])
-    assert store.look(record.key) == (None, "its record was damaged")
-    assert store.look(record.key) == (None, "never run")
+    assert store.lookup(record.key) == (None, "its record was damaged")
+    assert store.lookup(record.key) == (None, "never run")
     assert put(store, prompts("a")).content == record.content
 
 
@@ -211,7 +211,7 @@ def test_a_record_whose_parts_do_not_make_its_key_is_a_miss(store: Store, change
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
     write_json(file, {**read_json(file), **change})
-    assert store.look(record.key) == (None, "its record was damaged")
+    assert store.lookup(record.key) == (None, "its record was damaged")
 
 
 def test_every_bit_of_a_record_counts(store: Store) -> None:
@@ -232,7 +232,7 @@ def test_a_record_with_a_field_of_another_type_is_a_miss(store: Store) -> None:
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
     write_json(file, {**read_json(file), "totals": [{"step": 1}]})
-    assert store.look(record.key).record is None
+    assert store.lookup(record.key).record is None
     assert record.key not in store.index.entries()
 
 
@@ -241,7 +241,7 @@ def test_a_record_that_points_out_of_the_store_is_no_record(store: Store, change
     record = put(store, prompts("a"))
     file = store.root / "keys" / f"{record.key}.json"
     write_json(file, {**read_json(file), **change})
-    assert store.lookup(record.key) is None
+    assert store.record_of(record.key) is None
     with pytest.raises(SpecError, match="leaves the store"):
         store.inside("runs", "../../x.json")
 
@@ -285,10 +285,10 @@ def test_a_kill_at_any_moment_of_publishing_leaves_no_half_result(tmp_path: Path
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         finished = done.stdout.startswith("published")
         assert finished or done.returncode == -9, done.stderr
-        found = store.look(want.key)
+        found = store.lookup(want.key)
         assert found.reason == "never run" if found.record is None else found.record.content == want.content
         assert put(store, prompts("a", "b")).content == want.content  # the kernel freed the lock
-        assert store.lookup(want.key)
+        assert store.record_of(want.key)
         assert names(store.root / "damaged") == names(store.root / "partial") == []
     assert kills > 9
 
@@ -297,7 +297,7 @@ def _compute(root: Path, counter: Path, started: object) -> None:
     store, key = Store(root), key_of()
     started.wait()  # type: ignore[attr-defined]
     with store.lock(key.digest):
-        if store.lookup(key.digest) is None:
+        if store.record_of(key.digest) is None:
             with counter.open("a") as f:
                 f.write("computed\n")
             time.sleep(0.3)
@@ -315,7 +315,7 @@ def test_two_processes_that_need_the_same_step_compute_it_once(store: Store, tmp
         w.join(60)
     assert [w.exitcode for w in workers] == [0, 0, 0]
     assert counter.read_text() == "computed\n"
-    assert store.lookup(key_of().digest)
+    assert store.record_of(key_of().digest)
 
 
 def test_threads_that_publish_equal_content_under_many_keys_all_succeed(store: Store) -> None:
@@ -327,7 +327,7 @@ def test_threads_that_publish_equal_content_under_many_keys_all_succeed(store: S
         t.start()
     for t in threads:
         t.join()
-    assert len({store.lookup(k).content for k in found}) == 1
+    assert len({store.record_of(k).content for k in found}) == 1
     assert len(found) == 8
     assert names(store.root / "partial") == []
 
@@ -385,9 +385,9 @@ def test_the_store_is_light_until_a_handle_is_opened(store: Store) -> None:
         from pathlib import Path
         from flows.store.store import Store
         from flows.store.runs import Runs
-        import flows.store.lineage, flows.store.upkeep, flows.plan
+        import flows.store.lineage, flows.store.maintenance, flows.planning.plan
         store = Store(Path({str(store.root)!r}))
-        assert store.lookup({record.key!r})
+        assert store.record_of({record.key!r})
         Runs(store).find({record.content[:8]!r})
         print(sorted({{"pyarrow", "torch", "polars", "numpy", "prefect", "mlflow"}} & set(sys.modules)))
     """)

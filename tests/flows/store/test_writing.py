@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.children.snapshot import snapshot
-from flows.execution import server
-from flows.store.code import CodeIndex
+from flows.python.code_index import CodeIndex
+from flows.python.functions import read_source
+from flows.run.executors.snapshot import snapshot
+from flows.run.prefect import server
 from flows.store.content import Contents
 from flows.store.files import read_json, write_json
 from flows.store.store import Store
-from flows.wiring.source import read_source
 from tasks.files import replacing
 from tests.flows.store.made import prompts, put
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import Carried, Tick, check_pipelines, load_file
+from flows.wiring import CarriedValue, Tick, check_pipelines, load_file
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 
@@ -53,7 +53,7 @@ def test_the_first_tick_is_one_round_from_the_start(compiled: Compile) -> None:
 
 
 def test_a_later_tick_goes_on_from_what_was_carried(compiled: Compile) -> None:
-    tick = Tick(7, {"policy": Carried("Policy", "c0ffee"), "pool": Carried("Preferences", "beef")})
+    tick = Tick(7, {"policy": CarriedValue("Policy", "c0ffee"), "pool": CarriedValue("Preferences", "beef")})
     graph = compiled(TEXT, deployment="nightly", tick=tick)
     assert graph.nodes["batch@7"].params["index"] == 7
     carried = graph.nodes["prev.policy"]
@@ -70,7 +70,7 @@ def test_after_a_rejected_first_round_the_start_still_stands(compiled: Compile) 
 
 
 def test_what_stands_behind_the_loop_gets_all_accepted_rounds(compiled: Compile) -> None:
-    one, two = Carried("Policy", "a1"), Carried("Policy", "b2")
+    one, two = CarriedValue("Policy", "a1"), CarriedValue("Policy", "b2")
     tick = Tick(5, {"policy": two}, {"policy": (one, two)}, after=True)
     graph = compiled(TEXT, deployment="nightly", tick=tick)
     sources = [graph.nodes[i].params["digest"] for i in graph.nodes["mix"].inputs["policies"]]

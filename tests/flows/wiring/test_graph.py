@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import compile_pipeline, draw
+from flows.wiring import compile_pipeline, draw_graph
 from flows.wiring.builder import Builder
 from flows.wiring.machine import has_gpu
 from flows.wiring.model import ChoiceValue, Graph, Node, Where
 from flows.wiring.signatures import Catalogue
-from flows.wiring.tree import from_json
-from flows.wiring.types import parse_type, value_of
+from flows.wiring.tree import yaml_from_json
+from flows.wiring.types import checked_value, parse_type
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 
@@ -223,8 +223,8 @@ def test_the_number_type_is_settled_before_the_key(
     monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
     monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
     kind = parse_type('Literal["auto", "float32", "bfloat16"]')
-    assert value_of(kind, from_json("auto", Where("test")), "dtype") == dtype
-    assert value_of(kind, from_json("float32", Where("test")), "dtype") == "float32"
+    assert checked_value(kind, yaml_from_json("auto", Where("test")), "dtype") == dtype
+    assert checked_value(kind, yaml_from_json("float32", Where("test")), "dtype") == "float32"
 
 
 @pytest.mark.parametrize(("visible", "torch"), [("", "2.13.0"), ("-1", "2.13.0"), ("0", "2.13.0+cpu")])
@@ -434,12 +434,12 @@ def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: P
 
 
 def test_drawings_name_every_step_and_edge(loop: Graph) -> None:
-    text = draw(loop, "text", {"base": "cached"}, colour=True)
+    text = draw_graph(loop, "text", {"base": "cached"}, colour=True)
     assert "round 2\n" in text
     assert "after the rounds\n" in text
     assert "tables: [pool0, pool@1, pairs@2]" in text
     assert text.count("\033[32m") == 1
-    mermaid = draw(loop, "mermaid", {"base": "cached"})
+    mermaid = draw_graph(loop, "mermaid", {"base": "cached"})
     assert mermaid.startswith("flowchart TD\n")
     assert mermaid.count("-->") == sum(len(ids) for n in loop.nodes.values() for ids in n.inputs.values())
     assert 'subgraph g1["round 1"]' in mermaid

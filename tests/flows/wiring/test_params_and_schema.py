@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flows.wiring import json_schema, sweep_values
-from flows.wiring.tree import parse
+from flows.wiring.tree import parse_yaml
 from tasks.contract import SpecError
 from tests.flows.wiring.test_deployments import TEXT
 from tests.flows.wiring.test_refusals import BASE, WRONG
@@ -46,7 +46,7 @@ def schema(tree: Path) -> dict[str, Any]:
 
 
 def _errors(schema: dict[str, Any], text: str) -> list[str]:
-    tree = parse("pipelines:\n" + textwrap.indent(text, "  "), "f.yaml").plain
+    tree = parse_yaml("pipelines:\n" + textwrap.indent(text, "  "), "f.yaml").plain
     return [f"{e.json_path}: {e.message}" for e in Draft202012Validator(schema).iter_errors(tree)]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.python.functions import read_source
 from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
-from flows.wiring.source import read_source
 from flows.wiring.types import parse_type
 from tasks.contract import Bounds, Choice, SpecError
 from tasks.digests import with_digest, without_digest

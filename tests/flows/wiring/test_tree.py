@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring.tree import parse, read
+from flows.wiring.tree import parse_yaml, read
 from tasks.contract import SpecError
 
 
@@ -24,13 +24,13 @@ from tasks.contract import SpecError
     ],
 )  # fmt: skip
 def test_scalars_are_those_of_the_core_schema(text: str, value: object) -> None:
-    found = parse(text, "f.yaml").plain
+    found = parse_yaml(text, "f.yaml").plain
     assert found == value
     assert type(found) is type(value)
 
 
 def test_every_key_and_value_knows_its_place() -> None:
-    tree = parse("a:\n  b: [1, {c: 2}]\n", "f.yaml")
+    tree = parse_yaml("a:\n  b: [1, {c: 2}]\n", "f.yaml")
     inner = tree.value["a"].value["b"]  # type: ignore[index,call-overload,union-attr]
     assert (str(inner.key), str(inner.where)) == ("f.yaml:2:3", "f.yaml:2:6")
     assert str(inner.value[1].value["c"].where) == "f.yaml:2:14"
@@ -55,12 +55,12 @@ def test_every_key_and_value_knows_its_place() -> None:
 )
 def test_what_is_no_wiring_is_refused(text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
-        parse(text, "f.yaml")
+        parse_yaml(text, "f.yaml")
     assert message in str(caught.value)
 
 
 def test_merge_keys_are_ordinary_keys() -> None:
-    assert parse("<<: {a: 1}", "f.yaml").plain == {"<<": {"a": 1}}
+    assert parse_yaml("<<: {a: 1}", "f.yaml").plain == {"<<": {"a": 1}}
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

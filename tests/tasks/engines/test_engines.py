@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from tasks.contract import Chosen
 from tasks.kinds import Policy
 from tasks.rendering import Template
-from tasks.sampling.requests import Answer, Options, Request, release
+from tasks.sampling.requests import Answer, Options, Request, close_engine
 from tasks.template import stop_ids, tokenizer_of
 from tests.models import tiny_policy
 
@@ -61,7 +61,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
         stop = case.answers["transformers", "greedy"][2].text[4:7]
         case.ask(engine, "stop", greedy, Options(temperature=0.0, stop=(stop, "never"), stop_ids=case.stops))
     yield case
-    release()
+    close_engine()
 
 
 def test_greedy_answers_are_the_same_text_and_log_probabilities(case: Case) -> None:

@@ -13,7 +13,7 @@ import torch
 from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy
 from tasks.rendering import Template
-from tasks.sampling.requests import Answer, Engine, Options, Request, release
+from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
 from tasks.sampling.weights import blueprint, refuse_renamed
 from tasks.training.model import open_model
 from tests.models import tiny_policy
@@ -28,7 +28,7 @@ ENGINES = [
 @pytest.fixture(autouse=True)
 def _released() -> Iterator[None]:
     yield
-    release()
+    close_engine()
 
 
 def untied_policy(directory: Path, seed: int) -> Policy:

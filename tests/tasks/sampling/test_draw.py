@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tasks.sampling.draw import Noise, drawn, gumbel, logps_of, truncated
+from tasks.sampling.draw import Noise, gumbel, logps_of, sampled_tokens, truncated
 from tasks.sampling.requests import Options
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def test_noise_is_standard_gumbel() -> None:
 
 def test_draws_follow_the_softmax() -> None:
     streams = [Noise(s) for s in range(8000)]
-    counts = drawn(LOGITS.expand(8000, -1), streams, Options()).bincount(minlength=5)
+    counts = sampled_tokens(LOGITS.expand(8000, -1), streams, Options()).bincount(minlength=5)
     assert counts[4] == 0
     assert stats.chisquare(counts[:4].numpy(), [4000, 2000, 1000, 1000]).pvalue > 1e-3
 
@@ -46,7 +46,7 @@ def test_draws_follow_the_softmax() -> None:
 def test_temperature_sharpens_the_softmax() -> None:
     # At temperature ½ the weights ½ ¼ ⅛ ⅛ are squared: 16, 4, 1, 1 of 22.
     streams = [Noise(s) for s in range(8800)]
-    counts = drawn(LOGITS.expand(8800, -1), streams, Options(temperature=0.5)).bincount(minlength=5)
+    counts = sampled_tokens(LOGITS.expand(8800, -1), streams, Options(temperature=0.5)).bincount(minlength=5)
     assert stats.chisquare(counts[:4].numpy(), [6400, 1600, 400, 400]).pvalue > 1e-3
 
 
@@ -73,7 +73,7 @@ def test_truncation_keeps_what_it_says(options: Options, expected: list[int]) ->
 
 
 def test_temperature_zero_takes_the_likeliest_token() -> None:
-    assert drawn(LOGITS.flip(1), [Noise(0)], Options(temperature=0.0)).tolist() == [4]
+    assert sampled_tokens(LOGITS.flip(1), [Noise(0)], Options(temperature=0.0)).tolist() == [4]
 
 
 def test_log_probabilities_ignore_temperature_and_truncation() -> None:
@@ -82,5 +82,5 @@ def test_log_probabilities_ignore_temperature_and_truncation() -> None:
 
 
 def test_what_is_left_out_is_never_drawn() -> None:
-    tokens = drawn(LOGITS.expand(500, -1), [Noise(s) for s in range(500)], Options(top_k=2))
+    tokens = sampled_tokens(LOGITS.expand(500, -1), [Noise(s) for s in range(500)], Options(top_k=2))
     assert set(tokens.tolist()) == {0, 1}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tasks.sampling.requests import Answer, Options
-from tasks.sampling.stopping import ended, stopped
+from tasks.sampling.stopping import finished_answer, reached_stop
 
 
 class Spelled:
@@ -19,7 +19,7 @@ class Spelled:
 
 
 def end(tokens: list[int], *stop: str) -> Answer:
-    return ended(Spelled(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0})))
+    return finished_answer(Spelled(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0})))
 
 
 def test_an_answer_that_ended_keeps_its_stop_token() -> None:
@@ -52,5 +52,5 @@ def test_a_stop_string_at_the_very_first_token_leaves_nothing() -> None:
 
 def test_stop_strings_are_found_at_the_end_of_unfinished_answers() -> None:
     long = [1] * 50
-    assert stopped(Spelled(), [[*long, 6, 6], [*long, 6], [3]], ["##", "bb"]) == [True, False, False]
-    assert stopped(Spelled(), [[*long, 6, 6]], []) == [False]
+    assert reached_stop(Spelled(), [[*long, 6, 6], [*long, 6], [3]], ["##", "bb"]) == [True, False, False]
+    assert reached_stop(Spelled(), [[*long, 6, 6]], []) == [False]

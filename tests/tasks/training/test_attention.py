@@ -19,7 +19,7 @@ from tasks.template import stop_ids
 from tasks.training import attention
 from tasks.training.attention import check_attention
 from tasks.training.logps import AnswerLogps
-from tasks.training.model import open_model, shape_for
+from tasks.training.model import open_model, packing_for
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
 from tests.families import family
@@ -67,7 +67,7 @@ def test_logps_gradients_and_samples_are_those_of_eager_attention(
     expected.sum().backward()
     wanted = gradients(plain)
 
-    found = our_logps(AnswerLogps(ours), rows, shape_for(ours, 4096))
+    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, 4096))
     found.sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
     for name, gradient in gradients(ours).items():
@@ -89,8 +89,8 @@ def test_prompts_are_shared_in_eager_attention_too(tmp_path: Path, monkeypatch: 
     rows = rows_of(tokenized(win_rates(10), policy, tmp_path), policy)
     monkeypatch.setattr("tasks.training.model.attention_of", lambda config: "eager")
     ours = open_model(policy, torch.float32)
-    assert shape_for(ours, 4096).share
-    found = our_logps(AnswerLogps(ours), rows, shape_for(ours, 4096))
+    assert packing_for(ours, 4096).share
+    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, 4096))
     torch.testing.assert_close(found, plain_logps(_eager(policy), rows), rtol=1e-5, atol=1e-3)
 
 
@@ -123,7 +123,7 @@ def test_attention_that_is_written_out_gets_smaller_batches_on_a_gpu() -> None:
     def tokens(implementation: str) -> int:
         text = SimpleNamespace(hidden_size=4096, num_hidden_layers=32)
         config = SimpleNamespace(_attn_implementation=implementation, get_text_config=lambda: text)
-        return shape_for(SimpleNamespace(config=config, device=torch.device("cuda")), 0).tokens
+        return packing_for(SimpleNamespace(config=config, device=torch.device("cuda")), 0).tokens
 
     assert (tokens("sdpa"), tokens("eager")) == (8192, 2048)
 

@@ -11,7 +11,7 @@ import torch
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Logps, Policy, Preferences, Table, WinRates
 from tasks.train import logps
-from tasks.training.examples import Examples, examples_of, filled, reward_scale
+from tasks.training.examples import Examples, examples_of, loss_on_batch, reward_scale
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
 from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
@@ -119,7 +119,7 @@ def test_filling_gives_each_row_its_own_values(policy: Policy, tmp_path: Path) -
     ref = logps(policy, table, Workspace(tmp_path))
     examples = _examples(table, policy, SPPO, ref)
     batch = torch.tensor([7, 2])
-    found = filled(examples, SPPO, batch, torch.tensor([-3.0, -4.0], dtype=torch.float64))
+    found = loss_on_batch(examples, SPPO, batch, torch.tensor([-3.0, -4.0], dtype=torch.float64))
     data = table.table.to_pylist()
     expected = [
         (own - ref.table.column("logps")[r].as_py() - 10 * (data[r]["win_rate"] - 0.5)) ** 2

@@ -13,10 +13,10 @@ import torch
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Labels, Logps, Policy, Rankings
 from tasks.train import fit, logps
-from tasks.training.batches import Shape, micro_batches
-from tasks.training.examples import Examples, examples_of, filled
+from tasks.training.batches import PackingConfig, micro_batches
+from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.logps import AnswerLogps, inputs_of
-from tasks.training.metrics import Outcome, step_metrics
+from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
@@ -55,7 +55,7 @@ def test_each_row_is_filled_with_its_own_answers_whatever_the_order(ranked: Rank
     assert examples.columns["mask"].sum(dim=1).tolist() == list(SIZES)
     batch = torch.tensor([2, 1, 3])
     own = -torch.arange(1.0, 10.0, dtype=torch.float64)
-    found = filled(examples, RRHF, batch, own).tolist()
+    found = loss_on_batch(examples, RRHF, batch, own).tolist()
     lengths, data = rows_of(ranked, policy).answers.lengths, ranked.table.to_pylist()
     starts, at = np.cumsum([0, *SIZES]), 0
     for row, loss in zip(batch.tolist(), found, strict=True):
@@ -65,19 +65,21 @@ def test_each_row_is_filled_with_its_own_answers_whatever_the_order(ranked: Rank
         assert loss == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("shape", [Shape(4096, 32, True), Shape(1, 32, True), Shape(200, 32, False)])
+@pytest.mark.parametrize(
+    "shape", [PackingConfig(4096, 32, True), PackingConfig(1, 32, True), PackingConfig(200, 32, False)]
+)
 def test_losses_do_not_depend_on_how_rankings_are_cut_into_micro_batches(
-    shape: Shape, ranked: Rankings, policy: Policy
+    shape: PackingConfig, ranked: Rankings, policy: Policy
 ) -> None:
     examples, scorer = _examples(ranked, policy), AnswerLogps(open_model(policy, torch.float32))
     table = logps(policy, ranked, _work(policy))
     found: dict[int, float] = {}
     for part in micro_batches(examples.rows, np.arange(4), shape):
         values = scorer(inputs_of(part, torch.device("cpu")))
-        losses = filled(examples, RRHF, torch.from_numpy(part.rows), values).tolist()
+        losses = loss_on_batch(examples, RRHF, torch.from_numpy(part.rows), values).tolist()
         found |= dict(zip(part.rows.tolist(), losses, strict=True))
     every = torch.tensor(table.table.column("logps").to_pylist(), dtype=torch.float64)
-    expected = filled(examples, RRHF, torch.arange(4), every).tolist()
+    expected = loss_on_batch(examples, RRHF, torch.arange(4), every).tolist()
     assert [found[i] for i in range(4)] == pytest.approx(expected, abs=1e-4)
 
 
@@ -107,7 +109,7 @@ def _let_be_the_loss(function: Callable[..., torch.Tensor], monkeypatch: pytest.
 def test_the_best_answer_of_each_prompt_is_the_chosen_side_of_the_metrics(ranked: Rankings, policy: Policy) -> None:
     examples = _examples(ranked, policy)
     own = torch.arange(12.0, dtype=torch.float64)
-    metrics = step_metrics(examples, RRHF, Outcome(np.arange(4), torch.ones(4), own))
+    metrics = step_metrics(examples, RRHF, StepLosses(np.arange(4), torch.ones(4), own))
     # Best are answers 0; 3 and 4, equal; 5; 9.
     assert metrics["logps/chosen"] == pytest.approx((0 + 3 + 4 + 5 + 9) / 5)
     assert metrics["logps/rejected"] == pytest.approx((1 + 2 + 6 + 7 + 8 + 10 + 11) / 7)

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from tasks.contract import SpecError
 from tasks.kinds import Policy, Table
 from tasks.training import logps as logps_module
-from tasks.training.batches import Shape, micro_batches, sorted_micro_batches
+from tasks.training.batches import PackingConfig, micro_batches, sorted_micro_batches
 from tasks.training.logps import AnswerLogps, inputs_of
-from tasks.training.model import open_model, shape_for
+from tasks.training.model import open_model, packing_for
 from tasks.training.rows import Rows, rows_of
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, preferences, tokenized, win_rates
@@ -37,7 +37,7 @@ def plain_logps(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
     return torch.stack(out)
 
 
-def our_logps(scorer: AnswerLogps, rows: Rows, shape: Shape) -> torch.Tensor:
+def our_logps(scorer: AnswerLogps, rows: Rows, shape: PackingConfig) -> torch.Tensor:
     out: list[torch.Tensor] = [torch.empty(0)] * len(rows.answer_ids)
     for batch in micro_batches(rows, np.arange(len(rows)), shape):
         answers = [a for row in batch.rows.tolist() for a in rows.answers_of(row)]
@@ -53,13 +53,17 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 TABLES = {"one answer a prompt": demonstrations(12, prompts=12), "pairs": preferences(), "five answers": win_rates()}
-SHAPES = {"shared and packed": Shape(4096, 32, True), "padded": Shape(4096, 32, False), "small": Shape(64, 32, True)}
+SHAPES = {
+    "shared and packed": PackingConfig(4096, 32, True),
+    "padded": PackingConfig(4096, 32, False),
+    "small": PackingConfig(64, 32, True),
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
 def test_values_and_gradients_are_those_of_one_row_at_a_time(
-    table: Table, shape: Shape, policy: Policy, tmp_path: Path
+    table: Table, shape: PackingConfig, policy: Policy, tmp_path: Path
 ) -> None:
     rows = rows_of(tokenized(table, policy, tmp_path), policy)
     model = open_model(policy, torch.float32)
@@ -80,7 +84,7 @@ def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monke
     scorer, results = AnswerLogps(model), []
     for chunk in (1 << 24, 320 * 7):
         monkeypatch.setattr(logps_module, "CHUNK", chunk)
-        values = our_logps(scorer, rows, shape_for(model, 4096))
+        values = our_logps(scorer, rows, packing_for(model, 4096))
         values.sum().backward()
         results.append((values.detach(), gradients(model)))
     torch.testing.assert_close(results[0][0], results[1][0])
@@ -90,7 +94,7 @@ def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monke
 
 def test_pairs_share_their_prompt_and_hardly_a_token_is_padding(policy: Policy, tmp_path: Path) -> None:
     rows = rows_of(tokenized(win_rates(40), policy, tmp_path), policy)
-    batches = micro_batches(rows, np.arange(40), Shape(4096, 32, True))
+    batches = micro_batches(rows, np.arange(40), PackingConfig(4096, 32, True))
     read = sum(int((b.segments >= 0).sum()) if b.segments is not None else b.ids.size for b in batches)
     once = sum(rows.prompts.size(i) for i in range(0, 40, 5)) + int((rows.answers.lengths - 1).sum())
     assert once <= read < 1.1 * once
@@ -100,7 +104,7 @@ def test_pairs_share_their_prompt_and_hardly_a_token_is_padding(policy: Policy, 
 
 def test_a_table_in_one_pass_holds_every_row_once_within_the_budget(policy: Policy, tmp_path: Path) -> None:
     rows = rows_of(tokenized(demonstrations(60, prompts=30), policy, tmp_path), policy)
-    batches = list(sorted_micro_batches(rows, Shape(256, 32, True)))
+    batches = list(sorted_micro_batches(rows, PackingConfig(256, 32, True)))
     assert sorted(r for b in batches for r in b.rows.tolist()) == list(range(60))
     assert len(batches) > 3
     assert max(b.ids.size for b in batches) <= 256 + 128
@@ -109,8 +113,8 @@ def test_a_table_in_one_pass_holds_every_row_once_within_the_budget(policy: Poli
 def test_the_parts_of_a_repeated_row_count_as_often_as_it_comes(policy: Policy, tmp_path: Path) -> None:
     rows = rows_of(tokenized(preferences(3), policy, tmp_path), policy)
     scorer = AnswerLogps(open_model(policy, torch.float32))
-    once = our_logps(scorer, rows, Shape(4096, 32, True)).detach()
-    (batch,) = micro_batches(rows, np.array([1, 0, 1]), Shape(4096, 32, True))
+    once = our_logps(scorer, rows, PackingConfig(4096, 32, True)).detach()
+    (batch,) = micro_batches(rows, np.array([1, 0, 1]), PackingConfig(4096, 32, True))
     values = scorer(inputs_of(batch, torch.device("cpu"))).detach()
     expected = torch.cat([once[2 * r : 2 * r + 2] for r in batch.rows.tolist()])
     torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-5)
@@ -144,7 +148,7 @@ def test_other_architectures_give_their_own_scores(
     expected = plain_logps(model, rows)
     expected.sum().backward()
     wanted = gradients(model)
-    found = our_logps(AnswerLogps(model), rows, shape_for(model, 4096))
+    found = our_logps(AnswerLogps(model), rows, packing_for(model, 4096))
     found.sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for name, gradient in gradients(model).items():

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Table
 from tasks.train import logps
-from tasks.training.batches import Shape
-from tasks.training.examples import Examples, examples_of, filled
+from tasks.training.batches import PackingConfig
+from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.logps import AnswerLogps
-from tasks.training.loop import Outcome, add_gradients
+from tasks.training.loop import StepLosses, add_gradients
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
@@ -25,7 +25,11 @@ from tests.tasks.training.test_logps import plain_logps
 from tests.workspace import Workspace
 
 CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": (win_rates(10), SPPO)}
-SHAPES = {"one pass": Shape(4096, 32, True), "row by row": Shape(1, 32, True), "padded": Shape(200, 32, False)}
+SHAPES = {
+    "one pass": PackingConfig(4096, 32, True),
+    "row by row": PackingConfig(1, 32, True),
+    "padded": PackingConfig(200, 32, False),
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,9 @@ def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examp
     return examples_of(ready, rows_of(ready, policy), loss, ref_logps)
 
 
-def _step(examples: Examples, loss: Chosen, policy: Policy, shape: Shape) -> tuple[Outcome, dict[str, torch.Tensor]]:
+def _step(
+    examples: Examples, loss: Chosen, policy: Policy, shape: PackingConfig
+) -> tuple[StepLosses, dict[str, torch.Tensor]]:
     model = open_model(policy, torch.float32)
     batch = np.random.default_rng(0).permutation(len(examples.rows))
     outcome = add_gradients(Accelerator(cpu=True), AnswerLogps(model), examples, loss, batch, shape)
@@ -54,12 +60,12 @@ def _step(examples: Examples, loss: Chosen, policy: Policy, shape: Shape) -> tup
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize(("table", "loss"), CASES.values(), ids=CASES.keys())
 def test_the_gradient_is_that_of_the_weighted_mean_over_all_rows(
-    table: Table, loss: Chosen, shape: Shape, policy: Policy, tmp_path: Path
+    table: Table, loss: Chosen, shape: PackingConfig, policy: Policy, tmp_path: Path
 ) -> None:
     examples = _examples(table, loss, policy, tmp_path)
     model = open_model(policy, torch.float32)
     every = torch.arange(len(examples.rows))
-    losses = filled(examples, loss, every, plain_logps(model, examples.rows))
+    losses = loss_on_batch(examples, loss, every, plain_logps(model, examples.rows))
     (losses * examples.weights).mean().backward()
     outcome, gradients = _step(examples, loss, policy, shape)
     found = dict(zip(outcome.rows.tolist(), outcome.losses.tolist(), strict=True))

@@ -1,0 +1,50 @@
+"""`alignflow verify` and `alignflow gc`: whether all is what its digest says; what nothing names any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.rounds.ledger import ledgers as all_ledgers
+from flows.store.maintenance import collect_garbage, kept_results, verify_store
+from flows.store.store import Store
+from tasks.contract import DataError, SpecError
+
+
+def verify_text(store: Store) -> int:
+    """Print what is damaged and how much is not. Returns the exit code; raises SpecError where there is no store."""
+    _refuse_none(store)
+    damaged = verify_store(store)
+    for damage in damaged:
+        print(f"✗ {damage.what}: {damage.trouble}")
+    ledgers = list(_damaged_ledgers(store))
+    for trouble in ledgers:
+        print(f"✗ a ledger: {trouble}")
+    whole = sum(1 for _ in kept_results(store)) - sum(d.record is not None for d in damaged)
+    print(f"✓ {whole} results are what their digests say" + ("; the next run makes the others again" * bool(damaged)))
+    return 1 if damaged or ledgers else 0
+
+
+def _damaged_ledgers(store: Store) -> Iterator[str]:
+    """What is wrong with each ledger that is not what was written; it stays where it is, for nothing can make it."""
+    for ledger in all_ledgers(store):
+        try:
+            ledger.history()
+        except DataError as e:
+            yield str(e)
+
+
+def gc_text(store: Store, *, dry: bool) -> None:
+    """Print what was reclaimed, or would be. What a record names stays, of a key or of a ledger.
+
+    Raises SpecError where there is no store.
+    """
+    _refuse_none(store)
+    freed = collect_garbage(store, dry=dry)
+    for path, why, size in freed:
+        print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
+    print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be ' if dry else ''}reclaimed")
+
+
+def _refuse_none(store: Store) -> None:
+    if not store.root.is_dir():
+        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")

@@ -1,0 +1,104 @@
+"""What a run prints at its end: how it went, its results by round, and where to look next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.progress import seconds, short_path
+from flows.reporting.results import finished_steps, notices, run_results, tables, warnings
+from flows.reporting.sinks.mlflow_sink import PENDING, address, served_elsewhere
+from flows.reporting.sinks.mlflow_view import charts_page, run_page
+from flows.run.prefect.server import prefect_page, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.reporting.results import FinishedStep
+    from flows.run.run import Execution
+    from flows.store.runs import Run
+    from flows.store.store import Store
+
+
+def print_outcome(console: Console, store: Store, execution: Execution) -> None:
+    """How a run that was made now went, and its results."""
+    run, took = execution.run, seconds(execution.seconds)
+    own = [step.id for step in run.steps.values() if not step.carried]
+    done = [execution.done[id] for id in own if id in execution.done]
+    hits = sum(s.hit for s in done)
+    for id, error in execution.errors.items():
+        say(console, f"✗ {execution.graph.nodes[id].title}: {error}")
+    if run.status == "done" and hits == len(done):
+        say(console, f"{run.title}: nothing to compute: {hits} steps cached ({took})")
+    else:
+        left = len(own) - len(done)
+        counts = f"{len(done) - hits} steps run, {hits} cached{f', {left} not done' if left else ''}"
+        say(console, f"{run.title}: {run.status} in {took}; {counts}")
+    _print_results(console, store, done)
+
+
+def print_repeated(console: Console, store: Store, run: Run) -> None:
+    """The results of a finished run that a new one would repeat."""
+    say(console, f"{run.title}: nothing to do: run {run.id} has the same parameters, and its {len(run.steps)} steps "
+                 f"are all in the store (--again records a new run)")  # fmt: skip
+    _print_results(console, store, finished_steps(store, run))
+    waits = (store.root / PENDING).exists()
+    print_where(console, store, run, "MLflow did not take all of an earlier run" if waits else "")
+
+
+def _print_results(console: Console, store: Store, done: Sequence[FinishedStep]) -> None:
+    found = run_results(store, done)
+    for table in tables(found):
+        console.print(table)
+    for text in notices(found):
+        say(console, f"  - {text}")
+    for warning in warnings(found):
+        say(console, f"  ! {warning}")
+
+
+def print_where(console: Console, store: Store, run: Run, trouble: str = "") -> None:
+    """Where to look next. `trouble`: what MLflow did not take."""
+    for what, where in _where(store, run):
+        say(console, f"  {what:<10} {where}".rstrip())
+    if trouble:
+        say(console, f"  ! {trouble}")
+
+
+def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
+    yield "run", f"alignflow show {run.id}"
+    reports = [id for id in run.headline if run.steps[id].key and run.steps[id].task == "measure"]
+    if reports:
+        yield "answers", f"alignflow show {run.id}:{reports[-1]}   (prompts with answers before and after)"
+    if not run.headline and (made := [step.id for step in run.steps.values() if step.key]):
+        yield "result", f"alignflow show {run.id}:{made[-1]}   (`alignflow export` writes it to a folder)"
+    yield "artifacts", short_path(store.root)
+    figures = figures_of(store, run)
+    if figures:
+        yield "figures", f"{', '.join(f.name for f in figures)} in {short_path(figures[0].parent)}"
+    if (logs := store.root / "logs" / run.id).exists():
+        yield "logs", short_path(logs)
+    yield from _web_uis(store, run.links)
+
+
+def figures_of(store: Store, run: Run) -> list[Path]:
+    """The figures that were drawn of a run."""
+    files = store.inside("figures", run.id).glob("*.png")
+    return sorted(files, key=lambda f: (f.stem != "win_rate", f.stem.startswith("training"), f.stem))
+
+
+def _web_uis(store: Store, links: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The run's pages where they are served now, else how to serve them."""
+    served = running(store.root) is not None
+    if not served and not (os.environ.get("PREFECT_API_URL") and served_elsewhere(store.root)):
+        yield "web UIs", "alignflow up   (serves Prefect and MLflow, with this run in both)"
+    if "mlflow" in links and (served or served_elsewhere(store.root)):
+        yield "MLflow", f"{address(store.root)}/{run_page(links['mlflow'])}"
+        yield "charts", f"{address(store.root)}/{charts_page(links['mlflow'].partition('/')[0])}"
+    if "prefect" in links and (served or os.environ.get("PREFECT_API_URL")):
+        yield "Prefect", f"{prefect_page(store.root)}/runs/flow-run/{links['prefect']}"
+
+
+def say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""What `alignflow deploy` registered, kept beside the artifacts, so that `alignflow serve` executes nothing else.
+
+Whoever reaches a Prefect server can write deployments there, and a deployment can name any command. So `serve` compares
+what the server says of a run with this file, which only its owner can read or write, and which the server never sees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.run.prefect.password import is_private, write_private
+from flows.run.run import PROJECT
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.responses import DeploymentResponse
+
+ENTRY = PROJECT / "flows" / "entry.py"
+"""The file of the flows of this checkout."""
+FIELDS = ("entrypoint", "path", "pull_steps", "job_variables", "storage_document_id", "infrastructure_document_id")
+"""Fields of a deployment that say what is executed, where, and with which environment."""
+
+Registered = Mapping[str, Mapping[str, Any]]
+"""Title of a deployment → its fields."""
+
+
+def registered_file(artifacts: Path) -> Path:
+    """Where the deployments are kept whose runs use these artifacts."""
+    return artifacts.absolute() / ".prefect" / "deployments.json"
+
+
+def remember_deployments(artifacts: Path, found: Registered) -> None:
+    """Add deployments to those that are kept, or replace them."""
+    write_private(registered_file(artifacts), json.dumps({**_kept(artifacts), **found}, indent=1, sort_keys=True))
+
+
+def forget_deployments(artifacts: Path, titles: Collection[str]) -> None:
+    """Drop deployments that are no longer on the server."""
+    kept = {title: fields for title, fields in _kept(artifacts).items() if title not in titles}
+    write_private(registered_file(artifacts), json.dumps(kept, indent=1, sort_keys=True))
+
+
+def difference(title: str, deployment: DeploymentResponse) -> str:
+    """Why a deployment on the server is not one that `alignflow deploy` of this checkout registered; empty if it is."""
+    artifacts = ((deployment.job_variables or {}).get("env") or {}).get("ALIGNFLOW_ARTIFACTS")
+    if not isinstance(artifacts, str) or not (before := _kept(Path(artifacts)).get(title)):
+        return "`alignflow deploy` did not register it"
+    there = deployment.model_dump(mode="json")
+    if differing := [name for name in FIELDS if (there.get(name) or None) != before.get(name)]:
+        return f"its {' and '.join(differing)} changed since `alignflow deploy` registered it"
+    if str(before["entrypoint"]).partition(":")[0] != str(ENTRY):
+        return f"another checkout registered it ({before['entrypoint']})"
+    return ""
+
+
+def _kept(artifacts: Path) -> Registered:
+    """Those that are kept; none where somebody else could have written them."""
+    file = registered_file(artifacts)
+    try:
+        return json.loads(file.read_text()) if file.exists() and is_private(file) else {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,93 @@
+"""One run from the command line: progress while it goes on, then the table per round and where to look next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.outcome import print_outcome, print_repeated, print_where, say
+from flows.commands.progress import progress
+from flows.commands.repeats import all_cached, finished_twin, left_open, plan_or_none
+from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
+from flows.reporting.sinks.prefect_mirror import mirror
+from flows.reporting.tracker import Tracker
+from flows.run.run import run_cached, run_pipeline
+from flows.store.runs import Runs
+from flows.wiring import compile_pipeline
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.planning.plan import Plan
+    from flows.store.runs import Run
+    from flows.store.store import Store
+    from flows.wiring.model import Graph
+
+QUIET = "ignore:resource_tracker:UserWarning"
+"""A child that is killed leaves a semaphore to Python's resource tracker, which removes it and warns about that."""
+CODES = {"done": 0, "failed": 1, "waiting": 3, "stopped": 130}
+
+
+def run_once(
+    file: Path, store: Store, name: str, values: Mapping[str, str], console: Console,
+    *, fresh: Sequence[str] = (), deployment: str = "", again: bool = False,
+) -> Run:  # fmt: skip
+    """Compile and run a pipeline, or a deployment of it that does not continue, and print how it went.
+
+    A run that would only repeat a finished one is not made, unless `again`: that one's results are printed. Returns the
+    run. Raises SpecError for a wrong request.
+    """
+    graph = compile_pipeline(
+        file, name, values, deployment=deployment or None, kept=store.root / ".cache" / "signatures"
+    )
+    for notice in graph.notices:
+        say(console, f"note: {notice}")
+    plan = plan_or_none(graph, store)
+    cached = all_cached(plan) and not fresh and not left_open(store)
+    if plan and cached and not again and (former := finished_twin(Runs(store), plan, deployment)):
+        print_repeated(console, store, former)
+        return former
+    run = _cached(graph, store, console, deployment) if cached else _run(graph, store, plan, console, fresh, deployment)
+    if run.status == "stopped":
+        again_with = shlex.join(["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items())])
+        say(console, f"\nStopped. What is finished is kept; go on with: {again_with}")
+    return run
+
+
+def _run(graph: Graph, store: Store, plan: Plan | None, console: Console, fresh: Sequence[str], deployment: str) -> Run:
+    os.environ.setdefault("PYTHONWARNINGS", QUIET)
+    tracker = Tracker(store)
+    try:
+        listeners = [tracker, progress(console, expected_seconds(plan)), PrefectArtifacts(store, lambda: tracker.page)]
+        execution = run_pipeline(
+            graph, store, fresh=fresh, listeners=listeners, deployment=deployment, say=partial(say, console)
+        )
+    finally:
+        trouble = tracker.close()
+    print_outcome(console, store, execution)
+    print_where(console, store, execution.run, trouble)
+    return execution.run
+
+
+def _cached(graph: Graph, store: Store, console: Console, deployment: str) -> Run:
+    """Record a run that computes nothing, in MLflow at once, and in Prefect once a server is up."""
+    tracker = Tracker(store)
+    try:
+        execution = run_cached(graph, store, listeners=[tracker, progress(console, {})], deployment=deployment)
+    finally:
+        trouble = tracker.close()
+    print_outcome(console, store, execution)
+    not_mirrored = mirror(store, execution.run)
+    print_where(console, store, execution.run, trouble)
+    if not_mirrored:
+        say(console, f"  ! {not_mirrored}")
+    return execution.run
+
+
+def expected_seconds(plan: Plan | None) -> dict[str, float | None]:
+    """Seconds that the plan expects of each step that is not cached; empty where there is no plan."""
+    return {s.node.id: s.cost.seconds for s in plan.steps if s.state != "cached"} if plan else {}

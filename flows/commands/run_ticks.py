@@ -1,0 +1,128 @@
+"""`alignflow run PIPELINE/DEPLOYMENT`: ticks without a server of yours, and how each of them went."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from flows.commands.outcome import print_outcome, print_where, say
+from flows.commands.progress import progress
+from flows.commands.repeats import plan_or_none
+from flows.commands.run import CODES, QUIET, expected_seconds, run_once
+from flows.planning.plan import refuse_early
+from flows.rounds.head import Continuing, continues
+from flows.rounds.tick import Ticks, with_ticks
+from flows.rounds.tick_request import tick_request
+from flows.rounds.tick_tracker import TickTracker
+from flows.run.events import Listener
+from flows.run.prefect.api import own_server
+from flows.run.prefect.flow_run import Form, run_flow
+from flows.run.run import Execution
+from flows.store.disk import blaming_the_disk
+from flows.wiring.model import Graph
+from tasks.contract import JSON, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.store.store import Store
+
+
+def run_named(
+    file: Path, store: Store, name: str, values: Mapping[str, str], console: Console,
+    *, fresh: Sequence[str] = (), force: bool = False, again: bool = False,
+) -> int:  # fmt: skip
+    """Run PIPELINE, or PIPELINE/DEPLOYMENT: ticks if it continues. Returns the exit code. Raises SpecError."""
+    pipeline, _, deployment = name.partition("/")
+    if not deployment or not continues(file, pipeline, deployment):
+        if force:
+            raise SpecError(f"command line: --force is for deployments that continue, and {name} is none")
+        run = run_once(file, store, pipeline, values, console, fresh=fresh, deployment=deployment, again=again)
+        return CODES[run.status]
+    if again:
+        raise SpecError(f"command line: --again is for pipelines: a tick of {name} is a new round anyway")
+    if fresh:
+        raise SpecError(f"command line: --fresh is for pipelines: a round of {name} that is done stays as it is")
+    return run_ticks(Continuing(file, pipeline, deployment, store), values, force, console)
+
+
+def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console: Console) -> int:
+    """Make ticks of a continuing deployment in one flow run, and tell how they went. Returns the exit code.
+
+    `values` may hold `rounds` and `force` besides parameters. Raises SpecError for a wrong request, DataError where
+    what the head names is gone; both before a number is taken.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", QUIET)
+    asked, rounds, forced = tick_request(values)
+    history = loop.ledger.history()
+    loop.check(asked, history)
+    first = loop.next_tick(asked, history)
+    refuse_early(first.graph, loop.store, loop.project)
+    for notice in first.graph.notices:
+        say(console, f"note: {notice}")
+    told = _Told(loop, console)
+    ticks = Ticks(loop, told)
+    try:
+        _flow(loop, ticks, asked, rounds, force or forced, told)
+    finally:
+        told.close()
+    if ticks.ticked.status == "stopped":
+        _stopped(console, loop, asked, ticks.left)
+    if told.runs:
+        print_where(console, loop.store, told.runs[-1], told.trouble)
+    say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
+    return CODES[ticks.ticked.status]
+
+
+class _Told(TickTracker):
+    """Shows progress and tells every tick's results as well."""
+
+    def __init__(self, loop: Continuing, console: Console) -> None:
+        super().__init__(loop.store, partial(say, console))
+        self._console, self._project = console, loop.project
+
+    def listeners(self, graph: Graph) -> Sequence[Listener]:
+        return [
+            *super().listeners(graph),
+            progress(self._console, expected_seconds(plan_or_none(graph, self._store, self._project))),
+        ]
+
+    def ended(self, execution: Execution) -> None:
+        print_outcome(self._console, self._store, execution)
+        super().ended(execution)
+
+
+def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int, force: bool, told: _Told) -> None:
+    """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
+    shown = loop.form()
+    title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}-{uuid4().hex[:4]}"
+    values = {**_values(loop, asked), "rounds": rounds, "force": force}
+    form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
+
+    def body() -> Any:
+        return ticks.make(asked, rounds=rounds, force=force).futures
+
+    with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
+        if not run_flow(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say):
+            ticks.ticked.status = "stopped"
+
+
+def _values(loop: Continuing, asked: Mapping[str, JSON]) -> dict[str, JSON]:
+    """All parameters, as the flow run's page shows them."""
+    parameters = loop.next_tick(asked, loop.ledger.history()).graph.parameters
+    return {n: p.value for n, p in parameters.items()}
+
+
+def _stopped(console: Console, loop: Continuing, asked: Mapping[str, JSON], left: int) -> None:
+    unfinished = loop.ledger.history().open
+    first = f"; the next tick finishes round {unfinished.begun.number} first" if unfinished else ""
+    say(console, f"\nStopped. What is finished is kept{first}.")
+    if left:
+        again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in asked.items())]
+        say(console, f"Go on with: {shlex.join(again)}")

@@ -1,0 +1,61 @@
+"""`alignflow sweep`: one run for every combination of values, all over one store; then a table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.compare import compare_text
+from flows.commands.run import CODES, run_once
+from flows.reporting.results import finished_steps, headlines
+from flows.store.store import Store
+from flows.wiring import compile_pipeline, sweep_values
+from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.store.runs import Run
+
+
+def run_sweep(
+    file: Path, store: Store, name: str, values: Mapping[str, str], console: Console, *, again: bool = False
+) -> int:
+    """Run all combinations of `KEY=V1,V2,…`, the last key fastest; all are checked before the first one runs.
+
+    One that fails, or cannot begin, does not end the others; Ctrl-C does. One that would only repeat a finished run is
+    not made, unless `again`. Returns the worst exit code. Raises SpecError before anything runs.
+    """
+    axes = {key: sweep_values(value) for key, value in values.items()}
+    grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+    for point in grid:
+        compile_pipeline(file, name, point, kept=store.root / ".cache" / "signatures")
+    runs, codes = [], []
+    for number, point in enumerate(grid, 1):
+        title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])
+        console.print(f"\n[{number}/{len(grid)}] {title}", markup=False, highlight=False)
+        try:
+            runs.append(run_once(file, store, name, point, console, again=again))
+            codes.append(CODES[runs[-1].status])
+        except (SpecError, DataError) as e:  # of this run alone, lest it take the others with it
+            console.print(f"✗ {e}", markup=False, highlight=False, soft_wrap=True)
+            codes.append(2 if isinstance(e, SpecError) else 1)
+        if codes[-1] == CODES["stopped"]:
+            break
+    _compared(store, [run for run in runs if headlines(finished_steps(store, run))], console)
+    return max(codes, default=0)
+
+
+def _compared(store: Store, runs: list[Run], console: Console) -> None:
+    """A table of the runs that have a headline, ranked where they were measured alike."""
+    ids = [run.id for run in runs]
+    if len(ids) < 2:
+        return
+    console.print()
+    try:
+        compare_text(store, ids, console, rounds=False, ranked=True, out=None)
+    except SpecError as e:
+        console.print(str(e).rpartition("\n")[0], markup=False, highlight=False, soft_wrap=True)
+        compare_text(store, ids, console, rounds=False, ranked=False, out=None)

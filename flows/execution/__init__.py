@@ -1,1 +1,0 @@
-"""A graph as a Prefect flow: one task run per step, hits shown as Cached."""

@@ -1,0 +1,1 @@
+"""What a run would do, at what cost, and why."""

@@ -1,0 +1,185 @@
+"""What a run would do: for each step whether its result is here, why not, and what it will cost.
+
+A plan makes nothing; what it finds damaged it sets aside, as a run would.
+
+States: `cached`; `partial` (an earlier attempt left work to go on from); `run`; `open` (its input must run first; it
+is cached if that comes out equal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flows.planning.costs import Cost, Size, cost, longest_answer, node_sizes, result_size, total
+from flows.planning.explain import FormerRecords
+from flows.planning.prechecks import check_step_files
+from flows.python.code_index import CodeIndex
+from flows.store.keys import Choices, fixed_key, step_key
+from flows.store.records import Record
+from flows.store.retained import CARRIED, carried_record
+from flows.store.store import Store
+from flows.wiring.model import Graph, Node
+from tasks.contract import JSON, DataError
+
+State = Literal["cached", "partial", "run", "open"]
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a plan."""
+
+    node: Node
+    state: State
+    why: str
+    key: str
+    """Empty while an input is not known."""
+    record: Record | None
+    cost: Cost
+
+    def as_json(self) -> JSON:
+        return {
+            "step": self.node.id, "addresses": list(self.node.addresses), "title": self.node.title,
+            "task": self.node.task, "kind": self.node.kind, "state": self.state, "why": self.why, "key": self.key,
+            "content": self.record.content if self.record else "", "cost": self.cost.as_json(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph against a store."""
+
+    graph: Graph
+    steps: tuple[Planned, ...]
+
+    @property
+    def states(self) -> dict[str, str]:
+        """State by node id."""
+        return {s.node.id: s.state for s in self.steps}
+
+    @property
+    def total(self) -> Cost:
+        """What all steps that are not cached cost at most, as far as it is known."""
+        return total(s.cost for s in self.steps if s.state != "cached")
+
+    def counts(self) -> dict[State, int]:
+        states: tuple[State, ...] = ("cached", "partial", "run", "open")
+        return {state: sum(s.state == state for s in self.steps) for state in states}
+
+    def as_json(self) -> JSON:
+        counts: dict[str, JSON] = {state: n for state, n in self.counts().items()}  # noqa: C416
+        return {
+            "pipeline": self.graph.pipeline, "counts": {**counts}, "total": self.total.as_json(),
+            "notices": list(self.graph.notices), "steps": [s.as_json() for s in self.steps],
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """The plan as people read it, one line per step."""
+        names = {"cached": "cached", "partial": "partly done", "run": "to run", "open": "open"}
+        width = max((len(s.node.title) for s in self.steps), default=0)
+        lines = [
+            "  ".join((f"{names[s.state]:<11}", f"{s.node.title:<{width}}", _and_cost(s))).rstrip() for s in self.steps
+        ]
+        counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
+        legend = ["open: cached if what it waits for comes out as before"] if self.counts()["open"] else []
+        return "\n".join([*lines, "", *legend, f"{counts}{_sum(self.total)}"])
+
+
+def _sum(cost: Cost) -> str:
+    said = cost.text()
+    if not said:
+        return ""
+    return f"; {said}, and what is not known yet" if cost.more else f"; at most {said}"
+
+
+def _and_cost(step: Planned) -> str:
+    price = step.cost.text() if step.state != "cached" else ""
+    return f"{step.why}  [{price}]" if price else step.why
+
+
+def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> Plan:
+    """Plan a run of `graph` against `store`, for the code as it stands. Never uses the network.
+
+    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where a
+    glance at a file shows that a step can only fail; DataError where a key needs the network.
+    """
+    code = code or store.code(PROJECT)
+    choices = Choices(code, store.contents, Path(graph.file).parent)
+    planner = _Planner(graph, store, choices)
+    plan = Plan(graph, tuple(planner.step(node) for node in graph.nodes.values()))
+    code.save()
+    store.contents.save()
+    check_step_files(graph, [s.node for s in plan.steps if s.state != "cached"])
+    return plan
+
+
+def refuse_early(graph: Graph, store: Store, project: Path = PROJECT) -> None:
+    """Raise SpecError for what `make_plan` would refuse, with the tasks of `project`; nothing where only a run can plan
+    (hub ids)."""
+    with suppress(DataError):
+        make_plan(graph, store, code=store.code(project))
+
+
+class _Planner:
+    """One pass over the nodes, inputs first."""
+
+    def __init__(self, graph: Graph, store: Store, choices: Choices) -> None:
+        self.graph, self.store, self.choices = graph, store, choices
+        self.former = FormerRecords(store, graph)
+        self.found: dict[str, Record | None] = {}
+        self.sizes: dict[str, Size] = {}
+
+    def step(self, node: Node) -> Planned:
+        if node.task == CARRIED:
+            return self._carried(node)
+        waits_for = [i for ids in node.inputs.values() for i in ids if self.found[i] is None]
+        key, record, state, why = self._waiting(node, waits_for) if waits_for else self._ready(node)
+        self.found[node.id] = record
+        inputs = node_sizes(node, self.sizes)
+        self.sizes[node.id] = result_size(node.task, node.params, inputs, record)
+        price = Cost() if record else self._cost(node, inputs)
+        return Planned(node, state, why, key, record, price)
+
+    def _cost(self, node: Node, inputs: Mapping[str, list[Size]]) -> Cost:
+        longest = longest_answer(node, self.graph.nodes, Path(self.graph.file).parent)
+        return cost(node.task, node.params, inputs, self._earlier(node), longest)
+
+    def _carried(self, node: Node) -> Planned:
+        record = carried_record(self.store, node)
+        self.found[node.id] = record
+        self.sizes[node.id] = result_size(node.task, node.params, {}, record)
+        return Planned(node, "cached", "carried over from an earlier tick", record.key, record, Cost())
+
+    def _ready(self, node: Node) -> tuple[str, Record | None, State, str]:
+        inputs = {port: [self._content(i) for i in ids] for port, ids in node.inputs.items()}
+        key = step_key(node, inputs, self.choices)
+        look = self.store.lookup(key.digest)
+        if look.record:
+            accepted = "accepted, " if look.record.accepted else ""
+            return key.digest, look.record, "cached", accepted + look.reason
+        why = self.former.why(node, key) if look.reason == "never run" else look.reason
+        return key.digest, None, "partial" if self.store.begun(key.digest) else "run", why
+
+    def _waiting(self, node: Node, waits_for: list[str]) -> tuple[str, None, State, str]:
+        key = fixed_key(node, self.choices)
+        if key.digest in self.former.fixed:
+            first, *others = dict.fromkeys(waits_for)
+            return "", None, "open", f"waits for `{first}`{f' and {len(others)} more' if others else ''}"
+        return "", None, "run", self.former.why(node, key)
+
+    def _content(self, id: str) -> str:
+        record = self.found[id]
+        assert record is not None
+        return record.content
+
+    def _earlier(self, node: Node) -> tuple[Record, Mapping[str, list[Size]]] | None:
+        """The nearest former record of the same task, with the sizes of its inputs."""
+        record = self.former.of_task(node)
+        if record is None:
+            return None
+        sizes = {port: [self.former.size(p.key) for p in parents] for port, parents in record.parents.items()}
+        return record, sizes

@@ -1,0 +1,46 @@
+"""Refusals of what `tasks.glances` sees before any step: in the wiring at compile time, in files by a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from flows.planning.costs import Size, node_sizes, result_size
+from flows.wiring.model import ChoiceValue, Graph, Node
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.glances import READING, WIRING, Glimpse
+
+
+def check_wiring(graph: Graph) -> None:
+    """Raise SpecError, at its place, for the first step that can only fail as it is wired."""
+    if any(node.task in WIRING for node in graph.nodes.values()):
+        _check(graph, graph.nodes.values(), WIRING)
+
+
+def check_step_files(graph: Graph, nodes: Iterable[Node]) -> None:
+    """The same for what these steps read, where that costs next to nothing."""
+    several = list(nodes)
+    if any(node.task in READING for node in several):
+        _check(graph, several, READING)
+
+
+def _check(graph: Graph, nodes: Iterable[Node], glances: Mapping[str, Callable[[Glimpse], None]]) -> None:
+    seen = _seen(graph)
+    for node in (n for n in nodes if n.task in glances):
+        try:
+            glances[node.task](seen[node.id])
+        except (SpecError, DataError) as e:
+            raise SpecError(f"{node.where}: {graph.pipeline}.{node.id}: {e}") from None
+
+
+def _seen(graph: Graph) -> dict[str, Glimpse]:
+    base = Path(graph.file).absolute().parent
+    sizes: dict[str, Size] = {}
+    found: dict[str, Glimpse] = {}
+    for node in graph.nodes.values():
+        sizes[node.id] = result_size(node.task, node.params, node_sizes(node, sizes))
+        inputs = {port: [found[i] for i in ids] for port, ids in node.inputs.items()}
+        choices = {n: Chosen(v.folder, v.name, v.params) for n, v in node.params.items() if isinstance(v, ChoiceValue)}
+        plain = {n: v for n, v in node.params.items() if not isinstance(v, ChoiceValue)}
+        found[node.id] = Glimpse(node.task, plain, choices, inputs, sizes[node.id].k, base)
+    return found

@@ -1,0 +1,1 @@
+"""What Python source says: signatures, and the code that a task reaches."""

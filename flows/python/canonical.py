@@ -1,0 +1,262 @@
+"""The canonical form of a piece of code, and the names in it.
+
+What cannot change a result leaves no trace in the form: positions, docstrings, annotations that nothing reads, and
+the files that names of ours are imported from. Decorators and their arguments count.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from flows.python.imports import Binding, bind, loaded_by, used_as
+
+
+class WatchedCall(NamedTuple):
+    """A call that the key can follow only under conditions."""
+
+    function: str
+    argument: str
+    """Its first argument: a dotted name, a text in quotes, `*` for anything else, or nothing."""
+    line: int
+
+
+WATCHED = frozenset({"getattr", "setattr", "delattr", "hasattr", "vars", "Chosen", "data_file", "open", "Path"})
+"""Last names of functions whose calls are kept as `WatchedCall`."""
+HIDDEN = frozenset({
+    "__annotations__", "__builtins__", "__code__", "__doc__", "__file__", "__globals__", "__loader__", "__path__",
+    "__spec__", "__subclasses__",
+})  # fmt: skip
+"""Attributes through which code sees what the key does not hold."""
+QUIET = frozenset({
+    "ABC", "ABCMeta", "Enum", "Exception", "Generic", "IntEnum", "Module", "NamedTuple", "Protocol", "StrEnum",
+    "ValueError", "abstractmethod", "asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager",
+    "dataclass", "final", "inference_mode", "lru_cache", "no_grad", "object", "overload", "override", "property",
+    "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps",
+})  # fmt: skip
+"""Decorators and base classes that read no annotation and register nothing, by their last names."""
+_MARKS = frozenset({"ClassVar", "InitVar", "KW_ONLY"})
+"""Annotations that change what `dataclass` makes of a field."""
+_SKIPPED = frozenset(("ctx", "kind", "type_comment", "annotation", "returns", "type_params", "simple"))
+_FIELDS: dict[type, tuple[str, tuple[str, ...]]] = {}
+_PATH = re.compile(r"[\w./ ~-]{1,200}")
+_DEFINITIONS = frozenset({ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef})
+
+
+class Scan:
+    """One walk that writes the canonical form of a tree and collects what the linking needs to know."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.out: list[str] = []
+        self.names: dict[str, int] = {}
+        """Dotted names that are read, with the line of the first use."""
+        self.imports: dict[str, Binding] = {}
+        self.loads: list[str] = []
+        """Modules of ours that its imports load, and names in them that may be modules."""
+        self.imported: dict[str, int] = {}
+        """The dotted names by which its imports are used, with their lines."""
+        self.mentioned: set[str] = set()
+        """Names in annotations that do not count."""
+        self.calls: list[WatchedCall] = []
+        self.locals: set[str] = set()
+        self.hidden: dict[str, int] = {}
+        self.texts: dict[str, int] = {}
+        """Short texts that could be paths."""
+        self.stores: dict[str, int] = {}
+        """Dotted names that are assigned to: `a.b` for `a.b = 1`."""
+        self.globals: set[str] = set()
+        self.touched: set[str] = set()
+        """First names of what is changed in place or asked to do something: `a` for `a[0] = 1` and `a.append(1)`."""
+        self._annotations = False
+
+    def visit(self, node: ast.AST, body: bool | None = None) -> None:
+        """`body`: whether annotations count in the class body that the node stands in; None outside of one."""
+        cls = type(node)
+        if cls is ast.AnnAssign:
+            self._annotated(node, body)  # type: ignore[arg-type]
+            return
+        if (cls is ast.Name or cls is ast.Attribute) and (dotted := dotted_name(node)):
+            self._dotted(node, dotted)
+            return
+        if (cls is ast.Import or cls is ast.ImportFrom) and self._import(node):  # type: ignore[arg-type]
+            return
+        if cls is ast.Attribute or cls is ast.Subscript:
+            self._chain(node)
+        elif cls is ast.Constant:
+            self._text(node)  # type: ignore[arg-type]
+        elif cls is ast.Call:
+            self._call(node)  # type: ignore[arg-type]
+        elif cls is ast.Global:
+            self.globals.update(node.names)  # type: ignore[attr-defined]
+        elif cls is ast.ExceptHandler:
+            self.locals.add(str(node.name))  # type: ignore[attr-defined]
+        self._fields(node, cls)
+
+    def _fields(self, node: ast.AST, cls: type) -> None:
+        name, fields = _FIELDS.get(cls) or _known_fields(cls)
+        self.out.append(name)
+        reads = cls in _DEFINITIONS and not is_quiet(node)
+        before = self._annotations
+        for f in fields:
+            self._annotations = before if cls is ast.arguments else reads and f == "args"
+            self._field(node.__dict__.get(f), reads if cls is ast.ClassDef and f == "body" else None)
+        if cls is ast.arg:
+            self.locals.add(node.arg)  # type: ignore[attr-defined]
+            self._annotation(node.annotation, before)  # type: ignore[attr-defined]
+        elif cls is ast.FunctionDef or cls is ast.AsyncFunctionDef:
+            self._annotation(node.returns, reads)  # type: ignore[attr-defined]
+        self._annotations = before
+
+    def _field(self, value: object, body: bool | None) -> None:
+        if value.__class__ is list:
+            self.out.append("[")
+            for item in value:
+                if not isinstance(item, ast.AST):
+                    self.out.append(repr(item))
+                elif has_no_effect(item, body is not None):
+                    self._mention(getattr(item, "annotation", None))
+                else:
+                    self.visit(item, body)
+            self.out.append("]")
+        elif isinstance(value, ast.AST):
+            self.visit(value)
+        else:
+            self.out.append(repr(value))
+
+    def _annotated(self, node: ast.AnnAssign, body: bool | None) -> None:
+        """`x: int = 1` is `x = 1`, but in a class body it makes a field."""
+        if body is None and node.value is not None:
+            self._mention(node.annotation)
+            self.visit(ast.Assign([node.target], node.value))
+            return
+        self.out.append("AnnAssign")
+        self.visit(node.target)
+        self._annotation(node.annotation, bool(body))
+        marks = sorted(w for w in _words(node.annotation) if w.rpartition(".")[2] in _MARKS)
+        self.out.extend(marks)
+        self.names.update(dict.fromkeys(marks, node.lineno))
+        self._field(node.value, None)
+
+    def _annotation(self, node: ast.expr | None, counts: bool) -> None:
+        if node is not None and counts:
+            self.visit(node)
+        else:
+            self._mention(node)
+
+    def _mention(self, node: ast.expr | None) -> None:
+        self.mentioned.update(_words(node))
+
+    def _dotted(self, node: ast.AST, dotted: str) -> None:
+        """A chain is one name: what lies before its last dot is not used by itself."""
+        self.out.append(f".{dotted}")
+        line, parts = node.lineno, dotted.split(".")  # type: ignore[attr-defined]
+        for part in HIDDEN.intersection(parts):
+            self.hidden.setdefault(part, line)
+        if type(node.ctx) is ast.Load:  # type: ignore[attr-defined]
+            self.names.setdefault(dotted, line)
+        elif len(parts) == 1:
+            self.locals.add(dotted)
+        else:
+            self.names.setdefault(dotted.rpartition(".")[0], line)
+            self.stores.setdefault(dotted, line)
+            self.touched.add(parts[0])
+
+    def _chain(self, node: ast.AST) -> None:
+        """An attribute or an item of something that is no plain name, or an item of a name."""
+        if isinstance(node, ast.Attribute) and node.attr in HIDDEN:
+            self.hidden.setdefault(node.attr, node.lineno)
+        if type(node.ctx) is not ast.Load and (root := _root(node)):  # type: ignore[attr-defined]
+            self.touched.add(root)
+
+    def _text(self, node: ast.Constant) -> None:
+        text = node.value
+        if isinstance(text, str) and ("." in text or "/" in text) and _PATH.fullmatch(text):
+            self.texts.setdefault(text, node.lineno)
+
+    def _call(self, call: ast.Call) -> None:
+        name = dotted_name(call.func)
+        head, _, last = name.rpartition(".")
+        if head:
+            self.touched.add(name.split(".")[0])
+        if last in WATCHED:
+            self.calls.append(WatchedCall(name, _first_argument(call), call.lineno))
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> bool:
+        """Bind what it imports; whether all of it is ours: then the form shows what the names mean, not where."""
+        bind(self.imports, node, self.file)
+        self.loads.extend(loaded_by(node))
+        self.imported.update(dict.fromkeys(used_as(node), node.lineno))
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        return all(m.split(".")[0] == "tasks" for m in modules)
+
+
+def is_quiet(node: ast.AST) -> bool:
+    """Whether nothing that a definition names at its top can read its annotations."""
+    bases = [*node.bases, *(k.value for k in node.keywords)] if isinstance(node, ast.ClassDef) else []
+    return is_undecorated(node) and all(_last_name(n) in QUIET for n in bases)
+
+
+def is_undecorated(node: ast.AST) -> bool:
+    """Whether a definition has no decorator that could register it."""
+    return all(_last_name(n) in QUIET for n in getattr(node, "decorator_list", ()))
+
+
+def _last_name(node: ast.expr) -> str:
+    """`cache` for `functools.cache`, `lru_cache(maxsize=3)` and `Generic[T]` alike."""
+    if isinstance(node, ast.Call):
+        return _last_name(node.func)
+    if isinstance(node, ast.Subscript):
+        return _last_name(node.value)
+    return dotted_name(node).rpartition(".")[2]
+
+
+def dotted_name(node: ast.AST) -> str:
+    """`a.b.c` for a chain of attributes that begins with a name, else nothing."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def has_no_effect(node: ast.AST, in_class: bool = False) -> bool:
+    """Docstrings, `...`, `pass`, and bare annotations outside classes (inside one they make a field)."""
+    cls = type(node)
+    return (
+        cls is ast.Pass
+        or (cls is ast.Expr and type(node.value) is ast.Constant)  # type: ignore[attr-defined]
+        or (cls is ast.AnnAssign and node.value is None and not in_class)  # type: ignore[attr-defined]
+    )
+
+
+def _words(node: ast.expr | None) -> Iterator[str]:
+    """Every name in an annotation, those in quotes included; `a.b` gives `a`, `a.b` and `b`."""
+    for part in ast.walk(node) if node is not None else ():
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield from re.findall(r"[\w.]+", part.value)
+        elif dotted := dotted_name(part):
+            yield from (dotted, dotted.rpartition(".")[2])
+
+
+def _root(node: ast.AST) -> str:
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _first_argument(call: ast.Call) -> str:
+    if not call.args:
+        return "*" if call.keywords else ""
+    first = call.args[0]
+    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+        return repr(first.value)
+    return dotted_name(first) or "*"
+
+
+def _known_fields(cls: type) -> tuple[str, tuple[str, ...]]:
+    fields: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]
+    _FIELDS[cls] = (cls.__name__, tuple(f for f in fields if f not in _SKIPPED))
+    return _FIELDS[cls]

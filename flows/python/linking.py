@@ -1,0 +1,185 @@
+"""What the names in a unit mean: units of ours, or things of packages outside. Refuses what no key can follow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from blake3 import blake3
+
+from flows.python.canonical import WatchedCall
+from flows.python.imports import Binding
+from flows.python.packages import NUMBERS
+from flows.python.unfollowable import Refusals
+from flows.python.units import CodeUnit, UnitFile
+from tasks.contract import SpecError
+
+Place = tuple[str, str]
+"""A unit: its module and its name."""
+_CHOSEN = ("tasks.contract", "Chosen")
+_DATA_FILE = ("tasks.contract", "data_file")
+DATA = "tasks/data"
+"""Where data files lie that code reads by `tasks.contract.data_file`."""
+
+
+class Modules(Protocol):
+    """The files of ours."""
+
+    root: Path
+
+    def source(self, module: str) -> UnitFile | None: ...
+    def path(self, module: str) -> Path | None: ...
+    def is_module(self, module: str) -> bool: ...
+    def name(self, module: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A unit with the meaning of its names."""
+
+    digest: str
+    """Of its canonical form and of what its names mean: the names of our units, whole names outside. No path."""
+    uses: Mapping[str, Place]
+    """The units that it uses, by the name that it uses them by."""
+    packages: frozenset[str]
+    data: Mapping[str, str]
+    """Data files that it names, with their content digests."""
+
+
+def link(modules: Modules, module: str, name: str) -> Linked:
+    """Give the names in a unit their meaning. Raises SpecError for what the key cannot follow."""
+    return _Link(modules, module, name).linked()
+
+
+class _Link:
+    def __init__(self, modules: Modules, module: str, name: str) -> None:
+        source = modules.source(module)
+        assert source is not None
+        self._modules, self._module, self._source = modules, module, source
+        self._unit: CodeUnit = source.units[name]
+        self._refuse = Refusals(modules.name(module), source)
+        self._uses: dict[str, Place] = {}
+        self._outside: dict[str, str] = {}
+        self._data: dict[str, str] = {}
+
+    def linked(self) -> Linked:
+        for dotted, line in self._unit.names.items():
+            self._name(dotted, line)
+        self._refuse.hidden(self._unit)
+        self._stores()
+        self._texts()
+        for call in self._unit.calls:
+            self._call(call)
+        meanings = {**self._outside, **{used: unit for used, (_, unit) in self._uses.items()}}
+        lines = [self._unit.digest, *(f"{used}={meaning}" for used, meaning in sorted(meanings.items()))]
+        packages = {whole.split(".")[0] for whole in self._outside.values()} & NUMBERS
+        digest = blake3("\n".join(lines).encode()).hexdigest(16)
+        return Linked(digest, self._uses, frozenset(packages), self._data)
+
+    def _name(self, dotted: str, line: int) -> None:
+        head, *rest = dotted.split(".")
+        hidden = head in self._unit.locals  # a local variable of an import's name has attributes of its own
+        bindings = [*self._bindings(head)]
+        for target, name in bindings:
+            try:
+                self._target(target, [*([name] if name else []), *rest], dotted, line)
+            except SpecError:
+                if not hidden:
+                    raise
+        if bindings or (hidden and head not in self._source.units):
+            return
+        if head in self._source.units:
+            self._uses[dotted] = (self._module, head)
+        else:
+            self._refuse.name(dotted, line)
+
+    def _bindings(self, head: str) -> Iterator[Binding]:
+        return (scope[head] for scope in (self._unit.imports, self._source.imports) if head in scope)
+
+    def _target(self, target: str, names: list[str], dotted: str, line: int) -> None:
+        """Follow `names` from the module `target`: into sub-modules, to a unit, through re-exports."""
+        if target.split(".")[0] != "tasks":
+            whole = ".".join([target, *names])
+            if line > 0:
+                self._refuse.name(whole, line)
+            self._outside[dotted] = whole
+            return
+        source = self._modules.source(target)
+        if not names:
+            for unit in source.units if source else ():
+                self._uses[f"{dotted}.{unit}"] = (target, unit)
+        elif source and names[0] in source.units:
+            self._uses[dotted] = (target, names[0])
+        elif source and names[0] in source.imports:
+            again, name = source.imports[names[0]]
+            self._target(again, [*([name] if name else []), *names[1:]], dotted, line)
+        elif self._modules.is_module(f"{target}.{names[0]}"):
+            self._target(f"{target}.{names[0]}", names[1:], dotted, line)
+        elif names[0] == "__dict__":
+            self._refuse.namespace(line)
+        elif not names[0].startswith("__"):
+            user = self._modules.name(self._module)
+            raise SpecError(f"{user}:{abs(line)}: '{target}.{names[0]}' does not exist")
+
+    def _stores(self) -> None:
+        for stored, line in self._unit.stores.items():
+            head = stored.split(".")[0]
+            if head not in self._unit.locals and any(t.split(".")[0] == "tasks" for t, _ in self._bindings(head)):
+                self._refuse.foreign(stored, line)
+
+    def _texts(self) -> None:
+        """A text may name a file beside the code, or one by its whole path."""
+        path = self._modules.path(self._module)
+        for text, line in self._unit.texts.items() if path else ():
+            base = self._modules.root if text.startswith("tasks/") else path.parent  # type: ignore[union-attr]
+            if os.path.isfile(os.path.join(base, text)):
+                self._refuse.text(text, line)
+
+    def _call(self, call: WatchedCall) -> None:
+        name = call.function.rpartition(".")[2]
+        if name in ("open", "Path"):
+            self._open(call)
+        elif name in ("Chosen", "data_file"):
+            self._own(call)
+        elif call.function == "vars":
+            if not call.argument or self._is_module(call.argument):
+                self._refuse.namespace(call.line)
+        elif call.function == name and self._is_module(call.argument):
+            self._refuse.module_call(name, call.argument, call.line)
+
+    def _open(self, call: WatchedCall) -> None:
+        """A path that is written out lies outside of every key."""
+        text = call.argument[1:-1] if call.argument[:1] in "'\"" else ""
+        if call.function in ("open", "io.open", "Path", "pathlib.Path") and text.strip("./~"):
+            self._refuse.text(text, call.line)
+
+    def _own(self, call: WatchedCall) -> None:
+        meaning = self._uses.get(call.function)
+        if meaning == _CHOSEN:
+            self._refuse.chosen(call.line)
+        elif meaning == _DATA_FILE and call.argument[:1] in ("'", '"'):
+            self._read(call.argument[1:-1], call.line)
+        elif meaning == _DATA_FILE:
+            self._refuse.data(call.line)
+
+    def _read(self, name: str, line: int) -> None:
+        path = self._modules.root / DATA / name
+        if not path.is_file():
+            raise SpecError(f"{self._modules.name(self._module)}:{line}: there is no file {DATA}/{name}")
+        self._data[f"{DATA}/{name}"] = blake3(path.read_bytes()).hexdigest(16)
+
+    def _is_module(self, dotted: str) -> bool:
+        head, *rest = dotted.split(".")
+        if head in self._unit.locals or not dotted.replace(".", "").replace("_", "").isalnum():
+            return False
+        return any(self._names_module(target, name, rest) for target, name in self._bindings(head))
+
+    def _names_module(self, target: str, name: str | None, rest: list[str]) -> bool:
+        whole = ".".join([target, *([name] if name else []), *rest])
+        if target.split(".")[0] != "tasks":
+            return name is None and not rest
+        source = self._modules.source(whole.rpartition(".")[0]) if name or rest else None
+        return self._modules.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)

@@ -1,0 +1,247 @@
+"""One source file as units: what each unit's code is, and which names it uses.
+
+A unit is a top-level function, a whole class or an assignment; every other top-level statement belongs to the unit
+`<module>`, which counts wherever the file is loaded, as do imports that nothing in the file names.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from flows.python.canonical import Scan, WatchedCall, dotted_name, has_no_effect, is_undecorated
+from flows.python.imports import Binding, bind, is_named, loaded_by, used_as
+from tasks.contract import SpecError
+
+MODULE = "<module>"
+UNKEYED = "UNKEYED"
+"""A file may define it: name → why its use there changes no result. What is refused elsewhere is allowed for it."""
+_SILENT = frozenset({"__future__", "typing"})
+"""Modules whose import does nothing that a result could depend on."""
+_HOOKS = frozenset({"__init_subclass__", "__set_name__"})
+
+
+@dataclass
+class CodeUnit:
+    """Code of one unit: what it is, the names it uses, what the key can follow only under conditions."""
+
+    digest: str
+    names: dict[str, int]
+    """Dotted names that it reads, with the line of the first use; a negative one: imported, not used."""
+    imports: dict[str, Binding]
+    locals: list[str]
+    """Names that it assigns or takes as arguments, which may hide what the module calls so."""
+    calls: list[WatchedCall]
+    hidden: dict[str, int]
+    texts: dict[str, int]
+    stores: dict[str, int]
+    touched: list[str]
+    line: int
+    function: bool = False
+    effect: bool = False
+    """Whether loading its file does something beyond giving its name a value: a registration, for instance."""
+    hooks: bool = False
+    """Whether it is a class that is told of its sub-classes."""
+    bases: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+    """What is called when its file is loaded."""
+    loads: list[str] = field(default_factory=list)
+    """Modules of ours that are loaded when it runs."""
+
+
+@dataclass
+class UnitFile:
+    """A parsed file: units by name, module-level imports, and what it declares to change no result."""
+
+    units: dict[str, CodeUnit] = field(default_factory=dict)
+    imports: dict[str, Binding] = field(default_factory=dict)
+    loads: list[str] = field(default_factory=list)
+    unkeyed: dict[str, str] = field(default_factory=dict)
+
+
+def parse_units(text: str, name: str) -> UnitFile:
+    """The units of a file. `name` is the path said in errors. Raises SpecError for star and relative imports."""
+    try:
+        tree = ast.parse(text, name)
+    except SyntaxError as e:
+        raise SpecError(f"{name}:{e.lineno}:{e.offset}: {e.msg}") from None
+    sorting = _Sorting(name)
+    for statement in tree.body:
+        sorting.add(statement)
+    return sorting.source()
+
+
+class _Sorting:
+    """Top-level statements put into the units that they make."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._source = UnitFile()
+        self._statements: dict[str, list[ast.stmt]] = {}
+        self._imports: list[ast.Import | ast.ImportFrom] = []
+
+    def add(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            self._import(statement)
+            return
+        if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
+            for other in statement.orelse:
+                self.add(other)
+            return
+        if has_no_effect(statement) or (isinstance(statement, ast.If) and _is_main(statement.test)):
+            return
+        names = list(_bound(statement))
+        if UNKEYED in names:
+            self._source.unkeyed = _unkeyed(statement, self._file)
+            return
+        if not isinstance(statement, _SIMPLE):
+            names.extend(self._inside(statement))
+            self._statements.setdefault(MODULE, []).append(statement)
+        for name in names or [MODULE]:
+            self._statements.setdefault(name, []).append(statement)
+
+    def _inside(self, statement: ast.stmt) -> Iterator[str]:
+        """Names bound by the module-level statements inside a compound one."""
+        for node in _module_level(statement):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._import(node)
+            yield from _bound(node)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        bind(self._source.imports, node, self._file)
+        self._source.loads.extend(loaded_by(node))
+        self._imports.append(node)
+
+    def source(self) -> UnitFile:
+        mentioned: set[str] = set()
+        for name, nodes in self._foreign_to_module().items():
+            self._source.units[name] = _unit(nodes, self._file, mentioned)
+        self._name_silent_imports(mentioned)
+        return self._source
+
+    def _foreign_to_module(self) -> dict[str, list[ast.stmt]]:
+        """`TABLE["x"] = 1` on an imported TABLE changes another file's state: it belongs to what loading does."""
+        for name in [n for n in self._statements if n in self._source.imports]:
+            moved = [s for s in self._statements.pop(name) if isinstance(s, _SIMPLE)]
+            if moved:
+                self._statements.setdefault(MODULE, []).extend(moved)
+        return self._statements
+
+    def _name_silent_imports(self, mentioned: set[str]) -> None:
+        """An import that nothing names is there for what loading does, so the unit `<module>` uses it whole."""
+        named = mentioned.union(*(unit.names for unit in self._source.units.values()))
+        silent = {u: -n.lineno for n in self._imports for u in used_as(n) if not is_named(u, named)}
+        silent = {u: line for u, line in silent.items() if self._source.imports[u.split(".")[0]][0] not in _SILENT}
+        if silent:
+            unit = self._source.units.setdefault(MODULE, _unit([ast.Pass(lineno=1)], self._file, set()))
+            unit.names.update(silent)
+
+
+_SIMPLE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr)
+
+
+def _module_level(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """Statements inside a compound one that still run at module level."""
+    for child in ast.iter_child_nodes(statement):
+        if isinstance(child, ast.ExceptHandler | ast.match_case):
+            yield from (s for inner in child.body for s in (inner, *_module_level(inner)))
+        elif isinstance(child, ast.stmt):
+            yield child
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield from _module_level(child)
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """Names that a statement defines or changes: `f`, `X` for `X = 1`, `X += 1`, `X["a"] = 1`, `X.a = 1`."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+        return
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign | ast.For):
+        targets = [statement.target]
+    elif isinstance(statement, ast.With):
+        targets = [i.optional_vars for i in statement.items if i.optional_vars]
+    for target in targets:
+        yield from _roots(target)
+
+
+def _roots(target: ast.expr) -> Iterator[str]:
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, ast.Attribute | ast.Subscript | ast.Starred):
+        yield from _roots(target.value)
+    elif isinstance(target, ast.Tuple | ast.List):
+        for element in target.elts:
+            yield from _roots(element)
+
+
+def _unkeyed(statement: ast.stmt, file: str) -> dict[str, str]:
+    """The literal that a file gives `UNKEYED`. Raises SpecError for anything else."""
+    value = getattr(statement, "value", None)
+    try:
+        found = ast.literal_eval(value) if value is not None else None
+    except ValueError:
+        found = None
+    if not isinstance(found, Mapping) or not all(isinstance(v, str) and v.strip() for kv in found.items() for v in kv):
+        raise SpecError(
+            f"{file}:{statement.lineno}: {UNKEYED} must be written out as {{name: why it changes no result}}"
+        )
+    return dict(found)
+
+
+def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:
+    scan = Scan(file)
+    for node in nodes:
+        if not isinstance(node, ast.Pass):
+            scan.visit(node)
+    mentioned |= scan.mentioned
+    names = dict(scan.names)
+    silent = {u: -line for u, line in scan.imported.items() if not is_named(u, {*names, *scan.mentioned})}
+    return CodeUnit(
+        digest=blake3("\n".join(scan.out).encode()).hexdigest(16), names={**names, **silent}, imports=scan.imports,
+        locals=sorted(scan.locals), calls=scan.calls, hidden=scan.hidden, texts=scan.texts, stores=scan.stores,
+        touched=sorted(scan.touched - scan.locals | scan.globals), line=nodes[0].lineno,
+        function=any(isinstance(n, ast.FunctionDef) for n in nodes),
+        effect=not all(is_undecorated(n) for n in nodes),
+        hooks=any(_has_hooks(n) for n in nodes), bases=[b for n in nodes for b in _bases(n)],
+        called=sorted({c for n in nodes for c in _called_at_load(n)}), loads=scan.loads,
+    )  # fmt: skip
+
+
+def _has_hooks(node: ast.stmt) -> bool:
+    """Whether a class is told of its sub-classes, by a hook of its own or by a metaclass."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    defined = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
+    metaclasses = {dotted_name(k.value).rpartition(".")[2] for k in node.keywords if k.arg == "metaclass"}
+    return bool(defined & _HOOKS or metaclasses - {"ABCMeta"} or any(dotted_name(b) == "type" for b in node.bases))
+
+
+def _bases(node: ast.stmt) -> Iterator[str]:
+    return (dotted_name(b) for b in (node.bases if isinstance(node, ast.ClassDef) else ()) if dotted_name(b))
+
+
+def _called_at_load(node: ast.stmt) -> Iterator[str]:
+    """Dotted names of what is called when an assignment or a class body runs."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    if isinstance(node, ast.ClassDef):
+        for inner in node.body:
+            yield from _called_at_load(inner)
+        return
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and (name := dotted_name(part.func)):
+            yield name
+
+
+def _is_test(node: ast.expr, name: str) -> bool:
+    return dotted_name(node).split(".")[-1] == name
+
+
+def _is_main(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare) and dotted_name(node.left) == "__name__"

@@ -1,0 +1,1 @@
+"""What a run measured: results, comparisons, figures, MLflow and Prefect pages."""

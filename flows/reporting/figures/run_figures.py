@@ -1,0 +1,338 @@
+"""Figures of a run, drawn from its reports and curves: win rate by round, gold against KL, training curves.
+
+Only data that records hold goes in, so a cached run has the same figures as a fresh one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any
+
+from flows.reporting.results import FinishedStep, ResultRow, RunResults
+from tasks.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from flows.store.store import Store
+
+Drawing = partial["Figure | None"]
+"""A function that draws, with all that it draws from."""
+Curves = dict[str, list[tuple[int, float]]]
+"""Metric → (optimizer step, value) pairs."""
+INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
+ACCENT, BASE = "#2f6fb0", "#b9713a"
+CURVES = {
+    "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
+    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen (nats)",
+    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
+    "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
+    "grad_norm": "gradient norm",
+    "lr": "learning rate", "tokens_per_second": "tokens per second",
+}  # fmt: skip
+"""Training curves that are drawn where they exist, in this order; at most six."""
+EXACT = frozenset({"lr"})
+"""Those without noise."""
+KL_AXIS = "KL(policy ‖ base), nats per answer (the axis is √KL)"
+STYLE: Any = {
+    "figure.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.18, "figure.facecolor": "white",
+    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#c5cad1", "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
+    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.major.size": 0, "ytick.major.size": 0,
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 12,
+    "legend.frameon": False,
+}  # fmt: skip
+
+
+def draw_figures(
+    found: RunResults, steps: Sequence[FinishedStep], directory: Path, title: str, *, cache: Path
+) -> list[Path]:
+    """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
+    from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
+    from flows.reporting.figures.overoptimisation import overoptimised
+
+    drawings: dict[str, Drawing] = {
+        "win_rate": partial(win_rate, found, title),
+        "gold_vs_kl": partial(gold_against_kl, found, title),
+        "gold_vs_proxy": partial(overoptimised, found, title),
+        "exploitability": partial(exploitability_figures, found, title, base_first=first_is_base(steps)),
+    }
+    for name, curves in curves_of(steps).items():
+        drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
+    return save_figures(drawings, directory, cache)
+
+
+def figure_cache(store: Store) -> Path:
+    """Where a store keeps figures by what they are drawn from."""
+    return store.root / ".cache" / "figures"
+
+
+def save_figures(drawings: Mapping[str, Drawing], directory: Path, cache: Path) -> list[Path]:
+    """Write each figure, in our style, as NAME.png; returns the files of those that there are.
+
+    A figure is drawn once: `cache` keeps it under the digest of what it is drawn from, empty where nothing was to draw.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, drawing in drawings.items():
+        file, known = directory / f"{name}.png", cache / f"{digest_of_drawing(drawing)}.png"
+        if known.exists():
+            _copy(known, file)
+        else:
+            _draw(drawing, file)
+            with suppress(OSError):  # it can be drawn again
+                cache.mkdir(parents=True, exist_ok=True)
+                _copy(file, known)
+        if file.stat().st_size:
+            files.append(file)
+        else:
+            file.unlink()
+    return files
+
+
+def _draw(drawing: Drawing, file: Path) -> None:
+    """Draw into a file, which stays empty where there is nothing to draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(STYLE), replacing(file, durable=False) as fresh:
+        figure = drawing()
+        fresh.touch()
+        if figure is not None:
+            figure.savefig(fresh, format="png")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target, durable=False) as fresh:
+        copyfile(source, fresh)
+
+
+def digest_of_drawing(drawing: Drawing) -> str:
+    """Of all that a figure comes from: its function and arguments, this folder's code, and the library that draws.
+
+    The arguments are dataclasses, mappings and sequences of texts and numbers, whose `repr` is all that they hold.
+    """
+    digest = blake2b(digest_size=16)
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    what = (version("matplotlib"), drawing.func.__qualname__, drawing.args, drawing.keywords)
+    digest.update(repr(what).encode())
+    return digest.hexdigest()
+
+
+def curves_of(steps: Sequence[FinishedStep]) -> dict[str, dict[str, Curves]]:
+    """Name of each step that trained → title (one for each round) → its curves."""
+    found: dict[str, dict[str, Curves]] = {}
+    for step in steps:
+        if step.trained:
+            found.setdefault(step.name, {})[step.title] = _columns(step.record.curves)
+    return found
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> Curves:
+    """Rows with `step` and metrics → metric → (step, value) pairs."""
+    columns: Curves = {}
+    for row in rows:
+        for metric, value in row.items():
+            if metric != "step":
+                columns.setdefault(metric, []).append((int(row["step"]), value))
+    return columns
+
+
+def win_rate(found: RunResults, title: str) -> Figure | None:
+    """Win rate against the base by round with its 95% interval; base against base as a band to compare with."""
+    rows = _having(found.rows, "eval/win_rate")
+    if not rows:
+        return None
+    figure, axes = new_figure(5.6, 3.7)
+    floor = found.floor.metrics.get("eval/win_rate") if found.floor else None
+    if floor and floor.low is not None and floor.high is not None:
+        axes.axhspan(floor.low, floor.high, color=BASE, alpha=0.14, lw=0)
+        axes.axhline(floor.value, color=BASE, lw=1.4)
+    axes.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)))
+    x = [r.round or 1 for r in rows]
+    y = [r.metrics["eval/win_rate"].value for r in rows]
+    axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
+    _intervals(axes, x, rows, "eval/win_rate")
+    for i, (a, b) in enumerate(zip(x, y, strict=True)):
+        top = rows[i].metrics["eval/win_rate"].high or b
+        axes.annotate(f"{b:.3f}", (a, top), (0, 5), textcoords="offset points", ha="center", color=INK, weight="bold")
+    _rounds(axes, x, rows)
+    axes.set_ylim(*_limits([floor] if floor else [], [r.metrics["eval/win_rate"] for r in rows], 0.5))
+    if floor:
+        axes.annotate(f"base vs. base  {floor.value:.3f}", (1, floor.low), (-6, -4), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", color=BASE, ha="right", va="top", fontsize=8.5)  # fmt: skip
+    axes.set_title(heading_of("Win rate against the base policy", title))
+    axes.set_ylabel("P(policy beats base), held-out prompts")
+    add_foot(figure, f"{rows[-1].metrics['eval/win_rate'].n} prompts; bars and band: 95% interval over prompts")
+    return figure
+
+
+def gold_against_kl(found: RunResults, title: str) -> Figure | None:
+    """The gold score against the KL from the base: what each nat bought, and where more of it no longer helped.
+
+    The axis is √KL (Gao et al., arXiv 2210.10760, section 3.1, whose laws are in √KL), with ticks in nats.
+    """
+    rows = [r for r in _having(found.rows, "eval/kl") if r.metrics.get("eval/gold")]
+    start = found.floor.metrics.get("eval/gold") if found.floor else None
+    if not rows:
+        return None
+    figure, axes = new_figure(5.6, 3.7)
+    x = [sqrt_kl(r.metrics["eval/kl"].value) for r in rows]
+    y = [r.metrics["eval/gold"].value for r in rows]
+    if start and not math.isnan(start.value):
+        axes.plot([0, x[0]], [start.value, y[0]], color=ACCENT, lw=1.8, alpha=0.45, ls=(0, (3, 2)))
+        draw_base(axes, start.value)
+    axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
+    _intervals(axes, x, rows, "eval/gold")
+    for a, b, row in zip(x, y, rows, strict=True):
+        annotate(axes, str(row.round or row.label), (a, b), ACCENT)
+    axis_in_nats(axes, max(r.metrics["eval/kl"].value for r in rows))
+    axes.margins(y=0.16)
+    axes.set_title(heading_of("Gold score against distance from the base", title))
+    axes.set_xlabel(KL_AXIS)
+    axes.set_ylabel("mean gold score")
+    numbers = "numbers: rounds; " if any(r.round for r in rows) else ""
+    n = rows[-1].metrics["eval/gold"].n
+    add_foot(figure, f"{numbers}{n} prompts; bars: 95% interval over prompts")
+    return figure
+
+
+def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
+    """Small multiples of the training curves, one line per step that trained, later rounds darker."""
+    shown = [m for m in CURVES if any(m in c for c in curves.values())][:6]
+    if not shown:
+        return None
+    from matplotlib import colormaps
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+
+    columns = min(3, len(shown))
+    height = math.ceil(len(shown) / columns)
+    figure, grid = plt.subplots(height, columns, figsize=(3.5 * columns, 2.5 * height), squeeze=False)
+    colours = [colormaps["YlGnBu"](0.35 + 0.6 * (i + 1) / len(curves)) for i in range(len(curves))]
+    for axes, metric in zip(grid.flat, shown, strict=False):
+        for colour, (_, metrics) in zip(colours, curves.items(), strict=True):
+            _curve(axes, metrics.get(metric, ()), colour, smooth=metric not in EXACT)
+        axes.set_title(CURVES[metric], fontsize=9.5, pad=6)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes in grid.flat[max(0, len(shown) - columns) : len(shown)]:  # the lowest that is shown in each column
+        axes.set_xlabel("optimizer step")
+    handles = [Line2D([], [], color=c, lw=2.4) for c in colours]
+    figure.suptitle(heading_of("Training", title), x=0.01, ha="left", weight="bold", fontsize=11)
+    if len(curves) > 1:
+        figure.legend(handles, curves, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=5, fontsize=8.5)
+    figure.tight_layout(h_pad=1.6, w_pad=1.4)
+    return _released(figure)
+
+
+def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any, *, smooth: bool) -> None:
+    """The values; to be smooth, pale, with their running mean over them."""
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    axes.plot(steps, values, color=colour, lw=0.9 if smooth else 1.8, alpha=0.35 if smooth else 1.0)
+    if smooth:
+        axes.plot(steps, running_mean(values, len(values) // 20), color=colour, lw=1.8)
+
+
+def running_mean(values: Sequence[float], reach: int) -> list[float]:
+    """The mean over `reach` values to either side; over fewer near the ends, as many to both, so that a curve that
+    falls begins where its values begin."""
+    last = len(values) - 1
+    around = ((i, min(reach, i, last - i)) for i in range(len(values)))
+    return [sum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in around]
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height))
+    _released(figure)
+    return figure, axes
+
+
+def _released(figure: Figure) -> Figure:
+    """Take the figure out of pyplot's list, so that it is freed when we are done with it."""
+    from matplotlib import pyplot as plt
+
+    plt.close(figure)
+    return figure
+
+
+def _having(rows: Sequence[ResultRow], metric: str) -> list[ResultRow]:
+    return [r for r in rows if (e := r.metrics.get(metric)) and not math.isnan(e.value)]
+
+
+def _intervals(axes: Axes, x: Sequence[Any], rows: Sequence[ResultRow], metric: str) -> None:
+    for a, row in zip(x, rows, strict=True):
+        e = row.metrics[metric]
+        if e.low is not None and e.high is not None:
+            axes.plot([a, a], [e.low, e.high], color=ACCENT, lw=3.2, alpha=0.3, solid_capstyle="round", zorder=2)
+
+
+def _rounds(axes: Axes, x: Sequence[int], rows: Sequence[ResultRow]) -> None:
+    every = max(1, len(x) // 12)
+    axes.set_xticks(list(x)[::every], [r.label for r in rows][::every] if len(x) < 6 else [str(a) for a in x][::every])
+    axes.set_xlim(min(x) - 0.4, max(x) + 0.6)
+    axes.grid(axis="x", visible=False)
+
+
+def _limits(floor: Sequence[Any], rows: Sequence[Any], middle: float) -> tuple[float, float]:
+    low = min([middle, *(e.low if e.low is not None else e.value for e in [*floor, *rows])])
+    high = max([middle, *(e.high if e.high is not None else e.value for e in [*floor, *rows])])
+    room = 0.16 * (high - low) + 0.01
+    return max(0.0, low - room), min(1.04, high + room)
+
+
+def heading_of(what: str, title: str) -> str:
+    return f"{what} · {title}" if title else what
+
+
+def add_foot(figure: Figure, text: str, *, legend_rows: int = 0) -> None:
+    """A line in small letters below all; `legend_rows`: of a legend that stands between."""
+    height = -0.1 - 0.25 * legend_rows
+    figure.text(0.125, height / figure.get_figheight(), text, color=MUTED, fontsize=7.5, ha="left", va="top")
+
+
+def draw_base(axes: Axes, score: float) -> None:
+    """The base's score, at no distance from itself."""
+    axes.plot(0, score, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=6, clip_on=False)
+    axes.annotate("base", (0, score), (9, -3), textcoords="offset points", color=BASE, va="top")
+
+
+def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str) -> None:
+    """A short text beside a point, readable over lines."""
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text, at, (7, -10), textcoords="offset points", color=colour, weight="bold", fontsize=8, zorder=6,
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
+    )  # fmt: skip
+
+
+def sqrt_kl(kl: float) -> float:
+    """√KL; an estimate that noise made negative stands at 0."""
+    return math.sqrt(max(kl, 0.0))
+
+
+def axis_in_nats(axes: Axes, most: float) -> None:
+    """An axis of √KL up to `most` nats, with ticks at even nats and one more below the first, where the root is
+    steep."""
+    from matplotlib.ticker import MaxNLocator
+
+    even = [t for t in MaxNLocator(4).tick_values(0.0, max(most, 1e-6)) if 0 <= t <= 1.1 * most] or [0.0]
+    ticks = [*even[:1], *(t / 4 for t in even[1:2]), *even[1:]]
+    end = max(sqrt_kl(most), 1e-3)
+    axes.set_xticks([sqrt_kl(t) for t in ticks], [f"{t:.3g}" for t in ticks])
+    axes.set_xlim(-0.03 * end, 1.06 * end)

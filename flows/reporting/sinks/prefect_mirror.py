@@ -1,0 +1,135 @@
+"""Runs that computed nothing, in Prefect, which they do without: they are recorded there once a server is up.
+
+Prefect's server takes longer to start than all the rest of such a run, and its pages can be seen only while it is up.
+So the run is recorded on the server that is up when it ends; where none is, its id waits in
+`artifacts/prefect-pending.txt` for the next `alignflow up`. Recording a run twice changes nothing: Prefect knows it by
+its id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from flows.reporting.results import finished_steps, run_results
+from flows.reporting.sinks.mlflow_view import run_page
+from flows.reporting.sinks.prefect_artifacts import artifact_create, last_artifacts
+from flows.run.prefect.api import users_server
+from flows.run.prefect.server import running
+from flows.store.locks import locked
+from flows.store.records import Record
+from flows.store.runs import Run, Runs, RunStep
+from flows.store.store import Store
+from tasks.contract import DataError, SpecError
+from tasks.files import replacing
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+PENDING = "prefect-pending.txt"
+STATES = {
+    "hit": ("COMPLETED", "Cached"), "made": ("COMPLETED", "Completed"), "failed": ("FAILED", "Failed"),
+    "done": ("COMPLETED", "Completed"), "stopped": ("CANCELLED", "Cancelled"),
+}  # fmt: skip
+"""States of our steps and runs → type and name in Prefect; a step of another state did not begin."""
+
+
+def mirror(store: Store, run: Run) -> str:
+    """Record a finished run on the server that is up, or keep it for the next one. Returns what went wrong, if
+    anything; `run.links` has the flow run's id if nothing did."""
+    with _pending_lock(store), (store.root / PENDING).open("a") as file:
+        file.write(f"{run.id}\n")
+    if not (os.environ.get("PREFECT_API_URL") or running(store.root)):
+        return ""
+    trouble = mirror_pending(store)
+    run.links.update(Runs(store).load(run.id).links)
+    return trouble
+
+
+def mirror_pending(store: Store) -> str:
+    """Record all runs that wait for a server on the one that is up. Returns what went wrong, if anything."""
+    from httpx import HTTPError
+
+    pending = store.root / PENDING
+    with _pending_lock(store):
+        waiting = pending.read_text().split() if pending.exists() else []
+        try:
+            while waiting:
+                _record(store, waiting[0])
+                waiting = waiting[1:]
+        except (HTTPError, DataError) as e:
+            why = " ".join(str(e).split())[:120]
+            return f"Prefect did not take run {waiting[0]} ({why}); the next `alignflow up` tries again"
+        finally:
+            if waiting:
+                with replacing(pending) as fresh:
+                    fresh.write_text("".join(f"{id}\n" for id in waiting))
+            else:
+                pending.unlink(missing_ok=True)
+    return ""
+
+
+def _record(store: Store, id: str) -> None:
+    """Record one run; one whose file is gone has nothing to record."""
+    from prefect.client.orchestration import get_client
+
+    runs = Runs(store)
+    try:
+        run = runs.load(id)
+    except SpecError:
+        return
+    with users_server(store.root), get_client(sync_client=True) as client:
+        run.links["prefect"] = _flow_run(client, store, run)
+        runs.save(run)
+
+
+def _flow_run(client: SyncPrefectClient, store: Store, run: Run) -> str:
+    """The flow run with its task runs, their states and edges, and what any run leaves. Returns its id."""
+    flow = client.request("POST", "/flows/", json={"name": run.pipeline}).json()["id"]
+    begun = {
+        "flow_id": flow, "name": run.id, "idempotency_key": run.id, "parameters": dict(run.parameters),
+        "state": {"type": "RUNNING"},
+    }  # fmt: skip
+    flow_run = str(client.request("POST", "/flow_runs/", json=begun).json()["id"])
+    for task in _task_runs(store, run, flow_run):
+        client.request("POST", "/task_runs/", json=task)
+    kind, name = STATES.get(run.status, ("CRASHED", "Crashed"))
+    ended = {"type": kind, "name": name, "message": f"computed nothing; ran from {run.started} to {run.ended}"}
+    client.request(
+        "POST", "/flow_runs/{id}/set_state", path_params={"id": flow_run}, json={"state": ended, "force": True}
+    )
+    page = run_page(run.links["mlflow"]) if "mlflow" in run.links else ""
+    for artifact in last_artifacts(run, run_results(store, finished_steps(store, run)), store.root, page):
+        made = artifact_create(artifact, UUID(flow_run)).model_dump(mode="json", exclude_unset=True)
+        client.request("POST", "/artifacts/", json=made)  # `create_artifact` opens a websocket besides, for an event
+    return flow_run
+
+
+def _task_runs(store: Store, run: Run, flow_run: str) -> Iterator[dict[str, Any]]:
+    """A task run for each step that ended, as Prefect's API takes them; those that fed it draw its edges."""
+    steps = [step for step in run.steps.values() if step.state in STATES]
+    ids = {step.key: _task_id(run, step) for step in steps if step.key}
+    for step in steps:
+        record = store.record(step.key) if step.key else None
+        fed = [{"input_type": "task_run", "id": ids[key]} for key in _parents(record) if key in ids]
+        kind, name = STATES[step.state]
+        yield {
+            "id": _task_id(run, step), "name": step.title, "flow_run_id": flow_run, "task_key": step.title,
+            "dynamic_key": "0", "state": {"type": kind, "name": name, "message": step.reason},
+            "task_inputs": {"inputs": fed},
+        }  # fmt: skip
+
+
+def _task_id(run: Run, step: RunStep) -> str:
+    return str(uuid5(NAMESPACE_OID, f"{run.id}/{step.id}"))
+
+
+def _parents(record: Record | None) -> list[str]:
+    return list(dict.fromkeys(p.key for several in record.parents.values() for p in several)) if record else []
+
+
+def _pending_lock(store: Store) -> AbstractContextManager[None]:
+    return locked(store.root / "locks" / "prefect-pending.lock")

@@ -1,0 +1,1 @@
+"""Deployments that continue: ledger, history, gate, ticks."""

@@ -1,0 +1,48 @@
+"""What MLflow and Prefect's pages are told of ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
+from flows.reporting.tracker import Tracker
+from flows.rounds.tick import TickObserver
+from flows.run.events import Listener
+from flows.run.run import Execution
+from flows.store.runs import Run
+from flows.store.store import Store
+from flows.wiring.model import Graph
+
+WAIT_SECONDS = 60.0
+"""How long a tick waits until MLflow has all of it, the first time; no longer than AGAIN_SECONDS once it did not."""
+AGAIN_SECONDS = 5.0
+
+
+class TickTracker(TickObserver):
+    """Tells MLflow and Prefect's pages of every tick. MLflow has all of one, if it takes it, before the next begins."""
+
+    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
+        self._store, self._say = store, say
+        self._open: Tracker | None = None
+        self.runs: list[Run] = []
+        """Those that are over."""
+        self.trouble = ""
+        """What MLflow did not take, if anything."""
+
+    def listeners(self, graph: Graph) -> Sequence[Listener]:
+        self.close()
+        tracker = self._open = Tracker(self._store)
+        return [tracker, PrefectArtifacts(self._store, lambda: tracker.page)]
+
+    def say(self, text: str) -> None:
+        self._say(text)
+
+    def ended(self, execution: Execution) -> None:
+        self.runs.append(execution.run)
+        self.close()
+
+    def close(self) -> None:
+        """Wait for MLflow. A tick that ends by an error is not told of by `ended`, so the caller ends with this."""
+        if self._open:
+            tracker, self._open = self._open, None
+            self.trouble = tracker.close(AGAIN_SECONDS if self.trouble else WAIT_SECONDS) or self.trouble

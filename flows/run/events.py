@@ -1,0 +1,86 @@
+"""What a run tells while it goes on. Whoever wants to know makes a Listener and overrides what is of interest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flows.store.records import Record
+from flows.store.runs import Run
+from flows.wiring.model import Graph, Node
+
+
+class Listener:
+    """Does nothing. Methods are called from several threads, one call at a time; each should return at once."""
+
+    def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
+        """The run has an id, a file, and a folder for what its steps print."""
+
+    def step_started(self, node: Node, reason: str, log: Path) -> None:
+        """A step was not in the store, and begins; `reason` says why it runs."""
+
+    def step_waiting(self, node: Node, what: str) -> None:
+        """A step waits for something outside: the heavy slot, or another run that makes the same."""
+
+    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+        """How far a step is."""
+
+    def step_notice(self, node: Node, text: str) -> None:
+        """A step says something to the user."""
+
+    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        """A step has its result, found (`hit`) or made."""
+
+    def step_failed(self, node: Node, error: BaseException) -> None:
+        """A step failed: SpecError and DataError are the user's mistakes, StepFailed names a log."""
+
+    def run_finished(self, run: Run) -> None:
+        """The run is over; `run.status` says how."""
+
+    def left_open(self, run: Run) -> None:
+        """An earlier run was killed and is being closed now; its MLflow run, say, may still be open."""
+
+
+class CompositeListener(Listener):
+    """Tells several listeners, one call at a time. One that fails is logged and stops nothing."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+        self._lock = threading.RLock()
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        with self._lock:
+            for listener in self._listeners:
+                try:
+                    tell(listener)
+                except Exception:
+                    logging.getLogger("alignflow").exception("%s failed", type(listener).__name__)
+
+    def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
+        self._tell(lambda to: to.run_started(run, graph, logs))
+
+    def step_started(self, node: Node, reason: str, log: Path) -> None:
+        self._tell(lambda to: to.step_started(node, reason, log))
+
+    def step_waiting(self, node: Node, what: str) -> None:
+        self._tell(lambda to: to.step_waiting(node, what))
+
+    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+        self._tell(lambda to: to.step_progress(node, done, total, unit))
+
+    def step_notice(self, node: Node, text: str) -> None:
+        self._tell(lambda to: to.step_notice(node, text))
+
+    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        self._tell(lambda to: to.step_finished(node, record, hit=hit, reason=reason))
+
+    def step_failed(self, node: Node, error: BaseException) -> None:
+        self._tell(lambda to: to.step_failed(node, error))
+
+    def run_finished(self, run: Run) -> None:
+        self._tell(lambda to: to.run_finished(run))
+
+    def left_open(self, run: Run) -> None:
+        self._tell(lambda to: to.left_open(run))

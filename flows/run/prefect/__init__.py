@@ -1,0 +1,1 @@
+"""The Prefect side of a run: servers, flows, their clean-up."""

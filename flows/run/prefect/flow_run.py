@@ -1,0 +1,183 @@
+"""One flow run from the command line: the server it is on, and what becomes of it where that goes away in mid-run.
+
+Steps need no server, so their work goes on and is kept. Only the states and events that Prefect still wanted to send
+are lost; waiting for a server that is gone would take its client two minutes and a half.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.run.environment import environment, without_password
+from flows.run.prefect.api import prefect_settings, wait_until_flushed
+from flows.run.prefect.orphans import OWN, close_orphaned_flows, open_flow
+from flows.run.prefect.server import Server, answers
+from flows.store.disk import full, is_full
+from flows.store.runs import Run
+from flows.wiring.model import Parameter
+from tasks.contract import JSON, DataError
+
+PATIENCE = 20.0
+"""Seconds that a server which takes a connection may take to answer; one that refuses it is gone at once."""
+DROP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a flow run's page shows of it."""
+
+    pipeline: str
+    about: str
+    parameters: Mapping[str, Parameter]
+    values: Mapping[str, JSON]
+    title: str
+
+
+def run_flow(
+    root: Path,
+    server: Server | None,
+    form: Form,
+    body: Callable[[], Any],
+    *,
+    runs: Callable[[], Sequence[Run]],
+    say: Callable[[str], None],
+) -> bool:
+    """Run `body` as a flow on the server of PREFECT_API_URL. Returns whether it came to its end, or Ctrl-C ended it.
+
+    Args:
+        root: of the store.
+        server: ours, which must have written all before it is stopped; None for the user's.
+        form: how the flow run looks.
+        body: what it does; what it returns is the flow's state.
+        runs: the runs that the flow run was made of, once it is over.
+        say: told once that the server went away, if it did.
+
+    Raises what `body` raises, and DataError if the server refuses the flow run or goes away before it has begun.
+    """
+    if server and server.damage:
+        say(f"  ! {server.damage}")
+    try:
+        return _flow_run(root, server, form, body, runs, say)
+    except _NotBegun as e:
+        if is_full(root):
+            raise full(root) from None
+        if server is None:
+            raise DataError(str(e)) from None
+        say(f"  ! {e}; another server is started")
+        server.restart()
+    with environment(server.client):
+        try:
+            return _flow_run(root, server, form, body, runs, say)
+        except _NotBegun as e:
+            raise DataError(f"{e}\n  log: {server.log}") from None
+
+
+class _NotBegun(Exception):
+    """The server did not take the flow run; nothing of it has been done."""
+
+
+def _flow_run(
+    root: Path,
+    server: Server | None,
+    form: Form,
+    body: Callable[[], Any],
+    runs: Callable[[], Sequence[Run]],
+    say: Callable[[str], None],
+) -> bool:
+    from httpx import HTTPError
+
+    url, where = os.environ["PREFECT_API_URL"], OWN if server else without_password(os.environ["PREFECT_API_URL"])
+    whole = ended = True
+    with open_flow(root, form.title, where) as opened, prefect_settings():
+        from prefect import tags
+        from prefect.context import TagsContext
+
+        from flows.run.prefect.typed_flow import typed_flow
+
+        def whole_body() -> Any:
+            close_orphaned_flows(root, where)
+            try:
+                with TagsContext(current_tags=set()):  # the tag is the flow run's and not its steps'
+                    return body()
+            finally:
+                opened.over(_status(runs()))
+
+        call = _Call(url, whole_body, say)
+        flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
+        try:
+            with tags(form.title):  # which it has from its creation on; Prefect names it only once it runs
+                state = flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+            whole = not state.is_cancelled()
+        except KeyboardInterrupt:
+            whole = ended = False
+        except (HTTPError, RuntimeError) as e:
+            if not call.begun:
+                raise _NotBegun(f"the Prefect server at {without_password(url)} did not begin the run: {e}") from None
+            if isinstance(e, RuntimeError):
+                raise
+            call.gone()
+        if server and not call.is_gone:
+            try:
+                wait_until_flushed(*runs())
+            except HTTPError:
+                call.gone()
+        if call.is_gone:
+            drop_pending()
+        opened.closed = ended and not call.is_gone
+    if call.failed:
+        raise call.failed
+    return whole
+
+
+def _status(runs: Sequence[Run]) -> str:
+    """How a flow run ended that was made of these runs."""
+    return next((s for s in ("failed", "stopped") if s in {run.status for run in runs}), "done")
+
+
+class _Call:
+    """The body of one flow call, which looks at its end whether the server is still there."""
+
+    def __init__(self, url: str, body: Callable[[], Any], say: Callable[[str], None]) -> None:
+        self.url, self._body, self._say = url, body, say
+        self.failed: Exception | None = None
+        self.begun = self.is_gone = False
+
+    def body(self, _: dict[str, JSON]) -> Any:
+        self.begun = True
+        try:
+            return self._body()
+        except Exception as e:
+            self.failed = e
+            raise
+        finally:
+            if not answers(f"{self.url}/health", PATIENCE):
+                self.gone()
+
+    def gone(self) -> None:
+        """Say it, and let Prefect neither repeat requests nor send what is left."""
+        from prefect.settings import get_current_settings
+
+        if not self.is_gone:
+            self.is_gone = True
+            self._say(
+                f"  ! the Prefect server at {without_password(self.url)} went away; what is done is kept, and its pages lack "
+                "what came after"
+            )
+        get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
+        drop_pending()
+
+
+def drop_pending() -> None:
+    """End Prefect's threads that send events and logs, with all that they hold: nobody is there to take it."""
+    from prefect.events.worker import EventsWorker
+
+    services = list(EventsWorker._instances.values())  # of all kinds: the mapping is its base class's
+    for service in services:
+        if service._loop and service._task:
+            service._loop.call_soon_threadsafe(service._task.cancel)
+    wait([service._drain(at_exit=True) for service in services], DROP_SECONDS)

@@ -1,0 +1,323 @@
+"""From a compiled graph to a Prefect flow run: one task run per step, hits shown as Cached, all of it recorded.
+
+Prefect schedules, retries and shows; what a step does, and whether it need be done, is decided in `steps`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.reporting.results import FinishedStep
+from flows.run.events import CompositeListener, Listener
+from flows.run.executors.forkserver import Workers
+from flows.run.executors.slots import Stopped
+from flows.run.executors.snapshot import snapshot
+from flows.run.prefect.api import close_orphaned_runs, name_this_run, own_server
+from flows.run.prefect.flow_run import Form, run_flow
+from flows.run.step import StepOutcome, Steps
+from flows.store.disk import blaming_the_disk
+from flows.store.keys import Choices
+from flows.store.records import Record
+from flows.store.runs import Run, Runs, RunStep, Status
+from flows.store.store import Store
+from flows.wiring.model import Graph, Node
+from tasks.contract import JSON, DataError, SpecError
+
+SIGNALS_SECONDS = 0.3
+"""How long the main thread sleeps until it looks whether Ctrl-C came."""
+PROJECT = Path(__file__).parents[2]
+"""The folder that holds `tasks/`."""
+SAVED_SECONDS = 0.5
+"""How often the run's file follows its steps; what a kill loses of it, the records still have."""
+
+
+class Execution:
+    """One run of a graph: the run file, the snapshot, the workers. A context manager; `body` runs inside a flow."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: Store,
+        *,
+        fresh: Sequence[str] = (),
+        listeners: Sequence[Listener] = (),
+        threads: int | None = None,
+        retries: int = 1,
+        project: Path = PROJECT,
+        deployment: str = "",
+    ) -> None:
+        """`fresh`: steps to recompute, as addresses or names; `retries`: of what is no user's mistake."""
+        self.graph, self.store, self._retries = graph, store, retries
+        self._fresh = frozenset(i for name in fresh for i in steps_named(graph, name))
+        self._threads, self._project, self._deployment = threads, project, deployment
+        self.listener = CompositeListener(listeners)
+        self._stack = ExitStack()
+        self.runs = Runs(store)
+        self.records: dict[str, Record] = {}
+        self.done: dict[str, FinishedStep] = {}
+        self.errors: dict[str, Exception] = {}
+        self.run: Run
+        self.seconds = 0.0
+        """How long it took, once it is finished; what Prefect wants to be told afterwards does not count."""
+        self._began = time.monotonic()
+        self._tries: dict[str, int] = {}
+        self._saved = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Execution:
+        values: dict[str, JSON] = {n: p.value for n, p in self.graph.parameters.items()}
+        self.run = self.runs.begin(self.graph.pipeline, values, file=self.graph.file, deployment=self._deployment)
+        self.run.rounds, self.run.headline = self.graph.rounds, self.graph.headline
+        self.run.notices = list(self.graph.notices)
+        self.run.steps = {n.id: RunStep(n.id, n.addresses, n.task, n.title, n.round) for n in self.graph.nodes.values()}
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self.logs = self.store.root / "logs" / self.run.id
+        code = self._stack.enter_context(snapshot(self._project, self.store.root))
+        folder = Path(self.graph.file).absolute().parent if self.graph.file else Path.cwd()
+        choices = Choices(self.store.code(code), self.store.contents, folder, online=True)
+        log = self.logs / "forkserver.log"
+        self.workers = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
+        self._stack.callback(self.workers.close)
+        self.steps = Steps(
+            self.graph, self.store, choices, self.workers, self.listener,
+            logs=self.logs, fresh=self._fresh, stopped=self.workers.stopped,
+        )  # fmt: skip
+        self.steps.prepare()
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """End the children and close the run's file; a second time does nothing."""
+        self._stack.close()
+        if self.run.status == "running":
+            self.seconds = time.monotonic() - self._began
+            self._skipped()
+            self.store.contents.save()
+            self.runs.end(self.run, self._status())
+            self.listener.run_finished(self.run)
+
+    def _status(self) -> Status:
+        if len(self.done) == len(self.graph.nodes):
+            return "done"
+        return "failed" if self.errors else "stopped"
+
+    def stop(self) -> None:
+        """Kill what runs; every step that is not finished ends as stopped."""
+        self.workers.stop()
+
+    def body(self) -> list[Any]:
+        """Inside a flow run: submit every step, inputs first; wait; return all futures, so that a failure shows."""
+        from prefect import Task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.runtime import flow_run
+
+        self.run.links["prefect"] = str(flow_run.id)
+        name_this_run(self.run.id)
+        self.listener.run_started(self.run, self.graph, self.logs)
+        self.runs.save(self.run)
+        futures: dict[str, Any] = {}
+        with self._signals():
+            for node in self.graph.nodes.values():
+                task = Task(
+                    fn=self._task, name=node.title, task_run_name=node.title, cache_policy=NO_CACHE,
+                    persist_result=False, retries=self._retries, retry_condition_fn=_worth_another,
+                )  # fmt: skip
+                parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
+                futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
+            for future in futures.values():
+                while not future.wrapped_future.done():  # polars's SIGINT handler would never end an endless wait
+                    future.wait(SIGNALS_SECONDS)
+        return list(futures.values())
+
+    def find_all(self) -> None:
+        """Take every step from the store, in order, without Prefect; one that is gone by now is made.
+
+        Ends with the first step that fails, and with Ctrl-C; the run's status says which.
+        """
+        self.listener.run_started(self.run, self.graph, self.logs)
+        try:
+            with self._signals():
+                for node in self.graph.nodes.values():
+                    self.step(node)
+        except KeyboardInterrupt:
+            pass
+        except Exception:
+            if not self.errors:  # `step` keeps what a step failed by
+                raise
+
+    def _task(self, step: str, inputs: list[str]) -> Any:
+        """What Prefect runs for one step. `inputs` are contents, there to draw the edges."""
+        from prefect.states import Cancelled, Completed
+
+        node = self.graph.nodes[step]
+        try:
+            outcome = self.step(node)
+        except Stopped:
+            self._mark(node, "stopped")
+            return Cancelled(message="the run was stopped")
+        content = outcome.record.content
+        if not outcome.hit:
+            return content
+        return Completed(name="Cached", message=f"reused {content[:12]}: {outcome.reason}", data=content)
+
+    def step(self, node: Node) -> StepOutcome:
+        """Find or make the result of one step, and write down how it went."""
+        inputs = {port: [self.records[i] for i in ids] for port, ids in node.inputs.items()}
+        self._mark(node, "running")
+        try:
+            outcome = self.steps.run(node, inputs)
+        except Exception as e:
+            self._failed(node, e)
+            raise
+        record = outcome.record
+        self.records[node.id] = record
+        self.done[node.id] = FinishedStep(node.addresses, node.round, record, outcome.hit)
+        self.errors.pop(node.id, None)
+        self._mark(
+            node, "hit" if outcome.hit else "made", key=record.key, content=record.content, kind=record.kind,
+            seconds=record.seconds, reason=outcome.reason,
+        )  # fmt: skip
+        self.listener.step_finished(node, record, hit=outcome.hit, reason=outcome.reason)
+        return outcome
+
+    def _failed(self, node: Node, error: Exception) -> None:
+        if isinstance(error, Stopped):
+            return
+        self._tries[node.id] = self._tries.get(node.id, 0) + 1
+        if isinstance(error, SpecError | DataError) or self._tries[node.id] > self._retries:
+            self.errors[node.id] = error
+            self._mark(node, "failed", reason=str(error))
+            self.listener.step_failed(node, error)
+
+    def _mark(self, node: Node, state: str, **facts: Any) -> None:
+        with self._lock:
+            step = self.run.steps[node.id]
+            step.state = state
+            for name, value in facts.items():
+                setattr(step, name, value)
+            if time.monotonic() - self._saved > SAVED_SECONDS:
+                self.runs.save(self.run)
+                self._saved = time.monotonic()
+
+    def _skipped(self) -> None:
+        for step in self.run.steps.values():
+            if step.state == "pending":
+                step.state = "skipped"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM kill the children, then unwind; a second one leaves at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: object) -> None:
+            if self.workers.stopped.is_set():
+                os._exit(130)
+            self.workers.stopped.set()
+            threading.Thread(target=self.stop).start()  # not here: the signal may have met a lock that `stop` takes
+            raise KeyboardInterrupt
+
+        before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_pipeline(
+    graph: Graph,
+    store: Store,
+    *,
+    fresh: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
+    threads: int | None = None,
+    retries: int = 1,
+    project: Path = PROJECT,
+    deployment: str = "",
+    say: Callable[[str], None] = print,
+) -> Execution:
+    """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
+
+    Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
+    `errors` hold what each step came to. Raises SpecError for an unknown `fresh` step and for a choice whose identity
+    cannot be told.
+    """
+    execution = Execution(
+        graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project,
+        deployment=deployment,
+    )  # fmt: skip
+
+    def body() -> list[Any]:
+        try:
+            close_orphaned_runs(execution.runs, execution.listener, but=execution.run.id)
+            return execution.body()
+        finally:
+            execution.finish()
+
+    with blaming_the_disk(store.root), own_server(store.root) as server, execution:
+        values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
+        form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
+        run_flow(store.root, server, form, body, runs=lambda: [execution.run], say=say)
+    return execution
+
+
+def run_cached(
+    graph: Graph,
+    store: Store,
+    *,
+    listeners: Sequence[Listener] = (),
+    project: Path = PROJECT,
+    deployment: str = "",
+) -> Execution:
+    """Record a run of a graph whose steps are all in the store, without a Prefect server.
+
+    Starting one takes longer than all the rest of such a run; `flows.reporting.sinks.prefect_mirror` brings it to Prefect.
+    """
+    execution = Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment)
+    with blaming_the_disk(store.root), execution:
+        execution.find_all()
+    return execution
+
+
+def steps_named(graph: Graph, name: str) -> list[str]:
+    """Ids of the steps that STEP names: `policy@2`, `policy` (all rounds), `report` (a composite: all inside it).
+
+    Raises SpecError.
+    """
+    base, _, round = name.partition("@")
+
+    def fits(address: str) -> bool:
+        step, _, at = address.partition("@")
+        return (step == base or step.startswith(base + "/")) and (not round or at == round)
+
+    found = list(dict.fromkeys(id for address, id in graph.addresses.items() if fits(address)))
+    if not found:
+        from difflib import get_close_matches
+
+        known = sorted({address.split("@")[0] for address in graph.addresses})
+        near = get_close_matches(base, known, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise SpecError(f"{graph.pipeline} has no step '{name}'{hint}; it has {', '.join(known)}")
+    return found
+
+
+def _worth_another(task: Any, run: Any, state: Any) -> bool:
+    """A user's mistake does not get better by trying again."""
+    return not isinstance(state.data, SpecError | DataError)

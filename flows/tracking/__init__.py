@@ -1,1 +1,0 @@
-"""What came out: the table of results, figures, MLflow."""

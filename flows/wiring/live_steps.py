@@ -1,0 +1,106 @@
+"""Which steps of a pipeline run: what is wanted for itself, what nothing reads, and all from which these are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from flows.wiring.grammar import PipelineText, StepText
+from flows.wiring.model import Where
+from flows.wiring.tree import Yaml, entries
+
+
+@dataclass(frozen=True)
+class StepRead:
+    """A place where a step names another one."""
+
+    prefix: str | None
+    """`prev`, `last`, `every` or nothing."""
+    name: str
+    where: Where
+
+
+Reads = Mapping[str, list[StepRead]]
+"""Step → what it reads."""
+
+
+class LiveSteps:
+    """The results of a pipeline: reports, trained models, and leaves of any kind."""
+
+    def __init__(
+        self, text: PipelineText, reads: Reads, tick_reads: Mapping[str, Reads], wanted: frozenset[str]
+    ) -> None:
+        """tick_reads: what the steps of each deployment read; wanted: the steps whose kind makes them results."""
+        self._text = text
+        self._reads = reads
+        self._tick_reads = tick_reads
+        self._wanted = wanted
+
+    @cached_property
+    def live(self) -> frozenset[str]:
+        """Steps that run: all that this pipeline writes, and what is inherited and has not lost what read it."""
+        leaves = [n for n, readers in self._readers.items() if not readers and self._stays(self._text.steps[n])]
+        of_ticks = [n for ticks in self._tick_reads.values() for reads in ticks.values() for n in self._below(reads)]
+        found = self._upstream([*self._wanted, *leaves, *of_ticks])
+        own = [s.name for s in self._text.steps.values() if s.own and s.name not in found]  # read in a circle of rounds
+        return found | self._upstream(own)
+
+    @property
+    def sinks(self) -> list[str]:
+        """The live steps that are results."""
+        return [n for n in self._text.steps if n in self.live and (n in self._wanted or not self._readers[n])]
+
+    def notices(self) -> Iterator[str]:
+        """Steps that nothing reads, and inherited ones that are dropped."""
+        for name in self._text.steps:
+            if name not in self.live:
+                yield f"{self._text.name} inherits the step '{name}', which nothing here reads any more: dropped"
+            elif not self._readers[name] and name not in self._wanted:
+                yield f"{self._text.name}: nothing reads the step '{name}'; it is a result of the run"
+
+    @cached_property
+    def _readers(self) -> Mapping[str, frozenset[str]]:
+        """Step → the other steps, also of deployments, that read it."""
+        found: dict[str, set[str]] = {name: set() for name in self._text.steps}
+        for several in (self._reads, *self._tick_reads.values()):
+            for reader, reads in several.items():
+                for name in self._below(reads):
+                    found.get(name, set()).add(reader)
+        return {name: frozenset(readers - {name}) for name, readers in found.items()}
+
+    def _stays(self, leaf: StepText) -> bool:
+        """Whether a leaf is written here, or was one already in what it is inherited from."""
+        return leaf.own or leaf.name not in _named_in(self._text.lineage[1].whole)
+
+    def _upstream(self, names: Iterable[str]) -> frozenset[str]:
+        """The steps, and all from which they are made."""
+        todo, found = list(names), set[str]()
+        while todo:
+            name = todo.pop()
+            if name in self._reads and name not in found:
+                found.add(name)
+                todo += self._below(self._reads[name])
+        return frozenset(found)
+
+    def _below(self, reads: list[StepRead]) -> Iterator[str]:
+        """The steps that are read; with prev.x, also what stands for it in the first round."""
+        for read in reads:
+            yield read.name
+            if read.prefix == "prev":
+                yield str(self._text.start[read.name].value)
+
+
+def _named_in(pipeline: Yaml) -> set[str]:
+    """The steps that other steps of a pipeline, or of its deployments, name, with whatever prefix."""
+    parts = entries(pipeline)
+    repeat = entries(parts.get("repeat"))
+    ticks = (entries(deployment).get("steps") for deployment in entries(parts.get("deployments")).values())
+    sections = (parts.get("steps"), repeat.get("steps"), parts.get("after"), *ticks)
+    steps = {name: step for section in sections for name, step in entries(section).items()}
+    reads = [
+        (name, part.value.rpartition(".")[2])
+        for name, step in steps.items() for part in step.walk() if isinstance(part.value, str)
+    ]  # fmt: skip
+    starts = {str(node.value) for node in entries(repeat.get("start")).values()}
+    return starts | {read for name, read in reads if read != name}

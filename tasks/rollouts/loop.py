@@ -1,0 +1,174 @@
+"""The loop of PPO: push weights, draw, score, learn, control; checkpoints, and the policies kept along the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import ignore_patterns
+
+import torch
+
+from tasks.contract import Workspace
+from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.parts import DIGESTS, is_intact, new_part
+from tasks.rollouts.networks import Networks
+from tasks.rollouts.resume import KlControl, ResumeState, restore_moments, write_resume_state
+from tasks.rollouts.rollout import PromptOrder, RewardConfig, ScoredAnswers, make_rollout, sample_scored
+from tasks.rollouts.sft_mix import SftMix
+from tasks.rollouts.update import UpdateConfig, learn, make_adam
+from tasks.sampling.plan import SamplingPlan
+from tasks.sampling.requests import Engine, Options
+from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
+from tasks.training.model import save_model
+from tasks.training.optimizer import Schedule, lr_at
+from tasks.training.reward import save_reward_model
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast; fields as the parameters of `ppo`."""
+
+    iterations: int
+    lr: float
+    value_lr: float
+    schedule: Schedule
+    warmup: float
+    betas: tuple[float, float]
+    kept: Sequence[int]
+    keep_optimizer: bool
+    checkpoint_every: int
+
+    def rates(self, iteration: int) -> tuple[float, float]:
+        """Learning rates of policy and value network."""
+        course = lr_at(iteration, self.iterations, 1.0, self.warmup, self.schedule)
+        return self.lr * course, self.value_lr * course
+
+    def remaining_checkpoints(self, optimizer: torch.optim.Optimizer, last: bool) -> torch.optim.Optimizer | None:
+        """The optimizer where anyone wants its state: behind the last iteration, a later round may."""
+        return None if last and not self.keep_optimizer else optimizer
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What answers are drawn with."""
+
+    engine: Engine
+    scorer: Scorer
+    plan: SamplingPlan
+    course: PromptOrder
+    options: Options
+
+
+@dataclass
+class Totals:
+    """What the iterations used; one that a kill undid and another attempt ran again counts once."""
+
+    samples: int = 0
+    tokens: int = 0
+    queries: int = 0
+
+
+def reinforce(
+    networks: Networks,
+    sampling: SamplingConfig,
+    shaping: RewardConfig,
+    updating: UpdateConfig,
+    running: LoopConfig,
+    control: KlControl,
+    carried: ResumeState,
+    mixed: SftMix | None,
+    policy: Policy,
+    value: RewardModel,
+    work: Workspace,
+) -> None:
+    """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
+    folder, learning = work.path / "checkpoint", networks.learning
+    _drop_damaged(folder, work.path / "kept", work)
+    networks = replace(networks, shape=pinned_packing(folder, networks.shape))
+    optimizer = make_adam(networks, running.betas)
+    state = load_checkpoint(folder, learning, optimizer)
+    if state is None:
+        state = {"step": 0, "coefficient": carried.coefficient, "totals": {}, "difference": None}
+        if carried.moments is not None:
+            restore_moments(carried.moments, learning, optimizer)
+    coefficient, totals, difference = float(state["coefficient"]), Totals(**state["totals"]), state["difference"]
+    for iteration in range(state["step"], running.iterations):
+        begun, number = time.perf_counter(), carried.iterations + iteration
+        sampling.engine.update(networks.policy.model.state_dict().items())
+        drawn = _drawn(sampling, number - carried.begun, iteration, running, work)
+        rollout = make_rollout(networks, drawn, coefficient, shaping, difference)
+        difference = rollout.difference if difference is None else difference
+        rates = running.rates(iteration)
+        metrics = learn(networks, optimizer, rollout, updating, rates, number, mixed)
+        metrics |= {**rollout.metrics, "kl_coef": coefficient, "lr": rates[0]}
+        coefficient = control.after(coefficient, rollout.kl, len(drawn.rows))
+        _count(totals, drawn)
+        metrics["tokens_per_second"] = int(drawn.rows.tokens.sum()) / (time.perf_counter() - begun)
+        work.log(iteration + 1, metrics)
+        work.progress(iteration + 1, running.iterations, "iterations")
+        if iteration + 1 in running.kept:
+            _keep(networks, policy, work.path / "kept", iteration + 1)
+        last = iteration + 1 == running.iterations
+        if last or (iteration + 1) % running.checkpoint_every == 0:
+            kept = {"coefficient": coefficient, "totals": vars(totals), "difference": difference,
+                    "shape": networks.shape._asdict(), "threads": torch.get_num_threads()}  # fmt: skip
+            save_checkpoint(folder, iteration + 1, learning, running.remaining_checkpoints(optimizer, last), kept)
+            shutil.rmtree(work.path / "scores")
+    work.count(**vars(totals))
+    write_resume_state(
+        work.output / "state", carried, running.iterations, coefficient, control, learning,
+        running.remaining_checkpoints(optimizer, last=True),
+    )  # fmt: skip
+    _write(networks, policy, value, running, work)
+
+
+def _drawn(
+    sampling: SamplingConfig, number: int, iteration: int, running: LoopConfig, work: Workspace
+) -> ScoredAnswers:
+    """number: the iteration's place in the course."""
+    course = sampling.course.draws(number)
+
+    def tell(n: int) -> None:
+        work.progress(iteration + 0.5 * n / len(course[1]), running.iterations, "iterations")
+
+    s, kept = sampling, work.path / "scores" / str(iteration)
+    return sample_scored(s.engine, s.scorer, s.plan, course, s.options, kept, tell, work)
+
+
+def _count(totals: Totals, drawn: ScoredAnswers) -> None:
+    """Tokens are those drawn, as `sample` counts them, without those of unscored answers; queries as `score` does."""
+    totals.samples += len(drawn.rows) + drawn.unanswered
+    totals.queries += drawn.queries
+    totals.tokens += int(drawn.rows.answers.lengths.sum())
+
+
+def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> None:
+    with new_part(folder / str(iteration)) as part:
+        save_model(networks.policy.model, policy, part)
+
+
+def _drop_damaged(checkpoint: Path, kept: Path, work: Workspace) -> None:
+    """Begin again where a checkpoint, or a policy kept before it, is not what was written: no later one has it."""
+    drop_damaged(checkpoint, work)
+    if not last_state(checkpoint) or all(is_intact(part) for part in _kept(kept)):
+        return
+    work.notice("a policy that an earlier attempt kept was damaged; training begins again")
+    shutil.rmtree(checkpoint)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.glob("*")) if not p.name.startswith(".")]
+
+
+def _write(networks: Networks, policy: Policy, value: RewardModel, running: LoopConfig, work: Workspace) -> None:
+    """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
+    for n in sorted(set(running.kept)):
+        to = work.output / "checkpoints" / str(n)
+        shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
+    (work.output / "value").mkdir()
+    save_reward_model(networks.value.model, value, work.output / "value")
+    save_model(networks.policy.model, policy, work.output)

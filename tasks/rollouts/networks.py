@@ -1,0 +1,119 @@
+"""The three networks of PPO: the policy and its value network, which learn, and the reference, which does not."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tasks.contract import DataError
+from tasks.kinds import Model, Policy, RewardModel
+from tasks.rollouts.token_heads import TokenLogps, TokenValues
+from tasks.template import template_digest
+from tasks.training.batches import MicroBatch, PackingConfig, sorted_micro_batches
+from tasks.training.heads import is_classifier
+from tasks.training.logps import Inputs, inputs_of
+from tasks.training.model import open_model, packing_for, pick_device, pick_dtype, positions_of
+from tasks.training.reward import open_reward_model
+from tasks.training.rows import Ints, Rows
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Loaded on one device; weights in float32."""
+
+    policy: TokenLogps
+    value: TokenValues
+    ref: TokenLogps
+    plain: TokenLogps
+    """The policy at temperature 1, which samplers' log-probabilities and demonstrations are measured at."""
+    device: torch.device
+    half: bool
+    """Whether bodies compute in bfloat16."""
+    shape: PackingConfig
+
+    def computing(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    @property
+    def learning(self) -> nn.ModuleDict:
+        """Policy and value network, as one module."""
+        return nn.ModuleDict({"policy": self.policy.model, "value": self.value.model})
+
+    def inputs(self, batch: MicroBatch) -> Inputs:
+        return inputs_of(batch, self.device)
+
+
+def open_networks(
+    policy: Policy, value: RewardModel, ref: Policy, temperature: float, dtype: str, micro_tokens: int
+) -> Networks:
+    """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do."""
+    device = pick_device()
+    model = open_model(policy, torch.float32).to(device)
+    critic = open_reward_model(value, torch.float32).to(device)
+    anchor = open_model(ref, torch.float32).to(device).requires_grad_(False)
+    shapes = [packing_for(m, micro_tokens) for m in (model, critic, anchor)]
+    shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
+    half = pick_dtype(dtype, device) == torch.bfloat16
+    tempered = TokenLogps(model, temperature)
+    plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
+    return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)
+
+
+def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:
+    """What the value network starts from: the one given, else the policy's own. Raises DataError if it cannot serve."""
+    found = value or RewardModel(policy.path / "value")
+    if value is None and not found.path.is_dir():
+        raise DataError(
+            f"there is no value network: feed `value` with a reward model (the usual start), or with "
+            f"`{{task: value_of, policy: …}}`; the policy at {policy.path} has no value/ of its own, which PPO leaves"
+        )
+    if not is_classifier(found.path):
+        raise DataError(f"{found.path} has no classification head, so it is no value network: `train_reward` makes one")
+    return found
+
+
+def check_tokens(policy: Policy, other: Model, port: str) -> None:
+    """Refuse a model that would read the policy's ids as another text. Raises DataError."""
+    wanted, found = template_digest(policy), template_digest(other)
+    if found == wanted:
+        return
+    told = f"`{port}` at {other.path} has tokenizer and template {found}, the policy at {policy.path} has {wanted}"
+    if port == "value":
+        raise DataError(
+            f"{told}: a value network reads the policy's own ids, token by token. Start it from a reward model that "
+            "was trained from this policy (`train_reward`). As `oracle` this one serves: there it reads texts"
+        )
+    raise DataError(f"{told}: their log-probabilities are of different tokens. Give a policy with the same files")
+
+
+def check_room(longest: int, models: dict[str, Model]) -> None:
+    """Refuse a model that cannot read the longest prompt and answer. Raises DataError."""
+    for port, model in models.items():
+        positions = positions_of(model)
+        if positions is not None and positions < longest:
+            raise DataError(
+                f"`{port}` at {model.path} reads {positions} positions, and a prompt with its answer may have "
+                f"{longest}: give a smaller max_tokens"
+            )
+
+
+def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """What each network says of every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`."""
+    out = {name: torch.empty(int(rows.answers.offsets[-1])) for name in which}
+    for batch in sorted_micro_batches(rows, networks.shape):
+        inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rows, batch.rows))
+        with torch.inference_mode(), networks.computing():
+            for name, network in which.items():
+                out[name][places] = network(inputs).float().cpu()
+    return out
+
+
+def places_of(rows: Rows, part: Ints) -> Ints:
+    """Where the tokens of these rows' answers lie among those of all rows, in the order of `part`."""
+    offsets = rows.answers.offsets
+    return np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in part.tolist()])

@@ -1,0 +1,126 @@
+"""What PPO leaves in a policy's `state/`, so that the next round goes on as if there had been no end.
+
+progress.json         iterations of all rounds (they number shuffles), the course of prompts and the iterations before
+                      it began, the KL coefficient, its controller
+optimizer.safetensors Adam's moments of policy and value network, by parameter
+
+The coefficient goes on only under an equal controller with an equal starting coefficient, the moments only with the
+weights that they belong to, the course only with equal size, k, seed and prompts: another one begins at its first
+prompt, with noise that none before it had. Weights are kept in float32, so a round goes on exactly.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tasks.contract import JSON, Chosen
+from tasks.ids import digest
+from tasks.kinds import Policy, RewardModel
+from tasks.sampling.plan import Draws, SamplingPlan
+
+PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class KlControl:
+    """The KL penalty's coefficient and how it moves."""
+
+    controller: Chosen
+    start: float
+
+    def after(self, coefficient: float, kl: float, samples: int) -> float:
+        return float(self.controller(coefficient, kl, samples))
+
+    @property
+    def moves(self) -> bool:
+        return self.controller.name != "fixed"
+
+    @property
+    def spec(self) -> dict[str, JSON]:
+        return {"controller": self.controller.name, "with": dict(self.controller.params), "start": self.start}
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """Where an earlier round ended; a first one begins at nothing."""
+
+    iterations: int
+    begun: int
+    """Iterations of all rounds before the course of prompts began."""
+    course: Mapping[str, JSON]
+    """What makes a course, as `prompt_order_id` says it."""
+    coefficient: float
+    moments: Path | None
+    """File of them; None: Adam begins anew."""
+
+    def noise(self, draws: Draws) -> Draws:
+        """The draws of this course: a later one has a seed of its own, so that it repeats no draw of an earlier."""
+        if not self.begun:
+            return draws
+        return replace(draws, seed=int(digest(str(draws.seed), "course", str(self.begun))[:16], 16) >> 1)
+
+
+def prompt_order_id(plan: SamplingPlan, draws: Draws, size: int) -> dict[str, JSON]:
+    """What the prompts and numbers of an iteration's draws depend on. Streams have noise of their own anyway."""
+    return {"prompts": digest(*plan.prompt_ids), "size": size, "k": draws.k, "seed": draws.seed}
+
+
+def read_resume_state(
+    policy: Policy, value: RewardModel, control: KlControl, course: Mapping[str, JSON]
+) -> ResumeState:
+    """What the policy's `state/` says; the beginning where it has none."""
+    file = policy.path / "state" / PROGRESS
+    if not file.exists():
+        return ResumeState(0, 0, course, control.start, None)
+    told = json.loads(file.read_text())
+    iterations = int(told["iterations"])
+    begun = int(told["begun"]) if told.get("course") == course else iterations
+    coefficient = float(told["coefficient"]) if told["control"] == control.spec else control.start
+    moments = policy.path / "state" / MOMENTS
+    goes_on = moments.exists() and _same_weights(policy.path / "value", value.path)
+    return ResumeState(iterations, begun, course, coefficient, moments if goes_on else None)
+
+
+def write_resume_state(
+    folder: Path, carried: ResumeState, iterations: int, coefficient: float, control: KlControl, learning: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:  # fmt: skip
+    """Write `state/` as `folder`, `iterations` after what was carried; without moments if there is no optimizer."""
+    folder.mkdir()
+    told = {
+        "iterations": carried.iterations + iterations, "begun": carried.begun, "course": carried.course,
+        "coefficient": coefficient, "control": control.spec,
+    }  # fmt: skip
+    (folder / PROGRESS).write_text(json.dumps(told, sort_keys=True, indent=1) + "\n")
+    if optimizer is None:
+        return
+    moments = {
+        f"{name}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, parameter in learning.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    save_file(moments, folder / MOMENTS)
+
+
+def restore_moments(file: Path, learning: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give Adam the moments of an earlier round."""
+    moments = load_file(file)
+    for name, parameter in learning.named_parameters():
+        if f"{name}.step" in moments:
+            optimizer.state[parameter] = {key: moments[f"{name}.{key}"].to(parameter.device) for key in _ADAM}
+
+
+def _same_weights(a: Path, b: Path) -> bool:
+    """Whether two checkpoints hold equal weights, byte for byte."""
+    names = sorted(f.name for f in a.glob("*.safetensors"))
+    equal, _, _ = filecmp.cmpfiles(a, b, names, shallow=False)
+    return bool(names) and len(equal) == len(names)

@@ -1,0 +1,182 @@
+"""An iteration's updates: minibatches of whole prompts, exact means over each, both networks in one step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tasks.contract import Chosen, DataError
+from tasks.families import LOSSES
+from tasks.losses.rl.clipped import clipped
+from tasks.rollouts.advantages import k2, value_loss
+from tasks.rollouts.networks import Networks, places_of
+from tasks.rollouts.noise import MINIBATCHES, shuffled
+from tasks.rollouts.rollout import Rollout
+from tasks.rollouts.sft_mix import SftMix
+from tasks.training.batches import micro_batches
+from tasks.training.rows import Ints, Rows
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How an iteration's answers are learnt from; fields as the parameters of `ppo`."""
+
+    objective: Chosen
+    epochs: int
+    minibatches: int
+    value_clip: float
+    max_grad_norm: float
+    seed: int
+
+    @property
+    def clip_eps(self) -> float:
+        """Where the objective clips; one that does not is counted at the usual bound, that of `clipped`."""
+        usual = inspect.signature(clipped).parameters["clip_eps"].default
+        eps = self.objective.params.get("clip_eps", usual)
+        return float(eps if isinstance(eps, int | float) else usual)
+
+
+@dataclass(frozen=True)
+class MinibatchStats:
+    """What one minibatch showed before its update, per token `(M,)`."""
+
+    log_ratios: Tensor
+    advantages: Tensor
+    losses: Tensor
+    value_moves: Tensor
+    """|V − V_old|."""
+    value_losses: Tensor
+
+
+def make_adam(networks: Networks, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """One Adam over two groups, the policy and the value network; learning rates are set at each step.
+
+    eps 1e-5 is PPO's of old: 1e-8 moves rarely used weights too far.
+    """
+    groups = [{"params": list(m.parameters())} for m in (networks.policy.model, networks.value.model)]
+    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-5, fused=True)
+
+
+def learn(
+    networks: Networks,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    updating: UpdateConfig,
+    rates: tuple[float, float],
+    iteration: int,
+    mixed: SftMix | None,
+) -> dict[str, float]:
+    """All updates on one rollout; what they showed, in the mean over them.
+
+    Raises DataError where the first one does not start from what the rollout read, or a number is none any more.
+    """
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    models = (networks.policy.model, networks.value.model)
+    found: list[dict[str, float]] = []
+    for number, part in enumerate(_minibatches(rollout.rows, updating, iteration)):
+        seen = _add_gradients(networks, rollout, part, updating)
+        if number == 0:
+            check_first(seen, updating.clip_eps, networks.half)
+        metrics = _metrics(seen, updating)
+        if mixed is not None:
+            step = iteration * updating.epochs * updating.minibatches + number
+            metrics["loss/sft"] = mixed.add_gradients(networks, step)
+        norms = [float(nn.utils.clip_grad_norm_(m.parameters(), updating.max_grad_norm)) for m in models]
+        metrics |= {"grad_norm": norms[0], "value/grad_norm": norms[1]}
+        _check_finite(metrics, iteration)
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(metrics)
+    return {name: float(np.mean([m[name] for m in found])) for name in found[0]}
+
+
+def _minibatches(rows: Rows, updating: UpdateConfig, iteration: int) -> Iterator[Ints]:
+    """Each epoch's own shuffle of the prompts, cut into pieces; the answers to a prompt stay together."""
+    groups: dict[bytes, list[int]] = {}
+    for i in range(len(rows)):
+        groups.setdefault(rows.prompts.at(i).tobytes(), []).append(i)
+    prompts = [np.array(g, np.int64) for g in groups.values()]
+    for epoch in range(updating.epochs):
+        order = shuffled(len(prompts), updating.seed, MINIBATCHES, iteration, epoch)
+        for piece in np.array_split(order, min(updating.minibatches, len(prompts))):
+            yield np.concatenate([prompts[i] for i in piece])
+
+
+def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: UpdateConfig) -> MinibatchStats:
+    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut.
+
+    The policy's graph is gone before the value network's begins: only one network's activations are in memory.
+    """
+    names = inspect.signature(updating.objective.function).parameters
+    total = int(rollout.rows.answers.lengths[part].sum())
+    parts: list[MinibatchStats] = []
+    for batch in micro_batches(rollout.rows, part, networks.shape):
+        inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rollout.rows, batch.rows))
+        with networks.computing():
+            logps = networks.policy(inputs).cpu().double()
+        old, advantages = rollout.old_logps[places], rollout.advantages[places]
+        given = dict(zip(LOSSES["losses/rl"].arguments, (logps, old, advantages), strict=True))
+        losses = updating.objective(**{name: x for name, x in given.items() if name in names})
+        (losses.sum() / total).backward()
+        with networks.computing():
+            values = networks.value(inputs).cpu().double()
+        old_values = rollout.old_values[places]
+        value_losses = value_loss(values, old_values, rollout.returns[places], clip=updating.value_clip)
+        (value_losses.sum() / total).backward()
+        moves = (values.detach() - old_values).abs()
+        parts.append(MinibatchStats(logps.detach() - old, advantages, losses.detach(), moves, value_losses.detach()))
+    return MinibatchStats(
+        *(torch.cat([getattr(p, name) for p in parts]) for name in MinibatchStats.__dataclass_fields__)
+    )
+
+
+def _metrics(seen: MinibatchStats, updating: UpdateConfig) -> dict[str, float]:
+    return {
+        "policy/approx_kl": float(k2(seen.log_ratios).mean()),
+        "policy/clip_frac": _clipped(seen, updating.clip_eps),
+        "loss/policy": float(seen.losses.mean()),
+        "loss/value": float(seen.value_losses.mean()),
+        "value/clip_frac": float((seen.value_moves > updating.value_clip).double().mean()),
+    }
+
+
+def _clipped(seen: MinibatchStats, clip_eps: float) -> float:
+    """Share of tokens whose ratio is past the bound that its advantage pushes it to."""
+    ratio = torch.exp(seen.log_ratios)
+    past = torch.where(seen.advantages > 0, ratio > 1 + clip_eps, ratio < 1 - clip_eps)
+    return float(past.double().mean())
+
+
+def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
+    """Before any update the policy is the one that the rollout read: ratio 1, no KL, nothing clipped. Raises DataError.
+
+    Both are the trainer's own networks on the same rows; whether the sampler is that policy, `check_sampler` asks.
+    In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is asked for.
+    """
+    off = torch.expm1(seen.log_ratios).abs()
+    distance, allowed = (float(off.mean()), 2e-2) if half else (float(off.max()), 1e-3)
+    approx_kl, clip_frac = float(k2(seen.log_ratios).mean()), _clipped(seen, clip_eps)
+    if distance <= allowed and approx_kl <= allowed and (half or clip_frac == 0):
+        return
+    raise DataError(
+        f"before the first update the ratio of the policy to itself, as the rollout read it, is off by {distance:.3g} "
+        f"(allowed: {allowed:g}), approx_kl is {approx_kl:.3g}, clip_frac {clip_frac:.3g}; they must be 0. Likely "
+        "causes: dropout (a module in training mode), a layer that reads a row otherwise beside other rows, or another "
+        "number type in one of the two passes"
+    )
+
+
+def _check_finite(metrics: dict[str, float], iteration: int) -> None:
+    broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise DataError(
+            f"PPO broke in iteration {iteration + 1}: {', '.join(broken)}. Likely causes: lr is too high for this "
+            "model, or scores are extreme. Run again with a smaller lr, from the start: it is another training"
+        )

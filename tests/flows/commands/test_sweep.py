@@ -1,0 +1,93 @@
+"""A sweep through the real command line: what its runs share is made once, and a table of them stands at its end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.commands.sweep import _compared, run_sweep
+from flows.run.prefect.server import Server
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from tasks.contract import SpecError
+from tests.flows.commands.processes import command
+from tests.flows.evaluated import evaluated
+
+PIPELINE = """
+pipelines:
+  tiny:
+    about: demonstrations learned by heart, a little
+    params: {world: toy, loss: sft, steps: 2, draws: 2, lr: 1.0e-3}
+    steps:
+      data:   {task: load_demonstrations, source: $world, split: sft}
+      blank:  {task: blank_policy, demonstrations: data}
+      some:   {task: part, table: data, index: 1, size: 16}
+      all:    {task: load_prompts, source: $world, split: heldout}
+      asked:  {task: part, table: all, index: 1, size: 6}
+      gold:   {task: load_oracle, oracle: toy_gold}
+      policy: {task: train, policy: blank, data: some, loss: $loss, lr: $lr, steps: $steps, batch: 8}
+      report: {task: evaluate, policy: policy, baseline: blank, prompts: asked, oracle: gold, k: $draws, max_tokens: 6}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pipelines.yaml").write_text(PIPELINE)
+    return tmp_path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """One for all runs, which would bring one each."""
+    server = Server(tmp_path / "prefect", log=tmp_path / "server.log")
+    yield server
+    server.stop()
+
+
+def _states(run: Run) -> dict[str, str]:
+    return {id: step.state for id, step in run.steps.items()}
+
+
+@pytest.mark.parametrize(("values", "said"), [({"steps": "1,many"}, "steps"), ({"loss": "sft,spo"}, "spo")])
+def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: dict[str, str], said: str) -> None:
+    store = Store(project / "artifacts")
+    with pytest.raises(SpecError, match=said):
+        run_sweep(project / "pipelines.yaml", store, "tiny", values, Console(file=io.StringIO()))
+    assert Runs(store).ids() == []
+
+
+def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begin_and_ends_with_their_table(
+    project: Path, server: Server
+) -> None:
+    """Whether a file is there is asked when its run begins."""
+    values = ("world=./nothing.jsonl,toy", "loss=sft,{sft: {average: answer}}")
+    told = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, **server.client)
+    assert told.count("✗ there is no file or directory './nothing.jsonl'") == 2
+    assert "[4/4] tiny world=toy loss={sft: {average: answer}}" in told
+    second, first = (run for run in Runs(Store(project / "artifacts")).newest() if run.status == "done")
+    shared = {"data", "blank", "some", "all", "asked", "gold", "policy/tokenize", "report/baseline_sample"}
+    assert {id for id, state in _states(first).items() if state == "made"} == set(first.steps)
+    assert {id for id, state in _states(second).items() if state == "hit"} >= shared
+    assert _states(second)["policy"] == "made"
+    table = told[told.rindex("rank  run") :]
+    assert "tiny loss=sft " in table
+    assert "tiny loss=sft(average=answer)" in table
+    assert "differences of the last win rate" in table
+    pictures = next((project / "artifacts" / "figures").glob("compare-*"))
+    assert (pictures / "win_rate_per_round.png").stat().st_size > 10_000
+
+
+def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(tmp_path: Path) -> None:
+    store = Store(tmp_path / "artifacts")
+    several = [evaluated(store, "tiny", [[0.6, 0.5]], ids=("a", "b"), k=k, parameters={"draws": k}) for k in (2, 3)]
+    stream = io.StringIO()
+    _compared(store, several, Console(file=stream, width=160))
+    told = stream.getvalue()
+    assert "were not measured alike" in told
+    assert "answers per prompt: 2 (tiny draws=2 round 1); 3 (tiny draws=3 round 1)" in told
+    assert "rank " not in told[told.index("were not measured alike") :]
+    assert all(f"tiny draws={k}  " in told for k in (2, 3))

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.planning.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
+from flows.planning.plan import Plan, make_plan
+from flows.python.code_index import CodeIndex
+from flows.store.keys import Choices, step_key
+from flows.store.runs import Runs, RunStep
+from flows.store.store import HowMade, Store
+from flows.wiring.model import ChoiceValue, Graph, Node, Where
+from tasks.kinds import Artifact
+from tests.flows.store.made import prompts
+
+FILES = {
+    "load.py": "def load_prompts(*, size):\n    return size\n",
+    "select.py": "def part(table, *, index, size, wrap):\n    return table\n",
+    "sample.py": "from tasks.engine import draw\n\ndef sample(policy, prompts, work, *, k):\n    return draw(k)\n",
+    "engine.py": "def draw(k):\n    return k\n",
+    "judge.py": "def compare(completions, oracle, work, others=None, *, rule):\n    return rule(1)\n",
+    "rules/short.py": "def short(x, *, limit):\n    return x\n",
+    "rules/long.py": "def long(x, *, limit):\n    return x\n",
+    "train.py": "def fit(policy, data, work, *, lr, epochs, batch):\n    return data\n",
+}
+MODULES = {"load_prompts": "load", "part": "select", "sample": "sample", "compare": "judge", "fit": "train"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        file = tmp_path / "project" / "tasks" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "artifacts")
+
+
+def edit(root: Path, name: str, old: str, new: str) -> None:
+    file = root / "tasks" / name
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def node(id: str, task: str, inputs: Mapping[str, tuple[str, ...]] | None = None, **params: Any) -> Node:
+    return Node(
+        id=id, addresses=(id,), task=task, module=f"tasks.{MODULES[task]}", kind="Prompts", params=params, execution={},
+        inputs=inputs or {}, lists=frozenset(), work=task != "part",
+        round=int(id.partition("@")[2]) if "@" in id else None, where=Where("pipelines.yaml"),
+    )  # fmt: skip
+
+
+def loop(rounds: int = 2, *, k: int = 4, lr: float = 0.1, rule: str = "short", limit: int = 3, size: int = 10) -> Graph:
+    """all → (batch → answers → judged → policy) per round; the first policy is `base`."""
+    nodes = [node("all", "load_prompts", size=100), node("base", "load_prompts", size=7)]
+    for i in range(1, rounds + 1):
+        policy = f"policy@{i - 1}" if i > 1 else "base"
+        choice = ChoiceValue("rules", rule, {"limit": limit})
+        nodes += [
+            node(f"batch@{i}", "part", {"table": ("all",)}, index=i, size=size, wrap=True),
+            node(f"answers@{i}", "sample", {"policy": (policy,), "prompts": (f"batch@{i}",)}, k=k),
+            node(f"judged@{i}", "compare", {"completions": (f"answers@{i}",)}, rule=choice),
+            node(f"policy@{i}", "fit", {"policy": (policy,), "data": (f"answers@{i}",), "ref": (f"judged@{i}",)},
+                 lr=lr, epochs=3, batch=8),
+        ]  # fmt: skip
+    return Graph("loop", "", "pipelines.yaml", {n.id: n for n in nodes}, {n.id: n.id for n in nodes}, {}, rounds, ())
+
+
+def rows_of(n: Node) -> int:
+    return {"load_prompts": n.params.get("size", 0), "part": n.params.get("size", 0)}.get(n.task, 40)
+
+
+Result = Callable[[Node, str], Artifact]
+
+
+def table(n: Node, key: str) -> Artifact:
+    """A table that differs for every key."""
+    return prompts(*(f"{key[:6]}-{i}" for i in range(rows_of(n))))
+
+
+def run(graph: Graph, store: Store, root: Path, *, only: set[str] | None = None, result: Result = table) -> list[str]:
+    """Run a graph as an executor would, with tables that come from nowhere; returns the ids of the steps that ran."""
+    choices = Choices(CodeIndex(root), store.contents, root)
+    run, ran, found = Runs(store).begin(graph.pipeline, {}), [], {}
+    for n in graph.nodes.values():
+        if only is not None and n.id not in only:
+            continue
+        parents = {port: [found[i] for i in ids] for port, ids in n.inputs.items()}
+        key = step_key(n, {port: [r.content for r in rs] for port, rs in parents.items()}, choices)
+        record = store.record_of(key.digest)
+        if record is None:
+            made = HowMade(seconds=12.0, totals={"tokens": 800.0} if n.task == "sample" else {})
+            record = store.publish(key, result(n, key.digest), parents=parents, made=made)
+            ran.append(n.id)
+        found[n.id] = record
+        run.steps[n.id] = RunStep(n.id, n.addresses, n.task, n.title, n.round, "made", record.key, record.content)
+    Runs(store).end(run, "done")
+    return ran
+
+
+def plan(graph: Graph, store: Store, root: Path) -> Plan:
+    return make_plan(graph, store, code=CodeIndex(root))
+
+
+def said(planned: Plan) -> dict[str, tuple[str, str]]:
+    return {s.node.id: (s.state, s.why) for s in planned.steps if s.state != "cached"}
+
+
+def test_on_an_empty_store_everything_is_to_run_because_it_never_ran(store: Store, root: Path) -> None:
+    planned = plan(loop(1), store, root)
+    assert {s.state for s in planned.steps} == {"run"}
+    assert {s.why for s in planned.steps} == {"never run"}
+    assert [bool(s.key) for s in planned.steps] == [True, True, False, False, False, False]
+
+
+def test_after_a_run_everything_is_cached_and_the_plan_has_the_records(store: Store, root: Path) -> None:
+    run(loop(), store, root)
+    planned = plan(loop(), store, root)
+    assert planned.counts() == {"cached": 10, "partial": 0, "run": 0, "open": 0}
+    assert all(s.record and s.record.key == s.key and s.why.startswith("made 20") for s in planned.steps)
+    assert planned.total == Cost()
+
+
+def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(store: Store, root: Path) -> None:
+    run(loop(), store, root)
+    found = said(plan(loop(k=5), store, root))
+    assert found == {
+        "answers@1": ("run", "because `k` changed 4 → 5"),
+        "judged@1": ("open", "waits for `answers@1`"),
+        "policy@1": ("open", "waits for `answers@1` and 1 more"),
+        "answers@2": ("run", "because `k` changed 4 → 5"),
+        "judged@2": ("open", "waits for `answers@2`"),
+        "policy@2": ("open", "waits for `policy@1` and 2 more"),
+    }
+
+
+def test_parameters_of_choices_and_other_choices_are_named(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    assert said(plan(loop(1, limit=9), store, root))["judged@1"] == ("run", "because `rule.limit` changed 3 → 9")
+    assert said(plan(loop(1, rule="long"), store, root))["judged@1"] == (
+        "run", "because `rule` changed short → long, `tasks/rules/long.py::long` is used now and 1 more",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "step", "why"),
+    [
+        ("rules/short.py", "return x", "return x * 2", "judged@1", "because `tasks/rules/short.py::short` changed"),
+        ("engine.py", "return k", "return k + 0", "answers@1", "because `tasks/engine.py::draw` changed"),
+    ],
+)
+def test_an_edited_function_is_named_by_file(
+    store: Store, root: Path, file: str, old: str, new: str, step: str, why: str
+) -> None:
+    run(loop(1), store, root)
+    edit(root, file, old, new)
+    assert said(plan(loop(1), store, root))[step] == ("run", why)
+
+
+def test_an_edit_that_changes_nothing_runs_nothing(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    edit(root, "engine.py", "def draw(k):", 'def draw(k: int) -> int:\n    """Draw."""\n    # k draws')
+    assert said(plan(loop(1), store, root)) == {}
+
+
+def test_an_input_that_came_out_different_is_named_by_the_step_that_feeds_it(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    run(loop(1, k=5), store, root, only={"all", "base", "batch@1", "answers@1"})
+    found = said(plan(loop(1, k=5), store, root))
+    assert found["judged@1"] == ("run", "because `answers@1` came out different")
+    assert found["policy@1"] == ("open", "waits for `judged@1`")
+
+
+def test_an_input_that_comes_out_equal_after_an_edit_cuts_the_work_off(store: Store, root: Path) -> None:
+    def same(n: Node, key: str) -> Artifact:
+        return table(n, n.id)
+
+    run(loop(1), store, root, result=same)
+    edit(root, "engine.py", "return k", "return k + 0")
+    assert [s for s, (state, _) in said(plan(loop(1), store, root)).items() if state == "open"] == [
+        "judged@1", "policy@1"
+    ]  # fmt: skip
+    assert run(loop(1), store, root, result=same) == ["answers@1"]
+    assert said(plan(loop(1), store, root)) == {}
+
+
+def test_more_rounds_reuse_the_first_ones(store: Store, root: Path) -> None:
+    run(loop(2), store, root)
+    found = said(plan(loop(3), store, root))
+    assert set(found) == {"batch@3", "answers@3", "judged@3", "policy@3"}
+    assert found["batch@3"] == ("run", "round 3 has not run before")
+    assert found["answers@3"] == ("open", "waits for `batch@3`")
+
+
+def test_a_step_that_another_pipeline_made_is_cached_and_a_like_one_says_how_it_differs(
+    store: Store, root: Path
+) -> None:
+    run(loop(1), store, root)
+    other = replace(loop(1, lr=0.2), pipeline="other")
+    why = "never run in this pipeline (nearest: `policy@1` of loop, but `lr` changed 0.1 → 0.2)"
+    assert said(plan(other, store, root)) == {"policy@1": ("run", why)}
+
+
+def test_going_back_to_an_old_value_runs_nothing(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    run(loop(1, lr=0.2), store, root)
+    assert said(plan(loop(1), store, root)) == {}
+
+
+def test_a_step_fed_by_another_task_says_by_which(store: Store, root: Path) -> None:
+    graph = loop(1)
+    run(graph, store, root)
+    fed = replace(graph.nodes["judged@1"], inputs={"completions": ("batch@1",)})
+    rewired = replace(graph, nodes={**graph.nodes, "judged@1": fed})
+    assert said(plan(rewired, store, root))["judged@1"] == ("run", "because `completions` is fed by `batch@1` now")
+
+
+def test_damaged_content_is_the_reason_and_stays_in_place_of_an_explanation(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    before = {s.node.id: s.record for s in plan(loop(1), store, root).steps}
+    record = before["answers@1"]
+    assert record
+    (store.root / record.path / "table.arrow").write_bytes(b"noise")
+    state, why = said(plan(loop(1), store, root))["answers@1"]
+    assert state == "run"
+    assert why.startswith(f"its content Prompts/{record.content} was damaged; set aside in damaged/")
+
+
+def test_work_that_was_stopped_is_partly_done(store: Store, root: Path) -> None:
+    run(loop(1), store, root, only={"all", "base", "batch@1"})
+    key = plan(loop(1), store, root).steps[3].key
+    work = store.partial(key) / "work"
+    work.mkdir(parents=True)
+    (work / "shard-0.arrow").write_text("x")
+    assert said(plan(loop(1), store, root))["answers@1"] == ("partial", "never run")
+
+
+def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
+    put_together = result_size("concat", {}, {"tables": [Size(20, 2), Size(40, 4)]})  # of 10 prompts
+    assert put_together == Size(60, 6)
+    assert units_of("compare", {}, {"completions": [put_together]}) == {"queries": 60 * 5}
+    assert result_size("concat", {}, {"tables": [Size(20, 2), Size(None, None)]}) == Size(None, None)
+    assert result_size("deviations", {}, {"completions": [Size(20, 2)]}) == Size(None, None)
+
+
+def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store: Store, root: Path) -> None:
+    planned = plan(loop(1, k=4, size=10), store, root)
+    costs = {s.node.id: s.cost for s in planned.steps}
+    assert costs["answers@1"].units == {"samples": 40}  # 10 prompts, 4 answers each
+    assert costs["judged@1"].units == {"queries": 120}  # each of 40 answers against the 3 others
+    assert costs["policy@1"].units == {"steps": 15}  # ⌈40 / 8⌉ = 5 a pass, 3 passes
+    assert planned.total.units == {"samples": 40, "queries": 120, "steps": 15}
+    assert planned.total.seconds is None
+
+
+def test_a_number_of_steps_that_was_asked_for_is_the_cost_whatever_the_rows(store: Store, root: Path) -> None:
+    graph = loop(1)
+    fit = graph.nodes["policy@1"]
+    asked = replace(graph, nodes={**graph.nodes, fit.id: replace(fit, params={**fit.params, "steps": 300})})
+    edit(root, "train.py", "batch)", "batch, steps=None)")
+    assert plan(asked, store, root).steps[-1].cost.units == {"steps": 300}
+
+
+def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: Store, root: Path) -> None:
+    run(loop(1, k=4), store, root)
+    costs = {s.node.id: s.cost for s in plan(loop(1, k=5), store, root).steps}
+    assert costs["answers@1"].units == {"samples": 50, "tokens": 1000.0}
+    assert costs["answers@1"].seconds == pytest.approx(15.0)
+    assert costs["answers@1"].text() == "50 samples · 1,000 tokens · 15 s"
+
+
+def _sampling(source: Mapping[str, Any], task: str, **params: Any) -> dict[str, Node]:
+    """A policy, its training, and a step that samples the trained one."""
+    fields = {"ref": replace(node("base", "fit"), task=task, params=source)}
+    fields["policy"] = node("policy", "fit", {"policy": ("ref",)})
+    fields["answers"] = node("answers", "sample", {"policy": ("policy",)}, k=4, **params)
+    return fields
+
+
+def test_the_longest_answer_is_what_the_step_says_else_what_its_model_says(tmp_path: Path) -> None:
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.json").write_text('{"max_position_embeddings": 4096}')
+    read = {"source": ChoiceValue("sources", "path", {"path": "ckpt"})}
+
+    def longest(nodes: dict[str, Node]) -> Longest | None:
+        return longest_answer(nodes["answers"], nodes, tmp_path)
+
+    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (4096, True)
+    (tmp_path / "ckpt" / "generation_config.json").write_text('{"max_new_tokens": 256}')
+    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (256, True)
+    assert longest(_sampling(read, "read_policy", max_tokens=32)) == (32, True)
+    assert longest(_sampling({"max_new_tokens": 48}, "blank_policy", max_tokens=None)) == (48, False)
+    hub = {"source": ChoiceValue("sources", "path", {"path": "org/never-downloaded"})}
+    assert longest(_sampling(hub, "read_policy", max_tokens=None)) is None
+
+
+def test_tokens_of_a_model_from_outside_are_bounded_and_not_guessed_from_other_models(store: Store, root: Path) -> None:
+    run(loop(1, k=4), store, root)  # 40 samples, 800 tokens, 12 s
+    (record,) = [r for r in store.records() if r.task == "sample"]
+    former = record, {"prompts": [Size(10)]}
+    asked = "sample", {"k": 5}, {"prompts": [Size(10)]}
+    assert cost(*asked, former, Longest(4096, True)).text() == "50 samples · at most 204,800 tokens · 15 s"
+    assert cost(*asked, former, Longest(48, False)).text() == "50 samples · 1,000 tokens · 15 s"
+    assert cost(*asked, former, Longest(8, False)).text() == "50 samples · at most 400 tokens · 15 s"
+    assert cost(*asked, None, Longest(48, False)).text() == "50 samples · at most 2,400 tokens"
+
+
+def test_a_sum_is_an_upper_bound_where_all_is_known_and_says_so_where_not(store: Store, root: Path) -> None:
+    assert (
+        plan(loop(1, k=5), store, root)
+        .text()
+        .endswith("; 50 samples · 200 queries · 21 steps, and what is not known yet")
+    )
+    run(loop(1, k=4), store, root)
+    planned = plan(loop(1, k=5), store, root)
+    # sampling 12 s · 50/40, judging 12 s · 200/120, training 12 s · 21/15
+    assert planned.text().endswith("; at most 50 samples · 1,000 tokens · 200 queries · 21 steps · 52 s")
+
+
+def test_a_size_that_is_not_known_before_it_runs_is_a_question_mark(store: Store, root: Path) -> None:
+    graph = loop(1)
+    whole = replace(graph.nodes["answers@1"], inputs={"policy": ("base",), "prompts": ("all",)})
+    planned = plan(replace(graph, nodes={**graph.nodes, "answers@1": whole}), store, root)
+    assert {s.node.id: s.cost.text() for s in planned.steps}["answers@1"] == "? samples"
+
+
+def test_the_text_has_a_line_per_step_and_the_sum(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    lines = plan(loop(1, lr=0.2), store, root).text().splitlines()
+    assert lines[0].startswith("cached       all")
+    assert lines[5] == "to run       round 1 · policy   because `lr` changed 0.1 → 0.2  [15 steps · 12 s]"
+    assert lines[-1] == "5 cached · 1 to run; at most 15 steps · 12 s"
+
+
+def test_json_says_the_same_facts(store: Store, root: Path) -> None:
+    run(loop(1), store, root)
+    facts: Any = plan(loop(1, lr=0.2), store, root).as_json()
+    assert facts["counts"] == {"cached": 5, "partial": 0, "run": 1, "open": 0}
+    assert facts["total"] == {"steps": 15, "seconds": 12.0}
+    last = facts["steps"][-1]
+    assert (last["step"], last["task"], last["state"]) == ("policy@1", "fit", "run")
+    assert last["why"] == "because `lr` changed 0.1 → 0.2"
+
+
+def test_planning_writes_no_result_and_no_run(store: Store, root: Path) -> None:
+    plan(loop(1), store, root)
+    assert {p.name for p in store.root.iterdir()} <= {".cache"} if store.root.exists() else True
+
+
+def test_a_plan_of_eighty_steps_takes_a_fraction_of_a_second(store: Store, root: Path) -> None:
+    body = "\n".join(
+        f"def f{i}(x):\n    return f{i + 1}(x) if x else [y + {i} for y in range(x)]\n" for i in range(500)
+    )
+    (root / "tasks" / "engine.py").write_text(
+        textwrap.dedent(f"{body}\n\ndef f500(x):\n    return x\n\ndef draw(k):\n    return f0(k)\n")
+    )
+    graph = loop(20)
+    run(graph, store, root)
+    code = CodeIndex(root, store.root / ".cache" / "code.json")
+    make_plan(graph, store, code=code)
+    start = time.perf_counter()
+    again = Store(store.root)
+    planned = make_plan(graph, again, code=again.code(root))
+    assert planned.counts()["cached"] == 82
+    assert time.perf_counter() - start < 1.0  # 0.15 s when the machine is free

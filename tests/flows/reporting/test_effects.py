@@ -1,0 +1,189 @@
+"""Pictures of over-optimisation and of games: what is fitted, when they are drawn, and what stands in them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+
+from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
+from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
+from flows.reporting.figures.run_figures import axis_in_nats, draw_figures, new_figure, running_mean
+from flows.reporting.results import Estimate, FinishedStep, ResultRow, RunResults, finished_steps
+from flows.reporting.tracker import Tracker
+from flows.store.runs import RunStep
+from tasks.kinds import Report
+from tests.flows.fabricated import Maker, fabricate
+
+KL = (0.2, 1.2, 2.9, 6.4, 17.0, 61.0)
+LAW = Law(0.5, 0.7, 1.0)
+
+
+def estimate(value: float, half: float | None = 0.1, unit: str = "score") -> Estimate:
+    return Estimate(value, None if half is None else value - half, None if half is None else value + half, 128, unit)
+
+
+def along(kl: tuple[float, ...], gold: list[float], proxy: list[float]) -> RunResults:
+    """Checkpoints of one training. The base has gold 0.6 and proxy −1."""
+    rows = [
+        ResultRow(f"round {i + 1}", i + 1, {
+            "eval/kl": estimate(k, unit="nats"), "eval/gold": estimate(0.6 + g), "eval/baseline_gold": estimate(0.6),
+            "eval/proxy": estimate(p - 1), "eval/baseline_proxy": estimate(-1),
+        })
+        for i, (k, g, p) in enumerate(zip(kl, gold, proxy, strict=True))
+    ]  # fmt: skip
+    return RunResults(None, tuple(rows), ())
+
+
+def trained() -> RunResults:
+    d = np.sqrt(KL)
+    return along(KL, LAW.at(d).tolist(), (0.5 * d).tolist())
+
+
+def test_the_law_of_points_that_obey_it_is_found_and_its_peak_is_the_highest() -> None:
+    d = np.sqrt(KL)
+    found = law_of(d.tolist(), LAW.at(d).tolist())
+    assert found == pytest.approx(LAW)
+    near = np.linspace(0.01, 3, 3000)
+    assert found.peak == pytest.approx(math.exp(0.5 / 0.7 - 1)) == pytest.approx(near[LAW.at(near).argmax()], abs=2e-3)
+    assert law_of([1.0, 2.0, 4.0], [1.0, 2.0, 4.0]).peak == math.inf
+
+
+def test_gains_are_over_the_base_on_the_root_of_kl() -> None:
+    figure = overoptimised(trained(), "rm-ppo")
+    assert figure is not None
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    x, y = lines["gold"].get_data()
+    np.testing.assert_allclose(x, [0, *np.sqrt(KL)])
+    np.testing.assert_allclose(y, [0, *LAW.at(np.sqrt(KL))])
+    np.testing.assert_allclose(lines["proxy, which trained"].get_ydata(), [0, *0.5 * np.sqrt(KL)])
+    said = [t.get_text() for t in (*figure.axes[0].texts, *figure.texts)]
+    assert said[0] == f"best at KL {LAW.peak**2:.1f}"
+    assert "α = 0.50, β = 0.70, R² = 1.00" in said[1]
+
+
+@pytest.mark.parametrize("gold", [[0.0, 1, -1, 1, -1, 0], [0.3] * 6])
+def test_a_law_that_does_not_hold_is_not_drawn(gold: list[float]) -> None:
+    figure = overoptimised(along(KL, gold, gold), "")
+    assert figure is not None
+    assert "α" not in figure.texts[0].get_text()
+
+
+def test_two_points_or_no_proxy_make_no_picture() -> None:
+    found = trained()
+    assert overoptimised(RunResults(None, found.rows[:2], ()), "") is None
+    plain = [ResultRow(r.label, r.round, {m: e for m, e in r.metrics.items() if "proxy" not in m}) for r in found.rows]
+    assert overoptimised(RunResults(None, tuple(plain), ()), "") is None
+    fewer = RunResults(None, found.rows[:3], ())
+    figure = overoptimised(fewer, "")
+    assert figure is not None
+    assert "α" not in figure.texts[0].get_text()
+
+
+def test_an_estimate_of_kl_below_zero_is_no_distance() -> None:
+    figure = overoptimised(along((-0.01, 1.0, 2.0), [0.0, 1, 2], [0.0, 1, 2]), "")
+    assert figure is not None
+    x = figure.axes[0].get_lines()[1].get_xdata()
+    np.testing.assert_allclose(x, [0, 0, 1, math.sqrt(2)])
+
+
+def played() -> RunResults:
+    """Three policies, each beats the one before, and the first beats the last."""
+    metrics = {f"eval/exploitability/{t}": estimate(g, 0.05) for t, g in ((1, 0.8), (2, 0.5), (3, 0.7))}
+    metrics |= {f"eval/exploitability_mixture/{t}": estimate(g, 0.04) for t, g in ((1, 0.8), (2, 0.4), (3, math.nan))}
+    metrics |= {f"eval/beats/{n}": estimate(p) for n, p in (("2/1", 0.7), ("3/1", 0.4), ("3/2", 0.65))}
+    metrics |= {"eval/exploitability_last": estimate(0.7), "eval/exploitability_mixture": estimate(math.nan, None)}
+    return RunResults(None, (), (ResultRow("game", None, metrics),))
+
+
+def test_a_game_has_its_curves_and_its_matrix() -> None:
+    figure = exploitability_figures(played(), "sppo-cycle")
+    assert figure is not None
+    alone, mixture, *_ = figure.axes[0].get_lines()
+    assert (list(alone.get_xdata()), list(alone.get_ydata())) == ([1, 2, 3], [0.8, 0.5, 0.7])
+    assert (list(mixture.get_xdata()), list(mixture.get_ydata())) == ([1, 2], [0.8, 0.4])
+    p = figure.axes[1].get_images()[0].get_array()
+    np.testing.assert_allclose(p, [[0.5, 0.3, 0.6], [0.7, 0.5, 0.35], [0.4, 0.65, 0.5]])
+    assert exploitability_figures(trained(), "") is None
+
+
+def _ticks(figure: Figure) -> list[list[str]]:
+    """What stands at policies 1 to 3 on the x axes."""
+    curves, matrix = figure.axes
+    formatter = curves.xaxis.get_major_formatter()
+    return [[formatter(at) for at in (1, 2, 3)], [t.get_text() for t in matrix.get_xticklabels()]]
+
+
+@pytest.mark.parametrize(("first", "base"), [("report/baseline_sample@2", True), ("report/sample@2", False)])
+def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: Path, first: str, base: bool) -> None:
+    made = fabricate(tmp_path)
+    maker = Maker(tmp_path)
+    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
+    rows = [{"name": "eval/exploitability_mixture", "value": 0.1, "n": 2, "unit": "probability"}]
+    game = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)), {"completions": first})
+    steps = finished_steps(made.store, made.run)
+    assert not first_is_base(steps)
+    assert first_is_base([*steps, FinishedStep(("game",), None, game, False)]) is base
+    figure = exploitability_figures(played(), "", base_first=base)
+    assert figure is not None
+    assert _ticks(figure) == [["base" if base else "1", "2", "3"]] * 2
+
+
+def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.reporting.figures import run_figures as figures
+
+    made: list[str] = []
+    original = figures._draw
+    monkeypatch.setattr(figures, "_draw", lambda what, file: (made.append(file.stem), original(what, file)))
+    cache = tmp_path / "cache"
+    first = draw_figures(trained(), [], tmp_path / "1", "a", cache=cache)
+    assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in first}
+    assert {"gold_vs_proxy", "gold_vs_kl", "win_rate", "exploitability"} == set(made)
+    again = draw_figures(trained(), [], tmp_path / "2", "a", cache=cache)
+    assert [f.read_bytes() for f in again] == [f.read_bytes() for f in first]
+    assert len(made) == 4
+    assert [f.stem for f in draw_figures(played(), [], tmp_path / "3", "a", cache=cache)] == ["exploitability"]
+    assert len(made) == 8
+    assert not (tmp_path / "3" / "win_rate.png").exists()
+    draw_figures(trained(), [], tmp_path / "4", "another title", cache=cache)
+    assert len(made) == 12
+
+
+def test_a_running_mean_begins_and_ends_with_the_values_themselves() -> None:
+    """Over one value to either side; over three of a straight line it is the line."""
+    assert running_mean([8.0, 4.0, 3.0, 2.0, 7.0], 1) == [8.0, 5.0, 3.0, 4.0, 7.0]
+    assert running_mean([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert running_mean([], 3) == []
+
+
+def test_the_axis_of_kl_has_its_ticks_at_even_nats() -> None:
+    _, axes = new_figure(4, 3)
+    axis_in_nats(axes, 1.7)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.125", "0.5", "1", "1.5"]
+    assert [float(at) ** 2 for at in axes.get_xticks()] == pytest.approx([0, 0.125, 0.5, 1, 1.5])
+
+
+def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fabricate(tmp_path)
+    maker = Maker(tmp_path)
+    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
+    names = ("eval/exploitability_last", "eval/exploitability_mixture", "eval/exploitability/1")
+    rows = [{"name": n, "value": 0.1 * i, "n": 2, "unit": "probability"} for i, n in enumerate(names, 1)]
+    record = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)))
+    made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", None, "made", record.key, record.content,
+                                  "Report", 1.0, "never run")  # fmt: skip
+    tracker, told = Tracker(made.store), []
+    monkeypatch.setattr(tracker._sink, "put", told.append)
+    tracker.run_started(made.run, made.graph, tmp_path)
+    for id, node in made.graph.nodes.items():
+        tracker.step_finished(node, made.records[id], hit=False, reason="")
+    tracker.run_finished(made.run)
+    tracker.close()
+    heard = [row for op in told if op["op"] == "metrics" for row in op["rows"] if "exploitability" in row[0]]
+    assert heard == [["eval/exploitability_last", 0.1, 2], ["eval/exploitability_mixture", 0.2, 2]]

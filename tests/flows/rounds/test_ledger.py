@@ -1,0 +1,124 @@
+"""The ledger on disk: what a kill leaves is no event, what is damaged is told, and `gc` keeps what heads name."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows.rounds.history import RolledBack, Stalled
+from flows.rounds.ledger import Ledger, ledgers
+from flows.store.store import Store
+from tasks.contract import DataError, SpecError
+from tests.flows.rounds.test_history import NOW, begun, finished, rounds
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Store(tmp_path / "artifacts"), "sppo", "nightly")
+
+
+def test_events_come_back_as_they_were_written(ledger: Ledger) -> None:
+    events = [
+        *rounds(True, False, gain=0.1, text="ü\u2028\n"),
+        RolledBack(1, NOW),
+        begun(3),
+        finished(3),
+        Stalled(NOW),
+    ]
+    for event in events:
+        ledger.append(event)
+    assert ledger.events() == events
+    assert ledger.path.name == "sppo.nightly.jsonl"
+    assert [one.name for one in ledgers(Store(ledger.path.parents[1]))] == ["sppo/nightly"]
+
+
+def test_a_ledger_of_before_gates_were_tests_is_read(ledger: Ledger) -> None:
+    """Its rounds have no evidence, and a stalled loop was called converged."""
+    for event in rounds(True):
+        ledger.append(event)
+    lines = [json.loads(line) for line in ledger.path.read_text().splitlines()]
+    old = [{k: v for k, v in line.items() if k not in ("evidence", "digest")} for line in lines]
+    written = [json.dumps(line) for line in (*old, {"when": NOW, "event": "converged"})]
+    ledger.path.write_text("".join(f"{line}\n" for line in written))
+    assert ledger.events() == [*rounds(True), Stalled(NOW, "converged")]
+    assert ledger.history().told
+
+
+def test_a_torn_last_line_never_happened_wherever_it_was_torn(ledger: Ledger) -> None:
+    events = rounds(True)
+    for event in events:
+        ledger.append(event)
+    whole = ledger.path.read_bytes()
+    ledger.append(begun(2))
+    line = ledger.path.read_bytes()[len(whole) :]
+    for cut in range(len(line)):
+        ledger.path.write_bytes(whole + line[:cut])
+        assert ledger.events() == events
+    for cut in (1, len(line) // 2, len(line) - 1):
+        ledger.path.write_bytes(whole + line[:cut])
+        ledger.append(RolledBack(0, NOW))
+        assert ledger.events() == [*events, RolledBack(0, NOW)]
+    ledger.path.write_bytes(b"{")
+    assert ledger.history().last == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damage_before_the_last_line_is_told_with_its_line(ledger: Ledger, seed: int) -> None:
+    for event in rounds(True, True, True):
+        ledger.append(event)
+    data = bytearray(ledger.path.read_bytes())
+    ends = [i for i, c in enumerate(data) if c == 10]
+    at = random.Random(seed).randrange(ends[-2])
+    data[at : at + 1] = b"\0"
+    ledger.path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl") as told:
+        ledger.history()
+    assert str(told.value).count("sppo.nightly.jsonl") == 1
+
+
+def test_every_bit_of_a_ledger_counts(ledger: Ledger) -> None:
+    for event in rounds(True, False):
+        ledger.append(event)
+    whole, chance = ledger.path.read_bytes(), random.Random(0)
+    for at in [len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(100))]:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << chance.randrange(8)
+        ledger.path.write_bytes(flipped)
+        with pytest.raises(DataError, match=r"sppo\.nightly\.jsonl:\d: this is no event of a ledger"):
+            ledger.events()
+
+
+def test_events_of_before_there_were_digests_are_read(ledger: Ledger) -> None:
+    ledger.path.parent.mkdir(parents=True)
+    ledger.path.write_text('{"to":1,"when":"2026-11-21T08:15:30+00:00","event":"rolled back"}\n')
+    ledger.append(RolledBack(2, NOW))
+    assert [e.to for e in ledger.events() if isinstance(e, RolledBack)] == [1, 2]
+
+
+def test_a_ledgers_name_stays_inside_the_store(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="leaves the store"):
+        Ledger(Store(tmp_path / "artifacts"), "../../x", "y")
+
+
+def test_one_lock_holds_the_deployment_and_says_who_has_it(ledger: Ledger) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with ledger.lock(lambda seconds, holder: order.append(holder)):
+            order.append("second")
+
+    with ledger.lock():
+        assert ledger.is_locked()
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not order:
+            pass
+        order.append("first")
+    thread.join(10)
+    assert order[-1] == "second"
+    assert order[0].startswith("pid ")
+    assert not ledger.is_locked()

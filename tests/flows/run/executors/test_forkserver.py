@@ -1,0 +1,298 @@
+"""Child processes: what they are given, what comes back, and that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.run.executors.forkserver import StepFailed, Workers
+from flows.run.executors.slots import HeavySlot, Stopped
+from flows.run.executors.snapshot import snapshot
+from flows.run.executors.worker import Input, Job, Result
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.digests import with_digest, without_digest
+from tasks.kinds import Prompts
+from tests.flows.tiny import ROOT, tiny_project
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def workers(place: Path) -> Iterator[Workers]:
+    made = Workers(place, place / "logs" / "forkserver.log", _free, threads=1)
+    made.start(["pyarrow"])
+    yield made
+    made.close()
+
+
+def _job(folder: Path, task: str, **given: Any) -> Job:
+    inputs = {port: tuple(value) for port, value in given.pop("inputs", {}).items()}
+    work, lists = given.pop("work", False), frozenset(given.pop("lists", ()))
+    return Job("tasks.tiny", task, inputs, lists, given, folder / "partial", folder / "logs" / f"{task}.log", work)
+
+
+def _ids(result: Result) -> list[str]:
+    return Prompts(result.path).table.column("prompt_id").to_pylist()
+
+
+def _free(waiting: object = None) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _input(result: Result) -> Input:
+    return Input(result.kind, result.path, "d")
+
+
+def _gone(pid: int, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_child_saves_what_the_task_returns_below_the_jobs_folder(workers: Workers, tmp_path: Path) -> None:
+    result = workers.light(_job(tmp_path, "numbers", count=3, seed=4), _ignore)
+    assert (result.kind, result.path) == ("Prompts", tmp_path / "partial" / "output")
+    assert _ids(result) == ["4", "5", "6"]
+
+
+def test_inputs_arrive_as_handles_and_lists_of_them(workers: Workers, tmp_path: Path) -> None:
+    a = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    b = _input(workers.light(_job(tmp_path / "b", "shout", inputs={"prompts": [a]}, suffix="?"), _ignore))
+    joined = _job(tmp_path / "c", "join", inputs={"tables": [b, a]}, lists=["tables"])
+    assert _ids(workers.light(joined, _ignore)) == ["0?", "0"]
+
+
+def test_a_child_is_alone_and_imports_the_snapshot_and_not_the_checkout(
+    workers: Workers, place: Path, tmp_path: Path
+) -> None:
+    seen = _ids(workers.light(_job(tmp_path, "surroundings"), _ignore))
+    assert seen == ["PASSIVE", "0", "1", "session True", str(place / "tasks"), "clean"]
+
+
+def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(workers: Workers, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^no such thing$"):
+        workers.light(_job(tmp_path, "refuse", how="spec"), _ignore)
+    with pytest.raises(DataError, match=r"^3 rows do not match$"):
+        workers.light(_job(tmp_path, "refuse", how="data"), _ignore)
+    with pytest.raises(StepFailed) as raised:
+        workers.light(_job(tmp_path, "refuse", how="bug"), _ignore)
+    log = tmp_path / "logs" / "refuse.log"
+    assert str(raised.value) == f"ZeroDivisionError: seven by nought\n  log: {log}"
+    assert "about to fail\n" in log.read_text()
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("kill", "was killed by SIGKILL (out of memory?)"), ("exit", "ended with code 7")]
+)
+def test_a_child_that_dies_is_told_with_how_it_died(workers: Workers, tmp_path: Path, how: str, said: str) -> None:
+    with pytest.raises(StepFailed) as raised:
+        workers.light(_job(tmp_path, "refuse", how=how), _ignore)
+    assert said in str(raised.value)
+
+
+def test_progress_notices_totals_and_curves_come_back(workers: Workers, tmp_path: Path) -> None:
+    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    heard: list[tuple[Any, ...]] = []
+    job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=3, pause=0.0)
+    result = workers.light(job, lambda *event: heard.append(event))
+    assert heard[0] == ("started",)
+    assert heard[-2:] == [("progress", 3.0, 3.0, "steps"), ("notice", "began at 0")]
+    assert result.totals == {"steps": 3}
+    assert result.notices == ("began at 0",)
+    assert [(row["step"], row["train/loss"]) for row in result.curves] == [(0, 1.0), (1, 1 / 2), (2, 1 / 3)]
+
+
+def test_a_second_attempt_goes_on_and_drops_the_rows_that_it_logs_again(workers: Workers, tmp_path: Path) -> None:
+    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    partial = tmp_path / "b" / "partial"
+    (partial / "work").mkdir(parents=True)
+    (partial / "work" / "done").write_text("2")
+    rows = [{"step": step, "train/loss": 9.0} for step in range(4)]
+    (partial / "curves.jsonl").write_bytes(b"".join(map(with_digest, rows)) + with_digest({"step": 4})[:20])
+    (partial / "output").mkdir()
+    (partial / "output" / "stray").write_text("from the first attempt")
+    job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=4, pause=0.0)
+    result = workers.light(job, _ignore)
+    assert [row["train/loss"] for row in result.curves] == [9.0, 9.0, 1 / 3, 1 / 4]
+    assert [without_digest(line) for line in (partial / "curves.jsonl").read_bytes().splitlines(keepends=True)] == list(
+        result.curves
+    )
+    assert sorted(p.name for p in result.path.iterdir()) == ["table.arrow"]
+
+
+def _warm(workers: Workers, folder: Path, n: int, affinity: str) -> tuple[str, str]:
+    policy = Input("Policy", folder, "d")
+    chosen = Chosen("engines", "plain", {"factor": 2}, "code", {})
+    job = _job(folder / str(n), "warm", inputs={"policy": [policy]}, engine=chosen, n=n)
+    pid, asked, said, _ = _ids(workers.heavy(job, _ignore, affinity=affinity, order=n))[0].split(":")
+    assert said == "plainplain"
+    return pid, asked
+
+
+def test_a_heavy_child_stays_for_the_same_weights_and_goes_for_others(workers: Workers, tmp_path: Path) -> None:
+    first, asked = _warm(workers, tmp_path, 1, "a")
+    assert asked == "1"
+    assert _warm(workers, tmp_path, 2, "a") == (first, "2")
+    other, asked = _warm(workers, tmp_path, 3, "b")
+    assert (other != first, asked) == (True, "1")
+    assert _gone(int(first))
+    _warm(workers, tmp_path, 4, "")
+    assert _gone(int(other))
+
+
+def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_earliest() -> None:
+    slot: HeavySlot[str] = HeavySlot(_free, lambda _: None, threading.Event())
+    slot.enter("a", 0)
+    order: list[int] = []
+
+    def step(affinity: str, number: int) -> None:
+        slot.enter(affinity, number)
+        order.append(number)
+        slot.leave("child", affinity)
+
+    threads = [threading.Thread(target=step, args=w) for w in (("b", 3), ("a", 9), ("b", 2))]
+    for thread in threads:
+        thread.start()
+    while len(slot._waiting) < 3:
+        time.sleep(0.01)
+    slot.leave("child", "a")
+    for thread in threads:
+        thread.join(5)
+    slot.close()
+    assert order == [9, 2, 3]
+
+
+def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.run.executors.slots.IDLE_SECONDS", 0.05)
+    lock, ended = threading.Lock(), threading.Event()
+    slot: HeavySlot[str] = HeavySlot(lambda waiting: lock, lambda _: ended.set(), threading.Event())
+    slot.enter("a", 0)
+    slot.leave("child", "a")
+    assert lock.locked()
+    assert ended.wait(5)
+    assert lock.acquire(timeout=5)
+
+
+def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
+    workers = Workers(place, tmp_path / "forkserver.log", _free, threads=1)
+    workers.start([])
+    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    given: dict[str, Any] = {"inputs": {"prompts": [prompts]}, "work": True, "steps": 1000}
+    raised: list[BaseException] = []
+
+    def run(call: Callable[..., Result]) -> None:
+        try:
+            call(_job(tmp_path / call.__name__, "slow", **dict(given)), lambda *_: started.release())
+        except BaseException as e:
+            raised.append(e)
+
+    started = threading.Semaphore(0)
+    threads = [threading.Thread(target=run, args=[call]) for call in (workers.light, workers.heavy)]
+    for thread in threads:
+        thread.start()
+    assert started.acquire(timeout=20)
+    assert started.acquire(timeout=20)
+    workers.stop()
+    for thread in threads:
+        thread.join(10)
+    assert [type(e) for e in raised] == [Stopped, Stopped]
+    with pytest.raises(Stopped):
+        workers.light(_job(tmp_path, "slow", **dict(given)), _ignore)
+    workers.close()
+
+
+KILLED = """
+import sys, threading, time
+from contextlib import nullcontext
+from pathlib import Path
+from flows.run.executors.worker import Input, Job
+from flows.run.executors.forkserver import Workers
+
+place, folder = Path(sys.argv[1]), Path(sys.argv[2])
+workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(), threads=1)
+workers.start([])
+def job(name, task, inputs, params, work):
+    return Job("tasks.tiny", task, inputs, frozenset(), params, folder / name, folder / (name + ".log"), work)
+made = workers.light(job("a", "numbers", {}, {"count": 1}, False), lambda *_: None)
+slow = job("b", "slow", {"prompts": (Input(made.kind, made.path, "d"),)}, {"steps": 1000}, True)
+pids = lambda: [*(c._popen.pid for c in workers._children), workers._server._forkserver_pid]
+workers.light(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
+"""
+
+
+def test_children_and_forkserver_die_with_a_killed_main_process(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(place), str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout
+        pids = [int(p) for p in main.stdout.readline().split()]
+        assert len(pids) == 2
+        os.kill(main.pid, signal.SIGKILL)
+    assert all(_gone(pid) for pid in pids)
+
+
+IMPORTING = """
+import sys, time
+from contextlib import nullcontext
+from pathlib import Path
+from flows.run.executors.forkserver import Workers
+
+workers = Workers(Path(sys.argv[1]), Path(sys.argv[1]) / "forkserver.log", lambda waiting: nullcontext(), threads=1)
+workers.start(["takes_long"])
+while not (Path(sys.argv[1]) / "imported").exists():
+    time.sleep(0.01)
+print(workers._server._forkserver_pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_forkserver_that_still_imports_dies_with_a_killed_main_process(tmp_path: Path) -> None:
+    (tmp_path / "takes_long.py").write_text(
+        "import pathlib, time\n(pathlib.Path(__file__).parent / 'imported').touch()\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-c", IMPORTING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as main:
+        assert main.stdout
+        pid = int(main.stdout.readline())
+        os.kill(main.pid, signal.SIGKILL)
+    assert _gone(pid)
+
+
+def test_a_snapshot_stays_while_it_is_used_and_goes_with_the_next_one(tmp_path: Path) -> None:
+    project, artifacts = tiny_project(tmp_path / "p"), tmp_path / "artifacts"
+    with snapshot(project, artifacts) as first:
+        source = project / "tasks" / "tiny.py"
+        before = source.read_text()
+        source.write_text(before + "\n# edited\n")
+        assert (first / "tasks" / "tiny.py").read_text() == before
+        with snapshot(project, artifacts) as second:
+            assert second != first
+            assert first.exists()
+        with snapshot(project, artifacts) as again:
+            assert again == second
+    with snapshot(project, artifacts) as last:
+        assert [p.name for p in (artifacts / "snapshots").iterdir()] == [last.name]

@@ -1,0 +1,114 @@
+"""A Prefect server that goes away in mid-run: the work is done and kept, it is said once, and the process ends soon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.rounds.ledger import Ledger
+from flows.run.prefect.server import Server
+from flows.store.runs import Runs
+from flows.store.store import Store
+from tests.flows.commands.processes import place
+from tests.flows.rounds.conftest import loop_project
+from tests.flows.tiny import ROOT, tiny_project
+
+SECONDS = 100.0
+"""From the end of the server to the end of the process: 6 s for the run and 20 for the ticks where nothing else is at
+work, 150 and more where all is waited for that Prefect repeats."""
+
+RUN = """
+import sys
+from pathlib import Path
+from flows.run.run import run_pipeline
+from flows.run.events import Listener
+from flows.store.store import Store
+from tests.flows.tiny import graph, node
+
+class Tell(Listener):
+    def step_progress(self, node, done, total, unit):
+        print("progress", flush=True)
+
+project = Path(sys.argv[1])
+slow = node("slow", "slow", inputs={"prompts": "a"}, steps=20, pause=0.1)
+wanted = graph(project, node("a", "numbers", count=2), slow, node("b", "shout", inputs={"prompts": "slow"}))
+execution = run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=[Tell()], threads=1)
+print("ended as", execution.run.status)
+"""
+
+TICKS = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from flows.commands.run_ticks import run_ticks
+from flows.rounds.head import Continuing
+from flows.run.events import Listener
+from flows.store.store import Store
+import flows.commands.run_ticks
+
+class Tell(Listener):
+    def step_progress(self, node, done, total, unit):
+        print("progress", flush=True)
+
+flows.commands.run_ticks.progress = lambda *_: Tell()
+project = Path(sys.argv[1])
+loop = Continuing(project / "pipelines.yaml", "loop", "nightly", Store(project / "artifacts"), project=project)
+print("ended with", run_ticks(loop, {"pause": "2.0", "rounds": "2"}, False, Console(width=160)))
+"""
+
+
+def _ended_after(program: str, project: Path, log: Path) -> tuple[float, str]:
+    """Seconds from the end of the server, which ends at the first progress, to that of the program, and its words."""
+    server = Server(log.parent / "served", log=log)
+    environment = place(**server.client, MLFLOW_TRACKING_URI=f"sqlite:///{log.parent / 'mlflow.db'}")
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program, str(project)], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            said = ""
+            while "progress" not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            server.stop()
+            start = time.monotonic()
+            said += process.communicate(timeout=SECONDS)[0]
+            return time.monotonic() - start, said
+        finally:
+            process.kill()
+            server.stop()
+
+
+def _went_away(said: str) -> None:
+    assert said.count("went away") == 1
+    assert "Traceback" not in said
+    assert "EventsWorker" not in said
+    assert len(said) < 6000, said
+
+
+def test_a_run_ends_soon_and_is_done(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path)
+    took, said = _ended_after(RUN, project, tmp_path / "server.log")
+    _went_away(said)
+    assert "ended as done" in said
+    assert took < SECONDS
+    [run] = Runs(Store(project / "artifacts")).newest()
+    assert {s.state for s in run.steps.values()} == {"made"}
+
+
+@pytest.mark.timeout(300)
+def test_ticks_go_on_get_their_verdicts_and_are_told(tmp_path: Path) -> None:
+    project = loop_project(tmp_path)
+    took, said = _ended_after(TICKS, project, tmp_path / "server.log")
+    _went_away(said)
+    assert "ended with 0" in said
+    assert "alignflow rounds loop/nightly" in said
+    assert took < SECONDS
+    rounds = Ledger(Store(project / "artifacts"), "loop", "nightly").history().rounds
+    assert [r.verdict for r in rounds] == ["accepted", "accepted"]

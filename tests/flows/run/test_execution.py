@@ -1,0 +1,415 @@
+"""A graph as a Prefect flow: what runs, what is found, how it fails, and how it is killed and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.reporting.sinks.prefect_mirror import PENDING, mirror
+from flows.run.events import Listener
+from flows.run.executors.forkserver import StepFailed
+from flows.run.executors.slots import Stopped
+from flows.run.prefect.password import password_of_this_process
+from flows.run.prefect.server import Server
+from flows.run.run import Execution, run_cached, run_pipeline, steps_named
+from flows.store.records import Record
+from flows.store.runs import Runs
+from flows.store.store import Store
+from flows.wiring.model import Graph, Node
+from tasks.contract import DataError, SpecError
+from tests.flows.tiny import ROOT, graph, node, tiny_project
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place = tmp_path_factory.mktemp("prefect")
+    running = Server(place, log=place / "server.log")
+    yield running.url
+    running.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    return tiny_project(tmp_path)
+
+
+class Heard(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.hits: list[str] = []
+        self.failed: dict[str, BaseException] = {}
+        self.left: list[str] = []
+        self.ready = threading.Event()
+
+    def step_started(self, node: Node, reason: str, log: Path) -> None:
+        self.started.append(node.id)
+
+    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
+        if hit:
+            self.hits.append(node.id)
+
+    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+        self.ready.set()
+
+    def step_failed(self, node: Node, error: BaseException) -> None:
+        self.failed[node.id] = error
+
+    def left_open(self, run: Any) -> None:
+        self.left.append(run.id)
+
+
+def _run(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Heard]:
+    heard = Heard()
+    store = Store(project / "artifacts")
+    return run_pipeline(wanted, store, project=project, listeners=[heard], threads=1, **options), heard
+
+
+def _diamond(project: Path, suffix: str = "!") -> Graph:
+    return graph(
+        project,
+        node("a", "numbers", count=2),
+        node("b@1", "shout", inputs={"prompts": "a"}, suffix=suffix),
+        node("c", "shout", inputs={"prompts": "a"}, suffix="?"),
+        node("d", "join", inputs={"tables": ["b@1", "c"]}),
+    )
+
+
+def _ids(execution: Execution, step: str) -> list[str]:
+    return execution.store.open(execution.records[step]).table.column("prompt_id").to_pylist()  # type: ignore[attr-defined]
+
+
+def _auth() -> tuple[str, str]:
+    name, _, password = password_of_this_process().partition(":")
+    return name, password
+
+
+def _task_states(server: str, execution: Execution) -> dict[str, tuple[str, str]]:
+    """Name → (state, message) of the task runs of a run, once the server has written them all."""
+    from uuid import UUID
+
+    import httpx
+
+    flow_run = {"id": {"any_": [str(UUID(execution.run.links["prefect"]))]}}
+    for _ in range(200):
+        found = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": flow_run}, auth=_auth()).json()
+        states = {t["name"]: (t["state_name"], t["state"]["message"]) for t in found if t["state"]}
+        if len(states) == len(execution.graph.nodes) and not {"Running", "Pending"} & {s for s, _ in states.values()}:
+            return states
+        time.sleep(0.05)
+    raise AssertionError(f"the server never caught up: {states}")
+
+
+def _flow_state(server: str, run_id: str) -> dict[str, Any]:
+    import httpx
+
+    found = httpx.get(f"{server}/flow_runs/{run_id}", auth=_auth()).json()
+    return {"name": found["name"], "state": found["state_name"]}
+
+
+def test_every_step_is_a_task_run_and_a_second_run_executes_nothing(project: Path, server: str) -> None:
+    first, heard = _run(project, _diamond(project))
+    assert (first.run.status, sorted(heard.started), heard.hits) == ("done", ["a", "b@1", "c", "d"], [])
+    assert _ids(first, "d") == ["0!", "1!", "0?", "1?"]
+    assert {n: s for n, (s, _) in _task_states(server, first).items()} == dict.fromkeys(
+        ["a", "round 1 · b", "c", "d"], "Completed"
+    )
+    second, heard = _run(project, _diamond(project))
+    assert (second.run.status, heard.started, sorted(heard.hits)) == ("done", [], ["a", "b@1", "c", "d"])
+    states = _task_states(server, second)
+    assert {s for s, _ in states.values()} == {"Cached"}
+    assert states["d"][1].startswith(f"reused {first.records['d'].content[:12]}: made 20")
+    assert _flow_state(server, second.run.links["prefect"]) == {"name": second.run.id, "state": "Completed"}
+
+
+def _edges(server: str, flow_run: str) -> dict[str, set[str]]:
+    """Task run's name → names of those that fed it."""
+    import httpx
+
+    nodes = dict(httpx.get(f"{server}/flow_runs/{flow_run}/graph-v2", auth=_auth()).json()["nodes"])
+    return {n["label"]: {nodes[p["id"]]["label"] for p in n["parents"]} for n in nodes.values()}
+
+
+def test_a_run_of_cached_steps_needs_no_server_and_is_recorded_by_the_next_one(
+    project: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL")
+    store, pending = Store(project / "artifacts"), project / "artifacts" / PENDING
+    first = run_cached(_diamond(project), store, project=project)
+    assert {s.state for s in first.run.steps.values()} == {"made"}  # what is gone by then is made
+    second = run_cached(_diamond(project), store, project=project)
+    assert (second.run.status, {s.state for s in second.run.steps.values()}) == ("done", {"hit"})
+    assert mirror(store, second.run) == ""
+    assert "prefect" not in second.run.links
+    assert pending.read_text() == f"{second.run.id}\n"
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    for _ in range(2):
+        assert mirror(store, second.run) == ""
+        flow_run = second.run.links["prefect"]
+        assert _flow_state(server, flow_run) == {"name": second.run.id, "state": "Completed"}
+        assert {s for s, _ in _task_states(server, second).values()} == {"Cached"}
+    assert _edges(server, flow_run) == {"a": set(), "round 1 · b": {"a"}, "c": {"a"}, "d": {"round 1 · b", "c"}}
+    assert not pending.exists()
+    assert Runs(store).load(second.run.id).links["prefect"] == flow_run
+
+
+def test_a_run_that_prefect_does_not_take_waits_for_the_next_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(project / "artifacts")
+    run = run_cached(_diamond(project), store, project=project).run
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert mirror(store, run).startswith(f"Prefect did not take run {run.id} (")
+    assert (store.root / PENDING).read_text() == f"{run.id}\n"
+
+
+def test_a_failed_step_ends_a_run_of_cached_steps(project: Path) -> None:
+    wanted = graph(project, node("a", "refuse"), node("b", "numbers", count=1))
+    failed = run_cached(wanted, Store(project / "artifacts"), project=project)
+    assert failed.run.status == "failed"
+    assert {s.id: s.state for s in failed.run.steps.values()} == {"a": "failed", "b": "skipped"}
+    assert str(failed.errors["a"]) == "no such thing"
+
+
+def test_a_changed_parameter_runs_its_step_and_what_hangs_on_it(project: Path) -> None:
+    _run(project, _diamond(project))
+    _, heard = _run(project, _diamond(project, suffix="."))
+    assert (heard.started, sorted(heard.hits)) == (["b@1", "d"], ["a", "c"])
+
+
+def test_a_recomputation_that_gives_the_same_content_is_cut_off(project: Path) -> None:
+    _run(project, _diamond(project))
+    source = project / "tasks" / "tiny.py"
+    source.write_text(source.read_text().replace("[i + suffix for", "['' + i + suffix for"))
+    _, heard = _run(project, _diamond(project))
+    assert (sorted(heard.started), sorted(heard.hits)) == (["b@1", "c"], ["a", "d"])
+
+
+def test_fresh_recomputes_that_step_alone_where_its_content_is_equal(project: Path) -> None:
+    _run(project, _diamond(project))
+    _, heard = _run(project, _diamond(project), fresh=["b"])
+    assert (heard.started, sorted(heard.hits)) == (["b@1"], ["a", "c", "d"])
+
+
+def test_steps_are_named_by_round_by_name_and_by_composite(tmp_path: Path) -> None:
+    ids = ["policy@1", "policy@2", "report/sample@1", "report/measure@1", "floor"]
+    wanted = graph(tmp_path, *(node(i, "numbers", count=1) for i in ids))
+    assert steps_named(wanted, "policy") == ["policy@1", "policy@2"]
+    assert steps_named(wanted, "policy@2") == ["policy@2"]
+    assert steps_named(wanted, "report") == ["report/sample@1", "report/measure@1"]
+    assert steps_named(wanted, "report/sample@1") == ["report/sample@1"]
+    with pytest.raises(SpecError, match=r"no step 'flor' \(did you mean 'floor'\?\)"):
+        steps_named(wanted, "flor")
+
+
+def test_a_failed_step_fails_the_run_and_other_branches_go_on(project: Path, server: str) -> None:
+    wanted = graph(
+        project,
+        node("bad", "refuse", how="bug"),
+        node("behind", "shout", inputs={"prompts": "bad"}),
+        node("a", "numbers", count=1),
+        node("other", "shout", inputs={"prompts": "a"}),
+    )
+    execution, heard = _run(project, wanted, retries=2)
+    assert execution.run.status == "failed"
+    assert isinstance(heard.failed["bad"], StepFailed)
+    assert {i: s.state for i, s in execution.run.steps.items()} == {
+        "bad": "failed", "behind": "skipped", "a": "made", "other": "made",
+    }  # fmt: skip
+    log = project / "artifacts" / "logs" / execution.run.id / "bad.log"
+    assert log.read_text().count("about to fail") == 3
+    assert _flow_state(server, execution.run.links["prefect"])["state"] == "Failed"
+    assert Runs(execution.store).load(execution.run.id).steps["bad"].reason.startswith("ZeroDivisionError")
+
+
+@pytest.mark.parametrize(("how", "kind"), [("spec", SpecError), ("data", DataError)])
+def test_a_users_mistake_is_not_tried_again(project: Path, how: str, kind: type[Exception]) -> None:
+    execution, heard = _run(project, graph(project, node("bad", "refuse", how=how)), retries=3)
+    assert type(heard.failed["bad"]) is kind
+    log = project / "artifacts" / "logs" / execution.run.id / "bad.log"
+    assert log.read_text().count("about to fail") == 1
+
+
+def test_an_edit_during_a_run_changes_neither_its_work_nor_its_keys(project: Path) -> None:
+    wanted = graph(
+        project,
+        node("a", "numbers", count=1),
+        node("wait", "slow", inputs={"prompts": "a"}, steps=3, pause=0.3),
+        node("last", "shout", inputs={"prompts": "wait"}),
+    )
+    source = project / "tasks" / "tiny.py"
+    before = source.read_text()
+
+    class Editor(Listener):
+        def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
+            source.write_text(before.replace("[i + suffix for", "[suffix + i for"))
+
+    store = Store(project / "artifacts")
+    execution = run_pipeline(wanted, store, project=project, listeners=[Editor()], threads=1)
+    assert _ids(execution, "last") == ["0-3!"]
+    again, heard = _run(project, wanted)
+    assert (heard.started, _ids(again, "last")) == (["last"], ["!0-3"])
+
+
+def test_steps_with_the_same_weights_and_engine_share_a_warm_child(project: Path) -> None:
+    from flows.wiring.model import ChoiceValue
+
+    engine = ChoiceValue("engines", "plain", {"factor": 1})
+    samples = [node(f"s{n}", "warm", inputs={"policy": "m"}, engine=engine, n=n) for n in range(3)]
+    other = node("other", "warm", inputs={"policy": "m"}, engine=ChoiceValue("engines", "plain", {"factor": 2}), n=0)
+    made = [node("a", "numbers", count=1), node("m", "model", "Policy", inputs={"prompts": "a"})]
+    execution, _ = _run(project, graph(project, *made, *samples, other))
+    asked = [_ids(execution, f"s{n}")[0].split(":") for n in range(3)]
+    assert len({pid for pid, *_ in asked}) == 1
+    assert sorted(count for _, count, *_ in asked) == ["1", "2", "3"]
+    assert _ids(execution, "other")[0].split(":")[:2] != asked[0][:2]
+    assert _ids(execution, "other")[0].split(":")[1] == "1"
+
+
+def test_two_runs_that_need_the_same_step_at_once_compute_it_once(project: Path) -> None:
+    wanted = graph(
+        project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=4, pause=0.2)
+    )
+    heard = [Heard(), Heard()]
+
+    def steps(listener: Heard) -> None:
+        with Execution(wanted, Store(project / "artifacts"), project=project, listeners=[listener], threads=1) as run:
+            run.run.status = "running"
+            for step in wanted.nodes.values():
+                run.step(step)
+
+    threads = [threading.Thread(target=steps, args=[h]) for h in heard]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(heard[0].started + heard[1].started) == ["a", "s"]
+    assert sorted(heard[0].hits + heard[1].hits) == ["a", "s"]
+
+
+def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: Path, server: str) -> None:
+    wanted = graph(
+        project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05)
+    )
+    heard = Heard()
+    store = Store(project / "artifacts")
+
+    def interrupt() -> None:
+        heard.ready.wait(300)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    execution = run_pipeline(wanted, store, project=project, listeners=[heard], threads=1)
+    assert execution.run.status == "stopped"
+    assert {i: s.state for i, s in execution.run.steps.items()} == {"a": "made", "s": "stopped"}
+    assert _flow_state(server, execution.run.links["prefect"])["state"] == "Cancelled"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again, heard = _run(project, wanted)
+    assert (again.run.status, heard.started, heard.hits) == ("done", ["s"], ["a"])
+    [notice] = again.records["s"].notices
+    assert int(notice.removeprefix("began at ")) > 0
+    assert [row["step"] for row in again.records["s"].curves] == list(range(40))
+
+
+def test_a_step_that_waits_for_another_run_can_be_stopped(project: Path) -> None:
+    wanted = graph(project, node("a", "numbers", count=1))
+    store = Store(project / "artifacts")
+    with Execution(wanted, store, project=project, threads=1) as execution:
+        key = execution.steps.key(wanted.nodes["a"], {})
+        with store.lock(key.digest):
+            threading.Timer(0.3, execution.stop).start()
+            with pytest.raises(Stopped):
+                execution.step(wanted.nodes["a"])
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from flows.run.run import run_pipeline
+from flows.run.events import Listener
+from flows.store.store import Store
+from tests.flows.tiny import graph, node
+
+project = Path(sys.argv[1])
+
+class Tell(Listener):
+    def step_progress(self, node, done, total, unit):
+        print("progress", flush=True)
+    def left_open(self, run):
+        print("left", run.id, flush=True)
+
+wanted = graph(project, node("a", "numbers", count=2), node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05),
+               node("m", "model", "Policy", inputs={"prompts": "s"}))
+done = run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=[Tell()], threads=1)
+print(done.run.status, *(r.content for r in done.records.values()))
+assert "torch" not in sys.modules
+"""
+
+
+def _descendants(pid: int) -> list[int]:
+    """The process and all that it started, by parenthood (children of the forkserver included)."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _program(project: Path) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+    command = [sys.executable, "-c", PROGRAM, str(project)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_nothing_of_a_killed_run_is_left_and_the_next_one_ends_with_the_same_digests(tmp_path: Path) -> None:
+    killed, whole = tiny_project(tmp_path / "killed"), tiny_project(tmp_path / "whole")
+    reference = _program(whole)
+    with _program(killed) as main:
+        assert main.stdout
+        assert main.stdout.readline() == "progress\n"
+        started = _descendants(main.pid)
+        assert len(started) >= 4, "main, server, forkserver, child"
+        os.kill(main.pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while any(map(_alive, started)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(_alive, started))
+    [left] = Runs(Store(killed / "artifacts")).open()
+    with _program(killed) as again:
+        assert again.stdout
+        told = again.stdout.read().split("\n")
+    assert told[0] == f"left {left.id}"
+    result = [line for line in told if line.startswith("done")]
+    assert result == [line for line in reference.communicate()[0].split("\n") if line.startswith("done")]
+    assert Runs(Store(killed / "artifacts")).load(left.id).status == "stopped"
+    assert _prefect_states(killed) == ["Crashed", "Completed"]
+
+
+def _prefect_states(project: Path) -> list[str]:
+    import sqlite3
+
+    with sqlite3.connect(project / "artifacts" / ".prefect" / "prefect.db") as database:
+        return [s for (s,) in database.execute("select state_name from flow_run order by created")]

@@ -1,0 +1,97 @@
+"""What PPO asks of its sampler: the policy's own answers, found out at small rates too, and a share of a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.engines.transformers import TransformersEngine
+from tasks.kinds import Policy
+from tasks.rollouts.gpu_budget import fitting_share, with_remaining_memory
+from tasks.rollouts.networks import open_networks
+from tasks.rollouts.rollout import check_sampler
+from tests.models import tiny_policy
+from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9}, ending=3.5)
+
+
+@pytest.mark.parametrize("lr", [2e-2, 3e-4, 3e-5])
+def test_an_engine_that_keeps_its_old_weights_is_found_out(
+    lr: float, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
+    with pytest.raises(DataError, match=r"sampler and trainer differ by .* the engine still has old weights"):
+        run(policy, value_from(policy, tmp_path / "v"), Workspace(tmp_path), lr=lr, iterations=6)
+
+
+def test_a_stale_engine_is_found_out_after_a_kill_too(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt's own first difference is a stale engine's: what counts is the one in the checkpoint."""
+    value = value_from(policy, tmp_path / "v")
+    with pytest.raises(KeyboardInterrupt):
+        run(policy, value, _Interrupted(tmp_path), lr=3e-4, iterations=6, checkpoint_every=2)
+    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
+    with pytest.raises(DataError, match="the engine still has old weights"):
+        run(policy, value, Workspace(tmp_path), lr=3e-4, iterations=6, checkpoint_every=2)
+
+
+class _Interrupted(Workspace):
+    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
+        super().log(step, metrics)
+        if step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("first", "difference", "text"),
+    [
+        (None, 0.06, r"differ by 0\.06 .*allowed: 0\.05.*number type"),
+        (1e-6, 2e-3, r"allowed: 0\.001.*old weights"),
+        (0.014, 0.05, r"allowed: 0\.042.*old weights"),
+        (None, float("nan"), r"no numbers any more.*NaN or infinite"),
+        (1e-6, float("inf"), r"no numbers any more.*NaN or infinite"),
+    ],
+)
+def test_what_is_another_policys_is_refused(first: float | None, difference: float, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        check_sampler(difference, first)
+
+
+@pytest.mark.parametrize(("first", "difference"), [(None, 0.016), (1e-6, 9e-4), (0.014, 0.03)])
+def test_what_number_types_differ_by_is_not(first: float | None, difference: float) -> None:
+    check_sampler(difference, first)
+
+
+GIB = 2**30
+
+
+def test_an_engine_gets_what_the_networks_leave_it() -> None:
+    """100 GiB, 60 free; 1.5e9 parameters that learn take 16.8 more, activations 10: 33 are left."""
+    assert fitting_share(0.9, 60 * GIB, 100 * GIB, 1_500_000_000) == 0.33
+    assert fitting_share(0.2, 60 * GIB, 100 * GIB, 1_500_000_000) == 0.2
+    with pytest.raises(SpecError, match=r"no memory is left for vLLM: 60\.0 of the GPU's 100\.0 GiB.*smaller models"):
+        fitting_share(0.9, 60 * GIB, 100 * GIB, 5_000_000_000)
+
+
+def test_only_vllm_on_a_gpu_is_given_another_share(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, "float32", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * GIB, 100 * GIB))
+    on_gpu = replace(networks, device=torch.device("cuda"))
+    vllm, work = Chosen("engines", "vllm", {}, execution={"gpu_memory": 0.9, "tensor_parallel": 1}), Workspace(tmp_path)
+    assert with_remaining_memory(vllm, networks, work) is vllm
+    assert with_remaining_memory(TRANSFORMERS, on_gpu, work) is TRANSFORMERS
+    assert work.notices == []
+    assert with_remaining_memory(vllm, on_gpu, work).execution == {"gpu_memory": 0.39, "tensor_parallel": 1}
+    assert work.notices == ["vLLM gets 39% of the GPU's memory, not 90%: the rest is for the networks"]
