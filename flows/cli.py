@@ -169,7 +169,8 @@ def run(
 
     where = pipelines_file(file)
     code = run_named(
-        where, _store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(), fresh=fresh or [], force=force,
+        where, _store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(),
+        fresh=fresh or [], force=force,
         again=again,
     )  # fmt: skip
     raise typer.Exit(code)

@@ -89,7 +89,8 @@ def show_json(store: Store, ref: str, rows: int, sort: Sort = Sort.FIRST) -> JSO
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
         "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),
-        "metrics": {name: plain_number(e) for name, e in numbers.items()}, "compared": sides.as_json() if sides else None,
+        "metrics": {name: plain_number(e) for name, e in numbers.items()},
+        "compared": sides.as_json() if sides else None,
     }  # fmt: skip
 
 

@@ -152,7 +152,8 @@ def _where(pages: Sequence[Page], artifacts: Path, password: str, written: bool)
     if password:
         yield f"  or open them by this link, which has it:  {pages[0].url}{OPEN}#{password}"
     if not written:
-        yield f"{short_path(_profiles(artifacts))} is yours and stays as it is, so `prefect` does not find this server by it"
+        profiles = short_path(_profiles(artifacts))
+        yield f"{profiles} is yours and stays as it is, so `prefect` does not find this server by it"
     where = "outside this folder" if written else "anywhere"
     yield f"for `prefect` {where}:"
     yield f'  export PREFECT_API_URL={pages[0].url}/api PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})"'

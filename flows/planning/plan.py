@@ -26,7 +26,7 @@ from flows.wiring.model import Graph, Node
 from tasks.contract import JSON, DataError
 
 State = Literal["cached", "partial", "run", "open"]
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

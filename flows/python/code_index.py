@@ -28,7 +28,7 @@ from tasks.contract import SpecError
 @cache
 def _format() -> str:
     """Of the parses that are kept: an edit of the parser, or another Python, makes all be parsed again."""
-    files = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("canonical", "imports", "source"))
+    files = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("canonical", "imports", "units"))
     return f"{PYTHON} {blake3(b''.join(files)).hexdigest(16)}"
 
 

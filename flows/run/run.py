@@ -288,7 +288,7 @@ def run_cached(
 ) -> Execution:
     """Record a run of a graph whose steps are all in the store, without a Prefect server.
 
-    Starting one takes longer than all the rest of such a run; `flows.reporting.sinks.prefect_mirror` brings it to Prefect.
+    Starting one takes longer than all the rest of such a run; `prefect_mirror` brings it to Prefect later.
     """
     execution = Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment)
     with blaming_the_disk(store.root), execution:

@@ -8,6 +8,6 @@ from flows.wiring.schema import json_schema
 from flows.wiring.text import load_file
 
 __all__ = [
-    "CarriedValue", "Tick", "CheckResult", "check_pipelines", "compile_pipeline", "draw_graph", "json_schema", "load_file",
-    "sweep_values",
+    "CarriedValue", "CheckResult", "Tick", "check_pipelines", "compile_pipeline", "draw_graph", "json_schema",
+    "load_file", "sweep_values",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ class _OpenFloat(float):
 
 
 def stand_in(param: Param, value: JSON) -> JSON:
-    """The value; where nobody has given one yet, a number within its bounds. `restore_values` finds the parameter again."""
+    """The value; where nobody has given one yet, a number within its bounds, which `restore_values` replaces."""
     if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
         return value
     if param.type.base == "bool":

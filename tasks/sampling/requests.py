@@ -62,7 +62,8 @@ class Engine(Protocol):
         """Replace all loaded weights in place: what is drawn from now on comes from these.
 
         Names are those of the transformers model's `state_dict()`; types and devices may be others. Raises SpecError,
-        with nothing changed, at unknown and missing names and at wrong shapes. `cached_engine` no longer hands this engine out.
+        with nothing changed, at unknown and missing names and at wrong shapes. `cached_engine` no longer returns this
+        engine.
         """
         ...
 

@@ -35,7 +35,7 @@ class AnswerScores(nn.Module):
         self._check()
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """`(S,)` float64: answers of `with_end_token` rows, in the micro-batch's order. The head computes in float32."""
+        """`(S,)` float64: rows of `with_end_token`, in the micro-batch's order. The head computes in float32."""
         last = inputs.sources[inputs.lengths.cumsum(0) - 1]
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(last, hidden_states(self.model, inputs).flatten(0, 1))

@@ -67,7 +67,8 @@ def _measure(
 ) -> None:
     start, judge, held, trained = fed
     drawn = _answers(ids, f"{run.id}-{number}")
-    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]}, HowMade(1.0, totals={"samples": 10.0}),
+    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]},
+                  HowMade(1.0, totals={"samples": 10.0}),
                   k=k, of=run.id, round=number)  # fmt: skip
     others = put(store, _answers(ids, "base"), "sample", {"policy": [start], "prompts": [held]}, k=k)
     asked = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))

@@ -122,7 +122,7 @@ def digest_of_drawing(drawing: Drawing) -> str:
     The arguments are dataclasses, mappings and sequences of texts and numbers, whose `repr` is all that they hold.
     """
     digest = blake2b(digest_size=16)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     what = (version("matplotlib"), drawing.func.__qualname__, drawing.args, drawing.keywords)
     digest.update(repr(what).encode())

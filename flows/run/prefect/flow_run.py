@@ -165,8 +165,8 @@ class _Call:
         if not self.is_gone:
             self.is_gone = True
             self._say(
-                f"  ! the Prefect server at {without_password(self.url)} went away; what is done is kept, and its pages lack "
-                "what came after"
+                f"  ! the Prefect server at {without_password(self.url)} went away; what is done is kept; its pages "
+                "lack what came after"
             )
         get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
         drop_pending()

@@ -176,7 +176,8 @@ def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: p
     names = ("eval/exploitability_last", "eval/exploitability_mixture", "eval/exploitability/1")
     rows = [{"name": n, "value": 0.1 * i, "n": 2, "unit": "probability"} for i, n in enumerate(names, 1)]
     record = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)))
-    made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", None, "made", record.key, record.content,
+    made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", None, "made", record.key,
+                                  record.content,
                                   "Report", 1.0, "never run")  # fmt: skip
     tracker, told = Tracker(made.store), []
     monkeypatch.setattr(tracker._sink, "put", told.append)
