@@ -15,11 +15,13 @@ import typer
 
 from flows.commands.errors import Commands, console, with_plain_errors
 from flows.commands.escaping import escape_control_characters, json_text
+from flows.commands.options import Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values
 from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
 from flows.run.environment import without_proxy
 
 if TYPE_CHECKING:
     from flows.store.store import Store
+    from flows.wiring.model import Graph
 
 app = typer.Typer(
     help=(
@@ -29,25 +31,6 @@ app = typer.Typer(
     ),
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-
-File = Annotated[Path | None, typer.Option("--file", help="Pipelines file; default: pipelines.yaml upwards from here.")]
-Artifacts = Annotated[
-    Path | None,
-    typer.Option("--artifacts", envvar="ALIGNFLOW_ARTIFACTS", help="Where results are; default: beside the file."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
-Deployed = Annotated[
-    str, typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT.", show_default=False)
-]
-Values = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; each value is YAML.", show_default=False),
-]
-Ref = Annotated[
-    str, typer.Argument(metavar="REF", help="RUN, RUN:STEP, NAME/STEP or a digest's first letters.", show_default=False)
-]
-Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
 
 
 def main() -> None:
@@ -107,17 +90,10 @@ def graph(
     artifacts: Artifacts = None,
 ) -> None:
     """Draw the graph of a pipeline."""
-    from flows.rounds.head import compile_named
     from flows.wiring import draw_graph
 
     where = pipelines_file(file)
-    compiled = compile_named(
-        where,
-        deployment_or_pipeline(where, name),
-        parse_assignments(values),
-        _store(where, artifacts),
-        lenient=not states,
-    )
+    compiled = _compiled(where, name, values, artifacts, lenient=not states)
     known: dict[str, str] = {}
     if states:
         from flows.planning.plan import make_plan
@@ -132,12 +108,9 @@ def plan(
 ) -> None:
     """Show what is cached, what will run, why, and at what cost."""
     from flows.planning.plan import make_plan
-    from flows.rounds.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_named(
-        where, deployment_or_pipeline(where, name), parse_assignments(values), _store(where, artifacts)
-    )
+    compiled = _compiled(where, name, values, artifacts)
     planned = make_plan(compiled, _store(where, artifacts))
     if as_json:
         print(json_text(planned.as_json()))
@@ -170,8 +143,7 @@ def run(
     where = pipelines_file(file)
     code = run_named(
         where, _store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(),
-        fresh=fresh or [], force=force,
-        again=again,
+        fresh=fresh or [], force=force, again=again,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -280,12 +252,9 @@ def rounds(
 def accept(name: Deployed, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
     from flows.commands.accept import accept_step
-    from flows.rounds.head import compile_named
 
     where = pipelines_file(file)
-    compiled = compile_named(
-        where, deployment_or_pipeline(where, name), parse_assignments(values), _store(where, artifacts)
-    )
+    compiled = _compiled(where, name, values, artifacts)
     for line in accept_step(compiled, _store(where, artifacts), step):
         print(line)
 
@@ -413,6 +382,16 @@ def _root(file: Path | None, artifacts: Path | None) -> Path:
         root = file.parent / "artifacts"
     follow_folder(root)
     return root
+
+
+def _compiled(
+    where: Path, name: str, values: list[str] | None, artifacts: Path | None, *, lenient: bool = False
+) -> Graph:
+    """The graph that NAME KEY=VALUE… means. Raises SpecError."""
+    from flows.rounds.head import compile_named
+
+    store = _store(where, artifacts)
+    return compile_named(where, deployment_or_pipeline(where, name), parse_assignments(values), store, lenient=lenient)
 
 
 def _store(file: Path | None, artifacts: Path | None) -> Store:
