@@ -66,13 +66,14 @@ def check(
     """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
     from flows.commands.check import check_results_json, check_results_text, code_check_results, try_choices
     from flows.planning.plan import PROJECT
+    from flows.python.codebase import CACHE
     from flows.wiring import check_pipelines
 
     where = pipelines_file(file)
-    kept = _kept(where, artifacts)
-    verdicts = check_pipelines(where, [deployment_or_pipeline(where, name)] if name else (), kept=kept)
+    cache = _root(where, artifacts) / CACHE
+    verdicts = check_pipelines(where, [deployment_or_pipeline(where, name)] if name else (), cache=cache)
     verdicts = try_choices(verdicts) if deep else verdicts
-    verdicts += code_check_results(_store(where, artifacts).code(PROJECT), kept)
+    verdicts += code_check_results(_store(where, artifacts).code(PROJECT))
     if as_json:
         print(json_text(check_results_json(verdicts)))
     else:
@@ -318,10 +319,11 @@ def deploy(
     or PREFECT_API_URL.
     """
     from flows.commands import deploy as deploying
+    from flows.python.codebase import CACHE
 
     where = pipelines_file(file)
     place = deploying.ServePaths(where.absolute(), _root(where, artifacts).absolute())
-    found = deploying.deployments(where, name, kept=_kept(where, artifacts))
+    found = deploying.deployments(where, name, cache=_root(where, artifacts) / CACHE)
     if prefect_yaml:
         print(f"{deploying.write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
         return
@@ -368,8 +370,9 @@ def up(
 def schema(file: File = None, artifacts: Artifacts = None) -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
     from flows.wiring import json_schema
+    from flows.wiring.signatures import Catalogue
 
-    print(json_text(json_schema()))
+    print(json_text(json_schema(Catalogue())))
 
 
 def _root(file: Path | None, artifacts: Path | None) -> Path:
@@ -398,10 +401,6 @@ def _store(file: Path | None, artifacts: Path | None) -> Store:
     from flows.store.store import Store
 
     return Store(_root(file, artifacts))
-
-
-def _kept(file: Path, artifacts: Path | None) -> Path:
-    return _root(file, artifacts) / ".cache" / "signatures"
 
 
 if __name__ == "__main__":

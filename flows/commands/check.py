@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from flows.python.code_index import CodeIndex
 from flows.store.identities import check_outside
@@ -42,12 +41,12 @@ def _error_of(choice: ChoiceValue) -> str:
     return ""
 
 
-def code_check_results(code: CodeIndex, kept: Path | None = None) -> list[CheckResult]:
+def code_check_results(code: CodeIndex) -> list[CheckResult]:
     """A verdict for each file of tasks that no key can follow, or that may read what no key sees."""
     faults = code.faults()
-    for file, fault in check_outside(code, Catalogue(code.root / "tasks", kept)) if not faults else ():
+    for file, fault in check_outside(code, Catalogue(code.codebase)) if not faults else ():
         faults.setdefault(file, fault)
-    code.save()
+    code.codebase.save()
     return [CheckResult(file, None, None, fault) for file, fault in faults.items()]
 
 

@@ -85,13 +85,13 @@ class Deployment:
         return "\n\n".join([self.about, *([goes_on] if self.continues else [])])
 
 
-def deployments(file: Path, name: str | None = None, kept: Path | None = None) -> list[Deployment]:
+def deployments(file: Path, name: str | None = None, cache: Path | None = None) -> list[Deployment]:
     """What a file deploys, after all of it has compiled: everything, or what PIPELINE or PIPELINE/DEPLOYMENT names.
 
     Raises SpecError with every refusal.
     """
     pipeline, _, deployment = (name or "").partition("/")
-    verdicts = check_pipelines(file, [pipeline] if pipeline else load_file(file).names, kept=kept)
+    verdicts = check_pipelines(file, [pipeline] if pipeline else load_file(file).names, cache=cache)
     refused = ["/".join(filter(None, (v.pipeline, v.deployment))) + f": {v.error}" for v in verdicts if v.error]
     if refused:
         raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.commands.compare import compare_text
 from flows.commands.run import CODES, run_once
+from flows.python.codebase import CACHE
 from flows.reporting.results import finished_steps, headlines
 from flows.store.store import Store
 from flows.wiring import compile_pipeline, sweep_values
@@ -31,7 +32,7 @@ def run_sweep(
     axes = {key: sweep_values(value) for key, value in values.items()}
     grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
     for point in grid:
-        compile_pipeline(file, name, point, kept=store.root / ".cache" / "signatures")
+        compile_pipeline(file, name, point, cache=store.root / CACHE)
     runs, codes = [], []
     for number, point in enumerate(grid, 1):
         title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])

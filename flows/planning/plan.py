@@ -111,7 +111,7 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     choices = Choices(code, store.contents, Path(graph.file).parent)
     planner = _Planner(graph, store, choices)
     plan = Plan(graph, tuple(planner.step(node) for node in graph.nodes.values()))
-    code.save()
+    code.codebase.save()
     store.contents.save()
     check_step_files(graph, [s.node for s in plan.steps if s.state != "cached"])
     return plan

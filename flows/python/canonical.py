@@ -81,7 +81,8 @@ class Scan:
         if (cls is ast.Name or cls is ast.Attribute) and (dotted := dotted_name(node)):
             self._dotted(node, dotted)
             return
-        if (cls is ast.Import or cls is ast.ImportFrom) and self._import(node):  # type: ignore[arg-type]
+        if cls is ast.Import or cls is ast.ImportFrom:
+            self._import(node)  # type: ignore[arg-type]
             return
         if cls is ast.Attribute or cls is ast.Subscript:
             self._chain(node)
@@ -184,13 +185,11 @@ class Scan:
         if last in WATCHED:
             self.calls.append(WatchedCall(name, _first_argument(call), call.lineno))
 
-    def _import(self, node: ast.Import | ast.ImportFrom) -> bool:
-        """Bind what it imports; whether all of it is ours: then the form shows what the names mean, not where."""
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        """Bind what it imports; it leaves no trace in the form, because the digest holds what the names mean."""
         bind(self.imports, node, self.file)
         self.loads.extend(loaded_by(node))
         self.imported.update(dict.fromkeys(used_as(node), node.lineno))
-        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-        return all(m.split(".")[0] == "tasks" for m in modules)
 
 
 def is_quiet(node: ast.AST) -> bool:

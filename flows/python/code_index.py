@@ -8,42 +8,21 @@ versions, if they make numbers.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from blake3 import blake3
-
-from flows.python.canonical import WatchedCall
+from flows.python.codebase import Codebase
 from flows.python.linking import Linked, Place, link
-from flows.python.packages import BEHIND, PYTHON
+from flows.python.packages import BEHIND
 from flows.python.reached import Reached
-from flows.python.units import MODULE, CodeUnit, UnitFile, parse_units
-from flows.store.files import read_cache, write_cache
+from flows.python.units import MODULE, CodeUnit
 from tasks.contract import SpecError
 
 
-@cache
-def _format() -> str:
-    """Of the parses that are kept: an edit of the parser, or another Python, makes all be parsed again."""
-    files = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("canonical", "imports", "units"))
-    return f"{PYTHON} {blake3(b''.join(files)).hexdigest(16)}"
-
-
 class CodeIndex:
-    """The code below `root/tasks`, read once: make a new one to see later edits.
+    """What the code of a code base reaches: make a new one to see later edits."""
 
-    `cache` is a JSON file of parsed sources by digest; without it each index parses what it needs itself.
-    """
-
-    def __init__(self, root: Path, cache: Path | None = None) -> None:
-        self.root = root
-        self._cache = cache
-        self._parsed: dict[str, dict[str, object]] = _read_cache(cache)
-        self._new = False
-        self._sources: dict[str, UnitFile | None] = {}
+    def __init__(self, codebase: Codebase) -> None:
+        self.codebase = codebase
         self._linked: dict[Place, Linked] = {}
         self._loaded: dict[str, frozenset[str]] = {}
         self._effects: dict[str, tuple[Place, ...]] = {}
@@ -59,14 +38,13 @@ class CodeIndex:
         if roots not in self._reached:
             for module, name in sorted(roots):
                 if not self.defines(module, name):
-                    raise SpecError(f"{self.name(module)} has no top-level '{name}'")
+                    raise SpecError(f"{self.codebase.shown(module)} has no top-level '{name}'")
             self._reached[roots] = self._gathered(self._closure(roots))
-            self.save()
         return self._reached[roots]
 
     def defines(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines `name` at its top level."""
-        source = self.source(module)
+        source = self.codebase.units(module)
         return source is not None and name in source.units
 
     def is_function(self, module: str, name: str) -> bool:
@@ -81,7 +59,7 @@ class CodeIndex:
     def place(self, module: str, name: str) -> str:
         """`tasks/oracles/toy_gold.py:11`."""
         line = f":{self._unit((module, name)).line}" if self.defines(module, name) else ""
-        return f"{self.name(module)}{line}"
+        return f"{self.codebase.shown(module)}{line}"
 
     def faults(self) -> dict[str, str]:
         """What cannot be followed, by file, among all that is public below `tasks/`.
@@ -89,21 +67,15 @@ class CodeIndex:
         What only `identity` uses is left out: what it reads is in the key by what it answers.
         """
         found: dict[str, str] = {}
-        for module in self.modules():
+        for module in self.codebase.files:
             try:
-                source = self.source(module)
+                source = self.codebase.units(module)
                 for name in source.units if source else ():
                     if not name.startswith("_") and name != "identity":
                         self.reach(module, name)
             except SpecError as e:
                 found.setdefault(str(e).partition(":")[0], str(e))
         return found
-
-    def modules(self) -> Iterator[str]:
-        """Every module below `tasks/`."""
-        for file in sorted((self.root / "tasks").rglob("*.py")):
-            parts = file.relative_to(self.root).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     # Reaching
 
@@ -124,7 +96,8 @@ class CodeIndex:
         return found
 
     def _gathered(self, found: Mapping[Place, Linked]) -> Reached:
-        keys = {place: f"{self.name(place[0])}::{place[1]}" for place in found}
+        files = {module: self.codebase.name(module) for module, _ in found}
+        keys = {(module, name): f"{files[module]}::{name}" for module, name in found}
         units = {keys[place]: linked.digest for place, linked in found.items()}
         units |= {name: digest for linked in found.values() for name, digest in linked.data.items()}
         links = {keys[p]: {used: keys[t] for used, t in linked.uses.items()} for p, linked in found.items()}
@@ -134,11 +107,11 @@ class CodeIndex:
 
     def _link(self, place: Place) -> Linked:
         if place not in self._linked:
-            self._linked[place] = link(self, *place)
+            self._linked[place] = link(self.codebase, *place)
         return self._linked[place]
 
     def _unit(self, place: Place) -> CodeUnit:
-        source = self.source(place[0])
+        source = self.codebase.units(place[0])
         assert source is not None
         return source.units[place[1]]
 
@@ -155,7 +128,7 @@ class CodeIndex:
             while todo:
                 parts = todo.pop().split(".")
                 for one in (".".join(parts[: i + 1]) for i in range(len(parts))):
-                    source = self.source(one)
+                    source = self.codebase.units(one)
                     if source and one not in found:
                         found.add(one)
                         todo.extend(source.loads)
@@ -165,7 +138,7 @@ class CodeIndex:
     def _effects_of(self, module: str) -> tuple[Place, ...]:
         """The units that do something when their file is loaded, whether or not anybody names them."""
         if module not in self._effects:
-            source = self.source(module)
+            source = self.codebase.units(module)
             places = [(module, name) for name in (source.units if source else ())]
             self._effects[module] = tuple(p for p in places if self._has_effect(p))
         return self._effects[module]
@@ -198,63 +171,3 @@ class CodeIndex:
                     return True
                 todo.extend(uses.values())
         return False
-
-    # Files
-
-    def source(self, module: str) -> UnitFile | None:
-        """The parsed file of a module of ours, or None if there is none."""
-        if module not in self._sources:
-            path = self.path(module)
-            self._sources[module] = self._parse(path) if path else None
-        return self._sources[module]
-
-    def path(self, module: str) -> Path | None:
-        base = self.root.joinpath(*module.split("."))
-        return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-    def is_module(self, module: str) -> bool:
-        return self.path(module) is not None or self.root.joinpath(*module.split(".")).is_dir()
-
-    def name(self, module: str) -> str:
-        """The module's path as people read it: `tasks/oracles/toy_gold.py`."""
-        path = self.path(module)
-        return path.relative_to(self.root).as_posix() if path else module
-
-    def _parse(self, path: Path) -> UnitFile:
-        data = path.read_bytes()
-        name = path.relative_to(self.root).as_posix()
-        digest = blake3(data).hexdigest(16)
-        if digest in self._parsed:
-            return _loaded(self._parsed[digest])
-        collecting = gc.isenabled()
-        gc.disable()  # a tree is all live objects: collecting in between doubles the time
-        try:
-            source = parse_units(data.decode(), name)
-        finally:
-            if collecting:
-                gc.enable()
-        self._parsed[digest] = asdict(source)
-        self._new = True
-        return source
-
-    def save(self) -> None:
-        """Keep what was parsed for the next command; where that cannot be written, the next one parses again."""
-        if self._cache is None or not self._new:
-            return
-        kept = dict(list(self._parsed.items())[-1000:])
-        write_cache(self._cache, {"format": _format(), "sources": kept})  # type: ignore[dict-item]
-        self._new = False
-
-
-def _read_cache(cache: Path | None) -> dict[str, dict[str, object]]:
-    data = read_cache(cache) if cache else {}
-    return dict(data["sources"]) if data.get("format") == _format() else {}
-
-
-def _loaded(data: dict[str, object]) -> UnitFile:
-    units: dict[str, CodeUnit] = {}
-    for name, unit in data["units"].items():  # type: ignore[attr-defined]
-        imports = {k: (m, n) for k, (m, n) in unit["imports"].items()}
-        units[name] = CodeUnit(**{**unit, "imports": imports, "calls": [WatchedCall(*c) for c in unit["calls"]]})
-    bindings = {k: (m, n) for k, (m, n) in data["imports"].items()}  # type: ignore[attr-defined]
-    return UnitFile(**{**data, "units": units, "imports": bindings})  # type: ignore[arg-type]

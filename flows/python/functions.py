@@ -1,19 +1,11 @@
-"""What a Python file says of its public functions and classes, read by `ast` and kept by the file's digest."""
+"""What a Python file says of its public functions and classes, without importing it."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
-
-from tasks.contract import JSON
-from tasks.digests import with_digest, without_digest
-from tasks.files import replacing
 
 
 @dataclass(frozen=True)
@@ -23,7 +15,7 @@ class Argument:
     name: str
     annotation: str
     required: bool
-    default: JSON = None
+    default: Any = None
     code: str = ""
     line: int = 0
     column: int = 0
@@ -61,52 +53,8 @@ class PublicNames:
     variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_source(file: Path, kept: Path | None = None) -> PublicNames:
-    """Read a Python file; from the cache folder `kept` if its content was read before. Raises SyntaxError."""
-    data = file.read_bytes()
-    entry = kept / f"{hashlib.blake2b(data, digest_size=16, salt=_version()).hexdigest()}.json" if kept else None
-    if entry is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return _load(without_digest(entry.read_bytes()))
-    source = _extract(ast.parse(data, str(file)))
-    if entry is not None:
-        _keep(entry, source)
-    return source
-
-
-@cache
-def _version() -> bytes:
-    """An edit of this file makes everything be read anew."""
-    return hashlib.blake2b(Path(__file__).read_bytes(), digest_size=16).digest()
-
-
-def _keep(entry: Path, source: PublicNames) -> None:
-    """A folder that cannot be written is no cache."""
-    with suppress(OSError):
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(entry, durable=False) as fresh:
-            fresh.write_bytes(with_digest(asdict(source)))
-
-
-def _load(kept: Mapping[str, Any]) -> PublicNames:
-    functions = {
-        name: Function(
-            **{
-                **f, "positional": _arguments(f["positional"]), "keywords": _arguments(f["keywords"]),
-                "columns": tuple(ColumnUse(**c) for c in f["columns"]),
-            }
-        )
-        for name, f in kept["functions"].items()
-    }  # fmt: skip
-    classes, variables = ({k: tuple(v) for k, v in kept[key].items()} for key in ("classes", "variables"))
-    return PublicNames(functions, classes, variables)
-
-
-def _arguments(kept: list[dict[str, Any]]) -> tuple[Argument, ...]:
-    return tuple(Argument(**a) for a in kept)
-
-
-def _extract(module: ast.Module) -> PublicNames:
+def public_names(module: ast.Module) -> PublicNames:
+    """What a file says of its functions and classes."""
     functions: dict[str, Function] = {}
     classes: dict[str, tuple[str, ...]] = {}
     variables: dict[str, tuple[str, ...]] = {}

@@ -46,13 +46,11 @@ def used_as(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     return (alias.asname or alias.name for alias in node.names)
 
 
-def loaded_by(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Modules of ours that an import loads; `from tasks.a import b` may load `tasks.a.b` too."""
+def loaded_by(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Modules that an import loads; `from a import b` may load `a.b` too."""
     if isinstance(node, ast.ImportFrom):
-        names = [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
-    else:
-        names = [a.name for a in node.names]
-    return (n for n in names if n.split(".")[0] == "tasks")
+        return [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
+    return [a.name for a in node.names]
 
 
 def is_named(used: str, names: Iterable[str]) -> bool:

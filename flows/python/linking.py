@@ -5,35 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from blake3 import blake3
 
 from flows.python.canonical import WatchedCall
+from flows.python.codebase import Codebase
 from flows.python.imports import Binding
 from flows.python.packages import NUMBERS
 from flows.python.unfollowable import Refusals
-from flows.python.units import CodeUnit, UnitFile
+from flows.python.units import CodeUnit
 from tasks.contract import SpecError
 
 Place = tuple[str, str]
 """A unit: its module and its name."""
 _CHOSEN = ("tasks.contract", "Chosen")
 _DATA_FILE = ("tasks.contract", "data_file")
-DATA = "tasks/data"
-"""Where data files lie that code reads by `tasks.contract.data_file`."""
-
-
-class Modules(Protocol):
-    """The files of ours."""
-
-    root: Path
-
-    def source(self, module: str) -> UnitFile | None: ...
-    def path(self, module: str) -> Path | None: ...
-    def is_module(self, module: str) -> bool: ...
-    def name(self, module: str) -> str: ...
+DATA = "data"
+"""The folder of a package in which data files lie that code reads by `tasks.contract.data_file`."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +37,19 @@ class Linked:
     """Data files that it names, with their content digests."""
 
 
-def link(modules: Modules, module: str, name: str) -> Linked:
+def link(codebase: Codebase, module: str, name: str) -> Linked:
     """Give the names in a unit their meaning. Raises SpecError for what the key cannot follow."""
-    return _Link(modules, module, name).linked()
+    return _Link(codebase, module, name).linked()
 
 
 class _Link:
-    def __init__(self, modules: Modules, module: str, name: str) -> None:
-        source = modules.source(module)
+    def __init__(self, codebase: Codebase, module: str, name: str) -> None:
+        source = codebase.units(module)
         assert source is not None
-        self._modules, self._module, self._source = modules, module, source
+        self._codebase, self._module, self._source = codebase, module, source
+        self._file = codebase.shown(module)
         self._unit: CodeUnit = source.units[name]
-        self._refuse = Refusals(modules.name(module), source)
+        self._refuse = Refusals(self._file, source)
         self._uses: dict[str, Place] = {}
         self._outside: dict[str, str] = {}
         self._data: dict[str, str] = {}
@@ -101,13 +90,13 @@ class _Link:
 
     def _target(self, target: str, names: list[str], dotted: str, line: int) -> None:
         """Follow `names` from the module `target`: into sub-modules, to a unit, through re-exports."""
-        if target.split(".")[0] != "tasks":
+        if not self._is_ours(target):
             whole = ".".join([target, *names])
             if line > 0:
                 self._refuse.name(whole, line)
             self._outside[dotted] = whole
             return
-        source = self._modules.source(target)
+        source = self._codebase.units(target)
         if not names:
             for unit in source.units if source else ():
                 self._uses[f"{dotted}.{unit}"] = (target, unit)
@@ -116,26 +105,28 @@ class _Link:
         elif source and names[0] in source.imports:
             again, name = source.imports[names[0]]
             self._target(again, [*([name] if name else []), *names[1:]], dotted, line)
-        elif self._modules.is_module(f"{target}.{names[0]}"):
+        elif self._codebase.is_module(f"{target}.{names[0]}"):
             self._target(f"{target}.{names[0]}", names[1:], dotted, line)
         elif names[0] == "__dict__":
             self._refuse.namespace(line)
         elif not names[0].startswith("__"):
-            user = self._modules.name(self._module)
-            raise SpecError(f"{user}:{abs(line)}: '{target}.{names[0]}' does not exist")
+            raise SpecError(f"{self._file}:{abs(line)}: '{target}.{names[0]}' does not exist")
+
+    def _is_ours(self, module: str) -> bool:
+        return module.split(".")[0] in self._codebase.packages
 
     def _stores(self) -> None:
         for stored, line in self._unit.stores.items():
             head = stored.split(".")[0]
-            if head not in self._unit.locals and any(t.split(".")[0] == "tasks" for t, _ in self._bindings(head)):
+            if head not in self._unit.locals and any(self._is_ours(target) for target, _ in self._bindings(head)):
                 self._refuse.foreign(stored, line)
 
     def _texts(self) -> None:
         """A text may name a file beside the code, or one by its whole path."""
-        path = self._modules.path(self._module)
-        for text, line in self._unit.texts.items() if path else ():
-            base = self._modules.root if text.startswith("tasks/") else path.parent  # type: ignore[union-attr]
-            if os.path.isfile(os.path.join(base, text)):
+        path = self._codebase.files[self._module]
+        for text, line in self._unit.texts.items():
+            package = self._codebase.packages.get(text.split("/")[0])
+            if os.path.isfile(os.path.join(package.folder.parent if package else path.parent, text)):
                 self._refuse.text(text, line)
 
     def _call(self, call: WatchedCall) -> None:
@@ -166,10 +157,17 @@ class _Link:
             self._refuse.data(call.line)
 
     def _read(self, name: str, line: int) -> None:
-        path = self._modules.root / DATA / name
-        if not path.is_file():
-            raise SpecError(f"{self._modules.name(self._module)}:{line}: there is no file {DATA}/{name}")
-        self._data[f"{DATA}/{name}"] = blake3(path.read_bytes()).hexdigest(16)
+        found = [p for p in self._codebase.packages.values() if (p.folder / DATA / name).is_file()]
+        if len(found) != 1:
+            files = [f"{p.shown}/{DATA}/{name}" for p in found or self._codebase.packages.values()]
+            what = (
+                f"{' and '.join(files)} have one name; rename one"
+                if found
+                else f"there is no file {' or '.join(files)}"
+            )
+            raise SpecError(f"{self._file}:{line}: {what}")
+        content = (found[0].folder / DATA / name).read_bytes()
+        self._data[f"{found[0].name}/{DATA}/{name}"] = blake3(content).hexdigest(16)
 
     def _is_module(self, dotted: str) -> bool:
         head, *rest = dotted.split(".")
@@ -179,7 +177,7 @@ class _Link:
 
     def _names_module(self, target: str, name: str | None, rest: list[str]) -> bool:
         whole = ".".join([target, *([name] if name else []), *rest])
-        if target.split(".")[0] != "tasks":
+        if not self._is_ours(target):
             return name is None and not rest
-        source = self._modules.source(whole.rpartition(".")[0]) if name or rest else None
-        return self._modules.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)
+        source = self._codebase.units(whole.rpartition(".")[0]) if name or rest else None
+        return self._codebase.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)

@@ -62,12 +62,8 @@ class UnitFile:
     unkeyed: dict[str, str] = field(default_factory=dict)
 
 
-def parse_units(text: str, name: str) -> UnitFile:
-    """The units of a file. `name` is the path said in errors. Raises SpecError for star and relative imports."""
-    try:
-        tree = ast.parse(text, name)
-    except SyntaxError as e:
-        raise SpecError(f"{name}:{e.lineno}:{e.offset}: {e.msg}") from None
+def parse_units(tree: ast.Module, name: str) -> UnitFile:
+    """The units of a file. `name` is its path in errors. Raises SpecError for star and relative imports."""
     sorting = _Sorting(name)
     for statement in tree.body:
         sorting.add(statement)

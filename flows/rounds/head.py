@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.reporting.results import COLUMNS, read_report
 from flows.rounds.gate import Evidence, evidence_of, win_rates_by_prompt
 from flows.rounds.history import Head, History, Measured
@@ -55,8 +56,9 @@ def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Stor
     """
     pipeline, _, deployment = name.partition("/")
     if not deployment or not continues(file, pipeline, deployment):
-        kept = store.root / ".cache" / "signatures"
-        return compile_pipeline(file, pipeline, values, deployment=deployment or None, kept=kept, lenient=lenient)
+        return compile_pipeline(
+            file, pipeline, values, deployment=deployment or None, cache=store.root / CACHE, lenient=lenient
+        )
     loop = Continuing(file, pipeline, deployment, store, lenient=lenient)
     history = loop.ledger.history()
     tick = loop.next_tick(tick_request(values).parameters, history)
@@ -85,7 +87,7 @@ class Continuing:
         self.store, self.project, self.pipeline, self.deployment = store, project, pipeline, deployment
         self.ledger = Ledger(store, pipeline, deployment)
         self._source = load_file(file)
-        self._catalogue = Catalogue(project / "tasks", store.root / ".cache" / "signatures")
+        self._catalogue = Catalogue(Codebase([tasks_in(project / "tasks")], store.root / CACHE))
         self._text = self._source.pipeline(pipeline)
         self._deployed = _deployed(self._text, deployment)
         if not self._deployed.continues:

@@ -72,7 +72,7 @@ class Identities:
 
     def _ask(self, module: str, choice: ChoiceValue) -> Mapping[str, str | Path]:
         given = {"online": self._online, "base": self.base, **choice.params}
-        file = self._code.name(module)
+        file = self._code.codebase.shown(module)
         try:
             function = self._function(module)
             if missing := [n for n in given if not _takes(function, n)]:
@@ -86,7 +86,7 @@ class Identities:
 
     def _function(self, module: str) -> Identity:
         """`identity` of a file, loaded from the indexed code: what was imported before may be another version."""
-        path = self._code.path(module)
+        path = self._code.codebase.files.get(module)
         name = f"{module}.identity.{blake3(str(path).encode()).hexdigest(4)}"
         spec = importlib.util.spec_from_file_location(name, path) if path else None
         assert spec is not None
@@ -106,7 +106,9 @@ class Identities:
             module = module_of(choice)
             for key, value in choice.params.items():
                 if self._exists(value) and not covers(self._code, module, key):
-                    raise self._unseen(node, f"{name}.{choice.name}.{key}", value, f"{self._code.name(module)}: {_SAY}")
+                    raise self._unseen(
+                        node, f"{name}.{choice.name}.{key}", value, f"{self._code.codebase.shown(module)}: {_SAY}"
+                    )
 
     def _unseen(self, node: Node, name: str, value: object, what: str) -> SpecError:
         return SpecError(f"{node.where}: {node.id}.{name} = {value!r} is a path whose content is in no key; {what}")
@@ -148,7 +150,10 @@ def check_outside(code: CodeIndex, catalogue: Catalogue) -> Iterator[tuple[str, 
     for signature in tasks:
         for param in filter(_names_a_path, signature.params.values()):
             text = f"{_place(code, signature)}: {signature.name}({param.name}) names a path whose content is in no key"
-            yield code.name(signature.module), f"{text}: a task reads files by a choice, whose identity() names them"
+            yield (
+                code.codebase.shown(signature.module),
+                f"{text}: a task reads files by a choice, whose identity() names them",
+            )
     for folder in sorted({p.type.choice.folder for s in tasks for p in s.params.values() if p.type.choice}):
         for name in catalogue.choices(folder):
             yield from _of_choice(code, catalogue.choice(folder, name, Where(folder), folder))
@@ -158,12 +163,12 @@ def _of_choice(code: CodeIndex, signature: Signature) -> Iterator[tuple[str, str
     try:
         require_identity(code, signature.module, signature.name)
     except SpecError as e:
-        yield code.name(signature.module), str(e)
+        yield code.codebase.shown(signature.module), str(e)
         return
     for param in filter(_names_a_path, signature.params.values()):
         if not covers(code, signature.module, param.name):
             what = f"{signature.name}({param.name}) names a path whose content is in no key"
-            yield code.name(signature.module), f"{_place(code, signature)}: {what}: {_SAY}"
+            yield code.codebase.shown(signature.module), f"{_place(code, signature)}: {what}: {_SAY}"
 
 
 def _names_a_path(param: Param) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.python.code_index import CodeIndex
+from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.python.packages import installed_versions
 from flows.store import provenance as surroundings
 from flows.store.content import Contents
@@ -68,7 +69,7 @@ class Store:
 
     def code(self, root: Path) -> CodeIndex:
         """An index of the code below `root`, whose parses this store remembers."""
-        return CodeIndex(root, self.root / ".cache" / "code.json")
+        return CodeIndex(Codebase([tasks_in(root / "tasks")], self.root / CACHE))
 
     # Records
 

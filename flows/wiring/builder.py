@@ -274,7 +274,7 @@ class Builder:
     @cached_property
     def _composites(self) -> Mapping[str, Callable[..., object]]:
         """The composites themselves. Executing their light file sees an edit even in a process that lives long."""
-        file = self.catalogue.root / "composites.py"
+        file = self.catalogue.codebase.files["tasks.composites"]
         namespace: dict[str, Any] = {"__name__": "tasks.composites", "__file__": str(file)}
         exec(compile(file.read_bytes(), str(file), "exec"), namespace)
         return namespace

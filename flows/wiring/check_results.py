@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.wiring.contracts import broken_choices
-from flows.wiring.graph import CarriedValue, Tick, cache_folder, compile_from
+from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from
 from flows.wiring.model import Graph
 from flows.wiring.signatures import Catalogue
 from flows.wiring.text import PipelineFile, load_file
@@ -28,18 +28,19 @@ class CheckResult:
 
 
 def check_pipelines(
-    file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, kept: Path | None = None
+    file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, cache: Path | None = None
 ) -> list[CheckResult]:
     """Judge the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run, and every choice).
 
     Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
     """
-    source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
+    source, catalogue = load_file(file), catalogue_for(file, tasks_root, cache)
     found = [v for name in names or source.names for v in _named(source, catalogue, name)]
     said = "\n".join(v.error for v in found)
     broken = (
         [] if names else [CheckResult(file, None, None, e) for file, e in broken_choices(catalogue) if e not in said]
     )
+    catalogue.codebase.save()
     return [*found, *broken]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
@@ -25,15 +24,11 @@ def check_contract(choice: Signature) -> None:
 def broken_choices(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Files of choices that do not fit their folders, also of choices that no pipeline names, with what is wrong."""
     for folder in ("losses", *CALLS):
-        for name, file in catalogue.choices(folder).items():
+        for name, module in catalogue.choices(folder).items():
             try:
-                check_contract(catalogue.choice(folder, name, Where(str(file)), name))
+                check_contract(catalogue.choice(folder, name, Where(module), name))
             except SpecError as e:
-                yield _short(file), str(e)
-
-
-def _short(file: Path) -> str:
-    return "/".join(file.parts[file.parts.index("tasks") :]) if "tasks" in file.parts else str(file)
+                yield catalogue.codebase.shown(module), str(e)
 
 
 def _check_loss(loss: Signature) -> None:

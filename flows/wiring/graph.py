@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.python.codebase import CACHE, TASKS, Codebase, tasks_in
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
@@ -52,7 +53,7 @@ def compile_pipeline(
     deployment: str | None = None,
     tick: Tick | None = None,
     tasks_root: Path | None = None,
-    kept: Path | None = None,
+    cache: Path | None = None,
     lenient: bool = False,
 ) -> Graph:
     """Compile a pipeline for given parameters.
@@ -64,13 +65,15 @@ def compile_pipeline(
         deployment: compile this deployment of it: one round at a time if it continues.
         tick: which round, for a continuing deployment; default: the first.
         tasks_root: the folder of tasks; default: the package's.
-        kept: folder in which readings of source are kept; default: `.cache/signatures` of the artifacts.
+        cache: file of what was parsed before; default: the one among the artifacts.
         lenient: required parameters without a value are accepted as any value (`check`, `graph`).
 
     Raises SpecError with file, line and column.
     """
-    source, catalogue = load_file(file), Catalogue(tasks_root, kept or cache_folder(file))
-    return compile_from(source, catalogue, name, overrides or {}, deployment=deployment, tick=tick, lenient=lenient)
+    source, catalogue = load_file(file), catalogue_for(file, tasks_root, cache)
+    graph = compile_from(source, catalogue, name, overrides or {}, deployment=deployment, tick=tick, lenient=lenient)
+    catalogue.codebase.save()
+    return graph
 
 
 def compile_from(
@@ -96,9 +99,10 @@ def compile_from(
     return graph
 
 
-def cache_folder(file: Path) -> Path:
-    """Where readings of source are kept unless said."""
-    return Path(os.environ.get("ALIGNFLOW_ARTIFACTS") or file.parent / "artifacts") / ".cache" / "signatures"
+def catalogue_for(file: Path, tasks_root: Path | None = None, cache: Path | None = None) -> Catalogue:
+    """What the pipelines of a file may name."""
+    cache = cache or Path(os.environ.get("ALIGNFLOW_ARTIFACTS") or file.parent / "artifacts") / CACHE
+    return Catalogue(Codebase([tasks_in(tasks_root) if tasks_root else TASKS], cache))
 
 
 class _Compiler:

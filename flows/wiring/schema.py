@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from flows.wiring.choices import choice_names
@@ -35,9 +34,8 @@ _BASES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string
 _LIMITS = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
 
 
-def json_schema(tasks_root: Path | None = None, kept: Path | None = None) -> Schema:
+def json_schema(catalogue: Catalogue) -> Schema:
     """The schema of a pipelines file, draft 2020-12. Null is allowed wherever a variant may remove something."""
-    catalogue = Catalogue(tasks_root, kept)
     signatures = {**catalogue.tasks, **catalogue.composites}
     folders = {
         p.type.choice.folder: p.type.choice for s in signatures.values() for p in s.params.values() if p.type.choice
@@ -155,8 +153,7 @@ def _definition(folder: str) -> str:
 def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
     """A name, a name with parameters, or, where there is an `other` choice, any text that is no name."""
     names = choice_names(catalogue, choice)
-    files = catalogue.choices(choice.folder)
-    signatures = {n: catalogue.choice(choice.folder, n, Where(str(f)), n) for n, f in files.items()}
+    signatures = {n: catalogue.choice(choice.folder, n, Where(n), n) for n in catalogue.choices(choice.folder)}
     without = [n for n in names if n not in signatures or not any(p.required for p in signatures[n].params.values())]
     forms: list[Schema] = [{"enum": without}] if without else []
     forms += [_with_parameters(signature) for signature in signatures.values()]

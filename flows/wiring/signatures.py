@@ -5,20 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import NoReturn
 
-from flows.python.functions import Argument, Function, PublicNames, read_source
+from flows.python.codebase import Codebase
+from flows.python.functions import Argument, Function
 from flows.wiring.model import Where
 from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
 from tasks.contract import JSON, SpecError
 
-TASKS = Path(__file__).resolve().parents[2] / "tasks"
-_NO_TASKS = ("__init__.py", "contract.py", "kinds.py", "composites.py")
+_KINDS = "tasks.kinds"
+_NO_TASKS = ("tasks.contract", _KINDS)
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,17 @@ class Signature:
 
 
 class Catalogue:
-    """Everything that a wiring may name. `kept` is a folder in which readings are kept by the files' digests."""
+    """Everything that a wiring may name: the tasks, composites and choices of a code base."""
 
-    def __init__(self, root: Path | None = None, kept: Path | None = None) -> None:
-        self.root = root or TASKS
-        self._kept = kept
+    def __init__(self, codebase: Codebase | None = None) -> None:
+        self.codebase = codebase or Codebase()
         self._choices: dict[tuple[str, str], Signature] = {}
-        self._files: dict[str, Mapping[str, Path]] = {}
-
-    def _source(self, file: Path) -> PublicNames:
-        try:
-            return read_source(file, self._kept)
-        except SyntaxError as e:
-            fail(Where(str(file), e.lineno or 1, e.offset or 1), f"this is no Python: {e.msg}")
+        self._modules: dict[str, Mapping[str, str]] = {}
 
     @cached_property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         """Every kind and everything that it may stand for, itself first."""
-        bases = self._source(self.root / "kinds.py").classes
+        bases = self.codebase.public(_KINDS).classes
 
         def above(name: str) -> tuple[str, ...]:
             return (name, *(a for base in bases.get(name, ()) for a in above(base)))
@@ -112,21 +105,30 @@ class Catalogue:
     @cached_property
     def composites(self) -> Mapping[str, Signature]:
         """Composites by name."""
-        file = self.root / "composites.py"
-        return self._of_file(file, composite=True) if file.exists() else {}
+        return self._named(f"{package}.composites" for package in self.codebase.packages)
 
     @cached_property
     def tasks(self) -> Mapping[str, Signature]:
         """Tasks by name."""
-        found: dict[str, Signature] = {}
-        for file in sorted(self.root.glob("*.py")):
-            if file.name in _NO_TASKS:
-                continue
-            for name, signature in self._of_file(file, composite=False).items():
-                if name in {**found, **self.composites}:
-                    raise SpecError(f"{file}: the task '{name}' has a name that another task or composite has")
-                found[name] = signature
+        modules = [m for m in self.codebase.files if m.count(".") == 1 and m not in _NO_TASKS]
+        found = self._named(m for m in modules if not m.endswith(".composites"))
+        for name in found.keys() & self.composites.keys():
+            self._refuse_second(name, "task or composite", found[name].module, self.composites[name].module)
         return found
+
+    def _named(self, modules: Iterable[str]) -> dict[str, Signature]:
+        """The tasks or composites of several modules."""
+        found: dict[str, Signature] = {}
+        for module in modules:
+            for signature in self._of_module(module):
+                if signature.name in found:
+                    self._refuse_second(signature.name, "task or composite", found[signature.name].module, module)
+                found[signature.name] = signature
+        return found
+
+    def _refuse_second(self, name: str, what: str, *modules: str) -> NoReturn:
+        files = " and ".join(self.codebase.shown(m) for m in modules)
+        raise SpecError(f"{files} both define the {what} '{name}'; rename one")
 
     def signature(self, name: str, where: Where, what: str) -> Signature:
         """The task or composite of that name. Raises SpecError at `where`."""
@@ -135,29 +137,32 @@ class Catalogue:
             fail(where, f"{what} = {quoted(name)}; there is no such task", name, known)
         return known[name]
 
-    def _of_file(self, file: Path, composite: bool) -> dict[str, Signature]:
-        source = self._source(file)
-        variables = {**self._source(self.root / "kinds.py").variables, **source.variables}
-        found = {}
-        for name, function in source.functions.items():
+    def _of_module(self, module: str) -> Iterator[Signature]:
+        public = self.codebase.public(module)
+        variables = {**self.codebase.public(_KINDS).variables, **public.variables}
+        for function in public.functions.values():
             if function.returns in self.kinds or function.returns in variables:
-                module = f"tasks.{file.stem}"
-                found[name] = _Reading(file, function, self.kinds, variables).task(module, composite)
-        return found
+                yield _Reading(self.file(module), function, self.kinds, variables).task(module)
 
-    def choices(self, folder: str) -> Mapping[str, Path]:
-        """Name → file of every choice in the folder and its sub-folders."""
-        if folder not in self._files:
-            self._files[folder] = self._find(folder)
-        return self._files[folder]
+    def file(self, module: str) -> str:
+        """A module's file as people click on it."""
+        return name_of(self.codebase.files[module])
 
-    def _find(self, folder: str) -> dict[str, Path]:
-        files = sorted((self.root / folder).rglob("*.py"))
-        found: dict[str, Path] = {}
-        for file in (f for f in files if not f.name.startswith("_")):
-            if file.stem in found:
-                raise SpecError(f"{file} and {found[file.stem]}: two choices of one name")
-            found[file.stem] = file
+    def choices(self, folder: str) -> Mapping[str, str]:
+        """Name → module of every choice in the folder and its sub-folders."""
+        if folder not in self._modules:
+            self._modules[folder] = self._find(folder.replace("/", "."))
+        return self._modules[folder]
+
+    def _find(self, folder: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for module, file in self.codebase.files.items():
+            name = module.rpartition(".")[2]
+            if not module.partition(".")[2].startswith(f"{folder}.") or file.name.startswith("_"):
+                continue
+            if name in found:
+                self._refuse_second(name, "choice", found[name], module)
+            found[name] = module
         return found
 
     def choice(self, folder: str, name: str, where: Where, what: str) -> Signature:
@@ -166,11 +171,11 @@ class Catalogue:
             known = self.choices(folder)
             if name not in known:
                 fail(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
-            function = self._source(known[name]).functions.get(name)
+            module = known[name]
+            function = self.codebase.public(module).functions.get(name)
             if function is None:
-                fail(Where(str(known[name])), f"has no function '{name}'; a choice bears its file's name")
-            below = known[name].parent.relative_to(self.root).as_posix()
-            self._choices[folder, name] = _Reading(known[name], function, self.kinds, {}).choice(below)
+                fail(Where(self.file(module)), f"has no function '{name}'; a choice bears its file's name")
+            self._choices[folder, name] = _Reading(self.file(module), function, self.kinds, {}).choice(module)
         return self._choices[folder, name]
 
     @cached_property
@@ -187,23 +192,23 @@ class _Reading:
     """One function's signature, as the wiring needs it."""
 
     def __init__(
-        self, file: Path, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]]
+        self, file: str, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]]
     ) -> None:
-        self._where = Where(name_of(file), function.line, 1)
+        self._where = Where(file, function.line, 1)
         self._function = function
         self._kinds = kinds
         self._variables = variables
 
-    def task(self, module: str, composite: bool) -> Signature:
-        f = self._function
+    def task(self, module: str) -> Signature:
+        f, composite = self._function, module.endswith(".composites")
         arguments = f.positional[1:] if composite else f.positional
         ports = {a.name: self._port(a) for a in arguments if a.annotation != "Workspace"}
         work = any(a.annotation == "Workspace" for a in (*arguments, *f.keywords))
         return self._signature(module, ports, f.returns, work, composite)
 
-    def choice(self, folder: str) -> Signature:
+    def choice(self, module: str) -> Signature:
         returns = (re.findall(r"\w+", self._function.returns) or [""])[-1]
-        return self._signature(".".join(["tasks", *folder.split("/"), self._function.name]), {}, returns, folder=folder)
+        return self._signature(module, {}, returns, folder="/".join(module.split(".")[1:-1]))
 
     def _signature(
         self, module: str, ports: Mapping[str, Port], returns: str, work: bool = False, composite: bool = False,

@@ -11,12 +11,12 @@ import pytest
 
 from flows.planning.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
 from flows.planning.plan import Plan, make_plan
-from flows.python.code_index import CodeIndex
 from flows.store.keys import Choices, step_key
 from flows.store.runs import Runs, RunStep
 from flows.store.store import HowMade, Store
 from flows.wiring.model import ChoiceValue, Graph, Node, Where
 from tasks.kinds import Artifact
+from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts
 
 FILES = {
@@ -90,7 +90,7 @@ def table(n: Node, key: str) -> Artifact:
 
 def run(graph: Graph, store: Store, root: Path, *, only: set[str] | None = None, result: Result = table) -> list[str]:
     """Run a graph as an executor would, with tables that come from nowhere; returns the ids of the steps that ran."""
-    choices = Choices(CodeIndex(root), store.contents, root)
+    choices = Choices(code_index(root), store.contents, root)
     run, ran, found = Runs(store).begin(graph.pipeline, {}), [], {}
     for n in graph.nodes.values():
         if only is not None and n.id not in only:
@@ -109,7 +109,7 @@ def run(graph: Graph, store: Store, root: Path, *, only: set[str] | None = None,
 
 
 def plan(graph: Graph, store: Store, root: Path) -> Plan:
-    return make_plan(graph, store, code=CodeIndex(root))
+    return make_plan(graph, store, code=code_index(root))
 
 
 def said(planned: Plan) -> dict[str, tuple[str, str]]:
@@ -366,7 +366,7 @@ def test_a_plan_of_eighty_steps_takes_a_fraction_of_a_second(store: Store, root:
     )
     graph = loop(20)
     run(graph, store, root)
-    code = CodeIndex(root, store.root / ".cache" / "code.json")
+    code = code_index(root, store.root / ".cache" / "code.json")
     make_plan(graph, store, code=code)
     start = time.perf_counter()
     again = Store(store.root)

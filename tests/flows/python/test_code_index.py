@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.python.code_index import CodeIndex
 from flows.python.packages import installed_versions, version
 from flows.python.reached import Reached
 from tasks.contract import SpecError
+from tests.flows.codebases import code_index
 
 Tree = Callable[..., Path]
 
@@ -36,7 +36,14 @@ TOOLS = """
 
 
 def reach(root: Path, module: str = "tasks.a", function: str = "task") -> Reached:
-    return CodeIndex(root).reach(module, function)
+    return code_index(root).reach(module, function)
+
+
+def reach_and_save(root: Path, cache: Path) -> Reached:
+    index = code_index(root, cache)
+    found = index.reach("tasks.a", "task")
+    index.codebase.save()
+    return found
 
 
 def test_a_task_reaches_the_functions_and_constants_it_uses_and_nothing_else(tree: Tree) -> None:
@@ -229,10 +236,10 @@ def test_getattr_on_an_object_that_has_a_modules_name_is_allowed(tree: Tree) -> 
 
 def test_a_warm_index_says_the_same_as_a_cold_one_and_sees_an_edit(tree: Tree, tmp_path: Path) -> None:
     root, cache = tree(a=TASK, tools=TOOLS), tmp_path / "code.json"
-    cold = CodeIndex(root, cache).reach("tasks.a", "task")
-    assert CodeIndex(root, cache).reach("tasks.a", "task") == cold
+    cold = reach_and_save(root, cache)
+    assert reach_and_save(root, cache) == cold
     tree(tools=TOOLS.replace("x + 1", "x + 9"))
-    warm = CodeIndex(root, cache).reach("tasks.a", "task")
+    warm = reach_and_save(root, cache)
     assert [u for u in cold.units if cold.units[u] != warm.units[u]] == ["tasks/tools.py::helper"]
 
 
@@ -261,12 +268,12 @@ def test_fourteen_thousand_lines_are_indexed_in_a_fraction_of_a_second(tree: Tre
 
 def _timed(root: Path, cache: Path) -> tuple[float, Reached]:
     start = time.perf_counter()
-    found = CodeIndex(root, cache).reach("tasks.a", "task")
+    found = reach_and_save(root, cache)
     return time.perf_counter() - start, found
 
 
 def test_every_file_of_this_project_can_be_followed() -> None:
-    assert CodeIndex(Path(__file__).parents[3]).faults() == {}
+    assert code_index(Path(__file__).parents[3]).faults() == {}
 
 
 def test_one_name_imported_from_two_places_is_refused(tmp_path: Path) -> None:
@@ -279,4 +286,4 @@ def test_one_name_imported_from_two_places_is_refused(tmp_path: Path) -> None:
         "    def n(self):\n        from tasks.q import f\n        return f()\n"
     )
     with pytest.raises(SpecError, match=r"c\.py:6: 'f' is imported from two places"):
-        CodeIndex(tmp_path).reach("tasks.c", "C")
+        code_index(tmp_path).reach("tasks.c", "C")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.python.code_index import CodeIndex
 from tasks.contract import SpecError
+from tests.flows.codebases import code_index
 
 Tree = Callable[..., Path]
 
@@ -147,7 +147,7 @@ def write(tree: Tree, **changes: str) -> Path:
 
 
 def digest(root: Path) -> str:
-    return CodeIndex(root).reach("tasks.a", "task").digest
+    return code_index(root).reach("tasks.a", "task").digest
 
 
 def edited(file: str, old: str, new: str) -> Mapping[str, str]:
@@ -297,31 +297,31 @@ def test_what_no_key_can_follow_is_refused_with_its_line(tree: Tree, code: str, 
     contract = f"{FILES['contract']}\n        class Chosen:\n            pass\n"
     root = write(tree, b=IMPORTS.format(code), contract=contract)
     with pytest.raises(SpecError, match=rf"^tasks/b\.py:18: .*{re.escape(said)}"):
-        CodeIndex(root).reach("tasks.b", "task")
-    CodeIndex(write(tree, b=IMPORTS.format("helper(x)"), contract=contract)).reach("tasks.b", "task")
+        code_index(root).reach("tasks.b", "task")
+    code_index(write(tree, b=IMPORTS.format("helper(x)"), contract=contract)).reach("tasks.b", "task")
 
 
 def test_what_is_set_in_another_file_is_refused_and_items_of_its_tables_count(tree: Tree) -> None:
     for text in ("from tasks import tools\n\ntools.STEP = 3\n\ndef task():\n    return 1\n",
                  "import tasks.tools as t\n\ndef task():\n    t.helper.limit = 3\n"):  # fmt: skip
         with pytest.raises(SpecError, match=r"tasks/b\.py:\d: setting 't.*', which another file defines, is refused"):
-            CodeIndex(write(tree, b=text)).reach("tasks.b", "task")
+            code_index(write(tree, b=text)).reach("tasks.b", "task")
 
 
 def test_a_use_that_is_declared_with_its_reason_is_followed(tree: Tree) -> None:
     code = "import os\n\n{}\ndef task():\n    return os.environ.get('THREADS')\n"
     with pytest.raises(SpecError, match=r"os\.environ is refused.*or declare in UNKEYED why it changes no result"):
-        CodeIndex(write(tree, b=code.format(""))).reach("tasks.b", "task")
+        code_index(write(tree, b=code.format(""))).reach("tasks.b", "task")
     declared = code.format("UNKEYED = {'os.environ': 'threads change the speed alone'}\n")
-    CodeIndex(write(tree, b=declared)).reach("tasks.b", "task")
+    code_index(write(tree, b=declared)).reach("tasks.b", "task")
     for wrong in ("UNKEYED = {'os.environ': ''}\n", "UNKEYED = dict()\n"):
         with pytest.raises(SpecError, match=r"tasks/b\.py:3: UNKEYED must be written out"):
-            CodeIndex(write(tree, b=code.format(wrong))).reach("tasks.b", "task")
+            code_index(write(tree, b=code.format(wrong))).reach("tasks.b", "task")
 
 
 def test_a_data_file_that_code_names_counts_by_its_content(tree: Tree) -> None:
     root = write(tree)
-    before = CodeIndex(root).reach("tasks.a", "task")
+    before = code_index(root).reach("tasks.a", "task")
     assert "tasks/data/words.txt" in before.units
     (root / "tasks" / "data" / "words.txt").write_text("one, two")
     assert digest(root) != before.digest
@@ -351,7 +351,7 @@ def test_two_functions_of_one_name_and_one_text_are_told_apart_by_what_they_use(
             "q": "SCALE = 2\n\ndef f():\n    return SCALE\n",
         }
 
-    forth, back = (CodeIndex(tree(**files(*order))).reach("tasks.a", "task") for order in (("p", "q"), ("q", "p")))
+    forth, back = (code_index(tree(**files(*order))).reach("tasks.a", "task") for order in (("p", "q"), ("q", "p")))
     assert forth.listed == back.listed
     assert forth.digest != back.digest
 

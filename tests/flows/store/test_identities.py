@@ -11,13 +11,13 @@ import pytest
 
 from flows.commands.check import code_check_results
 from flows.planning.plan import make_plan
-from flows.python.code_index import CodeIndex
 from flows.store.content import Contents
 from flows.store.identities import READS_OUTSIDE
 from flows.store.keys import Choices, Key, step_key
 from flows.store.store import Store
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import SpecError
+from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts
 from tests.flows.tiny import graph, node
 
@@ -69,24 +69,24 @@ def loads(**params: Any) -> Node:
 
 
 def key(root: Path, compiled: Graph) -> Key:
-    return step_key(compiled.nodes["prompts"], {}, Choices(CodeIndex(root), Contents(), root))
+    return step_key(compiled.nodes["prompts"], {}, Choices(code_index(root), Contents(), root))
 
 
 def verdicts(root: Path) -> list[str]:
-    return [v.error for v in code_check_results(CodeIndex(root))]
+    return [v.error for v in code_check_results(code_index(root))]
 
 
 def test_a_step_over_a_folder_of_texts_is_not_cached_once_a_text_changed(tree: Tree, store: Store) -> None:
     root = project(tree)
     compiled = load(root)
     store.publish(key(root, compiled), prompts("otters"))
-    assert make_plan(compiled, store, code=CodeIndex(root)).states == {"prompts": "cached"}
+    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "cached"}
     (root / "texts" / "one.txt").write_text("What do badgers eat?")
-    assert make_plan(compiled, store, code=CodeIndex(root)).states == {"prompts": "run"}
+    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "run"}
     (root / "texts" / "one.txt").write_text("What do otters eat?")
-    assert make_plan(compiled, store, code=CodeIndex(root)).states == {"prompts": "cached"}
+    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "cached"}
     (root / "texts" / "two.txt").write_text("Where do otters live?")
-    assert make_plan(compiled, store, code=CodeIndex(root)).states == {"prompts": "run"}
+    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "run"}
 
 
 SILENT = re.sub(r"    def identity.*", "", TEXTS, flags=re.S)
@@ -160,6 +160,6 @@ def test_an_identity_that_fails_is_one_line(tree: Tree, wrong: str) -> None:
 
 def test_sources_and_oracles_of_this_project_say_what_they_read() -> None:
     root = Path(__file__).parents[3]
-    code = CodeIndex(root)
+    code = code_index(root)
     assert [f for f in ("sources", "oracles") if not code.defines(f"tasks.{f}", READS_OUTSIDE)] == []
     assert verdicts(root) == []

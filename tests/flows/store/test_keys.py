@@ -11,11 +11,11 @@ import pytest
 from blake3 import blake3
 
 from flows.planning.key_diff import differences
-from flows.python.code_index import CodeIndex
 from flows.store.content import Contents
 from flows.store.keys import Choices, Key, fixed_digest, step_key
 from flows.wiring.model import ChoiceValue, Node, Where
 from tasks.contract import SpecError
+from tests.flows.codebases import code_index
 
 Tree = Callable[..., Path]
 
@@ -51,7 +51,7 @@ def node(**changes: Any) -> Node:
 
 
 def choices(root: Path, **options: Any) -> Choices:
-    return Choices(CodeIndex(root), Contents(), root, **options)
+    return Choices(code_index(root), Contents(), root, **options)
 
 
 def key(root: Path, inputs: Mapping[str, list[str]] | None = None, **changes: Any) -> Key:

@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flows.python.code_index import CodeIndex
 from tasks.contract import SpecError
+from tests.flows.codebases import code_index
 from tests.flows.python.test_edits import FILES
 
 NUMBERS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult}
@@ -95,7 +95,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 
 def key(root: Path, parsed: dict[str, dict[str, object]]) -> str:
-    index = CodeIndex(root)
+    index = code_index(root)
     index._parsed = parsed  # what an earlier one has parsed
     try:
         return index.reach("tasks.a", "task").digest

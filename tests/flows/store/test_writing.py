@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.python.code_index import CodeIndex
-from flows.python.functions import read_source
 from flows.run.executors.snapshot import snapshot
 from flows.run.prefect import server
 from flows.store.content import Contents
 from flows.store.files import read_json, write_json
 from flows.store.store import Store
 from tasks.files import replacing
+from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts, put
 
 THREADS = 16
@@ -65,8 +64,9 @@ def test_sixteen_threads_that_save_the_caches_of_one_store_all_go_on(tree: Tree,
     store, cache = Store(tmp_path / "artifacts"), tmp_path / "artifacts" / ".cache"
 
     def work(i: int) -> None:
-        CodeIndex(root, cache / f"code{i % 3}.json").reach("tasks.a", "task")
-        read_source(root / "tasks" / "a.py", cache / f"sources{i % 3}")
+        index = code_index(root, cache / f"python{i % 3}.json")
+        index.reach("tasks.a", "task")
+        index.codebase.save()
         contents = Contents(cache / "contents.json")
         contents.file(root / "tasks" / "a.py", trusted=0)
         contents.save()
@@ -104,8 +104,9 @@ def test_a_cache_that_cannot_be_written_stops_nobody(
         monkeypatch.setattr(Path, "replace", _full)
     else:
         (store.root / ".cache").write_text("a file where a folder should be")
-    assert store.code(root).reach("tasks.a", "task").units
-    assert read_source(root / "tasks" / "a.py", store.root / ".cache" / "sources").functions
+    index = store.code(root)
+    assert index.reach("tasks.a", "task").units
+    index.codebase.save()
     assert list(store.index.entries()) == [record.key]
     store.contents.file(root / "tasks" / "a.py", trusted=0)
     store.contents.save()

@@ -16,7 +16,7 @@ VARIANTS = ("apo", "apo-raft", "apo-rrhf")
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> dict[str, Graph]:
-    return {name: compile_pipeline(FILE, name, kept=tmp_path) for name in VARIANTS}
+    return {name: compile_pipeline(FILE, name, cache=tmp_path / "python.json") for name in VARIANTS}
 
 
 def test_every_rounds_reward_model_starts_from_the_base_on_peoples_and_golden_pairs(graphs: dict[str, Graph]) -> None:
@@ -71,7 +71,7 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
 
 
 def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], tmp_path: Path) -> None:
-    apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", kept=tmp_path)))
+    apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")))
     for own, other in (("human", "pairs"), ("checks", "held_out"), ("by_people", "reward"), ("floor", "floor")):
         assert apo[own] == ppo[other]
 
@@ -88,4 +88,4 @@ def test_a_reward_model_is_compared_with_none_that_was_trained_on_the_pairs(tmp_
         "      report: {task: reward_accuracy, pairs: two, oracle: new, before: old}\n"
     )
     with pytest.raises(SpecError, match="on which this measures, also trained what is measured"):
-        compile_pipeline(file, "p", kept=tmp_path)
+        compile_pipeline(file, "p", cache=tmp_path / "python.json")

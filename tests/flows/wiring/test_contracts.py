@@ -20,6 +20,7 @@ from tasks import kinds
 from tasks.contract import Chosen, SpecError
 from tasks.families import CALLS, LOSSES, PAIR_COLUMNS
 from tasks.training.examples import check_kind
+from tests.flows.codebases import catalogue_of
 from tests.flows.wiring.conftest import TREE
 
 TABLES = ("Preferences", "Demonstrations", "Completions", "WinRates", "Labels", "Rankings")
@@ -30,7 +31,7 @@ def made(root: Path, **files: str) -> Catalogue:
     for name, text in {**TREE, **{f"{n.replace('__', '/')}.py": t for n, t in files.items()}}.items():
         (root / "tasks" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "tasks" / name).write_text(textwrap.dedent(text))
-    return Catalogue(root / "tasks")
+    return catalogue_of(root / "tasks")
 
 
 def refusal(root: Path, folder: str, text: str) -> str:

@@ -13,10 +13,10 @@ from flows.wiring import compile_pipeline, draw_graph
 from flows.wiring.builder import Builder
 from flows.wiring.machine import has_gpu
 from flows.wiring.model import ChoiceValue, Graph, Node, Where
-from flows.wiring.signatures import Catalogue
 from flows.wiring.tree import yaml_from_json
 from flows.wiring.types import checked_value, parse_type
 from tasks.contract import SpecError
+from tests.flows.codebases import catalogue_of
 from tests.flows.wiring.conftest import Compile
 
 LOOP = """
@@ -405,7 +405,7 @@ def test_a_parameter_takes_type_bounds_and_text_from_what_it_feeds(compiled: Com
 
 
 def test_the_same_graph_can_be_built_in_python(compiled: Compile, tree: Path) -> None:
-    builder = Builder(Catalogue(tree), "p")
+    builder = Builder(catalogue_of(tree), "p")
     base = builder.add("base", "load_policy", {"source": "toy"})
     data = builder.add("data", "read_preferences", {"source": "pairs.jsonl"})
     builder.add("policy", "train", {"policy": base, "ref": base, "data": data, "loss": {"dpo": {}}, "lr": 1e-3})
@@ -430,7 +430,7 @@ def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: P
         "def twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
     )
     with pytest.raises(SpecError, match=r"p\.x: twice adds two steps 'load_prompts'"):
-        Builder(Catalogue(root), "p").add("x", "twice", {})
+        Builder(catalogue_of(root), "p").add("x", "twice", {})
 
 
 def test_drawings_name_every_step_and_edge(loop: Graph) -> None:

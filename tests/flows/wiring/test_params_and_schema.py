@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from flows.wiring import json_schema, sweep_values
 from flows.wiring.tree import parse_yaml
 from tasks.contract import SpecError
+from tests.flows.codebases import catalogue_of
 from tests.flows.wiring.test_deployments import TEXT
 from tests.flows.wiring.test_refusals import BASE, WRONG
 
@@ -40,7 +41,7 @@ def test_a_sweep_that_cannot_be_split_is_refused(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def schema(tree: Path) -> dict[str, Any]:
-    found = json_schema(tree)
+    found = json_schema(catalogue_of(tree))
     Draft202012Validator.check_schema(found)
     return found
 

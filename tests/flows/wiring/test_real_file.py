@@ -13,13 +13,14 @@ from jsonschema import Draft202012Validator
 
 from flows.wiring import check_pipelines, compile_pipeline, json_schema
 from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.signatures import Catalogue
 from flows.wiring.tree import read
 
 FILE = Path(__file__).parents[3] / "pipelines.yaml"
 
 
 def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
-    verdicts = check_pipelines(FILE, kept=tmp_path)
+    verdicts = check_pipelines(FILE, cache=tmp_path / "python.json")
     assert {(v.pipeline, v.deployment) for v in verdicts} >= {
         ("sppo", None),
         ("sppo", "nightly"),
@@ -29,19 +30,19 @@ def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
 
 
 def test_the_schema_accepts_the_file(tmp_path: Path) -> None:
-    errors = Draft202012Validator(json_schema(kept=tmp_path)).iter_errors(read(FILE).plain)
+    errors = Draft202012Validator(json_schema(Catalogue())).iter_errors(read(FILE).plain)
     assert not [f"{e.json_path}: {e.message}" for e in errors]
 
 
 def test_a_warm_compile_takes_little_time(tmp_path: Path) -> None:
-    compile_pipeline(FILE, "sppo", kept=tmp_path)
+    compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json")
     begin = process_time()
-    compile_pipeline(FILE, "sppo", kept=tmp_path)
+    compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json")
     assert process_time() - begin < 0.2
 
 
 def test_sppo_is_three_rounds_each_from_the_one_before(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "sppo", kept=tmp_path)
+    graph = compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json")
     assert graph.headline == ("report@1", "report@2", "report@3")
     assert graph.nodes["completions@3"].inputs["policy"] == ("policy@2",)
     assert "floor" in graph.nodes
@@ -60,7 +61,9 @@ def _contents(graph: Graph) -> dict[str, str]:
 
 
 def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pairs(tmp_path: Path) -> None:
-    sppo, dpo = (_contents(compile_pipeline(FILE, name, kept=tmp_path)) for name in ("sppo", "iterative-dpo"))
+    sppo, dpo = (
+        _contents(compile_pipeline(FILE, name, cache=tmp_path / "python.json")) for name in ("sppo", "iterative-dpo")
+    )
     own = [id for id, content in dpo.items() if content not in sppo.values()]
     for shared in ("base", "heldout", "judge", "gold", "floor", "batch@1", "completions@1", "win_probs@1", "batch@3"):
         assert dpo[shared] == sppo[shared]
@@ -69,22 +72,22 @@ def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pair
 
 
 def test_the_pool_of_iterative_dpo_grows_and_its_reference_is_what_the_wiring_says(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "iterative-dpo", kept=tmp_path)
+    graph = compile_pipeline(FILE, "iterative-dpo", cache=tmp_path / "python.json")
     assert graph.nodes["pool@1"].inputs["tables"] == ("new_pairs@1",)
     assert graph.nodes["pool@3"].inputs["tables"] == ("pool@2", "new_pairs@3")
     references = {}
     for name in ("", "-base-ref", "-from-base"):
-        graph = compile_pipeline(FILE, f"iterative-dpo{name}", kept=tmp_path)
+        graph = compile_pipeline(FILE, f"iterative-dpo{name}", cache=tmp_path / "python.json")
         fit, ref = graph.nodes["policy@3"], graph.nodes["policy/logps@3"]
         references[name] = fit.inputs["policy"] + ref.inputs["policy"]
     assert references == {"": ("policy@2", "policy@2"), "-base-ref": ("policy@2", "base"), "-from-base": ("base",) * 2}
-    offline = compile_pipeline(FILE, "iterative-dpo-offline-start", kept=tmp_path)
+    offline = compile_pipeline(FILE, "iterative-dpo-offline-start", cache=tmp_path / "python.json")
     assert offline.nodes["pool@1"].inputs["tables"] == ("offline", "new_pairs@1")
 
 
 def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> None:
     def sampled(variant: str, second: str) -> list[tuple[object, ...]]:
-        nodes = compile_pipeline(FILE, f"iterative-dpo-{variant}", kept=tmp_path).nodes
+        nodes = compile_pipeline(FILE, f"iterative-dpo-{variant}", cache=tmp_path / "python.json").nodes
         both = (nodes["current@3"], nodes[f"{second}@3"])
         return [(n.inputs["policy"], n.params["temperature"], n.params["stream"]) for n in both]
 
@@ -95,7 +98,7 @@ def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> No
 
 
 def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_prompts(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "reward-model", kept=tmp_path)
+    graph = compile_pipeline(FILE, "reward-model", cache=tmp_path / "python.json")
     report = graph.nodes["report"]
     assert report.inputs == {"pairs": ("held_out",), "oracle": ("reward",)}
     assert report.opens == {"RewardModel"}
@@ -114,12 +117,12 @@ def _is_of_a_file(node: Node) -> bool:
 
 
 def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_every_wiring(tmp_path: Path) -> None:
-    for name in dict.fromkeys(v.pipeline for v in check_pipelines(FILE, kept=tmp_path)):
-        known = compile_pipeline(FILE, name, kept=tmp_path, lenient=True).parameters
+    for name in dict.fromkeys(v.pipeline for v in check_pipelines(FILE, cache=tmp_path / "python.json")):
+        known = compile_pipeline(FILE, name, cache=tmp_path / "python.json", lenient=True).parameters
         splits = {n: f"my_{n}" for n in SPLITS if n in known}
         files = {n: "./mine.jsonl" for n in ("prompts", "pairs", "golden") if n in known}
         given = {**splits, **files, "max_skipped": 0.25, "max_tokens": 33}
-        nodes = compile_pipeline(FILE, name, given, kept=tmp_path, lenient=True).nodes.values()
+        nodes = compile_pipeline(FILE, name, given, cache=tmp_path / "python.json", lenient=True).nodes.values()
         loads = [n for n in nodes if _is_of_a_file(n)]
         assert {n.params["split"] for n in loads} == set(splits.values())
         assert {n.params["max_skipped"] for n in loads} == {0.25}
@@ -129,14 +132,14 @@ def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_ev
 def test_max_tokens_and_max_skipped_are_parameters_of_what_can_use_them_and_change_nothing_by_default(
     tmp_path: Path,
 ) -> None:
-    parameters = compile_pipeline(FILE, "sppo", kept=tmp_path).parameters
+    parameters = compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json").parameters
     assert [(parameters[n].value, parameters[n].min) for n in ("max_tokens", "max_skipped")] == [
         (None, 1),
         (0.1, 0),
     ]
-    assert "max_tokens" not in compile_pipeline(FILE, "reward-model", kept=tmp_path).parameters
-    written = compile_pipeline(FILE, "sppo", {"max_tokens": None, "max_skipped": 0.1}, kept=tmp_path)
-    assert _contents(written) == _contents(compile_pipeline(FILE, "sppo", kept=tmp_path))
+    assert "max_tokens" not in compile_pipeline(FILE, "reward-model", cache=tmp_path / "python.json").parameters
+    written = compile_pipeline(FILE, "sppo", {"max_tokens": None, "max_skipped": 0.1}, cache=tmp_path / "python.json")
+    assert _contents(written) == _contents(compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json"))
 
 
 @pytest.mark.parametrize("name", ["offline-dpo", "apo"])
@@ -146,4 +149,4 @@ def test_a_pipeline_that_leaves_any_of_its_parameters_open_is_checked_as_well(na
     for param in params:
         plain["pipelines"][name]["params"] = {**params, param: None}
         file.write_text(json.dumps(plain))
-        assert not [v.error for v in check_pipelines(file, [name], kept=tmp_path / "kept") if v.error], param
+        assert not [v.error for v in check_pipelines(file, [name], cache=tmp_path / "python.json") if v.error], param

@@ -26,7 +26,7 @@ pipelines:
 def _compiled(text: str, folder: Path) -> Graph:
     file = folder / "pipelines.yaml"
     file.write_text(text)
-    return compile_pipeline(file, "p", {}, kept=folder / "kept")
+    return compile_pipeline(file, "p", {}, cache=folder / "kept" / "python.json")
 
 
 def test_the_reference_stays_though_the_objective_does_not_name_one(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_an_objective_of_ppo_is_no_loss_for_a_table(tmp_path: Path) -> None:
 
 
 def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "rm-ppo", kept=tmp_path)
+    graph = compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")
     first, second = (graph.nodes[f"policy@{n}"].inputs for n in (1, 2))
     assert (first["policy"], first["value"]) == (("base",), ("reward",))
     assert (second["policy"], second["value"]) == (("policy@1",), ("critic@1",))
@@ -79,12 +79,15 @@ def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp
 
 
 def test_the_reward_model_of_rm_ppo_is_the_step_that_others_train(tmp_path: Path) -> None:
-    ours, theirs = (compile_pipeline(FILE, "rm-ppo", kept=tmp_path), compile_pipeline(FILE, "apo", kept=tmp_path))
+    ours, theirs = (
+        compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json"),
+        compile_pipeline(FILE, "apo", cache=tmp_path / "python.json"),
+    )
     assert ours.nodes["reward"].params == theirs.nodes["by_people"].params
 
 
 def test_the_curve_of_over_optimisation_reads_one_training(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "rm-ppo-overoptimised", kept=tmp_path)
+    graph = compile_pipeline(FILE, "rm-ppo-overoptimised", cache=tmp_path / "python.json")
     kept = graph.nodes["trained"].params["checkpoints"]
     assert [graph.nodes[f"policy@{n + 1}"].params["step"] for n in range(len(kept))] == kept
     assert {graph.nodes[f"policy@{n + 1}"].inputs["policy"] for n in range(len(kept))} == {("trained",)}

@@ -1,0 +1,182 @@
+"""The Python files whose functions steps run, each parsed once: for its signatures and for its units of code.
+
+What was parsed is cached in one file, by the digest of each file's content; an edit of the readers, or another Python,
+makes everything be parsed again.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from blake3 import blake3
+from pydantic import TypeAdapter
+
+from flows.python.functions import PublicNames, public_names
+from flows.python.packages import PYTHON
+from flows.python.units import UnitFile, parse_units
+from tasks.contract import SpecError
+from tasks.digests import with_digest, without_digest
+from tasks.files import replacing
+
+_READERS = ("canonical", "codebase", "functions", "imports", "units")
+"""Modules whose edit makes all files be parsed again."""
+_MOST = 1000
+"""Parsed files that the cache keeps."""
+CACHE = Path(".cache/python.json")
+"""Where a store keeps what was parsed."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A folder of Python files, and the name by which they are imported."""
+
+    name: str
+    folder: Path
+    shown: str
+    """The folder as messages name it."""
+
+
+def tasks_in(folder: Path) -> Package:
+    """The tasks that lie in a folder: `tasks` in the code that they run, whatever the folder's name."""
+    return Package("tasks", folder, "tasks")
+
+
+TASKS = tasks_in(Path(__file__).resolve().parents[2] / "tasks")
+
+
+@dataclass(frozen=True)
+class ParsedFile:
+    """What one parse of a file gives."""
+
+    names: PublicNames
+    code: UnitFile
+    fault: str = ""
+    """Why no key can follow its code."""
+
+
+class Codebase:
+    """The files of `packages`, read once: make a new one to see later edits. `cache` is a file that later ones use."""
+
+    def __init__(self, packages: Sequence[Package] = (TASKS,), cache: Path | None = None) -> None:
+        self.packages = {p.name: p for p in packages}
+        self._cache = cache
+        self._texts = _cached_texts(cache) if cache else {}
+        self._new = False
+        self._parses: dict[str, ParsedFile | None] = {}
+
+    def units(self, module: str) -> UnitFile | None:
+        """The code of a module, None if it has no file here. Raises SpecError where no key can follow it."""
+        parsed = self._parsed(module)
+        if parsed and parsed.fault:
+            raise SpecError(parsed.fault)
+        return parsed.code if parsed else None
+
+    def public(self, module: str) -> PublicNames:
+        """The functions and classes of a module; none if it has no file here. Raises SpecError for invalid Python."""
+        parsed = self._parsed(module)
+        return parsed.names if parsed else PublicNames()
+
+    def _parsed(self, module: str) -> ParsedFile | None:
+        if module not in self._parses:
+            path = self.files.get(module)
+            self._parses[module] = self._read(path, self.shown(module)) if path else None
+        return self._parses[module]
+
+    def _read(self, path: Path, name: str) -> ParsedFile:
+        data = path.read_bytes()
+        digest = blake3(data).hexdigest(16)
+        if digest in self._texts:
+            return _adapter().validate_json(self._texts[digest])
+        parsed = _parse(data, name)
+        if not parsed.fault:
+            self._texts[digest] = _adapter().dump_json(parsed).decode()
+            self._new = True
+        return parsed
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """The file of every module."""
+        return {m: file for p in self.packages.values() for m, file in sorted(_modules(p))}
+
+    @cached_property
+    def _folders(self) -> frozenset[str]:
+        return frozenset(m.rpartition(".")[0] for m in self.files)
+
+    def is_module(self, module: str) -> bool:
+        """Whether there is such a module or folder of modules."""
+        return module in self.files or module in self._folders
+
+    def name(self, module: str) -> str:
+        """A module's file as records name it, wherever the package lies: `tasks/oracles/toy_gold.py`."""
+        return self._named(module, self.packages[module.split(".")[0]].name)
+
+    def shown(self, module: str) -> str:
+        """A module's file as messages name it."""
+        return self._named(module, self.packages[module.split(".")[0]].shown)
+
+    def _named(self, module: str, package: str) -> str:
+        file = self.files.get(module)
+        return (
+            f"{package}/{file.relative_to(self.packages[module.split('.')[0]].folder).as_posix()}" if file else module
+        )
+
+    def save(self) -> None:
+        """Keep what was parsed for the next command; where that cannot be written, the next one parses again."""
+        if self._cache is None or not self._new:
+            return
+        texts = dict(list(self._texts.items())[-_MOST:])
+        with suppress(OSError):
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._cache, durable=False) as fresh:
+                fresh.write_bytes(with_digest({"format": _format(), "files": {**texts}}))
+        self._new = False
+
+
+def _modules(package: Package) -> Iterator[tuple[str, Path]]:
+    """Every module below a package's folder, with its file."""
+    for base, folders, files in os.walk(package.folder):
+        folders[:] = [f for f in folders if not f.startswith((".", "__"))]
+        above = [package.name, *Path(base).relative_to(package.folder).parts]
+        for name in (f.removesuffix(".py") for f in files if f.endswith(".py")):
+            yield ".".join(above if name == "__init__" else [*above, name]), Path(base, f"{name}.py")
+
+
+def _parse(data: bytes, name: str) -> ParsedFile:
+    collecting = gc.isenabled()
+    gc.disable()  # a tree is all live objects: collecting in between doubles the time
+    try:
+        tree = ast.parse(data, name)
+        return ParsedFile(public_names(tree), parse_units(tree, name))
+    except SyntaxError as e:
+        raise SpecError(f"{name}:{e.lineno or 1}:{e.offset or 1}: invalid Python: {e.msg}") from None
+    except SpecError as e:
+        return ParsedFile(public_names(tree), UnitFile(), str(e))
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _cached_texts(cache: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        data = without_digest(cache.read_bytes())
+        if data["format"] == _format():
+            return dict(data["files"])
+    return {}
+
+
+@cache
+def _adapter() -> TypeAdapter[ParsedFile]:
+    return TypeAdapter(ParsedFile)
+
+
+@cache
+def _format() -> str:
+    readers = (Path(__file__).with_name(f"{name}.py") for name in _READERS)
+    return f"{PYTHON} {blake3(b''.join(f.read_bytes() for f in readers)).hexdigest(16)}"
