@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.progress import seconds, short_path
+from flows.reporting.pending import PendingRuns
 from flows.reporting.results import finished_steps, notices, run_results, tables, warnings
-from flows.reporting.sinks.mlflow_sink import PENDING, address, served_elsewhere
+from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
 from flows.reporting.sinks.mlflow_view import charts_page, run_page
 from flows.run.prefect.server import prefect_page, running
 
@@ -44,8 +45,8 @@ def print_repeated(console: Console, store: Store, run: Run) -> None:
     say(console, f"{run.title}: nothing to do: run {run.id} has the same parameters, and its {len(run.steps)} steps "
                  f"are all in the store (--again records a new run)")  # fmt: skip
     _print_results(console, store, finished_steps(store, run))
-    waits = (store.root / PENDING).exists()
-    print_where(console, store, run, "MLflow did not take all of an earlier run" if waits else "")
+    waiting = PendingRuns(store, "mlflow").ids()
+    print_where(console, store, run, "MLflow did not take all of an earlier run" if waiting else "")
 
 
 def _print_results(console: Console, store: Store, done: Sequence[FinishedStep]) -> None:

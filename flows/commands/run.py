@@ -16,7 +16,7 @@ from flows.python.codebase import CACHE
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
 from flows.reporting.sinks.prefect_mirror import mirror
 from flows.reporting.tracker import Tracker
-from flows.run.run import run_cached, run_pipeline
+from flows.run.run import Execution, run_cached, run_pipeline
 from flows.store.runs import Runs
 from flows.wiring import compile_pipeline
 
@@ -62,9 +62,8 @@ def _run(graph: Graph, store: Store, plan: Plan | None, console: Console, fresh:
     tracker = Tracker(store)
     try:
         listeners = [tracker, progress(console, expected_seconds(plan)), PrefectArtifacts(store, lambda: tracker.page)]
-        execution = run_pipeline(
-            graph, store, fresh=fresh, listeners=listeners, deployment=deployment, say=partial(say, console)
-        )
+        execution = Execution(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
+        run_pipeline(execution, partial(say, console))
     finally:
         trouble = tracker.close()
     print_outcome(console, store, execution)
@@ -76,7 +75,8 @@ def _cached(graph: Graph, store: Store, console: Console, deployment: str) -> Ru
     """Record a run that computes nothing, in MLflow at once, and in Prefect once a server is up."""
     tracker = Tracker(store)
     try:
-        execution = run_cached(graph, store, listeners=[tracker, progress(console, {})], deployment=deployment)
+        listeners = [tracker, progress(console, {})]
+        execution = run_cached(Execution(graph, store, listeners=listeners, deployment=deployment))
     finally:
         trouble = tracker.close()
     print_outcome(console, store, execution)

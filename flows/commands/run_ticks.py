@@ -22,7 +22,7 @@ from flows.rounds.tick_request import tick_request
 from flows.rounds.tick_tracker import TickTracker
 from flows.run.events import Listener
 from flows.run.prefect.api import own_server
-from flows.run.prefect.flow_run import Form, run_flow
+from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.run import Execution
 from flows.store.disk import blaming_the_disk
 from flows.wiring.model import Graph
@@ -109,7 +109,7 @@ def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int
         return ticks.make(asked, rounds=rounds, force=force).futures
 
     with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
-        if not run_flow(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say):
+        if not FlowCall(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say).run():
             ticks.ticked.status = "stopped"
 
 

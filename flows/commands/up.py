@@ -26,7 +26,7 @@ from flows.commands.progress import short_path
 from flows.reporting.sinks.mlflow_database import make_ready
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, tracking_uri
 from flows.reporting.sinks.mlflow_view import charts_page, table_page
-from flows.reporting.sinks.prefect_mirror import PENDING, mirror_pending
+from flows.reporting.sinks.prefect_mirror import mirror_waiting, waiting_runs
 from flows.run.prefect.password import make_password, password_file, write_private
 from flows.run.prefect.server import PORTS, answers, prepare_database, settings, start_prefect, start_served, up_lock
 from flows.run.prefect.serving import OPEN
@@ -124,11 +124,11 @@ def _views(artifacts: Path) -> Iterator[str]:
 
 def _record_waiting(artifacts: Path, say: Callable[[str], None]) -> None:
     """Record the runs that computed nothing while no server was up, in the background: each takes half a second."""
-    if not (artifacts / PENDING).exists():
+    if not waiting_runs(Store(artifacts)).ids():
         return
 
     def record() -> None:
-        say(mirror_pending(Store(artifacts)) or "Prefect has the runs that computed nothing while it was down")
+        say(mirror_waiting(Store(artifacts)) or "Prefect has the runs that computed nothing while it was down")
 
     Thread(target=record, name="waiting runs", daemon=True).start()
 

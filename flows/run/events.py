@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 from flows.store.records import Record
 from flows.store.runs import Run
@@ -44,43 +46,20 @@ class Listener:
 
 
 class CompositeListener(Listener):
-    """Tells several listeners, one call at a time. One that fails is logged and stops nothing."""
+    """Calls several listeners, one event at a time. One that fails is logged and stops nothing."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
         self._lock = threading.RLock()
 
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
+    def _call(self, event: str, *args: Any, **kwargs: Any) -> None:
         with self._lock:
             for listener in self._listeners:
                 try:
-                    tell(listener)
+                    getattr(listener, event)(*args, **kwargs)
                 except Exception:
                     logging.getLogger("alignflow").exception("%s failed", type(listener).__name__)
 
-    def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
-        self._tell(lambda to: to.run_started(run, graph, logs))
 
-    def step_started(self, node: Node, reason: str, log: Path) -> None:
-        self._tell(lambda to: to.step_started(node, reason, log))
-
-    def step_waiting(self, node: Node, what: str) -> None:
-        self._tell(lambda to: to.step_waiting(node, what))
-
-    def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
-        self._tell(lambda to: to.step_progress(node, done, total, unit))
-
-    def step_notice(self, node: Node, text: str) -> None:
-        self._tell(lambda to: to.step_notice(node, text))
-
-    def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
-        self._tell(lambda to: to.step_finished(node, record, hit=hit, reason=reason))
-
-    def step_failed(self, node: Node, error: BaseException) -> None:
-        self._tell(lambda to: to.step_failed(node, error))
-
-    def run_finished(self, run: Run) -> None:
-        self._tell(lambda to: to.run_finished(run))
-
-    def left_open(self, run: Run) -> None:
-        self._tell(lambda to: to.left_open(run))
+for _event in (name for name in vars(Listener) if not name.startswith("_")):
+    setattr(CompositeListener, _event, partialmethod(CompositeListener._call, _event))

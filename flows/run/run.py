@@ -16,11 +16,11 @@ from typing import Any
 
 from flows.reporting.results import FinishedStep
 from flows.run.events import CompositeListener, Listener
+from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.forkserver import Workers
-from flows.run.executors.slots import Stopped
 from flows.run.executors.snapshot import snapshot
 from flows.run.prefect.api import close_orphaned_runs, name_this_run, own_server
-from flows.run.prefect.flow_run import Form, run_flow
+from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.step import StepOutcome, Steps
 from flows.store.disk import blaming_the_disk
 from flows.store.keys import Choices
@@ -90,7 +90,7 @@ class Execution:
         folder = Path(self.graph.file).absolute().parent if self.graph.file else Path.cwd()
         choices = Choices(self.store.code(code), self.store.contents, folder, online=True)
         log = self.logs / "forkserver.log"
-        self.workers = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
+        self.workers: Executor = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
         self._stack.callback(self.workers.close)
         self.steps = Steps(
             self.graph, self.store, choices, self.workers, self.listener,
@@ -149,6 +149,7 @@ class Execution:
 
         Ends with the first step that fails, and with Ctrl-C; the run's status says which.
         """
+        self._retries = 0
         self.listener.run_started(self.run, self.graph, self.logs)
         try:
             with self._signals():
@@ -241,28 +242,14 @@ class Execution:
                 signal.signal(number, handler)
 
 
-def run_pipeline(
-    graph: Graph,
-    store: Store,
-    *,
-    fresh: Sequence[str] = (),
-    listeners: Sequence[Listener] = (),
-    threads: int | None = None,
-    retries: int = 1,
-    project: Path = PROJECT,
-    deployment: str = "",
-    say: Callable[[str], None] = print,
-) -> Execution:
+def run_pipeline(execution: Execution, say: Callable[[str], None] = print) -> Execution:
     """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
 
     Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
     `errors` hold what each step came to. Raises SpecError for an unknown `fresh` step and for a choice whose identity
     cannot be told.
     """
-    execution = Execution(
-        graph, store, fresh=fresh, listeners=listeners, threads=threads, retries=retries, project=project,
-        deployment=deployment,
-    )  # fmt: skip
+    graph, store = execution.graph, execution.store
 
     def body() -> list[Any]:
         try:
@@ -274,24 +261,16 @@ def run_pipeline(
     with blaming_the_disk(store.root), own_server(store.root) as server, execution:
         values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
         form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
-        run_flow(store.root, server, form, body, runs=lambda: [execution.run], say=say)
+        FlowCall(store.root, server, form, body, runs=lambda: [execution.run], say=say).run()
     return execution
 
 
-def run_cached(
-    graph: Graph,
-    store: Store,
-    *,
-    listeners: Sequence[Listener] = (),
-    project: Path = PROJECT,
-    deployment: str = "",
-) -> Execution:
+def run_cached(execution: Execution) -> Execution:
     """Record a run of a graph whose steps are all in the store, without a Prefect server.
 
     Starting one takes longer than all the rest of such a run; `prefect_mirror` brings it to Prefect later.
     """
-    execution = Execution(graph, store, listeners=listeners, retries=0, project=project, deployment=deployment)
-    with blaming_the_disk(store.root), execution:
+    with blaming_the_disk(execution.store.root), execution:
         execution.find_all()
     return execution
 

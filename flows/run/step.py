@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.run.events import Listener
-from flows.run.executors.forkserver import Workers
-from flows.run.executors.slots import Stopped
+from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.worker import Input, Job, Result
 from flows.store.identities import choices_of
 from flows.store.keys import Choices, Key, digest_of, plain_value, reached_by, step_key
@@ -48,7 +47,7 @@ class Steps:
         graph: Graph,
         store: Store,
         choices: Choices,
-        workers: Workers,
+        workers: Executor,
         listener: Listener,
         *,
         logs: Path,
@@ -141,15 +140,11 @@ class Steps:
             else:
                 self._listener.step_notice(node, *rest)
 
-        if not self.heavy(node, {r.kind for several in inputs.values() for r in several}):
-            result = self._workers.light(job, events)
-            check()
-            return result
-        affinity = self._affinity(node, inputs)
         waiting = self._waiting(node, "the machine is busy with heavy work of another run")
-        return self._workers.heavy(
-            job, events, affinity=affinity, order=self._order[node.id], waiting=waiting, check=check
-        )
+        return self._workers.submit(
+            job, events, exclusive=self.heavy(node, {r.kind for several in inputs.values() for r in several}),
+            affinity=self._affinity(node, inputs), order=self._order[node.id], waiting=waiting, check=check,
+        )  # fmt: skip
 
     def heavy(self, node: Node, kinds: set[str]) -> bool:
         """Whether a step that is handed these kinds needs the heavy slot."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from flows.store.keys import plain_value
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status
 from flows.store.store import HowMade, Store
@@ -72,7 +73,8 @@ class Maker:
         params = made.pop("params", {})
         fed = {port: self.records[i] for port, i in (inputs or {}).items()}
         round = int(id.split("@")[1]) if "@" in id else None
-        key = key_of(task, {port: [r.content] for port, r in fed.items()}, step=id)
+        said = {name: plain_value(value) for name, value in params.items()}
+        key = key_of(task, {port: [r.content] for port, r in fed.items()}, step=id, **said)
         with self.store.lock(key.digest):
             record = self.store.publish(
                 key, handle, parents={p: [r] for p, r in fed.items()}, made=HowMade(2.0, **made)

@@ -199,3 +199,9 @@ def graph(project: Path, *nodes: Node, parameters: tuple[Parameter, ...] = ()) -
     ids = {n.id: n for n in nodes}
     by_name = {p.name: p for p in parameters}
     return Graph("tiny", "A tiny pipeline.", str(project / "pipelines.yaml"), ids, {i: i for i in ids}, by_name, 0, ())
+
+
+def killable(project: Path) -> Graph:
+    """A pipeline that is at work for two seconds."""
+    slow = node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05)
+    return graph(project, node("a", "numbers", count=2), slow, node("m", "model", "Policy", inputs={"prompts": "s"}))

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from flows.reporting.pending import PendingRuns
 from flows.reporting.results import finished_steps, run_results
 from flows.reporting.sinks.mlflow_view import run_page
 from flows.reporting.sinks.prefect_artifacts import artifact_create, last_artifacts
 from flows.run.prefect.api import users_server
 from flows.run.prefect.server import running
-from flows.store.locks import locked
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
 from tasks.contract import DataError, SpecError
-from tasks.files import replacing
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-PENDING = "prefect-pending.txt"
 STATES = {
     "hit": ("COMPLETED", "Cached"), "made": ("COMPLETED", "Completed"), "failed": ("FAILED", "Failed"),
     "done": ("COMPLETED", "Completed"), "stopped": ("CANCELLED", "Cancelled"),
@@ -40,39 +38,32 @@ STATES = {
 def mirror(store: Store, run: Run) -> str:
     """Record a finished run on the server that is up, or keep it for the next one. Returns what went wrong, if
     anything; `run.links` has the flow run's id if nothing did."""
-    with _pending_lock(store), (store.root / PENDING).open("a") as file:
-        file.write(f"{run.id}\n")
+    waiting_runs(store).add(run.id)
     if not (os.environ.get("PREFECT_API_URL") or running(store.root)):
         return ""
-    trouble = mirror_pending(store)
+    trouble = mirror_waiting(store)
     run.links.update(Runs(store).load(run.id).links)
     return trouble
 
 
-def mirror_pending(store: Store) -> str:
+def waiting_runs(store: Store) -> PendingRuns:
+    """The runs that wait for a Prefect server."""
+    return PendingRuns(store, "prefect")
+
+
+def mirror_waiting(store: Store) -> str:
     """Record all runs that wait for a server on the one that is up. Returns what went wrong, if anything."""
     from httpx import HTTPError
 
-    pending = store.root / PENDING
-    with _pending_lock(store):
-        waiting = pending.read_text().split() if pending.exists() else []
-        try:
-            while waiting:
-                _record(store, waiting[0])
-                waiting = waiting[1:]
-        except (HTTPError, DataError) as e:
-            why = " ".join(str(e).split())[:120]
-            return f"Prefect did not take run {waiting[0]} ({why}); the next `alignflow up` tries again"
-        finally:
-            if waiting:
-                with replacing(pending) as fresh:
-                    fresh.write_text("".join(f"{id}\n" for id in waiting))
-            else:
-                pending.unlink(missing_ok=True)
+    try:
+        waiting_runs(store).publish(partial(_record, store))
+    except (HTTPError, DataError) as e:
+        why = " ".join(str(e).split())[:120]
+        return f"Prefect did not take run {waiting_runs(store).ids()[0]} ({why}); the next `alignflow up` tries again"
     return ""
 
 
-def _record(store: Store, id: str) -> None:
+def _record(store: Store, id: str) -> bool:
     """Record one run; one whose file is gone has nothing to record."""
     from prefect.client.orchestration import get_client
 
@@ -80,10 +71,11 @@ def _record(store: Store, id: str) -> None:
     try:
         run = runs.load(id)
     except SpecError:
-        return
+        return True
     with users_server(store.root), get_client(sync_client=True) as client:
         run.links["prefect"] = _flow_run(client, store, run)
         runs.save(run)
+    return True
 
 
 def _flow_run(client: SyncPrefectClient, store: Store, run: Run) -> str:
@@ -129,7 +121,3 @@ def _task_id(run: Run, step: RunStep) -> str:
 
 def _parents(record: Record | None) -> list[str]:
     return list(dict.fromkeys(p.key for several in record.parents.values() for p in several)) if record else []
-
-
-def _pending_lock(store: Store) -> AbstractContextManager[None]:
-    return locked(store.root / "locks" / "prefect-pending.lock")

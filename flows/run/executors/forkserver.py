@@ -20,7 +20,8 @@ from typing import Any
 
 from flows.run.environment import environment, python_path
 from flows.run.executors import worker as child
-from flows.run.executors.slots import HeavySlot, Stopped
+from flows.run.executors.base import Events, StepFailed, Stopped
+from flows.run.executors.slots import HeavySlot
 from flows.run.executors.worker import Job, Result
 from flows.store.disk import full, is_full
 from flows.store.locks import Waiting
@@ -30,12 +31,6 @@ REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": Da
 
 TakeSlot = Callable[..., AbstractContextManager[object]]
 """Takes the machine's heavy slot: `Store.slot`, which is told `waiting`."""
-Events = Callable[..., None]
-"""Called with ("started",), ("progress", done, total, unit) and ("notice", text) as a job goes on."""
-
-
-class StepFailed(RuntimeError):
-    """A task raised something that is no user's mistake, or its process died. The log has the traceback."""
 
 
 def default_threads() -> int:
@@ -86,20 +81,21 @@ class Workers:
         with environment(settings):
             self._server.ensure_running()
 
-    def light(self, job: Job, events: Events) -> Result:
-        """Run `job` in a child of its own, beside others."""
-        with self._light, self._child(job.task) as worker:
-            return worker.run(job, events)
-
-    def heavy(
-        self, job: Job, events: Events, *, affinity: str = "", order: int = 0, waiting: Waiting | None = None,
-        check: Callable[[], None] = lambda: None,
+    def submit(
+        self, job: Job, events: Events, *, exclusive: bool = False, affinity: str = "", order: int = 0,
+        waiting: Waiting | None = None, check: Callable[[], None] = lambda: None,
     ) -> Result:  # fmt: skip
-        """Run `job` alone in the machine's heavy slot. With an `affinity`, the child stays warm for the next step of
-        equal affinity; of the steps that wait, that one goes first, then the one of lowest `order`.
+        if exclusive:
+            return self._alone(job, events, affinity, order, waiting, check)
+        with self._light, self._child(job.task) as worker:
+            result = worker.run(job, events)
+        check()
+        return result
 
-        `check` is called when the job is done; a child whose work it refuses does not stay warm.
-        """
+    def _alone(
+        self, job: Job, events: Events, affinity: str, order: int, waiting: Waiting | None, check: Callable[[], None]
+    ) -> Result:
+        """In the machine's heavy slot. A child whose work `check` refuses does not stay warm."""
         worker = self._heavy.enter(affinity, order, waiting)
         done = False
         try:

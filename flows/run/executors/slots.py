@@ -7,15 +7,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
 
+from flows.run.executors.base import Stopped
 from flows.store.locks import Waiting
 
 Warm = TypeVar("Warm")
 IDLE_SECONDS = 15.0
 """How long a warm child keeps the slot while no heavy step of its run wants it."""
-
-
-class Stopped(RuntimeError):
-    """The run is being stopped; nothing new starts."""
 
 
 class HeavySlot(Generic[Warm]):

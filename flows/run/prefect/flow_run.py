@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.run.environment import environment, without_password
 from flows.run.prefect.api import prefect_settings, wait_until_flushed
-from flows.run.prefect.orphans import OWN, close_orphaned_flows, open_flow
+from flows.run.prefect.orphans import OWN, OpenFlow, close_orphaned_flows, open_flow
 from flows.run.prefect.server import Server, answers
 from flows.store.disk import full, is_full
 from flows.store.runs import Run
@@ -38,138 +38,128 @@ class Form:
     title: str
 
 
-def run_flow(
-    root: Path,
-    server: Server | None,
-    form: Form,
-    body: Callable[[], Any],
-    *,
-    runs: Callable[[], Sequence[Run]],
-    say: Callable[[str], None],
-) -> bool:
-    """Run `body` as a flow on the server of PREFECT_API_URL. Returns whether it came to its end, or Ctrl-C ended it.
+class FlowCall:
+    """One call of a flow: what it does, and whether its server is still there at its end."""
 
-    Args:
-        root: of the store.
-        server: ours, which must have written all before it is stopped; None for the user's.
-        form: how the flow run looks.
-        body: what it does; what it returns is the flow's state.
-        runs: the runs that the flow run was made of, once it is over.
-        say: told once that the server went away, if it did.
+    def __init__(
+        self, root: Path, server: Server | None, form: Form, body: Callable[[], Any],
+        *, runs: Callable[[], Sequence[Run]], say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            root: of the store.
+            server: ours, which must have written all before it is stopped; None for the user's.
+            form: how the flow run looks.
+            body: what it does; what it returns is the flow's state.
+            runs: the runs that the flow run was made of, once it is over.
+            say: called once if the server goes away.
+        """
+        self._root, self._server, self._form, self._body = root, server, form, body
+        self._runs, self._say = runs, say
+        self._failed: Exception | None = None
+        self._begun = self._is_gone = False
 
-    Raises what `body` raises, and DataError if the server refuses the flow run or goes away before it has begun.
-    """
-    if server and server.damage:
-        say(f"  ! {server.damage}")
-    try:
-        return _flow_run(root, server, form, body, runs, say)
-    except _NotBegun as e:
-        if is_full(root):
-            raise full(root) from None
-        if server is None:
-            raise DataError(str(e)) from None
-        say(f"  ! {e}; another server is started")
-        server.restart()
-    with environment(server.client):
+    def run(self) -> bool:
+        """Run the flow on the server of PREFECT_API_URL. Returns whether it came to its end, or Ctrl-C ended it.
+
+        Raises what the body raises, and DataError if the server refuses the flow run or goes away before it has begun.
+        """
+        server = self._server
+        if server and server.damage:
+            self._say(f"  ! {server.damage}")
         try:
-            return _flow_run(root, server, form, body, runs, say)
+            return self._attempt()
         except _NotBegun as e:
-            raise DataError(f"{e}\n  log: {server.log}") from None
+            if is_full(self._root):
+                raise full(self._root) from None
+            if server is None:
+                raise DataError(str(e)) from None
+            self._say(f"  ! {e}; another server is started")
+            server.restart()
+        with environment(server.client):
+            try:
+                return self._attempt()
+            except _NotBegun as e:
+                raise DataError(f"{e}\n  log: {server.log}") from None
+
+    def _attempt(self) -> bool:
+        from httpx import HTTPError
+
+        self._url = os.environ["PREFECT_API_URL"]
+        where = OWN if self._server else without_password(self._url)
+        with open_flow(self._root, self._form.title, where) as opened, prefect_settings():
+            whole = ended = True
+            try:
+                whole = not self._call(opened, where).is_cancelled()
+            except KeyboardInterrupt:
+                whole = ended = False
+            except (HTTPError, RuntimeError) as e:
+                if not self._begun:
+                    raise _NotBegun(
+                        f"the Prefect server at {without_password(self._url)} did not begin the run: {e}"
+                    ) from None
+                if isinstance(e, RuntimeError):
+                    raise
+                self._gone()
+            if self._server and not self._is_gone:
+                try:
+                    wait_until_flushed(*self._runs())
+                except HTTPError:
+                    self._gone()
+            if self._is_gone:
+                drop_pending()
+            opened.closed = ended and not self._is_gone
+        if self._failed:
+            raise self._failed
+        return whole
+
+    def _call(self, opened: OpenFlow, where: str) -> Any:
+        """Call the flow; returns Prefect's state of it."""
+        from prefect import tags
+        from prefect.context import TagsContext
+
+        from flows.run.prefect.typed_flow import typed_flow
+
+        def body(_: dict[str, JSON]) -> Any:
+            self._begun = True
+            try:
+                close_orphaned_flows(self._root, where)
+                with TagsContext(current_tags=set()):  # the tag is the flow run's and not its steps'
+                    return self._body()
+            except Exception as e:
+                self._failed = e
+                raise
+            finally:
+                opened.over(_status(self._runs()))
+                if not answers(f"{self._url}/health", PATIENCE):
+                    self._gone()
+
+        form = self._form
+        flow = typed_flow(form.pipeline, form.about, form.parameters, body, form.title)
+        with tags(form.title):  # which it has from its creation on; Prefect names it only once it runs
+            return flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
+
+    def _gone(self) -> None:
+        """Say it, and let Prefect neither repeat requests nor send what is left."""
+        from prefect.settings import get_current_settings
+
+        if not self._is_gone:
+            self._is_gone = True
+            self._say(
+                f"  ! the Prefect server at {without_password(self._url)} went away; what is done is kept; its pages "
+                "lack what came after"
+            )
+        get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
+        drop_pending()
 
 
 class _NotBegun(Exception):
     """The server did not take the flow run; nothing of it has been done."""
 
 
-def _flow_run(
-    root: Path,
-    server: Server | None,
-    form: Form,
-    body: Callable[[], Any],
-    runs: Callable[[], Sequence[Run]],
-    say: Callable[[str], None],
-) -> bool:
-    from httpx import HTTPError
-
-    url, where = os.environ["PREFECT_API_URL"], OWN if server else without_password(os.environ["PREFECT_API_URL"])
-    whole = ended = True
-    with open_flow(root, form.title, where) as opened, prefect_settings():
-        from prefect import tags
-        from prefect.context import TagsContext
-
-        from flows.run.prefect.typed_flow import typed_flow
-
-        def whole_body() -> Any:
-            close_orphaned_flows(root, where)
-            try:
-                with TagsContext(current_tags=set()):  # the tag is the flow run's and not its steps'
-                    return body()
-            finally:
-                opened.over(_status(runs()))
-
-        call = _Call(url, whole_body, say)
-        flow = typed_flow(form.pipeline, form.about, form.parameters, call.body, form.title)
-        try:
-            with tags(form.title):  # which it has from its creation on; Prefect names it only once it runs
-                state = flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
-            whole = not state.is_cancelled()
-        except KeyboardInterrupt:
-            whole = ended = False
-        except (HTTPError, RuntimeError) as e:
-            if not call.begun:
-                raise _NotBegun(f"the Prefect server at {without_password(url)} did not begin the run: {e}") from None
-            if isinstance(e, RuntimeError):
-                raise
-            call.gone()
-        if server and not call.is_gone:
-            try:
-                wait_until_flushed(*runs())
-            except HTTPError:
-                call.gone()
-        if call.is_gone:
-            drop_pending()
-        opened.closed = ended and not call.is_gone
-    if call.failed:
-        raise call.failed
-    return whole
-
-
 def _status(runs: Sequence[Run]) -> str:
     """How a flow run ended that was made of these runs."""
     return next((s for s in ("failed", "stopped") if s in {run.status for run in runs}), "done")
-
-
-class _Call:
-    """The body of one flow call, which looks at its end whether the server is still there."""
-
-    def __init__(self, url: str, body: Callable[[], Any], say: Callable[[str], None]) -> None:
-        self.url, self._body, self._say = url, body, say
-        self.failed: Exception | None = None
-        self.begun = self.is_gone = False
-
-    def body(self, _: dict[str, JSON]) -> Any:
-        self.begun = True
-        try:
-            return self._body()
-        except Exception as e:
-            self.failed = e
-            raise
-        finally:
-            if not answers(f"{self.url}/health", PATIENCE):
-                self.gone()
-
-    def gone(self) -> None:
-        """Say it, and let Prefect neither repeat requests nor send what is left."""
-        from prefect.settings import get_current_settings
-
-        if not self.is_gone:
-            self.is_gone = True
-            self._say(
-                f"  ! the Prefect server at {without_password(self.url)} went away; what is done is kept; its pages "
-                "lack what came after"
-            )
-        get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
-        drop_pending()
 
 
 def drop_pending() -> None:

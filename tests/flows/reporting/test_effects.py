@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,8 @@ from matplotlib.figure import Figure
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
 from flows.reporting.figures.run_figures import axis_in_nats, draw_figures, new_figure, running_mean
+from flows.reporting.publication import Publication
 from flows.reporting.results import Estimate, FinishedStep, ResultRow, RunResults, finished_steps
-from flows.reporting.tracker import Tracker
 from flows.store.runs import RunStep
 from tasks.kinds import Report
 from tests.flows.fabricated import Maker, fabricate
@@ -169,7 +170,14 @@ def test_the_axis_of_kl_has_its_ticks_at_even_nats() -> None:
     assert [float(at) ** 2 for at in axes.get_xticks()] == pytest.approx([0, 0.125, 0.5, 1, 1.5])
 
 
-def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+WRITES = ("model", "inputs", "tags", "text", "files", "end")
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """A write to a server that keeps nothing."""
+
+
+def test_a_game_behind_the_rounds_is_among_the_metrics_of_the_run(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     maker = Maker(tmp_path)
     maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
@@ -179,12 +187,8 @@ def test_mlflow_hears_of_a_game_behind_the_rounds(tmp_path: Path, monkeypatch: p
     made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", None, "made", record.key,
                                   record.content,
                                   "Report", 1.0, "never run")  # fmt: skip
-    tracker, told = Tracker(made.store), []
-    monkeypatch.setattr(tracker._sink, "put", told.append)
-    tracker.run_started(made.run, made.graph, tmp_path)
-    for id, node in made.graph.nodes.items():
-        tracker.step_finished(node, made.records[id], hit=False, reason="")
-    tracker.run_finished(made.run)
-    tracker.close()
-    heard = [row for op in told if op["op"] == "metrics" for row in op["rows"] if "exploitability" in row[0]]
-    assert heard == [["eval/exploitability_last", 0.1, 2], ["eval/exploitability_mixture", 0.2, 2]]
+    rows: list[tuple[str, float, int]] = []
+    server = SimpleNamespace(metrics=lambda run, of_run, *_: rows.extend(of_run), **dict.fromkeys(WRITES, _nothing))
+    Publication(made.store, server, made.run).end(finished_steps(made.store, made.run))  # type: ignore[arg-type]
+    games = [row for row in rows if "exploitability" in row[0]]
+    assert games == [("eval/exploitability_last", 0.1, 2), ("eval/exploitability_mixture", 0.2, 2)]

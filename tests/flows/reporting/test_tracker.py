@@ -15,9 +15,11 @@ from zlib import decompress
 
 import pytest
 
+from flows.reporting.pending import PendingRuns
+from flows.reporting.publication import run_name
 from flows.reporting.results import finished_steps, run_results
-from flows.reporting.sinks.mlflow_sink import EXPERIMENT, PENDING, Delivery, tracking_uri
-from flows.reporting.tracker import Tracker, run_name
+from flows.reporting.sinks.mlflow_sink import EXPERIMENT, MlflowServer, tracking_uri
+from flows.reporting.tracker import Tracker
 from flows.store.runs import Runs
 from tests.flows.fabricated import Fabricated, fabricate
 
@@ -27,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 def _track(made: Fabricated, hits: Sequence[str] = (), end: bool = True) -> Tracker:
     """Tell a tracker of the run as `Execution` does, as a new run if it was told before."""
     tracker = Tracker(made.store)
-    tracker.run_started(made.run, made.graph, made.store.root / "logs")
+    tracker.run_started(made.run, made.graph, made.store.root / "logs" / made.run.id)
     for id, node in made.graph.nodes.items():
         tracker.step_finished(node, made.records[id], hit=id in hits, reason="")
     if end:
@@ -78,7 +80,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Fabrica
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         made = _with(database, fabricate(folder))
         assert _track(made).close() == ""
-        again = made._replace(run=replace(made.run, id=made.run.id + "-again"))
+        steps = {id: replace(step, state="hit") for id, step in made.run.steps.items()}
+        again = made._replace(run=replace(made.run, id=made.run.id + "-again", steps=steps, links={}))
         assert _track(again, hits=list(made.graph.nodes)).close() == ""
     return made
 
@@ -135,7 +138,7 @@ def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: 
         "max_tokens": "null",
     }  # fmt: skip
     child = _children(tracked, parent)["policy@1"]
-    assert child.data.params == {"loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}
+    assert child.data.params == {"step": "policy@1", "loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}
     text = Path(
         _client(tracked).download_artifacts(parent.info.run_id, "config/resolved.yaml", str(tmp_path))
     ).read_text()
@@ -154,7 +157,7 @@ def test_policies_are_external_models_of_their_digest_with_the_numbers_measured_
     best = by_win_rate[0]
     assert best.name == "sppo-round-2-policy"
     assert best.tags["path"] == str(tracked.store.root / tracked.records["policy@2"].path)
-    assert best.params == {"step": "policy@2"}
+    assert best.params == {"step": "policy@2", "loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}
     assert {(m.key, m.value, m.dataset_digest) for m in best.metrics} >= {
         ("eval/win_rate", 0.71, tracked.records["heldout"].content[:32])
     }
@@ -186,9 +189,9 @@ def test_tags_with_digests_come_after_all_others(tracked: Fabricated) -> None:
 def test_a_note_that_somebody_wrote_stays(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = _with(database, fabricate(tmp_path, rounds=1))
-    id = Delivery(made.store.root, tracking_uri(made.store.root))._experiment
+    id = MlflowServer(made.store.root, tracking_uri(made.store.root))._experiment
     _client(made).set_experiment_tag(id, "mlflow.note.content", "Ours: nightly runs")
-    Delivery(made.store.root, tracking_uri(made.store.root))
+    MlflowServer(made.store.root, tracking_uri(made.store.root))
     assert _client(made).get_experiment(id).tags["mlflow.note.content"] == "Ours: nightly runs"
 
 
@@ -221,34 +224,16 @@ def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracke
     assert {(0.62, 0.71), (0.49, 0.49), (0.5, 0.5), (0.59, 0.65), (0.68, 0.74)} <= drawn
 
 
-def test_a_server_that_is_gone_stops_nothing_and_the_next_run_delivers_what_was_kept(
-    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = _with(database, fabricate(tmp_path, rounds=1))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert "cannot be reached" in _track(made).close(30)
-    kept = (made.store.root / PENDING).read_text().splitlines()
-    assert [json.loads(kept[0])["op"], json.loads(kept[-1])["op"]] == ["start", "end"]
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    later = made._replace(run=replace(made.run, id=made.run.id + "-later"))
-    assert _track(later).close() == ""
-    assert not (made.store.root / PENDING).exists()
-    first = _parent(made, made.run.id)
-    assert first.info.status == "FINISHED"
-    assert _history(made, first, "eval/win_rate") == [(0, 0.49), (1, 0.62)]
-
-
 def test_what_the_server_refuses_is_said_and_the_rest_arrives(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = _with(database, fabricate(tmp_path, rounds=1))
     tracker = _track(made, end=False)
-    tracker._metrics({"no@such@name": 1.0}, 0)
+    tracker._queue.put(lambda to: to.server.metrics(made.run.id, [("no@such@name", 1.0, 0)], 0))
     tracker.run_finished(made.run)
     assert "refused" in tracker.close()
-    assert not (made.store.root / PENDING).exists()
+    assert PendingRuns(made.store, "mlflow").ids() == []
     assert _parent(made, made.run.id).info.status == "FINISHED"
 
 
@@ -257,31 +242,33 @@ def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = _with(database, fabricate(tmp_path, rounds=1))
-    assert _track(made, end=False).close() == ""
+    made.run.status = "running"
+    tracker = _track(made, end=False)
+    tracker.close()
     assert _parent(made, made.run.id).info.status == "RUNNING"
-    tracker = Tracker(made.store)
-    tracker.left_open(made.run)
-    later = replace(made.run, id=made.run.id + "-later")
-    tracker.run_started(later, made.graph, made.store.root / "logs")
-    tracker.run_finished(later)
-    assert tracker.close() == ""
+    later = Tracker(made.store)
+    later.left_open(made.run)
+    Runs(made.store).end(made.run, "stopped")
+    run = replace(made.run, id=made.run.id + "-later", links={}, extra={}, status="done")
+    later.run_started(run, made.graph, made.store.root / "logs" / run.id)
+    later.run_finished(run)
+    assert later.close() == ""
     assert _parent(made, made.run.id).info.status == "KILLED"
-    assert _parent(made, later.id).info.status == "FINISHED"
-    assert {r.info.status for r in _children(made, _parent(made, made.run.id)).values()} == {"FINISHED"}
+    assert _history(made, _parent(made, made.run.id), "cost/samples"), "all that its records know is published"
+    assert _parent(made, run.id).info.status == "FINISHED"
 
 
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom flows.reporting.sinks.mlflow_sink import Sink\n"
-        f"sink = Sink(Path({str(tmp_path)!r}))\n"
-        "sink.put({'op': 'start', 'run': sys.argv[1], 'title': 't', 'tags': {}, 'parent': '', 'time': 1})\n"
-        "print('TROUBLE', repr(sink.close()))"
+        "import sys\nfrom pathlib import Path\nfrom flows.reporting.sinks.mlflow_sink import MlflowServer, tracking_uri\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "MlflowServer(root, tracking_uri(root)).start(sys.argv[1], 't', {}, 1)\n"
     )
     several = [
-        subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for i in range(3)
     ]
-    assert [p.communicate(timeout=120)[0].strip() for p in several] == ["TROUBLE ''"] * 3
+    assert [(p.communicate(timeout=120)[1], p.returncode) for p in several] == [("", 0)] * 3
 
 
 def test_a_run_that_ended_before_it_began_tells_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A loop of no weight that ticks through real Prefect: a policy is a number, and the gate asks whether it grew."""
+"""A loop of no weight: a policy is a number, and the gate measures whether it grew."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from flows.rounds.head import Continuing
 from flows.rounds.history import History
-from flows.rounds.tick import TickObserver, TickOutcome, Ticks, with_ticks
+from flows.rounds.tick import TickObserver, TickOutcome, Ticks
 from flows.run.prefect.server import Server
-from flows.run.prefect.typed_flow import typed_flow
 from flows.run.run import Execution
 from flows.store.store import Store
 from tasks.contract import JSON
+from tests.flows.inline import run_inline
 from tests.flows.tiny import tiny_project
 
 TASKS = '''
@@ -206,12 +206,10 @@ class Went(NamedTuple):
 
     ticked: TickOutcome
     heard: Heard
-    state: object
-    """The flow run's."""
 
 
 class Loop:
-    """A deployment of a project, ticked as a flow."""
+    """A deployment of a project, ticked in this process."""
 
     def __init__(self, project: Path, deployment: str = "nightly") -> None:
         self.project, self.deployment = project, deployment
@@ -222,18 +220,8 @@ class Loop:
         return Continuing(self.project / "pipelines.yaml", "loop", self.deployment, self.store, project=self.project)
 
     def tick(self, asked: Mapping[str, JSON] | None = None, *, rounds: int = 1, force: bool = False) -> Went:
-        """Make ticks inside a flow; an error that ends the flow is raised."""
         heard = Heard()
-        ticks = Ticks(self.continuing, heard)
-
-        def body(_: dict[str, JSON]) -> object:
-            return ticks.make(asked or {}, rounds=rounds, force=force).futures
-
-        flow = typed_flow("loop", "", with_ticks({}), body)
-        state = flow(return_state=True)
-        if state.is_failed() and ticks.ticked.status == "done":
-            state.result()
-        return Went(ticks.ticked, heard, state)
+        return Went(Ticks(self.continuing, heard).make(asked or {}, rounds=rounds, force=force), heard)
 
     @property
     def history(self) -> History:
@@ -260,11 +248,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def loop(tmp_path: Path, server: str) -> Iterator[Loop]:
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    from flows.run.prefect.api import send_pending
-
-    with temporary_settings({PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield Loop(loop_project(tmp_path))
-        send_pending()
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    run_inline(monkeypatch)
+    return Loop(loop_project(tmp_path))

@@ -1,12 +1,15 @@
-"""Real ticks through real Prefect: gates, rejections, stalls, rollback, and what stays unfinished."""
+"""Ticks: gates, rejections, stalls, rollback, and what stays unfinished."""
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 
 import pytest
+from rich.console import Console
 
+from flows.commands.outcome import print_outcome
 from flows.commands.rounds import roll_back
 from flows.store.keys import Key
 from flows.store.maintenance import collect_garbage
@@ -276,3 +279,13 @@ def test_prompts_that_trained_a_carried_policy_are_refused_many_ticks_later(loop
     assert went.heard.executions[-1].run.steps["prev.policy"].task == "carried"
     roll_back(loop.store, "loop", 2)
     assert loop.tick({"asked": 49}).ticked.made == [4]
+
+
+def test_what_an_earlier_tick_left_is_no_cached_step(loop: Loop) -> None:
+    """Round 2 finds base, prompts, heldout and gate_prompts; makes batch, seen, policy, report, gate_batch, better."""
+    loop.tick()
+    execution = loop.tick().heard.executions[0]
+    assert [s.id for s in execution.run.steps.values() if s.carried]
+    stream = io.StringIO()
+    print_outcome(Console(file=stream, width=160), loop.store, execution)
+    assert "6 steps run, 4 cached\n" in stream.getvalue()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.reporting.sinks.mlflow_sink import Delivery
+from flows.reporting.sinks.mlflow_sink import MlflowServer
 from flows.rounds import tick_tracker as tracked
 from flows.rounds.tick_tracker import TickTracker
 from flows.store.runs import Runs
@@ -56,10 +56,10 @@ def test_an_mlflow_that_hangs_is_waited_for_at_length_only_once(
 ) -> None:
     hang = threading.Event()
 
-    def hanging(self: Delivery, *_: Any) -> None:
+    def hanging(self: MlflowServer, *_: Any) -> None:
         hang.wait(60)
 
-    monkeypatch.setattr(Delivery, "__init__", hanging)
+    monkeypatch.setattr(MlflowServer, "__init__", hanging)
     monkeypatch.setattr(tracked, "WAIT_SECONDS", 2.0)
     monkeypatch.setattr(tracked, "AGAIN_SECONDS", 0.1)
     watch, took = TickTracker(made.store, lambda _: None), []

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from flows.commands.errors import with_plain_errors
-from flows.reporting.sinks.mlflow_sink import Sink
 from flows.reporting.tracker import Tracker
-from flows.run.run import run_pipeline
+from flows.run.run import Execution, run_pipeline
 from flows.store.disk import blaming_the_disk
 from flows.store.store import Store
 from tasks.contract import DataError
+from tests.flows.fabricated import fabricate
 from tests.flows.tiny import graph, node, tiny_project
 
 
@@ -42,11 +42,12 @@ def test_any_command_says_it_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_mlflow_did_not_take_is_told_as_lost_where_it_cannot_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.reporting.sinks.mlflow_sink.Delivery", no_space)
-    monkeypatch.setattr("flows.reporting.sinks.mlflow_sink._pending_lock", no_space)
-    sink = Sink(tmp_path)
-    sink.put({"op": "end", "run": "r"})
-    assert sink.close(10).endswith("the rest is lost (No space left on device)")
+    made = fabricate(tmp_path, rounds=1)
+    monkeypatch.setattr("flows.reporting.tracker.MlflowServer", no_space)
+    monkeypatch.setattr("flows.reporting.tracker.PendingRuns.add", no_space)
+    tracker = Tracker(made.store)
+    tracker.run_started(made.run, made.graph, tmp_path)
+    assert tracker.close(10).endswith("the next run cannot know of it (No space left on device)")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_run_on_a_full_disk_blames_it_and_the_next_one_goes_on(
     (small / "fill").write_bytes(b"x" * (24 * 2**20 - 2**18 - free))
     tracker = Tracker(store)
     try:  # the disk ends the run, or a step of it
-        stopped = run_pipeline(wanted, store, project=project, threads=1, listeners=[tracker])
+        stopped = run_pipeline(Execution(wanted, store, project=project, threads=1, listeners=[tracker]))
         reasons = [str(e) for e in stopped.errors.values()]
     except DataError as e:
         reasons = [str(e)]
@@ -80,4 +81,4 @@ def test_a_run_on_a_full_disk_blames_it_and_the_next_one_goes_on(
     assert all(re.match(r"the disk of .* is full", reason) for reason in reasons), reasons
     assert "Traceback" not in capfd.readouterr().err
     (small / "fill").unlink()
-    assert run_pipeline(wanted, store, project=project, threads=1).run.status == "done"
+    assert run_pipeline(Execution(wanted, store, project=project, threads=1)).run.status == "done"

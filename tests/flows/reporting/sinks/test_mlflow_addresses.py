@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.reporting.sinks.mlflow_sink import Sink, _short, address, served_elsewhere
+from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, short_error
+from flows.reporting.tracker import Tracker
 from flows.run.environment import without_password
 from flows.run.prefect.server import prefect_page
+from tests.flows.fabricated import fabricate
 
 CLOUD = "https://api.prefect.cloud/api/accounts/a1/workspaces/w1"
 
@@ -60,9 +62,10 @@ def test_a_server_that_cannot_be_reached_is_told_of_without_its_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    sink = Sink(tmp_path)
-    sink.put({"op": "tags", "run": "r", "tags": {}})
-    trouble = sink.close()
+    made = fabricate(tmp_path, rounds=1)
+    tracker = Tracker(made.store)
+    tracker.run_started(made.run, made.graph, tmp_path)
+    trouble = tracker.close()
     assert "127.0.0.1:1 cannot be reached" in trouble
     assert "secret" not in trouble
-    assert "secret" not in _short(ConnectionError("no answer from http://me:secret@127.0.0.1:1/api"))
+    assert "secret" not in short_error(ConnectionError("no answer from http://me:secret@127.0.0.1:1/api"))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from flows.reporting.sinks.mlflow_sink import EXPERIMENT, PENDING, Delivery, refused
+from flows.reporting.pending import PendingRuns
+from flows.reporting.sinks.mlflow_sink import EXPERIMENT, is_refusal
 from flows.reporting.tracker import Tracker
+from flows.store.runs import Runs
 from tests.flows.fabricated import Fabricated, fabricate
 
 
@@ -81,21 +84,36 @@ def server(kept: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return kept
 
 
+def _pending(made: Fabricated) -> list[str]:
+    return PendingRuns(made.store, "mlflow").ids()
+
+
 def _begin(made: Fabricated) -> Tracker:
     tracker = Tracker(made.store)
-    tracker.run_started(made.run, made.graph, made.store.root / "logs")
+    tracker.run_started(made.run, made.graph, made.store.root / "logs" / made.run.id)
     return tracker
 
 
-def _tell(tracker: Tracker, made: Fabricated, ids: list[str]) -> None:
+def _finish(tracker: Tracker, made: Fabricated, ids: list[str]) -> None:
     for id in ids:
         tracker.step_finished(made.graph.nodes[id], made.records[id], hit=False, reason="")
 
 
 def _delivered(tracker: Tracker) -> None:
     """Wait until nothing is on its way."""
-    while tracker._sink._queue.qsize() or tracker._sink._at_work:
-        time.sleep(0.02)
+    done = threading.Event()
+    tracker._queue.put(lambda _: done.set())
+    assert done.wait(60)
+
+
+def _whole(made: Fabricated, name: str) -> Fabricated:
+    """The same run under another id, published in one go."""
+    other = made._replace(run=replace(made.run, id=f"{made.run.id}-{name}", links={}, extra={}))
+    tracker = _begin(other)
+    _finish(tracker, other, list(made.graph.nodes))
+    tracker.run_finished(other.run)
+    assert tracker.close() == ""
+    return other
 
 
 def _seen(uri: str, run: str) -> dict[str, Any]:
@@ -121,28 +139,24 @@ def _seen(uri: str, run: str) -> dict[str, Any]:
 
 def test_a_server_that_dies_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, server: Server) -> None:
     made = fabricate(tmp_path, rounds=1)
-    whole = made._replace(run=replace(made.run, id=made.run.id + "-whole"))
-    first = _begin(whole)
-    _tell(first, whole, list(made.graph.nodes))
-    first.run_finished(whole.run)
-    assert first.close() == ""
-
+    whole = _whole(made, "whole")
     ids = list(made.graph.nodes)
     tracker = _begin(made)
-    _tell(tracker, made, ids[: len(ids) // 2])
+    _finish(tracker, made, ids[: len(ids) // 2])
     _delivered(tracker)
     server.kill()
-    _tell(tracker, made, ids[len(ids) // 2 :])
+    _finish(tracker, made, ids[len(ids) // 2 :])
     tracker.run_finished(made.run)
     assert "cannot be reached" in tracker.close()
-    assert (made.store.root / PENDING).exists()
+    assert _pending(made) == [made.run.id]
+    Runs(made.store).save(made.run)
     server.start()
-    later = made._replace(run=replace(made.run, id=made.run.id + "-later"))
-    assert _begin(later).close() == ""
-    assert not (made.store.root / PENDING).exists()
+    _whole(made, "later")
+    assert _pending(made) == []
     expected = _seen(server.uri, whole.run.id)
     assert {name: r for name, r in _seen(server.uri, made.run.id).items() if "-" not in name} == expected
     assert expected[""][0] == "FINISHED"
+    assert Runs(made.store).load(made.run.id).links["mlflow"]
 
 
 def test_a_server_that_hangs_delays_the_end_by_no_more_than_was_allowed(tmp_path: Path, server: Server) -> None:
@@ -150,15 +164,15 @@ def test_a_server_that_hangs_delays_the_end_by_no_more_than_was_allowed(tmp_path
     tracker = _begin(made)
     _delivered(tracker)
     server.signal(signal.SIGSTOP)
-    _tell(tracker, made, list(made.graph.nodes))
+    _finish(tracker, made, list(made.graph.nodes))
     tracker.run_finished(made.run)
     start = time.monotonic()
     assert "did not take everything" in tracker.close(1.0)
     assert time.monotonic() - start < 5
+    Runs(made.store).save(made.run)
     server.signal(signal.SIGCONT)
-    _delivered(tracker)  # what was on its way arrives after all, and is kept as well
-    later = made._replace(run=replace(made.run, id=made.run.id + "-later"))
-    assert _begin(later).close() == ""
+    tracker._thread.join(60)  # what was on its way arrives after all, and is published again as well
+    _whole(made, "later")
     seen = _seen(server.uri, made.run.id)
     assert seen[""][0] == "FINISHED"
     assert seen[""][1]["eval/win_rate"] == [(0, 0.49), (1, 0.62)]
@@ -166,31 +180,11 @@ def test_a_server_that_hangs_delays_the_end_by_no_more_than_was_allowed(tmp_path
     assert len(seen["/base"][1]["train/loss"]) == 40
 
 
-def test_a_second_delivery_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = fabricate(tmp_path)
-    told = []
-    monkeypatch.setattr("flows.reporting.sinks.mlflow_sink.Sink.put", lambda self, op: told.append(op))
-    tracker = _begin(made)
-    _tell(tracker, made, list(made.graph.nodes))
-    tracker.run_finished(made.run)
-    uri = f"sqlite:///{made.store.root / 'mlflow.db'}"
-    delivery = Delivery(made.store.root, uri)
-    for op in told:
-        delivery.apply(op)
-    once = _seen(uri, made.run.id)
-    again = Delivery(made.store.root, uri)
-    tracker._sink._keep(told)
-    again.replay()
-    assert _seen(uri, made.run.id) == once
-    assert once["models"] == sorted({made.records[i].content for i in ("base", "policy@1", "policy@2")})
-
-
 def test_silence_is_no_refusal() -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-    assert refused(MlflowException("no such metric", INVALID_PARAMETER_VALUE))
-    assert not refused(MlflowException("database is locked", TEMPORARILY_UNAVAILABLE))
-    assert not refused(MlflowException("API request failed"))
-    assert not refused(ConnectionResetError())
+    assert is_refusal(MlflowException("no such metric", INVALID_PARAMETER_VALUE))
+    assert not is_refusal(MlflowException("database is locked", TEMPORARILY_UNAVAILABLE))
+    assert not is_refusal(MlflowException("API request failed"))
+    assert not is_refusal(ConnectionResetError())

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.run.executors.forkserver import StepFailed, Workers
-from flows.run.executors.slots import HeavySlot, Stopped
+from flows.run.executors.base import StepFailed, Stopped
+from flows.run.executors.forkserver import Workers
+from flows.run.executors.slots import HeavySlot
 from flows.run.executors.snapshot import snapshot
 from flows.run.executors.worker import Input, Job, Result
 from tasks.contract import Chosen, DataError, SpecError
@@ -73,32 +74,32 @@ def _gone(pid: int, seconds: float = 10) -> bool:
 
 
 def test_a_child_saves_what_the_task_returns_below_the_jobs_folder(workers: Workers, tmp_path: Path) -> None:
-    result = workers.light(_job(tmp_path, "numbers", count=3, seed=4), _ignore)
+    result = workers.submit(_job(tmp_path, "numbers", count=3, seed=4), _ignore)
     assert (result.kind, result.path) == ("Prompts", tmp_path / "partial" / "output")
     assert _ids(result) == ["4", "5", "6"]
 
 
 def test_inputs_arrive_as_handles_and_lists_of_them(workers: Workers, tmp_path: Path) -> None:
-    a = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
-    b = _input(workers.light(_job(tmp_path / "b", "shout", inputs={"prompts": [a]}, suffix="?"), _ignore))
+    a = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    b = _input(workers.submit(_job(tmp_path / "b", "shout", inputs={"prompts": [a]}, suffix="?"), _ignore))
     joined = _job(tmp_path / "c", "join", inputs={"tables": [b, a]}, lists=["tables"])
-    assert _ids(workers.light(joined, _ignore)) == ["0?", "0"]
+    assert _ids(workers.submit(joined, _ignore)) == ["0?", "0"]
 
 
 def test_a_child_is_alone_and_imports_the_snapshot_and_not_the_checkout(
     workers: Workers, place: Path, tmp_path: Path
 ) -> None:
-    seen = _ids(workers.light(_job(tmp_path, "surroundings"), _ignore))
+    seen = _ids(workers.submit(_job(tmp_path, "surroundings"), _ignore))
     assert seen == ["PASSIVE", "0", "1", "session True", str(place / "tasks"), "clean"]
 
 
 def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(workers: Workers, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"^no such thing$"):
-        workers.light(_job(tmp_path, "refuse", how="spec"), _ignore)
+        workers.submit(_job(tmp_path, "refuse", how="spec"), _ignore)
     with pytest.raises(DataError, match=r"^3 rows do not match$"):
-        workers.light(_job(tmp_path, "refuse", how="data"), _ignore)
+        workers.submit(_job(tmp_path, "refuse", how="data"), _ignore)
     with pytest.raises(StepFailed) as raised:
-        workers.light(_job(tmp_path, "refuse", how="bug"), _ignore)
+        workers.submit(_job(tmp_path, "refuse", how="bug"), _ignore)
     log = tmp_path / "logs" / "refuse.log"
     assert str(raised.value) == f"ZeroDivisionError: seven by nought\n  log: {log}"
     assert "about to fail\n" in log.read_text()
@@ -110,15 +111,15 @@ def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(worker
 )
 def test_a_child_that_dies_is_told_with_how_it_died(workers: Workers, tmp_path: Path, how: str, said: str) -> None:
     with pytest.raises(StepFailed) as raised:
-        workers.light(_job(tmp_path, "refuse", how=how), _ignore)
+        workers.submit(_job(tmp_path, "refuse", how=how), _ignore)
     assert said in str(raised.value)
 
 
 def test_progress_notices_totals_and_curves_come_back(workers: Workers, tmp_path: Path) -> None:
-    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
     heard: list[tuple[Any, ...]] = []
     job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=3, pause=0.0)
-    result = workers.light(job, lambda *event: heard.append(event))
+    result = workers.submit(job, lambda *event: heard.append(event))
     assert heard[0] == ("started",)
     assert heard[-2:] == [("progress", 3.0, 3.0, "steps"), ("notice", "began at 0")]
     assert result.totals == {"steps": 3}
@@ -127,7 +128,7 @@ def test_progress_notices_totals_and_curves_come_back(workers: Workers, tmp_path
 
 
 def test_a_second_attempt_goes_on_and_drops_the_rows_that_it_logs_again(workers: Workers, tmp_path: Path) -> None:
-    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
     partial = tmp_path / "b" / "partial"
     (partial / "work").mkdir(parents=True)
     (partial / "work" / "done").write_text("2")
@@ -136,7 +137,7 @@ def test_a_second_attempt_goes_on_and_drops_the_rows_that_it_logs_again(workers:
     (partial / "output").mkdir()
     (partial / "output" / "stray").write_text("from the first attempt")
     job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=4, pause=0.0)
-    result = workers.light(job, _ignore)
+    result = workers.submit(job, _ignore)
     assert [row["train/loss"] for row in result.curves] == [9.0, 9.0, 1 / 3, 1 / 4]
     assert [without_digest(line) for line in (partial / "curves.jsonl").read_bytes().splitlines(keepends=True)] == list(
         result.curves
@@ -148,7 +149,7 @@ def _warm(workers: Workers, folder: Path, n: int, affinity: str) -> tuple[str, s
     policy = Input("Policy", folder, "d")
     chosen = Chosen("engines", "plain", {"factor": 2}, "code", {})
     job = _job(folder / str(n), "warm", inputs={"policy": [policy]}, engine=chosen, n=n)
-    pid, asked, said, _ = _ids(workers.heavy(job, _ignore, affinity=affinity, order=n))[0].split(":")
+    pid, asked, said, _ = _ids(workers.submit(job, _ignore, exclusive=True, affinity=affinity, order=n))[0].split(":")
     assert said == "plainplain"
     return pid, asked
 
@@ -200,18 +201,19 @@ def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.
 def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
     workers = Workers(place, tmp_path / "forkserver.log", _free, threads=1)
     workers.start([])
-    prompts = _input(workers.light(_job(tmp_path / "a", "numbers", count=1), _ignore))
+    prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
     given: dict[str, Any] = {"inputs": {"prompts": [prompts]}, "work": True, "steps": 1000}
     raised: list[BaseException] = []
 
-    def run(call: Callable[..., Result]) -> None:
+    def run(exclusive: bool) -> None:
+        job = _job(tmp_path / str(exclusive), "slow", **dict(given))
         try:
-            call(_job(tmp_path / call.__name__, "slow", **dict(given)), lambda *_: started.release())
+            workers.submit(job, lambda *_: started.release(), exclusive=exclusive)
         except BaseException as e:
             raised.append(e)
 
     started = threading.Semaphore(0)
-    threads = [threading.Thread(target=run, args=[call]) for call in (workers.light, workers.heavy)]
+    threads = [threading.Thread(target=run, args=[exclusive]) for exclusive in (False, True)]
     for thread in threads:
         thread.start()
     assert started.acquire(timeout=20)
@@ -221,7 +223,7 @@ def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: 
         thread.join(10)
     assert [type(e) for e in raised] == [Stopped, Stopped]
     with pytest.raises(Stopped):
-        workers.light(_job(tmp_path, "slow", **dict(given)), _ignore)
+        workers.submit(_job(tmp_path, "slow", **dict(given)), _ignore)
     workers.close()
 
 
@@ -237,10 +239,10 @@ workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(
 workers.start([])
 def job(name, task, inputs, params, work):
     return Job("tasks.tiny", task, inputs, frozenset(), params, folder / name, folder / (name + ".log"), work)
-made = workers.light(job("a", "numbers", {}, {"count": 1}, False), lambda *_: None)
+made = workers.submit(job("a", "numbers", {}, {"count": 1}, False), lambda *_: None)
 slow = job("b", "slow", {"prompts": (Input(made.kind, made.path, "d"),)}, {"steps": 1000}, True)
 pids = lambda: [*(c._popen.pid for c in workers._children), workers._server._forkserver_pid]
-workers.light(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
+workers.submit(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
 """
 
 

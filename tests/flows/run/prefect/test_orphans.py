@@ -18,7 +18,7 @@ from flows.run.events import Listener
 from flows.run.prefect import api as prefect_api
 from flows.run.prefect.orphans import OWN, close_orphaned_flows, open_flow
 from flows.run.prefect.server import Server, set_aside_if_damaged, settings, use_template
-from flows.run.run import run_pipeline
+from flows.run.run import Execution, run_pipeline
 from flows.store.store import Store
 from flows.wiring.model import Node
 from tests.flows.tiny import ROOT, graph, node, tiny_project
@@ -136,12 +136,14 @@ def test_a_run_goes_on_whatever_becomes_of_its_server_and_the_next_one_closes_it
     store, said = Store(project / "artifacts"), list[str]()
     slow = node("slow", "slow", inputs={"prompts": "a"}, steps=3, pause=0.1)
     wanted = graph(project, node("a", "numbers", count=2), slow)
-    first = run_pipeline(wanted, store, project=project, listeners=[Killer(servers)], threads=1, say=said.append)
+    first = run_pipeline(
+        Execution(wanted, store, project=project, listeners=[Killer(servers)], threads=1), say=said.append
+    )
     assert first.run.status == "done"
     assert ["did not begin" in s for s in said] == [True, False]
     assert "went away" in said[1]
     assert states(store.root) == {first.run.id: "RUNNING"}
-    second = run_pipeline(wanted, store, project=project, threads=1, say=said.append)
+    second = run_pipeline(Execution(wanted, store, project=project, threads=1), say=said.append)
     assert states(store.root) == {first.run.id: "COMPLETED", second.run.id: "COMPLETED"}
     assert set(states(store.root, "task_run").values()) == {"COMPLETED"}
     assert len(said) == 2
@@ -168,7 +170,8 @@ if when == "before its id is recorded":
     execute.close_left_open = die
 listeners = [Dies()] if when == "after its last step" else []
 wanted = graph(project, node("a", "numbers", count=2))
-execute.run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=listeners, threads=1)
+store = Store(project / "artifacts")
+execute.run_pipeline(execute.Execution(wanted, store, project=project, listeners=listeners, threads=1))
 """
 
 
@@ -186,5 +189,5 @@ def test_a_run_that_was_killed_where_nothing_of_it_is_recorded_is_closed(
     store = Store(project / "artifacts")
     (first,) = states(store.root).items()
     assert first[1] == "RUNNING"
-    second = run_pipeline(graph(project, node("a", "numbers", count=2)), store, project=project, threads=1)
+    second = run_pipeline(Execution(graph(project, node("a", "numbers", count=2)), store, project=project, threads=1))
     assert states(store.root) == {first[0]: state, second.run.id: "COMPLETED"}

@@ -24,7 +24,7 @@ work, 150 and more where all is waited for that Prefect repeats."""
 RUN = """
 import sys
 from pathlib import Path
-from flows.run.run import run_pipeline
+from flows.run.run import Execution, run_pipeline
 from flows.run.events import Listener
 from flows.store.store import Store
 from tests.flows.tiny import graph, node
@@ -36,7 +36,8 @@ class Tell(Listener):
 project = Path(sys.argv[1])
 slow = node("slow", "slow", inputs={"prompts": "a"}, steps=20, pause=0.1)
 wanted = graph(project, node("a", "numbers", count=2), slow, node("b", "shout", inputs={"prompts": "slow"}))
-execution = run_pipeline(wanted, Store(project / "artifacts"), project=project, listeners=[Tell()], threads=1)
+store = Store(project / "artifacts")
+execution = run_pipeline(Execution(wanted, store, project=project, listeners=[Tell()], threads=1))
 print("ended as", execution.run.status)
 """
 
@@ -102,7 +103,7 @@ def test_a_run_ends_soon_and_is_done(tmp_path: Path) -> None:
     assert {s.state for s in run.steps.values()} == {"made"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_ticks_go_on_get_their_verdicts_and_are_told(tmp_path: Path) -> None:
     project = loop_project(tmp_path)
     took, said = _ended_after(TICKS, project, tmp_path / "server.log")

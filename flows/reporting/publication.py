@@ -1,0 +1,282 @@
+"""A run in MLflow: a parent run per pipeline run, metrics per round as steps, a child per step that trained, lineage.
+
+Everything is read from the run's file and from records, so a cached step is as complete as a fresh one, and a run can
+be published again at any time. The names of metrics are equal for all pipelines; step = round, and 0 is base against
+base.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.reporting import results as table
+from flows.reporting.comparison import short_value
+from flows.reporting.parameters import chosen_params, overridden_parameters
+from flows.reporting.results import FinishedStep, finished_steps, read_report
+from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
+from flows.store.keys import plain_value
+from flows.store.lineage import MODELS
+from flows.store.records import Record
+from flows.store.runs import Run
+from flows.store.store import Store
+from flows.wiring.model import Graph
+from tasks.contract import JSON
+
+NAME = 60
+"""Letters of a run's name."""
+DIGEST = 32
+"""Letters of a dataset's digest; MLflow refuses more than 36."""
+MAX_PARAMS = 100
+"""Parameters that MLflow takes in one call."""
+TAG = 5000
+"""Letters of a tag; MLflow cuts at 8,000."""
+USED, WRITTEN = "used", "written"
+"""What tags with digests are called, by what they are of: after all others in the order of the alphabet."""
+GAME = ("eval/exploitability_last", "eval/exploitability_mixture")
+"""Metrics of reports behind the rounds that are metrics of the run itself."""
+STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+FACTS = "mlflow"
+"""Where `Run.extra` holds what MLflow shows of a run and no record has: its title, text and parameters."""
+RESOLVED = "resolved.yaml"
+"""Beside the logs of a run: its parameters and steps as they ran."""
+
+
+class Publication:
+    """One run on its way to MLflow. Publishing it a second time changes nothing."""
+
+    def __init__(self, store: Store, server: MlflowServer, run: Run) -> None:
+        self._store, self.server, self._run = store, server, run
+        self._models: set[str] = set()
+
+    def whole(self) -> None:
+        """All of a run that is over."""
+        self.begin()
+        for step in self._run.steps.values():
+            if step.carried and step.content:
+                self.carried(step.id, step.content)
+        steps = finished_steps(self._store, self._run)
+        for done in steps:
+            self.step(done)
+        self.end(steps)
+
+    def begin(self) -> None:
+        run: Run = self._run
+        facts: Any = run.extra[FACTS]
+        tags = {
+            "alignflow.run": run.id, "pipeline": run.pipeline, "deployment": run.deployment,
+            "mlflow.note.content": facts["about"], "prefect.flow_run_id": run.links.get("prefect", ""),
+        }  # fmt: skip
+        self.server.start(run.id, facts["title"], tags, milliseconds(run.started))
+        self.server.params(run.id, facts["params"])
+        self.server.files(run.id, [*(self._store.root / "logs" / run.id).glob(RESOLVED)], "config")
+
+    def carried(self, step: str, content: str) -> None:
+        """A value that an earlier tick left; that tick's run has what it took to make it."""
+        self.server.tags(self._run.id, {f"{USED}.{step}": content})
+
+    def step(self, done: FinishedStep) -> None:
+        """A finished step: a run of its own if it trained, metrics of the run if it is a headline."""
+        if done.trained:
+            self._child(done)
+        if done.record.kind == "Report" and done.headline:
+            self._report(done, done.round or 1)
+
+    def end(self, steps: Sequence[FinishedStep]) -> None:
+        """What all steps together come to, and how the run ended."""
+        run = self._run
+        for floor in table.floors(steps)[:1]:
+            self._report(floor, 0)
+        others = table.run_results(self._store, steps).others
+        games = (({m: e for m, e in row.metrics.items() if m in GAME}, row.round) for row in others)
+        rows = [row for game, round in games for row in _rows(_flat(game), round or run.rounds or 1)]
+        rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds)]
+        self.server.metrics(run.id, rows, milliseconds(run.ended))
+        self._lineage(steps)
+        self.server.files(run.id, sorted(self._store.inside("figures", run.id).glob("*.png")), "figures")
+        if run.status == "failed":
+            reasons = {s.id: s.reason for s in run.steps.values() if s.state == "failed"}
+            self.server.text(run.id, _yaml(reasons), "errors.yaml")
+        self.server.end(run.id, STATUS.get(run.status, "FAILED"), milliseconds(run.ended))
+
+    def _at(self, record: Record) -> int:
+        """When this run had the result of a step: later than it was made, where it was a hit."""
+        return milliseconds(max(self._run.started, record.made))
+
+    def _report(self, report: FinishedStep, step: int) -> None:
+        """What was measured of a model: numbers of the run, and of the model on these prompts."""
+        model, prompts = measured(self._store, report.record)
+        if model and model.content not in self._models:
+            self._model(model, self._run.id, f"{self._run.pipeline} {report.name}", 0)
+        rows = _rows(_flat(read_report(self._store.root / report.record.path)), step)
+        data = self._dataset("held out", "evaluation", prompts) if prompts else None
+        self.server.metrics(self._run.id, rows, self._at(report.record), model.content if model else "", data)
+
+    def _child(self, done: FinishedStep) -> None:
+        """A run for a step that trained. Its curves are the record's, whoever made it and when."""
+        record, step = done.record, done.addresses[0]
+        name, at = f"{self._run.id}/{step}", self._at(record)
+        tags = {
+            "pipeline": self._run.pipeline, "step": step, "task": record.task, "cached": str(done.hit).lower(),
+            "made": record.made, "commit": record.commit, "key": record.key, f"{WRITTEN}.{record.kind}": record.content,
+        }  # fmt: skip
+        fed = {f"{USED}.{port}": ",".join(p.content for p in several) for port, several in record.parents.items()}
+        self.server.start(name, done.title, tags | {k: v[:TAG] for k, v in fed.items()}, at, parent=self._run.id)
+        if done.hit:
+            self.server.original(name, record.key)
+        self.server.params(name, _step_params(record))
+        curves = [(m, v, int(row["step"])) for row in record.curves for m, v in row.items() if m != "step"]
+        totals = {f"total/{k}": v for k, v in record.totals.items()} | {"seconds": record.seconds}
+        self.server.metrics(name, [*curves, *_rows(totals, 0)], at)
+        several = ((port, p) for port, parents in record.parents.items() for p in parents)
+        used = [self._dataset(port, "training", made) for port, p in several if (made := self._store.record(p.key))]
+        self.server.inputs(name, [d for d in used if d])
+        self._model(record, name, f"{self._run.pipeline} {done.title}", done.round or 1)
+        self.server.end(name, "FINISHED", at)
+
+    def _model(self, record: Record, run: str, title: str, step: int) -> None:
+        """A model by its digest, as an output of the run of its step and of the whole."""
+        self._models.add(record.content)
+        tags = {
+            "path": str(self._store.root / record.path), "pipeline": self._run.pipeline, "key": record.key,
+            "made": record.made, "commit": record.commit, "location": record.location,
+        }  # fmt: skip
+        title = re.sub(r"[^A-Za-z0-9-]+", "-", title)
+        for whose in dict.fromkeys((run, self._run.id)):
+            self.server.model(
+                whose, record.content, title, record.kind, step, {k: v[:TAG] for k, v in tags.items() if v},
+                _step_params(record),
+            )  # fmt: skip
+
+    def _lineage(self, steps: Sequence[FinishedStep]) -> None:
+        """What went in (artifacts that were made from nothing) and came out (models and headline reports), by digest,
+        and the way from one to the other."""
+        sources = [s for s in steps if not s.record.parents]
+        ended = [s for s in steps if s.record.kind in MODELS or (s.headline and s.record.kind == "Report")]
+        used = [self._dataset(s.name, s.name, s.record) for s in sources]
+        self.server.inputs(self._run.id, [d for d in used if d])
+        tags = {f"{USED}.{_tag(s)}": s.record.content for s in sources}
+        self.server.tags(self._run.id, tags | {f"{WRITTEN}.{_tag(s)}": s.record.content for s in ended})
+        whole = {s.addresses[0]: _made_from(s.record) | {"hit": s.hit} for s in steps}
+        self.server.text(self._run.id, json.dumps(whole, indent=1), "lineage.json")
+
+    def _dataset(self, name: str, context: str, record: Record) -> dict[str, str] | None:
+        """A table, named by the digest of its content; None for what is no table."""
+        if record.rows is None:
+            return None
+        path = str(self._store.root / record.path)
+        return {"name": f"{name} ({record.kind})", "digest": record.content[:DIGEST], "path": path, "context": context}
+
+
+def note_facts(run: Run, graph: Graph, logs: Path) -> None:
+    """Keep what MLflow is to show of a run and no record has, in the run's file and beside its logs."""
+    run.extra[FACTS] = {
+        "title": run_name(run, overridden_parameters(graph)), "about": graph.about, "params": {**chosen_params(graph)},
+    }  # fmt: skip
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / RESOLVED).write_text(_yaml(resolved(graph)))
+
+
+def _rows(metrics: Mapping[str, float], step: int) -> list[MetricRow]:
+    return [(name, value, step) for name, value in metrics.items()]
+
+
+def _best_rows(store: Store, steps: Sequence[FinishedStep]) -> list[MetricRow]:
+    """The best round's win rate (or accuracy): the last round is what a chart ends with, and need not be it."""
+    by_round = [(s.round or 1, read_report(store.root / s.record.path)) for s in table.headlines(steps)]
+    several = [(metrics[m].value, at, m) for at, metrics in by_round if (m := table.main_metric(metrics))]
+    return [(f"eval/best_{m.removeprefix('eval/')}", value, at) for value, at, m in sorted(several)[-1:]]
+
+
+def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
+    """What all until the end of each round cost when it was made; what stands outside the rounds counts at once."""
+    outside, hits = 0 if rounds else 1, sum(s.hit for s in steps)
+    rows = _rows({"cache/hits": hits, "cache/misses": len(steps) - hits}, rounds or 1)
+    for at in sorted({s.round or outside for s in steps}):
+        rows += _rows(table.costs(s for s in steps if (s.round or outside) <= at), at)
+    return rows
+
+
+def run_name(run: Run, given: Mapping[str, JSON]) -> str:
+    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, what was asked of it, and when."""
+    asked = " ".join(f"{k}={short_value(v)}" for k, v in given.items())
+    when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
+    return f"{f'{run.title} {asked}'.strip()[:NAME]} · {when}"
+
+
+def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:
+    """The model whose numbers a Report holds, and the prompts or pairs that it was measured on, where known."""
+    first = {port: store.record(several[0].key) for port, several in report.parents.items() if several}
+    if answers := first.get("completions"):
+        held = {port: store.record(several[0].key) for port, several in answers.parents.items() if several}
+        return held.get("policy"), held.get("prompts")
+    if logps := first.get("logps"):
+        models = logps.parents.get("policy", ())
+        return (store.record(models[0].key) if models else None), first.get("pairs")
+    judge = first.get("oracle")
+    return (judge if judge and judge.kind in MODELS else None), first.get("pairs")
+
+
+def resolved(graph: Graph) -> dict[str, JSON]:
+    """The pipeline as it ran: every parameter, and every step with all its parameters and what fed it."""
+    steps: dict[str, JSON] = {
+        n.id: {
+            "task": n.task, "params": {name: plain_value(value) for name, value in n.params.items()},
+            "execution": dict(n.execution), "inputs": {port: list(ids) for port, ids in n.inputs.items()},
+        }
+        for n in graph.nodes.values()
+    }  # fmt: skip
+    parameters: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
+    return {
+        "pipeline": graph.pipeline, "about": graph.about, "rounds": graph.rounds, "parameters": parameters,
+        "steps": steps,
+    }  # fmt: skip
+
+
+def _tag(step: FinishedStep) -> str:
+    """An address in the letters that MLflow allows: `policy:2` for `policy@2`."""
+    return step.addresses[0].replace("@", ":")
+
+
+def _made_from(record: Record) -> dict[str, JSON]:
+    parents: dict[str, JSON] = {port: [p.content for p in several] for port, several in record.parents.items()}
+    return {
+        "kind": record.kind, "task": record.task, "key": record.key, "content": record.content, "parents": parents,
+        "seconds": record.seconds, "made": record.made, "commit": record.commit,
+    }  # fmt: skip
+
+
+def _flat(metrics: Mapping[str, table.Estimate]) -> dict[str, float]:
+    """Metric names and values; the ends of the interval of those that runs are ranked by, lest charts triple."""
+    ends = {"_low": "low", "_high": "high"}
+    found = {name: e.value for name, e in metrics.items()}
+    found |= {
+        f"{m}{end}": getattr(metrics[m], field) for m in table.MAIN if m in metrics for end, field in ends.items()
+    }
+    return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
+
+
+def _step_params(record: Record) -> dict[str, str]:
+    """A step's parameters as MLflow compares them; a choice is its name, its own parameters follow."""
+    params, texts = record.parts.get("params"), dict[str, str]()
+    for name, value in params.items() if isinstance(params, dict) else ():
+        if isinstance(value, dict) and isinstance(value.get("choice"), str):
+            texts[name] = str(value["choice"]).rpartition("/")[2]
+            own = value.get("params")
+            texts |= {f"{name}.{k}": json.dumps(v) for k, v in own.items()} if isinstance(own, dict) else {}
+        elif value is not None:
+            texts[name] = value if isinstance(value, str) else json.dumps(value)
+    return dict(list(texts.items())[:MAX_PARAMS])
+
+
+def _yaml(data: object) -> str:
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    YAML(typ="safe", pure=True).dump(data, stream)
+    return stream.getvalue()
