@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 
 from flows.commands.run import run_once
-from flows.reporting.results import Estimate, ResultRow, estimate_text, finished_steps, main_metric, run_results
+from flows.reporting.results import Estimate, ResultRow, estimate_text, main_metric, run_results
+from flows.store.finished import finished_steps
 from flows.store.store import Store
 
 FILE = Path(__file__).parent.parent / "pipelines.yaml"

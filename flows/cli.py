@@ -17,7 +17,7 @@ from flows.commands.errors import Commands, console, with_plain_errors
 from flows.commands.escaping import escape_control_characters, json_text
 from flows.commands.options import Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values
 from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
-from flows.run.environment import without_proxy
+from flows.system.environment import without_proxy
 
 if TYPE_CHECKING:
     from flows.store.store import Store
@@ -268,7 +268,7 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
     `checkpoint_at` give it.
     """
     from flows.commands.export import export_to
-    from flows.store.modes import own_umask
+    from flows.system.modes import own_umask
 
     with own_umask():  # what is exported is no part of the store
         store = _store(None if artifacts else pipelines_file(file), artifacts)
@@ -377,7 +377,7 @@ def schema(file: File = None, artifacts: Artifacts = None) -> None:
 
 def _root(file: Path | None, artifacts: Path | None) -> Path:
     """The folder of the store that is meant; what this command makes from now on has the permissions of that."""
-    from flows.store.modes import follow_folder
+    from flows.system.modes import follow_folder
 
     root = artifacts
     if root is None:

@@ -21,8 +21,8 @@ from flows.rounds.tick_tracker import TickTracker
 from flows.run.prefect.api import close_orphaned_runs, parameters_of_this_run
 from flows.run.prefect.typed_flow import refused_flow, typed_flow
 from flows.run.run import PROJECT, Execution
-from flows.store.modes import follow_folder
 from flows.store.store import Store
+from flows.system.modes import follow_folder
 from flows.wiring import compile_pipeline, load_file
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, SpecError

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.planning.explain import FormerRecords
+from flows.planning.key_diff import differences
 from flows.run.run import PROJECT, steps_named
 from flows.store.keys import Choices, Key, step_key
-from flows.store.maintenance import accept_result
-from flows.store.records import Record
+from flows.store.records import Record, write_record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
+from flows.system.locks import locked
 from flows.wiring.model import Graph
-from tasks.contract import SpecError
+from tasks.contract import JSON, SpecError
 
 
 def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
@@ -55,3 +58,28 @@ def _accepted(store: Store, key: Key, old: Record, step: str) -> Record:
         return accept_result(store, key, old)
     except SpecError as e:
         raise SpecError(f"'{step}': {e}") from None
+
+
+def accept_result(store: Store, key: Key, old: Record) -> Record:
+    """Let an old result stand for a new key after a harmless edit; recorded as accepted.
+
+    Raises SpecError where more than code or package versions differ, or where the old content is not intact.
+    """
+    other = [d for d in differences(old, key) if d.part not in {"code", "packages"}]
+    if other:
+        raise SpecError(f"only an edit of code can be accepted, but {'; '.join(d.text for d in other)}")
+    trouble = store.integrity_error(old)
+    if trouble:
+        raise SpecError(f"the old result cannot stand for the new one: {trouble}")
+    because: list[JSON] = [d.text for d in differences(old, key)]
+    accepted: dict[str, JSON] = {
+        "from": old.key,
+        "because": because,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record = replace(old, key=key.digest, parts=key.parts, code=key.code, accepted=accepted)
+    with store.lock(key.digest), locked(store.root / "locks" / "gc", shared=True):
+        if store.record_of(key.digest):
+            raise SpecError("this step has a result of its own already; there is nothing to accept")
+        write_record(store.root / "keys" / f"{key.digest}.json", record)
+    return record

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands.registered_deployments import ENTRY, forget_deployments, remember_deployments
 from flows.commands.requests import MANUAL
-from flows.run.environment import environment
 from flows.run.prefect.api import users_server
+from flows.system.environment import environment
 from flows.wiring import check_pipelines, load_file
 from flows.wiring.grammar import PipelineText
 from flows.wiring.model import Graph, Where

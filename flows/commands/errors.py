@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.commands.escaping import escape_control_characters
-from flows.store.disk import is_out_of_space
+from flows.system.disk import is_out_of_space
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.progress import seconds, short_path
-from flows.reporting.pending import PendingRuns
-from flows.reporting.results import finished_steps, notices, run_results, tables, warnings
+from flows.reporting.results import notices, run_results, tables, warnings
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
 from flows.reporting.sinks.mlflow_view import charts_page, run_page
+from flows.reporting.sinks.pending import PendingRuns
 from flows.run.prefect.server import prefect_page, running
+from flows.store.finished import finished_steps
 
 if TYPE_CHECKING:
     from rich.console import Console

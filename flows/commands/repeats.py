@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.planning.plan import PROJECT, Plan, make_plan
-from flows.run.environment import without_password
 from flows.run.prefect.orphans import OWN, has_orphans
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from flows.system.environment import without_password
 from flows.wiring.model import Graph
 from tasks.contract import JSON, DataError
 

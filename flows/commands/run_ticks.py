@@ -24,7 +24,7 @@ from flows.run.events import Listener
 from flows.run.prefect.api import own_server
 from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.run import Execution
-from flows.store.disk import blaming_the_disk
+from flows.system.disk import blaming_the_disk
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
 

@@ -26,8 +26,8 @@ import psutil
 from flows.commands.deploy import POOL, make_pool, registered
 from flows.commands.progress import short_path
 from flows.commands.registered_deployments import difference
-from flows.run.environment import environment, python_path
 from flows.run.prefect.api import users_server
+from flows.system.environment import environment, python_path
 
 if TYPE_CHECKING:
     from prefect.workers.process import ProcessWorker

@@ -15,7 +15,6 @@ from flows.commands.requests import Sort
 from flows.commands.samples import Samples, before_and_after, pick_samples
 from flows.reporting.results import (
     as_json,
-    finished_steps,
     metrics_table,
     notices,
     plain_number,
@@ -24,6 +23,7 @@ from flows.reporting.results import (
     tables,
     warnings,
 )
+from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import FoundRecord, Run, Runs
 from flows.store.store import Store

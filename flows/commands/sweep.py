@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from flows.commands.compare import compare_text
 from flows.commands.run import CODES, run_once
 from flows.python.codebase import CACHE
-from flows.reporting.results import finished_steps, headlines
+from flows.reporting.results import headlines
+from flows.store.finished import finished_steps
 from flows.store.store import Store
 from flows.wiring import compile_pipeline, sweep_values
 from tasks.contract import DataError, SpecError

@@ -30,9 +30,9 @@ from flows.reporting.sinks.prefect_mirror import mirror_waiting, waiting_runs
 from flows.run.prefect.password import make_password, password_file, write_private
 from flows.run.prefect.server import PORTS, answers, prepare_database, settings, start_prefect, start_served, up_lock
 from flows.run.prefect.serving import OPEN
-from flows.store.locks import holder, try_lock
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.system.locks import holder, try_lock
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0

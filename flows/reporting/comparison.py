@@ -12,7 +12,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.reporting.comparability import Fact, differing_values, measurement_facts
-from flows.reporting.results import FinishedStep, RunResults, costs, finished_steps, headlines, main_metric, run_results
+from flows.reporting.results import RunResults, costs, headlines, main_metric, run_results
+from flows.store.finished import FinishedStep, finished_steps
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError

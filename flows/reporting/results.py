@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.store.lineage import MODELS, oracle_also_trained, refuse_seen
+from flows.store.finished import FinishedStep
+from flows.store.lineage import oracle_also_trained, refuse_seen
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
@@ -16,11 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from flows.store.records import Record
-    from flows.store.runs import Run
     from flows.store.store import Store
 
-HEADLINE = "report"
-"""Name of the step whose evaluation stands for the run."""
 LABELS_SHOWN = 4
 """Rows or steps that are named before a notice that they share."""
 NOTHING = "–"
@@ -53,35 +51,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class FinishedStep:
-    """A finished step of a run."""
-
-    addresses: tuple[str, ...]
-    round: int | None
-    record: Record
-    hit: bool
-
-    @property
-    def name(self) -> str:
-        return self.addresses[0].split("@")[0]
-
-    @property
-    def title(self) -> str:
-        """`round 2 · report/sample`, as people read it."""
-        return f"round {self.round} · {self.name}" if self.round else self.name
-
-    @property
-    def trained(self) -> bool:
-        """Whether it made a model and kept curves of how."""
-        return bool(self.record.curves) and self.record.kind in MODELS
-
-    @property
-    def headline(self) -> bool:
-        """Whether it is the step `report`, of whatever round."""
-        return any(a.split("@")[0] == HEADLINE for a in self.addresses)
-
-
-@dataclass(frozen=True)
 class ResultRow:
     """One evaluation. `round` is None for a pipeline without rounds and 0 for base against base."""
 
@@ -106,13 +75,6 @@ class RunResults:
     others: tuple[ResultRow, ...]
     notices: tuple[tuple[str, str], ...] = ()
     """What the steps that measure nothing said, each with its title: formats that were read, rows that were skipped."""
-
-
-def finished_steps(store: Store, run: Run) -> list[FinishedStep]:
-    """The steps of a run that have a result, in the graph's order; those whose record is gone are left out, and so is
-    what an earlier tick left: the run that made it has counted it."""
-    records = ((s, store.record(s.key)) for s in run.steps.values() if s.key and not s.carried)
-    return [FinishedStep(tuple(s.addresses), s.round, record, s.hit) for s, record in records if record]
 
 
 def read_report(directory: Path) -> dict[str, Estimate]:

@@ -9,17 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.reporting.figures.run_figures import draw_figures, figure_cache
-from flows.reporting.pending import PendingRuns
-from flows.reporting.publication import Publication, note_facts
-from flows.reporting.results import FinishedStep, finished_steps, run_results
+from flows.reporting.results import run_results
+from flows.reporting.sinks.mlflow_publication import Publication, note_facts
 from flows.reporting.sinks.mlflow_sink import MlflowServer, short_error, tracking_uri
 from flows.reporting.sinks.mlflow_view import run_page
-from flows.run.environment import without_password
+from flows.reporting.sinks.pending import PendingRuns
 from flows.run.events import Listener
+from flows.store.finished import FinishedStep, finished_steps
 from flows.store.records import Record
 from flows.store.retained import CARRIED
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from flows.system.environment import without_password
 from flows.wiring.model import Graph, Node
 from tasks.contract import SpecError
 

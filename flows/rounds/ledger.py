@@ -17,8 +17,8 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from flows.rounds.history import Event, History, history_of
-from flows.store.locks import Waiting
 from flows.store.store import Store
+from flows.system.locks import Waiting
 from tasks.contract import DataError
 from tasks.digests import with_digest, without_digest
 from tasks.files import sync

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.reporting.results import FinishedStep
 from flows.run.events import CompositeListener, Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.forkserver import Workers
@@ -22,11 +21,12 @@ from flows.run.executors.snapshot import snapshot
 from flows.run.prefect.api import close_orphaned_runs, name_this_run, own_server
 from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.step import StepOutcome, Steps
-from flows.store.disk import blaming_the_disk
+from flows.store.finished import FinishedStep
 from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status
 from flows.store.store import Store
+from flows.system.disk import blaming_the_disk
 from flows.wiring.model import Graph, Node
 from tasks.contract import JSON, DataError, SpecError
 

@@ -15,7 +15,7 @@ from threading import Lock
 
 from blake3 import blake3
 
-from flows.store.files import read_cache, write_cache
+from flows.system.json_files import read_cache, write_cache
 from tasks.contract import SpecError
 
 LARGE = 64 * 2**20

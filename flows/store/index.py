@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from flows.store.files import read_cache, write_cache
 from flows.store.keys import fixed_digest
 from flows.store.records import Parent, Record, read_record
+from flows.system.json_files import read_cache, write_cache
 from tasks.contract import JSON
 
 

@@ -1,4 +1,4 @@
-"""Looking after a store: accept an old result, read all digests, reclaim space."""
+"""Looking after a store: read all digests, reclaim space."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.planning.key_diff import differences
-from flows.store.keys import Key
-from flows.store.locks import locked, try_lock
-from flows.store.records import Record, read_record, write_record
+from flows.store.records import Record, read_record
 from flows.store.retained import KEPT
 from flows.store.runs import Runs
 from flows.store.store import Store
-from tasks.contract import JSON, SpecError
+from flows.system.locks import locked, try_lock
 
 HALF_WRITTEN_SECONDS = 600.0
 """Age from which a temporary file is a killed process's, and not one that is being written now."""
@@ -46,31 +41,6 @@ class Freed(NamedTuple):
     path: str
     why: str
     size: int
-
-
-def accept_result(store: Store, key: Key, old: Record) -> Record:
-    """Let an old result stand for a new key after a harmless edit; recorded as accepted.
-
-    Raises SpecError where more than code or package versions differ, or where the old content is not intact.
-    """
-    other = [d for d in differences(old, key) if d.part not in {"code", "packages"}]
-    if other:
-        raise SpecError(f"only an edit of code can be accepted, but {'; '.join(d.text for d in other)}")
-    trouble = store.integrity_error(old)
-    if trouble:
-        raise SpecError(f"the old result cannot stand for the new one: {trouble}")
-    because: list[JSON] = [d.text for d in differences(old, key)]
-    accepted: dict[str, JSON] = {
-        "from": old.key,
-        "because": because,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    record = replace(old, key=key.digest, parts=key.parts, code=key.code, accepted=accepted)
-    with store.lock(key.digest), locked(store.root / "locks" / "gc", shared=True):
-        if store.record_of(key.digest):
-            raise SpecError("this step has a result of its own already; there is nothing to accept")
-        write_record(store.root / "keys" / f"{key.digest}.json", record)
-    return record
 
 
 def verify_store(store: Store) -> list[Damage]:

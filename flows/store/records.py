@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.store.files import read_json, write_json
 from flows.store.keys import digest_of
+from flows.system.json_files import read_json, write_json
 from tasks.contract import JSON, DataError
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from flows.store.locks import locked
 from flows.store.records import Parent, Record, read_record, write_record
 from flows.store.store import Store
+from flows.system.locks import locked
 from flows.wiring.model import Node
 from tasks.contract import DataError
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import RLock
 from typing import Literal, NamedTuple
 
-from flows.store.files import read_json, write_json
-from flows.store.locks import HeldLock, is_free, try_lock
 from flows.store.records import Record
 from flows.store.retained import CARRIED
 from flows.store.store import Store
+from flows.system.json_files import read_json, write_json
+from flows.system.locks import HeldLock, is_free, try_lock
 from tasks.contract import JSON, SpecError
 
 Status = Literal["running", "done", "failed", "stopped", "waiting"]

@@ -25,12 +25,12 @@ from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.python.packages import installed_versions
 from flows.store import provenance as surroundings
 from flows.store.content import Contents
-from flows.store.files import settle_tree
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
-from flows.store.locks import Waiting, is_free, locked
-from flows.store.modes import umask_of
 from flows.store.records import Parent, Record, read_record, write_record
+from flows.system.json_files import settle_tree
+from flows.system.locks import Waiting, is_free, locked
+from flows.system.modes import umask_of
 from tasks.contract import JSON, DataError, SpecError
 from tasks.files import replacing, sync
 

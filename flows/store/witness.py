@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.store.content import Contents, files_of
-from flows.store.files import read_json, write_json
+from flows.system.json_files import read_json, write_json
 from tasks.contract import JSON, DataError
 
 Touch = list[int]

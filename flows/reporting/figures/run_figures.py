@@ -15,7 +15,8 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from flows.reporting.results import FinishedStep, ResultRow, RunResults
+from flows.reporting.results import ResultRow, RunResults
+from flows.store.finished import FinishedStep
 from tasks.files import replacing
 
 if TYPE_CHECKING:

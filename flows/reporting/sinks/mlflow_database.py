@@ -12,9 +12,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from flows.store.databases import set_aside_database, sqlite_damage
-from flows.store.locks import locked
-from flows.store.modes import umask_of
+from flows.system.databases import set_aside_database, sqlite_damage
+from flows.system.locks import locked
+from flows.system.modes import umask_of
 from tasks.files import remove, temporary
 
 

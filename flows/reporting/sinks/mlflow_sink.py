@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.reporting.sinks import mlflow_view as view
 from flows.reporting.sinks.mlflow_database import database_of, make_ready, quiet
-from flows.run.environment import without_password
 from flows.run.prefect.server import pages
-from flows.store.locks import locked
+from flows.system.environment import without_password
+from flows.system.locks import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

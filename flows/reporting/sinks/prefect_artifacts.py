@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.reporting.results import NOTHING, FinishedStep, RunResults, notices, run_results, table, warnings
+from flows.reporting.results import NOTHING, RunResults, notices, run_results, table, warnings
 from flows.reporting.sinks.mlflow_sink import address
 from flows.run.events import Listener
+from flows.store.finished import FinishedStep
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store

@@ -14,12 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from flows.reporting.pending import PendingRuns
-from flows.reporting.results import finished_steps, run_results
+from flows.reporting.results import run_results
 from flows.reporting.sinks.mlflow_view import run_page
+from flows.reporting.sinks.pending import PendingRuns
 from flows.reporting.sinks.prefect_artifacts import artifact_create, last_artifacts
 from flows.run.prefect.api import users_server
 from flows.run.prefect.server import running
+from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from flows.run.executors.worker import Job, Result
-from flows.store.locks import Waiting
+from flows.system.locks import Waiting
 
 Events = Callable[..., None]
 """Called with ("started",), ("progress", done, total, unit) and ("notice", text) as a job goes on."""

@@ -18,13 +18,13 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
-from flows.run.environment import environment, python_path
 from flows.run.executors import worker as child
 from flows.run.executors.base import Events, StepFailed, Stopped
 from flows.run.executors.slots import HeavySlot
 from flows.run.executors.worker import Job, Result
-from flows.store.disk import full, is_full
-from flows.store.locks import Waiting
+from flows.system.disk import full, is_full
+from flows.system.environment import environment, python_path
+from flows.system.locks import Waiting
 from tasks.contract import DataError, SpecError
 
 REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": DataError}

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, TypeVar
 
 from flows.run.executors.base import Stopped
-from flows.store.locks import Waiting
+from flows.system.locks import Waiting
 
 Warm = TypeVar("Warm")
 IDLE_SECONDS = 15.0

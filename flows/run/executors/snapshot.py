@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from flows.store.locks import locked, try_lock
+from flows.system.locks import locked, try_lock
 from tasks.files import temporary
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from flows.run.environment import environment, without_password
 from flows.run.events import Listener
 from flows.run.prefect.orphans import crash
 from flows.run.prefect.password import client_settings, password_file, saved_password
 from flows.run.prefect.server import Server, running, settings, under_up
 from flows.store.runs import Run, Runs
+from flows.system.environment import environment, without_password
 from tasks.contract import DataError
 
 CAUGHT_UP_SECONDS = 20.0

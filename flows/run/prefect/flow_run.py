@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.run.environment import environment, without_password
 from flows.run.prefect.api import prefect_settings, wait_until_flushed
 from flows.run.prefect.orphans import OWN, OpenFlow, close_orphaned_flows, open_flow
 from flows.run.prefect.server import Server, answers
-from flows.store.disk import full, is_full
 from flows.store.runs import Run
+from flows.system.disk import full, is_full
+from flows.system.environment import environment, without_password
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, DataError
 

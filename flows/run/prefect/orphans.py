@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from flows.store.locks import HeldLock, holder, try_lock
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.system.locks import HeldLock, holder, try_lock
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from flows.run.environment import environment, python_path, without_password, without_proxy
 from flows.run.prefect.password import client_settings, password_of_this_process
-from flows.store.databases import set_aside_database, sqlite_damage
-from flows.store.locks import holder, is_free
+from flows.system.databases import set_aside_database, sqlite_damage
+from flows.system.environment import environment, python_path, without_password, without_proxy
+from flows.system.locks import holder, is_free
 from tasks.files import temporary
 
 PORTS = (4200, 5000)

@@ -16,8 +16,8 @@ from flows.commands.repeats import finished_twin, left_open
 from flows.planning.costs import Cost
 from flows.planning.plan import Plan, Planned
 from flows.run.prefect.orphans import OWN, open_flow
-from flows.store.locks import try_lock
 from flows.store.runs import Run, Runs
+from flows.system.locks import try_lock
 from tests.flows.fabricated import Fabricated, fabricate
 
 

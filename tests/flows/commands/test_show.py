@@ -20,13 +20,13 @@ from flows.reporting.results import (
     ResultRow,
     RunResults,
     costs,
-    finished_steps,
     notices,
     run_results,
     table,
     tables,
     warnings,
 )
+from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import JSON, DataError, SpecError

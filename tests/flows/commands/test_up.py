@@ -11,7 +11,7 @@ import pytest
 from flows.commands.up import PROFILE, serve_web_uis
 from flows.commands.up import _profile as profile
 from flows.run.prefect.server import PORTS, answers, pages, running, up_lock
-from flows.store.locks import try_lock
+from flows.system.locks import try_lock
 from tasks.contract import SpecError
 from tests.flows.commands.processes import Started, free_port, gone
 

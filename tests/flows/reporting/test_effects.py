@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
 from flows.reporting.figures.run_figures import axis_in_nats, draw_figures, new_figure, running_mean
-from flows.reporting.publication import Publication
-from flows.reporting.results import Estimate, FinishedStep, ResultRow, RunResults, finished_steps
+from flows.reporting.results import Estimate, ResultRow, RunResults
+from flows.reporting.sinks.mlflow_publication import Publication
+from flows.store.finished import FinishedStep, finished_steps
 from flows.store.runs import RunStep
 from tasks.kinds import Report
 from tests.flows.fabricated import Maker, fabricate

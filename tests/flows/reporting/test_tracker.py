@@ -15,11 +15,12 @@ from zlib import decompress
 
 import pytest
 
-from flows.reporting.pending import PendingRuns
-from flows.reporting.publication import run_name
-from flows.reporting.results import finished_steps, run_results
+from flows.reporting.results import run_results
+from flows.reporting.sinks.mlflow_publication import run_name
 from flows.reporting.sinks.mlflow_sink import EXPERIMENT, MlflowServer, tracking_uri
+from flows.reporting.sinks.pending import PendingRuns
 from flows.reporting.tracker import Tracker
+from flows.store.finished import finished_steps
 from flows.store.runs import Runs
 from tests.flows.fabricated import Fabricated, fabricate
 
@@ -260,7 +261,8 @@ def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(
 
 def test_three_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom flows.reporting.sinks.mlflow_sink import MlflowServer, tracking_uri\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from flows.reporting.sinks.mlflow_sink import MlflowServer, tracking_uri\n"
         f"root = Path({str(tmp_path)!r})\n"
         "MlflowServer(root, tracking_uri(root)).start(sys.argv[1], 't', {}, 1)\n"
     )

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from flows.store import content
 from flows.store.content import LARGE, Contents
-from flows.store.files import read_json
+from flows.system.json_files import read_json
 from tasks.contract import SpecError
 from tasks.kinds import Prompts
 from tests.flows.store.made import prompts

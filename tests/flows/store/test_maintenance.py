@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.accept import accept_result
 from flows.store.content import fingerprint
 from flows.store.keys import Key, digest_of
-from flows.store.maintenance import accept_result, collect_garbage, verify_store
+from flows.store.maintenance import collect_garbage, verify_store
 from flows.store.store import Store
 from tasks.contract import SpecError
 from tasks.kinds import Policy

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from flows.store.files import read_json
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
+from flows.system.json_files import read_json
 from tasks.contract import SpecError
 from tests.flows.store.made import prompts, put
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from flows.store.files import read_json, write_json
 from flows.store.records import Parent
 from flows.store.store import HowMade, Store
+from flows.system.json_files import read_json, write_json
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy, Prompts
 from tests.flows.store.made import key_of, model, prompts, put
@@ -249,7 +249,8 @@ def test_a_record_that_points_out_of_the_store_is_no_record(store: Store, change
 KILL = """
     import os, signal, sys
     from pathlib import Path
-    from flows.store import files, store as module
+    from flows.store import store as module
+    from flows.system import json_files as files
     from flows.store.store import Store
     from tests.flows.store.made import key_of, prompts
 

@@ -12,8 +12,8 @@ import pytest
 from flows.run.executors.snapshot import snapshot
 from flows.run.prefect import server
 from flows.store.content import Contents
-from flows.store.files import read_json, write_json
 from flows.store.store import Store
+from flows.system.json_files import read_json, write_json
 from tasks.files import replacing
 from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts, put

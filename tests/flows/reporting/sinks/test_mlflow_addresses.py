@@ -8,8 +8,8 @@ import pytest
 
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, short_error
 from flows.reporting.tracker import Tracker
-from flows.run.environment import without_password
 from flows.run.prefect.server import prefect_page
+from flows.system.environment import without_password
 from tests.flows.fabricated import fabricate
 
 CLOUD = "https://api.prefect.cloud/api/accounts/a1/workspaces/w1"

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from flows.reporting.pending import PendingRuns
 from flows.reporting.sinks.mlflow_sink import EXPERIMENT, is_refusal
+from flows.reporting.sinks.pending import PendingRuns
 from flows.reporting.tracker import Tracker
 from flows.store.runs import Runs
 from tests.flows.fabricated import Fabricated, fabricate

@@ -13,10 +13,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.reporting.results import finished_steps, run_results
+from flows.reporting.results import run_results
 from flows.reporting.sinks import prefect_artifacts
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts, as_rows, summary
 from flows.run.prefect.server import Server
+from flows.store.finished import finished_steps
 from tests.flows.commands.processes import free_port
 from tests.flows.fabricated import Fabricated, fabricate
 

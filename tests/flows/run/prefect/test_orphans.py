@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.run.environment import environment
 from flows.run.events import Listener
 from flows.run.prefect import api as prefect_api
 from flows.run.prefect.orphans import OWN, close_orphaned_flows, open_flow
 from flows.run.prefect.server import Server, set_aside_if_damaged, settings, use_template
 from flows.run.run import Execution, run_pipeline
 from flows.store.store import Store
+from flows.system.environment import environment
 from flows.wiring.model import Node
 from tests.flows.tiny import ROOT, graph, node, tiny_project
 

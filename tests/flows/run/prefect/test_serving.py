@@ -15,9 +15,9 @@ from flows.commands.registered_deployments import (
     registered_file,
     remember_deployments,
 )
-from flows.run.environment import without_proxy
 from flows.run.prefect.password import make_password, password_file, saved_password
 from flows.run.prefect.serving import refusal
+from flows.system.environment import without_proxy
 
 
 @pytest.mark.parametrize(

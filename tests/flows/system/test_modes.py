@@ -14,11 +14,11 @@ import typer
 
 from flows import cli
 from flows.run.executors.snapshot import snapshot
-from flows.store.locks import holder, is_free, try_lock
 from flows.store.maintenance import verify_store
-from flows.store.modes import own_umask, umask_of
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.system.locks import holder, is_free, try_lock
+from flows.system.modes import own_umask, umask_of
 from tasks.kinds import Policy
 from tests.flows.fabricated import fabricate
 from tests.flows.store.made import model, prompts, put

@@ -18,8 +18,9 @@ from typing import Any
 from flows.reporting import results as table
 from flows.reporting.comparison import short_value
 from flows.reporting.parameters import chosen_params, overridden_parameters
-from flows.reporting.results import FinishedStep, finished_steps, read_report
+from flows.reporting.results import read_report
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
+from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
 from flows.store.lineage import MODELS
 from flows.store.records import Record

@@ -13,8 +13,8 @@ import pytest
 from flows.commands.errors import with_plain_errors
 from flows.reporting.tracker import Tracker
 from flows.run.run import Execution, run_pipeline
-from flows.store.disk import blaming_the_disk
 from flows.store.store import Store
+from flows.system.disk import blaming_the_disk
 from tasks.contract import DataError
 from tests.flows.fabricated import fabricate
 from tests.flows.tiny import graph, node, tiny_project

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flows.store.locks import try_lock
 from flows.store.store import Store
+from flows.system.locks import try_lock
 
 
 class PendingRuns:

@@ -1,0 +1,1 @@
+"""What the machine gives: locks, files, disks, permissions, environment variables, SQLite files."""
