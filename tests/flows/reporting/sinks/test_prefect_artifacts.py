@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.reporting.results import run_results
 from flows.reporting.sinks import prefect_artifacts
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts, as_rows, summary
+from flows.run.prefect.api import send_pending
 from flows.run.prefect.server import Server
 from flows.store.finished import finished_steps
 from tests.flows.commands.processes import free_port
@@ -28,6 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     running = Server(folder, log=folder / "server.log")
     with temporary_settings({PREFECT_API_URL: running.url}):
         yield running.url
+        send_pending()
     running.stop()
 
 
