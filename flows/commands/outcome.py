@@ -18,8 +18,8 @@ from flows.store.finished import finished_steps
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.reporting.results import FinishedStep
     from flows.run.run import Execution
+    from flows.store.finished import FinishedStep
     from flows.store.runs import Run
     from flows.store.store import Store
 
