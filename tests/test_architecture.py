@@ -112,3 +112,14 @@ def test_the_readmes_tree_is_the_tree_on_disk() -> None:
 def test_no_file_is_longer_than_a_reader_stands() -> None:
     long = {_module(p): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 420}
     assert not long, f"split these: {long}"
+
+
+def test_no_public_name_of_a_class_or_function_has_two_meanings() -> None:
+    places: dict[str, list[str]] = {}
+    for source in SOURCES:
+        for node in ast.parse(source.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(_module(source))
+    by_convention = {"identity", "reward_scale"}  # functions that may stand beside any choice
+    several = {name: where for name, where in places.items() if len(where) > 1 and name not in by_convention}
+    assert not several, f"one name, one meaning: {several}"
