@@ -42,8 +42,7 @@ def hidden_states(model: Any, inputs: Inputs) -> Tensor:
         device = model.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
         mask = _mask(inputs.segments, inputs.roots, dtype)
-    body = model.get_base_model().base_model if hasattr(model, "peft_config") else model.base_model
-    out = body(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
+    out = model.base_model(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
     return cast(Tensor, out.last_hidden_state)
 
 
