@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+from tasks.families import LOSSES
+
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Seed, Step
-    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Report, RewardModel, Scorer, Table
+    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Rankings, Report, RewardModel, Scorer, Scores, Table
 
 
 def train(
@@ -54,8 +56,8 @@ def train(
         seed: order of the rows.
     """
     rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
-    needs_ref = any(name.startswith("ref_") or name == "kl_reference" for name in loss.arguments)
-    ref_logps = add("logps", policy=ref, data=rows) if needs_ref and ref is not None else None
+    compared = LOSSES[loss.folder].needs_reference(loss.arguments) and ref is not None
+    ref_logps = add("logps", policy=ref, data=rows) if compared else None
     return add(
         "fit", policy=policy, data=rows, ref_logps=ref_logps, loss=loss, lr=lr, epochs=epochs, steps=steps,
         batch=batch, optimizer=optimizer, betas=betas, schedule=schedule, warmup=warmup,
@@ -66,7 +68,7 @@ def train(
 def train_reward(
     add: Add,
     policy: Policy | RewardModel,
-    data: Preferences,
+    data: Preferences | Rankings | Scores,
     *,
     loss: Annotated[ChoiceSpec, Choice("losses/reward")] = "bradley_terry",  # type: ignore[assignment]
     lr: Annotated[float, Bounds(above=0)],
@@ -82,14 +84,14 @@ def train_reward(
     save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: Seed = 0,
 ) -> RewardModel:
-    """Train a reward model on judged pairs, from a policy's weights or from another reward model: tokenize, fit.
+    """Train a reward model on judged answers, from a policy's weights or from another reward model: tokenize, fit.
 
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
         epochs: passes over the data; a second one overfits.
         steps: optimizer steps, instead of epochs.
-        batch: pairs per optimizer step, over all devices.
+        batch: rows (pairs, rankings, scored answers) per optimizer step.
         schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
         warmup: share of the steps over which the learning rate rises linearly from 0.
         max_grad_norm: gradients are scaled down to this global norm.
@@ -97,7 +99,7 @@ def train_reward(
         max_length: longest row in tokens, prompt and answer together; default: the model's positions.
         max_skipped: largest share of the rows that may be unusable; above it `tokenize` fails and names them.
         save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
-        seed: the new head, and the order of the pairs.
+        seed: the new head, and the order of the rows.
     """
     rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
     return add(

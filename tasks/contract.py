@@ -64,6 +64,11 @@ class ExecutionMark:
 
 Execution = Annotated[T, ExecutionMark()]
 
+REWARD_SCALE = "reward_scale"
+"""May stand beside a loss: takes any of its parameters, gives what turns log π/π_ref into an implicit reward."""
+COMPANIONS = (REWARD_SCALE,)
+"""Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -90,6 +95,17 @@ class Chosen:
 
         function: Callable[..., Any] = getattr(import_module(self.module), self.name)
         return function
+
+    def companion(self, name: str) -> Callable[..., Any] | None:
+        """One of the COMPANIONS in the choice's file; None where it has none."""
+        from importlib import import_module
+
+        if name not in COMPANIONS:
+            raise SpecError(
+                f"'{name}' of {self.module} is in no key; a task may call one of {list(COMPANIONS)} beside it"
+            )
+        found: Callable[..., Any] | None = getattr(import_module(self.module), name, None)
+        return found
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         return self.function(*args, **inputs, **self.params, **self.execution)

@@ -1,98 +1,189 @@
-"""What the choices of each folder are called with and give back: one contract per folder, for `check` and the tasks.
+"""Loss families: what the losses of each folder of `tasks/losses/` may name, what fills it, and what they train.
 
-Standard library only. The docstring of each folder's `__init__.py` gives the meaning and the shape of every name; a
-test holds the two equal.
+The compiler, the trainer, its metrics, `check --deep` and the JSON Schema read these objects, so that `check` accepts
+what can be trained. A loss is a pure function: its positional arguments are any of its family's, filled by name; it
+returns `(B,)`, one loss for each row of the batch. Standard library only.
+
+Shapes: `(B,)`, a number for each row; `(B, K)` where a row has several answers. Log-probabilities are nats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+DATA = "data"
+"""Port of a task with a loss: the table that it trains on."""
+REFERENCES = ("ref", "ref_logps")
+"""Optional ports of such a task, either of which gives the reference that a loss may need."""
+
+
+@dataclass(frozen=True)
+class LossArgument:
+    """An argument that a loss may name."""
+
+    name: str
+    about: str
+    filled_by: Literal["model", "reference", "length", "mask", "column", "rollout"] = "column"
+    """model: the model's output for an answer, anew at every step; reference: an answer's log-probability under the
+    reference; length: its tokens; mask: whether there is an answer; column: a column of the table; rollout: what
+    sampling recorded of a token."""
+    answer: int | None = None
+    """Of a pair: 0 for the chosen answer's, 1 for the rejected one's."""
+    column: str = ""
+    """Name of the column, where it is not the argument's."""
+    null: float = math.nan
+    """What a null in the column counts as. Rows in which a loss reads NaN are refused."""
+    padding: float = 0.0
+    """What stands where a row has fewer than K answers."""
+    holds: Literal["number", "bool", "list"] = "number"
+    """What a row of the column holds, where it has one answer; a list gives `(B, K)`."""
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """A kind of table that losses of a family work on."""
+
+    kinds: tuple[str, ...]
+    """The kinds that serve; none where no table is trained on."""
+    answers: Literal["one", "pair", "list", "token"]
+    """What a row holds: an answer, a chosen and a rejected answer, the K answers to a prompt, a token of an answer."""
+    arguments: tuple[LossArgument, ...]
+    judged_by: str | None = ""
+    """Column that says how good an answer is: the metrics of chosen and rejected answers follow from it (above ½ in
+    rows of one answer, the highest of several). Empty: every answer is to become likelier, or the pair's order says
+    it; None: nothing says it."""
+
+    def named(self, names: Collection[str]) -> tuple[LossArgument, ...]:
+        """Those arguments that have one of the names."""
+        return tuple(argument for argument in self.arguments if argument.name in names)
 
 
 @dataclass(frozen=True)
 class LossFamily:
-    """The losses of one folder: which arguments they may name, and which kind of table fills these."""
+    """The losses of one folder."""
 
-    answers: Literal["one", "pair", "list", "token"]
-    """What one entry of the result belongs to: an answer, a pair, the answers of a prompt, a token."""
-    of_model: tuple[str, ...]
-    """What the trained model gives at every step. A loss names at least one of them."""
-    fixed: tuple[str, ...] = ()
-    """What any table of the family gives, or the reference (`ref_…`), once for all steps."""
-    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Kind of table → the arguments that only this kind has. The first kind serves losses that name none of these."""
-    trains: str = "Policy"
+    about: str
+    trains: str
     """Kind of the trained model."""
+    outputs: Literal["logps", "scores"]
+    """What the model gives for an answer. Metrics: logps/* of log-probabilities, and rewards/* where there is a
+    reference; scores are rewards themselves."""
+    tables: tuple[LossTable, ...]
+    """A loss works on the first of them that has all its arguments."""
 
     @property
-    def arguments(self) -> tuple[str, ...]:
+    def arguments(self) -> Mapping[str, LossArgument]:
         """Everything that a loss of the family may name."""
-        return (*self.of_model, *self.fixed, *(name for names in self.tables.values() for name in names))
+        return {argument.name: argument for table in self.tables for argument in table.arguments}
 
-    def table_of(self, names: Iterable[str]) -> str:
-        """The kind of table that a loss with these arguments works on; empty where no single kind has them all."""
-        special = set(names) - {*self.of_model, *self.fixed}
-        return next((kind for kind, own in self.tables.items() if special <= set(own)), "")
+    def table_of(self, names: Collection[str]) -> LossTable | None:
+        """The table that a loss with these arguments works on, None where none has them all."""
+        return next((table for table in self.tables if len(table.named(names)) == len(set(names))), None)
 
-    def error(self, names: Iterable[str]) -> tuple[str, str]:
-        """What is wrong with the arguments of a loss, and which one it is; two empty texts where nothing is."""
-        several = list(names)
-        for name in several:
+    def needs_reference(self, names: Collection[str]) -> bool:
+        """Whether a loss with these arguments compares the policy with a reference."""
+        return any(self.arguments[name].filled_by == "reference" for name in names if name in self.arguments)
+
+    def misnamed(self, names: Sequence[str]) -> tuple[str, str]:
+        """What is wrong with the arguments of a loss, and with which of them; two empty texts where nothing is."""
+        for name in names:
             if name not in self.arguments:
                 return f"names the argument '{name}'", name
-        if not set(several) & set(self.of_model):
-            return f"names none of {', '.join(self.of_model)}, so that nothing could be learnt from it", ""
-        if self.tables and not self.table_of(several):
-            owners = {name: kind for kind, own in self.tables.items() for name in own}
-            mixed = ", ".join(f"{name} (of {owners[name]})" for name in several if name in owners)
+        outputs = [name for name, argument in self.arguments.items() if argument.filled_by == "model"]
+        if not set(names) & set(outputs):
+            return f"names none of {', '.join(outputs)}, so that nothing could be learnt from it", ""
+        if self.table_of(names) is None:
+            owners = {name: [t.kinds[0] for t in self.tables if t.named([name])] for name in names}
+            mixed = ", ".join(f"{n} (of {' and '.join(o)})" for n, o in owners.items() if len(o) < len(self.tables))
             return f"names {mixed}, and no table has all of these", ""
         return "", ""
 
+    def mismatch(self, names: Collection[str], model: Sequence[str], data: Sequence[str], reference: bool) -> str:
+        """Why a task cannot train with a loss that has these arguments, empty where it can.
+
+        Args:
+            names: arguments of the loss, which fit the family.
+            model: kind that the task makes, then the kinds for which it stands.
+            data: likewise of the table that it trains on; empty where it has none.
+            reference: whether it is given a reference.
+        """
+        table = self.table_of(names)
+        if table is None or self.trains not in model:
+            return f"trains a {self.trains}, not a {model[0]}"
+        if data and not table.kinds:
+            return "learns from answers that are sampled while it trains (`ppo`), not from a table"
+        if table.kinds and not set(table.kinds) & set(data):
+            return f"trains on {' or '.join(table.kinds)}, not on {data[0] if data else 'sampled answers'}"
+        if self.needs_reference(names) and not reference:
+            ports = " or ".join(f"`{port}`" for port in REFERENCES)
+            return f"needs a reference, which is always explicit: feed the port {ports} of its step"
+        return ""
+
+
+_MARGIN = LossArgument("margin", "how much better the chosen answer is, in the labeller's units", null=0.0)
+_ANSWER = (
+    LossArgument("policy_logps", "log-probability of the answer under the policy, summed over its tokens", "model"),
+    LossArgument("ref_logps", "the same under the reference", "reference"),
+    LossArgument("lengths", "tokens of the answer", "length", padding=1.0),
+)
+_RANKED = (
+    LossArgument("target_scores", "what each answer was scored; 0 where there is none", column="scores"),
+    LossArgument("mask", "where there is an answer, bool", "mask"),
+)
 
 LOSSES: Mapping[str, LossFamily] = {
-    "losses/pairwise": LossFamily(
-        "pair", ("policy_chosen_logps", "policy_rejected_logps"),
-        ("ref_chosen_logps", "ref_rejected_logps", "chosen_lengths", "rejected_lengths"),
-        {"Preferences": ("p", "margin")},
-    ),
-    "losses/pointwise": LossFamily(
-        "one", ("policy_logps",), ("ref_logps", "lengths"),
-        {"Demonstrations": (), "WinRates": ("win_rate", "prompt_win_rates"), "Labels": ("label",)},
-    ),
-    "losses/listwise": LossFamily(
-        "list", ("policy_logps",), ("ref_logps", "lengths"), {"Rankings": ("target_scores", "mask")}
-    ),
-    "losses/reward": LossFamily(
-        "pair", ("chosen_scores", "rejected_scores"), (), {"Preferences": ("margin",)}, trains="RewardModel"
-    ),
-    "losses/rl": LossFamily("token", ("logps",), ("old_logps", "advantages")),
+    "losses/pairwise": LossFamily("losses on pairs of answers", "Policy", "logps", (
+        LossTable(("Preferences",), "pair", (
+            LossArgument("policy_chosen_logps", "log-probability of the chosen answer under the policy, summed over "
+                         "its tokens", "model", 0),
+            LossArgument("policy_rejected_logps", "the same of the rejected answer", "model", 1),
+            LossArgument("ref_chosen_logps", "of the chosen answer under the reference", "reference", 0),
+            LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", 1),
+            LossArgument("chosen_lengths", "tokens of the chosen answer", "length", 0),
+            LossArgument("rejected_lengths", "tokens of the rejected answer", "length", 1),
+            LossArgument("p", "P(chosen beats rejected) as judged; rows in which it is null are refused"),
+            _MARGIN,
+        )),
+    )),
+    "losses/pointwise": LossFamily("losses on single answers", "Policy", "logps", (
+        LossTable(("Demonstrations", "Completions"), "one", _ANSWER),
+        LossTable(("WinRates",), "one", (
+            *_ANSWER,
+            LossArgument("win_rate", "mean P of winning, in [0, 1]"),
+            LossArgument("prompt_win_rates", "those of all answers to the prompt, NaN where there are fewer than K",
+                         padding=math.nan, holds="list"),
+        ), "win_rate"),
+        LossTable(("Labels",), "one", (
+            *_ANSWER, LossArgument("label", "whether the answer is desirable", holds="bool"),
+        ), "label"),
+    )),
+    "losses/listwise": LossFamily("losses on the ranked answers to a prompt", "Policy", "logps", (
+        LossTable(("Rankings",), "list", (*_ANSWER, *_RANKED), "scores"),
+    )),
+    "losses/reward": LossFamily("losses of reward models", "RewardModel", "scores", (
+        LossTable(("Preferences",), "pair", (
+            LossArgument("chosen_scores", "what the model scores the chosen answer", "model", 0),
+            LossArgument("rejected_scores", "what it scores the rejected answer", "model", 1),
+            _MARGIN,
+        )),
+        LossTable(("Scores",), "one", (
+            LossArgument("scores", "what the model scores the answer", "model"),
+            LossArgument("target_scores", "what the answer was scored", column="score"),
+        ), None),
+        LossTable(("Rankings",), "list", (
+            LossArgument("scores", "what the model scores each answer; 0 where there is none", "model"), *_RANKED,
+        ), "scores"),
+    )),
+    "losses/rl": LossFamily("objectives of reinforcement learning, averaged over the tokens of a minibatch", "Policy",
+                            "logps", (
+        LossTable((), "token", (
+            LossArgument("logps", "log-probability of the token under the policy", "model"),
+            LossArgument("old_logps", "the same under the policy that sampled it", "rollout"),
+            LossArgument("advantages", "how much better than expected the answer is from the token on", "rollout"),
+        )),
+    )),
 }  # fmt: skip
 """Folder of losses → its family."""
-
-
-@dataclass(frozen=True)
-class CallContract:
-    """How the choices of a folder are called: by position, with all of these arguments."""
-
-    arguments: tuple[str, ...]
-    """Names in order; a choice that does not use one may write it with an underscore before it."""
-    returns: tuple[str, ...]
-    """Last names of the return annotations that are allowed."""
-
-
-CALLS: Mapping[str, CallContract] = {
-    "oracles": CallContract((), ("Oracle", "Scorer", "PreferenceModel", "RewardModel")),
-    "sources": CallContract((), ("Source", "World")),
-    "engines": CallContract(("policy",), ("Engine",)),
-    "pair_rules": CallContract(("pairs",), ("DataFrame",)),
-    "kl_controllers": CallContract(("coefficient", "kl", "samples"), ("float",)),
-    "deviations": CallContract(("text",), ("str",)),
-}
-"""Folder of choices → how they are called."""
-
-PAIR_COLUMNS = (
-    "prompt", "answers", "a", "b", "a_id", "b_id", "a_win_rate", "b_win_rate", "a_place", "b_place", "p",
-)  # fmt: skip
-"""Columns of the frame that a pair rule works on."""

@@ -1,16 +1,16 @@
-"""Training a reward model on judged pairs."""
+"""Training a reward model on judged answers."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Execution, Seed, SpecError, Workspace
-from tasks.kinds import Policy, Preferences, RewardModel
+from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
 
 
 def fit_reward(
     policy: Policy | RewardModel,
-    data: Preferences,
+    data: Preferences | Rankings | Scores,
     work: Workspace,
     *,
     loss: Annotated[Chosen, Choice("losses/reward")],
@@ -30,20 +30,20 @@ def fit_reward(
     micro_tokens: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
 ) -> RewardModel:
-    """Minimise a loss over the scores of tokenized pairs: a linear head, read at the last token of each answer.
+    """Minimise a loss over the scores of tokenized answers: a linear head, read at the last token of each.
 
     From a policy's weights with a head drawn anew, or from a sequence-classification checkpoint with its own. Head
-    and loss compute in float32. Only differences of scores are learnt. The result is a Hugging Face directory that
-    AutoModelForSequenceClassification opens with the same scores. A killed fit goes on from its last checkpoint and
-    ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if the tokenizer has no EOS
-    or if the architecture has no such head.
+    and loss compute in float32. On pairs and rankings only differences of scores are learnt. The result is a Hugging
+    Face directory that AutoModelForSequenceClassification opens with the same scores. A killed fit goes on from its
+    last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if the
+    tokenizer has no EOS or if the architecture has no such head.
 
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
         epochs: passes over the data, each in its own seeded order; a second one overfits.
         steps: optimizer steps, instead of epochs.
-        batch: pairs per optimizer step, over all devices.
+        batch: rows (pairs, rankings, scored answers) per optimizer step.
         optimizer: AdamW, or RMSprop.
         betas: AdamW's two decay rates.
         schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
@@ -53,7 +53,7 @@ def fit_reward(
         dtype: type that the body computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights are kept in float32.
         save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
             below 1/512 of a weight away, so that a next round would not go on from them.
-        seed: the new head, and the order of the pairs.
+        seed: the new head, and the order of the rows.
         micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
@@ -75,7 +75,7 @@ def fit_reward(
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
     torch.manual_seed(seed)
     model = open_reward_model(policy, torch.float32, seed)
-    examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None)
+    examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None, RewardModel)
     settings = Settings(
         steps * batch if steps else epochs * len(data), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tasks.calls import PAIR_COLUMNS
 from tasks.contract import Chosen, SpecError
-from tasks.families import LOSSES, PAIR_COLUMNS
+from tasks.families import LOSSES, LossArgument, LossTable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,11 +33,15 @@ def try_loss(loss: Chosen) -> None:
     """Raise SpecError unless the loss gives one finite number per row, and a gradient of its model's arguments."""
     from torch import Tensor
 
+    from tasks.training.examples import reward_scale
+
     family = LOSSES[loss.folder]
     parameters = inspect.signature(loss.function).parameters
     names = [n for n in family.arguments if n in parameters]
-    inputs = {name: _made_up(name, family.answers == "list") for name in names}
-    own = [inputs[name].requires_grad_() for name in names if name in family.of_model]
+    layout = family.table_of(names)
+    arguments = layout.named(names) if layout else ()
+    inputs = {a.name: _made_up(a, layout, family.outputs == "logps") for a in arguments if layout}
+    own = [inputs[a.name].requires_grad_() for a in arguments if a.filled_by == "model"]
     losses = loss(**inputs)
     if not isinstance(losses, Tensor) or losses.shape != (_B,):
         given = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -44,7 +49,9 @@ def try_loss(loss: Chosen) -> None:
     if not losses.isfinite().all():
         raise SpecError(f"{loss.module} is not finite on ordinary numbers: {losses.tolist()}")
     if not losses.requires_grad or not any(g.any() for g in _gradients(losses, own)):
-        raise SpecError(f"{loss.module} has no gradient in what the model says: nothing could be learnt from it")
+        raise SpecError(f"{loss.module} has no gradient in the model's outputs: nothing could be learnt from it")
+    if not 0 < (scale := reward_scale(loss)) < float("inf"):
+        raise SpecError(f"reward_scale of {loss.module} is {scale}; it must be a number above 0")
 
 
 def _gradients(losses: Tensor, own: list[Tensor]) -> list[Tensor]:
@@ -54,21 +61,20 @@ def _gradients(losses: Tensor, own: list[Tensor]) -> list[Tensor]:
     return [g for g in found if g is not None]
 
 
-def _made_up(name: str, several: bool) -> Tensor:
-    """`(B,)`, or `(B, K)` for a list's: log-probabilities below 0, lengths above, rates in (0, 1)."""
+def _made_up(argument: LossArgument, layout: LossTable, from_logps: bool) -> Tensor:
+    """`(B,)` or `(B, K)`: log-probabilities below 0, lengths above, everything else in (0, 1)."""
     import torch
 
-    shape = (_B, _K) if several or name == "prompt_win_rates" else (_B,)
-    numbers = torch.rand(shape, generator=torch.Generator().manual_seed(len(name)), dtype=torch.float64)
-    if name == "mask":
+    shape = (_B, _K) if argument.holds == "list" or layout.answers == "list" else (_B,)
+    numbers = torch.rand(shape, generator=torch.Generator().manual_seed(len(argument.name)), dtype=torch.float64)
+    if argument.filled_by == "mask":
         return torch.ones(shape, dtype=torch.bool)
-    if name == "label":
+    if argument.holds == "bool":
         return torch.arange(_B) % 2 == 0
-    if name.endswith("lengths"):
+    if argument.filled_by == "length":
         return (10 * numbers).floor() + 1
-    if name.endswith("logps"):
-        return -10 * numbers - 1
-    return numbers
+    logp = argument.filled_by == "reference" or (argument.filled_by == "model" and from_logps)
+    return -10 * numbers - 1 if logp else numbers
 
 
 def _try_pair_rule(rule: Chosen) -> None:
@@ -79,7 +85,7 @@ def _try_pair_rule(rule: Chosen) -> None:
         "b_id": ["y", "z", "z"], "a_win_rate": [0.8, 0.8, 0.5], "b_win_rate": [0.5, 0.2, 0.2], "a_place": [0, 0, 1],
         "b_place": [1, 2, 2], "p": [0.7, 0.9, 0.7],
     })  # fmt: skip
-    kept = rule(frame.select(PAIR_COLUMNS))
+    kept = rule(frame.select(list(PAIR_COLUMNS)))
     if not isinstance(kept, pl.DataFrame) or not {"a", "b", "p"} <= set(kept.columns):
         given = kept.columns if isinstance(kept, pl.DataFrame) else type(kept).__name__
         raise SpecError(f"{rule.module} returned {given}; it must return a frame with the columns a, b and p")

@@ -20,7 +20,7 @@ from flows.python.reached import Reached
 from flows.store.content import Contents
 from flows.store.identities import Identities, choices_of, module_of
 from flows.wiring.model import ChoiceValue, Value
-from tasks.contract import JSON, Chosen
+from tasks.contract import COMPANIONS, JSON, Chosen
 
 if TYPE_CHECKING:
     from flows.wiring.model import Node
@@ -95,12 +95,14 @@ def fixed_key(node: Node, choices: Choices) -> Key:
 
 def reached_by(node: Node, code: CodeIndex) -> Reached:
     """Code reached by the task, by the handles that it takes and gives, and by every function that it was given as a
-    choice, or that asks an oracle which is a model."""
+    choice, that stands beside one, or that asks an oracle which is a model."""
     places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
     places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
     choices = [choice for _, choice in choices_of(node.params)]
     if choices and code.defines(*CHOSEN):
         places.add(CHOSEN)
+    beside = {(module_of(choice), name) for choice in choices for name in COMPANIONS}
+    places |= {place for place in beside if code.is_function(*place)}
     return code.reach_all(places | {(module_of(choice), choice.name) for choice in choices})
 
 

@@ -1,4 +1,4 @@
-"""Whether a choice can be called as its folder's choices are (`tasks.families`): found in its source, nothing runs."""
+"""Whether a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`), by its source alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
+from tasks.calls import CALLS, PAIR_COLUMNS, CallContract
 from tasks.contract import SpecError
-from tasks.families import CALLS, LOSSES, PAIR_COLUMNS, CallContract
+from tasks.families import LOSSES
 
 
 def check_contract(choice: Signature) -> None:
@@ -35,22 +36,27 @@ def _check_loss(loss: Signature) -> None:
     family = LOSSES.get(loss.folder)
     if family is None:
         fail(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
-    error, name = family.error(loss.arguments)
+    error, name = family.misnamed(loss.arguments)
     if error:
         what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its vocabulary"
         fail(loss.places.get(name, loss.where), what, name, family.arguments)
     _check_returns(loss, ("Tensor",))
+    for companion, arguments in loss.companions.items():
+        for name in arguments:
+            if name not in loss.params:
+                what = f"{companion} beside the loss {loss.name} needs '{name}', which is no parameter of the loss"
+                fail(loss.where, what, name, loss.params)
 
 
 def _check_call(choice: Signature, call: CallContract) -> None:
-    names = tuple(name.removeprefix("_") for name in choice.arguments)
-    if names != call.arguments:
-        wrong = next((n for n, wanted in zip(names, (*call.arguments, ""), strict=False) if n != wanted), "")
-        wanted = ", ".join(call.arguments) or "none: its parameters are keyword-only"
+    names, expected = tuple(name.removeprefix("_") for name in choice.arguments), tuple(call.arguments)
+    if names != expected:
+        wrong = next((n for n, wanted in zip(names, (*expected, ""), strict=False) if n != wanted), "")
+        wanted = ", ".join(expected) or "none: its parameters are keyword-only"
         given = ", ".join(choice.arguments) or "none"
         place = choice.places.get(wrong, choice.places.get(f"_{wrong}", choice.where))
         what = f"{choice.name} has the positional arguments ({given}); those of tasks/{choice.folder}/ are ({wanted})"
-        fail(place, what, wrong, call.arguments if wrong else ())
+        fail(place, what, wrong, expected if wrong else ())
     _check_returns(choice, call.returns)
 
 

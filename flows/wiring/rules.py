@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flows.wiring.model import Node, Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
-from tasks.families import LOSSES
+from tasks.families import DATA, LOSSES, REFERENCES
 
 if TYPE_CHECKING:
     from flows.wiring.builder import Handle
@@ -21,44 +21,30 @@ def check_losses(
     catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports,
     picked: Mapping[str, Picked], notices: list[str],
 ) -> Ports:  # fmt: skip
-    """Ports without those that the step's loss does not read. Raises SpecError where a loss needs what is not there."""
+    """Ports without the reference that the step's loss does not read. Raises SpecError where a loss cannot train."""
     for name, loss in ((name, p.signature) for name, p in picked.items() if not p.missing):
-        choice = signature.params[name].type.choice
-        if choice is None or choice.folder.split("/")[0] != "losses":
+        if loss.folder not in LOSSES:
             continue
-        _check_data(catalogue, where, f"{what}.{name}", signature, ports, loss)
-        needs_ref = any(a.startswith("ref_") for a in loss.arguments)
-        ports = _edge(where, what, signature, ports, "ref", needs_ref, loss.name, notices)
+        family = LOSSES[loss.folder]
+        given = any(port in ports for port in REFERENCES)
+        for data in [catalogue.kinds[handle.kind] for handle in ports.get(DATA, [])] or [()]:
+            model = catalogue.kinds.get(signature.returns, (signature.returns,))
+            if problem := family.mismatch(loss.arguments, model, data, given):
+                fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {problem}")
+        if not family.needs_reference(loss.arguments):
+            ports = _without_reference(catalogue, what, signature, ports, loss.name, notices)
     return ports
 
 
-def _check_data(
-    catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports, loss: Signature
-) -> None:
-    family = LOSSES[loss.folder]
-    if family.trains == "RewardModel" and not catalogue.is_a(signature.returns, "RewardModel"):
-        fail(where, f"{what}: {loss.name} trains a reward model, and {signature.name} makes a {signature.returns}")
-    if not family.tables and "data" in signature.ports:
-        fail(where, f"{what}: {loss.name} learns from answers that are drawn as it trains (`ppo`), not from a table")
-    wanted = family.table_of(loss.arguments)
-    for handle in ports.get("data", []):
-        if not handle.is_a(wanted) and not (wanted == "Demonstrations" and handle.is_a("Completions")):
-            fail(where, f"{what}: {loss.name} ({loss.folder}) works on {wanted}, and `data` is {handle.kind}")
-
-
-def _edge(
-    where: Where, what: str, signature: Signature, ports: Ports, port: str, needed: bool, loss: str, notices: list[str]
-) -> Ports:  # fmt: skip
-    if port not in signature.ports or not signature.ports[port].optional:
-        return ports
-    if needed and port not in ports:
-        fail(where, f"{what}: the loss {loss} needs `{port}`; the reference is always explicit")
-    if needed or port not in ports:
-        return ports
-    notice = f"{what}: the loss {loss} takes no `{port}`, so that edge is dropped"
-    if notice not in notices:
-        notices.append(notice)
-    return {k: v for k, v in ports.items() if k != port}
+def _without_reference(
+    catalogue: Catalogue, what: str, signature: Signature, ports: Ports, loss: str, notices: list[str]
+) -> Ports:
+    """Ports without the optional one of a reference that would have to be computed."""
+    models = [n for n in REFERENCES if n in ports and any(handle.is_a("Model") for handle in ports[n])]
+    dropped = [n for n in models if signature.ports[n].optional]
+    texts = [f"{what}: the loss {loss} takes no `{n}`, so that edge is dropped" for n in dropped]
+    notices += [text for text in texts if text not in notices]
+    return {n: handles for n, handles in ports.items() if n not in dropped}
 
 
 def check_node(

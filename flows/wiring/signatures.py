@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NoReturn
 
@@ -15,7 +15,7 @@ from flows.python.functions import Argument, Function
 from flows.wiring.model import Where
 from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
-from tasks.contract import JSON, SpecError
+from tasks.contract import COMPANIONS, JSON, SpecError
 
 _KINDS = "tasks.kinds"
 _NO_TASKS = ("tasks.contract", _KINDS)
@@ -78,6 +78,8 @@ class Signature:
     """Of the positional arguments."""
     columns: tuple[tuple[str, Where], ...] = ()
     """Columns of a data frame that it reads by name, with their places."""
+    companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Functions beside a choice that tasks may call, with the arguments that each must be given."""
 
 
 class Catalogue:
@@ -172,10 +174,12 @@ class Catalogue:
             if name not in known:
                 fail(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
             module = known[name]
-            function = self.codebase.public(module).functions.get(name)
-            if function is None:
+            functions = self.codebase.public(module).functions
+            if name not in functions:
                 fail(Where(self.file(module)), f"has no function '{name}'; a choice bears its file's name")
-            self._choices[folder, name] = _Reading(self.file(module), function, self.kinds, {}).choice(module)
+            signature = _Reading(self.file(module), functions[name], self.kinds, {}).choice(module)
+            beside = {n: _required(functions[n]) for n in COMPANIONS if n in functions}
+            self._choices[folder, name] = replace(signature, companions=beside)
         return self._choices[folder, name]
 
     @cached_property
@@ -250,6 +254,10 @@ class _Reading:
 
     def _wrong(self, argument: Argument, text: str) -> NoReturn:
         fail(self._where, f"{self._function.name}({argument.name}): {text}")
+
+
+def _required(function: Function) -> tuple[str, ...]:
+    return tuple(a.name for a in (*function.positional, *function.keywords) if a.required)
 
 
 def _alternatives(node: ast.expr) -> list[str]:

@@ -1,4 +1,1 @@
-"""Deviations: what else could have been answered. The choice returns texts to respond with, `list[str]`, and takes:
-
-- text: one answer
-"""
+"""What else could have been answered (`tasks/calls.py`): the choice returns texts to respond with, `list[str]`."""

@@ -1,4 +1,1 @@
-"""Choices: what draws completions from a policy. The choice returns a `tasks.sampling.requests.Engine` and takes:
-
-- policy: a Hugging Face directory
-"""
+"""What samples completions from a policy (`tasks/calls.py`): the choice returns a `tasks.sampling.requests.Engine`."""

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from tasks.calls import PAIR_COLUMNS
 from tasks.contract import Chosen
-from tasks.families import PAIR_COLUMNS
 from tasks.judging.grouping import Grouped, Ints, ended_by_itself
 from tasks.judging.rates import AnsweredPairs, block_of, places, win_rates_of_block
 from tasks.kinds import Preferences
@@ -33,7 +33,7 @@ class Pairs:
 
 
 def frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl.DataFrame:
-    """What a pair rule works on: see `tasks/pair_rules/__init__.py`."""
+    """What a pair rule works on: see `tasks.calls.PAIR_COLUMNS`."""
     found = win_rates_of_block(answered, block.num_rows, count_self=False).win_rate
     place = places(found, block.column("k").to_numpy(), sizes)
     prompt = np.repeat(np.arange(len(sizes)), sizes)[answered.a]

@@ -1,6 +1,1 @@
-"""How the coefficient of the KL penalty goes on after an iteration. The choice returns the next, a float, and takes:
-
-- coefficient: that of the iteration which ended
-- kl: KL(policy ‖ reference) that it measured, nats per answer
-- samples: answers that it drew
-"""
+"""How the coefficient of the KL penalty goes on after an iteration (`tasks/calls.py`): the choice returns the next."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tasks.contract import Chosen, DataError
-from tasks.training.examples import Examples, family_of, reward_scale
+from tasks.contract import DataError
+from tasks.training.examples import Examples, padded_rows
 from tasks.training.rows import Ints
 
 RECENT = 10
@@ -35,36 +35,58 @@ class StepLosses(NamedTuple):
     """`(S,)`: log-probabilities, or a reward model's scores, of the rows' answers, in the order of `rows`."""
 
 
-def step_metrics(examples: Examples, loss: Chosen, outcome: StepLosses) -> dict[str, float]:
+def step_metrics(examples: Examples, outcome: StepLosses) -> dict[str, float]:
     """train/loss, logps/* and, where there is a reference or a reward model, rewards/*, over one optimizer batch."""
     weights = examples.weights[torch.from_numpy(outcome.rows)]
     metrics = {"train/loss": float((outcome.losses * weights).mean())}
     answers = torch.tensor([a for row in outcome.rows.tolist() for a in examples.rows.answers_of(row)])
-    better = torch.ones(len(answers), dtype=torch.bool) if examples.better is None else examples.better[answers]
-    sides = {"chosen": better, "rejected": ~better}
+    sides = _sides(examples, answers)
     rewards = outcome.logps
-    if family_of(loss).trains != "RewardModel":
-        metrics |= {f"logps/{side}": _mean(outcome.logps[here]) for side, here in sides.items() if here.any()}
+    if examples.family.outputs == "logps":
+        metrics |= {f"logps/{side}": _mean(outcome.logps[here]) for side, here in sides.items()}
         if examples.ref_logps is None:
             return metrics
-        rewards = reward_scale(loss.params) * (rewards - examples.ref_logps[answers])
-    metrics |= {f"rewards/{side}": _mean(rewards[here]) for side, here in sides.items() if here.any()}
-    if family_of(loss).answers == "pair":
-        margins = rewards[0::2] - rewards[1::2]
-        metrics |= {"rewards/margins": _mean(margins), "rewards/accuracies": _mean((margins > 0).double())}
-    elif examples.better is not None and better.any() and not better.all():
-        metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
-        metrics["rewards/accuracies"] = _mean(((rewards > 0) == better).double())
-    return metrics
+        rewards = examples.reward_scale * (rewards - examples.ref_logps[answers])
+    metrics |= {f"rewards/{side}": _mean(rewards[here]) for side, here in sides.items()}
+    return metrics | _agreement(examples, outcome, answers, sides, rewards)
+
+
+def _sides(examples: Examples, answers: Tensor) -> dict[str, Tensor]:
+    """Which of the answers are on which side; all are one, where the table does not say which ought to rise."""
+    if examples.preferred is None:
+        return {"mean": torch.ones(len(answers), dtype=torch.bool)}
+    preferred = examples.preferred[answers]
+    return {side: here for side, here in (("chosen", preferred), ("rejected", ~preferred)) if here.any()}
+
+
+def _agreement(
+    examples: Examples, outcome: StepLosses, answers: Tensor, sides: dict[str, Tensor], rewards: Tensor
+) -> dict[str, float]:
+    """How much higher better answers are rewarded, and how often: against worse ones of their row, else against 0."""
+    if examples.worth is not None and examples.layout.answers != "one":
+        margins = _margins(examples, torch.from_numpy(outcome.rows), examples.worth[answers], rewards)
+        return {"rewards/margins": _mean(margins), "rewards/accuracies": _mean((margins > 0).double())}
+    if len(sides) < 2:
+        return {}
+    margin = _mean(rewards[sides["chosen"]]) - _mean(rewards[sides["rejected"]])
+    right = (rewards > 0) == sides["chosen"]
+    return {"rewards/margins": margin, "rewards/accuracies": _mean(right.double())}
+
+
+def _margins(examples: Examples, rows: Tensor, worth: Tensor, rewards: Tensor) -> Tensor:
+    """Reward of the better less that of the worse answer, for every two of a row of which one is better."""
+    worths, each = (padded_rows(examples.rows, rows, values, torch.nan) for values in (worth, rewards.double()))
+    better = worths[:, :, None] > worths[:, None, :]
+    return (each[:, :, None] - each[:, None, :])[better]
 
 
 def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def chosen_drift(examples: Examples, loss: Chosen, outcome: StepLosses) -> float | None:
+def chosen_drift(examples: Examples, outcome: StepLosses) -> float | None:
     """Mean over chosen answers of log π/π_ref per token, nats; None where rows are no pairs with a reference."""
-    if family_of(loss).answers != "pair" or examples.ref_logps is None:
+    if examples.layout.answers != "pair" or examples.ref_logps is None:
         return None
     chosen = torch.tensor([examples.rows.answers_of(row)[0] for row in outcome.rows.tolist()])
     lengths = torch.tensor([examples.rows.answers.size(a) for a in chosen.tolist()])

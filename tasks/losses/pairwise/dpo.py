@@ -52,3 +52,8 @@ def dpo(
     if labels == "hard":
         return -logsigmoid(beta * delta)
     return -p * logsigmoid(beta * delta) - (1 - p) * logsigmoid(-beta * delta)
+
+
+def reward_scale(*, beta: float) -> float:
+    """The implicit reward β·log(π/π_ref), eq. 5 without its partition function."""
+    return beta

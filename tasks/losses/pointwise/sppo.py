@@ -52,3 +52,8 @@ def sppo(
     exponents = (eta * prompt_win_rates).masked_fill(~counted, -torch.inf)
     log_z_estimate = torch.logsumexp(exponents, dim=1) - counted.sum(dim=1).to(exponents.dtype).log()
     return (log_ratio - (eta * win_rate - log_z_estimate)) ** 2
+
+
+def reward_scale(*, eta: float) -> float:
+    """The target of log(π/π_t) is η·(P − ½), so 1/η of it is on the scale of win rates."""
+    return 1 / eta

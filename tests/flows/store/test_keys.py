@@ -69,6 +69,16 @@ def test_the_parts_of_a_key_are_what_the_result_depends_on(tree: Tree) -> None:
     assert parts["identities"] == {}
 
 
+def test_the_reward_scale_beside_a_loss_is_in_the_key_and_other_functions_are_not(tree: Tree) -> None:
+    def digest(beside: str) -> str:
+        return key(tree(**{**FILES, "losses__dpo": f"{FILES['losses__dpo']}\n{beside}\n"})).digest
+
+    scales = [digest(f"def reward_scale(*, beta):\n    return {scale}") for scale in ("beta", "1 / beta")]
+    plain = key(tree(**FILES)).digest
+    assert len({plain, *scales}) == 3
+    assert digest("def other(beta):\n    return beta") == plain
+
+
 def test_the_digest_is_that_of_the_canonical_parts(tree: Tree) -> None:
     made = key(tree(**FILES))
     canonical = json.dumps(made.parts, sort_keys=True, separators=(",", ":"))

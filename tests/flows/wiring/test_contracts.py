@@ -1,29 +1,22 @@
 # ruff: noqa: E501
-"""What choices are called with: compiler, trainer and the folders' docstrings say the same."""
+"""What choices are called with: those that do not fit their folder are refused where they are wrong."""
 
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from flows.wiring import check_pipelines
-from flows.wiring.builder import PYTHON, Builder
+from flows.wiring.builder import PYTHON
 from flows.wiring.contracts import check_contract
 from flows.wiring.signatures import Catalogue
-from tasks import kinds
-from tasks.contract import Chosen, SpecError
-from tasks.families import CALLS, LOSSES, PAIR_COLUMNS
-from tasks.training.examples import check_kind
+from tasks.calls import CALLS
+from tasks.contract import SpecError
 from tests.flows.codebases import catalogue_of
 from tests.flows.wiring.conftest import TREE
-
-TABLES = ("Preferences", "Demonstrations", "Completions", "WinRates", "Labels", "Rankings")
 
 
 def made(root: Path, **files: str) -> Catalogue:
@@ -44,20 +37,6 @@ def refusal(root: Path, folder: str, text: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("folder", [*LOSSES, *CALLS])
-def test_the_docstring_of_a_folder_lists_the_names_of_its_contract(folder: str) -> None:
-    doc = import_module(f"tasks.{folder.replace('/', '.')}").__doc__ or ""
-    listed = [name for line in re.findall(r"^- ([\w, ]+):", doc, re.M) for name in line.split(", ")]
-    if folder == "pair_rules":
-        assert listed == [*CALLS[folder].arguments, *PAIR_COLUMNS]
-    else:
-        assert listed == [*(LOSSES[folder].arguments if folder in LOSSES else CALLS[folder].arguments)]
-    for kind in CALLS[folder].returns if folder in CALLS and folder != "deviations" else ():
-        assert kind in doc
-    for table in LOSSES[folder].tables if folder in LOSSES else ():
-        assert table in doc
-
-
 def test_every_choice_of_the_project_fits_its_folder() -> None:
     catalogue = Catalogue()
     for folder in ("losses", *CALLS):
@@ -65,62 +44,19 @@ def test_every_choice_of_the_project_fits_its_folder() -> None:
             check_contract(catalogue.choice(folder, name, PYTHON, name))
 
 
-def argument_sets(folder: str) -> list[tuple[str, ...]]:
-    """Every argument beside the model's own, typing errors, arguments of two tables at once, none of the model."""
-    family = LOSSES[folder]
-    own, others = family.of_model, [n for n in family.arguments if n not in family.of_model]
-    special = tuple(names[0] for names in family.tables.values() if names)
-    return [
-        own, *((*own, name) for name in others), (*own, own[0][:-1]), (*own, "kl_reference"), tuple(others[:1]),
-        (*own, *special), family.arguments,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("folder", [f for f in LOSSES if LOSSES[f].tables])
-def test_compiler_and_trainer_agree_on_what_a_loss_may_name_and_train_on(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agreed = set()
-    for number, names in enumerate(argument_sets(folder)):
-        text = f"def mine({', '.join(names)}) -> 'Tensor': ...\n"
-        catalogue = made(tmp_path / str(number), **{f"{folder.replace('/', '__')}__mine": text})
-        loss = Chosen(folder, "mine", {})
-        module = ModuleType(loss.module)
-        exec(text, module.__dict__)
-        monkeypatch.setitem(sys.modules, loss.module, module)
-        for kind in TABLES:
-            verdicts = compiles(catalogue, folder, kind), trains(loss, kind)
-            assert verdicts[0] == verdicts[1], f"({', '.join(names)}) on {kind}: compiler, trainer = {verdicts}"
-            agreed.add(verdicts)
-    assert agreed == {(True, True), (False, False)}
-
-
-def compiles(catalogue: Catalogue, folder: str, kind: str) -> bool:
-    builder = Builder(catalogue, "p")
-    policy, data = (builder.carry(k, k, k, PYTHON) for k in ("Policy", kind))
-    task = "train_reward" if LOSSES[folder].trains == "RewardModel" else "fit"
-    try:
-        builder.add("step", task, {"policy": policy, "data": data, "loss": "mine", "lr": 0.1})
-    except SpecError:
-        return False
-    return True
-
-
-def trains(loss: Chosen, kind: str) -> bool:
-    try:
-        check_kind(getattr(kinds, kind), loss)
-    except SpecError:
-        return False
-    return True
-
-
 WRONG = {
     "a typing error in a loss": ("losses/pairwise", """
         def mine(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor,
                  ref_chosen_logp: Tensor) -> Tensor: ...
         """, r"mine\.py:3:10: the loss mine names the argument 'ref_chosen_logp'.*\(did you mean 'ref_chosen_logps'\?\)"),
-    "an argument of another family": ("losses/reward", "def mine(scores, target_scores, mask) -> Tensor: ...",
-        r"mine\.py:1:10: the loss mine names the argument 'scores'; .*choose one of \[chosen_scores, margin, rejected_scores\]"),
+    "an argument of another family": ("losses/reward", "def mine(scores, label) -> Tensor: ...",
+        r"mine\.py:1:18: the loss mine names the argument 'label'; .*\[chosen_scores, margin, mask, rejected_scores, scores, target_scores\]"),
+    "arguments of two tables of one family": ("losses/reward", "def mine(scores, margin) -> Tensor: ...",
+        r"the loss mine names scores \(of Scores and Rankings\), margin \(of Preferences\), and no table has all of these"),
+    "a reward scale of what is no parameter": ("losses/pointwise", """
+        def reward_scale(*, beta: float, floor: float = 0.0) -> float: ...
+        def mine(policy_logps, *, tau: float = 1.0) -> Tensor: ...
+        """, r"mine\.py:3:1: reward_scale beside the loss mine needs 'beta', which is no parameter of the loss; .*\[tau\]"),
     "nothing of the model": ("losses/pointwise", "def mine(lengths) -> Tensor: ...",
         r"the loss mine names none of policy_logps, so that nothing could be learnt from it"),
     "two tables": ("losses/pointwise", "def mine(policy_logps, win_rate, label) -> Tensor: ...",

@@ -104,10 +104,10 @@ WRONG = {
     "no reference": ("oracle: judge}\n      rates", "oracle: next.judge}\n      rates", "next.judge", ["prev.x, last.x or every.x"]),
     "dollar": ("split: heldout", "split: $1", "$1", ["'$1' is no parameter", "$$ is a literal dollar"]),
     "a list for one": ("data: rates", "data: [rates, rates]", "[rates,", ["p.policy.data = ['rates', 'rates']; it takes one Table"]),
-    "loss of other data": ("loss: sppo", "loss: dpo", "policy: {", ["dpo (losses/pairwise) works on Preferences, and `data` is "
+    "loss of other data": ("loss: sppo", "loss: dpo", "policy: {", ["dpo (losses/pairwise) trains on Preferences, not on "
                            "WinRates"]),
-    "reward loss": ("loss: sppo", "loss: bradley_terry", "policy: {", ["bradley_terry trains a reward model"]),
-    "loss without its reference": ("ref: prev.policy, ", "", "policy: {", ["the loss sppo needs `ref`"]),
+    "reward loss": ("loss: sppo", "loss: bradley_terry", "policy: {", ["bradley_terry (losses/reward) trains a RewardModel, not a Policy"]),
+    "loss without its reference": ("ref: prev.policy, ", "", "policy: {", ["the loss sppo (losses/pointwise) needs a reference"]),
     "comparison with itself": ("oracle: judge}\n      rates", "oracle: judge, others: answers}\n      rates", "probs: {", [
         "'completions' and 'others' are the same step, answers@1"]),
     "evaluation on what trained": ("prompts: held", "prompts: prompts", "report: {", ["prompts, on which this measures, also "

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.contract import Chosen
-from tasks.kinds import Demonstrations, Policy, Preferences, Rankings, Table, WinRates
+from tasks.kinds import Demonstrations, Labels, Policy, Preferences, Rankings, Scores, Table, WinRates
 from tasks.train import tokenize
 from tests.workspace import Workspace
 
-WORDS = np.array(
-    [
-        "where",
-        "does",
-        "the",
-        "swan",
-        "live",
-        "and",
-        "what",
-        "it",
-        "eat",
-        "?",
-        "fox",
-        "bear",
-        "swamp",
-        "roots",
-        "fish",
-        ".",
-    ]
-)
+WORDS = np.array("where does the swan live and what it eat ? fox bear swamp roots fish .".split())  # noqa: SIM905
 SFT = Chosen("losses/pointwise", "sft", {})
 SPPO = Chosen("losses/pointwise", "sppo", {"eta": 10.0})
 RRHF = Chosen("losses/listwise", "rrhf", {})
@@ -73,12 +55,31 @@ def win_rates(n: int = 20, k: int = 5, seed: int = 0) -> WinRates:
     rng = np.random.default_rng(seed)
     rates = rng.uniform(size=(n // k, k))
     rows = [
-        {"prompt_id": f"p{i}", "prompt": message(f"where does the swan live {i} ?"), "completion_id": f"c{i}-{j}",
-         "completion": text(rng, 12), "stream": 0, "k": j, "token_logps": [-1.0], "finish_reason": "stop",
-         "win_rate": rates[i, j], "opponents": k, "prompt_win_rates": rates[i].tolist()}
+        {**_sampled(i, j, text(rng, 12)), "win_rate": rates[i, j], "opponents": k,
+         "prompt_win_rates": rates[i].tolist()}
         for i in range(n // k) for j in range(k)
     ]  # fmt: skip
     return WinRates.of(pa.Table.from_pylist(rows))
+
+
+def scores(values: Sequence[float | None], seed: int = 0) -> Scores:
+    """One answer to each prompt per value."""
+    rng = np.random.default_rng(seed)
+    rows = [{**_sampled(i, 0, text(rng, 12)), "score": value} for i, value in enumerate(values)]
+    return Scores.of(pa.Table.from_pylist(rows, Scores.SCHEMA))
+
+
+def labels(values: Sequence[bool]) -> Labels:
+    """One demonstration per label."""
+    return Labels.of(demonstrations(len(values)).table.append_column("label", pa.array(values)))
+
+
+def _sampled(prompt: int, k: int, completion: str) -> dict[str, object]:
+    return {
+        "prompt_id": f"p{prompt}", "prompt": message(f"where does the swan live {prompt} ?"),
+        "completion_id": f"c{prompt}-{k}", "completion": completion, "stream": 0, "k": k, "token_logps": [-1.0],
+        "finish_reason": "stop",
+    }  # fmt: skip
 
 
 def rankings(sizes: tuple[int, ...] = (3, 2, 4, 3), seed: int = 0) -> Rankings:

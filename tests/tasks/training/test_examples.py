@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Logps, Policy, Preferences, Table, WinRates
+from tasks.losses.pairwise import dpo
+from tasks.losses.pointwise import sppo
 from tasks.train import logps
-from tasks.training.examples import Examples, examples_of, loss_on_batch, reward_scale
+from tasks.training.examples import Examples, examples_of, loss_on_batch
+from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.rows import rows_of
+from tests.losses import loss_of
 from tests.models import tiny_policy
 from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
 from tests.workspace import Workspace
@@ -96,7 +101,7 @@ def test_win_rates_are_padded_with_nan_to_the_widest_prompt(policy: Policy, tmp_
     [
         (demonstrations(4), DPO, "dpo' trains on Preferences, not on Demonstrations"),
         (preferences(4), SPPO, "sppo' trains on WinRates, not on Preferences"),
-        (preferences(4), SFT, "sft' trains on Demonstrations, not on Preferences"),
+        (preferences(4), SFT, "sft' trains on Demonstrations or Completions, not on Preferences"),
     ],
 )
 def test_a_loss_of_another_kind_of_data_is_refused(
@@ -128,7 +133,33 @@ def test_filling_gives_each_row_its_own_values(policy: Policy, tmp_path: Path) -
     assert found.tolist() == pytest.approx(expected)
 
 
-def test_implicit_rewards_are_scaled_by_beta_or_one_over_eta() -> None:
-    assert reward_scale({"beta": 0.5}) == 0.5
-    assert reward_scale({"eta": 10.0}) == 0.1
-    assert reward_scale({}) == 1.0
+def test_implicit_rewards_are_log_ratios_times_the_scale_that_stands_beside_the_loss(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-ratios 1 and -1 of chosen and rejected; tau = 0.25 is a scale of 4."""
+    text = """
+        def mine(policy_chosen_logps, policy_rejected_logps, *, tau=0.25):
+            return (policy_rejected_logps - policy_chosen_logps) / tau
+        """
+    table = tokenized(preferences(1), policy, tmp_path)
+    ref = logps(policy, table, Workspace(tmp_path))
+    outputs = torch.tensor(ref.table.column("logps").to_pylist(), dtype=torch.float64) + torch.tensor([1.0, -1.0])
+
+    def metrics(loss: Chosen) -> dict[str, float]:
+        examples = _examples(table, policy, loss, ref)
+        return step_metrics(examples, StepLosses(np.arange(1), torch.ones(1), outputs))
+
+    plain = metrics(loss_of(monkeypatch, "pairwise", "mine", text))
+    assert [plain[f"rewards/{side}"] for side in ("chosen", "rejected", "margins")] == pytest.approx([1, -1, 2])
+    beside = (
+        text
+        + """
+        def reward_scale(*, tau):
+            return 1 / tau
+        """
+    )
+    scaled = metrics(loss_of(monkeypatch, "pairwise", "mine", beside))
+    assert [scaled[f"rewards/{side}"] for side in ("chosen", "rejected", "margins")] == pytest.approx([4, -4, 8])
+    halved = metrics(loss_of(monkeypatch, "pairwise", "mine", beside, tau=0.5))
+    assert halved["rewards/margins"] == pytest.approx(4)
+    assert (dpo.reward_scale(beta=0.3), sppo.reward_scale(eta=4.0)) == (0.3, 0.25)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tasks.contract import Chosen, DataError, SpecError
-from tasks.kinds import Labels, Logps, Policy, Rankings
+from tasks.kinds import Logps, Policy, Rankings
 from tasks.train import fit, logps
 from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.examples import Examples, examples_of, loss_on_batch
@@ -20,7 +20,7 @@ from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
-from tests.tasks.training.tables import RRHF, demonstrations, preferences, rankings, tokenized
+from tests.tasks.training.tables import RRHF, labels, preferences, rankings, tokenized
 from tests.workspace import Workspace
 
 SIZES = (3, 2, 4, 3)
@@ -51,7 +51,7 @@ def _by_hand(logp: list[float], lengths: list[int], scores: list[float]) -> floa
 
 def test_each_row_is_filled_with_its_own_answers_whatever_the_order(ranked: Rankings, policy: Policy) -> None:
     examples = _examples(ranked, policy)
-    assert examples.names == ("policy_logps", "lengths", "target_scores", "mask")
+    assert tuple(a.name for a in examples.arguments) == ("policy_logps", "lengths", "target_scores", "mask")
     assert examples.columns["mask"].sum(dim=1).tolist() == list(SIZES)
     batch = torch.tensor([2, 1, 3])
     own = -torch.arange(1.0, 10.0, dtype=torch.float64)
@@ -104,12 +104,13 @@ def test_references_are_joined_by_id_and_padded(
 
 def _let_be_the_loss(function: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Chosen, "function", property(lambda self: function))
+    monkeypatch.setattr(Chosen, "companion", lambda self, name: None)
 
 
 def test_the_best_answer_of_each_prompt_is_the_chosen_side_of_the_metrics(ranked: Rankings, policy: Policy) -> None:
     examples = _examples(ranked, policy)
     own = torch.arange(12.0, dtype=torch.float64)
-    metrics = step_metrics(examples, RRHF, StepLosses(np.arange(4), torch.ones(4), own))
+    metrics = step_metrics(examples, StepLosses(np.arange(4), torch.ones(4), own))
     # Best are answers 0; 3 and 4, equal; 5; 9.
     assert metrics["logps/chosen"] == pytest.approx((0 + 3 + 4 + 5 + 9) / 5)
     assert metrics["logps/rejected"] == pytest.approx((1 + 2 + 6 + 7 + 8 + 10 + 11) / 7)
@@ -140,7 +141,7 @@ def test_rankings_and_other_tables_do_not_serve_for_each_other(
     table = tokenized(preferences(4), policy, tmp_path)
     with pytest.raises(SpecError, match="rrhf' trains on Rankings, not on Preferences"):
         examples_of(table, rows_of(table, policy), RRHF, None)
-    with pytest.raises(SpecError, match="sft' trains on Demonstrations, not on Rankings"):
+    with pytest.raises(SpecError, match="sft' trains on Demonstrations or Completions, not on Rankings"):
         examples_of(ranked, rows_of(ranked, policy), Chosen("losses/pointwise", "sft", {}), None)
 
 
@@ -156,11 +157,6 @@ def test_rankings_without_an_order_are_refused(scores: list[float], told: str, p
         _examples(tokenized(same, policy, tmp_path), policy)  # type: ignore[arg-type]
 
 
-def _labels(labels: list[bool]) -> Labels:
-    rows = demonstrations(len(labels)).table.to_pylist()
-    return Labels.of(pa.Table.from_pylist([{**r, "label": x} for r, x in zip(rows, labels, strict=True)]))
-
-
 def test_labels_of_one_class_only_are_refused_where_the_loss_reads_them(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,9 +165,9 @@ def test_labels_of_one_class_only_are_refused_where_the_loss_reads_them(
 
     loss = Chosen("losses/pointwise", "told", {})
     _let_be_the_loss(told, monkeypatch)
-    table = tokenized(_labels([True, False, True]), policy, tmp_path / "both")
+    table = tokenized(labels([True, False, True]), policy, tmp_path / "both")
     assert examples_of(table, rows_of(table, policy), loss, None).columns["label"].tolist() == [True, False, True]
     for label, said in ((True, "desirable"), (False, "undesirable")):
-        table = tokenized(_labels([label] * 3), policy, tmp_path / said)
-        with pytest.raises(DataError, match=f"all 3 labels say {said}: the loss 'told' tells two classes apart"):
+        table = tokenized(labels([label] * 3), policy, tmp_path / said)
+        with pytest.raises(DataError, match=f"all 3 labels are {said}: the loss 'told' tells two classes apart"):
             examples_of(table, rows_of(table, policy), loss, None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tasks.contract import Chosen
-from tasks.kinds import Demonstrations, Preferences
+from tasks.kinds import Demonstrations, Preferences, RewardModel
 from tasks.select import concat, gold_pairs
 from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.metrics import StepLosses, step_metrics
@@ -36,14 +36,14 @@ def _streams(folder: Path, weight: float) -> Examples:
     adversary = gold_pairs(golden, completions({"x": ["swamp"]}), Workspace(folder / "g"), weight=weight)
     both = saved(concat([people, adversary], Workspace(folder / "c")), folder / "both")
     table = tokenized(both, policy, folder)
-    return examples_of(table, with_end_token(rows_of(table, policy)), BT, None)
+    return examples_of(table, with_end_token(rows_of(table, policy)), BT, None, RewardModel)
 
 
 def _loss(examples: Examples, rows: list[int]) -> float:
     """What the training loop takes the gradient of, for a batch of these rows and the published scores."""
     scores = torch.tensor([1, 0.2, 0.5, 0.7], dtype=torch.float64)[[a for r in rows for a in (2 * r, 2 * r + 1)]]
     losses = loss_on_batch(examples, BT, torch.tensor(rows), scores)
-    return step_metrics(examples, BT, StepLosses(np.array(rows), losses, scores))["train/loss"]
+    return step_metrics(examples, StepLosses(np.array(rows), losses, scores))["train/loss"]
 
 
 def test_the_weighted_mean_is_the_authors_loss_over_their_shared_denominator(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""How the choices of each folder are called, but for losses (`tasks.families`). Standard library only.
+
+`check` holds every choice to its folder's contract; the tasks call it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CallContract:
+    """How the choices of a folder are called: by position, with all of these arguments."""
+
+    arguments: Mapping[str, str]
+    """Name → meaning, in order; a choice that does not use one may write its name with an underscore before it."""
+    returns: tuple[str, ...]
+    """Last names of the return annotations that are allowed."""
+
+
+CALLS: Mapping[str, CallContract] = {
+    "oracles": CallContract({}, ("Oracle", "Scorer", "PreferenceModel", "RewardModel")),
+    "sources": CallContract({}, ("Source", "World")),
+    "engines": CallContract({"policy": "a Hugging Face directory"}, ("Engine",)),
+    "pair_rules": CallContract({"pairs": "a polars frame with PAIR_COLUMNS"}, ("DataFrame",)),
+    "kl_controllers": CallContract(
+        {
+            "coefficient": "that of the iteration which ended",
+            "kl": "KL(policy ‖ reference) that it measured, nats per answer",
+            "samples": "answers that it sampled",
+        },
+        ("float",),
+    ),
+    "deviations": CallContract({"text": "one answer"}, ("str",)),
+}
+"""Folder of choices → how they are called."""
+
+PAIR_COLUMNS: Mapping[str, str] = {
+    "prompt": "number of the prompt, ascending",
+    "answers": "how many answers it has",
+    "a": "row of the first answer",
+    "b": "row of the second answer; a < b",
+    "a_id": "completion_id of the first answer",
+    "b_id": "completion_id of the second answer",
+    "a_win_rate": "mean P over the answered opponents of the prompt, the answer itself not counted",
+    "b_win_rate": "the same of the second answer",
+    "a_place": "place among the answers of the prompt, 0 = highest win rate, of equal ones the lower k first",
+    "b_place": "the same of the second answer",
+    "p": "P(a beats b), the mean over both orders where both were asked",
+}
+"""Columns of the frame that a pair rule works on → their meaning. One row is one answered pair of answers."""
