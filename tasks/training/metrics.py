@@ -64,13 +64,14 @@ def _agreement(
 ) -> dict[str, float]:
     """How much higher better answers are rewarded, and how often: against worse ones of their row, else against 0."""
     if examples.worth is not None and examples.layout.answers != "one":
-        margins = _margins(examples, torch.from_numpy(outcome.rows), examples.worth[answers], rewards)
-        return {"rewards/margins": _mean(margins), "rewards/accuracies": _mean((margins > 0).double())}
-    if len(sides) < 2:
+        margin = _margins(examples, torch.from_numpy(outcome.rows), examples.worth[answers], rewards)
+        right = margin > 0
+    elif len(sides) == 2:
+        margin = rewards[sides["chosen"]].mean() - rewards[sides["rejected"]].mean()
+        right = (rewards > 0) == sides["chosen"]
+    else:
         return {}
-    margin = _mean(rewards[sides["chosen"]]) - _mean(rewards[sides["rejected"]])
-    right = (rewards > 0) == sides["chosen"]
-    return {"rewards/margins": margin, "rewards/accuracies": _mean(right.double())}
+    return {"rewards/margins": _mean(margin), "rewards/accuracies": _mean(right)} if right.numel() else {}
 
 
 def _margins(examples: Examples, rows: Tensor, worth: Tensor, rewards: Tensor) -> Tensor:
