@@ -24,6 +24,7 @@ from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Param, Signature
 from flows.wiring.types import Type
 from tasks.contract import Choice
+from tasks.families import LOSSES
 
 Schema = dict[str, Any]
 
@@ -166,6 +167,11 @@ def _with_parameters(signature: Signature) -> Schema:
     required = [p.name for p in signature.params.values() if p.required]
     inner = {"type": ["object", "null"], "properties": properties, "additionalProperties": False, "required": required}
     return {
-        "type": "object", "description": signature.about, "properties": {signature.name: inner},
+        "type": "object", "description": _about(signature), "properties": {signature.name: inner},
         "required": [signature.name], "additionalProperties": False,
     }  # fmt: skip
+
+
+def _about(choice: Signature) -> str:
+    table = LOSSES[choice.folder].table_of(choice.arguments) if choice.folder in LOSSES else None
+    return f"{choice.about} Trains on {' or '.join(table.kinds)}." if table and table.kinds else choice.about
