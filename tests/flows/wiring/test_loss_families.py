@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+import tasks
 from flows.wiring.builder import PYTHON, Builder
-from flows.wiring.signatures import TASKS, Catalogue
+from flows.wiring.signatures import Catalogue
 from tasks.contract import Chosen, SpecError
 from tasks.families import LOSSES
 from tasks.kinds import Completions, Logps, Policy, RewardModel, Table
@@ -19,6 +20,7 @@ from tasks.train import logps
 from tasks.training.examples import examples_of
 from tasks.training.rows import Rows, rows_of
 from tasks.training.scores import with_end_token
+from tests.flows.codebases import catalogue_of
 from tests.losses import loss_of, write_loss
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, labels, preferences, rankings, scores, tokenized, win_rates
@@ -75,13 +77,13 @@ def test_check_refuses_what_the_trainer_would_refuse_and_nothing_else(
     folder: str, tables: dict[str, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, below = tmp_path / "tasks", folder.removeprefix("losses/")
-    shutil.copytree(TASKS, root, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    shutil.copytree(Path(str(tasks.__file__)).parent, root, ignore=shutil.ignore_patterns("__pycache__", "data"))
     losses: dict[str, tuple[Chosen, tuple[str, ...]]] = {}
     for number, names in enumerate(argument_sets(folder)):
         name = f"mine_{number}"
         write_loss(root, below, name, loss_text(name, names))
         losses[name] = loss_of(monkeypatch, below, name, loss_text(name, names)), names
-    catalogue, accepted = Catalogue(root), set()
+    catalogue, accepted = catalogue_of(root), set()
     for loss, names in losses.values():
         for kind, data in tables.items():
             for task, reference in (("fit", False), ("fit", True), ("fit_reward", False)):
