@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Chosen, DataError
-from tasks.families import LOSSES
 from tasks.losses.rl.clipped import clipped
 from tasks.rollouts.advantages import k2, value_loss
 from tasks.rollouts.networks import Networks, places_of
@@ -122,7 +121,7 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: U
         with networks.computing():
             logps = networks.policy(inputs).cpu().double()
         old, advantages = rollout.old_logps[places], rollout.advantages[places]
-        given = dict(zip(LOSSES["losses/rl"].arguments, (logps, old, advantages), strict=True))
+        given = {"logps": logps, "old_logps": old, "advantages": advantages}
         losses = updating.objective(**{name: x for name, x in given.items() if name in names})
         (losses.sum() / total).backward()
         with networks.computing():

@@ -277,23 +277,12 @@ def test_a_loss_that_takes_no_reference_drops_the_edge_with_a_notice(compiled: C
     assert compiled(TRAINING).notices == ()
 
 
-@pytest.mark.parametrize(
-    ("loss", "wanted"),
-    [("sppo", "WinRates"), ("kto", "Labels"), ("sft", "Demonstrations"), ("rank", "Rankings")],
-)
-def test_a_loss_that_needs_another_kind_of_data_is_refused(loss: str, wanted: str, compiled: Compile) -> None:
-    with pytest.raises(SpecError, match=rf"{loss} \(losses/\w+\) trains on {wanted}.*, not on Preferences"):
-        compiled(TRAINING, overrides={"loss": loss})
-
-
 def test_answers_that_were_sampled_serve_as_demonstrations_do(compiled: Compile) -> None:
     text = TRAINING + (
         "    held: {task: load_prompts, source: toy}\n    best: {task: sample, policy: base, prompts: held, k: 1}\n"
         "    tuned: {task: train, policy: base, data: best, loss: sft, lr: 0.1}\n"
     )
     assert inputs(compiled(text), "tuned")["data"] == ("best",)
-    with pytest.raises(SpecError, match=r"kto \(losses/\w+\) trains on Labels, not on Completions"):
-        compiled(text.replace("loss: sft", "loss: kto"))
 
 
 def test_a_variable_keeps_the_kind_and_lists_are_of_one_kind(compiled: Compile) -> None:

@@ -58,15 +58,6 @@ def test_what_cannot_be_is_refused_before_anything_runs(old: str, new: str, text
     assert text in str(caught.value)
 
 
-def test_an_objective_of_ppo_is_no_loss_for_a_table(tmp_path: Path) -> None:
-    text = BASE + (
-        "      told: {task: load_demonstrations, source: toy, split: sft}\n"
-        "      fitted: {task: train, policy: base, data: told, loss: clipped, lr: $lr}\n"
-    )
-    with pytest.raises(SpecError, match="clipped \\(losses/rl\\) learns from answers that are sampled while it trains"):
-        _compiled(text, tmp_path)
-
-
 def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp_path: Path) -> None:
     graph = compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")
     first, second = (graph.nodes[f"policy@{n}"].inputs for n in (1, 2))

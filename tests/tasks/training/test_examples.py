@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.contract import Chosen, DataError, SpecError
+from tasks.contract import Chosen, DataError
 from tasks.kinds import Logps, Policy, Preferences, Table, WinRates
 from tasks.losses.pairwise import dpo
 from tasks.losses.pointwise import sppo
@@ -68,11 +68,6 @@ def test_a_reference_scored_on_other_tokens_is_an_error(policy: Policy, tmp_path
         _examples(table, policy, DPO, longer)
 
 
-def test_a_loss_with_a_reference_and_none_given_is_refused(policy: Policy, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="needs a reference"):
-        _examples(tokenized(preferences(4), policy, tmp_path), policy, DPO, None)
-
-
 def test_a_null_p_is_refused_by_soft_labels_and_no_matter_to_hard_ones(policy: Policy, tmp_path: Path) -> None:
     table = tokenized(_changed(preferences(4), p=[0.5, None, 1.0, 0.0]), policy, tmp_path)
     ref = logps(policy, table, Workspace(tmp_path))
@@ -94,21 +89,6 @@ def test_win_rates_are_padded_with_nan_to_the_widest_prompt(policy: Policy, tmp_
     column = _examples(table, policy, estimated, ref).columns["prompt_win_rates"]
     assert column.shape == (10, 5)
     assert column[0].isnan().tolist() == [False, False, True, True, True]
-
-
-@pytest.mark.parametrize(
-    ("table", "loss", "said"),
-    [
-        (demonstrations(4), DPO, "dpo' trains on Preferences, not on Demonstrations"),
-        (preferences(4), SPPO, "sppo' trains on WinRates, not on Preferences"),
-        (preferences(4), SFT, "sft' trains on Demonstrations or Completions, not on Preferences"),
-    ],
-)
-def test_a_loss_of_another_kind_of_data_is_refused(
-    table: Table, loss: Chosen, said: str, policy: Policy, tmp_path: Path
-) -> None:
-    with pytest.raises(SpecError, match=said):
-        _examples(tokenized(table, policy, tmp_path), policy, loss, None)
 
 
 def test_tables_without_tokens_or_of_another_template_are_refused(policy: Policy) -> None:

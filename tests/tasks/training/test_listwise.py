@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.contract import Chosen, DataError, SpecError
+from tasks.contract import Chosen, DataError
 from tasks.kinds import Logps, Policy, Rankings
 from tasks.train import fit, logps
 from tasks.training.batches import PackingConfig, micro_batches
@@ -20,7 +20,7 @@ from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
-from tests.tasks.training.tables import RRHF, labels, preferences, rankings, tokenized
+from tests.tasks.training.tables import RRHF, labels, rankings, tokenized
 from tests.workspace import Workspace
 
 SIZES = (3, 2, 4, 3)
@@ -133,16 +133,6 @@ def test_training_brings_the_answers_into_the_order_of_their_scores(policy: Poli
     assert curve[-1] < 0.3 * curve[0]
     assert ordered(policy) < 0.8
     assert ordered(trained) == 1
-
-
-def test_rankings_and_other_tables_do_not_serve_for_each_other(
-    ranked: Rankings, policy: Policy, tmp_path: Path
-) -> None:
-    table = tokenized(preferences(4), policy, tmp_path)
-    with pytest.raises(SpecError, match="rrhf' trains on Rankings, not on Preferences"):
-        examples_of(table, rows_of(table, policy), RRHF, None)
-    with pytest.raises(SpecError, match="sft' trains on Demonstrations or Completions, not on Rankings"):
-        examples_of(ranked, rows_of(ranked, policy), Chosen("losses/pointwise", "sft", {}), None)
 
 
 @pytest.mark.parametrize(
