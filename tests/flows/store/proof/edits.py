@@ -1,0 +1,354 @@
+"""Automatic edits of source: those that may change what code does, and those that cannot."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Statement = ast.stmt
+_NUMBERS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+            ast.Mod: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.Pow: ast.Mult, ast.MatMult: ast.Mult}  # fmt: skip
+_ORDERS = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.Gt, ast.LtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+           ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}  # fmt: skip
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit of one file."""
+
+    kind: str
+    file: str
+    unit: str
+    """Name of the top-level statement that it is in; empty where that binds none."""
+    lines: tuple[int, int]
+    """First and last line of the statement that it is in, of a compound one those before its body."""
+    inside: bool
+    """Whether that statement runs when a function is called, not when the file is loaded."""
+    header: bool
+    """Whether it is in the decorators or defaults of a function."""
+    text: str
+    """The edited file."""
+
+
+def edits(file: str, text: str, rng: random.Random, most: int) -> Iterator[Edit]:
+    """At most so many edits of each kind, chosen at random among all that the file allows."""
+    tree = ast.parse(text)
+    found: dict[str, list[tuple[int, _Spot]]] = {}
+    spots = list(_spots(tree))
+    for number, spot in enumerate(spots):
+        for kind, _ in _changes(spot.node, spot, tree):
+            found.setdefault(kind, []).append((number, spot))
+    for kind, where in sorted(found.items()):
+        for number, spot in rng.sample(where, min(most, len(where))):
+            copied = copy.deepcopy(tree)
+            same = list(_spots(copied))[number]
+            dict(_changes(same.node, same, copied))[kind]()
+            new = ast.unparse(ast.fix_missing_locations(copied))
+            if ast.dump(ast.parse(new)) != ast.dump(tree):
+                yield Edit(kind, file, spot.unit, spot.lines, spot.inside, spot.header, new)
+
+
+@dataclass(frozen=True)
+class _Spot:
+    node: ast.AST
+    unit: str
+    lines: tuple[int, int]
+    inside: bool
+    header: bool
+
+
+def _spots(tree: ast.Module) -> Iterator[_Spot]:
+    """Every node of the code that counts: no imports, docstrings or annotations."""
+    for top in tree.body:
+        if isinstance(top, ast.Import | ast.ImportFrom | ast.If) or _says_nothing(top) or _defines(top, "UNKEYED"):
+            continue
+        unit = top.name if isinstance(top, _DEFINITIONS) else next(iter(bound_by(top)), "")
+        yield from _within(top, unit, False)
+
+
+def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[_Spot]:
+    body = getattr(statement, "body", None)
+    last = body[0].lineno - 1 if isinstance(body, list) and body else statement.end_lineno or statement.lineno
+    decorators = [d.lineno for d in getattr(statement, "decorator_list", ())]
+    lines = (min([statement.lineno, *decorators]), max(last, statement.lineno))
+    is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+    yield _Spot(statement, unit, lines, inside, is_function)
+    for name, value in ast.iter_fields(statement):
+        for node in value if isinstance(value, list) else [value]:
+            if isinstance(node, ast.stmt):
+                if not _says_nothing(node) and not isinstance(node, ast.Import | ast.ImportFrom):
+                    yield from _within(node, unit, inside or is_function)
+            elif isinstance(node, ast.ExceptHandler | ast.match_case):
+                for inner in node.body:
+                    yield from _within(inner, unit, inside)
+            elif isinstance(node, ast.AST) and name not in ("annotation", "returns"):
+                yield from (_Spot(n, unit, lines, inside, is_function) for n in _expressions(node))
+
+
+def _expressions(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns"):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from _expressions(child)
+
+
+def _changes(node: ast.AST, spot: _Spot, tree: ast.Module) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What can be done to one node, by kind."""
+
+    def put(**values: object) -> Callable[[], None]:
+        return lambda: node.__dict__.update(values)
+
+    where = "default or decorator" if spot.header else "module or class state" if not spot.inside else ""
+    match node:
+        case ast.Constant(value=bool() as value):
+            yield where or "constant", put(value=not value)
+        case ast.Constant(value=int() | float() as value):
+            yield where or "constant", put(value=value + 1)
+        case ast.Constant(value=str() as value):
+            yield where or "text", put(value=f"{value}x")
+        case ast.BinOp(op=op) if type(op) in _NUMBERS:
+            yield where or "operator", put(op=_NUMBERS[type(op)]())
+        case ast.BoolOp(op=op):
+            yield where or "operator", put(op=ast.Or() if isinstance(op, ast.And) else ast.And())
+        case ast.UnaryOp(op=ast.USub() | ast.Not()):
+            yield where or "operator", put(op=ast.UAdd())
+        case ast.Compare(ops=[op]) if type(op) in _ORDERS:
+            yield where or "comparison", put(ops=[_ORDERS[type(op)]()])
+        case ast.Call(args=[_, _, *_]):
+            yield where or "order of arguments", put(args=node.args[::-1])
+        case ast.Call(keywords=[_, *_]):
+            yield where or "argument left out", put(keywords=node.keywords[1:])
+        case ast.Name(id=name, ctx=ast.Load()) if name in (ours := _functions(tree)) and len(ours) > 1:
+            yield "helper swapped", put(id=ours[ours.index(name) - 1])
+        case ast.Return(value=ast.AST()):
+            yield "value returned", put(value=ast.Constant(None))
+        case ast.If() | ast.While():
+            yield "branch negated", put(test=ast.UnaryOp(ast.Not(), node.test))
+        case ast.IfExp():
+            yield "branch negated", put(body=node.orelse, orelse=node.body)
+        case ast.Assign() | ast.AugAssign() | ast.Expr() if spot.inside:
+            yield "statement left out", _passed(node)
+        case ast.FunctionDef() | ast.ClassDef() if node.decorator_list:
+            yield "decorator left out", put(decorator_list=node.decorator_list[1:])
+        case ast.FunctionDef() if not node.decorator_list and not spot.inside:
+            yield "decorator added", put(decorator_list=[ast.parse("(lambda f: f)").body[0].value])  # type: ignore[attr-defined]
+
+
+def _passed(node: ast.AST) -> Callable[[], None]:
+    def change() -> None:
+        node.__class__ = ast.Expr  # type: ignore[assignment]
+        node.__dict__.update(value=ast.Constant(None))
+
+    return change
+
+
+def _functions(tree: ast.Module) -> list[str]:
+    return [s.name for s in tree.body if isinstance(s, ast.FunctionDef)]
+
+
+def bound_by(statement: ast.stmt) -> list[str]:
+    """The names that a top-level statement defines."""
+    if isinstance(statement, _DEFINITIONS):
+        return [statement.name]
+    return sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
+
+
+def _defines(statement: ast.stmt, name: str) -> bool:
+    return name in bound_by(statement)
+
+
+def _says_nothing(node: ast.AST) -> bool:
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+
+
+# Edits that change no result
+
+
+def without_docstrings(text: str) -> str:
+    """Other docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (*_DEFINITIONS, ast.Module)) and node.body and _says_nothing(node.body[0]):
+            node.body[0] = ast.Expr(ast.Constant("Another text."))
+    return ast.unparse(tree)
+
+
+def reformatted(text: str) -> str:
+    """Neither comments nor line breaks as before."""
+    return "# Another remark.\n\n\n" + ast.unparse(ast.parse(text)) + "\n# The end.\n"
+
+
+def reannotated(text: str) -> str:
+    """Other annotations of the arguments and results of functions; of variables in them."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+                argument.annotation = ast.Name("object") if argument.annotation else None
+            node.returns = ast.Name("object") if node.returns else None
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def reordered(text: str, rng: random.Random) -> str:
+    """The functions of a file in another order (those that nothing at the top of the file needs while it is loaded)."""
+    tree = ast.parse(text)
+    named = {n.id for s in tree.body for n in _at_load(s)}
+    places = [
+        i
+        for i, s in enumerate(tree.body)
+        if isinstance(s, ast.FunctionDef) and not s.decorator_list and s.name not in named
+    ]
+    shuffled = rng.sample(places, len(places))
+    tree.body = [tree.body[dict(zip(places, shuffled, strict=True)).get(i, i)] for i in range(len(tree.body))]
+    return ast.unparse(tree)
+
+
+def _at_load(statement: ast.stmt) -> Iterator[ast.Name]:
+    """Names that are read while a file is loaded."""
+    if isinstance(statement, ast.FunctionDef):
+        parts: list[ast.AST] = [
+            *statement.decorator_list,
+            *statement.args.defaults,
+            *filter(None, statement.args.kw_defaults),
+        ]
+    else:
+        parts = [statement]
+    yield from (n for p in parts for n in ast.walk(p) if isinstance(n, ast.Name))
+
+
+class Move:
+    """A function and what it needs of its own file, moved to a new one; every import of what moved is mended.
+
+    Raises ValueError where that cannot be done by a mend of imports alone.
+    """
+
+    def __init__(self, files: dict[str, str], file: str, function: str, to: str) -> None:
+        self._file, self._trees = file, {name: ast.parse(text) for name, text in files.items() if file == name}
+        self._tree = self._trees[file]
+        self._module, self._new = module_of(file), module_of(to)
+        self._tops = {name: s for s in self._tree.body for name in bound_by(s)}
+        self.moved = self._needed(function)
+        self.files = {to: self._fresh(), file: self._rest()}
+        for name, text in files.items():
+            if name != file and (mended := self._mended(name, text)) != text:
+                self.files[name] = mended
+
+    def _needed(self, function: str) -> list[str]:
+        found: list[str] = []
+        todo = [function]
+        while todo:
+            name = todo.pop()
+            if name in found or name not in self._tops:
+                continue
+            if not isinstance(self._tops[name], ast.FunctionDef | ast.Assign):
+                raise ValueError(f"{name} is neither a function nor a constant")
+            found.append(name)
+            todo += [n.id for n in ast.walk(self._tops[name]) if isinstance(n, ast.Name)]
+        rest = [s for n, s in self._tops.items() if n not in found]
+        state = {n for n in found if isinstance(self._tops[n], ast.Assign)}
+        if any(n.id in state for s in rest for n in _at_load(s)):
+            raise ValueError("what stays reads what moves while it is loaded")
+        return found
+
+    def _imports(self) -> list[ast.stmt]:
+        return [s for s in self._tree.body if isinstance(s, ast.Import | ast.ImportFrom | ast.If)]
+
+    def _fresh(self) -> str:
+        moved = [s for s in self._tree.body if set(bound_by(s)) & set(self.moved)]
+        used = {n.id for s in moved for n in ast.walk(s) if isinstance(n, ast.Name)}
+        imports = []
+        for s in self._imports():
+            if isinstance(s, ast.Import | ast.ImportFrom):
+                names = [a for a in s.names if (a.asname or a.name).split(".")[0] in used]
+                if names:
+                    imports.append(
+                        ast.Import(names) if isinstance(s, ast.Import) else ast.ImportFrom(s.module, names, 0)
+                    )
+        future = ast.parse("from __future__ import annotations").body
+        return ast.unparse(ast.fix_missing_locations(ast.Module([*future, *imports, *moved], [])))
+
+    def _rest(self) -> str:
+        rest = [
+            s
+            for s in self._tree.body
+            if not set(bound_by(s)) & set(self.moved) or isinstance(s, ast.Import | ast.ImportFrom)
+        ]
+        code = [s for s in rest if not isinstance(s, ast.Import | ast.ImportFrom)]
+        used = {n.id for s in code for n in ast.walk(s) if isinstance(n, ast.Name)}
+        kept = []
+        for s in rest:
+            if isinstance(s, ast.Import | ast.ImportFrom) and getattr(s, "module", "") != "__future__":
+                names = [a for a in s.names if (a.asname or a.name).split(".")[0] in used or not self._was_used(a)]
+                if not names:
+                    continue
+                s = ast.Import(names) if isinstance(s, ast.Import) else ast.ImportFrom(s.module, names, 0)
+            kept.append(s)
+        back = [ast.alias(n) for n in self.moved if n in used]
+        at = next(
+            (i for i, s in enumerate(kept) if not _says_nothing(s) and getattr(s, "module", "") != "__future__"),
+            len(kept),
+        )
+        if back:
+            kept.insert(at, ast.ImportFrom(self._new, back, 0))
+        return ast.unparse(ast.fix_missing_locations(ast.Module(kept, [])))
+
+    def _was_used(self, alias: ast.alias) -> bool:
+        """Whether code of the file named it: an import that nothing names is there for what loading does."""
+        name = (alias.asname or alias.name).split(".")[0]
+        return any(isinstance(n, ast.Name) and n.id == name for s in self._tree.body for n in ast.walk(s))
+
+    def _mended(self, name: str, text: str) -> str:
+        if self._module.rpartition(".")[2] not in text:
+            return text
+        tree = ast.parse(text)
+        parent, _, last = self._module.rpartition(".")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == parent and any(a.name == last for a in node.names):
+                alias = next(a for a in node.names if a.name == last)
+                if any(isinstance(n, ast.Attribute) and n.attr in self.moved and isinstance(n.value, ast.Name)
+                       and n.value.id == (alias.asname or last) for n in ast.walk(tree)):  # fmt: skip
+                    raise ValueError(f"{name} names what moves through its module")
+        for block in [n for n in ast.walk(tree) if isinstance(getattr(n, "body", None), list)]:
+            new: list[ast.stmt] = []
+            for s in block.body:  # type: ignore[attr-defined]
+                if isinstance(s, ast.ImportFrom) and s.module == self._module:
+                    stay = [a for a in s.names if a.name not in self.moved]
+                    go = [a for a in s.names if a.name in self.moved]
+                    new += [
+                        ast.ImportFrom(m, names, 0) for m, names in ((self._module, stay), (self._new, go)) if names
+                    ]
+                else:
+                    new.append(s)
+            block.body = new  # type: ignore[attr-defined]
+        return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def module_of(file: str) -> str:
+    """`tasks.losses` for `tasks/losses/__init__.py`."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def renamed(files: dict[str, str], file: str) -> dict[str, str]:
+    """A file under another name, every import of it mended."""
+    old = module_of(file)
+    parent, _, last = old.rpartition(".")
+    changed = {file.replace(".py", "_anew.py"): files[file]}
+    for name, text in files.items():
+        tree = ast.parse(text) if last in text else ast.Module([], [])
+        touched = False
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == old:
+                node.module, touched = f"{old}_anew", True
+            elif isinstance(node, ast.ImportFrom) and node.module == parent:
+                for a in node.names:
+                    if a.name == last:
+                        a.name, a.asname, touched = f"{last}_anew", a.asname or last, True
+        if touched:
+            changed[file.replace(".py", "_anew.py") if name == file else name] = ast.unparse(tree)
+    return changed

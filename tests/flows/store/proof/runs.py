@@ -1,0 +1,312 @@
+"""Runs the steps of `proof.yaml` for real and says what of `tasks/` each of them executed.
+
+A process of its own, that reads one request per line of its input and answers with one line: `{"step", "root"}` →
+`{"content", "executed", "loading", "loaded", "reachable", "packages"}`. Every step runs in a fork that has loaded nothing of `tasks` yet, as
+steps do in production; `root` is the folder whose `tasks/` it loads. What a step executes is found by `sys.settrace`,
+what it could execute by a walk over the bytecode of the loaded functions: neither reads the index that makes keys.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import importlib
+import importlib.util
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flows.store.content import Contents
+from flows.store.keys import Choices
+from flows.store.store import Store
+from flows.wiring.graph import compile_pipeline
+from flows.wiring.model import Graph
+
+SECONDS = 60
+"""Longest that a step may take: an edit can make it endless."""
+ROOT = Path(__file__).parents[4]
+Lines = dict[str, list[int]]
+
+
+class Server:
+    """The steps of one graph and what they made."""
+
+    def __init__(self, folder: Path) -> None:
+        os.chdir(folder)
+        self.folder = folder
+        self.graph: Graph = compile_pipeline(folder / "pipelines.yaml", "proof")
+        self.store = Store(folder / "artifacts")
+        self.made: dict[str, tuple[str, Path, str]] = {}
+        """Node id → kind, folder, content."""
+
+    def answer(self, step: str, root: str) -> dict[str, Any]:
+        node = self.graph.nodes[step]
+        folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
+        choices = Choices(self.store.code(Path(root)), self.store.contents, self.folder)
+        inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
+        call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
+        answer = _forked(lambda: _run(call, root, folder))
+        if root == str(ROOT):
+            self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
+        return answer
+
+
+def _forked(work: Any) -> dict[str, Any]:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        signal.alarm(SECONDS)
+        try:
+            said = work()
+        except BaseException as e:
+            if os.environ.get("PROOF_DEBUG"):
+                import traceback
+
+                traceback.print_exc()
+            said = {"content": f"{type(e).__name__}: {e}"}
+        with os.fdopen(write, "w") as pipe:
+            json.dump(said, pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(text or '{"content": "killed"}')
+
+
+def _run(call: bytes, root: str, folder: Path) -> dict[str, Any]:
+    """In the fork: load the task and what it is given from `root`, run it under the trace, save what it returns."""
+    for name in [m for m in sys.modules if m.split(".")[0] == "tasks"]:
+        del sys.modules[name]
+    sys.path.insert(0, root)
+    trace = _Trace(root)
+    trace.start()
+    module, task, inputs, lists, arguments, work = pickle.loads(call)
+    from tasks.kinds import KINDS
+
+    function = getattr(__import__(module, fromlist=[task]), task)
+    opened = {port: [KINDS[k](path, digest) for k, path, digest in several] for port, several in inputs.items()}
+    handles = {port: h if port in lists else h[0] for port, h in opened.items()}
+    space = _workspace(folder)
+    result = function(**handles, **arguments, **({"work": space} if work else {}))
+    if result._path is None:
+        result.save(space.output)
+    path = result._path or space.output
+    trace.stop()
+    kinds = {("tasks.kinds", type(a).__name__) for a in (result, *(h for several in opened.values() for h in several))}
+    walk = Walk([(module, task), *((c.module, c.name) for c in _chosen(arguments)), *kinds])
+    return {
+        "content": Contents().digest(path), "kind": type(result).__name__, "path": str(path), **trace.found(),
+        "reachable": sorted(walk.names),
+    }  # fmt: skip
+
+
+def _chosen(arguments: dict[str, Any]) -> Iterator[Any]:
+    return (v for v in arguments.values() if type(v).__name__ == "Chosen")
+
+
+def _workspace(folder: Path) -> Any:
+    import shutil
+
+    from tests.workspace import Workspace
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return Workspace(folder)
+
+
+class _Trace:
+    """Lines of `tasks/` that ran: `executed` by the step itself, `loading` while a file was being imported."""
+
+    def __init__(self, root: str) -> None:
+        self._prefix, self._cut = f"{root}/tasks/", len(root) + 1
+        self._ran: dict[tuple[types.CodeType, int], bool] = {}
+        self._depth = threading.local()
+
+    def start(self) -> None:
+        threading.settrace(self._call)
+        sys.settrace(self._call)
+
+    def stop(self) -> None:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+    def _call(self, frame: types.FrameType, event: str, arg: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(self._prefix):
+            return None
+        if code.co_name == "<module>":
+            self._depth.files = getattr(self._depth, "files", 0) + 1
+        return self._line
+
+    def _line(self, frame: types.FrameType, event: str, arg: object) -> Any:
+        code = frame.f_code
+        files = getattr(self._depth, "files", 0)
+        if event == "line":
+            self._ran[code, frame.f_lineno] = self._ran.get((code, frame.f_lineno), False) or not files
+        elif event == "return" and code.co_name == "<module>":
+            self._depth.files = files - 1
+        return self._line
+
+    def found(self) -> dict[str, Any]:
+        executed: Lines = {}
+        loading: Lines = {}
+        for (code, line), by_step in self._ran.items():
+            where = executed if by_step else loading
+            where.setdefault(code.co_filename[self._cut :], []).append(line)
+        return {"executed": executed, "loading": loading, "packages": sorted(self._packages())}
+
+    def _packages(self) -> set[str]:
+        """Packages from outside that an executed line names."""
+        by_code: dict[types.CodeType, set[int]] = {}
+        for (code, line), by_step in self._ran.items():
+            if by_step:
+                by_code.setdefault(code, set()).add(line)
+        found = set()
+        for code, lines in by_code.items():
+            module = module_of(code.co_filename[self._cut :])
+            for line, target, _ in _named(code, Module.of(module)):
+                found |= {target.split(".")[0]} if line in lines else set()
+        return found - {"tasks"}
+
+
+class Module:
+    """A loaded module of ours: what its names were bound to by imports, and the code of its top-level statements."""
+
+    known: ClassVar[dict[str, Module]] = {}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.imports: dict[str, tuple[str, str]] = {}
+        self.code: dict[str, list[types.CodeType]] = {}
+        """Name → code of the statements that bind it; `` for those that bind none."""
+        loaded = importlib.import_module(name)
+        for statement in ast.parse(Path(str(loaded.__file__)).read_text()).body:
+            self._add(statement, str(loaded.__file__))
+
+    @classmethod
+    def of(cls, name: str) -> Module:
+        if name not in cls.known:
+            cls.known[name] = cls(name)
+        return cls.known[name]
+
+    def _add(self, statement: ast.stmt, file: str) -> None:
+        if isinstance(statement, ast.Import):
+            self.imports |= {
+                a.asname or a.name.split(".")[0]: (a.name if a.asname else a.name.split(".")[0], "")
+                for a in statement.names
+            }
+        elif isinstance(statement, ast.ImportFrom):
+            self.imports |= {a.asname or a.name: (str(statement.module), a.name) for a in statement.names}
+        else:
+            code = compile(ast.Module([statement], []), file, "exec")
+            for name in bound_by(statement) or [""]:
+                self.code.setdefault(name, []).append(code)
+
+
+def bound_by(statement: ast.stmt) -> list[str]:
+    """The names that a top-level statement defines."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    return sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
+
+
+def module_of(file: str) -> str:
+    """`tasks.losses` for `tasks/losses/__init__.py`."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _named(code: types.CodeType, module: Module) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name in it or ``) for each name that an instruction takes from elsewhere or from the top."""
+    line, target = code.co_firstlineno, ""
+    for op in dis.get_instructions(code):
+        line = op.positions.lineno if op.positions and op.positions.lineno else line
+        name = str(op.argval)
+        if op.opname == "IMPORT_NAME":
+            target = name
+            yield line, target, ""
+        elif op.opname == "IMPORT_FROM":
+            yield line, target, name
+        elif op.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            target, inner = module.imports.get(name, (module.name, name))
+            yield line, target, inner
+            target = f"{target}.{inner}" if inner else target
+        elif op.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            yield line, target, name
+            target = f"{target}.{name}"
+        elif not op.opname.startswith(("PRECALL", "CACHE", "EXTENDED")):
+            target = target if op.opname in ("STORE_FAST", "STORE_NAME", "POP_TOP") else ""
+    for inner_code in code.co_consts:
+        if isinstance(inner_code, types.CodeType):
+            yield from _named(inner_code, module)
+
+
+class Walk:
+    """Top-level names of ours that these ones could use, by what their bytecode names."""
+
+    def __init__(self, roots: Iterable[tuple[str, str]]) -> None:
+        self.names: set[tuple[str, str]] = set()
+        self._todo = list(roots)
+        while self._todo:
+            self._visit(*self._todo.pop())
+
+    def _visit(self, module: str, name: str) -> None:
+        if (module, name) in self.names or not is_ours(module):
+            return
+        self.names.add((module, name))
+        of = Module.of(module)
+        if name in of.imports:
+            self._follow(*of.imports[name])
+        for code in of.code.get(name, ()):
+            for _, target, inner in _named(code, of):
+                self._follow(target, inner)
+
+    def _follow(self, target: str, name: str) -> None:
+        if is_ours(f"{target}.{name}"):
+            self._todo += [(f"{target}.{name}", n) for n in ("",)]
+        if name and is_ours(target):
+            self._todo.append((target, name))
+
+
+def is_ours(module: str) -> bool:
+    if module.split(".")[0] != "tasks":
+        return False
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def main() -> None:
+    import accelerate  # noqa: F401
+    import jinja2.sandbox
+    import numpy
+    import polars
+    import pyarrow
+    import scipy.stats
+    import torch
+    import torch._dynamo  # noqa
+    import transformers
+    from transformers import (  # noqa: F401
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    torch.set_num_threads(1)
+    server = Server(Path(sys.argv[1]))
+    for line in sys.stdin:
+        print(json.dumps(server.answer(**json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
