@@ -30,6 +30,8 @@ class Edit:
     """Whether that statement runs when a function is called, not when the file is loaded."""
     header: bool
     """Whether it is in the decorators or defaults of a function."""
+    last: int
+    """Last line of the statement, its body included."""
     text: str
     """The edited file."""
 
@@ -49,7 +51,7 @@ def edits(file: str, text: str, rng: random.Random, most: int) -> Iterator[Edit]
             dict(_changes(same.node, same, copied))[kind]()
             new = ast.unparse(ast.fix_missing_locations(copied))
             if ast.dump(ast.parse(new)) != ast.dump(tree):
-                yield Edit(kind, file, spot.unit, spot.lines, spot.inside, spot.header, new)
+                yield Edit(kind, file, spot.unit, spot.lines, spot.inside, spot.header, spot.last, new)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class _Spot:
     lines: tuple[int, int]
     inside: bool
     header: bool
+    last: int
 
 
 def _spots(tree: ast.Module) -> Iterator[_Spot]:
@@ -76,7 +79,8 @@ def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[_Spot]:
     decorators = [d.lineno for d in getattr(statement, "decorator_list", ())]
     lines = (min([statement.lineno, *decorators]), max(last, statement.lineno))
     is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
-    yield _Spot(statement, unit, lines, inside, is_function)
+    end = statement.end_lineno or statement.lineno
+    yield _Spot(statement, unit, lines, inside, is_function, end)
     for name, value in ast.iter_fields(statement):
         for node in value if isinstance(value, list) else [value]:
             if isinstance(node, ast.stmt):
@@ -86,7 +90,7 @@ def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[_Spot]:
                 for inner in node.body:
                     yield from _within(inner, unit, inside)
             elif isinstance(node, ast.AST) and name not in ("annotation", "returns"):
-                yield from (_Spot(n, unit, lines, inside, is_function) for n in _expressions(node))
+                yield from (_Spot(n, unit, lines, inside, is_function, end) for n in _expressions(node))
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.AST]:
@@ -352,3 +356,21 @@ def renamed(files: dict[str, str], file: str) -> dict[str, str]:
         if touched:
             changed[file.replace(".py", "_anew.py") if name == file else name] = ast.unparse(tree)
     return changed
+
+
+def functions(text: str) -> list[str]:
+    """Top-level functions without decorators."""
+    return [s.name for s in ast.parse(text).body if isinstance(s, ast.FunctionDef) and not s.decorator_list]
+
+
+def with_data(text: str, rng: random.Random, ran: frozenset[int]) -> tuple[str, frozenset[int]] | None:
+    """A function that ran made to read `tasks/data/proof.txt`, and the lines of its body; None where no function ran."""
+    tree = ast.parse(text)
+    bodies = [s for s in tree.body if isinstance(s, ast.FunctionDef) and ran & set(range(s.body[0].lineno, (s.end_lineno or 0) + 1))]
+    if not bodies:
+        return None
+    function = rng.choice(bodies)
+    lines = frozenset(range(function.body[0].lineno, (function.end_lineno or 0) + 1))
+    reading = "from tasks.contract import data_file\ndata_file('proof.txt').read_text()"
+    function.body[1 if _says_nothing(function.body[0]) else 0 : 0] = ast.parse(reading).body
+    return ast.unparse(tree), lines

@@ -28,6 +28,7 @@ from flows.store.keys import Choices
 from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
+from tests.flows.store.proof.edits import bound_by, module_of
 
 SECONDS = 60
 """Longest that a step may take: an edit can make it endless."""
@@ -46,14 +47,18 @@ class Server:
         self.made: dict[str, tuple[str, Path, str]] = {}
         """Node id → kind, folder, content."""
 
-    def answer(self, step: str, root: str) -> dict[str, Any]:
+    def answer(self, step: str, root: str, given: list[str] | None = None) -> dict[str, Any]:
+        """Run a step with the code below `root`; `given`: kind, folder and content of what stands for its result."""
+        if given:
+            self.made[step] = (given[0], Path(given[1]), given[2])
+            return {}
         node = self.graph.nodes[step]
         folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
         choices = Choices(self.store.code(Path(root)), self.store.contents, self.folder)
         inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
         call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
         answer = _forked(lambda: _run(call, root, folder))
-        if root == str(ROOT):
+        if root == str(ROOT) and "kind" in answer:
             self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
         return answer
 
@@ -67,10 +72,6 @@ def _forked(work: Any) -> dict[str, Any]:
         try:
             said = work()
         except BaseException as e:
-            if os.environ.get("PROOF_DEBUG"):
-                import traceback
-
-                traceback.print_exc()
             said = {"content": f"{type(e).__name__}: {e}"}
         with os.fdopen(write, "w") as pipe:
             json.dump(said, pipe)
@@ -211,38 +212,34 @@ class Module:
                 self.code.setdefault(name, []).append(code)
 
 
-def bound_by(statement: ast.stmt) -> list[str]:
-    """The names that a top-level statement defines."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [statement.name]
-    return sorted({n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
-
-
-def module_of(file: str) -> str:
-    """`tasks.losses` for `tasks/losses/__init__.py`."""
-    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
 def _named(code: types.CodeType, module: Module) -> Iterator[tuple[int, str, str]]:
     """(line, module, name in it or ``) for each name that an instruction takes from elsewhere or from the top."""
     line, target = code.co_firstlineno, ""
+    local: dict[str, str] = {}
+    """What local names were bound to by imports."""
     for op in dis.get_instructions(code):
         line = op.positions.lineno if op.positions and op.positions.lineno else line
         name = str(op.argval)
         if op.opname == "IMPORT_NAME":
-            target = name
+            package, target = name, name
             yield line, target, ""
         elif op.opname == "IMPORT_FROM":
-            yield line, target, name
+            yield line, package, name
+            target = f"{package}.{name}"
         elif op.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             target, inner = module.imports.get(name, (module.name, name))
             yield line, target, inner
             target = f"{target}.{inner}" if inner else target
         elif op.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            yield line, target, name
-            target = f"{target}.{name}"
-        elif not op.opname.startswith(("PRECALL", "CACHE", "EXTENDED")):
-            target = target if op.opname in ("STORE_FAST", "STORE_NAME", "POP_TOP") else ""
+            if target:
+                yield line, target, name
+                target = f"{target}.{name}"
+        elif op.opname in ("STORE_FAST", "STORE_DEREF"):
+            local[name], target = target, ""
+        elif op.opname in ("LOAD_FAST", "LOAD_DEREF"):
+            target = local.get(name, "")
+        elif op.opname != "POP_TOP":
+            target = ""
     for inner_code in code.co_consts:
         if isinstance(inner_code, types.CodeType):
             yield from _named(inner_code, module)
@@ -285,24 +282,14 @@ def is_ours(module: str) -> bool:
 
 
 def main() -> None:
-    import accelerate  # noqa: F401
-    import jinja2.sandbox
-    import numpy
-    import polars
-    import pyarrow
-    import scipy.stats
-    import torch
-    import torch._dynamo  # noqa
-    import transformers
-    from transformers import (  # noqa: F401
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        PreTrainedTokenizerFast,
-    )
+    """Load what steps load, but nothing of theirs; then answer. With `light`, only what steps without torch load."""
+    import numpy, polars, pyarrow, scipy.stats  # noqa: E401, F401
 
-    torch.set_num_threads(1)
+    if "light" not in sys.argv:
+        import accelerate, jinja2.sandbox, torch, transformers.models.llama.modeling_llama  # noqa: E401, F401
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+
+        torch.set_num_threads(1)
     server = Server(Path(sys.argv[1]))
     for line in sys.stdin:
         print(json.dumps(server.answer(**json.loads(line))), flush=True)

@@ -1,0 +1,148 @@
+"""The steps of `proof.yaml`, run and traced once, and their keys for any edit of the code, parameters or inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.python.code_index import CodeIndex
+from flows.store.content import Contents
+from flows.store.identities import choices_of, module_of
+from flows.store.keys import Choices, step_key
+from flows.wiring.graph import compile_pipeline
+from flows.wiring.model import ChoiceValue, Node
+from tasks.contract import SpecError
+
+HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[4]
+PEOPLE = [
+    {"prompt": f"where does the {a} live ?", "chosen": f"the {a} lives in the swamp .", "rejected": "no idea ."}
+    for a in ("swan", "fox", "bear", "mole")
+]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What one step did."""
+
+    kind: str
+    path: str
+    content: str
+    executed: Mapping[str, frozenset[int]]
+    """File → lines that the step ran."""
+    loading: Mapping[str, frozenset[int]]
+    """File → lines that ran while it was being imported."""
+    reachable: frozenset[tuple[str, str]]
+    """Modules and top-level names that its bytecode could use."""
+    packages: frozenset[str]
+    """Packages from outside that lines which ran name."""
+
+
+class Scenario:
+    """Steps with their traces, in a folder of their own, beside a copy of `tasks/` to edit."""
+
+    def __init__(self, folder: Path, *, light: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> None:
+        """`light`: only these steps, none of which loads torch; `given`: tables that stand for results of others."""
+        self.folder, self.root = folder, folder / "edited"
+        shutil.copy(HERE / "proof.yaml", folder / "pipelines.yaml")
+        (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PEOPLE))
+        shutil.copytree(ROOT / "tasks", self.root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+        if not light:
+            from tests.models import tiny_policy
+
+            tiny_policy(folder / "policy")
+        self.files = {f.relative_to(self.root).as_posix(): f.read_text() for f in self.root.rglob("*.py")}
+        nodes = compile_pipeline(folder / "pipelines.yaml", "proof").nodes
+        self.nodes: dict[str, Node] = {id: nodes[id] for id in light or nodes}
+        command = [sys.executable, "-m", "tests.flows.store.proof.runs", str(folder), *(["light"] if light else [])]
+        log = (folder / "log").open("w")
+        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        self.contents = Contents()
+        self.made: dict[str, Traced] = {}
+        for id, handle in (given or {}).items():
+            handle.save(path := folder / "given" / id)
+            made = [type(handle).__name__, str(path), self.contents.digest(path)]
+            self._ask(step=id, root=str(ROOT), given=made)
+            self.made[id] = Traced(*made, {}, {}, frozenset(), frozenset())
+        self._parsed: dict[str, dict[str, object]] = {}
+        self._specified: dict[str, str] = {}
+        self.made |= {id: self._traced(id) for id in self.nodes}
+        self.keys = self.keys_of(self.nodes, ROOT)
+
+    def close(self) -> None:
+        assert self._server.stdin
+        self._server.stdin.close()
+        self._server.wait(60)
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._server.stdin
+        assert self._server.stdout
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return dict(json.loads(self._server.stdout.readline()))
+
+    def _traced(self, id: str) -> Traced:
+        said = self._ask(step=id, root=str(ROOT))
+        assert "kind" in said, f"{id}: {said['content']}"
+        lines = ({file: frozenset(of) for file, of in said[name].items()} for name in ("executed", "loading"))
+        reachable = frozenset((module, name) for module, name in said["reachable"])
+        return Traced(said["kind"], said["path"], said["content"], *lines, reachable, frozenset(said["packages"]))
+
+    def result(self, id: str) -> str:
+        """The content that a step really makes with the edited code, or how it fails."""
+        return str(self._ask(step=id, root=str(self.root))["content"])
+
+    # Keys
+
+    @contextmanager
+    def edited(self, files: Mapping[str, str]) -> Iterator[None]:
+        """Other texts of these files, while it lasts."""
+        try:
+            for name, text in files.items():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.root / name).write_text(text)
+            yield
+        finally:
+            for name in files:
+                if name in self.files:
+                    (self.root / name).write_text(self.files[name])
+                else:
+                    (self.root / name).unlink(missing_ok=True)
+
+    def keys_of(self, ids: Iterable[str], root: Path | None = None) -> dict[str, str]:
+        """The keys of these steps with the (edited) code; `refused` where it cannot be followed."""
+        code = CodeIndex(root or self.root)
+        code._parsed = self._parsed  # an edit changes one file: the others are parsed once
+        choices = Choices(code, self.contents, self.folder)
+        return {id: self.key(self.nodes[id], choices, self.inputs(self.nodes[id], choices)) for id in ids}
+
+    def key(self, node: Node, choices: Choices, inputs: Mapping[str, Sequence[str]]) -> str:
+        try:
+            return step_key(node, inputs, choices).digest
+        except SpecError:
+            return "refused"
+
+    def inputs(self, node: Node, choices: Choices) -> dict[str, list[str]]:
+        return {port: [self._content(i, choices) for i in ids] for port, ids in node.inputs.items()}
+
+    def _content(self, id: str, choices: Choices) -> str:
+        """A specification holds the digest of its code: with other code, its step really runs again."""
+        if id not in self.nodes or self.nodes[id].task != "load_oracle":
+            return self.made[id].content
+        (_, oracle), *_ = choices_of(self.nodes[id].params)
+        if self._code(oracle, choices.code) == self._specified.setdefault(oracle.name, self._code(oracle, CodeIndex(ROOT))):
+            return self.made[id].content
+        return self.result(id)
+
+    def _code(self, choice: ChoiceValue, code: CodeIndex) -> str:
+        try:
+            return code.reach(module_of(choice), choice.name).digest
+        except SpecError:
+            return "refused"

@@ -1,0 +1,196 @@
+"""The proof that the cache is sound: over a thousand automatic, seeded edits of code, parameters, inputs and environment.
+
+A *comparison* is one edit and one step of `proof.yaml`: did the step's key change, and could its result?
+
+**Could change** is known without the index that makes the keys. Each step runs once for real, in a process that has loaded
+nothing of `tasks/`, under a trace of its lines. An edit of a statement that the step ran could change its result; so could
+one of the header of a function that it ran. A statement that ran only while its file was being imported (a constant,
+an attribute of a class) could, where the step, run again with the edited code, gives another content or fails.
+Parameters that are keyed, contents of inputs and of files that identities name, packages that a line that ran names, and
+Python's version could always.
+**Could not change**: a statement that did not run, of a top-level name that the step's bytecode cannot reach from the task,
+from its choices and from the classes of its handles; and all edits that change no result by construction: docstrings,
+comments, layout, annotations, order of functions, functions moved to another file, files renamed or split.
+What lies between (reachable, did not run: an error, a branch for a GPU) is compared and counts as neither.
+
+**Stale hit**: the result could change and the key did not. None is allowed.
+**Needless miss**: the result could not change and the key did. At most 5% of all misses.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.store.proof import edits as e
+from tests.flows.store.proof.scenario import Scenario
+from tests.flows.store.proof.surroundings import of_environment, of_inputs, of_parameters
+from tests.flows.store.proof.table import Table
+
+SEED = 20
+LIGHT = [
+    "asked", "prompts", "gold", "length", "duels_length", "scores", "targets", "best", "pairs_all", "pairs_best",
+    "pairs_sampled", "made_up", "field",
+]  # fmt: skip
+"""Steps that need no torch, on answers that nobody sampled."""
+
+
+def of_code(scenario: Scenario, table: Table, rng: random.Random, per_file: int, most: int) -> None:
+    """Edits of statements and expressions, of every file of `tasks/` that a step loaded."""
+    loaded = sorted({f for t in scenario.made.values() for f in (*t.executed, *t.loading)})
+    found = [x for f in loaded for x in e.edits(f, scenario.files[f], rng, per_file)]
+    by_kind: dict[str, list[e.Edit]] = {}
+    for edit in found:
+        by_kind.setdefault(edit.kind, []).append(edit)
+    share = most // len(by_kind)
+    for kind in sorted(by_kind, key=lambda k: len(by_kind[k])):
+        for edit in rng.sample(by_kind[kind], min(share, len(by_kind[kind]))):
+            _judge(scenario, table, rng, edit)
+
+
+def _judge(scenario: Scenario, table: Table, rng: random.Random, edit: e.Edit) -> None:
+    states: dict[str, list[str]] = {}
+    for id in scenario.nodes:
+        states.setdefault(_state(scenario, edit, id), []).append(id)
+    chosen = {s: rng.sample(ids, min(2 if s in ("ran", "unreachable") else 1, len(ids))) for s, ids in sorted(states.items())}
+    table.counts[edit.kind].mutants += 1
+    with scenario.edited({edit.file: edit.text}):
+        keys = scenario.keys_of([id for ids in chosen.values() for id in ids])
+        for state, ids in chosen.items():
+            for id in ids:
+                changed = keys[id] != scenario.keys[id]
+                could = {"ran": True, "unreachable": False}.get(state)
+                if state.startswith("loaded") and not changed:
+                    could = scenario.result(id) != scenario.made[id].content
+                elif state == "loaded, unreachable":
+                    could = False
+                table.add(edit.kind, f"{edit.file}:{edit.lines[0]} {edit.unit} in {id} ({state})", changed=changed, could=could)
+
+
+def _state(scenario: Scenario, edit: e.Edit, id: str) -> str:
+    """What a step has to do with the statement that was edited."""
+    step = scenario.made[id]
+    first, last = edit.lines
+    ran = step.executed.get(edit.file, frozenset())
+    if edit.header and any(last <= line <= edit.last for line in ran):
+        return "ran"
+    if edit.inside and any(first <= line <= last for line in ran):
+        return "ran"
+    reachable = not edit.unit or (e.module_of(edit.file), edit.unit) in step.reachable
+    if not edit.inside and any(first <= line <= last for line in step.loading.get(edit.file, ())):
+        return "loaded" if reachable else "loaded, unreachable"
+    return "reachable" if reachable and edit.file in step.loading else "unreachable"
+
+
+def of_loading(scenario: Scenario, table: Table, rng: random.Random, most: int) -> None:
+    """A statement at the end of a file; an import of a file that does something; a data file that a function reads."""
+    loaded = sorted({f for t in scenario.made.values() for f in t.loading if f not in ("tasks/contract.py", "tasks/__init__.py")})
+    for file in rng.sample(loaded, min(most, len(loaded))):
+        text = scenario.files[file]
+        effect = {file: text + "\n[].append(1)\nprint('loaded')\n"}
+        imported = {file: text + "\nimport tasks.added\n", "tasks/added.py": "print('added')\n"}
+        for kind, files in (("effect of loading", effect), ("import for its effect", imported)):
+            _compare(scenario, table, rng, kind, files, file, lambda id, file=file: file in scenario.made[id].loading)
+        _of_data(scenario, table, rng, file)
+
+
+def _of_data(scenario: Scenario, table: Table, rng: random.Random, file: str) -> None:
+    reading = e.with_data(scenario.files[file], rng, frozenset(l for t in scenario.made.values() for l in t.executed.get(file, ())))
+    if reading is None:
+        return
+    text, lines = reading
+    data = "tasks/data/proof.txt"
+    ids = [id for id, t in scenario.made.items() if id in scenario.nodes and lines & t.executed.get(file, frozenset())]
+    with scenario.edited({file: text, data: "one"}):
+        before = scenario.keys_of(ids[:2])
+    with scenario.edited({file: text, data: "two"}):
+        after = scenario.keys_of(ids[:2])
+    table.counts["data file"].mutants += 1
+    for id in before:
+        table.add("data file", f"{file} in {id}", changed=before[id] != after[id], could=True)
+
+
+def _compare(scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], what: str, could) -> None:  # type: ignore[no-untyped-def]
+    """Compare two steps whose result could change and two others."""
+    sides = ([id for id in scenario.nodes if could(id) is side] for side in (True, False))
+    ids = [id for side in sides for id in rng.sample(side, min(2, len(side)))]
+    table.counts[kind].mutants += 1
+    with scenario.edited(files):
+        for id, key in scenario.keys_of(ids).items():
+            table.add(kind, f"{what} in {id}", changed=key != scenario.keys[id], could=could(id))
+
+
+def of_nothing(scenario: Scenario, table: Table, rng: random.Random, files: int, moves: int) -> None:
+    """Edits that change no result: what stands in `tasks/` otherwise, and elsewhere."""
+    loaded = sorted({f for t in scenario.made.values() for f in t.loading})
+    ways = {
+        "docstrings": e.without_docstrings, "layout and comments": e.reformatted, "annotations": e.reannotated,
+        "order of functions": lambda text: e.reordered(text, rng),
+    }  # fmt: skip
+    for kind, way in ways.items():
+        for file in rng.sample(loaded, min(files, len(loaded))):
+            _compare_unchanged(scenario, table, rng, f"no-op: {kind}", {file: way(scenario.files[file])}, file)
+    for file in rng.sample(named := [f for f in loaded if _may_be_renamed(f, scenario)], min(files, len(named))):
+        _compare_unchanged(scenario, table, rng, "no-op: file renamed", e.renamed(scenario.files, file), file)
+    for kind, file, name, changed in _moves(scenario, rng, moves):
+        _compare_unchanged(scenario, table, rng, f"no-op: {kind}", changed, f"{file} {name}")
+
+
+def _compare_unchanged(scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], what: str) -> None:
+    file = what.split()[0]
+    using = [id for id in scenario.nodes if file in scenario.made[id].loading]
+    table.counts[kind].mutants += 1
+    with scenario.edited(files):
+        for id, key in scenario.keys_of(rng.sample(using, min(3, len(using)))).items():
+            table.add(kind, f"{what} in {id}", changed=key != scenario.keys[id], could=False)
+
+
+def _may_be_renamed(file: str, scenario: Scenario) -> bool:
+    """Not a file of tasks, a choice, or one that keys know by its name."""
+    fixed = {"tasks/kinds.py", "tasks/contract.py", "tasks/training/reward_scorer.py"}
+    name = Path(file).stem
+    tasks = {node.module for node in scenario.nodes.values()}
+    return not (file in fixed or e.module_of(file) in tasks or name == "__init__" or f"def {name}(" in scenario.files[file])
+
+
+def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """Functions moved to a file of their own, with what they need of their file."""
+    files = [f for f in sorted({f for t in scenario.made.values() for f in t.executed}) if f != "tasks/contract.py"]
+    names = [(f, n) for f in files for n in e.functions(scenario.files[f]) if n not in (Path(f).stem, "identity")]
+    tasks = {(node.module, node.task) for node in scenario.nodes.values()}
+    done = 0
+    for file, name in rng.sample(names, len(names)):
+        if done < most and (e.module_of(file), name) not in tasks:
+            try:
+                move = e.Move(scenario.files, file, name, f"tasks/moved_{name.strip('_')}.py")
+            except ValueError:
+                continue
+            done += 1
+            yield "function moved" if len(move.moved) == 1 else "file split", file, name, move.files
+
+
+def _proof(scenario: Scenario, table: Table, rng: random.Random) -> None:
+    of_code(scenario, table, rng, per_file=12, most=850)
+    of_loading(scenario, table, rng, 30)
+    of_parameters(scenario, table, rng)
+    of_inputs(scenario, table)
+    of_environment(scenario, table)
+    of_nothing(scenario, table, rng, files=25, moves=70)
+
+
+@pytest.mark.slow
+def test_no_result_of_a_thousand_edits_is_stale_and_few_misses_are_needless(tmp_path: Path) -> None:
+    scenario, table = Scenario(tmp_path), Table()
+    try:
+        _proof(scenario, table, random.Random(SEED))
+    finally:
+        scenario.close()
+    print(f"\n{table}")
+    print("\n".join(table.examples[:40]))
+    assert table.mutants >= 1000
+    assert table.stale == []
+    assert table.needless <= 0.05
+    assert not any(c.needless for kind, c in table.counts.items() if kind.startswith("no-op"))
