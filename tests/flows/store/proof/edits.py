@@ -194,9 +194,14 @@ def reannotated(text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
-                argument.annotation = ast.Name("object") if argument.annotation else None
-            node.returns = ast.Name("object") if node.returns else None
+                argument.annotation = argument.annotation and _optional(argument.annotation)
+            node.returns = node.returns and _optional(node.returns)
     return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _optional(annotation: ast.expr) -> ast.expr:
+    """Names what it named: an import that nothing names any more is there for what loading does."""
+    return ast.BinOp(annotation, ast.BitOr(), ast.Constant(None))
 
 
 def reordered(text: str, rng: random.Random) -> str:
@@ -264,7 +269,7 @@ class Move:
         return [s for s in self._tree.body if isinstance(s, ast.Import | ast.ImportFrom | ast.If)]
 
     def _fresh(self) -> str:
-        moved = [s for s in self._tree.body if set(bound_by(s)) & set(self.moved)]
+        moved = [s for s in self._tree.body if set(bound_by(s)) & {*self.moved, "UNKEYED"}]
         used = {n.id for s in moved for n in ast.walk(s) if isinstance(n, ast.Name)}
         imports = []
         for s in self._imports():

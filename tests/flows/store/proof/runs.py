@@ -28,6 +28,7 @@ from flows.store.keys import Choices
 from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
+from tasks.contract import SpecError
 from tests.flows.store.proof.edits import bound_by, module_of
 
 SECONDS = 60
@@ -56,7 +57,10 @@ class Server:
         folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
         choices = Choices(self.store.code(Path(root)), self.store.contents, self.folder)
         inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
-        call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
+        try:
+            call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
+        except SpecError as e:
+            return {"content": f"refused: {e}"}
         answer = _forked(lambda: _run(call, root, folder))
         if root == str(ROOT) and "kind" in answer:
             self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
@@ -68,6 +72,7 @@ def _forked(work: Any) -> dict[str, Any]:
     child = os.fork()
     if not child:
         os.close(read)
+        os.dup2(2, 1)  # what tasks print is no answer
         signal.alarm(SECONDS)
         try:
             said = work()
@@ -103,7 +108,8 @@ def _run(call: bytes, root: str, folder: Path) -> dict[str, Any]:
     path = result._path or space.output
     trace.stop()
     kinds = {("tasks.kinds", type(a).__name__) for a in (result, *(h for several in opened.values() for h in several))}
-    walk = Walk([(module, task), *((c.module, c.name) for c in _chosen(arguments)), *kinds])
+    chosen = [*_chosen(arguments)]
+    walk = Walk([(module, task), *((c.module, c.name) for c in chosen), *kinds, *trace.ran()])
     return {
         "content": Contents().digest(path), "kind": type(result).__name__, "path": str(path), **trace.found(),
         "reachable": sorted(walk.names),
@@ -163,6 +169,11 @@ class _Trace:
             where = executed if by_step else loading
             where.setdefault(code.co_filename[self._cut :], []).append(line)
         return {"executed": executed, "loading": loading, "packages": sorted(self._packages())}
+
+    def ran(self) -> set[tuple[str, str]]:
+        """Top-level functions and classes of which a line ran."""
+        codes = {code for (code, _), by_step in self._ran.items() if by_step}
+        return {(module_of(c.co_filename[self._cut :]), c.co_qualname.split(".")[0]) for c in codes}
 
     def _packages(self) -> set[str]:
         """Packages from outside that an executed line names."""
