@@ -1,0 +1,66 @@
+"""`alignflow explain`: where two runs, or two results, part. Imports neither torch nor Prefect nor MLflow."""
+
+from __future__ import annotations
+
+import re
+
+from flows.planning.divergence import Divergence, Side, of_records, of_runs
+from flows.planning.key_diff import KeyDifference
+from flows.planning.plan import PROJECT
+from flows.python.code_index import CodeIndex
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
+from tasks.contract import SpecError
+
+_MOST = 5
+"""Reasons that are shown."""
+
+
+def explain(here: Store, left: str, there: Store, right: str) -> Divergence | None:
+    """Compare what two names mean, each in its store: two runs, or two results. Raises SpecError."""
+    one, other = _run_of(here, left), _run_of(there, right)
+    if (one is None) != (other is None):
+        raise SpecError(f"'{left}' and '{right}' are a run and a result: name two runs, or a step of each (RUN:STEP)")
+    if one and other:
+        return of_runs((here, one), (there, other))
+    found = Runs(here).find(left), Runs(there).find(right)
+    step = found[0].step.title if found[0].step else ""
+    return of_records(Side(here, found[0].record), Side(there, found[1].record), step)
+
+
+def _run_of(store: Store, ref: str) -> Run | None:
+    is_run = ref == "last" or re.match(r"\d{8}-", ref)
+    return Runs(store).find_run(ref) if is_run and ":" not in ref else None
+
+
+def explanation(found: Divergence | None, code: CodeIndex) -> str:
+    """A divergence in sentences."""
+    if found is None:
+        return "They are the same: every key and every content is equal."
+    sides = (found.left, found.right)
+    if None in sides:
+        return f"They part at `{found.step}`: {'the first' if found.left is None else 'the second'} has no result of it."
+    one, other = (side.record.content[:12] for side in sides if side)
+    lines = [f"They part at `{found.step}`: {one} and {other}"]
+    lines += [f"  because {_with_line(reason, code)}" for reason in found.reasons[:_MOST]]
+    if len(found.reasons) > _MOST:
+        lines.append(f"  and {len(found.reasons) - _MOST} more")
+    if not found.reasons:
+        lines.append("  under one key: what makes the difference is in no key")
+        lines += [f"  {text}" for text in found.circumstances]
+    if found.content:
+        lines.append(f"  {found.content}")
+    return "\n".join(lines)
+
+
+def _with_line(reason: KeyDifference, code: CodeIndex) -> str:
+    """A reason; a unit of code with the line where it lies now."""
+    file, _, unit = reason.name.partition("::")
+    if reason.part != "code" or not unit:
+        return reason.text
+    place = code.place(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), unit)
+    return f"{reason.text} ({place})"
+
+
+def explain_text(here: Store, left: str, there: Store, right: str) -> str:
+    return explanation(explain(here, left, there, right), here.code(PROJECT))

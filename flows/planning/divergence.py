@@ -1,0 +1,114 @@
+"""Where two runs, or two results, part: the first step that differs, and what in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flows.planning.content_diff import ContentDifference, first_difference
+from flows.planning.key_diff import KeyDifference, differences
+from flows.store.records import Parent, Record
+from flows.store.runs import Run
+from flows.store.store import Store
+from tasks.contract import JSON
+
+
+class Side(NamedTuple):
+    """A result and the store that has it."""
+
+    store: Store
+    record: Record
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first step in which two sides differ."""
+
+    step: str
+    left: Side | None
+    right: Side | None
+    """None: that side has no result of the step."""
+    reasons: tuple[KeyDifference, ...] = ()
+    """In what their keys differ."""
+    content: ContentDifference | None = None
+    """Where their contents first differ, if their keys are equal."""
+
+    @property
+    def circumstances(self) -> list[str]:
+        """In what the machines and settings that no key holds differ: versions of builds, hardware, execution."""
+        if self.left is None or self.right is None or self.reasons:
+            return []
+        one, other = self.left.record, self.right.record
+        pairs = ((one.versions, other.versions), (one.hardware, other.hardware), (one.execution, other.execution))
+        return [text for a, b in pairs for text in _unequal(a, b)]
+
+    def as_json(self) -> JSON:
+        return {
+            "step": self.step, "left": _as_json(self.left), "right": _as_json(self.right),
+            "because": [{"part": d.part, "name": d.name, "text": d.text} for d in self.reasons],
+            "content": self.content._asdict() if self.content else None, "circumstances": [*self.circumstances],
+        }  # fmt: skip
+
+
+def _as_json(side: Side | None) -> JSON:
+    return {"key": side.record.key, "content": side.record.content, "task": side.record.task} if side else None
+
+
+def _unequal(one: Mapping[str, JSON] | Mapping[str, str], other: Mapping[str, JSON] | Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*one, *other}):
+        if one.get(name) != other.get(name):
+            yield f"{name} {one.get(name)} here and {other.get(name)} there"
+
+
+def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | None:
+    """The first step, in the order of the left graph, whose keys or contents differ, or that one side lacks."""
+    (here, one), (there, other) = left, right
+    theirs = {address: step for step in other.steps.values() for address in step.addresses}
+    for step in one.steps.values():
+        opposite = next((theirs[a] for a in step.addresses if a in theirs), None)
+        sides = [_side(store, s.key) if s else None for store, s in ((here, step), (there, opposite))]
+        if None in sides or _differ(*sides):
+            return _parted(step.title, *sides)
+    ours = {address for step in one.steps.values() for address in step.addresses}
+    more = next((s for s in other.steps.values() if not ours.intersection(s.addresses)), None)
+    return Divergence(more.title, None, _side(there, more.key)) if more else None
+
+
+def of_records(left: Side, right: Side, step: str = "") -> Divergence | None:
+    """The first step behind two results, inputs first, in which they differ."""
+    if not _differ(left, right):
+        return None
+    for port in left.record.parents:
+        for one, other in zip(left.record.parents[port], right.record.parents.get(port, ()), strict=False):
+            sides = _of_parent(left.store, one), _of_parent(right.store, other)
+            found = of_records(*sides, f"{step or left.record.task} ← {port}") if all(sides) and one != other else None  # type: ignore[arg-type]
+            if found:
+                return found
+    return _parted(step or left.record.task, left, right)
+
+
+def _of_parent(store: Store, parent: Parent) -> Side | None:
+    side = _side(store, parent.key)
+    return side if side and side.record.content == parent.content else None
+
+
+def _side(store: Store, key: str) -> Side | None:
+    record = store.record(key) if key else None
+    return Side(store, record) if record else None
+
+
+def _differ(left: Side | None, right: Side | None) -> bool:
+    assert left
+    assert right
+    return (left.record.key, left.record.content) != (right.record.key, right.record.content)
+
+
+def _parted(step: str, left: Side | None, right: Side | None) -> Divergence:
+    if left is None or right is None:
+        return Divergence(step, left, right)
+    reasons = tuple(differences(left.record, right.record)) if left.record.key != right.record.key else ()
+    if reasons:
+        return Divergence(step, left, right, reasons)
+    paths = (side.store.root / side.record.path for side in (left, right))
+    return Divergence(step, left, right, (), first_difference(*paths))
