@@ -250,6 +250,28 @@ def rounds(
 
 
 @app.command()
+def explain(
+    left: Annotated[str, typer.Argument(metavar="A", help="A RUN, or a REF of a step's result.", show_default=False)],
+    right: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="DIR", help="Artifacts that B lies in; default: A's own.")
+    ] = None,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where two runs, or two results, part: the first step that differs, and what in its key or its content."""
+    from flows.commands.explain import explain_json, explain_text
+
+    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    other = _store(None, against) if against else store
+    if as_json:
+        print(json_text(explain_json(store, left, other, right)))
+    else:
+        print(explain_text(store, left, other, right))
+
+
+@app.command()
 def accept(name: Deployed, step: str, values: Values = None, file: File = None, artifacts: Artifacts = None) -> None:
     """Let old results of STEP stand after a harmless edit of code; recorded as accepted."""
     from flows.commands.accept import accept_step

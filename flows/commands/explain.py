@@ -10,13 +10,13 @@ from flows.planning.plan import PROJECT
 from flows.python.code_index import CodeIndex
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
-from tasks.contract import SpecError
+from tasks.contract import JSON, SpecError
 
 _MOST = 5
 """Reasons that are shown."""
 
 
-def explain(here: Store, left: str, there: Store, right: str) -> Divergence | None:
+def find_divergence(here: Store, left: str, there: Store, right: str) -> Divergence | None:
     """Compare what two names mean, each in its store: two runs, or two results. Raises SpecError."""
     one, other = _run_of(here, left), _run_of(there, right)
     if (one is None) != (other is None):
@@ -39,7 +39,8 @@ def explanation(found: Divergence | None, code: CodeIndex) -> str:
         return "They are the same: every key and every content is equal."
     sides = (found.left, found.right)
     if None in sides:
-        return f"They part at `{found.step}`: {'the first' if found.left is None else 'the second'} has no result of it."
+        lacking = "the first" if found.left is None else "the second"
+        return f"They part at `{found.step}`: {lacking} has no result of it."
     one, other = (side.record.content[:12] for side in sides if side)
     lines = [f"They part at `{found.step}`: {one} and {other}"]
     lines += [f"  because {_with_line(reason, code)}" for reason in found.reasons[:_MOST]]
@@ -63,4 +64,11 @@ def _with_line(reason: KeyDifference, code: CodeIndex) -> str:
 
 
 def explain_text(here: Store, left: str, there: Store, right: str) -> str:
-    return explanation(explain(here, left, there, right), here.code(PROJECT))
+    """The first difference in sentences. Raises SpecError."""
+    return explanation(find_divergence(here, left, there, right), here.code(PROJECT))
+
+
+def explain_json(here: Store, left: str, there: Store, right: str) -> JSON:
+    """The same facts for scripts; `step` is null where nothing differs. Raises SpecError."""
+    found = find_divergence(here, left, there, right)
+    return found.as_json() if found else {"step": None}

@@ -14,7 +14,9 @@ from tasks.contract import JSON
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SIZES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+_SIZES = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 """Types of safetensors as NumPy writes them; others (BF16, F8) are shown as their bytes."""
 
 
@@ -47,7 +49,9 @@ def first_difference(left: Path, right: Path) -> ContentDifference | None:
 
 def _within(name: str, left: Path, right: Path) -> ContentDifference:
     found = {".arrow": _in_tables, ".safetensors": _in_tensors}.get(left.suffix, _in_text)(left, right)
-    return ContentDifference(name, *(found or ("", f"{left.stat().st_size:,} bytes", f"{right.stat().st_size:,} bytes")))
+    return ContentDifference(
+        name, *(found or ("", f"{left.stat().st_size:,} bytes", f"{right.stat().st_size:,} bytes"))
+    )
 
 
 Found = tuple[str, JSON, JSON] | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flows.planning.content_diff import ContentDifference, first_difference
 from flows.planning.key_diff import KeyDifference, differences
@@ -55,7 +55,7 @@ def _as_json(side: Side | None) -> JSON:
     return {"key": side.record.key, "content": side.record.content, "task": side.record.task} if side else None
 
 
-def _unequal(one: Mapping[str, JSON] | Mapping[str, str], other: Mapping[str, JSON] | Mapping[str, str]) -> Iterator[str]:
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted({*one, *other}):
         if one.get(name) != other.get(name):
             yield f"{name} {one.get(name)} here and {other.get(name)} there"
@@ -68,7 +68,7 @@ def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | N
     for step in one.steps.values():
         opposite = next((theirs[a] for a in step.addresses if a in theirs), None)
         sides = [_side(store, s.key) if s else None for store, s in ((here, step), (there, opposite))]
-        if None in sides or _differ(*sides):
+        if sides != [None, None] and (None in sides or _differ(*sides)):
             return _parted(step.title, *sides)
     ours = {address for step in one.steps.values() for address in step.addresses}
     more = next((s for s in other.steps.values() if not ours.intersection(s.addresses)), None)

@@ -8,9 +8,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-Statement = ast.stmt
-_NUMBERS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-            ast.Mod: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.Pow: ast.Mult, ast.MatMult: ast.Mult}  # fmt: skip
+_NUMBERS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.Pow: ast.Mult, ast.MatMult: ast.Mult,
+}  # fmt: skip
 _ORDERS = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.GtE: ast.Gt, ast.LtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is}  # fmt: skip
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -369,13 +370,17 @@ def functions(text: str) -> list[str]:
 
 
 def with_data(text: str, rng: random.Random, ran: frozenset[int]) -> tuple[str, frozenset[int]] | None:
-    """A function that ran made to read `tasks/data/proof.txt`, and the lines of its body; None where no function ran."""
+    """A function that ran made to read `tasks/data/proof.txt`, and the lines of its body; None where none ran."""
     tree = ast.parse(text)
-    bodies = [s for s in tree.body if isinstance(s, ast.FunctionDef) and ran & set(range(s.body[0].lineno, (s.end_lineno or 0) + 1))]
+    bodies = [(s, _lines(s)) for s in tree.body if isinstance(s, ast.FunctionDef) and ran & _lines(s)]
     if not bodies:
         return None
-    function = rng.choice(bodies)
-    lines = frozenset(range(function.body[0].lineno, (function.end_lineno or 0) + 1))
+    function, lines = rng.choice(bodies)
     reading = "from tasks.contract import data_file\ndata_file('proof.txt').read_text()"
     function.body[1 if _says_nothing(function.body[0]) else 0 : 0] = ast.parse(reading).body
     return ast.unparse(tree), lines
+
+
+def _lines(function: ast.FunctionDef) -> frozenset[int]:
+    """Of its body."""
+    return frozenset(range(function.body[0].lineno, (function.end_lineno or 0) + 1))

@@ -1,9 +1,9 @@
 """Runs the steps of `proof.yaml` for real and says what of `tasks/` each of them executed.
 
-A process of its own, that reads one request per line of its input and answers with one line: `{"step", "root"}` →
-`{"content", "executed", "loading", "loaded", "reachable", "packages"}`. Every step runs in a fork that has loaded nothing of `tasks` yet, as
-steps do in production; `root` is the folder whose `tasks/` it loads. What a step executes is found by `sys.settrace`,
-what it could execute by a walk over the bytecode of the loaded functions: neither reads the index that makes keys.
+A process of its own, which reads one request per line of its input and answers each with one line. Every step runs in a
+fork that has loaded nothing of `tasks` yet, as steps do in production, with the code below a given folder. What a step
+executes is found by `sys.settrace`, what it could execute by a walk over bytecode: neither reads the index that makes
+keys.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from flows.python.code_index import CodeIndex
+from flows.python.codebase import Codebase, tasks_in
 from flows.store.content import Contents
 from flows.store.keys import Choices
-from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
 from tasks.contract import SpecError
 from tests.flows.store.proof.edits import bound_by, module_of
 
+LIGHT = ("numpy", "polars", "pyarrow", "scipy.stats")
+HEAVY = ("accelerate", "jinja2.sandbox", "transformers.models.auto", "transformers.models.llama.modeling_llama")
+"""What steps load from outside: once, here, so that a step takes half a second."""
 SECONDS = 60
 """Longest that a step may take: an edit can make it endless."""
 ROOT = Path(__file__).parents[4]
@@ -44,7 +48,7 @@ class Server:
         os.chdir(folder)
         self.folder = folder
         self.graph: Graph = compile_pipeline(folder / "pipelines.yaml", "proof")
-        self.store = Store(folder / "artifacts")
+        self.contents = Contents()
         self.made: dict[str, tuple[str, Path, str]] = {}
         """Node id → kind, folder, content."""
 
@@ -55,7 +59,8 @@ class Server:
             return {}
         node = self.graph.nodes[step]
         folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
-        choices = Choices(self.store.code(Path(root)), self.store.contents, self.folder)
+        code = CodeIndex(Codebase([tasks_in(Path(root, "tasks"))], self.folder / "parsed.json"))
+        choices = Choices(code, self.contents, self.folder)
         inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
         try:
             call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
@@ -294,13 +299,8 @@ def is_ours(module: str) -> bool:
 
 def main() -> None:
     """Load what steps load, but nothing of theirs; then answer. With `light`, only what steps without torch load."""
-    import numpy, polars, pyarrow, scipy.stats  # noqa: E401, F401
-
-    if "light" not in sys.argv:
-        import accelerate, jinja2.sandbox, torch, transformers.models.llama.modeling_llama  # noqa: E401, F401
-        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
-
-        torch.set_num_threads(1)
+    for name in LIGHT if "light" in sys.argv else (*LIGHT, *HEAVY):
+        importlib.import_module(name)
     server = Server(Path(sys.argv[1]))
     for line in sys.stdin:
         print(json.dumps(server.answer(**json.loads(line))), flush=True)

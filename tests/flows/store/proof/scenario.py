@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from flows.python.code_index import CodeIndex
+from flows.python.codebase import Codebase, tasks_in
 from flows.store.content import Contents
 from flows.store.identities import choices_of, module_of
 from flows.store.keys import Choices, step_key
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Node
 from tasks.contract import SpecError
+from tests.flows.store.proof.edits import module_of as module_named
 
 HERE = Path(__file__).parent
+FAILED = "failed"
 ROOT = Path(__file__).parents[4]
 PEOPLE = [
     {"prompt": f"where does the {a} live ?", "chosen": f"the {a} lives in the swamp .", "rejected": "no idea ."}
@@ -63,7 +66,8 @@ class Scenario:
         self.nodes: dict[str, Node] = {id: nodes[id] for id in light or nodes}
         command = [sys.executable, "-m", "tests.flows.store.proof.runs", str(folder), *(["light"] if light else [])]
         log = (folder / "log").open("w")
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        pipe = subprocess.PIPE
+        self._server = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, cwd=ROOT)
         self.contents = Contents()
         self.made: dict[str, Traced] = {}
         for id, handle in (given or {}).items():
@@ -71,10 +75,12 @@ class Scenario:
             made = [type(handle).__name__, str(path), self.contents.digest(path)]
             self._ask(step=id, root=str(ROOT), given=made)
             self.made[id] = Traced(*made, {}, {}, frozenset(), frozenset())
-        self._parsed: dict[str, dict[str, object]] = {}
-        self._specified: dict[str, str] = {}
+        self._unedited = Codebase([tasks_in(ROOT / "tasks")])
+        self._edited: set[str] = set()
+        self._code_unedited = CodeIndex(self._unedited)
         self.made |= {id: self._traced(id) for id in self.nodes}
-        self.keys = self.keys_of(self.nodes, ROOT)
+        choices = Choices(self._code_unedited, self.contents, folder)
+        self.keys = {id: self.key(node, choices, self.inputs(node, choices)) for id, node in self.nodes.items()}
 
     def close(self) -> None:
         assert self._server.stdin
@@ -96,20 +102,23 @@ class Scenario:
         return Traced(said["kind"], said["path"], said["content"], *lines, reachable, frozenset(said["packages"]))
 
     def result(self, id: str) -> str:
-        """The content that a step really makes with the edited code, or how it fails."""
-        return str(self._ask(step=id, root=str(self.root))["content"])
+        """The content that a step really makes with the edited code, or `FAILED`."""
+        said = self._ask(step=id, root=str(self.root))
+        return str(said["content"]) if "kind" in said else FAILED
 
     # Keys
 
     @contextmanager
     def edited(self, files: Mapping[str, str]) -> Iterator[None]:
         """Other texts of these files, while it lasts."""
+        self._edited = {module_named(name) for name in files}
         try:
             for name, text in files.items():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.root / name).write_text(text)
             yield
         finally:
+            self._edited = set()
             for name in files:
                 if name in self.files:
                     (self.root / name).write_text(self.files[name])
@@ -118,9 +127,10 @@ class Scenario:
 
     def keys_of(self, ids: Iterable[str], root: Path | None = None) -> dict[str, str]:
         """The keys of these steps with the (edited) code; `refused` where it cannot be followed."""
-        code = CodeIndex(root or self.root)
-        code._parsed = self._parsed  # an edit changes one file: the others are parsed once
-        choices = Choices(code, self.contents, self.folder)
+        codebase = Codebase([tasks_in((root or self.root) / "tasks")])
+        parsed = self._unedited._parses.items()  # an edit changes one file: the others are parsed once
+        codebase._parses = {m: p for m, p in parsed if p and m not in self._edited}
+        choices = Choices(CodeIndex(codebase), self.contents, self.folder)
         return {id: self.key(self.nodes[id], choices, self.inputs(self.nodes[id], choices)) for id in ids}
 
     def key(self, node: Node, choices: Choices, inputs: Mapping[str, Sequence[str]]) -> str:
@@ -137,7 +147,7 @@ class Scenario:
         if id not in self.nodes or self.nodes[id].task != "load_oracle":
             return self.made[id].content
         (_, oracle), *_ = choices_of(self.nodes[id].params)
-        if self._code(oracle, choices.code) == self._specified.setdefault(oracle.name, self._code(oracle, CodeIndex(ROOT))):
+        if self._code(oracle, choices.code) == self._code(oracle, self._code_unedited):
             return self.made[id].content
         return self.result(id)
 

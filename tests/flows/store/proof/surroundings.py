@@ -13,6 +13,7 @@ from typing import Any
 
 from flows.python import packages, reached
 from flows.python.code_index import CodeIndex
+from flows.python.codebase import Codebase
 from flows.store.content import Contents
 from flows.store.keys import Choices
 from flows.wiring.model import ChoiceValue
@@ -30,15 +31,16 @@ def of_parameters(scenario: Scenario, table: Table, rng: random.Random) -> None:
                 keyed = name in node.params
                 if (node.task, what) not in seen:
                     seen.add((node.task, what))
-                    given = {"params": {**node.params, name: other}} if keyed else {"execution": {**node.execution, name: other}}
-                    key = scenario.key(replace(node, **given), choices, scenario.inputs(node, choices))
+                    which = "params" if keyed else "execution"
+                    given = replace(node, **{which: {**getattr(node, which), name: other}})
+                    key = scenario.key(given, choices, scenario.inputs(node, choices))
                     kind = "parameter" if keyed else "no-op: execution parameter"
                     table.counts[kind].mutants += 1
                     table.add(kind, f"{node.task}({what})", changed=key != scenario.keys[id], could=keyed)
 
 
 def _choices(scenario: Scenario) -> Choices:
-    return Choices(CodeIndex(ROOT), scenario.contents, scenario.folder)
+    return Choices(CodeIndex(Codebase()), scenario.contents, scenario.folder)
 
 
 def _others(name: str, value: Any, root: Path) -> Iterator[tuple[str, Any]]:
@@ -146,8 +148,9 @@ def _versions(other: Mapping[str, str]) -> Iterator[None]:
 
 def _of_files_outside(scenario: Scenario, table: Table) -> None:
     """What `people` and `outside` read, written over with the same and with other bytes."""
-    for id, path in (("people", scenario.folder / "pairs.jsonl"), ("outside", scenario.folder / "policy" / "config.json")):
+    for id, name in (("people", "pairs.jsonl"), ("outside", "policy/config.json")):
         if id in scenario.nodes:
+            path = scenario.folder / name
             text = path.read_text()
             for kind, other, could in (("no-op: file outside", text, False), ("file outside", text + "\n", True)):
                 path.write_text(other)

@@ -24,7 +24,7 @@ class Table:
         self.examples: list[str] = []
 
     def add(self, kind: str, what: str, *, changed: bool, could: bool | None) -> None:
-        """`could`: whether the result could change; None where nobody knows (code that is reachable and did not run)."""
+        """`could`: whether the result could change; None where nobody knows (code within reach that did not run)."""
         count = self.counts[kind]
         count.changes += changed
         count.kept += not changed
@@ -54,4 +54,5 @@ class Table:
             f"{kind:<24}{c.mutants:>9}{c.changes:>9}{c.kept:>9}{len(c.stale):>9}{c.needless:>9}"
             for kind, c in sorted(self.counts.items())
         ]
-        return "\n".join([*lines, f"{self.mutants} mutants, {len(self.stale)} stale hits, {self.needless:.1%} of misses needless"])
+        sum_ = f"{self.mutants} mutants, {len(self.stale)} stale hits, {self.needless:.1%} of misses needless"
+        return "\n".join([*lines, sum_])

@@ -1,19 +1,20 @@
-"""The proof that the cache is sound: over a thousand automatic, seeded edits of code, parameters, inputs and environment.
+"""The proof that the cache is sound: a thousand automatic, seeded edits of code, parameters, inputs and environment.
 
 A *comparison* is one edit and one step of `proof.yaml`: did the step's key change, and could its result?
 
-**Could change** is known without the index that makes the keys. Each step runs once for real, in a process that has loaded
-nothing of `tasks/`, under a trace of its lines. An edit of a statement that the step ran could change its result; so could
-one of the header of a function that it ran. A statement that ran only while its file was being imported (a constant,
-an attribute of a class) could, where the step, run again with the edited code, gives another content or fails.
-Parameters that are keyed, contents of inputs and of files that identities name, packages that a line that ran names, and
-Python's version could always.
-**Could not change**: a statement that did not run, of a top-level name that the step's bytecode cannot reach from the task,
-from its choices and from the classes of its handles; and all edits that change no result by construction: docstrings,
+**Could change** is known without the index that makes the keys. Each step runs once for real, in a process that has
+loaded nothing of `tasks/`, under a trace of its lines. An edit of a statement that the step ran could change its
+result; so could one of the decorators or defaults of a function that it ran. A statement that ran only while its file
+was imported (a constant, an attribute of a class) could, where the step, run again with the edited code, gives another
+content. So could always: parameters that are keyed, contents of inputs and of files that identities name, packages
+that a line which ran names, Python's version.
+**Could not change**: a statement that did not run, of a top-level name that the step's bytecode cannot reach from the
+task, its choices, the classes of its handles and all that ran; and what changes no result by construction: docstrings,
 comments, layout, annotations, order of functions, functions moved to another file, files renamed or split.
-What lies between (reachable, did not run: an error, a branch for a GPU) is compared and counts as neither.
+What lies between (within reach, did not run: an error, a branch for a GPU) is compared and counts as neither.
 
-**Stale hit**: the result could change and the key did not. None is allowed.
+**Stale hit**: the result could change and the key did not. None is allowed. Code that is refused, or that fails while
+it is imported, gives no result and so no stale one.
 **Needless miss**: the result could not change and the key did. At most 5% of all misses.
 """
 
@@ -29,7 +30,7 @@ import pytest
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
 from tests.flows.store.proof import edits as e
-from tests.flows.store.proof.scenario import Scenario
+from tests.flows.store.proof.scenario import FAILED, Scenario
 from tests.flows.store.proof.surroundings import of_environment, of_inputs, of_parameters
 from tests.flows.store.proof.table import Table
 
@@ -58,7 +59,8 @@ def _judge(scenario: Scenario, table: Table, rng: random.Random, edit: e.Edit) -
     states: dict[str, list[str]] = {}
     for id in scenario.nodes:
         states.setdefault(_state(scenario, edit, id), []).append(id)
-    chosen = {s: rng.sample(ids, min(2 if s in ("ran", "unreachable") else 1, len(ids))) for s, ids in sorted(states.items())}
+    most = {"ran": 2, "unreachable": 2}
+    chosen = {s: rng.sample(ids, min(most.get(s, 1), len(ids))) for s, ids in sorted(states.items())}
     table.counts[edit.kind].mutants += 1
     with scenario.edited({edit.file: edit.text}):
         keys = scenario.keys_of([id for ids in chosen.values() for id in ids])
@@ -67,10 +69,11 @@ def _judge(scenario: Scenario, table: Table, rng: random.Random, edit: e.Edit) -
                 changed = keys[id] != scenario.keys[id]
                 could = {"ran": True, "unreachable": False}.get(state)
                 if state.startswith("loaded") and not changed:
-                    could = scenario.result(id) != scenario.made[id].content
+                    could = scenario.result(id) not in (scenario.made[id].content, FAILED)
                 elif state == "loaded, unreachable":
                     could = False
-                table.add(edit.kind, f"{edit.file}:{edit.lines[0]} {edit.unit} in {id} ({state})", changed=changed, could=could)
+                what = f"{edit.file}:{edit.lines[0]} {edit.unit} in {id} ({state})"
+                table.add(edit.kind, what, changed=changed, could=could)
 
 
 def _state(scenario: Scenario, edit: e.Edit, id: str) -> str:
@@ -90,18 +93,19 @@ def _state(scenario: Scenario, edit: e.Edit, id: str) -> str:
 
 def of_loading(scenario: Scenario, table: Table, rng: random.Random, most: int) -> None:
     """A statement at the end of a file; an import of a file that does something; a data file that a function reads."""
-    loaded = sorted({f for t in scenario.made.values() for f in t.loading if f not in ("tasks/contract.py", "tasks/__init__.py")})
+    loaded = sorted({f for t in scenario.made.values() for f in t.loading} - {"tasks/contract.py", "tasks/__init__.py"})
     for file in rng.sample(loaded, min(most, len(loaded))):
         text = scenario.files[file]
         effect = {file: text + "\n[].append(1)\nprint('loaded')\n"}
         imported = {file: text + "\nimport tasks.added\n", "tasks/added.py": "print('added')\n"}
         for kind, files in (("effect of loading", effect), ("import for its effect", imported)):
-            _compare(scenario, table, rng, kind, files, file, lambda id, file=file: file in scenario.made[id].loading)
+            _compare(scenario, table, rng, kind, files, file)
         _of_data(scenario, table, rng, file)
 
 
 def _of_data(scenario: Scenario, table: Table, rng: random.Random, file: str) -> None:
-    reading = e.with_data(scenario.files[file], rng, frozenset(l for t in scenario.made.values() for l in t.executed.get(file, ())))
+    ran = frozenset(line for t in scenario.made.values() for line in t.executed.get(file, ()))
+    reading = e.with_data(scenario.files[file], rng, ran)
     if reading is None:
         return
     text, lines = reading
@@ -116,14 +120,15 @@ def _of_data(scenario: Scenario, table: Table, rng: random.Random, file: str) ->
         table.add("data file", f"{file} in {id}", changed=before[id] != after[id], could=True)
 
 
-def _compare(scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], what: str, could) -> None:  # type: ignore[no-untyped-def]
-    """Compare two steps whose result could change and two others."""
-    sides = ([id for id in scenario.nodes if could(id) is side] for side in (True, False))
+def _compare(scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], file: str) -> None:
+    """Compare two steps that load the file, whose result could change, and two others."""
+    sides = ([id for id in scenario.nodes if (file in scenario.made[id].loading) is side] for side in (True, False))
     ids = [id for side in sides for id in rng.sample(side, min(2, len(side)))]
     table.counts[kind].mutants += 1
     with scenario.edited(files):
         for id, key in scenario.keys_of(ids).items():
-            table.add(kind, f"{what} in {id}", changed=key != scenario.keys[id], could=could(id))
+            loads = file in scenario.made[id].loading
+            table.add(kind, f"{file} in {id}", changed=key != scenario.keys[id], could=loads)
 
 
 def of_nothing(scenario: Scenario, table: Table, rng: random.Random, files: int, moves: int) -> None:
@@ -142,7 +147,9 @@ def of_nothing(scenario: Scenario, table: Table, rng: random.Random, files: int,
         _compare_unchanged(scenario, table, rng, f"no-op: {kind}", changed, f"{file} {name}")
 
 
-def _compare_unchanged(scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], what: str) -> None:
+def _compare_unchanged(
+    scenario: Scenario, table: Table, rng: random.Random, kind: str, files: dict[str, str], what: str
+) -> None:
     file = what.split()[0]
     using = [id for id in scenario.nodes if file in scenario.made[id].loading]
     table.counts[kind].mutants += 1
@@ -156,7 +163,8 @@ def _may_be_renamed(file: str, scenario: Scenario) -> bool:
     fixed = {"tasks/kinds.py", "tasks/contract.py", "tasks/training/reward_scorer.py"}
     name = Path(file).stem
     tasks = {node.module for node in scenario.nodes.values()}
-    return not (file in fixed or e.module_of(file) in tasks or name == "__init__" or f"def {name}(" in scenario.files[file])
+    is_choice = f"def {name}(" in scenario.files[file]
+    return not (is_choice or file in fixed or e.module_of(file) in tasks or name == "__init__")
 
 
 def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[str, str, str, dict[str, str]]]:
@@ -185,7 +193,8 @@ def _proof(scenario: Scenario, table: Table, rng: random.Random) -> None:
 
 
 def test_no_result_of_sixty_edits_is_stale(tmp_path: Path) -> None:
-    scenario, table, rng = Scenario(tmp_path, light=LIGHT, given={"answers": answers_to_prompts()}), Table(), random.Random(SEED)
+    scenario = Scenario(tmp_path, light=LIGHT, given={"answers": answers_to_prompts()})
+    table, rng = Table(), random.Random(SEED)
     try:
         of_code(scenario, table, rng, per_file=1, most=30)
         of_loading(scenario, table, rng, 2)
