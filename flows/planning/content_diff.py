@@ -86,19 +86,32 @@ def _in_tables(left: Path, right: Path) -> Found:
 
 def _row(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None:
     """The first row in which two columns differ, by halving what is equal."""
-    low, high = 0, max(len(one), len(other))
+    one, other = _bits(one), _bits(other)
     if one.equals(other):
         return None
+    low, high = 0, max(len(one), len(other))
     while high - low > 1:
         middle = (low + high) // 2
         if one.slice(low, middle - low).equals(other.slice(low, middle - low)):
             low = middle
         else:
             high = middle
-    values = [column[low].as_py() if low < len(column) else None for column in (one, other)]
-    if max(len(one), len(other)) == low + 1 or not _same(*values):
-        return low
-    return next((low + 1 + r for r in [_row(one.slice(low + 1), other.slice(low + 1))] if r is not None), None)
+    return low
+
+
+def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Floats as whole numbers of the same bits, so that nan is equal to itself."""
+    import pyarrow as pa
+
+    def of(array: pa.Array) -> pa.Array:
+        if pa.types.is_floating(array.type):
+            return array.view(f"int{array.type.bit_width}")
+        if pa.types.is_list(array.type) and pa.types.is_floating(array.type.value_type):
+            mask = array.is_null() if array.null_count else None
+            return pa.ListArray.from_arrays(array.offsets, of(array.values), mask=mask)
+        return array
+
+    return pa.chunked_array([of(chunk) for chunk in column.chunks]) if column.num_chunks else column
 
 
 def _same(left: object, right: object) -> bool:
