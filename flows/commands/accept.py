@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.planning.explain import FormerRecords
 from flows.planning.key_diff import differences
 from flows.run.run import PROJECT, steps_named
-from flows.store.keys import Choices, Key, step_key
+from flows.store.keys import Choices, Key
 from flows.store.records import Record, write_record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
@@ -38,7 +38,7 @@ def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
             if node.id in wanted:
                 raise SpecError(f"'{node.id}' needs `{missing[0]}`, which has no result: accept or run that one first")
             continue
-        key = step_key(node, {port: [known[i].content for i in ids] for port, ids in node.inputs.items()}, choices)
+        key = choices.prepare(node).key({port: [known[i].content for i in ids] for port, ids in node.inputs.items()})
         record = store.record_of(key.digest)
         if record is None and node.id in wanted:
             old = former.of_step(node)

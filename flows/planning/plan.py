@@ -18,7 +18,7 @@ from flows.planning.costs import Cost, Size, cost, longest_answer, node_sizes, r
 from flows.planning.explain import FormerRecords
 from flows.planning.prechecks import check_step_files
 from flows.python.code_index import CodeIndex
-from flows.store.keys import Choices, fixed_key, step_key
+from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
@@ -156,7 +156,7 @@ class _Planner:
 
     def _ready(self, node: Node) -> tuple[str, Record | None, State, str]:
         inputs = {port: [self._content(i) for i in ids] for port, ids in node.inputs.items()}
-        key = step_key(node, inputs, self.choices)
+        key = self.choices.prepare(node).key(inputs)
         look = self.store.lookup(key.digest)
         if look.record:
             accepted = "accepted, " if look.record.accepted else ""
@@ -165,7 +165,7 @@ class _Planner:
         return key.digest, None, "partial" if self.store.begun(key.digest) else "run", why
 
     def _waiting(self, node: Node, waits_for: list[str]) -> tuple[str, None, State, str]:
-        key = fixed_key(node, self.choices)
+        key = self.choices.prepare(node).fixed
         if key.digest in self.former.fixed:
             first, *others = dict.fromkeys(waits_for)
             return "", None, "open", f"waits for `{first}`{f' and {len(others)} more' if others else ''}"

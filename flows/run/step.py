@@ -13,8 +13,7 @@ from typing import Any
 from flows.run.events import Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.worker import Input, Job, Result
-from flows.store.identities import choices_of
-from flows.store.keys import Choices, Key, digest_of, plain_value, reached_by, step_key
+from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
@@ -64,7 +63,8 @@ class Steps:
 
     def key(self, node: Node, inputs: Inputs) -> Key:
         """The key of a step whose inputs are known."""
-        return step_key(node, {port: [r.content for r in several] for port, several in inputs.items()}, self._choices)
+        contents = {port: [r.content for r in several] for port, several in inputs.items()}
+        return self._choices.prepare(node).key(contents)
 
     def run(self, node: Node, inputs: Inputs) -> StepOutcome:
         """Find the step's result or make it. Raises SpecError, DataError, StepFailed, Stopped."""
@@ -113,7 +113,7 @@ class Steps:
         if result.kind not in KINDS:
             raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
         made = HowMade(
-            result.seconds, execution=_execution(node), totals=result.totals, curves=result.curves,
+            result.seconds, execution=self._choices.prepare(node).execution, totals=result.totals, curves=result.curves,
             notices=result.notices, hardware={"threads": self._workers.threads},
         )  # fmt: skip
         handle = KINDS[result.kind](result.path, result.digest)
@@ -148,7 +148,7 @@ class Steps:
 
     def heavy(self, node: Node, kinds: set[str]) -> bool:
         """Whether a step that is handed these kinds needs the heavy slot."""
-        return bool(kinds & MODELS or reached_by(node, self._choices.code).packages & HEAVY)
+        return bool(kinds & MODELS or self._choices.prepare(node).reached.packages & HEAVY)
 
     def _affinity(self, node: Node, inputs: Inputs) -> str:
         """Equal for steps that an engine with the same weights and options serves; empty where there is no engine."""
@@ -156,7 +156,13 @@ class Steps:
         if not engines:
             return ""
         models: list[JSON] = [r.content for several in inputs.values() for r in several if r.kind in MODELS]
-        return digest_of({"models": models, "engines": [plain_value(e) for e in engines], "how": _execution(node)})
+        return digest_of(
+            {
+                "models": models,
+                "engines": [plain_value(e) for e in engines],
+                "how": self._choices.prepare(node).execution,
+            }
+        )
 
     def _job(self, node: Node, key: Key, inputs: Inputs) -> Job:
         opened = {
@@ -164,7 +170,7 @@ class Steps:
             for port, several in inputs.items()
         }
         return Job(
-            node.module, node.task, opened, node.lists, self._choices.arguments(node), self._store.partial(key.digest),
+            node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments, self._store.partial(key.digest),
             self._logs / f"{_slug(node.id)}.log", node.work,
         )  # fmt: skip
 
@@ -200,7 +206,7 @@ class Steps:
         with self._started:
             if self._running or not nodes:
                 return
-            reached = {p for node in nodes for p in reached_by(node, self._choices.code).packages}
+            reached = {p for node in nodes for p in self._choices.prepare(node).reached.packages}
             self._workers.start(["pyarrow", *sorted(reached)])
             self._running = True
 
@@ -227,20 +233,12 @@ def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) ->
     from tasks.kinds import Oracle
 
     records = [r for several in inputs.values() for r in several]
-    found = {Path(r.location): r.content for r in records if r.location}
-    for _, choice in choices_of(node.params):
-        found |= choices.identities.paths(choice)
+    found = {Path(r.location): r.content for r in records if r.location} | choices.prepare(node).outside
     for oracle in (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists()):
         if isinstance(oracle, Oracle):
             c = oracle.choice
             found |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
     return found
-
-
-def _execution(node: Node) -> dict[str, JSON]:
-    """Execution parameters of the step and of its choices: recorded, never keyed."""
-    choices = {n: v.execution for n, v in node.params.items() if isinstance(v, ChoiceValue) and v.execution}
-    return {**node.execution, **{f"{n}.{k}": v for n, several in choices.items() for k, v in several.items()}}
 
 
 def _slug(id: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Key:
 
 
 class Choices:
-    """Turns choices into what a task receives, and asks them what they read of the outside world.
+    """Prepares steps for the code and the outside world as they are now, each once.
 
     `base` is the folder that relative paths are relative to. `online`: identities may use the network.
     """
@@ -50,6 +51,13 @@ class Choices:
     def __init__(self, code: CodeIndex, contents: Contents, base: Path | None = None, *, online: bool = False) -> None:
         self.code = code
         self.identities = Identities(code, contents, (base or Path.cwd()).absolute(), online=online)
+        self._prepared: dict[int, PreparedStep] = {}
+
+    def prepare(self, node: Node) -> PreparedStep:
+        """What is known of a step before its inputs are; its members raise SpecError where no key can follow it."""
+        if id(node) not in self._prepared:
+            self._prepared[id(node)] = PreparedStep(node, self)
+        return self._prepared[id(node)]
 
     def chosen(self, choice: ChoiceValue) -> Chosen:
         """The choice with the digest of its code and its identity filled in. Raises SpecError."""
@@ -57,43 +65,67 @@ class Choices:
         identity = self.identities.of(choice)
         return Chosen(choice.folder, choice.name, dict(choice.params), code, identity, dict(choice.execution))
 
-    def arguments(self, node: Node) -> dict[str, object]:
-        """The keyword arguments of a step's task: parameters and execution parameters, choices made callable."""
-        return {**{n: self._argument(v) for n, v in node.params.items()}, **node.execution}
+
+class PreparedStep:
+    """A step as far as it is known before its inputs are: its code, its key without inputs, its arguments."""
+
+    def __init__(self, node: Node, choices: Choices) -> None:
+        self.node, self._choices = node, choices
+
+    @cached_property
+    def reached(self) -> Reached:
+        return _reached_by(self.node, self._choices.code)
+
+    @cached_property
+    def _parts(self) -> dict[str, JSON]:
+        identities = self._choices.identities
+        identities.refuse_unseen(self.node)
+        read = {name: identities.of(choice) for name, choice in choices_of(self.node.params)}
+        return {
+            "task": self.node.task,
+            "code": self.reached.listed,
+            "wiring": self.reached.wiring,
+            "params": {name: plain_value(value) for name, value in sorted(self.node.params.items())},
+            "packages": dict(self.reached.versions),
+            "identities": {name: dict(names) for name, names in read.items() if names},
+        }
+
+    @property
+    def fixed(self) -> Key:
+        """The key without its inputs."""
+        return Key(digest_of(self._parts), self._parts, self.reached.units)
+
+    def key(self, inputs: Mapping[str, Sequence[str]]) -> Key:
+        """The key, given the content digests of the inputs by port in list order."""
+        parts: dict[str, JSON] = {**self._parts, "inputs": {p: list(inputs[p]) for p in sorted(inputs) if inputs[p]}}
+        return Key(digest_of(parts), parts, self.reached.units)
+
+    @cached_property
+    def arguments(self) -> dict[str, object]:
+        """The keyword arguments of its task: parameters and execution parameters, choices made callable."""
+        return {**{n: self._argument(v) for n, v in self.node.params.items()}, **self.node.execution}
 
     def _argument(self, value: object) -> object:
         if isinstance(value, ChoiceValue):
-            return self.chosen(value)
+            return self._choices.chosen(value)
         if isinstance(value, list | tuple):
             return [self._argument(v) for v in value]
         return value
 
+    @property
+    def outside(self) -> dict[Path, str]:
+        """The files and folders that its choices read, with the digests that the key holds."""
+        several = (self._choices.identities.paths(choice) for _, choice in choices_of(self.node.params))
+        return {path: digest for paths in several for path, digest in paths.items()}
 
-def step_key(node: Node, inputs: Mapping[str, Sequence[str]], choices: Choices) -> Key:
-    """The key of a step, given the content digests of its inputs by port in list order. Raises SpecError."""
-    fixed = fixed_key(node, choices)
-    fed: JSON = {port: list(inputs[port]) for port in sorted(inputs) if inputs[port]}
-    parts = {**fixed.parts, "inputs": fed}
-    return Key(digest_of(parts), parts, fixed.code)
-
-
-def fixed_key(node: Node, choices: Choices) -> Key:
-    """What is known of a step's key before its inputs are: its parts without them. Raises SpecError."""
-    reached = reached_by(node, choices.code)
-    choices.identities.refuse_unseen(node)
-    asked = {name: choices.identities.of(choice) for name, choice in choices_of(node.params)}
-    parts: dict[str, JSON] = {
-        "task": node.task,
-        "code": reached.listed,
-        "wiring": reached.wiring,
-        "params": {name: plain_value(value) for name, value in sorted(node.params.items())},
-        "packages": dict(reached.versions),
-        "identities": {name: dict(said) for name, said in asked.items() if said},
-    }
-    return Key(digest_of(parts), parts, reached.units)
+    @cached_property
+    def execution(self) -> dict[str, JSON]:
+        """Execution parameters of the step and of its choices: recorded, never keyed."""
+        choices = {n: v.execution for n, v in self.node.params.items() if isinstance(v, ChoiceValue) and v.execution}
+        return {**self.node.execution, **{f"{n}.{k}": v for n, several in choices.items() for k, v in several.items()}}
 
 
-def reached_by(node: Node, code: CodeIndex) -> Reached:
+def _reached_by(node: Node, code: CodeIndex) -> Reached:
     """Code reached by the task, by the handles that it takes and gives, and by every function that it was given as a
     choice, that stands beside one, or that asks an oracle which is a model."""
     places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}

@@ -9,7 +9,7 @@ import pytest
 import flows.commands.accept
 from flows.commands.accept import accept_step
 from flows.planning.plan import make_plan
-from flows.store.keys import Choices, step_key
+from flows.store.keys import Choices
 from flows.store.runs import Runs, RunStep
 from flows.store.store import Store
 from flows.wiring.model import Graph
@@ -37,7 +37,7 @@ def _finish(project: Path, store: Store) -> None:
     made = {}
     for step in compiled.nodes.values():
         fed = {port: [made[i] for i in ids] for port, ids in step.inputs.items()}
-        key = step_key(step, {port: [r.content for r in several] for port, several in fed.items()}, choices)
+        key = choices.prepare(step).key({port: [r.content for r in several] for port, several in fed.items()})
         with store.lock(key.digest):
             made[step.id] = store.publish(key, prompts(step.id), parents=fed)
         content = made[step.id].content

@@ -11,7 +11,7 @@ import pytest
 
 from flows.planning.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
 from flows.planning.plan import Plan, make_plan
-from flows.store.keys import Choices, step_key
+from flows.store.keys import Choices
 from flows.store.runs import Runs, RunStep
 from flows.store.store import HowMade, Store
 from flows.wiring.model import ChoiceValue, Graph, Node, Where
@@ -96,7 +96,7 @@ def run(graph: Graph, store: Store, root: Path, *, only: set[str] | None = None,
         if only is not None and n.id not in only:
             continue
         parents = {port: [found[i] for i in ids] for port, ids in n.inputs.items()}
-        key = step_key(n, {port: [r.content for r in rs] for port, rs in parents.items()}, choices)
+        key = choices.prepare(n).key({port: [r.content for r in rs] for port, rs in parents.items()})
         record = store.record_of(key.digest)
         if record is None:
             made = HowMade(seconds=12.0, totals={"tokens": 800.0} if n.task == "sample" else {})

@@ -15,7 +15,7 @@ from tasks.kinds import Artifact, Completions, Preferences, Prompts
 
 
 def key_of(task: str = "load", inputs: Mapping[str, Sequence[str]] | None = None, **params: JSON) -> Key:
-    """A key as `step_key` makes it, for a task without code."""
+    """A key as `Choices` makes it, for a task without code."""
     fed: dict[str, JSON] = {port: list(several) for port, several in (inputs or {}).items()}
     parts: dict[str, JSON] = {
         "task": task, "code": {}, "params": params, "inputs": fed, "packages": {}, "identities": {},

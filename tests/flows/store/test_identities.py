@@ -13,7 +13,7 @@ from flows.commands.check import code_check_results
 from flows.planning.plan import make_plan
 from flows.store.content import Contents
 from flows.store.identities import READS_OUTSIDE
-from flows.store.keys import Choices, Key, step_key
+from flows.store.keys import Choices, Key
 from flows.store.store import Store
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import SpecError
@@ -69,7 +69,7 @@ def loads(**params: Any) -> Node:
 
 
 def key(root: Path, compiled: Graph) -> Key:
-    return step_key(compiled.nodes["prompts"], {}, Choices(code_index(root), Contents(), root))
+    return Choices(code_index(root), Contents(), root).prepare(compiled.nodes["prompts"]).key({})
 
 
 def verdicts(root: Path) -> list[str]:

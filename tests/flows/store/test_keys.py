@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from flows.planning.key_diff import differences
 from flows.store.content import Contents
-from flows.store.keys import Choices, Key, fixed_digest, step_key
+from flows.store.keys import Choices, Key, fixed_digest
 from flows.wiring.model import ChoiceValue, Node, Where
 from tasks.contract import SpecError
 from tests.flows.codebases import code_index
@@ -55,7 +55,7 @@ def choices(root: Path, **options: Any) -> Choices:
 
 
 def key(root: Path, inputs: Mapping[str, list[str]] | None = None, **changes: Any) -> Key:
-    return step_key(node(**changes), inputs or {"policy": ["p"], "data": ["1", "2"]}, choices(root))
+    return choices(root).prepare(node(**changes)).key(inputs or {"policy": ["p"], "data": ["1", "2"]})
 
 
 def test_the_parts_of_a_key_are_what_the_result_depends_on(tree: Tree) -> None:
@@ -187,7 +187,7 @@ def test_a_task_receives_its_choices_with_code_identity_and_execution_parameters
     made = choices(root, online=True)
     loss = ChoiceValue("losses", "dpo", {"beta": 0.1}, {"device": "cpu"})
     several = [ChoiceValue("sources", "file", {"path": "pairs.jsonl"})]
-    arguments = made.arguments(node(params={"loss": loss, "lr": 1e-3, "sources": several}))
+    arguments = made.prepare(node(params={"loss": loss, "lr": 1e-3, "sources": several})).arguments
     assert arguments["lr"] == 1e-3
     assert arguments["micro_batch"] == 8
     chosen: Any = arguments["loss"]

@@ -63,7 +63,9 @@ class Server:
         choices = Choices(code, self.contents, self.folder)
         inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
         try:
-            call = pickle.dumps((node.module, node.task, inputs, node.lists, choices.arguments(node), node.work))
+            call = pickle.dumps(
+                (node.module, node.task, inputs, node.lists, choices.prepare(node).arguments, node.work)
+            )
         except SpecError as e:
             return {"content": f"refused: {e}"}
         answer = _forked(lambda: _run(call, root, folder))

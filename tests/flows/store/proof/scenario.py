@@ -16,7 +16,7 @@ from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
 from flows.store.content import Contents
 from flows.store.identities import choices_of, module_of
-from flows.store.keys import Choices, step_key
+from flows.store.keys import Choices
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Node
 from tasks.contract import SpecError
@@ -135,7 +135,7 @@ class Scenario:
 
     def key(self, node: Node, choices: Choices, inputs: Mapping[str, Sequence[str]]) -> str:
         try:
-            return step_key(node, inputs, choices).digest
+            return choices.prepare(node).key(inputs).digest
         except SpecError:
             return "refused"
 
