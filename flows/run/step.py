@@ -170,8 +170,8 @@ class Steps:
             for port, several in inputs.items()
         }
         return Job(
-            node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments, self._store.partial(key.digest),
-            self._logs / f"{_slug(node.id)}.log", node.work,
+            node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
+            self._store.partial(key.digest), self._logs / f"{_slug(node.id)}.log", node.work,
         )  # fmt: skip
 
     def _waiting(self, node: Node, what: str) -> Waiting:

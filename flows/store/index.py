@@ -1,14 +1,17 @@
-"""A summary of all records, kept up to date by their files' times: what is made from what, and how long it took."""
+"""A summary of all records, kept up to date by their files' stat: what is made from what, and how long it took."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Any
 
+from pydantic import TypeAdapter
+
+from flows.store.content import fingerprint
 from flows.store.keys import fixed_digest
 from flows.store.records import Parent, Record, read_record
 from flows.system.json_files import read_cache, write_cache
@@ -47,7 +50,8 @@ class RecordIndex:
     def __init__(self, root: Path, folder: str = "keys", cache: str = "records") -> None:
         self._keys = root / folder
         self._cache = root / ".cache" / f"{cache}.json"
-        self._times: dict[str, int] = {}
+        self._seen: dict[str, list[int]] = {}
+        """Fingerprint of each record's file."""
         self._entries: dict[str, IndexEntry] = {}
         self._lock = RLock()
         self._loaded = False
@@ -65,30 +69,36 @@ class RecordIndex:
     def _refresh(self) -> None:
         if not self._loaded:
             self._load()
-        found = {e.name[:-5]: e.stat().st_mtime_ns for e in _scan(self._keys) if e.name.endswith(".json")}
-        changed = [key for key, time in found.items() if self._times.get(key) != time]
-        for key in self._times.keys() - found.keys():
+        found = {e.name[:-5]: [*fingerprint(e.stat())] for e in _scan(self._keys) if e.name.endswith(".json")}
+        changed = [key for key, stat in found.items() if self._seen.get(key) != stat]
+        gone = self._seen.keys() - found.keys()
+        for key in (*gone, *changed):
             self._entries.pop(key, None)
         for key in changed:
             record = read_record(self._keys / f"{key}.json")
             if record:
                 self._entries[key] = _entry(record)
-        if changed or found.keys() != self._times.keys():
-            self._times = found
+        if changed or gone:
+            self._seen = found
             self._save()
 
     def _load(self) -> None:
         self._loaded = True
         try:
             data = read_cache(self._cache)
-            self._times = data["times"]
-            self._entries = {key: _read_entry(e) for key, e in data["entries"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self._times, self._entries = {}, {}
+            entries = _adapter().validate_python(data["entries"])
+            self._seen, self._entries = dict(data["seen"]), entries
+        except (ValueError, KeyError, TypeError):
+            self._seen, self._entries = {}, {}
 
     def _save(self) -> None:
-        entries: dict[str, JSON] = {key: _entry_json(e) for key, e in self._entries.items()}
-        write_cache(self._cache, {"times": dict(self._times), "entries": entries})
+        seen: JSON = {key: [*stat] for key, stat in self._seen.items()}
+        write_cache(self._cache, {"seen": seen, "entries": _adapter().dump_python(self._entries, mode="json")})
+
+
+@cache
+def _adapter() -> TypeAdapter[dict[str, IndexEntry]]:
+    return TypeAdapter(dict[str, IndexEntry])
 
 
 def _scan(directory: Path) -> Iterable[os.DirEntry[str]]:
@@ -102,14 +112,3 @@ def _entry(r: Record) -> IndexEntry:
     return IndexEntry(
         r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents, fixed_digest(r.parts)
     )  # fmt: skip
-
-
-def _entry_json(e: IndexEntry) -> JSON:
-    parents: dict[str, JSON] = {port: [[p.key, p.content] for p in several] for port, several in e.parents.items()}
-    return [e.key, e.task, e.kind, e.content, e.made, e.seconds, e.rows, dict(e.totals), parents, e.fixed]
-
-
-def _read_entry(data: list[Any]) -> IndexEntry:
-    key, task, kind, content, made, seconds, rows, totals, parents, fixed = data
-    made_of = {port: tuple(Parent(*p) for p in several) for port, several in parents.items()}
-    return IndexEntry(key, task, kind, content, made, seconds, rows, totals, made_of, fixed)

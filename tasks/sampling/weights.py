@@ -18,7 +18,8 @@ def weights_identity(policy: Policy) -> str:
     """What tells two policies apart: the content, or for one without a digest its folder and when it was written."""
     if policy.digest:
         return policy.digest
-    written = sorted((f.name, f.stat().st_mtime_ns) for f in policy.path.iterdir() if f.is_file())
+    stats = sorted((f.name, f.stat()) for f in policy.path.iterdir() if f.is_file())
+    written = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats]
     return f"{policy.path.absolute()} {written}"
 
 
