@@ -51,39 +51,10 @@ def test_a_task_reaches_the_functions_and_constants_it_uses_and_nothing_else(tre
     assert list(units) == ["tasks/a.py::SCALE", "tasks/a.py::task", "tasks/tools.py::helper"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("'''What it does.'''", "'''Another text.'''"),
-        ("def task(x: int) -> int:", "def task(x: float) -> float:"),
-        ("SCALE = 2", "SCALE: int = 2"),
-        ("return helper(x) * SCALE", "return (helper( x )\n                * SCALE)  # a remark"),
-        ("def other():\n        return 7", "def other():\n        return 8"),
-        ("SCALE = 2", "\n\n\n    SCALE = 2"),
-    ],
-    ids=["docstring", "annotation", "annotated constant", "layout and comment", "unreached code", "position"],
-)  # fmt: skip
-def test_what_cannot_change_a_result_does_not_change_the_digest(tree: Tree, old: str, new: str) -> None:
-    before = reach(tree(a=TASK, tools=TOOLS)).digest
-    assert old in TASK
-    assert reach(tree(a=TASK.replace(old, new))).digest == before
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "changed"),
-    [
-        ("tools", "x + 1", "x + 3", "tasks/tools.py::helper"),
-        ("a", "SCALE = 2", "SCALE = 3", "tasks/a.py::SCALE"),
-        ("a", "helper(x) * SCALE", "helper(x) * SCALE * 1", "tasks/a.py::task"),
-        ("a", "def task(x: int)", "def task(x: int = 0)", "tasks/a.py::task"),
-    ],
-    ids=["helper in another file", "constant", "body", "default"],
-)
-def test_an_edit_changes_the_digest_of_its_unit_alone(tree: Tree, file: str, old: str, new: str, changed: str) -> None:
+def test_an_edit_changes_the_digest_of_its_unit_alone(tree: Tree) -> None:
     before = reach(tree(a=TASK, tools=TOOLS)).units
-    texts = {"a": TASK, "tools": TOOLS}
-    after = reach(tree(**{file: texts[file].replace(old, new)})).units
-    assert [u for u in after if before.get(u) != after[u]] == [changed]
+    after = reach(tree(tools=TOOLS.replace("x + 1", "x + 3"))).units
+    assert [u for u in after if before.get(u) != after[u]] == ["tasks/tools.py::helper"]
 
 
 def test_imports_inside_functions_and_attributes_of_modules_are_followed(tree: Tree) -> None:

@@ -1,4 +1,7 @@
-"""Edits of a small tree of tasks: each that can change a result changes the key or is refused, the others do not."""
+"""Edits of a small tree in ways that `tasks/` has no use of: registries, hooks of classes, state set on import.
+
+The proof in `store/proof` edits the real tree.
+"""
 
 from __future__ import annotations
 
@@ -156,68 +159,38 @@ def edited(file: str, old: str, new: str) -> Mapping[str, str]:
 
 
 COUNTS = [
-    ("a", "LIMIT = 3", "LIMIT = 4"),
-    ("a", "start: int = 1", "start: int = 2"),
-    ("a", "x > 10_000_000", "x >= 10_000_000"),
-    ("a", "first(x) - second(x)", "second(x) - first(x)"),
     ("a", "helper as first, other as second", "helper as second, other as first"),
     ("a", "from numpy import mean as average", "from numpy import median as average"),
     ("a", "import numpy as np", "import jax.numpy as np"),
-    ("a", "np.log(2.0)", "np.exp(2.0)"),
     ("a", "@scale(by=3)", "@scale(by=4)"),
     ("a", "        @scale(by=3)\n", ""),
     ("a", "lru_cache(maxsize=16)", "lru_cache(maxsize=17)"),
     ("a", 'STATE["seen"] = 1', 'STATE["seen"] = 2'),
-    ("a", "WORDS = [", "WORDS = ['perhaps', "),
     ("a", "STATE = {}", "STATE = {}\n        WORDS.append('maybe')"),
     ("a", "STATE = {}", "STATE = {}\n        for word in 'ab':\n            WORDS.append(word)"),
-    ("a", "size: int = 2", "size: int = 3"),
     ("a", "names: ClassVar[int] = 4", "names: int = 4"),
     ("a", "frozen=True", "frozen=False"),
-    ("a", "self.size * 2", "self.size * 3"),
     ("a", "weight=2", "weight=3"),
-    ("a", "factor = 5", "factor = 6"),
     ("a", "class Mine(Rule,", "class Other(Rule):\n            factor = 1\n\n        class Mine(Rule,"),
     ("a", "        import tasks.plugins\n", ""),
-    ("tools", "x + STEP", "x - STEP"),
-    ("tools", "STEP = 1", "STEP = 2"),
-    ("tools", "function(x) * by", "function(x) + by"),
-    ("tools", "def other(x):", "def other(x, y=1):"),
-    ("inner", "FACTOR = 7", "FACTOR = 8"),
-    ("inner", "return x * FACTOR", "return x if x else FACTOR"),
     ("registry", 'TABLE = {"a": 0}', 'TABLE = {"a": 1}'),
     ("registry", "RULES[name] = function", "RULES[name[::-1]] = function"),
     ("plugins", 'TABLE["a"] = 2', 'TABLE["a"] = 3'),
-    ("plugins", "GAIN = 3", "GAIN = 4"),
     ("plugins", '@register("gain")', '@register("a gain")'),
     ("plugins", '        @register("gain")\n', ""),
     ("plugins", "return x * GAIN", "return x / GAIN"),
     ("plugins", "        import tasks.deeper\n", ""),
-    ("deeper", "return x + 1", "return x + 2"),
     ("deeper", 'register("shift")(shift)', 'register("z")(shift)'),
     ("base", "cls.known[cls.__name__] = cls", "cls.known.setdefault(cls.__name__, cls)"),
     ("base", "weight=1", "weight=0"),
-    (
-        "contract",
-        "class DataError(ValueError):\n            pass",
-        "class DataError(ValueError):\n            code = 2",
-    ),
 ]
 
 DOES_NOT_COUNT = [
-    ("a", "'''What it does.'''", "'''Something else.'''"),
     ("a", "            '''What may be chosen.'''\n", ""),
-    ("a", "x: int, *, start: int = 1) -> float", "x: float, *, start: float = 1) -> int"),
     ("a", "size: int = 2", "size: float = 2"),
     ("a", "LIMIT = 3", "LIMIT: int = 3"),
-    ("a", "total = first(x)", "# a remark\n            total = (first( x ))"),
-    ("a", '"nothing uses this"', '"and nobody reads it"'),
     ("a", "def unrelated():", "def unrelated(x=1):"),
-    ("a", "        def unrelated():", "        def another():\n            return 2\n\n        def unrelated():"),
-    ("a", "        import numpy as np\n", "\n        import numpy as np\n\n"),
     ("tools", "def helper(x):", "def unused():\n            return STEP\n\n        def helper(x):"),
-    ("inner", "def inside(x):", "def inside(x: int) -> int:"),
-    ("base", "known = {}", "known = {}  # by name"),
 ]
 
 REFUSED = [
@@ -325,22 +298,6 @@ def test_a_data_file_that_code_names_counts_by_its_content(tree: Tree) -> None:
     assert "tasks/data/words.txt" in before.units
     (root / "tasks" / "data" / "words.txt").write_text("one, two")
     assert digest(root) != before.digest
-
-
-def test_a_function_that_moves_to_another_file_changes_no_key(tree: Tree) -> None:
-    before = digest(write(tree))
-    helper = "\n        def helper(x):\n            return x + STEP\n"
-    moved = FILES["tools"].replace("def helper(x):\n            return x + STEP\n", "").replace("STEP = 1\n", "")
-    after = write(
-        tree, tools=moved, elsewhere=f"\n        STEP = 1\n{helper}",
-        a=FILES["a"].replace("from tasks.tools import helper as first, other as second, scale",
-                             "from tasks.elsewhere import helper as first\n"
-                             "        from tasks.tools import other as second, scale"),
-    )  # fmt: skip
-    assert digest(after) == before
-    inner = write(tree, a=FILES["a"].replace("from tasks.inner import", "from tasks.deep.inner import"),
-                  deep__inner=FILES["inner"])  # fmt: skip
-    assert digest(inner) == before
 
 
 def test_two_functions_of_one_name_and_one_text_are_told_apart_by_what_they_use(tree: Tree) -> None:
