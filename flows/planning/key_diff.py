@@ -49,8 +49,6 @@ def _changed(part: str, old: Keyed, new: Keyed, say: Callable[[str, JSON, JSON],
 
 def _code(old: Keyed, new: Keyed) -> list[KeyDifference]:
     """By the files that the code lies in; which of several functions of one name is meant shows in the wiring alone."""
-    if new.code and not old.code:
-        return [KeyDifference("code", "", "its record holds no list of its code (an earlier version made it)")]
     before, after = _unmoved(old.code, new.code), _unmoved(new.code, old.code)
     changed = [u for u in sorted(before | after) if before.get(u) != after.get(u)]
     found = [KeyDifference("code", u, _said_of_code(u, before.get(u), after.get(u))) for u in changed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,9 +11,6 @@ from typing import Any
 from tasks.contract import JSON
 from tasks.digests import with_digest, without_digest
 from tasks.files import replacing, sync
-
-_WITHOUT_DIGEST = (b'{"key":', b'{"id":')
-"""How records and runs of an earlier version begin; they have no digest. No flipped bit makes one form the other."""
 
 
 def write_json(path: Path, value: Mapping[str, JSON], *, durable: bool = True) -> None:
@@ -26,8 +22,7 @@ def write_json(path: Path, value: Mapping[str, JSON], *, durable: bool = True) -
 
 def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote. Raises OSError, and ValueError for other bytes than were written."""
-    data = path.read_bytes()
-    return dict(json.loads(data)) if data.startswith(_WITHOUT_DIGEST) else without_digest(data)
+    return without_digest(path.read_bytes())
 
 
 def write_cache(path: Path, value: Mapping[str, JSON]) -> None:

@@ -242,11 +242,3 @@ def test_differences_are_said_in_words() -> None:
     assert differences(before, without) == []
     [wired] = differences(before, replace(before, parts={**old, "wiring": "other"}))
     assert (wired.part, wired.text) == ("code", "what its code means by a name changed")
-
-
-def test_a_record_of_an_earlier_form_is_a_clean_miss_with_a_reason(tree: Tree) -> None:
-    new = key(tree(**FILES))
-    old = replace(new, parts={**new.parts, "code": {"tasks/train.py::fit": "1"}}, code={})
-    assert [d.text for d in differences(old, new)] == [
-        "its record holds no list of its code (an earlier version made it)"
-    ]

@@ -11,7 +11,6 @@ import pytest
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
-from flows.system.json_files import read_json
 from tasks.contract import SpecError
 from tests.flows.store.made import prompts, put
 
@@ -50,16 +49,6 @@ def test_a_run_is_written_when_it_begins_and_read_back_as_it_was(runs: Runs) -> 
     assert read.status == "done"
     assert read.steps["a@1"].hit
     assert read.ended >= read.started
-
-
-def test_runs_and_records_that_an_earlier_version_wrote_without_digests_are_read(runs: Runs, store: Store) -> None:
-    record = put(store, prompts("a"))
-    run = finished(runs, "sppo", [("prompts", record)])
-    for file in (store.root / "runs" / f"{run.id}.json", store.root / "keys" / f"{record.key}.json"):
-        fields = read_json(file)
-        file.write_text(json.dumps(fields, separators=(",", ":")))
-    assert Runs(store).load(run.id) == run
-    assert Store(store.root).record(record.key) == record
 
 
 def test_a_run_whose_process_was_killed_is_open_and_can_be_resumed_by_one_process(store: Store, runs: Runs) -> None:
