@@ -239,8 +239,7 @@ class Move:
     """
 
     def __init__(self, files: dict[str, str], file: str, function: str, to: str) -> None:
-        self._file, self._trees = file, {name: ast.parse(text) for name, text in files.items() if file == name}
-        self._tree = self._trees[file]
+        self._tree = ast.parse(files[file])
         self._module, self._new = module_of(file), module_of(to)
         self._tops = {name: s for s in self._tree.body for name in bound_by(s)}
         self.moved = self._needed(function)

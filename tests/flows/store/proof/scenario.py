@@ -71,7 +71,8 @@ class Scenario:
         self.contents = Contents()
         self.made: dict[str, Traced] = {}
         for id, handle in (given or {}).items():
-            handle.save(path := folder / "given" / id)
+            (path := folder / "given" / id).mkdir(parents=True)
+            handle.save(path)
             made = [type(handle).__name__, str(path), self.contents.digest(path)]
             self._ask(step=id, root=str(ROOT), given=made)
             self.made[id] = Traced(*made, {}, {}, frozenset(), frozenset())

@@ -37,7 +37,7 @@ from tests.flows.store.proof.table import Table
 SEED = 20
 LIGHT = [
     "asked", "prompts", "gold", "length", "duels_length", "scores", "targets", "best", "pairs_all", "pairs_best",
-    "pairs_sampled", "made_up", "field",
+    "pairs_drawn", "made_up", "field",
 ]  # fmt: skip
 """Steps that need no torch, on answers that nobody sampled."""
 
