@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,6 +116,19 @@ def test_a_step_that_one_run_lacks_and_names_of_two_sorts_are_said(here: Made, t
     assert explain_text(there.store, "last", here.store, "last").endswith("the first has no result of it.")
     with pytest.raises(SpecError, match="name two runs, or a step of each"):
         explain_text(here.store, "last", here.store, "last:load")
+
+
+def test_the_command_compares_with_another_folder_of_artifacts_and_loads_no_torch(here: Made, there: Made) -> None:
+    for made, size in ((here, 4), (there, 5)):
+        made.step("load", prompts(*"abcde"[:size]), params={"size": size})
+    arguments = ["explain", "last", "last", "--artifacts", str(here.store.root), "--against", str(there.store.root)]
+    script = (
+        f"import sys; from flows.cli import main; sys.argv = ['alignflow', *{arguments!r}]\n"
+        "try: main()\nexcept SystemExit: pass\nassert not {'torch', 'prefect', 'mlflow'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "They part at `load`" in done.stdout
+    assert "because `size` changed 4 → 5" in done.stdout
 
 
 def tensors(file: Path, **arrays: tuple[str, bytes, list[int]]) -> None:
