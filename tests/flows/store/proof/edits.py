@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,10 +18,20 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit of one file."""
+    """One edit of one file, and where it is."""
 
     kind: str
     file: str
+    number: int
+    """Of its node among those of the file."""
+    spot: Spot
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A node of the code, and the statement that it is in."""
+
+    node: ast.AST
     unit: str
     """Name of the top-level statement that it is in; empty where that binds none."""
     lines: tuple[int, int]
@@ -33,39 +42,25 @@ class Edit:
     """Whether it is in the decorators or defaults of a function."""
     last: int
     """Last line of the statement, its body included."""
-    text: str
-    """The edited file."""
 
 
-def edits(file: str, text: str, rng: random.Random, most: int) -> Iterator[Edit]:
-    """At most so many edits of each kind, chosen at random among all that the file allows."""
+def edits(file: str, text: str) -> Iterator[Edit]:
+    """Everything that can be done to a file."""
     tree = ast.parse(text)
-    found: dict[str, list[tuple[int, _Spot]]] = {}
-    spots = list(_spots(tree))
-    for number, spot in enumerate(spots):
+    for number, spot in enumerate(_spots(tree)):
         for kind, _ in _changes(spot.node, spot, tree):
-            found.setdefault(kind, []).append((number, spot))
-    for kind, where in sorted(found.items()):
-        for number, spot in rng.sample(where, min(most, len(where))):
-            copied = copy.deepcopy(tree)
-            same = list(_spots(copied))[number]
-            dict(_changes(same.node, same, copied))[kind]()
-            new = ast.unparse(ast.fix_missing_locations(copied))
-            if ast.dump(ast.parse(new)) != ast.dump(tree):
-                yield Edit(kind, file, spot.unit, spot.lines, spot.inside, spot.header, spot.last, new)
+            yield Edit(kind, file, number, spot)
 
 
-@dataclass(frozen=True)
-class _Spot:
-    node: ast.AST
-    unit: str
-    lines: tuple[int, int]
-    inside: bool
-    header: bool
-    last: int
+def edited(edit: Edit, text: str) -> str:
+    """The text of the file with an edit."""
+    tree = ast.parse(text)
+    spot = list(_spots(tree))[edit.number]
+    dict(_changes(spot.node, spot, tree))[edit.kind]()
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def _spots(tree: ast.Module) -> Iterator[_Spot]:
+def _spots(tree: ast.Module) -> Iterator[Spot]:
     """Every node of the code that counts: no imports, docstrings or annotations."""
     for top in tree.body:
         if isinstance(top, ast.Import | ast.ImportFrom | ast.If) or _says_nothing(top) or _defines(top, "UNKEYED"):
@@ -74,14 +69,14 @@ def _spots(tree: ast.Module) -> Iterator[_Spot]:
         yield from _within(top, unit, False)
 
 
-def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[_Spot]:
+def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[Spot]:
     body = getattr(statement, "body", None)
     last = body[0].lineno - 1 if isinstance(body, list) and body else statement.end_lineno or statement.lineno
     decorators = [d.lineno for d in getattr(statement, "decorator_list", ())]
     lines = (min([statement.lineno, *decorators]), max(last, statement.lineno))
     is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
     end = statement.end_lineno or statement.lineno
-    yield _Spot(statement, unit, lines, inside, is_function, end)
+    yield Spot(statement, unit, lines, inside, is_function, end)
     for name, value in ast.iter_fields(statement):
         for node in value if isinstance(value, list) else [value]:
             if isinstance(node, ast.stmt):
@@ -91,7 +86,7 @@ def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[_Spot]:
                 for inner in node.body:
                     yield from _within(inner, unit, inside)
             elif isinstance(node, ast.AST) and name not in ("annotation", "returns"):
-                yield from (_Spot(n, unit, lines, inside, is_function, end) for n in _expressions(node))
+                yield from (Spot(n, unit, lines, inside, is_function, end) for n in _expressions(node))
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.AST]:
@@ -103,7 +98,7 @@ def _expressions(node: ast.AST) -> Iterator[ast.AST]:
                     yield from _expressions(child)
 
 
-def _changes(node: ast.AST, spot: _Spot, tree: ast.Module) -> Iterator[tuple[str, Callable[[], None]]]:
+def _changes(node: ast.AST, spot: Spot, tree: ast.Module) -> Iterator[tuple[str, Callable[[], None]]]:
     """What can be done to one node, by kind."""
 
     def put(**values: object) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,16 +43,16 @@ LIGHT = [
 """Steps that need no torch, on answers that nobody sampled."""
 
 
-def of_code(scenario: Scenario, table: Table, rng: random.Random, per_file: int, most: int) -> None:
-    """Edits of statements and expressions, of every file of `tasks/` that a step loaded."""
+def of_code(scenario: Scenario, table: Table, rng: random.Random, most: int) -> None:
+    """Edits of statements and expressions, of every file of `tasks/` that a step loaded: as many of each kind."""
     loaded = sorted({f for t in scenario.made.values() for f in (*t.executed, *t.loading)})
-    found = [x for f in loaded for x in e.edits(f, scenario.files[f], rng, per_file)]
-    by_kind: dict[str, list[e.Edit]] = {}
-    for edit in found:
-        by_kind.setdefault(edit.kind, []).append(edit)
-    share = most // len(by_kind)
-    for kind in sorted(by_kind, key=lambda k: len(by_kind[k])):
-        for edit in rng.sample(by_kind[kind], min(share, len(by_kind[kind]))):
+    by_kind: dict[str, dict[str, list[e.Edit]]] = {}
+    for edit in (x for f in loaded for x in e.edits(f, scenario.files[f])):
+        by_kind.setdefault(edit.kind, {}).setdefault(edit.file, []).append(edit)
+    for _, by_file in sorted(by_kind.items()):
+        shuffled = [rng.sample(several, len(several)) for several in rng.sample([*by_file.values()], len(by_file))]
+        one_of_each_file = (x for several in zip_longest(*shuffled) for x in several if x)
+        for edit in islice(one_of_each_file, most // len(by_kind)):
             _judge(scenario, table, rng, edit)
 
 
@@ -62,7 +63,7 @@ def _judge(scenario: Scenario, table: Table, rng: random.Random, edit: e.Edit) -
     most = {"ran": 2, "unreachable": 2}
     chosen = {s: rng.sample(ids, min(most.get(s, 1), len(ids))) for s, ids in sorted(states.items())}
     table.counts[edit.kind].mutants += 1
-    with scenario.edited({edit.file: edit.text}):
+    with scenario.edited({edit.file: e.edited(edit, scenario.files[edit.file])}):
         keys = scenario.keys_of([id for ids in chosen.values() for id in ids])
         for state, ids in chosen.items():
             for id in ids:
@@ -72,21 +73,22 @@ def _judge(scenario: Scenario, table: Table, rng: random.Random, edit: e.Edit) -
                     could = scenario.result(id) not in (scenario.made[id].content, FAILED)
                 elif state == "loaded, unreachable":
                     could = False
-                what = f"{edit.file}:{edit.lines[0]} {edit.unit} in {id} ({state})"
+                what = f"{edit.file}:{edit.spot.lines[0]} {edit.spot.unit} in {id} ({state})"
                 table.add(edit.kind, what, changed=changed, could=could)
 
 
 def _state(scenario: Scenario, edit: e.Edit, id: str) -> str:
     """What a step has to do with the statement that was edited."""
     step = scenario.made[id]
-    first, last = edit.lines
+    spot = edit.spot
+    first, last = spot.lines
     ran = step.executed.get(edit.file, frozenset())
-    if edit.header and any(last <= line <= edit.last for line in ran):
+    if spot.header and any(last <= line <= spot.last for line in ran):
         return "ran"
-    if edit.inside and any(first <= line <= last for line in ran):
+    if spot.inside and any(first <= line <= last for line in ran):
         return "ran"
-    reachable = not edit.unit or (e.module_of(edit.file), edit.unit) in step.reachable
-    if not edit.inside and any(first <= line <= last for line in step.loading.get(edit.file, ())):
+    reachable = not spot.unit or (e.module_of(edit.file), spot.unit) in step.reachable
+    if not spot.inside and any(first <= line <= last for line in step.loading.get(edit.file, ())):
         return "loaded" if reachable else "loaded, unreachable"
     return "reachable" if reachable and edit.file in step.loading else "unreachable"
 
@@ -184,7 +186,7 @@ def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[
 
 
 def _proof(scenario: Scenario, table: Table, rng: random.Random) -> None:
-    of_code(scenario, table, rng, per_file=12, most=600)
+    of_code(scenario, table, rng, most=600)
     of_loading(scenario, table, rng, 30)
     of_parameters(scenario, table, rng)
     of_inputs(scenario, table)
@@ -196,7 +198,7 @@ def test_no_result_of_sixty_edits_is_stale(tmp_path: Path) -> None:
     scenario = Scenario(tmp_path, light=LIGHT, given={"answers": answers_to_prompts()})
     table, rng = Table(), random.Random(SEED)
     try:
-        of_code(scenario, table, rng, per_file=1, most=30)
+        of_code(scenario, table, rng, most=30)
         of_loading(scenario, table, rng, 2)
         of_parameters(scenario, table, rng)
         of_inputs(scenario, table)
