@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,13 +48,14 @@ def first_difference(left: Path, right: Path) -> ContentDifference | None:
 
 
 def _within(name: str, left: Path, right: Path) -> ContentDifference:
-    found = {".arrow": _in_tables, ".safetensors": _in_tensors}.get(left.suffix, _in_text)(left, right)
-    return ContentDifference(
-        name, *(found or ("", f"{left.stat().st_size:,} bytes", f"{right.stat().st_size:,} bytes"))
-    )
+    compare = {".arrow": _in_tables, ".safetensors": _in_tensors}.get(left.suffix, _in_text)
+    sizes: list[JSON] = [f"{file.stat().st_size:,} bytes" for file in (left, right)]
+    place, values = compare(left, right) or ("", sizes)
+    return ContentDifference(name, place, values[0], values[1])
 
 
-Found = tuple[str, JSON, JSON] | None
+Found = tuple[str, Sequence[JSON]] | None
+"""A place, and what both sides have there."""
 
 
 def _in_text(left: Path, right: Path) -> Found:
@@ -64,9 +65,9 @@ def _in_text(left: Path, right: Path) -> Found:
     try:
         lines = [data.decode().splitlines() for data in (one, other)]
     except UnicodeDecodeError:
-        return f"byte {at}", *(data[at] if at < len(data) else None for data in (one, other))
+        return f"byte {at}", [data[at] if at < len(data) else None for data in (one, other)]
     line = one[:at].count(b"\n")
-    return f"line {line + 1}", *(text[line] if line < len(text) else None for text in lines)
+    return f"line {line + 1}", [text[line] if line < len(text) else None for text in lines]
 
 
 def _in_tables(left: Path, right: Path) -> Found:
@@ -74,14 +75,14 @@ def _in_tables(left: Path, right: Path) -> Found:
 
     one, other = (pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in (left, right))
     if one.schema.names != other.schema.names:
-        return "columns", one.schema.names, other.schema.names
+        return "columns", [list(one.schema.names), list(other.schema.names)]
     rows = [(r, name) for name in one.schema.names if (r := _row(one[name], other[name])) is not None]
     if not rows:
         return _in_metadata(one.schema, other.schema)
     row, name = min(rows, key=lambda found: (found[0], one.schema.names.index(found[1])))
     values = [table[name][row].as_py() if row < len(table) else None for table in (one, other)]
-    inner, *values = _innermost(*values)
-    return f"row {row}, {name}{inner}", *values
+    inner, *values = _innermost(values[0], values[1])
+    return f"row {row}, {name}{inner}", values
 
 
 def _row(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None:
@@ -140,7 +141,7 @@ def _innermost(left: Any, right: Any, place: str = "") -> tuple[str, Any, Any]:
 def _in_metadata(one: pa.Schema, other: pa.Schema) -> Found:
     sides = [{k.decode(): v.decode(errors="replace") for k, v in (s.metadata or {}).items()} for s in (one, other)]
     name = next((n for n in sorted(sides[0] | sides[1]) if sides[0].get(n) != sides[1].get(n)), "")
-    return (f"metadata {name}", *(side.get(name) for side in sides)) if name else None
+    return (f"metadata {name}", [side.get(name) for side in sides]) if name else None
 
 
 def _in_tensors(left: Path, right: Path) -> Found:
@@ -150,14 +151,14 @@ def _in_tensors(left: Path, right: Path) -> Found:
     for name in sorted(sides[0] | sides[1]):
         one, other = (side.get(name) for side in sides)
         if one is None or other is None or one[:2] != other[:2]:
-            return name, *(f"{t[0]} {t[1]}" if t else "absent" for t in (one, other))
+            return name, [f"{t[0]} {t[1]}" if t else "absent" for t in (one, other)]
         if np.array_equal(one[2], other[2]):
             continue
         size = max(one[2].size // max(math.prod(one[1]), 1), 1)
         element = int(np.flatnonzero(one[2] != other[2])[0]) // size
-        values = (_value(t[0], t[2][element * size : (element + 1) * size].tobytes()) for t in (one, other))
+        values = [_value(t[0], t[2][element * size : (element + 1) * size].tobytes()) for t in (one, other)]
         index = ", ".join(str(int(i)) for i in np.unravel_index(element, one[1])) if one[1] else ""
-        return f"{name}[{index}]", *values
+        return f"{name}[{index}]", values
     return None
 
 
