@@ -160,20 +160,15 @@ def evaluate(
 
 
 def load_policy(add: Add, *, source: Annotated[ChoiceSpec, Choice("sources", other="path")]) -> Policy:
-    """The policy that a source gives: a real checkpoint, or a world's base policy, trained on its demonstrations.
+    """The policy that a source gives: a real checkpoint, or a world's base policy, made as the world says.
 
     Args:
         source: a world, or a local Hugging Face directory or hub id.
     """
-    if source.returns != "World":
+    if source.world is None:
         return add("read_policy", source=source)
-    seed = source.params.get("seed", 0)
-    told = add("load_demonstrations", source=source, split="sft")
-    blank = add("blank_policy", demonstrations=told, seed=seed)
-    return add(
-        "train", policy=blank, data=told, loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32,
-        betas=[0.9, 0.95], schedule="cosine", warmup=0.1, max_grad_norm=15.0, seed=seed,
-    )  # fmt: skip
+    base: Policy = source.world.base_policy(add, source)
+    return base
 
 
 def load_preferences(
@@ -192,22 +187,23 @@ def load_preferences(
 
     Args:
         source: a world, or a file, directory or hub dataset of pairs.
-        split: name of the split; a world's `train` is its `rm`.
+        split: name of the split; a world's `train` is the split that its people label.
         labels: pairs that a world's people label; a file gives all it has.
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples and labels of a world's people.
     """
-    if source.returns != "World":
+    if source.world is None:
         return add("read_preferences", source=source, split=split, max_skipped=max_skipped)
-    k = 2
-    split = "rm" if split == "train" else split
-    while _PROMPTS_TO_LABEL.get(split, 400) * k * (k - 1) // 2 < labels:
+    world, k = source.world, 2
+    split = world.human_split if split == "train" else split
+    while world.splits.get(split, labels) * k * (k - 1) // 2 < labels:
         k += 1
-    prompts = add("load_prompts", source=source, split=split)
-    base = add("load_policy", source=source)
-    completions = add("sample", policy=base, prompts=prompts, k=k, stream=_PEOPLES_STREAM, seed=seed)
-    asked = add("compare", completions=completions, oracle=add("load_oracle", oracle=f"{source.name}_gold"))
-    labelled = add("pairs", completions=completions, win_probs=asked, rule={"drawn": {"seed": seed}})
+    completions = add(
+        "sample", policy=add("load_policy", source=source), prompts=add("load_prompts", source=source, split=split),
+        k=k, stream=_PEOPLES_STREAM, seed=seed,
+    )  # fmt: skip
+    win_probs = add("compare", completions=completions, oracle=add("load_oracle", oracle=world.gold))
+    labelled = add("pairs", completions=completions, win_probs=win_probs, rule={"drawn": {"seed": seed}})
     return add("part", table=labelled, index=1, size=labels)
 
 
@@ -235,9 +231,9 @@ def assess(
         seed: the samples.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
-    if source.returns == "World":
+    if source.world is not None:
         prompts = add("load_prompts", source=source, split=split)
-        gold = add("load_oracle", oracle=f"{source.name}_gold")
+        gold = add("load_oracle", oracle=source.world.gold)
         settings: dict[str, Any] = {
             "prompts": prompts, "oracle": gold, "max_tokens": max_tokens, "seed": seed, "allow_seen": allow_seen,
         }  # fmt: skip
@@ -253,7 +249,5 @@ def assess(
 
 _POLICYS_STREAM, _BASELINES_STREAM = 1001, 1002
 """Noise of their own, so that no evaluation looks at the draws that trained, nor one side at those of the other."""
-_PROMPTS_TO_LABEL = {"rm": 400, "policy": 640, "gate": 128, "heldout": 128}
-"""Prompts of a world's splits: how often each is answered follows from it."""
 _PEOPLES_STREAM = 7001
 """Noise of its own, so that what people compared are no draws of any other step."""

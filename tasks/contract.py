@@ -152,6 +152,26 @@ class ChoiceSpec:
     """Names of the chosen function's positional arguments, e.g. `policy_chosen_logps`."""
     returns: str
     """The last name in the function's return annotation, e.g. `Scorer`, `World`."""
+    world: WorldSpec | None = None
+    """What a source says of itself, if it is a world."""
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """What a world says of itself, as `world` in its file of `tasks/sources/`. Composites and checks read it."""
+
+    base_policy: Callable[[Add, ChoiceSpec], Any]
+    """Adds the steps that make its base policy; the ChoiceSpec is the world with its parameters."""
+    splits: Mapping[str, int]
+    """Split → number of its prompts."""
+    human_split: str
+    """The split whose answers its people compare: what `train` means for pairs."""
+    gold: str
+    """The oracle that its people follow, with noise, and that measures."""
+    oracles: tuple[str, ...]
+    """All oracles that judge answers to its prompts and to no others."""
+    own_values: tuple[str, ...]
+    """Parameters whose values, in a pipeline that has this world as its model, suit its base policy alone."""
 
 
 class Step(Protocol):

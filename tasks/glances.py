@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import JSON, Chosen, DataError, SpecError
+from tasks.contract import JSON, Chosen, DataError, SpecError, WorldSpec
 
 if TYPE_CHECKING:
     from tasks.formats.tables import RawRows
@@ -34,6 +34,8 @@ class Glimpse:
     """Answers per prompt in its result, where that is known."""
     base: Path = Path()
     """What relative paths are relative to."""
+    worlds: Mapping[str, WorldSpec] = field(default_factory=dict)
+    """What the worlds among the sources say of themselves."""
 
 
 def _need_two(answers: str) -> Callable[[Glimpse], None]:
@@ -63,9 +65,15 @@ def _draws(sampling: Glimpse) -> Any:
     return inputs, {name: value for name, value in sampling.params.items() if name != "k"}
 
 
+def _split_of_a_world(step: Glimpse) -> None:
+    name, split = step.choices["source"].name, step.params.get("split")
+    if name in step.worlds and split is not None and split not in step.worlds[name].splits:
+        raise SpecError(f"the world '{name}' has no split '{split}'; choose one of {[*step.worlds[name].splits]}")
+
+
 WIRING: Mapping[str, Callable[[Glimpse], None]] = {
     "pairs": _need_two("completions"), "win_rates": _need_two("completions"), "rankings": _need_two("scores"),
-    "concat": _joined,
+    "concat": _joined, "load_prompts": _split_of_a_world, "load_demonstrations": _split_of_a_world,
 }  # fmt: skip
 """Task → what the wiring alone shows."""
 
@@ -73,8 +81,6 @@ WIRING: Mapping[str, Callable[[Glimpse], None]] = {
 def _data(what: str) -> Callable[[Glimpse], None]:
     def glance(step: Glimpse) -> None:
         source, split, place = step.choices.get("source"), str(step.params.get("split")), _place(step)
-        if source and source.name == "toy":
-            _check_toy(split)
         if source is None or place is None:
             return
         if place.is_dir():
@@ -83,13 +89,6 @@ def _data(what: str) -> Callable[[Glimpse], None]:
             _read_whole(place, source, split, what, step)
 
     return glance
-
-
-def _check_toy(split: str) -> None:
-    from tasks.worlds import SPLITS
-
-    if split not in ("sft", *SPLITS):
-        raise SpecError(f"the toy world has no split '{split}'; choose one of {['sft', *SPLITS]}")
 
 
 def _place(step: Glimpse) -> Path | None:

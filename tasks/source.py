@@ -52,4 +52,4 @@ _GIVES = ("prompts", "demonstrations", "preferences", "policy")
 
 
 class World(Source):
-    """A source that makes its data by rule, for ever the same. Its base policy is trained on its demonstrations."""
+    """A source that makes its data by rule, for ever the same, and says how its base policy is made."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from flows.python.code_index import CodeIndex
+from flows.python.loading import fresh_module
 from flows.store.content import Contents
 from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import DataError, SpecError
@@ -74,7 +71,7 @@ class Identities:
         given = {"online": self._online, "base": self.base, **choice.params}
         file = self._code.codebase.shown(module)
         try:
-            function = self._function(module)
+            function: Identity = fresh_module(self._code.codebase, module).identity
             if missing := [n for n in given if not _takes(function, n)]:
                 raise SpecError(f"{file}: identity() must take {missing}, as '{choice.name}' does")
             return function(**given)
@@ -83,19 +80,6 @@ class Identities:
         except Exception as e:
             text = f"{file}: asked what '{choice.name}' reads, it failed: {type(e).__name__}: {e}"
             raise SpecError(text) from e
-
-    def _function(self, module: str) -> Identity:
-        """`identity` of a file, loaded from the indexed code: what was imported before may be another version."""
-        path = self._code.codebase.files.get(module)
-        name = f"{module}.identity.{blake3(str(path).encode()).hexdigest(4)}"
-        spec = importlib.util.spec_from_file_location(name, path) if path else None
-        assert spec is not None
-        assert spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded
-        spec.loader.exec_module(loaded)
-        function: Identity = loaded.identity
-        return function
 
     def refuse_unseen(self, node: Node) -> None:
         """Refuse a parameter whose value is a path that exists and that no identity covers."""

@@ -6,11 +6,11 @@ A graph is built in Python with the same class: `Builder(Catalogue(), "mine")`, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
+from flows.python.loading import fresh_module
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
@@ -260,9 +260,8 @@ class Builder:
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
         params = {n: stand_in(signature.params[n], v) for n, v in params.items()}
         try:
-            result = self._composites[signature.name](
-                add, **handles, **params, **{name: p.spec for name, p in picked.items()}
-            )
+            composite = getattr(fresh_module(self.catalogue.codebase, signature.module), signature.name)
+            result = composite(add, **handles, **params, **{name: p.spec for name, p in picked.items()})
         except SpecError as e:
             raise _with_step(e, step.where) from None
         if not isinstance(result, Handle):
@@ -270,14 +269,6 @@ class Builder:
         inside = self._nodes[result.index].id.startswith(f"{step.name}/")
         self.name(result, step.address, first=inside)
         return result
-
-    @cached_property
-    def _composites(self) -> Mapping[str, Callable[..., object]]:
-        """The composites themselves. Executing their light file sees an edit even in a process that lives long."""
-        file = self.catalogue.codebase.files["tasks.composites"]
-        namespace: dict[str, Any] = {"__name__": "tasks.composites", "__file__": str(file)}
-        exec(compile(file.read_bytes(), str(file), "exec"), namespace)
-        return namespace
 
 
 def _with_step(error: SpecError, where: Where) -> SpecError:

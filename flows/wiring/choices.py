@@ -12,7 +12,7 @@ from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Catalogue, Param, Signature
 from flows.wiring.tree import Missing, Yaml, entries, fail, quoted_value, yaml_from_json
 from flows.wiring.types import checked_value
-from tasks.contract import JSON, Choice, ChoiceSpec
+from tasks.contract import JSON, Choice, ChoiceSpec, WorldSpec
 
 
 class Feeds(Protocol):
@@ -32,6 +32,7 @@ class Picked:
     execution: Mapping[str, JSON]
     missing: bool = False
     """Whether it only stands for a choice that nobody has made yet."""
+    world: WorldSpec | None = None
 
     @property
     def value(self) -> ChoiceValue:
@@ -41,7 +42,7 @@ class Picked:
     def spec(self) -> ChoiceSpec:
         s = self.signature
         name = Missing(s.name) if self.missing else s.name
-        return ChoiceSpec(s.folder, name, {**self.params, **self.execution}, s.arguments, s.returns)
+        return ChoiceSpec(s.folder, name, {**self.params, **self.execution}, s.arguments, s.returns, self.world)
 
 
 def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: str) -> Picked:
@@ -65,7 +66,8 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
         found = found or yaml_from_json(p.default, node.where)
         feeds.used(found, p)
         (execution if p.type.execution else params)[p.name] = checked_value(p.type, found, f"{what}.{name}.{p.name}")
-    return Picked(signature, params, execution, node.missing or isinstance(name, Missing))
+    world = catalogue.worlds.get(name) if choice.folder == "sources" else None
+    return Picked(signature, params, execution, node.missing or isinstance(name, Missing), world)
 
 
 def choice_names(catalogue: Catalogue, choice: Choice) -> list[str]:

@@ -17,9 +17,9 @@ from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.text import PipelineFile, load_file
-from flows.wiring.toy_lr import ToyRates
 from flows.wiring.tree import Yaml, entries, fail, quoted_value
 from flows.wiring.types import checked_value, parse_type
+from flows.wiring.world_values import WorldValues
 from tasks.contract import SpecError
 
 _COUNT = f"Annotated[int, Bounds(min=1, max={MOST_ROUNDS})]"
@@ -95,7 +95,7 @@ def compile_from(
     graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
     from flows.planning.prechecks import check_wiring
 
-    check_wiring(graph)
+    check_wiring(graph, catalogue.worlds)
     return graph
 
 
@@ -117,7 +117,7 @@ class _Compiler:
         self._tick = tick
         self._values = Values(checked.text, checked.read_parameters, catalogue, overrides, lenient)
         self._builder = Builder(catalogue, self._text.name, self._values)
-        self._rates = ToyRates(self._text, catalogue, self._values)
+        self._world_values = WorldValues(self._text, catalogue, self._values)
         self._steps = {**self._text.steps, **(deployment.steps if deployment else {})}
         self._done: dict[tuple[str, int | None], Handle | None] = {}
         self._carried: dict[CarriedValue, Handle] = {}
@@ -138,7 +138,7 @@ class _Compiler:
     def graph(self, file: str) -> Graph:
         for step, number in self._plan():
             self._result(step, number)
-        self._rates.check()
+        self._world_values.check()
         sinks = {*self._checked.results.sinks}
         if self._tick and self._deployment:
             one, every = self._checked.head(self._deployment)
@@ -192,7 +192,7 @@ class _Compiler:
         params = {k: self._values.substitute(v, round) for k, v in keys.items() if k in signature.params}
         spec = StepSpec(step.name, round, step.node.place, signature.name, keys["task"].where, ports, params)
         built = self._builder.build(spec)
-        self._rates.note(signature, params, step.name)
+        self._world_values.note(signature, params, step.name)
         return built
 
     def _fed(self, node: Yaml, round: int | None) -> Fed:

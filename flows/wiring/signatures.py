@@ -12,10 +12,11 @@ from typing import NoReturn
 
 from flows.python.codebase import Codebase
 from flows.python.functions import Argument, Function
+from flows.python.loading import fresh_module
 from flows.wiring.model import Where
 from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
-from tasks.contract import COMPANIONS, JSON, SpecError
+from tasks.contract import COMPANIONS, JSON, SpecError, WorldSpec
 
 _KINDS = "tasks.kinds"
 _NO_TASKS = ("tasks.contract", _KINDS)
@@ -181,6 +182,21 @@ class Catalogue:
             beside = {n: _required(functions[n]) for n in COMPANIONS if n in functions}
             self._choices[folder, name] = replace(signature, companions=beside)
         return self._choices[folder, name]
+
+    @cached_property
+    def worlds(self) -> Mapping[str, WorldSpec]:
+        """What each world among the sources says of itself. Raises SpecError where it says nothing."""
+        choices = [self.choice("sources", name, Where("sources"), "source") for name in self.choices("sources")]
+        return {s.name: self._world(s) for s in choices if s.returns == "World"}
+
+    def _world(self, source: Signature) -> WorldSpec:
+        try:
+            world = vars(fresh_module(self.codebase, source.module)).get("world")
+        except Exception as e:
+            fail(source.where, f"cannot be loaded to see what the world says of itself: {type(e).__name__}: {e}")
+        if not isinstance(world, WorldSpec):
+            fail(source.where, f"{source.name} returns a World, so its file must define `world`, a WorldSpec")
+        return world
 
     @cached_property
     def execution(self) -> frozenset[str]:

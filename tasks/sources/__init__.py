@@ -1,7 +1,7 @@
 """Where prompts, answers, pairs and policies come from: one choice per file.
 
 The choice takes no positional arguments and returns what its annotation names: Source, or World for what is made by
-rule.
+rule. A world's file also defines `world`, a `tasks.contract.WorldSpec`: its base policy, splits and oracles.
 
 Each file says what it reads of the outside world, because that is in the key of every step that takes it:
 `identity(*, online, base, ...)` takes the parameters of the choice and returns names with texts (a hub's commit) or

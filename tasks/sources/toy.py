@@ -1,19 +1,20 @@
-"""The embedded toy world as a source: prompts and demonstrations, made by rule."""
+"""The embedded toy world: prompts and demonstrations, made by rule, and what the world says of itself.
+
+The module top needs the standard library only: `world` answers inside the light commands.
+"""
 
 from __future__ import annotations
 
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
-from tasks.contract import Seed
-from tasks.ids import digest, prompt_id
-from tasks.kinds import Demonstrations, Prompts
-from tasks.skipped import RowLog
-from tasks.source import Answers, World
-from tasks.worlds.toy import Question, ToyWorld
-from tasks.worlds.toy_writers import golden, mixed
+from tasks.contract import Add, ChoiceSpec, Seed, WorldSpec
+from tasks.worlds import SPLITS
+
+if TYPE_CHECKING:
+    from tasks.kinds import Policy
+    from tasks.source import World
 
 identity = None
-_PER_PROMPT = 3
 
 
 def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:  # noqa: B006
@@ -23,37 +24,28 @@ def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:  # no
         tones: shares of the warm, formal and playful openings among the writers' opening lines.
         seed: which world: facts, splits, demonstrations.
     """
-    return Toy(ToyWorld(seed, tuple(tones)))
+    from tasks.worlds.toy import ToyWorld
+    from tasks.worlds.toy_source import ToySource
+
+    return ToySource(ToyWorld(seed, tuple(tones)))
 
 
-class Toy(World):
-    """Splits: rm (400 prompts), policy (640), gate (128), heldout (128); sft = rm and policy.
-
-    Demonstrations exist for rm and policy, three to a prompt.
-    """
-
-    def __init__(self, world: ToyWorld) -> None:
-        super().__init__("toy")
-        self._world = world
-
-    def prompts(self, split: str, log: RowLog) -> Prompts:
-        return Prompts.of(pa.Table.from_pylist([_prompt(q) for q in self._world.questions(split)]))
-
-    def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
-        write = {"mixed": mixed, "golden": golden}[answers]
-        return Demonstrations.of(pa.Table.from_pylist([
-            {
-                **_prompt(q),
-                "completion_id": digest("toy", str(self._world), answers, q.text, str(k)),
-                "completion": write(self._world, q, k),
-            }
-            for q in self._world.questions(split)
-            for k in range(_PER_PROMPT)
-        ]))  # fmt: skip
+def base_policy(add: Add, source: ChoiceSpec) -> Policy:
+    """A small Llama from random weights, fine-tuned on answers of mixed quality, so that much is left to learn."""
+    seed = source.params["seed"]
+    answers = add("load_demonstrations", source=source, split="sft")
+    return add(
+        "train", policy=add("blank_policy", demonstrations=answers, seed=seed), data=answers,
+        loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32, betas=[0.9, 0.95], schedule="cosine",
+        warmup=0.1, max_grad_norm=15.0, seed=seed,
+    )  # fmt: skip
 
 
-def _prompt(question: Question) -> dict[str, object]:
-    messages = [{"role": "user", "content": question.text}]
-    return {
-        "prompt_id": prompt_id(messages), "prompt": messages, "truth": question.truth, "group": "+".join(question.asked)
-    }  # fmt: skip
+world = WorldSpec(
+    base_policy=base_policy,
+    splits={"sft": SPLITS["rm"] + SPLITS["policy"], **SPLITS},
+    human_split="rm",
+    gold="toy_gold",
+    oracles=("toy_gold", "toy_judge", "toy_cycle", "toy_length"),
+    own_values=("lr",),
+)

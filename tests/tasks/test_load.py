@@ -17,6 +17,7 @@ from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
 from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
 from tasks.rendering import AnswerText, Rendered, Template
+from tasks.sources import toy
 from tasks.template import generation_config, stop_ids, tokenizer_of
 from tests.workspace import Workspace
 
@@ -234,7 +235,7 @@ class Steps:
         return [name for name, _ in self.added]
 
 
-WORLD = ChoiceSpec("sources", "toy", {"tones": [0.6, 0.3, 0.1], "seed": 5}, (), "World")
+WORLD = ChoiceSpec("sources", "toy", {"tones": [0.6, 0.3, 0.1], "seed": 5}, (), "World", toy.world)
 FILE = ChoiceSpec("sources", "path", {"path": "pairs.jsonl"}, (), "Source")
 
 

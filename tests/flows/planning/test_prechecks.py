@@ -35,6 +35,9 @@ WIRED = {
     "the same step twice": (
         "again: {task: sample, policy: base, prompts: prompts, k: 1}\nboth: {task: concat, tables: [answers, again]}",
         "p.both: two of its `tables` are the same step (or equal ones)"),
+    "an unknown split of a world": (
+        "more: {task: load_prompts, source: toy, split: test}",
+        "p.more: the world 'toy' has no split 'test'; choose one of ['sft', 'rm', 'policy', 'gate', 'heldout']"),
     "the same draws": (
         "more: {task: sample, policy: base, prompts: prompts, k: 4}\nboth: {task: concat, tables: [answers, more]}",
         "p.both: two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): give one another `stream`"),
@@ -84,7 +87,6 @@ FILES = {
     "a checkpoint without a chat template": ("{task: load_policy, source: ./ckpt}", "ckpt has no chat template: add"),
     "data as a model": ("{task: load_policy, source: ./pairs.jsonl}", "is no Hugging Face model directory"),
     "an unknown split of a file": ("{task: load_prompts, source: ./pairs.jsonl, split: validaton}", "it has no split 'validaton' but"),
-    "an unknown split of the toy": ("{task: load_prompts, source: toy, split: test}", "the toy world has no split 'test'; choose one of"),
     "no held-out split": ("{task: load_prompts, source: ./saved, split: heldout}", "has no split 'heldout'; it has ['extra', 'train']"),
     "a held-out share without a row": ("{task: load_prompts, source: ./prompts.jsonl, split: heldout}", "prompts.jsonl: no row can be used"),
     "prompts as pairs": ("{task: load_preferences, source: ./prompts.jsonl, split: all}", "gives no preferences"),

@@ -109,14 +109,21 @@ TREE = {
             return add("measure", win_probs=probs, completions=ours, others=theirs, scores=scores, allow_seen=allow_seen)
 
         def load_policy(add: Add, *, source: Annotated[ChoiceSpec, Choice("sources", other="path")]) -> Policy:
-            if source.returns != "World":
-                return add("read_policy", source=source)
-            data = add("load_demonstrations", source=source)
-            return add("train", name="pretrain", policy=add("blank_policy", data=data), data=data, loss="sft", lr=0.003)
+            return source.world.base_policy(add, source) if source.world else add("read_policy", source=source)
         """,
     "sources/toy.py": """
+        from __future__ import annotations
+        from tasks.contract import WorldSpec
+
         def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:
             '''A toy.'''
+
+        def base_policy(add: Add, source: ChoiceSpec) -> Policy:
+            data = add("load_demonstrations", source=source)
+            return add("train", name="pretrain", policy=add("blank_policy", data=data), data=data, loss="sft", lr=0.003)
+
+        splits = dict.fromkeys(["train", "rm", "policy", "gate", "heldout"], 4)
+        world = WorldSpec(base_policy, splits, "rm", "toy_gold", ("toy_gold", "toy_judge"), ("lr",))
         """,
     "sources/path.py": "def path(*, path: str, column: str | None = None) -> Source: ...",
     "oracles/toy_gold.py": "def toy_gold() -> Scorer: ...",

@@ -414,9 +414,9 @@ def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: P
     for name in ("kinds.py", "load.py"):
         (root / name).write_text((tree / name).read_text())
     (root / "sources").mkdir()
-    (root / "sources/toy.py").write_text("def toy() -> World: ...")
+    (root / "sources/toy.py").write_text("def toy() -> Source: ...")
     (root / "composites.py").write_text(
-        "def twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
+        "from __future__ import annotations\n\ndef twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
     )
     with pytest.raises(SpecError, match=r"p\.x: twice adds two steps 'load_prompts'"):
         Builder(catalogue_of(root), "p").add("x", "twice", {})

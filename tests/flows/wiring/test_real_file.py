@@ -121,7 +121,8 @@ def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_ev
         known = compile_pipeline(FILE, name, cache=tmp_path / "python.json", lenient=True).parameters
         splits = {n: f"my_{n}" for n in SPLITS if n in known}
         files = {n: "./mine.jsonl" for n in ("prompts", "pairs", "golden") if n in known}
-        given = {**splits, **files, "max_skipped": 0.25, "max_tokens": 33}
+        oracles = {n: "./reward-model" for n in ("oracle", "gold") if n in known}
+        given = {**splits, **files, **oracles, "max_skipped": 0.25, "max_tokens": 33}
         nodes = compile_pipeline(FILE, name, given, cache=tmp_path / "python.json", lenient=True).nodes.values()
         loads = [n for n in nodes if _is_of_a_file(n)]
         assert {n.params["split"] for n in loads} == set(splits.values())

@@ -175,7 +175,7 @@ def test_the_base_of_these_tests_compiles(compiled: Compile) -> None:
 def test_a_real_model_with_the_toys_learning_rate_is_refused_with_the_papers(compiled: Compile) -> None:
     with pytest.raises(SpecError) as caught:
         compiled(BASE, overrides={"model": "./ckpt"})
-    assert "'model' is no toy" in str(caught.value)
+    assert "model = './ckpt' is not the world 'toy', which these values were chosen for" in str(caught.value)
     assert "lr = 0.001 (pipelines.yaml:3:41); the paper: lr 5e-7, eta 1000, three rounds." in str(caught.value)
     assert compiled(BASE, overrides={"model": "./ckpt", "lr": "0.001"}).nodes["base"].task == "read_policy"
     assert compiled(BASE, overrides={"model": "{toy: {seed: 1}}"}).rounds == 2
@@ -194,7 +194,7 @@ def test_a_pipeline_written_for_a_real_model_keeps_its_learning_rate(compiled: C
 
 def test_a_variant_with_a_real_model_must_have_a_rate_of_its_own(compiled: Compile) -> None:
     mine = BASE + "mine:\n  extends: p\n  params: {model: ./a}\n"
-    with pytest.raises(SpecError, match=r"^pipelines\.yaml:20:21: mine\.base\.source = './a' is no toy, and these "):
+    with pytest.raises(SpecError, match=r"^pipelines\.yaml:20:21: mine\.base\.source = './a' is not the world 'toy', "):
         compiled(mine, "mine")
     assert compiled(mine.replace("./a}", "./a, lr: 2.0e-5}"), "mine").rounds == 2
     assert compiled(mine, "mine", {"lr": "0.001"}).rounds == 2, "who gives it on the command line means it"
@@ -203,7 +203,7 @@ def test_a_variant_with_a_real_model_must_have_a_rate_of_its_own(compiled: Compi
 def test_a_variant_of_the_toy_with_its_papers_rate_is_for_real_models(compiled: Compile) -> None:
     paper = BASE + "paper:\n  extends: p\n  params: {lr: 5.0e-7}\n"
     assert compiled(paper, "paper", {"model": "./ckpt"}).nodes["policy@1"].params["lr"] == 5e-7
-    with pytest.raises(SpecError, match="these learning rates are the toy's"):
+    with pytest.raises(SpecError, match="is not the world 'toy', which these values were chosen for"):
         compiled(paper.replace("5.0e-7", "5.0e-4"), "paper", {"model": "./ckpt"})
 
 
