@@ -92,9 +92,10 @@ class LossFamily:
         for name in names:
             if name not in self.arguments:
                 return f"names the argument '{name}'", name
-        outputs = [name for name, argument in self.arguments.items() if argument.filled_by == "model"]
-        if not set(names) & set(outputs):
-            return f"names none of {', '.join(outputs)}, so that nothing could be learnt from it", ""
+        outputs = [argument for argument in self.arguments.values() if argument.filled_by == "model"]
+        if not any(argument.name in names for argument in outputs):
+            options = ", ".join(f"{argument.name} ({argument.about})" for argument in outputs)
+            return f"names none of {options}, so that nothing could be learnt from it", ""
         if self.table_of(names) is None:
             owners = {name: [t.kinds[0] for t in self.tables if t.named([name])] for name in names}
             mixed = ", ".join(f"{n} (of {' and '.join(o)})" for n, o in owners.items() if len(o) < len(self.tables))
@@ -135,7 +136,7 @@ _RANKED = (
 )
 
 LOSSES: Mapping[str, LossFamily] = {
-    "losses/pairwise": LossFamily("losses on pairs of answers", "Policy", "logps", (
+    "losses/pairwise": LossFamily("losses of pairs", "Policy", "logps", (
         LossTable(("Preferences",), "pair", (
             LossArgument("policy_chosen_logps", "log-probability of the chosen answer under the policy, summed over "
                          "its tokens", "model", 0),
@@ -144,11 +145,11 @@ LOSSES: Mapping[str, LossFamily] = {
             LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", 1),
             LossArgument("chosen_lengths", "tokens of the chosen answer", "length", 0),
             LossArgument("rejected_lengths", "tokens of the rejected answer", "length", 1),
-            LossArgument("p", "P(chosen beats rejected) as judged; rows in which it is null are refused"),
+            LossArgument("p", "P(chosen beats rejected) as judged"),
             _MARGIN,
         )),
     )),
-    "losses/pointwise": LossFamily("losses on single answers", "Policy", "logps", (
+    "losses/pointwise": LossFamily("losses of single answers", "Policy", "logps", (
         LossTable(("Demonstrations", "Completions"), "one", _ANSWER),
         LossTable(("WinRates",), "one", (
             *_ANSWER,
@@ -160,7 +161,7 @@ LOSSES: Mapping[str, LossFamily] = {
             *_ANSWER, LossArgument("label", "whether the answer is desirable", holds="bool"),
         ), "label"),
     )),
-    "losses/listwise": LossFamily("losses on the ranked answers to a prompt", "Policy", "logps", (
+    "losses/listwise": LossFamily("losses of ranked answers", "Policy", "logps", (
         LossTable(("Rankings",), "list", (*_ANSWER, *_RANKED), "scores"),
     )),
     "losses/reward": LossFamily("losses of reward models", "RewardModel", "scores", (

@@ -173,5 +173,7 @@ def _with_parameters(signature: Signature) -> Schema:
 
 
 def _about(choice: Signature) -> str:
-    table = LOSSES[choice.folder].table_of(choice.arguments) if choice.folder in LOSSES else None
-    return f"{choice.about} Trains on {' or '.join(table.kinds)}." if table and table.kinds else choice.about
+    family = LOSSES.get(choice.folder)
+    table = family.table_of(choice.arguments) if family else None
+    kinds = f", trained on {' or '.join(table.kinds)}" if table and table.kinds else ""
+    return f"{choice.about} One of the {family.about}{kinds}." if family else choice.about

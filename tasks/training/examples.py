@@ -177,9 +177,10 @@ def _worth(layout: LossTable, table: Table, rows: Rows) -> Tensor | None:
     count = len(rows.answer_ids)
     if layout.judged_by is None:
         return None
+    if layout.judged_by and layout.answers == "list":
+        return _flat(table, layout.judged_by)
     if layout.judged_by:
-        of_column = _flat(table, layout.judged_by) if layout.answers == "list" else None
-        return _numbers(table, layout.judged_by, np.nan).double() if of_column is None else of_column
+        return _numbers(table, layout.judged_by, np.nan).double()
     return (torch.arange(count) % 2 == 0).double() if layout.answers == "pair" else torch.ones(count).double()
 
 
@@ -234,13 +235,9 @@ def _check_values(examples: Examples, loss: Chosen) -> None:
     bad = ~tried.isfinite()
     if not bad.any():
         return
-    nulls = [n for n, c in examples.columns.items() if c.is_floating_point() and _row_nan(c)[bad].any()]
+    nan = {n: column.isnan().reshape(len(bad), -1).all(dim=1) for n, column in examples.columns.items()}
+    nulls = [f"{a.name} ({a.about})" for a in examples.arguments if a.name in nan and nan[a.name][bad].any()]
     raise DataError(
         f"the loss '{loss.name}' is not finite on {int(bad.sum())} of {len(bad)} rows, first row "
-        f"{int(bad.nonzero()[0])}" + (f": {' and '.join(nulls)} missing there" if nulls else "")
+        f"{int(bad.nonzero()[0])}" + (f", where the table has no {' and no '.join(nulls)}" if nulls else "")
     )
-
-
-def _row_nan(column: Tensor) -> Tensor:
-    nan = column.isnan()
-    return nan if nan.ndim == 1 else nan.all(dim=1)

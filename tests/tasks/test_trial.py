@@ -11,6 +11,7 @@ from flows.wiring.builder import PYTHON
 from flows.wiring.signatures import Catalogue
 from tasks.contract import Chosen, SpecError
 from tasks.trial import try_choice
+from tests.losses import PLACKETT_LUCE, loss_of
 
 FOLDERS = ("losses", "pair_rules", "kl_controllers", "deviations")
 
@@ -38,6 +39,13 @@ WRONG = {
     "a negative price": ("kl_controllers", "lambda coefficient, kl, samples: -kl", r"made -5\.0 of a coefficient"),
     "one text": ("deviations", "lambda text: text", r"returned str; it must return a list of texts"),
 }  # fmt: skip
+
+
+def test_a_k_wise_reward_loss_passes_and_a_reward_scale_of_0_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    try_choice(loss_of(monkeypatch, "reward", "plackett_luce", PLACKETT_LUCE))
+    text = "def mine(policy_logps): return -policy_logps\ndef reward_scale(): return 0\n"
+    with pytest.raises(SpecError, match=r"reward_scale of .* is 0\.0; it must be a number above 0"):
+        try_choice(loss_of(monkeypatch, "pointwise", "mine", text))
 
 
 @pytest.mark.parametrize("case", WRONG)

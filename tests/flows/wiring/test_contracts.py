@@ -58,7 +58,7 @@ WRONG = {
         def mine(policy_logps, *, tau: float = 1.0) -> Tensor: ...
         """, r"mine\.py:3:1: reward_scale beside the loss mine needs 'beta', which is no parameter of the loss; .*\[tau\]"),
     "nothing of the model": ("losses/pointwise", "def mine(lengths) -> Tensor: ...",
-        r"the loss mine names none of policy_logps, so that nothing could be learnt from it"),
+        r"the loss mine names none of policy_logps .log-probability of .*, so that nothing could be learnt from it"),
     "two tables": ("losses/pointwise", "def mine(policy_logps, win_rate, label) -> Tensor: ...",
         r"the loss mine names win_rate \(of WinRates\), label \(of Labels\), and no table has all of these"),
     "no result": ("losses/rl", "def mine(logps, advantages): ...", r"says that it returns nothing; .*\[Tensor\]"),

@@ -21,7 +21,7 @@ from tasks.training.examples import examples_of
 from tasks.training.rows import Rows, rows_of
 from tasks.training.scores import with_end_token
 from tests.flows.codebases import catalogue_of
-from tests.losses import loss_of, write_loss
+from tests.losses import PLACKETT_LUCE, loss_of, write_loss
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, labels, preferences, rankings, scores, tokenized, win_rates
 from tests.workspace import Workspace
@@ -53,6 +53,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
     }
 
 
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the tasks, to put losses into."""
+    ignored = shutil.ignore_patterns("__pycache__", "data")
+    return Path(shutil.copytree(Path(str(tasks.__file__)).parent, tmp_path / "tasks", ignore=ignored))
+
+
 def argument_sets(folder: str) -> Iterator[tuple[str, ...]]:
     """Every argument, every two, all of each table, a typing error, and arguments of no family or of another one."""
     family = LOSSES[folder]
@@ -74,16 +81,15 @@ def loss_text(name: str, arguments: Sequence[str]) -> str:
 
 @pytest.mark.parametrize("folder", LOSSES)
 def test_check_refuses_what_the_trainer_would_refuse_and_nothing_else(
-    folder: str, tables: dict[str, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, tables: dict[str, Data], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, below = tmp_path / "tasks", folder.removeprefix("losses/")
-    shutil.copytree(Path(str(tasks.__file__)).parent, root, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    below = folder.removeprefix("losses/")
     losses: dict[str, tuple[Chosen, tuple[str, ...]]] = {}
     for number, names in enumerate(argument_sets(folder)):
         name = f"mine_{number}"
-        write_loss(root, below, name, loss_text(name, names))
+        write_loss(tree, below, name, loss_text(name, names))
         losses[name] = loss_of(monkeypatch, below, name, loss_text(name, names)), names
-    catalogue, accepted = catalogue_of(root), set()
+    catalogue, accepted = catalogue_of(tree), set()
     for loss, names in losses.values():
         for kind, data in tables.items():
             for task, reference in (("fit", False), ("fit", True), ("fit_reward", False)):
@@ -96,6 +102,16 @@ def test_check_refuses_what_the_trainer_would_refuse_and_nothing_else(
         for family in [LOSSES[folder]] for table in family.tables for named in table.kinds
         for kind in [named, *(["WinRates", "Scores"] if named == "Completions" else [])]
     }  # fmt: skip
+
+
+def test_a_k_wise_reward_loss_is_one_file(tree: Path) -> None:
+    write_loss(tree, "reward", "plackett_luce", PLACKETT_LUCE)
+    builder = Builder(catalogue_of(tree), "p")
+    policy, ranked, pairs = (builder.carry(k, k, k, PYTHON) for k in ("Policy", "Rankings", "Preferences"))
+    step = {"policy": policy, "loss": "plackett_luce", "lr": 0.1}
+    assert builder.add("reward", "train_reward", {**step, "data": ranked}).kind == "RewardModel"
+    with pytest.raises(SpecError, match=r"plackett_luce \(losses/reward\) trains on Rankings, not on Preferences"):
+        builder.add("other", "train_reward", {**step, "data": pairs})
 
 
 def compiles(catalogue: Catalogue, loss: Chosen, task: str, kind: str, reference: bool) -> bool:

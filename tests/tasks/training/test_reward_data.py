@@ -93,5 +93,5 @@ def test_a_score_that_the_oracle_did_not_give_is_refused(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     squared = loss_of(monkeypatch, "reward", "squared", SQUARED)
-    with pytest.raises(DataError, match="not finite on 1 of 2 rows, first row 1: target_scores missing there"):
+    with pytest.raises(DataError, match="not finite on 1 of 2 rows, first row 1, where the table has no target_scores"):
         _examples(scores([1.0, None]), policy, squared, tmp_path)
