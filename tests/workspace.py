@@ -1,37 +1,7 @@
-"""A `tasks.contract.Workspace` for tests: real folders, and everything that a task told is kept to be looked at."""
+"""The workspace of tests, which they look into."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
+from tasks.workspace import LocalWorkspace as Workspace
 
-
-class Workspace:
-    """One attempt of a step. A second one on the same folder is the next attempt after a kill."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "work"
-        self.output = folder / "output"
-        self.path.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.output, ignore_errors=True)
-        self.output.mkdir()
-        self.told: list[tuple[float, float, str]] = []
-        """What `progress` was called with."""
-        self.curves: list[tuple[int, dict[str, float]]] = []
-        self.totals: dict[str, float] = {}
-        self.notices: list[str] = []
-
-    def progress(self, done: float, total: float, unit: str = "") -> None:
-        self.told.append((done, total, unit))
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.curves = [row for row in self.curves if row[0] < step or row[1].keys() != metrics.keys()]
-        self.curves.append((step, dict(metrics)))
-
-    def count(self, **metrics: float) -> None:
-        for name, value in metrics.items():
-            self.totals[name] = self.totals.get(name, 0) + value
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
+__all__ = ["Workspace"]
