@@ -186,7 +186,7 @@ def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[
 
 
 def _proof(scenario: Scenario, table: Table, rng: random.Random) -> None:
-    of_code(scenario, table, rng, most=600)
+    of_code(scenario, table, rng, most=450)
     of_loading(scenario, table, rng, 30)
     of_parameters(scenario, table, rng)
     of_inputs(scenario, table)
@@ -218,6 +218,7 @@ def answers_to_prompts() -> Completions:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_no_result_of_a_thousand_edits_is_stale_and_few_misses_are_needless(tmp_path: Path) -> None:
     scenario, table = Scenario(tmp_path), Table()
     try:
