@@ -21,6 +21,7 @@ it is imported, gives no result and so no stale one.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -28,10 +29,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from flows.store.identities import choices_of
+from flows.wiring.graph import compile_pipeline
+from flows.wiring.signatures import Catalogue
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
 from tests.flows.store.proof import edits as e
-from tests.flows.store.proof.scenario import FAILED, Scenario
+from tests.flows.store.proof.scenario import FAILED, HERE, ROOT, Scenario
 from tests.flows.store.proof.surroundings import of_environment, of_inputs, of_parameters
 from tests.flows.store.proof.table import Table
 
@@ -208,6 +212,16 @@ def test_no_result_of_sixty_edits_is_stale(tmp_path: Path) -> None:
     assert table.mutants >= 60
     assert table.stale == []
     assert table.needless <= 0.05, table.examples
+
+
+def test_every_task_and_choice_has_a_step(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").touch()
+    nodes = compile_pipeline(Path(shutil.copy(HERE / "proof.yaml", tmp_path)), "proof").nodes.values()
+    used = {(choice.folder, choice.name) for node in nodes for _, choice in choices_of(node.params)}
+    files = {(folder, f.stem): f.read_text() for folder, _ in used for f in (ROOT / "tasks" / folder).glob("*.py")}
+    choices = {choice for choice, text in files.items() if f"def {choice[1]}(" in text}
+    assert Catalogue().tasks.keys() == {node.task for node in nodes}
+    assert choices - used == {("engines", "vllm"), ("oracles", "reward_model")}  # a GPU's; one that lies outside
 
 
 def answers_to_prompts() -> Completions:
