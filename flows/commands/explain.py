@@ -46,6 +46,9 @@ def explanation(found: Divergence | None, code: CodeIndex) -> str:
     lines += [f"  because {_with_line(reason, code)}" for reason in found.reasons[:_MOST]]
     if len(found.reasons) > _MOST:
         lines.append(f"  and {len(found.reasons) - _MOST} more")
+    if found.came_out_equal:
+        then = f"the first that differ are those of `{found.later}`" if found.later else "so are all that follow"
+        lines.append(f"  the contents are equal nevertheless; {then}")
     if not found.reasons:
         lines.append("  under one key: what makes the difference is in no key")
         lines += [f"  {text}" for text in found.circumstances]

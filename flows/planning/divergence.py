@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from flows.planning.content_diff import ContentDifference, first_difference
@@ -33,6 +33,13 @@ class Divergence:
     """In what their keys differ."""
     content: ContentDifference | None = None
     """Where their contents first differ, if their keys are equal."""
+    later: str = ""
+    """Where this step came out equal: the first step of the runs that did not."""
+
+    @property
+    def came_out_equal(self) -> bool:
+        """Whether both sides have the same content, under two keys."""
+        return bool(self.left and self.right and self.left.record.content == self.right.record.content)
 
     @property
     def circumstances(self) -> list[str]:
@@ -48,6 +55,7 @@ class Divergence:
             "step": self.step, "left": _as_json(self.left), "right": _as_json(self.right),
             "because": [{"part": d.part, "name": d.name, "text": d.text} for d in self.reasons],
             "content": self.content._asdict() if self.content else None, "circumstances": [*self.circumstances],
+            "came_out_equal": self.came_out_equal, "first_step_of_other_content": self.later or None,
         }  # fmt: skip
 
 
@@ -65,14 +73,21 @@ def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | N
     """The first step, in the order of the left graph, whose keys or contents differ, or that one side lacks."""
     (here, one), (there, other) = left, right
     theirs = {address: step for step in other.steps.values() for address in step.addresses}
+    found: Divergence | None = None
     for step in one.steps.values():
         opposite = next((theirs[a] for a in step.addresses if a in theirs), None)
         sides = [_side(store, s.key) if s else None for store, s in ((here, step), (there, opposite))]
-        if sides != [None, None] and (None in sides or _differ(*sides)):
-            return _parted(step.title, *sides)
+        if sides == [None, None] or (None not in sides and not _differ(*sides)):
+            continue
+        parted = _parted(step.title, *sides)
+        if found and not parted.came_out_equal:
+            return replace(found, later=step.title)
+        found = found or parted
+        if not found.came_out_equal:
+            return found
     ours = {address for step in one.steps.values() for address in step.addresses}
     more = next((s for s in other.steps.values() if not ours.intersection(s.addresses)), None)
-    return Divergence(more.title, None, _side(there, more.key)) if more else None
+    return found or (Divergence(more.title, None, _side(there, more.key)) if more else None)
 
 
 def of_records(left: Side, right: Side, step: str = "") -> Divergence | None:

@@ -86,6 +86,15 @@ def test_the_first_step_in_graph_order_whose_key_differs_is_named_with_what_diff
     ]  # fmt: skip
 
 
+def test_where_another_key_gave_the_same_content_the_first_step_that_did_not_is_named(here: Made, there: Made) -> None:
+    for made, factor in ((here, 1), (there, 2)):
+        asked = made.step("load", prompts("a"), params={"factor": factor})
+        made.step("sample", completions("a", str(factor)), asked, params={"factor": factor})
+    found = explain_text(here.store, "last", there.store, "last")
+    assert "They part at `load`" in found
+    assert "the contents are equal nevertheless; the first that differ are those of `sample`" in found
+
+
 def test_a_unit_of_code_that_changed_is_named_with_its_line(here: Made, there: Made) -> None:
     for made, digest in ((here, "1"), (there, "2")):
         made.step("sample", completions("a"), code={"tasks/sample.py::sample": digest}, code_digest=digest)

@@ -97,18 +97,6 @@ def test_what_does_not_change_the_result_is_in_no_key(tree: Tree, changes: dict[
     assert key(root, **changes).digest == key(root).digest
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"params": {"loss": ChoiceValue("losses", "dpo", {"beta": 0.1}), "lr": 2e-3}},
-     {"params": {"loss": ChoiceValue("losses", "dpo", {"beta": 0.2}), "lr": 1e-3}},
-     {"params": {"loss": ChoiceValue("losses", "ipo", {"beta": 0.1}), "lr": 1e-3}}],
-    ids=["parameter", "parameter of a choice", "choice"],
-)  # fmt: skip
-def test_parameters_and_choices_are_keyed(tree: Tree, changes: dict[str, Any]) -> None:
-    root = tree(**FILES)
-    assert key(root, **changes).digest != key(root).digest
-
-
 def test_the_code_that_asks_a_reward_model_is_that_of_the_step_which_asks(tree: Tree) -> None:
     scorer = {"training__reward_scorer": "import torch\n\ndef reward_scorer(*, path):\n    return torch.load(path)\n"}
     asking = {"params": {"loss": ChoiceValue("losses", "ipo", {"beta": 0.1}), "lr": 1e-3}}
@@ -138,15 +126,6 @@ def test_the_handles_that_a_step_takes_and_gives_are_in_its_key(tree: Tree) -> N
     tree(kinds=kinds.replace("return 1", "return 2"))
     assert key(root, **reads).digest != before.digest
     assert key(root).digest == other.digest
-
-
-def test_the_order_of_a_list_and_the_port_of_an_input_are_keyed(tree: Tree) -> None:
-    root = tree(**FILES)
-    digests = {key(root, inputs).digest for inputs in (
-        {"policy": ["p"], "data": ["1", "2"]}, {"policy": ["p"], "data": ["2", "1"]},
-        {"ref": ["p"], "data": ["1", "2"]},
-    )}  # fmt: skip
-    assert len(digests) == 3
 
 
 def test_an_empty_optional_port_is_as_if_it_were_not_there(tree: Tree) -> None:
