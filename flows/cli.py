@@ -15,7 +15,7 @@ import typer
 
 from flows.commands.errors import Commands, console, with_plain_errors
 from flows.commands.escaping import escape_control_characters, json_text
-from flows.commands.options import Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values
+from flows.commands.options import Against, Artifacts, AsJson, Deployed, File, First, Name, Pool, Ref, Second, Values
 from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
 from flows.system.environment import without_proxy
 
@@ -251,11 +251,9 @@ def rounds(
 
 @app.command()
 def explain(
-    left: Annotated[str, typer.Argument(metavar="A", help="A RUN, or a REF of a step's result.", show_default=False)],
-    right: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)],
-    against: Annotated[
-        Path | None, typer.Option("--against", metavar="DIR", help="Artifacts that B lies in; default: A's own.")
-    ] = None,
+    a: First,
+    b: Second,
+    against: Against = None,
     file: File = None,
     artifacts: Artifacts = None,
     as_json: AsJson = False,
@@ -266,9 +264,9 @@ def explain(
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     other = _store(None, against) if against else store
     if as_json:
-        print(json_text(explain_json(store, left, other, right)))
+        print(json_text(explain_json(store, a, other, b)))
     else:
-        print(explain_text(store, left, other, right))
+        print(explain_text(store, a, other, b))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flows.planning.divergence import Divergence, Side, of_records, of_runs
+from flows.planning.divergence import Divergence, StoredResult, of_records, of_runs
 from flows.planning.key_diff import KeyDifference
 from flows.planning.plan import PROJECT
 from flows.python.code_index import CodeIndex
@@ -25,7 +25,7 @@ def find_divergence(here: Store, left: str, there: Store, right: str) -> Diverge
         return of_runs((here, one), (there, other))
     found = Runs(here).find(left), Runs(there).find(right)
     step = found[0].step.title if found[0].step else ""
-    return of_records(Side(here, found[0].record), Side(there, found[1].record), step)
+    return of_records(StoredResult(here, found[0].record), StoredResult(there, found[1].record), step)
 
 
 def _run_of(store: Store, ref: str) -> Run | None:

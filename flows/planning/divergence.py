@@ -14,7 +14,7 @@ from flows.store.store import Store
 from tasks.contract import JSON
 
 
-class Side(NamedTuple):
+class StoredResult(NamedTuple):
     """A result and the store that has it."""
 
     store: Store
@@ -26,8 +26,8 @@ class Divergence:
     """The first step in which two sides differ."""
 
     step: str
-    left: Side | None
-    right: Side | None
+    left: StoredResult | None
+    right: StoredResult | None
     """None: that side has no result of the step."""
     reasons: tuple[KeyDifference, ...] = ()
     """In what their keys differ."""
@@ -59,7 +59,7 @@ class Divergence:
         }  # fmt: skip
 
 
-def _as_json(side: Side | None) -> JSON:
+def _as_json(side: StoredResult | None) -> JSON:
     return {"key": side.record.key, "content": side.record.content, "task": side.record.task} if side else None
 
 
@@ -90,7 +90,7 @@ def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | N
     return found or (Divergence(more.title, None, _side(there, more.key)) if more else None)
 
 
-def of_records(left: Side, right: Side, step: str = "") -> Divergence | None:
+def of_records(left: StoredResult, right: StoredResult, step: str = "") -> Divergence | None:
     """The first step behind two results, inputs first, in which they differ."""
     if not _differ(left, right):
         return None
@@ -103,23 +103,23 @@ def of_records(left: Side, right: Side, step: str = "") -> Divergence | None:
     return _parted(step or left.record.task, left, right)
 
 
-def _of_parent(store: Store, parent: Parent) -> Side | None:
+def _of_parent(store: Store, parent: Parent) -> StoredResult | None:
     side = _side(store, parent.key)
     return side if side and side.record.content == parent.content else None
 
 
-def _side(store: Store, key: str) -> Side | None:
+def _side(store: Store, key: str) -> StoredResult | None:
     record = store.record(key) if key else None
-    return Side(store, record) if record else None
+    return StoredResult(store, record) if record else None
 
 
-def _differ(left: Side | None, right: Side | None) -> bool:
+def _differ(left: StoredResult | None, right: StoredResult | None) -> bool:
     assert left
     assert right
     return (left.record.key, left.record.content) != (right.record.key, right.record.content)
 
 
-def _parted(step: str, left: Side | None, right: Side | None) -> Divergence:
+def _parted(step: str, left: StoredResult | None, right: StoredResult | None) -> Divergence:
     if left is None or right is None:
         return Divergence(step, left, right)
     reasons = tuple(differences(left.record, right.record)) if left.record.key != right.record.key else ()
