@@ -15,7 +15,7 @@ import typer
 
 from flows.commands.errors import Commands, console, with_plain_errors
 from flows.commands.escaping import escape_control_characters, json_text
-from flows.commands.options import Against, Artifacts, AsJson, Deployed, File, First, Name, Pool, Ref, Second, Values
+from flows.commands.options import Against, Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values
 from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
 from flows.system.environment import without_proxy
 
@@ -251,12 +251,7 @@ def rounds(
 
 @app.command()
 def explain(
-    a: First,
-    b: Second,
-    against: Against = None,
-    file: File = None,
-    artifacts: Artifacts = None,
-    as_json: AsJson = False,
+    a: Ref, b: Ref, against: Against = None, file: File = None, artifacts: Artifacts = None, as_json: AsJson = False
 ) -> None:
     """Say where two runs, or two results, part: the first step that differs, and what in its key or its content."""
     from flows.commands.explain import explain_json, explain_text

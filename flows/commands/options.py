@@ -24,9 +24,8 @@ Values = Annotated[
 Ref = Annotated[
     str, typer.Argument(metavar="REF", help="RUN, RUN:STEP, NAME/STEP or a digest's first letters.", show_default=False)
 ]
-First = Annotated[str, typer.Argument(metavar="A", help="A RUN, or a REF of a step's result.", show_default=False)]
-Second = Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)]
 Against = Annotated[
-    Path | None, typer.Option("--against", metavar="DIR", help="Artifacts that B lies in; default: A's own.")
+    Path | None,
+    typer.Option("--against", metavar="DIR", help="Artifacts that the second lies in; default: the first's."),
 ]
 Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
