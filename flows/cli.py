@@ -258,10 +258,7 @@ def explain(
 
     store = _store(None if artifacts else pipelines_file(file), artifacts)
     other = _store(None, against) if against else store
-    if as_json:
-        print(json_text(explain_json(store, a, other, b)))
-    else:
-        print(explain_text(store, a, other, b))
+    print(json_text(explain_json(store, a, other, b)) if as_json else explain_text(store, a, other, b))
 
 
 @app.command()
