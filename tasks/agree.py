@@ -1,4 +1,4 @@
-"""How often a policy, or an oracle, prefers what people preferred: evaluations on pairs that trained nothing."""
+"""Agreement of a policy or an oracle with preference labels on held-out pairs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def agreement(
     eval/accuracy: share of pairs with delta > 0; delta = 0 counts one half, so a policy has 0.5 against itself.
     eval/margin: mean delta, nats (DPO's beta is not in it). eval/chosen_longer: share of pairs whose chosen answer has
     more tokens (equal: one half), which is the accuracy of preferring length. Intervals are 95%, over prompts: pairs
-    of one prompt are no independent units. Labels that are drawn from p bound the accuracy by the mean of
-    max(p, 1 − p). Raises DataError if a pair's ids are missing in one of the two tables of log-probabilities.
+    of one prompt are not independent. Labels sampled from p bound the accuracy by the mean of
+    max(p, 1 − p). Raises DataError if a pair's ids are missing in one of the tables of log-probabilities.
 
     Source: rewards/accuracies of Rafailov et al., arXiv 2305.18290, section 4 (the implicit reward of equation 5).
 
     Args:
-        allow_seen: the prompts may have trained the policy; shown beside the numbers.
+        allow_seen: permit prompts that may have trained the policy; a notice says so.
     """
     import polars as pl
 
@@ -40,7 +40,7 @@ def agreement(
     rows = pairs.frame.select("prompt_id", "chosen_id", "rejected_id")
     for side in ("chosen", "rejected"):
         for name, table in (("policy", logps), ("ref", ref_logps)):
-            rows = _joined(rows, table.frame, side, name)
+            rows = _with_logps(rows, table.frame, side, name)
     delta = pl.col("policy_chosen") - pl.col("ref_chosen") - pl.col("policy_rejected") + pl.col("ref_rejected")
     longer = pl.col("policy_chosen_length") - pl.col("policy_rejected_length")
     by_prompt = (
@@ -56,29 +56,29 @@ def agreement(
 def reward_accuracy(
     pairs: Preferences, oracle: Scorer, work: Workspace, before: Scorer | None = None, *, allow_seen: bool = False
 ) -> Report:
-    """How often a scorer ranks held-out pairs as they are labelled, and whether its probabilities can be believed.
+    """Accuracy and calibration of a scorer on held-out labelled pairs.
 
-        P = σ(scale·(score(chosen) − score(rejected))),   said = max(P, 1 − P)
+        P = σ(scale·(score(chosen) − score(rejected))),   confidence = max(P, 1 − P)
 
-    eval/accuracy: share of pairs with P > ½; P = ½ counts one half. eval/ece: expected calibration error, the mean
-    over pairs of |share right − mean said| of the pair's bin, ten bins of equal width over said ∈ [½, 1]. eval/nll:
-    mean −log P, nats (log 2 is knowing nothing). eval/margin: mean difference of scores. eval/accuracy_ceiling: mean of
-    max(p, 1 − p) over pairs whose labeller's p is known: what no scorer exceeds on labels drawn from p.
-    Intervals are 95%, over prompts: pairs of one prompt are no independent units; eval/ece has none (it is biased
-    upwards by noise: about √(10/n)/3 for a calibrated scorer). `per_prompt` holds the means of each prompt.
+    eval/accuracy: share of pairs with P > ½; P = ½ counts one half. eval/ece: expected calibration error, the mean over
+    pairs of |accuracy − mean confidence| of the pair's bin, ten bins of equal width over confidence ∈ [½, 1]. eval/nll:
+    mean −log P, nats (log 2 for P = ½). eval/margin: mean difference of scores. eval/accuracy_ceiling: mean of
+    max(p, 1 − p) over pairs with a known label probability p: the upper bound of accuracy on labels sampled from p.
+    Intervals are 95%, over prompts: pairs of one prompt are not independent; eval/ece has none (noise biases it
+    upwards, by about √(10/n)/3 for a calibrated scorer). `per_prompt` contains the means of each prompt.
 
-    With `before`, another scorer of the same pairs, eval/accuracy_change is the accuracy less `before`'s, over the
-    pairs that both score. It is paired: d = right − right before is taken pair by pair, and its interval is that of
+    With `before`, another scorer of the same pairs, eval/accuracy_change is the accuracy minus `before`'s, over the
+    pairs that both score. It is paired: d = correct − correct before is computed per pair, and its interval is that of
     the mean of d over independent prompts (the same ratio of sums, Student's t). Where both err on the same pairs, d
-    is 0 there, so the interval is narrower than two intervals laid side by side.
+    is 0, so the interval is narrower than that of a difference of two separate accuracies.
 
-    Answers are kept as they come, so a killed step asks nothing twice. Totals: `queries`, `unanswered`, of both
-    scorers. Pairs with an answer that has no score are left out, with a notice. Raises DataError if none is left.
+    A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered`, of both
+    scorers. Pairs with an unscored answer are left out, with a notice. Raises DataError if none is left.
 
     Source: ECE of Guo et al., arXiv 1706.04599, eq. 5, on the confidence in the winner.
 
     Args:
-        allow_seen: the pairs' prompts may have trained the scorer; shown beside the numbers.
+        allow_seen: permit prompts that may have trained the scorer; a notice says so.
     """
     import numpy as np
     import polars as pl
@@ -86,7 +86,7 @@ def reward_accuracy(
 
     if allow_seen:
         work.notice("allow_seen: prompts of these pairs may have trained the scorer")
-    rows = _known(_margins(pairs, oracle, work, "scores.jsonl"), work, "the oracle")
+    rows = _scored(_margins(pairs, oracle, work, "scores.jsonl"), work, "the oracle")
     delta = rows["scaled"].to_numpy()
     rows = rows.with_columns(
         _half_at_zero(pl.col("scaled")).alias("accuracy"), nll=pl.Series(-log_expit(delta)), pairs=pl.lit(1),
@@ -102,33 +102,32 @@ def reward_accuracy(
         "name": "eval/ece", "value": ece, "ci_low": None, "ci_high": None, "n": len(by_prompt), "unit": "probability",
     })  # fmt: skip
     if before is not None:
-        changed = _changed(rows, _known(_margins(pairs, before, work, "before.jsonl"), work, "`before`"))
-        estimates.append(_estimate(changed, "accuracy_change", "probability"))
-        by_prompt = by_prompt.join(changed.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
+        change = _accuracy_change(rows, _scored(_margins(pairs, before, work, "before.jsonl"), work, "`before`"))
+        estimates.append(_estimate(change, "accuracy_change", "probability"))
+        by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
     return Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
 
 
-def _known(margins: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
+def _scored(margins: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
     """The pairs whose answers both have a score. Raises DataError if none is left."""
     import polars as pl
 
-    known = margins.filter(pl.col("scaled").is_finite())
-    if known.is_empty():
+    scored = margins.filter(pl.col("scaled").is_finite())
+    if scored.is_empty():
         raise DataError(f"none of {len(margins)} pairs has a score for both answers by {who}")
-    if len(known) < len(margins):
-        left = f"{len(margins) - len(known)} of {len(margins)} pairs left out"
-        work.notice(f"{left}: {who} has no score for an answer of theirs")
-    return known
+    if missing := len(margins) - len(scored):
+        work.notice(f"{missing} of {len(margins)} pairs left out: {who} did not score one of their answers")
+    return scored
 
 
-def _changed(rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
-    """accuracy_change by prompt, over the pairs that are known on both sides."""
+def _accuracy_change(rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+    """accuracy_change by prompt, over the pairs that both scorers scored."""
     import polars as pl
 
     others = before.select("pair", was=_half_at_zero(pl.col("scaled")))
     both = rows.join(others, on="pair", how="inner", maintain_order="left")
     if both.is_empty():
-        raise DataError("no pair has scores by both the oracle and `before`, so no change can be measured")
+        raise DataError("no pair is scored by both the oracle and `before`")
     return _by_prompt(both.with_columns(accuracy_change=pl.col("accuracy") - pl.col("was")), ["accuracy_change"])
 
 
@@ -139,43 +138,43 @@ def _by_prompt(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 
 def _margins(pairs: Preferences, oracle: Scorer, work: Workspace, journal_name: str) -> pl.DataFrame:
-    """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN where there is no score."""
+    """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN without a score."""
     import polars as pl
 
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
-    live = oracle.opened()
+    live = oracle.open()
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
     with Journal(work.path / journal_name, work) as journal:
         scores = questions.scores(live, journal)[questions.of_row]
-        work.count(queries=journal.asked, unanswered=journal.unanswered)
+        work.count(queries=journal.queries, unanswered=journal.unanswered)
     margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])
     return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin).with_row_index("pair")
 
 
-def calibration_error(said: Floats, right: Floats, bins: int = 10) -> float:
-    """Σ over bins of the share of pairs in it · |share right − mean said|, for `(M,)` probabilities said in [½, 1]."""
+def calibration_error(confidence: Floats, correct: Floats, bins: int = 10) -> float:
+    """Σ over bins of their share of pairs · |accuracy − mean confidence|; confidence: `(M,)` in [½, 1]."""
     import numpy as np
 
-    place = np.minimum(((said - 0.5) * 2 * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(place, right - said, minlength=bins)
-    return float(np.abs(gaps).sum() / len(said))
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _joined(rows: pl.DataFrame, logps: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
-    """`rows` with `{name}_{side}` and its length, found by prompt and answer."""
+def _with_logps(rows: pl.DataFrame, logps: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
+    """`rows` with the columns `{name}_{side}` and `{name}_{side}_length`, joined by prompt and answer."""
     import polars as pl
 
-    found = logps.unique(["prompt_id", "completion_id"]).select(
+    columns = logps.unique(["prompt_id", "completion_id"]).select(
         "prompt_id",
         pl.col("completion_id").alias(f"{side}_id"),
         pl.col("logps").alias(f"{name}_{side}"),
         pl.col("lengths").cast(pl.Int64).alias(f"{name}_{side}_length"),
     )
-    joined = rows.join(found, on=["prompt_id", f"{side}_id"], how="left", maintain_order="left")
+    joined = rows.join(columns, on=["prompt_id", f"{side}_id"], how="left", maintain_order="left")
     missing = joined[f"{name}_{side}"].null_count()
     if missing:
         raise DataError(f"{missing} {side} answers of {len(rows)} pairs have no log-probability under the {name}")

@@ -1,6 +1,6 @@
-"""What a checkpoint's chat template writes: conversations as text, and how it ends an answer.
+"""Rendering by a checkpoint's chat template: conversations as text, and how the template ends an answer.
 
-Templates that ask for today's date get a fixed one (`TODAY`), so that no result depends on the clock.
+The current date in templates is fixed (`TODAY`), so that results do not depend on the clock.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import NamedTuple
 
 from tasks.contract import DataError
 from tasks.kinds import Model
-from tasks.message import Message, for_template, needs_tools, tools_of, without_tools
+from tasks.message import Message, for_template, tool_ablations, tools_of, uses_tools
 from tasks.template import stop_ids, tokenizer_of
 
 TODAY = datetime(2024, 7, 26)
-"""The day that templates are given for today's, e.g. Llama 3.1's: the one that its template names by itself."""
+"""Current date for templates: the default of Llama 3.1's template."""
 _QUESTION, _ANSWER = "alignflow-question", "alignflow-answer"
 
 
 class Refusal(NamedTuple):
-    """Why a conversation cannot be rendered, in the template's own words where it has some."""
+    """Why a conversation cannot be rendered, if possible in the template's own words."""
 
     reason: str
 
 
 class Ending(NamedTuple):
-    """What a template writes behind an assistant's text."""
+    """What a template writes after an assistant's text."""
 
     turn: str
-    """Up to and with the token that ends the turn."""
+    """Up to and including the token that ends the turn."""
     rest: str
     stop: int
-    """That token's id."""
+    """Id of that token."""
 
 
 class ChatTemplate:
     """A checkpoint's chat template, with its tokenizer and the tokens that end an answer.
 
-    whole: only whole conversations are rendered, which need neither a generation prompt nor a token that ends an
-    answer. Raises DataError where the template cannot serve: it leaves out what the user says, has no generation
-    prompt, or (at `ending`) ends an answer with a token that sampling does not stop at.
+    whole: only whole conversations are rendered, without a generation prompt or a token that ends an answer. Raises
+    DataError if the template leaves out the user's message, has no generation prompt, or (at `ending`) ends an answer
+    with a token at which sampling does not stop.
     """
 
     def __init__(self, policy: Model, *, whole: bool = False) -> None:
@@ -53,20 +53,20 @@ class ChatTemplate:
             self._probe()
 
     def texts(self, conversations: Sequence[Sequence[Message]], *, generation: bool = False) -> list[str | Refusal]:
-        """Every conversation as text; generation: with the generation prompt behind it."""
+        """Every conversation as text; generation: followed by the generation prompt."""
         from jinja2 import TemplateError
 
         try:
             texts: list[str | Refusal] = list(self._apply(conversations, generation))
         except (TemplateError, TypeError, ValueError):
             texts = [self._one(c, generation) for c in conversations]
-        complete = [_complete(c, text) for c, text in zip(conversations, texts, strict=True)]
+        complete = [_check_complete(c, text) for c, text in zip(conversations, texts, strict=True)]
         return [self._with_tools(c, text, generation) for c, text in zip(conversations, complete, strict=True)]
 
     def _with_tools(self, conversation: Sequence[Message], text: str | Refusal, generation: bool) -> str | Refusal:
-        """The text, if the template reads the tools and calls of the conversation: without them it writes another."""
+        """The text; a Refusal if it does not change when the tools or calls of the conversation are removed."""
         if isinstance(text, str):
-            for what, rest in without_tools(conversation):
+            for what, rest in tool_ablations(conversation):
                 if self._one(rest, generation) == text:
                     return Refusal(f"the chat template leaves out {what}")
         return text
@@ -77,7 +77,7 @@ class ChatTemplate:
         try:
             return self._apply([conversation], generation)[0]
         except (TemplateError, TypeError, ValueError) as e:
-            return Refusal(f"the chat template refuses it: {' '.join(str(e).split())}{_hint(conversation)}")
+            return Refusal(f"the chat template rejects it: {' '.join(str(e).split())}{_hint(conversation)}")
 
     def _apply(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str]:
         made: list[str] = []
@@ -90,7 +90,7 @@ class ChatTemplate:
 
     @cached_property
     def ending(self) -> Ending:
-        """Raises DataError where sampling would not stop at what the template ends an assistant's turn with."""
+        """How the template ends an assistant's turn. Raises DataError if sampling would not stop there."""
         (whole,) = self.texts([_turns(_QUESTION, _ANSWER)])
         if isinstance(whole, Refusal) or _ANSWER not in whole:
             words = whole.reason if isinstance(whole, Refusal) else "it leaves out the answer"
@@ -103,23 +103,23 @@ class ChatTemplate:
         return Ending(tail[: place - length], tail[place - length :], stop)
 
     def name(self, token: int) -> str:
-        """A token as messages show it."""
+        """The token's text, for messages."""
         return f"'{self.tokenizer.convert_ids_to_tokens(token)}'"
 
     def _probe(self) -> None:
-        (asked,), (bare,) = self.texts([_turns(_QUESTION)], generation=True), self.texts([_turns(_QUESTION)])
-        if isinstance(asked, Refusal):
+        (prompt,), (bare,) = self.texts([_turns(_QUESTION)], generation=True), self.texts([_turns(_QUESTION)])
+        if isinstance(prompt, Refusal):
             raise DataError(
-                f"the chat template of {self.path} cannot render a question: {asked.reason}; give the checkpoint a "
-                "chat_template.jinja that does"
+                f"the chat template of {self.path} cannot render a question: {prompt.reason}; correct the checkpoint's "
+                "chat_template.jinja"
             )
         (whole,) = self.texts([_turns(_QUESTION, _ANSWER)])
-        follows = isinstance(whole, str) and asked == bare and whole.startswith(asked)
-        gap = str(whole)[len(asked) :].partition(_ANSWER)[0] if follows else ""
+        follows = isinstance(whole, str) and prompt == bare and whole.startswith(prompt)
+        gap = str(whole)[len(prompt) :].partition(_ANSWER)[0] if follows else ""
         if gap.strip():
             raise DataError(
-                f"the chat template of {self.path} has no generation prompt: answers begin with {gap!r}, which it does "
-                "not write for add_generation_prompt; end the template with {% if add_generation_prompt %}"
+                f"the chat template of {self.path} has no generation prompt: it writes {gap!r} before an answer but "
+                "ignores add_generation_prompt; end the template with {% if add_generation_prompt %}"
                 f"{{{{ {gap!r} }}}}{{% endif %}}"
             )
 
@@ -131,12 +131,12 @@ class ChatTemplate:
         ids = self.tokenizer(tail, add_special_tokens=False)["input_ids"]
         special = next((i for i in ids if i in self.tokenizer.added_tokens_decoder), None)
         ends = f"with {self.name(special)} (id {special})" if special is not None else f"with {tail!r}"
-        what = f"ends an answer {ends}" if tail.strip() else "writes nothing behind an answer"
+        what = f"ends an answer {ends}" if tail.strip() else "writes nothing after an answer"
         todo = (
             f"add {special} to eos_token_id in generation_config.json" if special is not None
-            else "have the template end an assistant's turn with {{ eos_token }}"
+            else "end an assistant's turn with {{ eos_token }} in the template"
         )  # fmt: skip
-        return f"the chat template of {self.path} {what}, and sampling stops at {stops}: {todo}"
+        return f"the chat template of {self.path} {what}, but sampling stops at {stops}: {todo}"
 
 
 def _turns(*texts: str) -> list[Message]:
@@ -144,20 +144,20 @@ def _turns(*texts: str) -> list[Message]:
 
 
 def _hint(conversation: Sequence[Message]) -> str:
-    """What a template may have refused a conversation for."""
+    """A possible reason why a template rejects a conversation."""
     if any(m["role"] == "system" for m in conversation):
-        return "; `system: into_user` of its source moves system texts into the user's message"
-    return "; it may not be made for calls of tools" if needs_tools(conversation) else ""
+        return "; `system: into_user` of the source moves system texts into the user message"
+    return "; it may not support tool calls" if uses_tools(conversation) else ""
 
 
-def _complete(conversation: Sequence[Message], text: str | Refusal) -> str | Refusal:
-    """The text, if every message stands in it. Thoughts of earlier answers may be left out, as reasoning models do."""
+def _check_complete(conversation: Sequence[Message], text: str | Refusal) -> str | Refusal:
+    """The text; a Refusal if it lacks a message. Thoughts of earlier answers may be missing, as in reasoning models."""
     if isinstance(text, Refusal):
         return text
     for message in conversation:
-        said = message["content"]
+        content = message["content"]
         if message["role"] == "assistant":
-            said = said.rpartition("</think>")[2]
-        if said.strip() not in text:
-            return Refusal(f"the chat template leaves out the {message['role']}'s message")
+            content = content.rpartition("</think>")[2]
+        if content.strip() not in text:
+            return Refusal(f"the chat template leaves out the {message['role']} message")
     return text

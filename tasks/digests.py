@@ -1,4 +1,4 @@
-"""JSON objects that carry the digest of their own bytes, so that a bit which changed on a disk is found at reading."""
+"""JSON lines with a digest of their own bytes, which detects corruption on disk."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FIRST = b'{"digest":"'
 
 
 def with_digest(value: Mapping[str, JSON]) -> bytes:
-    """One line of JSON whose first field, `digest`, is that of all behind it."""
+    """One line of JSON whose first field, `digest`, covers all that follows."""
     text = json.dumps(value, separators=(",", ":")).encode()
     return b"".join([_FIRST, _digest(text), b'"', b"," if value else b"", text[1:], b"\n"])
 
 
 def without_digest(line: bytes) -> dict[str, Any]:
-    """What `with_digest` was given. Raises ValueError for a line whose bytes are not what was written."""
+    """The value that `with_digest` encoded. Raises ValueError for a damaged line."""
     start = len(_FIRST)
     digest, text = line[start : start + 32], b"{" + line[start + 33 : -1].removeprefix(b",")
     value = json.loads(text) if digest == _digest(text) else None
     if not isinstance(value, dict) or with_digest(value) != line:
-        raise ValueError("the bytes do not have their digest")
+        raise ValueError("the digest does not match")
     return value
 
 

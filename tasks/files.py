@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place under a name of their own, then renamed."""
+"""Atomic writes: a file or folder is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from uuid import uuid4
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, also no other thread of this process: `.name.<random>.tmp`."""
+    """A unique temporary name in the directory of `path`: `.name.<random>.tmp`."""
     return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A name to write a file to; at the end of the block the file takes the place of `path` in one step.
+def atomic_replace(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path for the new file, which replaces `path` at the end of the block.
 
-    A kill leaves the old file or the new one, never a half, and at most a temporary file, which `gc` removes.
+    A kill leaves the old file or the new one, and at most a temporary file, which `gc` removes.
 
-    durable: the new file survives a power cut from then on.
+    durable: the new file survives a power failure.
     """
     fresh = temporary(path)
     try:
@@ -37,7 +37,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder that may not exist, and that may not be deletable."""
+    """Delete a file or a folder if it exists; errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

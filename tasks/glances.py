@@ -1,7 +1,7 @@
-"""What a glance at a step shows before anything runs: answers that nobody can compare, a file without the split.
+"""Checks of a step before anything runs, such as single answers in a comparison, or a file without the split.
 
-A function takes what is known of a step (`Glimpse`) and raises SpecError or DataError where the step could only fail.
-Neither torch nor transformers is imported.
+A check takes a `StepPreview` and raises SpecError or DataError if the step would fail. It imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
@@ -19,68 +19,69 @@ if TYPE_CHECKING:
     from tasks.formats.tables import RawRows
 
 _SMALL = 2_000_000
-"""Bytes of a file that is read whole."""
+"""Bytes; smaller files are read whole."""
 
 
 @dataclass(frozen=True, eq=False)
-class Glimpse:
-    """What is known of a step before it runs."""
+class StepPreview:
+    """The part of a step that is known before it runs."""
 
     task: str
     params: Mapping[str, JSON] = field(default_factory=dict)
     choices: Mapping[str, Chosen] = field(default_factory=dict)
-    inputs: Mapping[str, Sequence[Glimpse]] = field(default_factory=dict)
+    inputs: Mapping[str, Sequence[StepPreview]] = field(default_factory=dict)
     k: int | None = None
-    """Answers per prompt in its result, where that is known."""
+    """Answers per prompt in its result, if known."""
     base: Path = Path()
-    """What relative paths are relative to."""
+    """Base of relative paths."""
     worlds: Mapping[str, WorldSpec] = field(default_factory=dict)
-    """What the worlds among the sources say of themselves."""
+    """Specifications of the worlds among the sources, by name."""
 
 
-def _need_two(answers: str) -> Callable[[Glimpse], None]:
-    def glance(step: Glimpse) -> None:
-        asked = step.inputs.get("win_probs", ())
-        against_others = any(compare.inputs.get("others") for compare in asked)
+def _at_least_two(answers: str) -> Callable[[StepPreview], None]:
+    def check(step: StepPreview) -> None:
+        comparisons = step.inputs.get("win_probs", ())
+        against_others = any(compare.inputs.get("others") for compare in comparisons)
         if any(table.k == 1 for table in step.inputs.get(answers, ())) and not against_others:
-            raise SpecError(f"`{answers}` holds 1 answer per prompt, which nothing can be compared with: sample k ≥ 2")
+            raise SpecError(f"`{answers}` has 1 answer per prompt, but a comparison needs 2: sample with k ≥ 2")
 
-    return glance
+    return check
 
 
-def _joined(step: Glimpse) -> None:
-    """`concat` refuses rows that are the same draw."""
+def _distinct_tables(step: StepPreview) -> None:
+    """`concat` rejects rows that are the same draw."""
     for one, other in combinations(step.inputs.get("tables", ()), 2):
         if one is other:
-            raise SpecError("two of its `tables` are the same step (or equal ones), whose rows would count twice")
+            raise SpecError("two of its `tables` are the same step (or equal steps), so their rows would count twice")
         if one.task == other.task == "sample" and _draws(one) == _draws(other):
             raise SpecError(
-                "two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): give one another "
-                "`stream`"
+                "two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): set another "
+                "`stream` for one"
             )
 
 
-def _draws(sampling: Glimpse) -> Any:
+def _draws(sampling: StepPreview) -> Any:
     inputs = {port: [id(s) for s in steps] for port, steps in sampling.inputs.items()}
     return inputs, {name: value for name, value in sampling.params.items() if name != "k"}
 
 
-def _split_of_a_world(step: Glimpse) -> None:
+def _split_of_a_world(step: StepPreview) -> None:
     name, split = step.choices["source"].name, step.params.get("split")
     if name in step.worlds and split is not None and split not in step.worlds[name].splits:
         raise SpecError(f"the world '{name}' has no split '{split}'; choose one of {[*step.worlds[name].splits]}")
 
 
-WIRING: Mapping[str, Callable[[Glimpse], None]] = {
-    "pairs": _need_two("completions"), "win_rates": _need_two("completions"), "rankings": _need_two("scores"),
-    "concat": _joined, "load_prompts": _split_of_a_world, "load_demonstrations": _split_of_a_world,
+WIRING: Mapping[str, Callable[[StepPreview], None]] = {
+    "pairs": _at_least_two("completions"), "win_rates": _at_least_two("completions"),
+    "rankings": _at_least_two("scores"), "concat": _distinct_tables, "load_prompts": _split_of_a_world,
+    "load_demonstrations": _split_of_a_world,
 }  # fmt: skip
-"""Task → what the wiring alone shows."""
+"""Task → check of the wiring alone."""
 
 
-def _data(what: str) -> Callable[[Glimpse], None]:
-    def glance(step: Glimpse) -> None:
-        source, split, place = step.choices.get("source"), str(step.params.get("split")), _place(step)
+def _data(what: str) -> Callable[[StepPreview], None]:
+    def check(step: StepPreview) -> None:
+        source, split, place = step.choices.get("source"), str(step.params.get("split")), _local_path(step)
         if source is None or place is None:
             return
         if place.is_dir():
@@ -88,41 +89,41 @@ def _data(what: str) -> Callable[[Glimpse], None]:
         elif place.stat().st_size <= _SMALL:
             _read_whole(place, source, split, what, step)
 
-    return glance
+    return check
 
 
-def _place(step: Glimpse) -> Path | None:
-    """The local file or folder that a source reads; None for what is made by rule or lies on the hub."""
+def _local_path(step: StepPreview) -> Path | None:
+    """The local file or folder that a source reads; None for a world or a hub repository."""
     path = step.choices["source"].params.get("path") if "source" in step.choices else None
     place = step.base / Path(path).expanduser() if isinstance(path, str) else None
     return place if place is not None and place.exists() else None
 
 
 def _check_directory(place: Path, split: str, what: str) -> None:
-    """The splits of a folder, where its own files name them."""
-    from tasks.formats.splits import choose
+    """Check the split of a folder, if its files list the splits."""
+    from tasks.formats.splits import select_split
     from tasks.formats.tables import RawRows
 
     if not any(file.is_file() for file in place.rglob("*")):
-        raise DataError(f"the directory {place} holds no file")
+        raise DataError(f"the directory {place} contains no files")
     saved = place / "dataset_dict.json"
     if saved.is_file():
-        nothing: RawRows = RawRows(lambda: iter(()))
-        choose(str(place), dict.fromkeys(json.loads(saved.read_text())["splits"], nothing), split, what)
+        no_rows: RawRows = RawRows(lambda: iter(()))
+        select_split(str(place), dict.fromkeys(json.loads(saved.read_text())["splits"], no_rows), split, what)
 
 
-def _read_whole(place: Path, source: Chosen, split: str, what: str, step: Glimpse) -> None:
-    """Read a small file as the step will: format, split, rows that can be used."""
+def _read_whole(place: Path, source: Chosen, split: str, what: str, step: StepPreview) -> None:
+    """Read a small file as the step will: format, split, usable rows."""
     from tasks.skipped import RowLog
 
     log = RowLog(_Silent(), float(str(step.params.get("max_skipped", 1.0))))
     opened = replace(source, params={**source.params, "path": str(place)})()
     given = [step.params.get("answers", "mixed")] if what == "demonstrations" else []
-    log.checked(getattr(opened, what)(split, *given, log))
+    log.check(getattr(opened, what)(split, *given, log))
 
 
 class _Silent:
-    """A workspace for what is only looked at."""
+    """A workspace that discards everything."""
 
     path = output = Path()
 
@@ -135,16 +136,16 @@ class _Silent:
     def notice(self, text: str) -> None: ...
 
 
-def _policy(step: Glimpse) -> None:
+def _policy(step: StepPreview) -> None:
     from tasks.formats.checkpoint import check_model
 
-    place = _place(step)
+    place = _local_path(step)
     if place is not None:
         check_model(place)
 
 
-READING: Mapping[str, Callable[[Glimpse], None]] = {
+READING: Mapping[str, Callable[[StepPreview], None]] = {
     "load_prompts": _data("prompts"), "load_demonstrations": _data("demonstrations"),
     "read_preferences": _data("preferences"), "read_policy": _policy,
 }  # fmt: skip
-"""Task → what its files show."""
+"""Task → check of its files."""

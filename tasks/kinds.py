@@ -1,7 +1,7 @@
 """Every kind of artifact: its schema, one line of documentation per column, and the handle that opens it.
 
-A handle stands for a directory of data. Tables are Arrow IPC files, memory-mapped; models are Hugging Face
-directories; an oracle is a specification. Handles made by a task (`Prompts.of(table)`) are saved by the flow.
+A handle refers to a directory of data. Tables are Arrow IPC files, memory-mapped; models are Hugging Face
+directories; an oracle is a specification. The flow saves the handles that a task makes (`Prompts.of(table)`).
 Column names are tensor names are metric stems. Token ids are int32, log-probabilities are nats.
 """
 
@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pyarrow as pa
 
-from tasks.arrow import ROWS_PER_BATCH, conformed, open_table, write_table
+from tasks.arrow import ROWS_PER_BATCH, conform, open_table, write_table
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
-    "tasks.contract.Chosen": "the content of a specification holds the digest of its code, and the code that opens a "
-    "reward model is in the key of every step which is handed one as an oracle",
+    "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a "
+    "reward model is in the key of every step with one as its oracle",
 }
 
 
@@ -61,7 +61,7 @@ _SAMPLED = [
 
 
 class Artifact:
-    """Handle on a directory of data. `digest` names its content once it is in the store."""
+    """A handle of a directory of data. `digest` is that of its content once it is in the store."""
 
     def __init__(self, path: Path | None = None, digest: str = "") -> None:
         self._path = path
@@ -75,11 +75,11 @@ class Artifact:
 
     def save(self, directory: Path) -> None:
         """Write the data into `directory`, which exists and is empty. Only called for handles without a path."""
-        raise DataError(f"{type(self).__name__} cannot be written from memory; return one with a path")
+        raise DataError(f"{type(self).__name__} cannot be saved from memory; return one with a path")
 
 
 class Table(Artifact):
-    """Rows of one schema in `table.arrow`; further tables of its own beside it where a kind says so."""
+    """Rows of one schema in `table.arrow`; some kinds add further tables."""
 
     SCHEMA: ClassVar[pa.Schema]
 
@@ -91,7 +91,7 @@ class Table(Artifact):
 
     @classmethod
     def of(cls, data: Any, metadata: Mapping[str, str] | None = None) -> Self:
-        """A handle on rows in memory: a pyarrow Table, a polars frame, or an iterable of record batches.
+        """A handle of rows in memory: a pyarrow Table, a polars frame, or an iterable of record batches.
 
         An iterable is consumed when the handle is saved, so memory stays flat. Missing nullable columns become null.
         Raises DataError where the rows do not conform.
@@ -109,14 +109,14 @@ class Table(Artifact):
     @classmethod
     def conform(cls, table: pa.Table, metadata: Mapping[str, str] | None = None) -> pa.Table:
         """`table` with exactly the columns, types and order of the schema. Raises DataError."""
-        return conformed(table, cls.SCHEMA, cls.__name__, metadata)
+        return conform(table, cls.SCHEMA, cls.__name__, metadata)
 
     @property
     def table(self) -> pa.Table:
-        """All rows, memory-mapped where they lie on disk."""
+        """All rows, memory-mapped if they are on disk."""
         if self._table is None:
             if self._batches is not None:
-                raise DataError("a streamed table is read after it is saved")
+                raise DataError("a streamed table can be read only after it is saved")
             with open_table(self.path / "table.arrow") as reader:
                 self._table = reader.read_all()
             self._check()
@@ -149,9 +149,9 @@ class Table(Artifact):
         return int(self.table.num_rows)
 
     def _check(self) -> None:
-        found = cast(pa.Table, self._table).schema.remove_metadata()
-        if not found.equals(self.SCHEMA.remove_metadata()):
-            raise DataError(f"{self.path / 'table.arrow'} is no {type(self).__name__}: it has {found.names}")
+        schema = cast(pa.Table, self._table).schema.remove_metadata()
+        if not schema.equals(self.SCHEMA.remove_metadata()):
+            raise DataError(f"{self.path / 'table.arrow'} is not a {type(self).__name__}: it has {schema.names}")
 
     def save(self, directory: Path) -> None:
         schema = self.SCHEMA.with_metadata(dict(sorted(self._metadata.items())) or None)
@@ -268,7 +268,7 @@ class Logps(Table):
 
 
 class Report(Table):
-    """One row = one measured quantity. `per_prompt.arrow` beside it holds what the figures are drawn from."""
+    """One row = one measured quantity. `per_prompt.arrow` contains the values by prompt, for the figures."""
 
     SCHEMA = pa.schema([
         _field("name", pa.string(), "metric name, equal across pipelines: eval/win_rate, eval/gold, eval/kl, …"),
@@ -284,7 +284,7 @@ class Report(Table):
         self._per_prompt: pa.Table | None = None
 
     def with_per_prompt(self, table: Any) -> Self:
-        """The same report with a table of one row per prompt (polars or Arrow), columns as the measurement has them."""
+        """The report with a table of one row per prompt (polars or Arrow)."""
         table = table.to_arrow() if hasattr(table, "to_arrow") else table
         self._per_prompt = pa.table(
             [c.cast(pa.string()) if pa.types.is_large_string(c.type) else c for c in table.columns], table.column_names
@@ -305,7 +305,7 @@ class Report(Table):
 
 
 class Oracle(Artifact):
-    """Who decides which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
+    """A judge of which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
 
     def __init__(self, path: Path | None = None, digest: str = "") -> None:
         super().__init__(path, digest)
@@ -318,14 +318,14 @@ class Oracle(Artifact):
         """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
 
         `prompts` are lists of messages, `a` and `b` texts, `truths` JSON or None, all of one length.
-        `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is asked once.
+        `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is queried once.
         """
         oracle = cls()
         oracle._compare, oracle._antisymmetric = compare, antisymmetric
         return oracle
 
-    def chosen_as(self, choice: Chosen) -> Self:
-        """The same oracle, with the choice that makes it as its specification."""
+    def with_choice(self, choice: Chosen) -> Self:
+        """The same oracle with its choice as the specification."""
         self._choice = choice
         return self
 
@@ -336,8 +336,8 @@ class Oracle(Artifact):
             self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
         return self._choice
 
-    def opened(self) -> Self:
-        """The live oracle behind the specification: what `compare` and `score` are asked of."""
+    def open(self) -> Self:
+        """The live oracle of the specification, which answers `compare` and `score`."""
         return self if self._path is None else cast(Self, self.choice())
 
     @property
@@ -349,7 +349,7 @@ class Oracle(Artifact):
     ) -> Sequence[float | None]:
         """P(a beats b) row by row; see `of`."""
         if self._compare is None:
-            raise SpecError(f"{type(self).__name__} cannot compare; open it first with `opened()`")
+            raise SpecError(f"{type(self).__name__} cannot compare; open it first with `open()`")
         return self._compare(prompts, a, b, truths)
 
     def save(self, directory: Path) -> None:
@@ -361,7 +361,7 @@ class Oracle(Artifact):
 
 
 class Scorer(Oracle):
-    """An oracle that can also score one answer alone; it compares through Bradley-Terry unless told otherwise."""
+    """An oracle that can also score single answers; it compares them by Bradley-Terry unless it defines `compare`."""
 
     def __init__(self, path: Path | None = None, digest: str = "") -> None:
         super().__init__(path, digest)
@@ -381,7 +381,7 @@ class Scorer(Oracle):
     ) -> Sequence[float | None]:
         """One score per row; see `scoring`."""
         if self._score is None:
-            raise SpecError("open the scorer first with `opened()`")
+            raise SpecError("open the scorer first with `open()`")
         return self._score(prompts, completions, truths)
 
 
@@ -390,14 +390,14 @@ class Model(Artifact):
 
 
 class Policy(Model):
-    """A causal language model. May also hold `value/`, `checkpoints/<n>/` and `state/`."""
+    """A causal language model. May also contain `value/`, `checkpoints/<n>/` and `state/`."""
 
 
 class RewardModel(Model, Scorer):
-    """A sequence-classification model with one output: scores answers, so it is a Scorer."""
+    """A sequence-classification model with one output, which scores answers."""
 
-    def opened(self) -> Scorer:  # type: ignore[override]
-        """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of every step that asks it."""
+    def open(self) -> Scorer:  # type: ignore[override]
+        """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of each step that queries it."""
         scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path)})()
         return scorer
 

@@ -1,4 +1,4 @@
-"""Where a graph begins: prompts, demonstrations, pairs, policies and oracles come in here."""
+"""Tasks without inputs: they load prompts, demonstrations, pairs, policies and oracles."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def load_prompts(
     Args:
         source: a world, or a file, directory or hub dataset.
         split: name of the split; `all` takes every row.
-        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.saved(_opened(source).prompts(split, log))
+    return log.save(_opened(source).prompts(split, log))
 
 
 def load_demonstrations(
@@ -42,11 +42,11 @@ def load_demonstrations(
     Args:
         source: a world, or a file, directory or hub dataset.
         split: name of the split; `all` takes every row.
-        answers: `mixed`: as people wrote them; `golden`: the best ones, where the source tells them apart.
-        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
+        answers: `mixed`: all of them; `golden`: only the best ones, if the source marks them.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.saved(_opened(source).demonstrations(split, answers, log))
+    return log.save(_opened(source).demonstrations(split, answers, log))
 
 
 def read_preferences(
@@ -56,22 +56,22 @@ def read_preferences(
     split: str = "train",
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
 ) -> Preferences:
-    """Pairs that people or others have judged, of one split of a source.
+    """Labelled pairs of one split of a source.
 
     Args:
         source: a file, directory or hub dataset.
         split: name of the split; `all` takes every row.
-        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.saved(_opened(source).preferences(split, log))
+    return log.save(_opened(source).preferences(split, log))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:
-    """A real checkpoint where it lies: config, safetensors, tokenizer and chat template are checked, nothing is copied.
+    """A real checkpoint, referenced without a copy: config, safetensors, tokenizer and chat template are checked.
 
-    Raises DataError where something is missing or does not fit, and where the chat template cannot serve: it leaves out
-    messages, has no generation prompt, or ends an answer with a token that sampling does not stop at.
+    Raises DataError if files are missing or do not fit each other, or if the chat template leaves out messages, has no
+    generation prompt, or ends an answer with a token at which sampling does not stop.
 
     Args:
         source: a local Hugging Face directory, or a hub id.
@@ -97,7 +97,7 @@ def blank_policy(
     max_new_tokens: Annotated[int, Bounds(min=1)] = 48,
     seed: Seed = 0,
 ) -> Policy:
-    """A Llama of random weights, with a byte-level BPE tokenizer trained on the demonstrations and their prompts.
+    """A Llama with random weights and a byte-level BPE tokenizer trained on the demonstrations and their prompts.
 
     The tokenizer has pad, bos, eos, unk, user and bot as special tokens (pad is not eos); its chat template renders
     bos once. The defaults make 0.65M parameters.
@@ -111,7 +111,7 @@ def blank_policy(
         positions: longest sequence, prompt and answer together, in tokens.
         spread: standard deviation of the random weights. Learning the toy's facts takes twice the steps from the
             customary 0.02, which suits widths of a thousand.
-        max_new_tokens: longest answer that is sampled unless a step says otherwise, in tokens.
+        max_new_tokens: default maximum length of sampled answers, in tokens.
         seed: the random weights.
     """
     from tasks.worlds.untrained import write_llama, write_tokenizer
@@ -129,19 +129,19 @@ def blank_policy(
 
 
 def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles", other="reward_model")]) -> Oracle:
-    """Who decides which of two answers is better, as a specification that later steps open (a model: where it lies).
+    """A judge of answers, as a specification that later steps open (a model is referenced without a copy).
 
     Args:
-        oracle: a rule, a model or people; a path or hub id is that of a reward model.
+        oracle: a rule or a model; a path or hub id is that of a reward model.
     """
     made = _pinned(oracle)()
     if not isinstance(made, Oracle):
         raise TypeError(f"{oracle.module} must return an Oracle, not {type(made).__name__}")
-    return made if isinstance(made, Model) else made.chosen_as(oracle)
+    return made if isinstance(made, Model) else made.with_choice(oracle)
 
 
 def _pinned(choice: Chosen) -> Chosen:
-    """Held to the commit of which the key was made, whatever the hub's branch says by now."""
+    """The choice at the commit in the key, even if the hub's branch has moved."""
     commit = choice.identity.get("revision")
     return replace(choice, params={**choice.params, "revision": commit}) if commit else choice
 

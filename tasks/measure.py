@@ -1,4 +1,4 @@
-"""From answers and judgements to a Report: one number per quantity, its interval over prompts, one row per prompt."""
+"""From answers and win probabilities to a Report: each metric with its interval, and its values by prompt."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def measure(
     temperature: Annotated[float, Bounds(min=0)] = 1.0,
     allow_seen: bool = False,
 ) -> Report:
-    """How a policy's answers (`completions`) do against a baseline's (`others`).
+    """Compare a policy's answers (`completions`) with a baseline's (`others`).
 
     Each quantity is first averaged within a prompt (P over its K × K pairs), then over prompts. Intervals are 95%, over
     prompts: Wilson's for rates and shares, so that they stay in [0, 1], else Student's t, mean ± t(0.975, n − 1)·sd/√n.
-    `per_prompt` holds the means of each prompt under the metrics' last names (win_rate, gold, kl, …).
+    `per_prompt` contains the means of each prompt, named as the metrics without `eval/` (win_rate, gold, kl, …).
 
     eval/win_rate (P that the policy's answer is the better one; its standard error is eval/win_rate_se) ·
     eval/wins, eval/ties, eval/losses (shares of pairs with P above, at, below ½) · eval/unanswered (share of questions)
-    · eval/order_consistency (share of pairs asked in both orders that name the same winner) · eval/gold and
+    · eval/order_consistency (share of pairs queried in both orders that have the same winner) · eval/gold and
     eval/baseline_gold (mean score) · eval/proxy and eval/baseline_proxy (mean score by the oracle that trained, in its
     own units: where it rises while gold falls, the policy is over-optimised) · eval/kl (nats per answer,
     Σ token_logps − the baseline's logps: the estimator k1 of KL(policy ‖ baseline), exact in the mean for answers drawn
@@ -45,33 +45,33 @@ def measure(
     Raises DataError if the tables' ids do not match.
 
     Args:
-        temperature: at which the answers were drawn; the notice on KL depends on it, no number does.
-        allow_seen: the prompts may have trained the policy; shown beside the numbers.
+        temperature: sampling temperature of the answers; affects only the notice on KL.
+        allow_seen: permit prompts that may have trained the policy; a notice says so.
     """
     from tasks.judging import measuring as m
 
-    answers, baseline = m.answers_of(completions), m.answers_of(others)
-    found = m.win_rate_rows(win_probs, answers, baseline)
-    found |= m.length_rows(answers, "") | m.length_rows(baseline, "baseline_")
-    given = {
+    answers, baseline = m.measured_answers(completions), m.measured_answers(others)
+    metrics = m.win_rate_rows(win_probs, answers, baseline)
+    metrics |= m.length_rows(answers, "") | m.length_rows(baseline, "baseline_")
+    score_tables = {
         "gold": (scores, answers), "baseline_gold": (baseline_scores, baseline),
         "proxy": (proxy_scores, answers), "baseline_proxy": (baseline_proxy_scores, baseline),
     }  # fmt: skip
-    for name, (table, owners) in given.items():
+    for name, (table, owners) in score_tables.items():
         if table is not None:
-            found[name] = m.per_prompt(m.score_rows_of(owners, table, name), "score")
+            metrics[name] = m.per_prompt(m.score_rows_of(owners, table, name), "score")
     if logps is not None:
-        found["kl"] = m.per_prompt(m.log_ratios(answers, logps), "kl")
+        metrics["kl"] = m.per_prompt(m.log_ratios(answers, logps), "kl")
         if temperature != 1:
-            work.notice(f"answers were drawn at temperature {temperature:g}: eval/kl, meant for 1, is biased")
+            work.notice(f"the answers were sampled at temperature {temperature:g}: eval/kl is biased, as it assumes 1")
     if allow_seen:
         work.notice("allow_seen: prompts of this evaluation may have trained the policy")
-    _tell_missing(found, len(answers.prompts), work)
-    return Report.of(m.report_rows(found)).with_per_prompt(m.joined_by_prompt(answers.prompts, found))
+    _report_missing(metrics, len(answers.prompts), work)
+    return Report.of(m.report_rows(metrics)).with_per_prompt(m.per_prompt_table(answers.prompts, metrics))
 
 
-def _tell_missing(found: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:
-    for name, values in found.items():
+def _report_missing(metrics: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:
+    for name, values in metrics.items():
         missing = prompts - values["value"].is_not_null().sum()
         if missing and name in ("win_rate", "gold", "baseline_gold", "proxy", "baseline_proxy"):
-            work.notice(f"eval/{name}: {missing} of {prompts} prompts have no answer by the oracle and are left out")
+            work.notice(f"eval/{name}: {missing} of {prompts} prompts have no answer from the oracle and are left out")

@@ -1,9 +1,8 @@
-"""One message of a conversation, and what it holds besides its text.
+"""Messages of conversations, with tool calls and tool definitions.
 
-A message is `role` (system, user, assistant, tool) and `content`, and where there is more that chat templates read,
-`extra`: a JSON object of `tool_calls` (an assistant's), `name` and `tool_call_id` (a tool's), `content` where it is
-null beside calls, and in the first message of a prompt `tools`, the definitions of what may be called. Templates are
-given these keys as they are written here. A message of a table without them has None there.
+A message has `role` (system, user, assistant, tool), `content` and optionally `extra`, a JSON object of further keys
+for chat templates: `tool_calls` (of an assistant), `name` and `tool_call_id` (of a tool), `content` if it is null
+beside calls, and in the first message of a prompt `tools`, the tool definitions. In tables `extra` may be null.
 """
 
 from __future__ import annotations
@@ -17,55 +16,55 @@ Conversation = Sequence[Mapping[str, str]]
 
 
 def extra_of(message: Mapping[str, str]) -> dict[str, Any]:
-    """What a message holds besides role and text; empty for nearly all."""
-    found = message.get("extra")
-    return dict(json.loads(found)) if found else {}
+    """The keys of a message besides role and content; usually empty."""
+    extra = message.get("extra")
+    return dict(json.loads(extra)) if extra else {}
 
 
 def with_extra(message: Mapping[str, str], **more: Any) -> Message:
-    """The message with `more` beside what it holds. The order of keys is kept, since templates write it."""
+    """The message with `more` added to its extra keys. Their order is preserved, because templates write it."""
     extra = {**extra_of(message), **more}
     bare = {"role": message["role"], "content": message["content"]}
     return {**bare, "extra": json.dumps(extra, ensure_ascii=False)} if extra else bare
 
 
 def tools_of(conversation: Conversation) -> list[Any] | None:
-    """Definitions of the tools that may be called; None where there are none."""
-    found = extra_of(conversation[0]).get("tools") if conversation else None
-    return list(found) if found else None
+    """The tool definitions; None if there are none."""
+    tools = extra_of(conversation[0]).get("tools") if conversation else None
+    return list(tools) if tools else None
 
 
 def for_template(message: Mapping[str, str]) -> dict[str, Any]:
-    """The message as chat templates read it."""
+    """The message in the layout of chat templates."""
     extra = {name: value for name, value in extra_of(message).items() if name != "tools"}
     return {"role": message["role"], "content": message["content"], **extra}
 
 
-def needs_tools(conversation: Conversation) -> bool:
-    """Whether tools are defined or called in it."""
-    return any(True for _ in without_tools(conversation))
+def uses_tools(conversation: Conversation) -> bool:
+    """Whether the conversation defines or calls tools."""
+    return any(True for _ in tool_ablations(conversation))
 
 
-def without_tools(conversation: Conversation) -> Iterator[tuple[str, list[Message]]]:
-    """What of it is about tools, and the conversation without that: the definitions, and each call by itself."""
+def tool_ablations(conversation: Conversation) -> Iterator[tuple[str, list[Message]]]:
+    """(name, conversation without it) for the tool definitions and for each tool call."""
     for i, message in enumerate(conversation):
-        for what, rest in _less(message):
+        for what, rest in _ablations(message):
             yield what, [*map(dict, conversation[:i]), rest, *map(dict, conversation[i + 1 :])]
 
 
-def _less(message: Mapping[str, str]) -> Iterator[tuple[str, Message]]:
+def _ablations(message: Mapping[str, str]) -> Iterator[tuple[str, Message]]:
     extra = extra_of(message)
     bare = {"role": message["role"], "content": message["content"]}
     if "tools" in extra:
-        yield "the tools' definitions", with_extra(bare, **{k: v for k, v in extra.items() if k != "tools"})
+        yield "the tool definitions", with_extra(bare, **{k: v for k, v in extra.items() if k != "tools"})
     calls = extra.pop("tool_calls", [])
     for i in range(len(calls)):
         others = [*calls[:i], *calls[i + 1 :]]
-        yield "a call of a tool", with_extra(bare, **extra, **({"tool_calls": others} if others else {}))
+        yield "a tool call", with_extra(bare, **extra, **({"tool_calls": others} if others else {}))
 
 
 def conversation_text(conversation: Conversation) -> str:
-    """A conversation in a few lines, for people; one plain message alone without its role."""
+    """A conversation as readable text; a single plain message without its role."""
     if len(conversation) == 1 and not extra_of(conversation[0]):
         return conversation[0]["content"]
     return "\n".join(line for message in conversation for line in _lines(message))

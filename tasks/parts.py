@@ -1,7 +1,6 @@
-"""Parts of unfinished work that a later attempt reads: each carries a digest of its content.
+"""Parts of unfinished work (shards, checkpoints) that a later attempt reads.
 
-A kill leaves whole parts alone; a disk may still change them. A part that is not what was written counts as absent, so
-it is made again, and is never used.
+A kill leaves only whole parts. Digests detect corruption on disk: a damaged part counts as missing and is redone.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from tasks.contract import JSON
 from tasks.files import remove, sync, temporary
 
 DIGESTS = "digests.json"
-"""Digests of a part's files by their paths, beside them."""
+"""Digests of a part's files, by relative path."""
 
 
 @contextmanager
 def new_part(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill with files; at the end of the block it is `folder`, whole and with its digests.
+    """A temporary folder that becomes `folder`, with digests, at the end of the block.
 
-    What a killed attempt left beside it goes away: one process at a time works in the folder of parts.
+    Temporary folders of killed attempts are removed: only one process at a time writes parts here.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(".*.tmp"):
-        remove(left)
+    for stale in folder.parent.glob(".*.tmp"):
+        remove(stale)
     fresh = temporary(folder)
     fresh.mkdir()
     try:
@@ -45,7 +44,7 @@ def new_part(folder: Path) -> Iterator[Path]:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a part is there and holds exactly the bytes that were written."""
+    """Whether a part exists and matches its digests."""
     try:
         return bool(json.loads((folder / DIGESTS).read_text()) == _digests(folder))
     except (OSError, ValueError):

@@ -161,7 +161,7 @@ def ppo(
         reinforce(
             networks,
             SamplingConfig(
-                with_remaining_memory(chosen_engine(engine), networks, work)(policy), oracle.opened(), plan,
+                with_remaining_memory(chosen_engine(engine), networks, work)(policy), oracle.open(), plan,
                 PromptOrder(plan, carried.noise(draws), size),
                 Options(temperature=temperature, stop_ids=stop_ids(policy)),
             ),

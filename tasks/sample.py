@@ -1,4 +1,4 @@
-"""Drawing completions from a policy."""
+"""Sampling of completions from a policy."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def sample(
     shard: Annotated[int, Bounds(min=1)] = 256,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
 ) -> Completions:
-    """Draw `k` completions of every prompt, in the order of the prompts.
+    """Sample `k` completions of every prompt, in the order of the prompts.
 
-    Each draw has a seed of its own, a hash of (seed, stream, prompt_id, number of the draw): more prompts, another
-    order or a larger `k` change none of the others. Prompts that leave no room for an answer, or that
-    the chat template refuses, are skipped. Ids that the tokenizer has no text for (a padded embedding) are never drawn;
-    log-probabilities are those of the model's whole distribution, here as in training.
+    The seed of a completion is a hash of (seed, stream, prompt_id, its number): more prompts, another order or a larger
+    `k` do not change the others. Prompts that leave no room for an answer, or that the chat template rejects, are
+    skipped. Ids without a text (a padded embedding) are never sampled; log-probabilities are those of the model's whole
+    distribution, here as in training.
 
     Args:
         k: completions per prompt.
         temperature: 0 takes the likeliest token.
-        top_p: keep the fewest likeliest tokens that hold this probability together.
+        top_p: keep the smallest set of likeliest tokens with at least this total probability.
         top_k: keep this many likeliest tokens; 0 keeps all.
-        max_tokens: longest answer; default: generation_config.json's max_new_tokens, else what the positions leave.
+        max_tokens: maximum length; default: max_new_tokens of generation_config.json, else the remaining positions.
         stop: texts that end an answer; its text ends before them.
-        seed: of all draws.
+        seed: of all completions.
         stream: another stream of noise for the same prompts.
-        shard: prompts per shard, the unit of work that a kill can cost.
-        engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
+        shard: prompts per shard; a kill loses at most one shard.
+        engine: sampling engine; `auto`: vllm on a machine with a GPU, else transformers.
 
-    Raises DataError if no prompt can be answered, or a prompt occurs twice.
+    Raises DataError if every prompt is skipped, or one occurs twice.
     """
     from tasks.sampling.plan import Draws, sampling_plan
     from tasks.sampling.requests import Options

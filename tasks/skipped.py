@@ -1,4 +1,4 @@
-"""Rows that a step cannot use: counted by reason, listed beside its table, and an error above a stated share."""
+"""Rows that a step cannot use: counted by reason, listed beside its table, and an error above a maximum share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROWS_SHOWN = 3
 
 
 class SkippedRow(NamedTuple):
-    """A row that is not used: its number from 1, why, where it lies, and the ids that name it."""
+    """A skipped row: its number from 1, the reason, its location, and its ids."""
 
     number: int
     reason: str
@@ -31,17 +31,17 @@ class SkippedRow(NamedTuple):
 
 @dataclass
 class RowLog:
-    """What a step says of the rows that it reads, whose table `saved` then stores."""
+    """The record of the rows that a step reads and skips; `save` stores the table with it."""
 
     work: Workspace
     max_skipped: float
     what: str = ""
-    """The file or table that is read, for messages."""
+    """Name of the file or table, for messages."""
     form: str = ""
-    """How its rows are read, for the message about too many that cannot be."""
+    """Name of the row format, for messages."""
     read: int = 0
     sampled: int = 0
-    """Rows among them that a policy wrote. They do not count in the share: what it samples is no fault of the data."""
+    """Rows among them that a policy sampled. They do not count in the share of unusable rows of the data."""
     sampled_skipped: int = 0
     skipped: list[SkippedRow] = field(default_factory=list)
 
@@ -50,15 +50,15 @@ class RowLog:
 
     @property
     def reasons(self) -> str:
-        """The most frequent reasons with the number of rows that each holds for."""
+        """The most frequent reasons, each with its number of rows."""
         counted = Counter(row.reason for row in self.skipped).most_common()
         shown = ", ".join(f"{reason} ({n:,})" for reason, n in counted[:_REASONS_SHOWN])
         rest = len(counted) - _REASONS_SHOWN
         return f"{shown}, {rest} other reasons" if rest > 0 else shown
 
-    def saved(self, table: AnyTable) -> AnyTable:
-        """The table as `checked` gives it, with the skipped rows listed beside it where it will lie."""
-        self.checked(table, f" (listed in {FILE} beside the table)")
+    def save(self, table: AnyTable) -> AnyTable:
+        """The checked table, saved with the list of skipped rows if there are any."""
+        self.check(table, f" (listed in {FILE} beside the table)")
         if not self.skipped:
             return table
         table.save(self.work.output)
@@ -66,13 +66,13 @@ class RowLog:
         (self.work.output / FILE).write_text("".join(lines))
         return type(table)(self.work.output)
 
-    def checked(self, table: AnyTable, listed: str = "") -> AnyTable:
-        """The table; skipped rows are counted in a notice. Raises DataError if they are too many or no row is left."""
+    def check(self, table: AnyTable, listed: str = "") -> AnyTable:
+        """The table; a notice counts the skipped rows. Raises DataError if there are too many or no row is left."""
         faulty, read = len(self.skipped) - self.sampled_skipped, self.read - self.sampled
         if faulty > self.max_skipped * read:
             form = f" as {self.form}" if self.form else ""
             raise DataError(
-                f"{self._counted(faulty, read)} cannot be used{form}, and max_skipped = {self.max_skipped:g} allows "
+                f"{self._share_text(faulty, read)} cannot be used{form}, and max_skipped = {self.max_skipped:g} allows "
                 f"fewer: {self.reasons}; the first: {'; '.join(self._first())}. Correct them, or raise max_skipped to "
                 "go on without them"
             )
@@ -80,10 +80,10 @@ class RowLog:
             raise DataError(f"{self.what}: no row can be used" + (f": {self.reasons}" if self.skipped else ""))
         if self.skipped:
             self.work.count(rows_skipped=len(self.skipped))
-            self.work.notice(f"{self._counted(len(self.skipped), self.read)} skipped: {self.reasons}{listed}")
+            self.work.notice(f"{self._share_text(len(self.skipped), self.read)} skipped: {self.reasons}{listed}")
         return table
 
-    def _counted(self, n: int, read: int) -> str:
+    def _share_text(self, n: int, read: int) -> str:
         return f"{self.what}: {n:,} of {read:,} rows ({n / max(1, read):.1%})"
 
     def _first(self) -> Iterator[str]:

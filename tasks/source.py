@@ -1,4 +1,4 @@
-"""What a source of data can give. A choice of `tasks/sources/` returns one; `tasks/load.py` asks it."""
+"""The interface of data sources. A choice in `tasks/sources/` returns one, `tasks/load.py` reads from it."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ Answers = Literal["mixed", "golden"]
 
 
 class Source:
-    """Some of: prompts, demonstrations, preferences, a policy. What a source does not override, it lacks.
+    """Prompts, demonstrations, preferences, a policy: a source overrides the methods of those that it provides.
 
-    A source counts the rows that it reads in a `RowLog`, and names there those that it cannot use.
+    It records in a `RowLog` the rows that it reads and those that it skips.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """As the user wrote it, for messages."""
+        """As written by the user, for messages."""
 
     def pinned(self, identity: Mapping[str, str]) -> Self:
-        """The same source, held to what `identity()` said of the outside world when the key was made."""
+        """The same source, pinned to the commits or digests that `identity()` returned for the key."""
         return self
 
     def prompts(self, split: str, log: RowLog) -> Prompts:
         """The prompts of a split, each once, in a fixed order."""
-        raise self._lacks("prompts")
+        raise self._unsupported("prompts")
 
     def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
-        """Gold answers to the prompts of a split; `golden`: the best ones known, where the source tells them apart."""
-        raise self._lacks("demonstrations")
+        """Gold answers to the prompts of a split; `golden`: only the best ones, if the source marks them."""
+        raise self._unsupported("demonstrations")
 
     def preferences(self, split: str, log: RowLog) -> Preferences:
         """The pairs of a split."""
-        raise self._lacks("preferences")
+        raise self._unsupported("preferences")
 
     def policy(self) -> Path:
         """A checked local directory in the Hugging Face layout."""
-        raise self._lacks("policy")
+        raise self._unsupported("policy")
 
-    def _lacks(self, what: str) -> SpecError:
-        gives = [n for n in _GIVES if getattr(type(self), n) is not getattr(Source, n)]
-        return SpecError(f"source '{self.name}' gives no {what}; it gives {', '.join(gives) or 'nothing'}")
+    def _unsupported(self, what: str) -> SpecError:
+        provided = [n for n in _METHODS if getattr(type(self), n) is not getattr(Source, n)]
+        return SpecError(f"source '{self.name}' has no {what}; it provides {', '.join(provided) or 'nothing'}")
 
 
-_GIVES = ("prompts", "demonstrations", "preferences", "policy")
+_METHODS = ("prompts", "demonstrations", "preferences", "policy")
 
 
 class World(Source):
-    """A source that makes its data by rule, for ever the same, and says how its base policy is made."""
+    """A source that generates its data from fixed rules and specifies how its base policy is made."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its texts: tokenizer, chat template, and the tokens that end an answer."""
+"""The text side of a checkpoint: tokenizer, digest of its chat template, and the tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -32,16 +32,14 @@ def tokenizer_of(policy: Model) -> Any:
     """The policy's Hugging Face tokenizer. Raises DataError if it has no chat template."""
     tokenizer = plain_tokenizer_of(policy)
     if tokenizer.chat_template is None:
-        raise DataError(
-            f"{policy.path.resolve()} has no chat template: add chat_template.jinja, so that prompts can be rendered"
-        )
+        raise DataError(f"{policy.path.resolve()} has no chat template: add chat_template.jinja")
     return tokenizer
 
 
 def template_digest(policy: Model) -> str:
     """Digest of tokenizer, chat template and further stop tokens: equal digests render every text to equal ids."""
     files = _files_digest(policy.path)
-    extra = sorted(set(_listed_stops(policy.path)) - {_config_eos(policy.path)})
+    extra = sorted(set(_configured_stops(policy.path)) - {_config_eos(policy.path)})
     return _digest(files.encode() + json.dumps(extra).encode()) if extra else files
 
 
@@ -51,29 +49,29 @@ def stop_ids(policy: Model) -> frozenset[int]:
     Raises DataError if there is none.
     """
     own = tokenizer_of(policy).eos_token_id
-    ids = frozenset([*_listed_stops(policy.path), *([] if own is None else [int(own)])])
+    ids = frozenset([*_configured_stops(policy.path), *([] if own is None else [int(own)])])
     if not ids:
         raise DataError(
-            f"{policy.path.resolve()} has no end-of-sequence token, so that no answer could end: set eos_token in "
+            f"{policy.path.resolve()} has no end-of-sequence token: set eos_token in "
             "tokenizer_config.json, or eos_token_id in generation_config.json"
         )
     return ids
 
 
 def generation_config(path: Path) -> dict[str, Any]:
-    """What generation_config.json says, e.g. `max_new_tokens`; empty if there is none."""
+    """The content of generation_config.json, e.g. `max_new_tokens`; empty if the file is missing."""
     return _json(path / "generation_config.json")
 
 
-def _listed_stops(path: Path) -> list[int]:
+def _configured_stops(path: Path) -> list[int]:
     """eos_token_id of generation_config.json, else of config.json, as transformers' `generate` stops."""
-    found = (generation_config(path) or _json(path / "config.json")).get("eos_token_id")
-    return [int(i) for i in (found if isinstance(found, list) else [found]) if i is not None]
+    eos = (generation_config(path) or _json(path / "config.json")).get("eos_token_id")
+    return [int(i) for i in (eos if isinstance(eos, list) else [eos]) if i is not None]
 
 
 def _config_eos(path: Path) -> int | None:
-    found = _json(path / "config.json").get("eos_token_id")
-    return found if isinstance(found, int) else None
+    eos = _json(path / "config.json").get("eos_token_id")
+    return eos if isinstance(eos, int) else None
 
 
 def _json(file: Path) -> dict[str, Any]:

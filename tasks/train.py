@@ -34,14 +34,14 @@ def tokenize(
     done = with_tokens(data, policy, max_length or positions_of(policy))
     if done.other_template:
         work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
-    if done.parted:
+    if done.shortened_prompts:
         work.notice(
-            f"in {done.parted} rows the tokens of the whole conversation part from the prompt's before its end: their "
-            "answers begin there, with the template's own tokens"
+            f"in {done.shortened_prompts} rows the prompt's last tokens differ in the conversation: the answers "
+            "begin there, with the template's own tokens"
         )
     work.count(rows=len(data))
     log = done.log(type(data).__name__, work, max_skipped)
-    return log.saved(type(data).of(done.table, {**data.metadata, "template": template_digest(policy)}))
+    return log.save(type(data).of(done.table, {**data.metadata, "template": template_digest(policy)}))
 
 
 def logps(

@@ -1,4 +1,4 @@
-"""Choices called once on made-up numbers: what a signature cannot say. `alignflow check --deep` does it."""
+"""Trial calls of choices on synthetic inputs, for `alignflow check --deep`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _B, _K = 5, 3
 
 
 def try_choice(choice: Chosen) -> None:
-    """Call a choice that is cheap to call. Raises SpecError where it fails or gives what its folder does not allow."""
+    """Call a choice that is cheap to call. Raises SpecError if it fails or returns an invalid value."""
     trial = try_loss if choice.folder in LOSSES else _TRIALS.get(choice.folder)
     if trial is None:
         return
@@ -26,11 +26,11 @@ def try_choice(choice: Chosen) -> None:
     except SpecError:
         raise
     except Exception as e:
-        raise SpecError(f"{choice.module} fails on made-up numbers: {type(e).__name__}: {e}") from e
+        raise SpecError(f"{choice.module} fails on synthetic inputs: {type(e).__name__}: {e}") from e
 
 
 def try_loss(loss: Chosen) -> None:
-    """Raise SpecError unless the loss gives one finite number per row, and a gradient of its model's arguments."""
+    """Raises SpecError unless the loss returns one finite number per row with a gradient in the model's outputs."""
     from torch import Tensor
 
     from tasks.training.examples import reward_scale
@@ -40,16 +40,16 @@ def try_loss(loss: Chosen) -> None:
     names = [n for n in family.arguments if n in parameters]
     layout = family.table_of(names)
     arguments = layout.named(names) if layout else ()
-    inputs = {a.name: _made_up(a, layout, family.outputs == "logps") for a in arguments if layout}
+    inputs = {a.name: _synthetic(a, layout, family.outputs == "logps") for a in arguments if layout}
     own = [inputs[a.name].requires_grad_() for a in arguments if a.filled_by == "model"]
     losses = loss(**inputs)
     if not isinstance(losses, Tensor) or losses.shape != (_B,):
-        given = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        raise SpecError(f"{loss.module} returned {given} for {_B} rows; it must return one loss each, ({_B},)")
+        returned = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise SpecError(f"{loss.module} returned {returned} for {_B} rows; it must return one loss per row, ({_B},)")
     if not losses.isfinite().all():
-        raise SpecError(f"{loss.module} is not finite on ordinary numbers: {losses.tolist()}")
+        raise SpecError(f"{loss.module} is not finite on synthetic inputs: {losses.tolist()}")
     if not losses.requires_grad or not any(g.any() for g in _gradients(losses, own)):
-        raise SpecError(f"{loss.module} has no gradient in the model's outputs: nothing could be learnt from it")
+        raise SpecError(f"{loss.module} has no gradient in the model's outputs, so it cannot train")
     if not 0 < (scale := reward_scale(loss)) < float("inf"):
         raise SpecError(f"reward_scale of {loss.module} is {scale}; it must be a number above 0")
 
@@ -57,11 +57,11 @@ def try_loss(loss: Chosen) -> None:
 def _gradients(losses: Tensor, own: list[Tensor]) -> list[Tensor]:
     import torch
 
-    found = torch.autograd.grad(losses.sum(), own, allow_unused=True)
-    return [g for g in found if g is not None]
+    gradients = torch.autograd.grad(losses.sum(), own, allow_unused=True)
+    return [g for g in gradients if g is not None]
 
 
-def _made_up(argument: LossArgument, layout: LossTable, from_logps: bool) -> Tensor:
+def _synthetic(argument: LossArgument, layout: LossTable, from_logps: bool) -> Tensor:
     """`(B,)` or `(B, K)`: log-probabilities below 0, lengths above, everything else in (0, 1)."""
     import torch
 
@@ -85,16 +85,16 @@ def _try_pair_rule(rule: Chosen) -> None:
         "b_id": ["y", "z", "z"], "a_win_rate": [0.8, 0.8, 0.5], "b_win_rate": [0.5, 0.2, 0.2], "a_place": [0, 0, 1],
         "b_place": [1, 2, 2], "p": [0.7, 0.9, 0.7],
     })  # fmt: skip
-    kept = rule(frame.select(list(PAIR_COLUMNS)))
-    if not isinstance(kept, pl.DataFrame) or not {"a", "b", "p"} <= set(kept.columns):
-        given = kept.columns if isinstance(kept, pl.DataFrame) else type(kept).__name__
-        raise SpecError(f"{rule.module} returned {given}; it must return a frame with the columns a, b and p")
+    result = rule(frame.select(list(PAIR_COLUMNS)))
+    if not isinstance(result, pl.DataFrame) or not {"a", "b", "p"} <= set(result.columns):
+        returned = result.columns if isinstance(result, pl.DataFrame) else type(result).__name__
+        raise SpecError(f"{rule.module} returned {returned}; it must return a frame with the columns a, b and p")
 
 
 def _try_controller(controller: Chosen) -> None:
     after = controller(0.1, 5.0, 64)
     if not isinstance(after, float) or not 0 <= after < float("inf"):
-        raise SpecError(f"{controller.module} made {after!r} of a coefficient of 0.1; it must give a number from 0")
+        raise SpecError(f"{controller.module} returned {after!r} for a coefficient of 0.1; it must return a number ≥ 0")
 
 
 def _try_deviation(rule: Chosen) -> None:

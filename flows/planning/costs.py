@@ -13,7 +13,7 @@ from typing import NamedTuple
 from flows.store.records import Record
 from flows.wiring.model import ChoiceValue, Node
 from tasks.contract import JSON
-from tasks.formats.checkpoint import longest_of
+from tasks.formats.checkpoint import max_answer_tokens
 
 Params = Mapping[str, object]
 Sizes = Mapping[str, Sequence["Size"]]
@@ -154,7 +154,7 @@ def longest_answer(node: Node, nodes: Mapping[str, Node], base: Path) -> Longest
     source, outside = root.params.get("source"), root.task == "read_policy"
     found = _int(root.params.get("max_new_tokens"))
     if outside and isinstance(source, ChoiceValue):
-        found = longest_of(base / Path(str(source.params.get("path"))).expanduser())
+        found = max_answer_tokens(base / Path(str(source.params.get("path"))).expanduser())
     tokens = _int(node.params["max_tokens"]) or found
     return Longest(tokens, outside) if tokens else None
 

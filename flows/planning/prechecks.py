@@ -10,7 +10,7 @@ from flows.planning.costs import Size, node_sizes, result_size
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import Missing
 from tasks.contract import Chosen, DataError, SpecError, WorldSpec
-from tasks.glances import READING, WIRING, Glimpse
+from tasks.glances import READING, WIRING, StepPreview
 
 
 def check_wiring(graph: Graph, worlds: Mapping[str, WorldSpec]) -> None:
@@ -27,7 +27,7 @@ def check_step_files(graph: Graph, nodes: Iterable[Node]) -> None:
 
 
 def _check(
-    graph: Graph, nodes: Iterable[Node], glances: Mapping[str, Callable[[Glimpse], None]],
+    graph: Graph, nodes: Iterable[Node], glances: Mapping[str, Callable[[StepPreview], None]],
     worlds: Mapping[str, WorldSpec] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     seen = _seen(graph, worlds)
@@ -38,14 +38,14 @@ def _check(
             raise SpecError(f"{node.where}: {graph.pipeline}.{node.id}: {e}") from None
 
 
-def _seen(graph: Graph, worlds: Mapping[str, WorldSpec]) -> dict[str, Glimpse]:
+def _seen(graph: Graph, worlds: Mapping[str, WorldSpec]) -> dict[str, StepPreview]:
     base = Path(graph.file).absolute().parent
     sizes: dict[str, Size] = {}
-    found: dict[str, Glimpse] = {}
+    found: dict[str, StepPreview] = {}
     for node in graph.nodes.values():
         sizes[node.id] = result_size(node.task, node.params, node_sizes(node, sizes))
         inputs = {port: [found[i] for i in ids] for port, ids in node.inputs.items()}
         choices = {n: Chosen(v.folder, v.name, v.params) for n, v in node.params.items() if isinstance(v, ChoiceValue)}
         plain = {n: v for n, v in node.params.items() if not isinstance(v, ChoiceValue | Missing)}
-        found[node.id] = Glimpse(node.task, plain, choices, inputs, sizes[node.id].k, base, worlds)
+        found[node.id] = StepPreview(node.task, plain, choices, inputs, sizes[node.id].k, base, worlds)
     return found

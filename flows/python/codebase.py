@@ -23,7 +23,7 @@ from flows.python.packages import PYTHON
 from flows.python.units import UnitFile, parse_units
 from tasks.contract import SpecError
 from tasks.digests import with_digest, without_digest
-from tasks.files import replacing
+from tasks.files import atomic_replace
 
 _READERS = ("canonical", "codebase", "functions", "imports", "units")
 """Modules whose edit makes all files be parsed again."""
@@ -134,7 +134,7 @@ class Codebase:
         texts = dict(list(self._texts.items())[-_MOST:])
         with suppress(OSError):
             self._cache.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._cache, durable=False) as fresh:
+            with atomic_replace(self._cache, durable=False) as fresh:
                 fresh.write_bytes(with_digest({"format": _format(), "files": {**texts}}))
         self._new = False
 

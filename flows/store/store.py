@@ -32,7 +32,7 @@ from flows.system.json_files import settle_tree
 from flows.system.locks import Waiting, is_free, locked
 from flows.system.modes import umask_of
 from tasks.contract import JSON, DataError, SpecError
-from tasks.files import replacing, sync
+from tasks.files import atomic_replace, sync
 
 if TYPE_CHECKING:
     from tasks.kinds import Artifact
@@ -224,7 +224,7 @@ class Store:
             if target.is_dir():  # equal content, published under another key meanwhile
                 return
             if record.location:
-                with replacing(target, durable=False) as fresh:
+                with atomic_replace(target, durable=False) as fresh:
                     fresh.symlink_to(record.location, target_is_directory=True)
             else:
                 settle_tree(directory, umask_of(self.root))

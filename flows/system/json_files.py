@@ -10,13 +10,13 @@ from typing import Any
 
 from tasks.contract import JSON
 from tasks.digests import with_digest, without_digest
-from tasks.files import replacing, sync
+from tasks.files import atomic_replace, sync
 
 
 def write_json(path: Path, value: Mapping[str, JSON], *, durable: bool = True) -> None:
     """Replace `path` by `value` and its digest in one step; `durable`: it survives a power cut from then on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, durable=durable) as fresh:
+    with atomic_replace(path, durable=durable) as fresh:
         fresh.write_bytes(with_digest(value))
 
 

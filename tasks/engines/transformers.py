@@ -1,8 +1,8 @@
-"""Sampling with the policy as a transformers model: for machines without vLLM, and exact to the byte when resumed.
+"""Sampling with a transformers model: for machines without vLLM, and byte-identical when resumed.
 
-A completion's noise depends on nothing but its seed and position, so its batch mates decide only the last bits of its
-log-probabilities. The order of requests fixes which rows go together, so equal requests give equal bytes (on one kind
-of CPU, with one number of threads). Left out: models whose layers keep more than keys and values (state spaces).
+A completion's noise depends only on its seed and position, so the batch affects only the last bits of its
+log-probabilities. The order of requests determines the batches, so equal requests give equal bytes (for one CPU type
+and number of threads). Not supported: models whose layers have more state than keys and values (state spaces).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
-from tasks.sampling.cache import KeysValues, Prefix, RowCache, is_plain, prefix_of
+from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
 from tasks.sampling.draw import Noise, logps_of, sampled_tokens
 from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
@@ -24,9 +24,9 @@ from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
 
 PREFILL_TOKENS = 8192
-"""Most tokens, padding included, that go through the model at once while prompts are read."""
-DEAD = 0.125
-"""Share of finished rows at which they are taken out of the batch."""
+"""Maximum tokens of a prefill batch, including padding."""
+FINISHED_SHARE = 0.125
+"""Share of finished rows at which the batch is rebuilt without them."""
 
 
 def transformers(
@@ -36,12 +36,12 @@ def transformers(
     memory: Annotated[float, Bounds(above=0)] = 4.0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Engine:
-    """Completions by a transformers model in this process, many at a time.
+    """Completions by a transformers model in this process, in large batches.
 
     Args:
         policy: a Hugging Face directory.
-        batch: completions drawn side by side.
-        memory: most GiB for keys and values; fewer completions go side by side where they are long.
+        batch: maximum completions per batch.
+        memory: maximum GiB for keys and values; limits the batch of long completions.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
     key = ("transformers", weights_identity(policy), batch, memory, dtype)
@@ -57,26 +57,28 @@ class TransformersEngine:
         device = pick_device()
         self.model = open_model(policy, pick_dtype(dtype, device)).to(device).eval()
         self.body = self.model.base_model
-        if not is_plain(self.body):
-            raise SpecError(f"{type(self.model).__name__} keeps more than keys and values: sample it with engine=vllm")
+        if not has_plain_cache(self.body):
+            raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
         self.tokenizer = tokenizer_of(policy)
         self.barred = self._barred(self.model.get_output_embeddings().weight.shape[0])
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
             self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
 
-    def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
+    def generate(
+        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
+    ) -> list[Answer]:
         with torch.inference_mode():
-            return _Batch(self, requests, options, self._rows(requests)).run(tell)
+            return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
 
     def _barred(self, size: int) -> Tensor | None:
-        """`(V,)`: which ids have no text; None where all have one."""
+        """`(V,)`: which ids have no text; None if all have one."""
         ids = ids_without_text(self.tokenizer, size)
         flags = torch.zeros(size, dtype=torch.bool).index_fill(0, torch.tensor(ids, dtype=torch.long), True)
         return flags.to(self.model.device) if ids else None
 
     def _rows(self, requests: Sequence[Request]) -> int:
-        """How many rows of the longest kind fit side by side."""
+        """How many rows of maximum length fit in a batch."""
         column = sum(x.shape[1] * x.shape[3] * x.element_size() for pair in self.shapes for x in pair)
         longest = max((len(r.prompt_tokens) + r.max_tokens for r in requests), default=1)
         return max(1, min(self._batch, int(self._memory // (column * longest))))
@@ -96,7 +98,7 @@ class TransformersEngine:
 
 
 class _Row:
-    """A completion being drawn; its last token has not been read by the model yet."""
+    """An unfinished completion; the model has not processed its last token yet."""
 
     def __init__(self, number: int, request: Request) -> None:
         self.number = number
@@ -117,41 +119,41 @@ class _Row:
 
 
 class _Batch:
-    """One call of `generate`: rows are drawn token by token, finished ones leave, waiting ones take their places."""
+    """One call of `generate`: continuous batching, in which waiting requests replace finished rows."""
 
     def __init__(self, engine: TransformersEngine, requests: Sequence[Request], options: Options, rows: int) -> None:
         self.engine, self.options, self.capacity = engine, options, rows
-        # Long prompts first: what does not fit shows at once, and neighbours need little padding.
+        # Long prompts first: running out of memory shows at once, and neighbours need little padding.
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_tokens))
         self.waiting = [_Row(i, requests[i]) for i in order][::-1]
-        self.lanes = RowCache(engine.shapes)
+        self.cache = RowCache(engine.shapes)
         self.rows: list[_Row | None] = []
-        """By lane; None where a row has finished."""
+        """By row of the cache; None for a finished one."""
         self.answers: dict[int, Answer] = {}
 
-    def run(self, tell: Callable[[int], None]) -> list[Answer]:
+    def run(self, on_progress: Callable[[int], None]) -> list[Answer]:
         while True:
             live = [i for i, row in enumerate(self.rows) if row is not None]
             if not live and not self.waiting:
                 return [self.answers[i] for i in range(len(self.answers))]
-            thin = len(live) <= self.capacity // 2 and self.waiting
-            if thin or self.lanes.full or len(live) <= (1 - DEAD) * len(self.rows):
+            refill = len(live) <= self.capacity // 2 and self.waiting
+            if refill or self.cache.full or len(live) <= (1 - FINISHED_SHARE) * len(self.rows):
                 self._rebuild(live)
                 live = list(range(len(self.rows)))
             self._step(live)
-            tell(len(self.answers))
+            on_progress(len(self.answers))
 
     def _rebuild(self, live: list[int]) -> None:
-        """Drop finished rows, and fill up with waiting ones once half of the places are free."""
+        """Drop finished rows, and add waiting ones if at least half of the capacity is free."""
         fresh: list[_Row] = []
         if len(live) <= self.capacity // 2:
             fresh = [self.waiting.pop() for _ in range(min(self.capacity - len(live), len(self.waiting)))]
-        prefixes, sources = self._read(fresh)
-        self.lanes.rebuild(live, prefixes, sources)
+        prefixes, sources = self._prefill(fresh)
+        self.cache.rebuild(live, prefixes, sources)
         self.rows = [*(self.rows[i] for i in live), *fresh]
 
-    def _read(self, rows: list[_Row]) -> tuple[list[Prefix], list[list[int]]]:
-        """Put prompts through the model, all but their last token, each once for all of its completions."""
+    def _prefill(self, rows: list[_Row]) -> tuple[list[Prefix], list[list[int]]]:
+        """Keys and values of the prompts without their last tokens, computed once per distinct prompt."""
         prefixes, sources = [], []
         for prompts in _groups([list(g) for _, g in groupby(rows, key=lambda row: tuple(row.prompt))]):
             read = [list(group[0].prompt[:-1]) for group in prompts]
@@ -164,7 +166,7 @@ class _Batch:
         return prefixes, sources
 
     def _step(self, live: list[int]) -> None:
-        """One more token for every live row."""
+        """Sample one token for every live row."""
         logits = self._logits()
         rows = [row for row in self.rows if row is not None]
         if len(live) < len(self.rows):
@@ -175,27 +177,27 @@ class _Batch:
             row.token_logps.append(logp)
             row.left -= 1
         by_text = reached_stop(self.engine.tokenizer, [row.tokens for row in rows], self.options.stop)
-        for lane, row, text in zip(live, rows, by_text, strict=True):
+        for i, row, text in zip(live, rows, by_text, strict=True):
             if text or not row.left or row.tokens[-1] in self.options.stop_ids:
                 self.answers[row.number] = finished_answer(
                     self.engine.tokenizer, row.tokens, row.token_logps, self.options
                 )
-                self.rows[lane] = None
+                self.rows[i] = None
 
     def _logits(self) -> Tensor:
-        """Scores of each lane's next token, `(rows, V)` float32; those of finished rows mean nothing."""
+        """Logits of each row's next token, `(rows, V)` float32; those of finished rows are meaningless."""
         device = self.engine.model.device
         ids = torch.tensor([[row.last if row else 0] for row in self.rows], device=device)
         positions = torch.tensor([[row.position if row else 0] for row in self.rows], device=device)
         out: Any = self.engine.model(
-            input_ids=ids, position_ids=positions, attention_mask=self.lanes.mask(), past_key_values=self.lanes.cache,
+            input_ids=ids, position_ids=positions, attention_mask=self.cache.mask(), past_key_values=self.cache.cache,
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         return out.logits[:, -1].float()
 
 
 def _groups(prompts: list[list[_Row]]) -> list[list[list[_Row]]]:
-    """Prompts, longest first, in runs of at most `PREFILL_TOKENS` padded tokens."""
+    """Prompts, longest first, in groups of at most `PREFILL_TOKENS` padded tokens."""
     groups: list[list[list[_Row]]] = []
     for prompt in prompts:
         if not groups or (len(groups[-1]) + 1) * len(groups[-1][0][0].prompt) > PREFILL_TOKENS:

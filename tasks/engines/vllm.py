@@ -1,9 +1,9 @@
 """Sampling with vLLM, offline and in this process: paged memory, continuous batching, shared prefixes.
 
-Every draw is a request of its own, because vLLM seeds the draws of one request by counting up from one seed; their
-common prompt is still read once, through the prefix cache. The log-probabilities are vLLM's `raw_logprobs`, taken
-before temperature and truncation. What goes into a batch depends on timing inside vLLM, so last bits, and with them
-a rare draw, may differ between two runs. GPUs and several of them (`tensor_parallel`) are untested so far.
+Every completion is a separate request, because vLLM derives the seeds of one request from a single seed; the prefix
+cache still reads their common prompt once. The log-probabilities are vLLM's `raw_logprobs`, before temperature and
+truncation. Batches depend on timing inside vLLM, so last bits, and with them a rare token, may differ between two
+runs. GPUs and `tensor_parallel` are untested so far.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tasks.contract import Execution, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
-from tasks.sampling.weights import blueprint, checked_weights, refuse_renamed, weights_identity
+from tasks.sampling.weights import check_file_names, checked_weights, meta_model, weights_identity
 from tasks.template import tokenizer_of
 from tasks.training.model import vocabulary_of
 
-UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which change no draw"}
+UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which do not change completions"}
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -33,11 +33,11 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What is not set already. The engine runs in this process, which new weights need; on a CPU with 1 GiB for keys and
-values."""
+"""Defaults of unset variables. The engine runs in this process so that weights can be replaced; on a CPU keys and
+values get 1 GiB."""
 
 _NEVER = -1e9
-"""Added to the score of an id that must not be drawn; vLLM keeps it out of the log-probabilities."""
+"""Bias of ids that must not be sampled; vLLM's log-probabilities do not include it."""
 
 
 def vllm(
@@ -53,10 +53,10 @@ def vllm(
         policy: a Hugging Face directory.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
         tensor_parallel: GPUs that share the model.
-        gpu_memory: share of a GPU's memory that vLLM may take.
+        gpu_memory: share of a GPU's memory that vLLM may use.
     """
     if tensor_parallel > 1 and not torch.cuda.is_available():
-        raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, and this machine has no GPU")
+        raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, but this machine has no GPU")
     key = ("vllm", weights_identity(policy), dtype, tensor_parallel, gpu_memory)
     return cached_engine(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
 
@@ -73,15 +73,17 @@ class VllmEngine:
         self._barred = dict.fromkeys(ids_without_text(self.tokenizer, vocabulary_of(policy)), _NEVER)
         self.llm = _load(
             model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
-            # On a CPU this is a share of all memory, and the keys and values have a fixed size of their own.
+            # On a CPU this is a share of all memory; keys and values have a fixed size.
             gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
             enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
             generation_config="vllm", enable_prefix_caching=True, seed=0,
-            # A prompt read in pieces makes vLLM wind its seed back, which torch's generators on a CPU cannot.
+            # With chunked prefill vLLM rewinds its seed, which torch's CPU generators do not support.
             enable_chunked_prefill=on_gpu,
         )  # fmt: skip
 
-    def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
+    def generate(
+        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
+    ) -> list[Answer]:
         from vllm import TokensPrompt
 
         if not requests:
@@ -91,36 +93,38 @@ class VllmEngine:
             [TokensPrompt(prompt_token_ids=list(r.prompt_tokens)) for r in requests],
             [_params(r, options, self._barred) for r in requests], use_tqdm=False,
         )  # fmt: skip
-        finished = self._finished(tell)
+        finished = self._finished(on_progress)
         return [finished_answer(self.tokenizer, *finished[number], options) for number in sorted(finished)]
 
-    def _finished(self, tell: Callable[[int], None]) -> dict[int, tuple[list[int], list[float]]]:
-        """Tokens and their log-probabilities by vLLM's number of the request, which counts up, when all are done."""
+    def _finished(self, on_progress: Callable[[int], None]) -> dict[int, tuple[list[int], list[float]]]:
+        """Tokens and log-probabilities of all requests, by vLLM's increasing request number."""
         done: dict[int, tuple[list[int], list[float]]] = {}
         engine = self.llm.llm_engine
         while engine.has_unfinished_requests():
             for output in engine.step():
                 if output.finished:
-                    drawn = output.outputs[0]
-                    tokens = list(drawn.token_ids)
-                    rows = zip(drawn.logprobs, tokens, strict=True)
+                    completion = output.outputs[0]
+                    tokens = list(completion.token_ids)
+                    rows = zip(completion.logprobs, tokens, strict=True)
                     done[int(output.request_id)] = tokens, [row[token].logprob for row, token in rows]
-            tell(len(done))
+            on_progress(len(done))
         return done
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         if self._several:
-            raise SpecError("new weights for a vLLM engine on several GPUs: not built; give tensor_parallel = 1")
-        new = checked_weights(weights, self._blueprint)
+            raise SpecError(
+                "replacing the weights of a vLLM engine on several GPUs is not supported; use tensor_parallel = 1"
+            )
+        new = checked_weights(weights, self._meta_model)
         evict(self)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(new.items())})
         self.llm.apply_model(_repack)
         self.llm.reset_prefix_cache()
 
     @cached_property
-    def _blueprint(self) -> nn.Module:
-        model = blueprint(self._policy)
-        refuse_renamed(self._policy, model)
+    def _meta_model(self) -> nn.Module:
+        model = meta_model(self._policy)
+        check_file_names(self._policy, model)
         return model
 
     def close(self) -> None:
@@ -133,7 +137,7 @@ class VllmEngine:
 
 
 def _load(**settings: Any) -> Any:
-    """A vLLM engine. On a CPU it forbids torch to change its threads; that is undone, for those who come after it."""
+    """A vLLM engine. On a CPU vLLM disables `torch.set_num_threads`, which is restored here."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from vllm import LLM
@@ -146,7 +150,7 @@ def _load(**settings: Any) -> Any:
 
 
 def _repack(model: nn.Module) -> None:
-    """On a CPU an output head multiplies by a packed copy of its weights, which a reload leaves as it is where the
+    """Pack the output head again: on a CPU it uses a packed copy of its weights, which a reload does not update if the
     head is tied to the embeddings."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead

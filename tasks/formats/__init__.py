@@ -1,1 +1,1 @@
-"""What data looks like outside: files, hub datasets, and the formats their rows have."""
+"""External data: files, hub datasets, and the row formats that are supported."""

@@ -1,4 +1,4 @@
-"""Columns of answers: pairs, judged answers, completions, each read once the prompt is known."""
+"""Parsers for answer columns: pairs, annotated answers, completions. Each parser is given the prompt."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal, NamedTuple
 
 from tasks.formats.columns import Row
 from tasks.formats.messages import answer_messages, has_turns, is_dialogue, messages
-from tasks.formats.prompts import Unusable, with_system
+from tasks.formats.prompts import UnusableRow, with_system
 from tasks.message import Message, extra_of
 
 Doubt = Literal["", "tie", "inverted", "undesirable"]
-"""What a row says against its own answers: equal, the rejected one is better, or not to be learned."""
+"""Why a row's label is doubtful: a tie, the rejected answer is better, or the answer is labelled undesirable."""
 
 
 class Example(NamedTuple):
-    """What one row says. Empty answers are kept: `tokenize` counts and skips them with those that are too long."""
+    """One parsed row. Empty answers are allowed here: `tokenize` counts and skips them."""
 
     prompt: list[Message]
     completion: str | None = None
@@ -30,109 +30,109 @@ class Example(NamedTuple):
 
 
 class AnswerColumns(NamedTuple):
-    """A group of columns with answers; `beside` may be there too. `read` is given the prompt's messages."""
+    """A layout of answer columns. `read` receives the row, the prompt's messages, and whether it is a dialogue."""
 
     name: str
     columns: tuple[str, ...]
-    beside: tuple[str, ...]
+    optional: tuple[str, ...]
     read: Callable[[Row, list[Message], bool], Example]
-    gives: tuple[str, ...]
+    provides: tuple[str, ...]
 
 
 def last_turn(turns: list[Message]) -> tuple[list[Message], str | None]:
-    """What was asked, and the assistant's last answer (None: the conversation does not end with one).
+    """The messages before the assistant's last answer, and that answer (None if the conversation ends otherwise).
 
-    Raises Unusable where the answer is a call of a tool, which is no text.
+    Raises UnusableRow where the answer is a tool call.
     """
     if turns and turns[-1]["role"] == "assistant":
         if "tool_calls" in extra_of(turns[-1]):
-            raise Unusable("the answer calls tools (tool_calls), and answers are texts")
+            raise UnusableRow("the answer calls tools (tool_calls), but an answer must be text")
         return turns[:-1], turns[-1]["content"]
     return turns, None
 
 
-def continued(begun: list[Message], value: Any, dialogue: bool) -> tuple[list[Message], str]:
-    """What was asked before the last answer of `value`, and that answer. `begun`: what the prompt's columns say.
+def prompt_and_answer(prompt: list[Message], value: Any, dialogue: bool) -> tuple[list[Message], str]:
+    """The conversation before the last answer of `value`, and that answer. `prompt`: from the prompt's columns.
 
-    `value` is an answer, several messages that follow the prompt, or a whole conversation with the prompt in it.
-    `dialogue`: the prompt is an HH-RLHF dialogue, whose answers begin with a space that separates.
+    `value` is an answer, several messages that follow the prompt, or a whole conversation that contains the prompt.
+    `dialogue`: the prompt is an HH-RLHF dialogue, whose answers begin with a separating space.
     """
     if is_dialogue(value):
-        asked, answer = last_turn(messages(value))
-        return _agreeing(begun, asked), answer or ""
+        earlier, answer = last_turn(messages(value))
+        return _consistent_prompt(prompt, earlier), answer or ""
     turns = answer_messages(value)
-    asked, answer = last_turn(turns)
+    earlier, answer = last_turn(turns)
     if answer is None:
-        raise Unusable(f"an answer ends with the {turns[-1]['role']}'s turn")
-    if any(m["role"] in ("user", "system") for m in asked) and not _follows(begun, asked):
-        return _agreeing(begun, asked), answer
-    return [*begun, *asked], answer.strip() if dialogue else answer
+        raise UnusableRow(f"an answer ends with the {turns[-1]['role']}'s turn")
+    if any(m["role"] in ("user", "system") for m in earlier) and not _follows(prompt, earlier):
+        return _consistent_prompt(prompt, earlier), answer
+    return [*prompt, *earlier], answer.strip() if dialogue else answer
 
 
-def _follows(begun: list[Message], turns: list[Message]) -> bool:
-    """Whether `turns` go on after the prompt: they begin with the other side and do not repeat the prompt."""
-    return bool(begun) and turns[0]["role"] in ("assistant", "tool") and begun[-1] not in turns
+def _follows(prompt: list[Message], turns: list[Message]) -> bool:
+    """Whether `turns` continue the prompt: they begin with the other side and do not repeat the prompt."""
+    return bool(prompt) and turns[0]["role"] in ("assistant", "tool") and prompt[-1] not in turns
 
 
-def _agreeing(begun: list[Message], asked: list[Message]) -> list[Message]:
-    """The conversation that a side holds whole, if the prompt's columns (where there are any) do not contradict it."""
-    if not begun:
-        return asked
-    users = [m["content"].strip() for m in begun if m["role"] == "user"]
-    known = {m["content"].strip() for m in asked if m["role"] == "user"}
+def _consistent_prompt(prompt: list[Message], whole: list[Message]) -> list[Message]:
+    """`whole`, the conversation in an answer column. Raises UnusableRow where it does not contain the prompt."""
+    if not prompt:
+        return whole
+    users = [m["content"].strip() for m in prompt if m["role"] == "user"]
+    known = {m["content"].strip() for m in whole if m["role"] == "user"}
     if users and users[-1] not in known:
-        raise Unusable("the prompt is not in the conversation that the answer holds")
-    return with_system(asked, begun[0]["content"]) if begun[0]["role"] == "system" else asked
+        raise UnusableRow("the conversation in the answer column does not contain the prompt")
+    return with_system(whole, prompt[0]["content"]) if prompt[0]["role"] == "system" else whole
 
 
-def _chosen_rejected(row: Row, begun: list[Message], dialogue: bool) -> Example:
-    prompt, chosen = continued(begun, row["chosen"], dialogue)
-    other, rejected = continued(begun, row["rejected"], dialogue)
-    if prompt != other:
-        raise Unusable("the two sides part before their last turn")
-    return _pair(row, prompt, chosen, rejected)
+def _chosen_rejected(row: Row, prompt: list[Message], dialogue: bool) -> Example:
+    chosen_prompt, chosen = prompt_and_answer(prompt, row["chosen"], dialogue)
+    rejected_prompt, rejected = prompt_and_answer(prompt, row["rejected"], dialogue)
+    if chosen_prompt != rejected_prompt:
+        raise UnusableRow("the two conversations differ before their last turn")
+    return _pair(row, chosen_prompt, chosen, rejected)
 
 
-def common_text(row: Row) -> Example:
-    """Plain strings that begin alike: the prompt is what they share, up to the last space between two words."""
+def pair_with_common_prefix(row: Row) -> Example:
+    """A pair of plain strings whose prompt is their common prefix, up to the last space between two words."""
     a, b = str(row["chosen"]), str(row["rejected"])
     end = len(commonprefix([a, b]))  # noqa: RUF071
     while end and not a[end - 1].isspace():
         end -= 1
     if not a[:end].strip():
-        raise Unusable("the two sides begin differently, so they share no prompt")
+        raise UnusableRow("chosen and rejected have no common prefix that could be the prompt")
     return _pair(row, messages(a[:end].rstrip()), a[end:], b[end:])
 
 
-def _labelled(row: Row, begun: list[Message], dialogue: bool) -> Example:
-    prompt, answer = continued(begun, row["completion"], dialogue)
-    return Example(prompt, answer, doubt="" if _desirable(row.get("label")) else "undesirable")
+def _labelled(row: Row, prompt: list[Message], dialogue: bool) -> Example:
+    example = Example(*prompt_and_answer(prompt, row["completion"], dialogue))
+    return example if _desirable(row.get("label")) else example._replace(doubt="undesirable")
 
 
 def _single(column: str) -> Callable[[Row, list[Message], bool], Example]:
-    def read(row: Row, begun: list[Message], dialogue: bool) -> Example:
-        return Example(*continued(begun, row[column], dialogue))
+    def read(row: Row, prompt: list[Message], dialogue: bool) -> Example:
+        return Example(*prompt_and_answer(prompt, row[column], dialogue))
 
     return read
 
 
 def _desirable(label: Any) -> bool:
-    """0 and 1, true and false, as numbers or as words. Where there is no label, nothing speaks against the answer."""
+    """0, 1, true or false, as a number or a word. An answer without a label is desirable."""
     word = str(label).strip().lower()
     if word in ("none", "", "1", "1.0", "true"):
         return True
     if word in ("0", "0.0", "false"):
         return False
-    raise Unusable(f"the label is {label!r}; 0, 1, true and false are understood")
+    raise UnusableRow(f"invalid label {label!r}; use 0, 1, true or false")
 
 
 def _judged(a: str, b: str, share: Callable[[Row], float]) -> Callable[[Row, list[Message], bool], Example]:
-    """Two answers and who is better: `share` gives the part of the judges that prefer the first."""
+    """A parser for two annotated answers: `share` returns the share of annotators that prefer the first."""
 
-    def read(row: Row, begun: list[Message], dialogue: bool) -> Example:
+    def read(row: Row, prompt: list[Message], dialogue: bool) -> Example:
         p = share(row)
         better, worse = (a, b) if p >= 0.5 else (b, a)
-        example = _chosen_rejected({**row, "chosen": row[better], "rejected": row[worse]}, begun, dialogue)
+        example = _chosen_rejected({**row, "chosen": row[better], "rejected": row[worse]}, prompt, dialogue)
         return example._replace(p=max(p, 1 - p) if 0 < p < 1 else None, doubt="tie" if p == 0.5 else example.doubt)
 
     return read
@@ -144,23 +144,23 @@ def _annotators(row: Row) -> float:
 
 
 def _numbered(column: str, first: int) -> Callable[[Row], float]:
-    """1 if `column` names the first answer, by the number `first`; 0 if it names the next one."""
+    """1 where `column` has the number `first`, which means the first answer; 0 where it has the next number."""
 
     def share(row: Row) -> float:
-        named = int(row[column])
-        if named not in (first, first + 1):
-            raise Unusable(f"{column} is {row[column]!r}; it names an answer by {first} or {first + 1}")
-        return float(named == first)
+        preferred = int(row[column])
+        if preferred not in (first, first + 1):
+            raise UnusableRow(f"invalid {column} {row[column]!r}; the answers have the numbers {first} and {first + 1}")
+        return float(preferred == first)
 
     return share
 
 
 def _pair(row: Row, prompt: list[Message], chosen: str, rejected: str) -> Example:
     if has_turns(chosen) or has_turns(rejected):
-        raise Unusable("an answer goes on with further turns")
+        raise UnusableRow("an answer contains further turns of the dialogue")
     p, margin = number(row, "p"), number(row, "margin")
     if p is not None and not 0 <= p <= 1:
-        raise Unusable(f"p is {p:g} and no probability")
+        raise UnusableRow(f"invalid p = {p:g}; a probability is in [0, 1]")
     scored = next((d for names in SCORES if (d := _difference(row, *names)) is not None), None)
     difference = scored if margin is None else margin
     doubt: Doubt = "tie" if scored == 0 else "inverted" if (scored or 0) < 0 or (margin or 0) < 0 else ""
@@ -168,19 +168,19 @@ def _pair(row: Row, prompt: list[Message], chosen: str, rejected: str) -> Exampl
 
 
 def _difference(row: Row, better: str, worse: str) -> float | None:
-    """How much higher the chosen answer's score is; None where one of the scores is missing."""
+    """The score of the chosen answer minus that of the other; None where one is missing."""
     high, low = number(row, better), number(row, worse)
     return None if high is None or low is None else high - low
 
 
 def number(row: Row, column: str) -> float | None:
-    """A finite number, also from a CSV file's text; None where there is none."""
+    """A finite number, also from the text of a CSV file; None where the column is empty."""
     value = row.get(column)
     if value is None or value == "":
         return None
     number = float(value)
     if not math.isfinite(number):
-        raise Unusable(f"{column} is {number}, which no loss can use")
+        raise UnusableRow(f"invalid {column} = {number}; it must be finite")
     return number
 
 
@@ -189,16 +189,16 @@ SCORES = (
     ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
     ("chosen_rating", "rejected_rating"), ("rating_chosen", "rating_rejected"),
 )  # fmt: skip
-"""Columns with the scores of both sides, by which a pair can be a tie or the wrong way round."""
-_BESIDE = ("margin", "p", *(name for names in SCORES for name in names))
-CHOSEN_REJECTED = AnswerColumns("pairs", ("chosen", "rejected"), _BESIDE, _chosen_rejected, _PAIRS)
+"""Columns with the scores of both answers, which show ties and inverted pairs."""
+_OPTIONAL = ("margin", "p", *(name for names in SCORES for name in names))
+CHOSEN_REJECTED = AnswerColumns("pairs", ("chosen", "rejected"), _OPTIONAL, _chosen_rejected, _PAIRS)
 COMPARED = (
     CHOSEN_REJECTED,
-    AnswerColumns("pairs as PandaLM has them", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),
+    AnswerColumns("pairs in PandaLM's format", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),
             _judged("response1", "response2", _annotators), _PAIRS),
-    AnswerColumns("pairs as LLMBar has them", ("output_1", "output_2", "label"), (),
+    AnswerColumns("pairs in LLMBar's format", ("output_1", "output_2", "label"), (),
             _judged("output_1", "output_2", _numbered("label", 1)), _PAIRS),
-    AnswerColumns("pairs as PKU-SafeRLHF has them", ("response_0", "response_1", "better_response_id"), (),
+    AnswerColumns("pairs in PKU-SafeRLHF's format", ("response_0", "response_1", "better_response_id"), (),
             _judged("response_0", "response_1", _numbered("better_response_id", 0)), _PAIRS),
 )  # fmt: skip
 COMPLETIONS = AnswerColumns("prompts with answers", ("completion",), ("label",), _labelled, ("demonstrations",))

@@ -1,4 +1,4 @@
-"""What a file's columns hold, over all of its rows: a format is decided by them and not by the first row."""
+"""Statistics of a file's columns over all rows, from which its format is detected."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _LABELS = frozenset([
     "language", "lang", "split", "group", "truth", "license", "licence", "url", "tag", "tags", "task", "topic",
     "domain", "created_at", "timestamp", "annotator", "tools",
 ])  # fmt: skip
-"""Names of columns that say something about a row and are never what was asked."""
+"""Columns that describe a row and are never its prompt."""
 _ABOUT_ANSWERS = ("chosen", "rejected", "score", "margin", "answer", "response", "completion")
 _LABEL_ENDINGS = ("_id", "_ids", "_idx", "_model", "_score", "_rating", "_source", "_name", "_type", "_hash")
 
 
 @dataclass
 class Column:
-    """How many rows have a value in a column, and of what sort."""
+    """How many rows have a value in a column, and of which type."""
 
     filled: int = 0
     plain: int = 0
-    """Strings that are no HH-RLHF dialogue."""
+    """Strings that are not HH-RLHF dialogues."""
     texts: int = 0
-    """Strings of several words, and messages: what could be a prompt."""
+    """Strings of several words, and messages: possible prompts."""
 
     def add(self, value: Any) -> None:
         self.filled += 1
@@ -40,17 +40,17 @@ Columns = Mapping[str, Column]
 
 
 def columns_of(rows: Iterable[Row]) -> Columns:
-    """Every column that has a value in any row. A column of nulls alone is none."""
-    found: dict[str, Column] = {}
+    """Every column that has a value in at least one row."""
+    columns: dict[str, Column] = {}
     for row in rows:
         for name, value in row.items():
             if value is not None and isinstance(name, str):
-                found.setdefault(name, Column()).add(value)
-    return found
+                columns.setdefault(name, Column()).add(value)
+    return columns
 
 
 def possible_prompts(columns: Columns) -> list[str]:
-    """Names of the columns that hold texts and, by their names, could be what was asked."""
+    """Columns of texts whose names do not exclude them as the prompt."""
     return sorted(n for n, c in columns.items() if c.texts and not _is_label(n.lower()))
 
 

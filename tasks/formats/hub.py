@@ -1,6 +1,6 @@
-"""What a text names outside: a local path, or a repository of the Hugging Face hub and the commit that it stands for.
+"""Local paths and hub repositories: which file or commit a path stands for.
 
-The module top needs the standard library only: `identity` functions answer inside the light commands.
+Imports only the standard library at the top, because light commands call `identity` functions.
 """
 
 from __future__ import annotations
@@ -13,51 +13,52 @@ from typing import Literal
 
 from tasks.contract import DataError, SpecError
 
-UNKEYED = {"os.environ": "where the hub's cache is and whether the hub may be asked; the commit found is in the key"}
+UNKEYED = {"os.environ": "location of the hub's cache and offline mode; the resulting commit is in the key"}
 Repository = Literal["model", "dataset"]
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _FILE = re.compile(r"\.(jsonl?|parquet|arrow|feather|csv|tsv)(\.gz)?$", re.I)
 
 
-def read_at(
+def content_or_commits(
     path: str, revision: str | None, *, online: bool, base: Path, kinds: Sequence[Repository]
 ) -> dict[str, str | Path]:
-    """What is read of `path`: {"content": the file or directory}, or the commit of each kind of hub repository.
+    """{"content": the local file or directory}, or the commit of each kind of hub repository.
 
-    A relative path is relative to `base`. Offline, and where the hub cannot be reached: the commit last downloaded.
-    Raises SpecError where there is no such file and no hub id; DataError where the hub id's commit is not known here.
+    A relative path is relative to `base`. Offline, or if the hub is unreachable, the last downloaded commit counts.
+    Raises SpecError for a path that does not exist and is not a hub id; DataError if the commit is unknown.
     """
-    check_place(path, base)
+    check_path(path, base)
     local = base / Path(path).expanduser()
     if local.exists():
         return {"content": local.resolve()}
-    asked = _asked(path, revision, kinds) if online and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0") else None
-    commits = asked if asked is not None else _last_seen(path, revision, kinds)
-    if not commits and asked is not None:
-        raise SpecError(f"the hub has no repository '{path}' that can be read (private ones need HF_TOKEN), and there "
-                        "is no such file or directory here")  # fmt: skip
+    online = online and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
+    current = _commits_on_hub(path, revision, kinds) if online else None
+    commits = current if current is not None else _commits_in_cache(path, revision, kinds)
+    if not commits and current is not None:
+        raise SpecError(f"'{path}' is neither a local file or directory nor a readable hub repository (private ones "
+                        "need HF_TOKEN)")  # fmt: skip
     if not commits:
-        raise DataError(f"'{path}' is no file here; as a hub id it was never downloaded, and the hub was not reached")
+        raise DataError(f"'{path}' is not a local file; the hub was not reached, and its cache has no such repository")
     return {**commits}
 
 
-def check_place(path: str, base: Path) -> None:
-    """Raises SpecError for what can be neither a path that exists nor a hub id."""
+def check_path(path: str, base: Path) -> None:
+    """Raises SpecError unless `path` exists or could be a hub id."""
     if (base / Path(path).expanduser()).exists():
         return
     if _FILE.search(path) or not _REPOSITORY.fullmatch(path):
-        raise SpecError(f"there is no file or directory '{path}' (looked from {base})")
+        raise SpecError(f"there is no file or directory '{path}' (relative to {base})")
 
 
-def _asked(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str] | None:
-    """The commits that the hub names now; None where it cannot be reached."""
+def _commits_on_hub(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str] | None:
+    """The current commits on the hub; None if it is unreachable."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    found: dict[str, str] = {}
+    commits: dict[str, str] = {}
     for kind in kinds:
         try:
-            found[kind] = str(HfApi().repo_info(path, repo_type=kind, revision=revision, timeout=10).sha)
+            commits[kind] = str(HfApi().repo_info(path, repo_type=kind, revision=revision, timeout=10).sha)
         except (RepositoryNotFoundError, RevisionNotFoundError):
             continue
         except (HfHubHTTPError, OSError):
@@ -66,20 +67,20 @@ def _asked(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict
             if type(e).__module__.partition(".")[0] not in ("httpx", "httpcore", "httpx2", "httpcore2"):
                 raise
             return None
-    return found
+    return commits
 
 
-def _last_seen(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str]:
-    """The commits in the local hub cache: the revision's own, else the snapshot that came last."""
+def _commits_in_cache(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str]:
+    """The commits in the local hub cache: that of the revision, else the latest snapshot."""
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", home)) / "hub"
-    found: dict[str, str] = {}
+    commits: dict[str, str] = {}
     for kind in kinds:
         folder = Path(cache).expanduser() / f"{kind}s--{path.replace('/', '--')}"
         reference = folder / "refs" / (revision or "main")
         snapshots = sorted((folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime)
         if reference.exists():
-            found[kind] = reference.read_text().strip()
+            commits[kind] = reference.read_text().strip()
         elif snapshots and revision in (None, snapshots[-1].name):
-            found[kind] = snapshots[-1].name
-    return found
+            commits[kind] = snapshots[-1].name
+    return commits

@@ -1,4 +1,4 @@
-"""Conversations as people write them (message lists, plain strings, HH-RLHF dialogues) to lists of messages."""
+"""Conversion of message lists, plain strings and HH-RLHF dialogues to lists of messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.contract import DataError
-from tasks.formats.tools import extra_keys, unpacked
+from tasks.formats.tools import expand_extra, extra_keys
 from tasks.message import Message, with_extra
 
 _ROLES = {
@@ -18,12 +18,12 @@ _ROLES = {
 }  # fmt: skip
 _DIALOGUE = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-_WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+_MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
 
 
 def is_dialogue(value: Any) -> bool:
     """Whether `value` is a string in HH-RLHF's style: `\\n\\nHuman: … \\n\\nAssistant: …`."""
-    return isinstance(value, str) and _DIALOGUE.match(_unix(value)) is not None
+    return isinstance(value, str) and _DIALOGUE.match(_unix_newlines(value)) is not None
 
 
 def is_conversation(value: Any) -> bool:
@@ -36,27 +36,27 @@ def is_message(value: Any) -> bool:
 
 
 def has_turns(text: str) -> bool:
-    """Whether an answer's text goes on with further turns of an HH-RLHF dialogue."""
-    return _TURN.search(_unix(text)) is not None
+    """Whether an answer's text contains further turns of an HH-RLHF dialogue."""
+    return _TURN.search(_unix_newlines(text)) is not None
 
 
 def messages(value: Any) -> list[Message]:
-    """A message list (`role`/`content` or `from`/`value`), an HH-RLHF dialogue, or one user's plain text.
+    """The messages of a list (`role`/`content` or `from`/`value`), an HH-RLHF dialogue, or a user's plain text.
 
-    A message list is taken as it is. In a dialogue empty turns vanish and neighbours of one role are joined, and a
-    prompt's trailing `Assistant:` is the generation prompt and no message. Raises DataError.
+    In a dialogue, empty turns are dropped, consecutive turns of one role are merged, and a trailing `Assistant:` is
+    the generation prompt, not a message. Raises DataError.
     """
-    value = _listed(value)
+    value = _as_list(value)
     if isinstance(value, str):
-        return _joined(_turns(_unix(value))) if is_dialogue(value) else [{"role": "user", "content": value}]
+        return _merged(_turns(_unix_newlines(value))) if is_dialogue(value) else [{"role": "user", "content": value}]
     if isinstance(value, (list, tuple)):
         return [_message(m) for m in value]
-    raise DataError(f"a conversation is a string or a list of messages, not {type(value).__name__}")
+    raise DataError(f"a conversation must be a string or a list of messages, not {type(value).__name__}")
 
 
 def answer_messages(value: Any) -> list[Message]:
-    """What answers a prompt: a plain string, one message, or a list of messages. Spaces are kept as they are."""
-    value = _listed(value)
+    """The messages of an answer: a plain string, one message, or a list of messages. Whitespace is preserved."""
+    value = _as_list(value)
     if isinstance(value, (list, tuple)) and len(value) == 1:
         return answer_messages(value[0])
     if isinstance(value, str):
@@ -65,23 +65,22 @@ def answer_messages(value: Any) -> list[Message]:
         return [_message({"role": "assistant", **value} if "from" not in value else value)]
     if isinstance(value, (list, tuple)) and value:
         return [_message(m) for m in value]
-    raise DataError(f"an answer is a string or a list of messages, not {type(value).__name__}")
+    raise DataError(f"an answer must be a string or a list of messages, not {type(value).__name__}")
 
 
-def _listed(value: Any) -> Any:
-    """The value; messages by columns, as the `datasets` library's Sequence holds them, become a list of messages.
+def _as_list(value: Any) -> Any:
+    """`value`; messages stored by column (the `datasets` library's Sequence) become a list of messages.
 
-    Raises DataError for a conversation that became text, as tables do that are saved as CSV.
+    Raises DataError for a message list that was saved as text, as in CSV files.
     """
-    if isinstance(value, str) and _WRITTEN.match(value):
-        raise DataError("a list of messages is written as text: save the table as .jsonl or .parquet instead of .csv")
+    if isinstance(value, str) and _MESSAGES_AS_TEXT.match(value):
+        raise DataError("a list of messages was saved as text: save the table as .jsonl or .parquet instead of .csv")
     if is_message(value) and isinstance(value.get("role", value.get("from")), (list, tuple)):
         return [dict(zip(value, fields, strict=True)) for fields in zip(*value.values(), strict=True)]
     return value
 
 
-def _unix(text: str) -> str:
-    """Lines end as they do on Unix, whatever system wrote the dialogue."""
+def _unix_newlines(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
@@ -94,12 +93,12 @@ def _message(value: Any) -> Message:
     if isinstance(value, str):
         return {"role": "user", "content": value}
     if not isinstance(value, Mapping):
-        raise DataError(f"a message has 'role' and 'content', and is no {type(value).__name__}")
-    value = unpacked(value)
-    said = str(value.get("role") or value.get("from") or "user")
-    role = _ROLES.get(said.lower())
+        raise DataError(f"a message must be an object with 'role' and 'content', not {type(value).__name__}")
+    value = expand_extra(value)
+    name = str(value.get("role") or value.get("from") or "user")
+    role = _ROLES.get(name.lower())
     if role is None:
-        raise DataError(f"a message has the role '{said[:40]}', which is none of {sorted(_ROLES)}")
+        raise DataError(f"a message has the unknown role '{name[:40]}'; the known roles are {sorted(_ROLES)}")
     content = next((value[name] for name in ("content", "value") if value.get(name) is not None), None)
     if role == "call":
         role, content, value = "assistant", None, {"tool_calls": content}
@@ -110,11 +109,11 @@ def _message(value: Any) -> Message:
 
 
 def _content(value: Any) -> str:
-    """A message's text; text parts are joined as chat templates join them, with nothing between."""
+    """A message's text; text parts are concatenated, as chat templates do."""
     if isinstance(value, (list, tuple)):
         return "".join(map(_part, value))
     if not isinstance(value, str):
-        raise DataError(f"a message's content is {type(value).__name__} and no text")
+        raise DataError(f"the content of a message must be text, not {type(value).__name__}")
     return value
 
 
@@ -123,11 +122,11 @@ def _part(value: Any) -> str:
         return value
     kind = value.get("type", "text") if isinstance(value, Mapping) else type(value).__name__
     if kind != "text" or not isinstance(value.get("text"), str):
-        raise DataError(f"a message has a part of type '{kind}'; only text can be read")
+        raise DataError(f"a message has a part of type '{kind}'; only text is supported")
     return str(value["text"])
 
 
-def _joined(turns: Iterable[Message]) -> list[Message]:
+def _merged(turns: Iterable[Message]) -> list[Message]:
     out: list[Message] = []
     for turn in turns:
         if not turn["content"].strip():

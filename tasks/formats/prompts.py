@@ -1,4 +1,4 @@
-"""Where a row's prompt lies: which columns hold it, and how they become a conversation."""
+"""Detection of the prompt's columns, and their conversion to a conversation."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, NamedTuple
 from tasks.contract import DataError
 from tasks.formats.columns import Columns, Row
 from tasks.formats.messages import messages
-from tasks.formats.tools import definitions
+from tasks.formats.tools import tool_definitions
 from tasks.message import Message, with_extra
 
 
-class Unusable(Exception):
-    """This row cannot be used, and why; no fault of the file's format."""
+class UnusableRow(Exception):
+    """One row cannot be used, for the stated reason; the file's format is valid."""
 
 
 class PromptColumns(NamedTuple):
-    """The column that holds what was asked, those that add to it, and how a row is read."""
+    """The column of the prompt, optional columns that add to it, and the parser of a row."""
 
     name: str
-    beside: tuple[str, ...]
+    optional: tuple[str, ...]
     read: Callable[[Row], list[Message]]
 
 
 TOOLS = "tools"
-"""The column with the definitions of tools."""
+"""The column of tool definitions."""
 SYSTEM = ("system", "system_prompt", "system_message")
-"""Names of a column with the text of the system turn."""
+"""Possible names of the system column."""
 
 
 def _plain(name: str) -> Callable[[Row], list[Message]]:
@@ -41,7 +41,7 @@ def _instruction(row: Row) -> list[Message]:
 
 
 def _history(value: Any) -> list[Message]:
-    """Earlier turns as LLaMA-Factory writes them: a list of [what was asked, what was answered]."""
+    """Earlier turns in LLaMA-Factory's format: a list of [question, answer]."""
     turns = [(role, text) for pair in value or () for role, text in zip(("user", "assistant"), pair, strict=True)]
     return [{"role": role, "content": str(text)} for role, text in turns]
 
@@ -63,17 +63,17 @@ NAMES = tuple(p.name for p in (*_BY_NAME, *CONVERSATIONS, TURNS))
 
 
 def find_prompt(columns: Columns) -> PromptColumns | None:
-    """The columns of the prompt by their names; `prompt` is never doubted. Raises DataError where several could be."""
-    found = [p for p in _BY_NAME if p.name in columns]
-    found = [p for p in found if not any(p.name in other.beside for other in found)]
-    if len(found) > 1 and found[0].name != "prompt":
-        names = " or ".join(f"'{p.name}'" for p in found)
+    """The columns of the prompt, by their names. Raises DataError if several match and none is called `prompt`."""
+    matches = [p for p in _BY_NAME if p.name in columns]
+    matches = [p for p in matches if not any(p.name in other.optional for other in matches)]
+    if len(matches) > 1 and matches[0].name != "prompt":
+        names = " or ".join(f"'{p.name}'" for p in matches)
         raise DataError(f"the prompt could be the column {names}: rename the right one to 'prompt'")
-    return found[0] if found else find_conversation(columns)
+    return matches[0] if matches else find_conversation(columns)
 
 
 def find_conversation(columns: Columns) -> PromptColumns | None:
-    """The column that holds a conversation."""
+    """The column of whole conversations."""
     return next((p for p in (*CONVERSATIONS, TURNS) if p.name in columns), None)
 
 
@@ -82,40 +82,40 @@ def find_system(columns: Columns) -> str | None:
 
 
 def with_system(prompt: list[Message], text: Any) -> list[Message]:
-    """The prompt behind a system turn, unless the text is empty or the prompt begins with that turn already."""
+    """The prompt after a system turn, unless the text is empty or the prompt already begins with that turn."""
     if text is None or (isinstance(text, str) and not text.strip()):
         return prompt
     if not isinstance(text, str):
-        raise Unusable(f"the system column holds {type(text).__name__} and no text")
+        raise UnusableRow(f"the system column must contain text, not {type(text).__name__}")
     if not prompt or prompt[0]["role"] != "system":
         return [{"role": "system", "content": text}, *prompt]
     if prompt[0]["content"].strip() != text.strip():
-        raise Unusable("the system column says something else than the conversation's own system turn")
+        raise UnusableRow("the system column differs from the conversation's own system turn")
     return prompt
 
 
 def with_tools(prompt: list[Message], column: Any) -> list[Message]:
-    """The prompt with the definitions of the tools that may be called, in its first message."""
-    tools = definitions(column)
+    """The prompt with the tool definitions in its first message."""
+    tools = tool_definitions(column)
     return [with_extra(prompt[0], tools=tools), *prompt[1:]] if tools and prompt else prompt
 
 
-def into_user(prompt: list[Message]) -> list[Message]:
-    """The same prompt for templates without a system role: its text goes before the first user's message."""
+def system_into_user(prompt: list[Message]) -> list[Message]:
+    """The prompt with the system text prepended to the first user message, for templates without a system role."""
     if prompt[0]["role"] != "system":
         return prompt
     system, first, *rest = prompt
     if first["role"] != "user":
-        raise Unusable("no user's message follows the system turn, so that its text has no place")
+        raise UnusableRow("no user message follows the system turn, to which its text could be prepended")
     return [{**system, "role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def answerable(prompt: list[Message]) -> list[Message]:
-    """The prompt, if it can be answered. Raises Unusable."""
+def check_prompt(prompt: list[Message]) -> list[Message]:
+    """The prompt; raises UnusableRow if it cannot be answered."""
     if not any(m["content"].strip() for m in prompt):
-        raise Unusable("the prompt is empty")
+        raise UnusableRow("the prompt is empty")
     if prompt[-1]["role"] == "assistant":
-        raise Unusable("the prompt ends with the assistant's own turn")
+        raise UnusableRow("the prompt ends with the assistant's own turn")
     if not any(m["role"] == "user" and m["content"].strip() for m in prompt):
-        raise Unusable("the prompt has no user's message")
+        raise UnusableRow("the prompt has no user message")
     return prompt

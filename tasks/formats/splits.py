@@ -1,4 +1,4 @@
-"""Splits: those that a source names, and shares by a hash of the prompt where it names none."""
+"""Splits: those that a source defines, or shares by a hash of the prompt."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _SUFFIXES = {
     "prompts": ("gen", "prompts", "prefs", "sft"), "preferences": ("prefs", "preferences", "pairs", "dpo", "rm"),
     "demonstrations": ("sft", "demonstrations"),
 }  # fmt: skip
-"""What follows a split's name where a data set has several of one name, e.g. train_prefs and train_sft."""
+"""Suffixes of a split's name by what is read, for data sets with e.g. train_prefs and train_sft."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Rows of one split, or of a share of one: those whose prompt's hash lies in [low, high)."""
+    """Rows of a split whose prompt hash is in [low, high)."""
 
     name: str
-    """Of the split that the rows are in."""
+    """Name of the split."""
     rows: RawRows
     low: float = 0.0
     high: float = 1.0
 
-    def holds(self, prompt: str) -> bool:
+    def contains(self, prompt: str) -> bool:
         return self.low <= int(prompt[:13], 16) / 16**13 < self.high
 
 
-def choose(source: str, splits: Mapping[str, RawRows], split: str, what: str) -> Share:
-    """The rows of a split, `all` of them, or a share by hash. `what` is read: prompts, preferences, demonstrations.
+def select_split(source: str, splits: Mapping[str, RawRows], split: str, what: str) -> Share:
+    """The rows of a split, of `all` splits, or a share by hash. `what`: prompts, preferences or demonstrations.
 
-    Raises SpecError for a split that is not there.
+    Raises SpecError for an unknown split.
     """
     if split == "all":
-        return Share(split, RawRows(lambda: _chained(splits)))
+        return Share(split, RawRows(lambda: _all_rows(splits)))
     if len(splits) == 1:
         ((name, rows),) = splits.items()
         named = split == name and split not in (SHARES | _UNIONS)
@@ -50,35 +50,35 @@ def choose(source: str, splits: Mapping[str, RawRows], split: str, what: str) ->
     if split in splits:
         return Share(split, splits[split])
     for name in _HELD_OUT if split == "heldout" else (split,):
-        if found := _suffixed(source, splits, name, what):
-            return Share(found, splits[found])
-    if split in _CUT_FROM_TRAIN and (train := _suffixed(source, splits, "train", what)):
+        if match := _split_with_suffix(source, splits, name, what):
+            return Share(match, splits[match])
+    if split in _CUT_FROM_TRAIN and (train := _split_with_suffix(source, splits, "train", what)):
         return _share(source, split, train, splits[train], SHARES["heldout"][0])
-    raise SpecError(f"source '{source}' has no split '{split}'; it has {sorted(splits)}, and 'all' takes every row")
+    raise SpecError(f"source '{source}' has no split '{split}'; choose one of {sorted([*splits, 'all'])}")
 
 
-def _suffixed(source: str, splits: Mapping[str, RawRows], base: str, what: str) -> str | None:
-    """The split called `base`, or `base` with a suffix: train_prefs. Raises SpecError where several could be meant."""
+def _split_with_suffix(source: str, splits: Mapping[str, RawRows], base: str, what: str) -> str | None:
+    """The split `base`, or `base` with a suffix (train_prefs). Raises SpecError if it is ambiguous."""
     if base in splits:
         return base
-    found = {m[1]: name for name in splits if (m := re.fullmatch(rf"{base}[-_.](\w+)", name))}
-    suffix = next((s for s in _SUFFIXES[what] if s in found), None)
-    if suffix or len(found) < 2:
-        return found[suffix] if suffix else next(iter(found.values()), None)
-    raise SpecError(f"source '{source}' has several splits '{base}': {sorted(found.values())}; name the one to take")
+    by_suffix = {m[1]: name for name in splits if (m := re.fullmatch(rf"{base}[-_.](\w+)", name))}
+    suffix = next((s for s in _SUFFIXES[what] if s in by_suffix), None)
+    if suffix or len(by_suffix) < 2:
+        return by_suffix[suffix] if suffix else next(iter(by_suffix.values()), None)
+    raise SpecError(f"source '{source}' has several splits '{base}': choose one of {sorted(by_suffix.values())}")
 
 
 def _share(source: str, split: str, name: str, rows: RawRows, whole: float) -> Share:
-    """A share of `rows`; `whole`: where the shares end, because what lies above has a split of its own."""
+    """A share of `rows`; `whole`: upper end of the shares in these rows, where the rest is a split of its own."""
     shares = SHARES | _UNIONS
     if split not in shares:
         raise SpecError(
-            f"source '{source}' is divided by hash; it has no split '{split}' but {sorted([*shares, 'all'])}"
+            f"source '{source}' has no split '{split}'; it is divided by hash into {sorted([*shares, 'all'])}"
         )
     low, high = shares[split]
     return Share(name, rows, low / whole, min(1.0, high / whole))
 
 
-def _chained(splits: Mapping[str, RawRows]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _all_rows(splits: Mapping[str, RawRows]) -> Iterator[tuple[str, dict[str, Any]]]:
     for rows in splits.values():
         yield from rows.read()

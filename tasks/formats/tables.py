@@ -15,34 +15,34 @@ from tasks.contract import DataError, SpecError
 
 Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
-"""What a file's name ends with; `.gz` may follow where the format is text."""
+"""Supported suffixes; text formats may also end with `.gz`."""
 
 
 class RawRows(NamedTuple):
-    """Rows of one split: `read()` begins anew each time and gives (place for messages, row)."""
+    """Rows of one split: each `read()` yields all (location for messages, row)."""
 
     read: Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format: `.jsonl` of `pairs.jsonl.gz`."""
+    """The suffix of the format: `.jsonl` for `pairs.jsonl.gz`."""
     return Path(path.stem).suffix.lower() if _zipped(path) else path.suffix.lower()
 
 
 def open_file(path: Path) -> RawRows:
-    """The rows of one file. Raises SpecError for a format that is not read."""
+    """The rows of one file. Raises SpecError for an unsupported format."""
     readers: Mapping[str, Reader] = {
         ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow,
         ".csv": lambda p: _csv(p, ","), ".tsv": lambda p: _csv(p, "\t"),
     }  # fmt: skip
     reader = readers.get(suffix_of(path))
     if reader is None:
-        raise SpecError(f"{path}: files are read that end with {', '.join(SUFFIXES)} (text also with .gz)")
-    return RawRows(lambda: _readable(path, reader))
+        raise SpecError(f"{path}: unsupported format; use {', '.join(SUFFIXES)} (text formats also with .gz)")
+    return RawRows(lambda: _read_file(path, reader))
 
 
-def _readable(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The reader's rows; DataError with the file's name where it is not what its name says."""
+def _read_file(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The reader's rows. Raises DataError where the content does not match the suffix."""
     import pyarrow as pa
 
     try:
@@ -55,7 +55,7 @@ def _readable(path: Path, reader: Reader) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def open_directory(path: Path, subset: str | None) -> dict[str, RawRows]:
-    """The splits of a directory: a table of ours, one saved by the `datasets` library, or data files it understands."""
+    """The splits of a directory: our table.arrow, a dataset saved by the `datasets` library, or its data files."""
     if (path / "table.arrow").exists():
         return {"train": open_file(path / "table.arrow")}
     import datasets
@@ -80,16 +80,16 @@ def _splits(name: str, load: Callable[[], Any]) -> dict[str, RawRows]:
         loaded = load()
     except (OSError, ValueError, TypeError) as e:
         raise DataError(f"{name}: the datasets library cannot read it: {e}") from e
-    found = loaded if isinstance(loaded, dict) else {"train": loaded}
-    return {split: _dataset(f"{name} [{split}]", rows) for split, rows in found.items()}
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    return {split: _dataset(f"{name} [{split}]", rows) for split, rows in splits.items()}
 
 
 def _dataset(name: str, rows: Any) -> RawRows:
-    return RawRows(lambda: ((f"{name} row {i}", _own_keys(row)) for i, row in enumerate(rows, 1)))
+    return RawRows(lambda: ((f"{name} row {i}", _without_added_keys(row)) for i, row in enumerate(rows, 1)))
 
 
 def _text(path: Path) -> TextIO:
-    """UTF-8, with or without the byte-order mark that Windows writes."""
+    """The file as UTF-8 text, with or without a byte-order mark."""
     return gzip.open(path, "rt", encoding="utf-8-sig") if _zipped(path) else path.open(encoding="utf-8-sig")
 
 
@@ -108,26 +108,26 @@ def _object(where: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as e:
-        raise DataError(f"{where}: not JSON: {e}") from None
+        raise DataError(f"{where}: invalid JSON: {e}") from None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+        raise DataError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
     return row
 
 
 def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A list of rows, the same by columns (as pandas writes it), rows under `data`, or one row a line as in .jsonl."""
-    if _has_row_a_line(path):
+    """Rows as a list, by column (as pandas writes them), under `data`, or one per line as in .jsonl."""
+    if _is_jsonl(path):
         yield from _jsonl(path)
         return
     with _text(path) as file:
         whole = json.load(file)
     for i, row in enumerate(_rows(path, whole), 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}: row {i} is no JSON object but {type(row).__name__}")
+            raise DataError(f"{path}: row {i} must be a JSON object, not {type(row).__name__}")
         yield f"{path}: row {i}", row
 
 
-def _has_row_a_line(path: Path) -> bool:
+def _is_jsonl(path: Path) -> bool:
     """Whether the first line is a JSON object and another line follows."""
     with _text(path) as file:
         first = next((line for line in file if line.strip()), "")
@@ -142,9 +142,9 @@ def _rows(path: Path, whole: Any) -> list[Any]:
     if isinstance(whole, list):
         return whole
     if not isinstance(whole, dict):
-        raise DataError(f"{path}: a list of JSON objects is read, not {type(whole).__name__}")
+        raise DataError(f"{path} must contain a list of JSON objects, not {type(whole).__name__}")
     if {"columns", "data"} <= whole.keys():
-        raise DataError(f"{path} is pandas' orient='split': write it with to_json(path, orient='records', lines=True)")
+        raise DataError(f"{path} has pandas' orient='split': write it with to_json(path, orient='records', lines=True)")
     for name in ("data", "rows", "examples"):
         if isinstance(whole.get(name), list) and all(isinstance(row, dict) for row in whole[name]):
             return list(whole[name])
@@ -152,21 +152,21 @@ def _rows(path: Path, whole: Any) -> list[Any]:
 
 
 def _by_columns(path: Path, whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of an object that holds columns: lists of values, or pandas' default, objects of values by index.
+    """Rows of an object of columns: lists of values, or objects of values by index (pandas' default).
 
-    Empty for one row, whose lists are conversations.
+    Empty if the object is a single row, whose lists are conversations.
     """
     columns = list(whole.values())
     if not columns or not any(all(map(kind, columns)) for kind in (_is_column, _is_indexed)):
         return []
     keys = [list(c) if isinstance(c, dict) else list(range(len(c))) for c in columns]
     if any(k != keys[0] for k in keys):
-        raise DataError(f"{path}: its columns {list(whole)} have {[len(k) for k in keys]} values: write one row a line")
+        raise DataError(f"{path}: its columns {list(whole)} have {[len(k) for k in keys]} values: store one row a line")
     return [{name: column[key] for name, column in whole.items()} for key in keys[0]]
 
 
 def _is_column(value: Any) -> bool:
-    """A list of values, one a row; a list of messages is a value itself."""
+    """Whether `value` is a list with one value per row; a list of messages is itself one value."""
     return isinstance(value, list) and not any(isinstance(v, dict) and {"role", "from"} & v.keys() for v in value)
 
 
@@ -182,7 +182,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for batch in file.iter_batches(4096):
             for row in batch.to_pylist():
                 i += 1
-                yield f"{path}: row {i}", _own_keys(row)
+                yield f"{path}: row {i}", _without_added_keys(row)
 
 
 def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,11 +198,11 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for batch in table.to_batches(4096):
             for row in batch.to_pylist():
                 i += 1
-                yield f"{path}: row {i}", _own_keys(row)
+                yield f"{path}: row {i}", _without_added_keys(row)
 
 
-def _own_keys(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as it was before a table gave every struct the keys of all rows: their nulls are keys it did not have."""
+def _without_added_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without null keys in its structs: Arrow gives each struct the keys of all rows."""
     return {name: _without_nulls(value) for name, value in row.items()}
 
 
@@ -220,8 +220,8 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
         rows = csv.DictReader(file, delimiter=delimiter, strict=True)
         names = rows.fieldnames or []
         if len(names) == 1 and any(other in names[0] for other in ";\t,"):
-            raise DataError(f"{path}: its first line is one column, {names[0]!r}: separate columns by {delimiter!r}")
+            raise DataError(f"{path}: the header is one column, {names[0]!r}: separate columns by {delimiter!r}")
         for i, row in enumerate(rows, 1):
             if None in row:
-                raise DataError(f"{path}: row {i} has more than {len(names)} fields; quote what holds {delimiter!r}")
+                raise DataError(f"{path}: row {i} has more than {len(names)} fields; quote texts with {delimiter!r}")
             yield f"{path}: row {i}", row

@@ -1,1 +1,1 @@
-"""Asking oracles, and what follows from their answers: questions, pairs of rows, win rates."""
+"""Oracle queries and what is computed from the answers: pairs, win rates, rankings, games."""

@@ -1,4 +1,4 @@
-"""Golden answers against sampled ones: the pairs that a reward model sees as the policy's adversary."""
+"""Pairs of golden answers and samples, on which a reward model trains as the policy's adversary."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tasks.kinds import TOKENS, Preferences
 
 
 class GoldPairs:
-    """Preferences of blocks of prompts. `counts` adds up over the blocks that were asked for."""
+    """Preferences of blocks of prompts. `counts` sums over the blocks so far."""
 
     def __init__(self, gold: Grouped, samples: Grouped, weight: float, *, gold_tokens: bool) -> None:
         self._gold, self._samples, self._weight, self._gold_tokens = gold, samples, weight, gold_tokens
         self.counts = {"prompts": 0, "prompts_unsampled": 0, "pairs": 0, "pairs_identical": 0}
 
     def preferences(self, first: int, last: int) -> pa.Table:
-        """Rows of Preferences for the prompts `first:last`: sample number j meets golden answer j mod G."""
+        """Rows of Preferences for the prompts `first:last`: sample j is paired with golden answer j mod G."""
         golden, sampled = self._gold.sizes(first, last), self._samples.sizes(first, last)
-        own, other = partners(golden, sampled)
+        own, other = pair_indices(golden, sampled)
         gold = self._gold.rows(first, last).take(indices(own))
         samples = self._samples.rows(first, last).take(indices(other))
         same = _texts(gold) == _texts(samples)
-        found = len(sampled), (sampled == 0).sum(), (~same).sum(), same.sum()
-        for name, n in zip(self.counts, found, strict=True):
+        block = len(sampled), (sampled == 0).sum(), (~same).sum(), same.sum()
+        for name, n in zip(self.counts, block, strict=True):
             self.counts[name] += int(n)
         return self._rows(gold, samples).filter(pa.array(~same))
 
@@ -51,8 +51,8 @@ class GoldPairs:
         return pa.table({name: columns[name] for name in Preferences.SCHEMA.names})
 
 
-def partners(golden: Ints, sampled: Ints) -> tuple[Ints, Ints]:
-    """Row of the golden answer and of the sample of every pair, given `(G,)` numbers of both for each prompt."""
+def pair_indices(golden: Ints, sampled: Ints) -> tuple[Ints, Ints]:
+    """Rows of the golden answer and the sample of each pair; golden, sampled: `(G,)` their numbers per prompt."""
     prompt = np.repeat(np.arange(len(sampled)), sampled)
     samples = np.arange(len(prompt))
     place = samples - (np.cumsum(sampled) - sampled)[prompt]

@@ -1,7 +1,7 @@
-"""Tables read prompt by prompt in blocks: no string is compared twice, memory stays flat however long the table.
+"""Tables grouped by prompt and read in blocks, so that memory does not grow with the table.
 
-A block holds whole prompts. Rows of a prompt normally lie together, as sampling leaves them; where they do not
-(a `concat` of two samplings), the table is brought into that order in memory first.
+A block contains whole prompts. The rows of a prompt are normally consecutive, as sampling writes them; otherwise (a
+`concat` of two samplings) the table is sorted in memory first.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ ROWS_PER_BLOCK = 32768
 
 
 class Grouped(NamedTuple):
-    """A table whose rows of one prompt lie together: prompt g has the rows `starts[g]:starts[g + 1]`."""
+    """A table with consecutive rows per prompt: prompt g has the rows `starts[g]:starts[g + 1]`."""
 
     table: pa.Table
     prompts: Hashes
-    """`(G,)`: hash of each prompt_id, for matching only: what matches is compared by its ids again."""
+    """`(G,)`: hash of each prompt_id, for candidates only; matches are verified by id."""
     starts: Ints
     """`(G + 1,)`"""
 
     def rows(self, first: int, last: int) -> pa.Table:
-        """The rows of the prompts `first:last`, nothing copied."""
+        """The rows of the prompts `first:last`, without a copy."""
         return self.table.slice(int(self.starts[first]), int(self.starts[last] - self.starts[first]))
 
     def sizes(self, first: int, last: int) -> Ints:
@@ -52,7 +52,7 @@ class Grouped(NamedTuple):
 
 
 def grouped(table: pa.Table) -> Grouped:
-    """`table` with the rows of every prompt together, prompts in order of their first row."""
+    """`table` with consecutive rows per prompt, in order of each prompt's first row."""
     prompts, starts = _runs(table.column("prompt_id"))
     distinct, first, inverse = np.unique(prompts, return_index=True, return_inverse=True)
     if len(distinct) == len(prompts):
@@ -61,28 +61,28 @@ def grouped(table: pa.Table) -> Grouped:
     return Grouped(table.take(indices(order)), *_runs(table.column("prompt_id").take(indices(order))))
 
 
-def grouped_like(lead: Grouped, table: pa.Table, what: str) -> Grouped:
-    """`table` grouped by the prompts of `lead`, in their order; a prompt without a row has an empty range.
+def grouped_like(reference: Grouped, table: pa.Table, what: str) -> Grouped:
+    """`table` grouped by the prompts of `reference`, in their order; a prompt without rows has an empty range.
 
-    `what` names the table in the DataError that a prompt unknown to `lead` raises.
+    Raises DataError if `reference` lacks a prompt; `what` is the table's name in the message.
     """
-    found = grouped(table)
-    order = np.argsort(lead.prompts)
-    at = np.searchsorted(lead.prompts, found.prompts, sorter=order)
+    own = grouped(table)
+    order = np.argsort(reference.prompts)
+    at = np.searchsorted(reference.prompts, own.prompts, sorter=order)
     place = order[np.minimum(at, len(order) - 1)] if len(order) else at
-    strange = int((lead.prompts[place] != found.prompts).sum()) if len(order) else len(at)
-    if strange:
-        raise DataError(f"{strange} of {len(at)} prompts of {what} are not those of the other table")
-    sizes = np.zeros(len(lead.prompts), np.int64)
-    sizes[place] = np.diff(found.starts)
-    rows = found.table
+    unknown = int((reference.prompts[place] != own.prompts).sum()) if len(order) else len(at)
+    if unknown:
+        raise DataError(f"{unknown} of {len(at)} prompts of {what} do not occur in the other table")
+    sizes = np.zeros(len(reference.prompts), np.int64)
+    sizes[place] = np.diff(own.starts)
+    rows = own.table
     if (np.diff(place) < 0).any():
-        rows = rows.take(indices(np.argsort(np.repeat(place, np.diff(found.starts)), kind="stable")))
-    return Grouped(rows, lead.prompts, _starts(sizes))
+        rows = rows.take(indices(np.argsort(np.repeat(place, np.diff(own.starts)), kind="stable")))
+    return Grouped(rows, reference.prompts, _starts(sizes))
 
 
 def ended_by_itself(finish_reason: Any) -> Any:
-    """Whether each answer ended by itself, and was not cut by its length."""
+    """Whether each answer ended by itself rather than at its length limit."""
     return pc.not_equal(finish_reason, pa.scalar("length"))
 
 
@@ -91,20 +91,20 @@ def indices(rows: Ints) -> Any:
     return pa.array(rows)
 
 
-def rows_named(ids: Strings, wanted: Strings, what: str) -> Ints:
-    """Row of each of the `wanted` ids among `ids`. Raises DataError if one is missing or `ids` repeats one."""
+def row_indices(ids: Strings, wanted: Strings, what: str) -> Ints:
+    """Index in `ids` of each of the `wanted` ids. Raises DataError for a missing or repeated id."""
     known = ids.combine_chunks()
     if pc.count_distinct(known).as_py() != len(known):
-        raise DataError(f"completion_id repeats among {len(known)} rows: the same draws are there twice")
-    found = pc.index_in(wanted, value_set=known)
-    if found.null_count:
-        missing = wanted.filter(pc.is_null(found))
-        raise DataError(f"{len(missing)} of {len(wanted)} ids of {what} name no completion, {missing[0].as_py()} first")
-    return found.to_numpy().astype(np.int64)
+        raise DataError(f"completion_id is not unique in {len(known)} rows: the same draws occur twice")
+    positions = pc.index_in(wanted, value_set=known)
+    if positions.null_count:
+        missing = wanted.filter(pc.is_null(positions))
+        raise DataError(f"{len(missing)} of {len(wanted)} ids of {what} are unknown, the first is {missing[0].as_py()}")
+    return positions.to_numpy().astype(np.int64)
 
 
 def _runs(column: Strings) -> tuple[Hashes, Ints]:
-    """Hash and first row of every run of equal values, and the number of rows behind the last."""
+    """Hash and first row of every run of equal values, followed by the number of rows."""
     hashes: list[Hashes] = []
     starts: list[Ints] = []
     before, last = 0, None

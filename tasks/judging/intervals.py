@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A mean over prompts and the ends of its interval. None where the prompts are too few: none, or one."""
+    """A mean over prompts and its interval. Fields are None where there are too few prompts (0 or 1)."""
 
     value: float | None
     error: float | None
@@ -29,8 +29,8 @@ def interval(values: Any, weights: Any = None, *, share: bool) -> Interval:
     that never vary have an interval of width 0 within (0, 1).
 
     Coverage, for 16 to 128 prompts and means from 0.5 to 0.99: 93.5 to 97.5% by simulation for four answers by prompt,
-    94 to 99% exactly for one, whose few possible values allow no less. It is lower where a loss is so rare that the
-    prompts at hand may show none, and near-wins differ in their decimals only.
+    94 to 99% exactly for one answer, whose few possible values allow no less. It is lower if losses are so rare that
+    the sample may contain none and near-wins differ only in their decimals.
 
     Source: Wilson, JASA 22 (1927); effective sizes and t as Franco et al., J. Survey Stat. Methodol. 7 (2019) advise
     for proportions in samples of clusters.

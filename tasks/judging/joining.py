@@ -1,4 +1,4 @@
-"""Tables put together: ids that must not repeat, and tokens that must be of one template."""
+"""Concatenation of tables: ids must be unique, and tokens must come from one template."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _IDS: tuple[tuple[type[Table], tuple[str, ...]], ...] = (
     (Completions, ("completion_id",)), (Demonstrations, ("completion_id",)), (Labels, ("completion_id",)),
     (Prompts, ("prompt_id",)), (Preferences, ("chosen_id", "rejected_id")), (WinProbs, ("a_id", "b_id", "first")),
 )  # fmt: skip
-"""What names a row; tables of other kinds may repeat their ids (one answer can belong to several rows)."""
+"""The columns that identify a row; tables of other kinds may repeat ids (one answer can occur in several rows)."""
 
 
 def check_ids(tables: Sequence[Table]) -> None:
-    """Refuse rows that two of the tables, or one of them twice, hold. Raises DataError."""
+    """Raises DataError if the tables contain the same row twice."""
     columns = next((ids for kind, ids in _IDS if isinstance(tables[0], kind)), ())
     if not columns:
         return
@@ -28,24 +28,24 @@ def check_ids(tables: Sequence[Table]) -> None:
     repeated = total - len(np.unique(np.concatenate(hashes)))
     if repeated:
         raise DataError(
-            f"{repeated} of {total} rows have a {' + '.join(columns)} that another row has: the same rows cannot be "
-            "put together (two samplings of the same prompts need a `stream` or `seed` each)"
+            f"{repeated} of {total} rows have the same {' + '.join(columns)} as another row: equal rows cannot be "
+            "concatenated (two samplings of the same prompts need different `stream` or `seed`)"
         )
 
 
 def _hashes(table: Table, columns: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    found = [np.empty(0, np.uint64)]
+    hashes = [np.empty(0, np.uint64)]
     for batch in table.batches():
         keys = pl.from_arrow(pa.Table.from_batches([batch.select(list(columns))]))
         assert isinstance(keys, pl.DataFrame)
-        found.append(keys.hash_rows().to_numpy())
-    return np.concatenate(found)
+        hashes.append(keys.hash_rows().to_numpy())
+    return np.concatenate(hashes)
 
 
 def common_metadata(tables: Sequence[Table]) -> tuple[dict[str, str], int]:
-    """The metadata that all tables share, and the number of templates if there are several (else 0).
+    """The metadata common to all tables, and the number of templates if there are several (else 0).
 
-    Tables without a token are of no template: `tokenize` renders their rows, and those of the others keep their ids.
+    Tables without tokens do not count: `tokenize` renders their rows, and the rows of the others keep their tokens.
     """
     shared = set(tables[0].metadata.items()).intersection(*(t.metadata.items() for t in tables))
     templates = {t.metadata.get("template") for t in tables if _has_tokens(t)}
@@ -60,8 +60,8 @@ def _has_tokens(table: Table) -> bool:
     return any(column.null_count < len(column) for column in columns)
 
 
-def plain_tokens(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches without token ids of prompts and answers."""
+def without_tokens(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches with all token columns null."""
     for batch in batches:
         for i, field in enumerate(batch.schema):
             if field.nullable and field.name.endswith("_tokens"):

@@ -1,7 +1,7 @@
-"""Answers kept as they come: a killed step asks an oracle nothing twice.
+"""A journal of an oracle's answers, so that a step resumed after a kill repeats no query.
 
-Questions come in an order fixed by the inputs, in shards of fixed size, so the shards that a first attempt wrote are
-the first ones that the second one needs.
+The inputs fix the order of the questions, and shards have a fixed size, so a second attempt reads the shards of the
+first in order.
 """
 
 from __future__ import annotations
@@ -21,54 +21,53 @@ Floats = npt.NDArray[np.float64]
 Answers = Sequence[float | None]
 
 QUESTIONS_PER_SHARD = 64
-"""Questions that an oracle is asked together, and that a kill can lose."""
+"""Questions per call of the oracle; at most this many answers are lost by a kill."""
 
 
 class Journal:
-    """One line per shard of answers. Lines of an earlier attempt are read before new ones are written; from one that
-    was damaged on, all is asked again."""
+    """One line per shard of answers. Lines of an earlier attempt are read first; at a damaged line the rest is
+    truncated and queried again."""
 
     def __init__(self, file: Path, work: Workspace) -> None:
-        """work: gets a notice about a damaged line."""
         self._work = work
         self._file = file.open("r+b" if file.exists() else "w+b")
-        self._old = True
-        self.asked = 0
-        """Questions behind the answers so far, those of earlier attempts included."""
+        self._replaying = True
+        self.queries = 0
+        """Number of questions so far, including those of earlier attempts."""
         self.unanswered = 0
 
-    def ask(self, count: int, ask: Callable[[slice], Answers]) -> Floats:
-        """Answers to `count` questions, NaN where there is none; `ask` is called for the shards that are not kept.
+    def answers(self, count: int, query: Callable[[slice], Answers]) -> Floats:
+        """Answers to `count` questions, NaN for no answer; `query` is called for shards that are not in the journal.
 
-        Raises DataError if it returns another number of answers than asked for, or one that is not finite.
+        Raises DataError if it returns the wrong number of answers, or one that is not finite.
         """
         answers = np.empty(count)
         for shard in chunks(count, QUESTIONS_PER_SHARD):
-            found = self._kept(shard.stop - shard.start)
-            if found is None:
-                found = _checked(ask(shard), shard.stop - shard.start)
-                self._file.write(with_digest({"answers": list(found)}))
+            values = self._next_stored(shard.stop - shard.start)
+            if values is None:
+                values = _checked(query(shard), shard.stop - shard.start)
+                self._file.write(with_digest({"answers": list(values)}))
                 self._file.flush()
-            answers[shard] = [math.nan if x is None else x for x in found]
-        self.asked += count
+            answers[shard] = [math.nan if x is None else x for x in values]
+        self.queries += count
         self.unanswered += int(np.isnan(answers).sum())
         return answers
 
-    def _kept(self, count: int) -> list[float | None] | None:
-        if not self._old:
+    def _next_stored(self, count: int) -> list[float | None] | None:
+        if not self._replaying:
             return None
         start = self._file.tell()
         line = self._file.readline()
         try:
-            found: list[float | None] = without_digest(line)["answers"]
-            if len(found) == count:
-                return found
+            values: list[float | None] = without_digest(line)["answers"]
+            if len(values) == count:
+                return values
         except ValueError:
             if line.endswith(b"\n"):
-                self._work.notice("an answer of the oracle that an earlier attempt kept was damaged; it is asked again")
+                self._work.notice("a stored answer of the oracle is damaged; its questions are queried again")
         self._file.seek(start)
         self._file.truncate()
-        self._old = False
+        self._replaying = False
         return None
 
     def __enter__(self) -> Journal:
@@ -79,10 +78,10 @@ class Journal:
 
 
 def _checked(answers: Answers, count: int) -> list[float | None]:
-    found = [None if x is None else float(x) for x in answers]
-    if len(found) != count:
-        raise DataError(f"the oracle gave {len(found)} answers to {count} questions")
-    wrong = [x for x in found if x is not None and not math.isfinite(x)]
+    values = [None if x is None else float(x) for x in answers]
+    if len(values) != count:
+        raise DataError(f"the oracle returned {len(values)} answers to {count} questions")
+    wrong = [x for x in values if x is not None and not math.isfinite(x)]
     if wrong:
-        raise DataError(f"the oracle answered {wrong[0]} to {len(wrong)} of {count} questions; no answer is None")
-    return found
+        raise DataError(f"the oracle returned {wrong[0]} for {len(wrong)} of {count} questions; use None for no answer")
+    return values

@@ -1,4 +1,4 @@
-"""Means within prompts, then over prompts. A measured quantity is a frame of prompt_id and value, null: not known."""
+"""Means within prompts, then over prompts. A measured quantity is a frame of prompt_id and value (null: unknown)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UNITS = {
     "kl": "nats", "length": "tokens", "baseline_length": "tokens", "exploitability": "probability",
     "exploitability_last": "probability", "exploitability_mixture": "probability", "beats": "probability",
 }  # fmt: skip
-"""Unit by metric, up to its first slash; the others are shares."""
+"""Unit of each metric, by its name up to the first slash; all others are shares."""
 _GAPS = ("exploitability", "exploitability_last", "exploitability_mixture")
 """In [−1, 1], unlike other probabilities."""
 
 
-class Side(NamedTuple):
-    """The answers of one side."""
+class MeasuredAnswers(NamedTuple):
+    """The answers of one side, and what the measurements need of them."""
 
     rows: pl.DataFrame
     """prompt_id, completion_id, length, policy_logps, finished"""
@@ -32,91 +32,91 @@ class Side(NamedTuple):
     """In order of their first answer."""
 
 
-def answers_of(completions: Completions) -> Side:
-    """What is measured of a side's answers. Raises DataError if there are none, or one draw is there twice."""
+def measured_answers(completions: Completions) -> MeasuredAnswers:
+    """The answers of one side. Raises DataError if there are none, or a draw occurs twice."""
     columns = ["prompt_id", "completion_id", "token_logps", "finish_reason"]
     frame = pl.DataFrame(pl.from_arrow(completions.table.select(columns)))
     if frame.is_empty() or frame["completion_id"].n_unique() != len(frame):
-        raise DataError("nothing can be measured: the answers are none, or hold a draw twice")
+        raise DataError("the table of answers is empty or contains a draw twice")
     rows = frame.select(
         "prompt_id", "completion_id",
         length=pl.col("token_logps").list.len().cast(pl.Float64),
         policy_logps=pl.col("token_logps").cast(pl.List(pl.Float64)).list.sum(),
         finished=(pl.col("finish_reason") == "stop").cast(pl.Float64),
     )  # fmt: skip
-    return Side(rows, rows["prompt_id"].unique(maintain_order=True).to_list())
+    return MeasuredAnswers(rows, rows["prompt_id"].unique(maintain_order=True).to_list())
 
 
 def per_prompt(rows: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Mean of a column over the rows of each prompt, nulls left out; null where all are. Order and bits are fixed."""
+    """Mean of a column over each prompt's rows, ignoring nulls; null if all are. Order and bits are deterministic."""
     grouped = rows.group_by("prompt_id", maintain_order=True).agg(pl.col(column).drop_nulls())
     values = [float(np.mean(v)) if len(v) else None for v in grouped[column].to_list()]
     return pl.DataFrame({"prompt_id": grouped["prompt_id"], "value": pl.Series(values, dtype=pl.Float64)})
 
 
-def length_rows(side: Side, prefix: str) -> dict[str, pl.DataFrame]:
-    """Length of a side's answers, and of the policy's the share that ended by itself."""
-    found = {f"{prefix}length": per_prompt(side.rows, "length")}
-    return found if prefix else found | {"finished": per_prompt(side.rows, "finished")}
+def length_rows(side: MeasuredAnswers, prefix: str) -> dict[str, pl.DataFrame]:
+    """Lengths of a side's answers, and for the policy the share that ended by itself."""
+    length = {f"{prefix}length": per_prompt(side.rows, "length")}
+    return length if prefix else length | {"finished": per_prompt(side.rows, "finished")}
 
 
-def win_rate_rows(win_probs: WinProbs, answers: Side, baseline: Side) -> dict[str, pl.DataFrame]:
-    """Win rate and what belongs to it, by prompt. Raises DataError where a question is not answer against baseline."""
-    asked = win_probs.frame
+def win_rate_rows(win_probs: WinProbs, answers: MeasuredAnswers, baseline: MeasuredAnswers) -> dict[str, pl.DataFrame]:
+    """Win rate and related shares by prompt. Raises DataError if a question is not an answer against a baseline's."""
+    questions = win_probs.frame
     for ids, side, what in (("a_id", answers, "answers"), ("b_id", baseline, "baseline's answers")):
-        owner = asked.select("prompt_id", ids).join(
+        unknown = questions.select("prompt_id", ids).join(
             side.rows, left_on=["prompt_id", ids], right_on=["prompt_id", "completion_id"], how="anti"
         )
-        if len(owner):
-            raise DataError(f"{len(owner)} of {len(asked)} questions have an {ids} that is none of the {what}")
-    pairs = asked.group_by("prompt_id", "a_id", "b_id", maintain_order=True).agg(
+        if len(unknown):
+            raise DataError(f"{len(unknown)} of {len(questions)} questions have an {ids} that is not one of the {what}")
+    pairs = questions.group_by("prompt_id", "a_id", "b_id", maintain_order=True).agg(
         p=pl.col("p").mean(), orders=pl.col("p").drop_nulls().len(), agree=_winner("p").drop_nulls().n_unique() == 1
     )
     won = _winner("p")
     pairs = pairs.with_columns(
         wins=(won == 1).cast(pl.Float64), ties=(won == 0).cast(pl.Float64), losses=(won == -1).cast(pl.Float64)
     )
-    found = {"win_rate": per_prompt(pairs, "p")}
-    found |= {name: per_prompt(pairs, name) for name in ("wins", "ties", "losses")}
-    unanswered = asked.select("prompt_id", unanswered=pl.col("p").is_null().cast(pl.Float64))
-    found["unanswered"] = per_prompt(unanswered, "unanswered")
-    twice = pairs.filter(pl.col("orders") > 1).select("prompt_id", agree=pl.col("agree").cast(pl.Float64))
-    return found | ({"order_consistency": per_prompt(twice, "agree")} if len(twice) else {})
+    metrics = {"win_rate": per_prompt(pairs, "p")}
+    metrics |= {name: per_prompt(pairs, name) for name in ("wins", "ties", "losses")}
+    unanswered = questions.select("prompt_id", unanswered=pl.col("p").is_null().cast(pl.Float64))
+    metrics["unanswered"] = per_prompt(unanswered, "unanswered")
+    both_orders = pairs.filter(pl.col("orders") > 1).select("prompt_id", agree=pl.col("agree").cast(pl.Float64))
+    return metrics | ({"order_consistency": per_prompt(both_orders, "agree")} if len(both_orders) else {})
 
 
 def _winner(p: str) -> pl.Expr:
-    """1: a, −1: b, 0: a tie."""
-    beyond = pl.col(p) - 0.5
-    return pl.when(beyond.abs() <= TIE).then(0).otherwise(beyond.sign().cast(pl.Int32))
+    """1: a wins, −1: b wins, 0: a tie."""
+    lead = pl.col(p) - 0.5
+    return pl.when(lead.abs() <= TIE).then(0).otherwise(lead.sign().cast(pl.Int32))
 
 
-def score_rows_of(side: Side, scores: Scores, what: str) -> pl.DataFrame:
+def score_rows_of(side: MeasuredAnswers, scores: Scores, what: str) -> pl.DataFrame:
     """Scores of a side's answers. Raises DataError if they are of other answers."""
-    found = pl.DataFrame(pl.from_arrow(scores.table.select(["completion_id", "score"])))
-    return _owned(side, found, f"the scores of eval/{what}")
+    table = pl.DataFrame(pl.from_arrow(scores.table.select(["completion_id", "score"])))
+    return _with_values(side, table, f"the scores of eval/{what}")
 
 
-def log_ratios(side: Side, logps: Logps) -> pl.DataFrame:
+def log_ratios(side: MeasuredAnswers, logps: Logps) -> pl.DataFrame:
     """log π(y) − log π_baseline(y) of each answer, nats, as `kl`. Raises DataError if ids or lengths do not match."""
-    found = pl.DataFrame(pl.from_arrow(logps.table.select(["completion_id", "logps", "lengths"])))
-    rows = _owned(side, found, "the baseline's log-probabilities")
+    table = pl.DataFrame(pl.from_arrow(logps.table.select(["completion_id", "logps", "lengths"])))
+    rows = _with_values(side, table, "the baseline's log-probabilities")
     other = rows.filter(pl.col("lengths") != pl.col("length"))
     if len(other):
-        raise DataError(f"{len(other)} answers have another number of tokens under the baseline: no KL between them")
+        raise DataError(f"{len(other)} answers have another number of tokens under the baseline: their KL is undefined")
     return rows.select("prompt_id", kl=pl.col("policy_logps") - pl.col("logps"))
 
 
-def _owned(side: Side, found: pl.DataFrame, what: str) -> pl.DataFrame:
-    rows = side.rows.join(found, on="completion_id", how="inner", maintain_order="left")
-    if not len(rows) == len(found) == len(side.rows):
-        raise DataError(f"{what} are {len(found)} rows, {len(rows)} of them of the {len(side.rows)} answers")
+def _with_values(side: MeasuredAnswers, values: pl.DataFrame, what: str) -> pl.DataFrame:
+    rows = side.rows.join(values, on="completion_id", how="inner", maintain_order="left")
+    if not len(rows) == len(values) == len(side.rows):
+        raise DataError(f"{what} have {len(values)} rows, of which {len(rows)} belong to the {len(side.rows)} answers")
     return rows
 
 
-def report_rows(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def report_rows(metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """A Report's rows: estimate, 95% interval over prompts (null below two prompts; see `intervals`)."""
     rows: list[dict[str, Any]] = []
-    for name, values in found.items():
+    for name, values in metrics.items():
         metric = name.split("/")[0]
         unit = UNITS.get(metric, "share")
         share = unit in ("share", "probability") and metric not in _GAPS
@@ -128,9 +128,9 @@ def report_rows(found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
 
 
-def joined_by_prompt(prompts: list[str], found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+def per_prompt_table(prompts: list[str], metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """One row per prompt, one column per quantity."""
     table = pl.DataFrame({"prompt_id": prompts}, schema={"prompt_id": pl.String})
-    for name, values in found.items():
+    for name, values in metrics.items():
         table = table.join(values.rename({"value": name}), on="prompt_id", how="left", maintain_order="left")
     return table

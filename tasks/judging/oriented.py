@@ -1,17 +1,17 @@
-"""What pair rules are made of."""
+"""Helpers of pair rules."""
 
 from __future__ import annotations
 
 import polars as pl
 
 TIE = 1e-9
-"""Probabilities and win rates nearer than this are equal: sums of the same numbers differ in their last bits."""
+"""Tolerance for equal probabilities and win rates: sums of the same numbers differ in their last bits."""
 
 
 def oriented(pairs: pl.DataFrame, b_chosen: pl.Expr) -> pl.DataFrame:
     """The pairs with the chosen answer as `a`, the rejected one as `b`, and p = P(chosen beats rejected).
 
-    b_chosen: for which pairs `b` is the chosen one.
+    b_chosen: whether `b` is the chosen answer of a pair.
     """
     swap = pl.col("b_chosen")
     return pairs.with_columns(b_chosen=b_chosen).select(

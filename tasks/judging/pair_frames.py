@@ -1,4 +1,4 @@
-"""From answered pairs to preferences: what a pair rule sees, and what becomes of the pairs that it keeps."""
+"""From answered pairs to preferences: the frame that a pair rule receives, and the rows of the pairs it keeps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasks.judging.rates import AnsweredPairs, block_of, places, win_rates_of_bl
 from tasks.kinds import Preferences
 
 
-class Pairs:
-    """The pairs that a rule keeps, block by block. `counts` adds up over the blocks that were asked for."""
+class RulePairs:
+    """The pairs that a rule keeps, block by block. `counts` sums over the blocks so far."""
 
     def __init__(self, rows: Grouped, questions: Grouped, rule: Chosen) -> None:
         self._rows, self._questions, self._rule = rows, questions, rule
@@ -25,29 +25,29 @@ class Pairs:
     def preferences(self, first: int, last: int) -> pa.Table:
         """Rows of Preferences for the prompts `first:last`."""
         block, sizes, answered = block_of(self._rows, self._questions, first, last)
-        kept = self._rule(frame_for_rules(block, sizes, answered))
-        prompts = np.repeat(np.arange(len(sizes)), sizes)[kept["a"].to_numpy()]
-        for name, n in zip(self.counts, (len(sizes), len(sizes) - len(np.unique(prompts)), len(kept)), strict=True):
+        selected = self._rule(frame_for_rules(block, sizes, answered))
+        prompts = np.repeat(np.arange(len(sizes)), sizes)[selected["a"].to_numpy()]
+        for name, n in zip(self.counts, (len(sizes), len(sizes) - len(np.unique(prompts)), len(selected)), strict=True):
             self.counts[name] += n
-        return _preferences(block, kept, self._rule.name)
+        return _preferences(block, selected, self._rule.name)
 
 
 def frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl.DataFrame:
-    """What a pair rule works on: see `tasks.calls.PAIR_COLUMNS`."""
-    found = win_rates_of_block(answered, block.num_rows, count_self=False).win_rate
-    place = places(found, block.column("k").to_numpy(), sizes)
+    """The input of a pair rule: see `tasks.calls.PAIR_COLUMNS`."""
+    win_rate = win_rates_of_block(answered, block.num_rows, count_self=False).win_rate
+    place = places(win_rate, block.column("k").to_numpy(), sizes)
     prompt = np.repeat(np.arange(len(sizes)), sizes)[answered.a]
     ids = pl.Series(block.column("completion_id"))
     columns: dict[str, Any] = {
         "prompt": prompt, "answers": sizes[prompt], "a": answered.a, "b": answered.b, "p": answered.p,
     }  # fmt: skip
     for side, rows in (("a", answered.a), ("b", answered.b)):
-        columns |= {f"{side}_id": ids.gather(rows), f"{side}_win_rate": found[rows], f"{side}_place": place[rows]}
+        columns |= {f"{side}_id": ids.gather(rows), f"{side}_win_rate": win_rate[rows], f"{side}_place": place[rows]}
     return pl.DataFrame({name: columns[name] for name in PAIR_COLUMNS})
 
 
-def _preferences(block: pa.Table, kept: pl.DataFrame, source: str) -> pa.Table:
-    chosen, rejected = (kept[side].to_arrow() for side in ("a", "b"))
+def _preferences(block: pa.Table, selected: pl.DataFrame, source: str) -> pa.Table:
+    chosen, rejected = (selected[side].to_arrow() for side in ("a", "b"))
     shared = ["prompt_id", "prompt", "truth", "group", "weight", "prompt_tokens"]
     columns: dict[str, Any] = {name: block.column(name).take(chosen) for name in shared}
     for side, rows in (("chosen", chosen), ("rejected", rejected)):
@@ -56,6 +56,6 @@ def _preferences(block: pa.Table, kept: pl.DataFrame, source: str) -> pa.Table:
             f"{side}_tokens": block.column("completion_tokens").take(rows),
             f"{side}_ended": ended_by_itself(block.column("finish_reason").take(rows)),
         }  # fmt: skip
-    columns |= {"p": kept["p"].to_arrow(), "margin": (2 * kept["p"] - 1).to_arrow()}
-    columns["source"] = pa.repeat(pa.scalar(source), len(kept))
+    columns |= {"p": selected["p"].to_arrow(), "margin": (2 * selected["p"] - 1).to_arrow()}
+    columns["source"] = pa.repeat(pa.scalar(source), len(selected))
     return pa.table({name: columns[name] for name in Preferences.SCHEMA.names})

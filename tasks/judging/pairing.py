@@ -1,4 +1,4 @@
-"""Which rows meet, and how probable it is that one beats the other: arrays over pairs, no loop over rows.
+"""Pairs of rows and the probability that one beats the other: arrays over pairs, without loops over rows.
 
 Axis letters: G prompts, R rows, M pairs.
 """
@@ -21,13 +21,13 @@ Floats = npt.NDArray[np.float64]
 
 
 class QuestionPairs(NamedTuple):
-    """M pairs of rows of one block; `p` NaN: no answer."""
+    """M pairs of rows of one block; `p` is NaN for no answer."""
 
     a: Ints
     b: Ints
     p: Floats
     a_first: npt.NDArray[np.bool_] | None = None
-    """Whether a was shown first; None where the oracle has no order."""
+    """Whether a was shown first; None for an oracle that does not depend on the order."""
 
 
 def pairs_within(sizes: Ints) -> tuple[Ints, Ints]:
@@ -36,23 +36,23 @@ def pairs_within(sizes: Ints) -> tuple[Ints, Ints]:
     rows = np.arange(len(ends))
     counts = ends - 1 - rows
     a = np.repeat(rows, counts)
-    return a, a + 1 + _counted(counts)
+    return a, a + 1 + _ranges(counts)
 
 
 def pairs_across(sizes: Ints, others: Ints) -> tuple[Ints, Ints]:
-    """Every row of each prompt with every row that the other table has for it; b counts the other table's rows."""
+    """Every row of each prompt with every row of the other table for that prompt; b indexes the other table."""
     counts = np.repeat(others, sizes)
     a = np.repeat(np.arange(len(counts)), counts)
-    return a, np.repeat(np.repeat(np.cumsum(others) - others, sizes), counts) + _counted(counts)
+    return a, np.repeat(np.repeat(np.cumsum(others) - others, sizes), counts) + _ranges(counts)
 
 
-def _counted(counts: Ints) -> Ints:
-    """0 … c − 1 for each c, end to end."""
+def _ranges(counts: Ints) -> Ints:
+    """0 … c − 1 for each c, concatenated."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 class Questions:
-    """The distinct (prompt, text, truth) of a block: equal texts are one question, however often they were drawn."""
+    """The distinct (prompt, text, truth) of a block: equal texts are one question."""
 
     def __init__(self, block: pa.Table) -> None:
         keys = pl.from_arrow(block.select(["prompt_id", "completion", "truth"]))
@@ -61,41 +61,41 @@ class Questions:
         numbered = distinct.with_row_index("question")
         joined = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
         self.of_row: Ints = joined["question"].to_numpy().astype(np.int64)
-        """`(R,)`: number of the row's question."""
+        """`(R,)`: index of each row's question."""
         self._table = block.select(["prompt", "completion", "truth"]).take(numbered["row"].to_arrow())
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def scores(self, oracle: Scorer, journal: Journal) -> Floats:
-        """The oracle's score of each question, NaN where it gave none."""
+        """The oracle's score of each question, NaN for no answer."""
 
-        def ask(shard: slice) -> list[float | None]:
+        def query(shard: slice) -> list[float | None]:
             rows = self._table.slice(shard.start, shard.stop - shard.start).to_pydict()
             return list(oracle.score(rows["prompt"], rows["completion"], rows["truth"]))
 
-        return journal.ask(len(self), ask)
+        return journal.answers(len(self), query)
 
     def probabilities(self, a: Ints, b: Ints, oracle: Oracle, journal: Journal) -> Floats:
-        """P(a beats b), a shown first, for `(M,)` questions a and b; each distinct pair is asked once."""
+        """P(a beats b) with a shown first, for `(M,)` questions a and b; each distinct pair is queried once."""
         keys, inverse = np.unique(a * len(self) + b, return_inverse=True)
 
-        def ask(shard: slice) -> list[float | None]:
+        def query(shard: slice) -> list[float | None]:
             x, y = np.divmod(keys[shard], max(1, len(self)))
             left, right = (self._table.take(indices(i)).to_pydict() for i in (x, y))
-            found = oracle.compare(left["prompt"], left["completion"], right["completion"], left["truth"])
-            return [_probability(p) for p in found]
+            answers = oracle.compare(left["prompt"], left["completion"], right["completion"], left["truth"])
+            return [_probability(p) for p in answers]
 
-        return journal.ask(len(keys), ask)[inverse]
+        return journal.answers(len(keys), query)[inverse]
 
 
 def _probability(p: float | None) -> float | None:
     if p is not None and not 0 <= p <= 1:
-        raise DataError(f"the oracle answered {p}, which is no probability")
+        raise DataError(f"the oracle returned {p}; a probability is in [0, 1]")
     return p
 
 
-def by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
+def compare_by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
     """Bradley-Terry: P(a beats b) = σ(scale · (score(a) − score(b)))."""
     from scipy.special import expit
 
@@ -103,28 +103,28 @@ def by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, journal: J
     return QuestionPairs(a, b, expit(oracle.scale * (scores[a] - scores[b])))
 
 
-def unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
-    """An antisymmetric oracle: each unordered pair of texts is asked once; a text against itself is ½, unasked."""
+def compare_unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
+    """For an antisymmetric oracle: each unordered pair of texts is queried once; a text against itself is ½."""
     left, right = questions.of_row[a], questions.of_row[b]
     p = np.full(len(a), 0.5)
-    asked = left != right
-    low, high = np.minimum(left, right)[asked], np.maximum(left, right)[asked]
-    found = questions.probabilities(low, high, oracle, journal)
-    p[asked] = np.where(left[asked] == low, found, 1 - found)
+    differ = left != right
+    low, high = np.minimum(left, right)[differ], np.maximum(left, right)[differ]
+    answers = questions.probabilities(low, high, oracle, journal)
+    p[differ] = np.where(left[differ] == low, answers, 1 - answers)
     return QuestionPairs(a, b, p)
 
 
-def ordered(
+def compare_ordered(
     oracle: Oracle, questions: Questions, a: Ints, b: Ints, a_first: npt.NDArray[np.bool_], journal: Journal
 ) -> QuestionPairs:
-    """An oracle that looks at the order: row by row it is shown a first or b first; p is always P(a beats b).
+    """For an oracle that depends on the order: `a_first` says which answer each row shows first; p is P(a beats b).
 
-    A text against itself is ½, unasked: what both orders together would say.
+    A text against itself is ½, the mean of both orders, and is not queried.
     """
     left, right = questions.of_row[a], questions.of_row[b]
-    shown, second = np.where(a_first, left, right), np.where(a_first, right, left)
+    first, second = np.where(a_first, left, right), np.where(a_first, right, left)
     p = np.full(len(a), 0.5)
-    asked = left != right
-    found = questions.probabilities(shown[asked], second[asked], oracle, journal)
-    p[asked] = np.where(a_first[asked], found, 1 - found)
+    differ = left != right
+    answers = questions.probabilities(first[differ], second[differ], oracle, journal)
+    p[differ] = np.where(a_first[differ], answers, 1 - answers)
     return QuestionPairs(a, b, p, a_first)

@@ -1,4 +1,4 @@
-"""From scored answers to rankings and best answers, block by block: arrays over rows, no loop over prompts.
+"""From scored answers to rankings and best answers, block by block: arrays over rows, without loops over prompts.
 
 Axis letters: G prompts, R rows (answers).
 """
@@ -12,33 +12,34 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.judging.grouping import Ints, ended_by_itself, indices
-from tasks.kinds import Rankings
+from tasks.judging.grouping import Grouped, Ints, ended_by_itself, indices
+from tasks.kinds import Completions, Rankings
 
 Flags = npt.NDArray[np.bool_]
 
 
 class BlockRankings:
-    """Rankings of blocks of scored answers. `counts` adds up over the blocks that were asked for."""
+    """Rankings of blocks of scored answers. `counts` sums over the blocks so far."""
 
-    def __init__(self, *, tokens: bool) -> None:
-        self._tokens = tokens
-        """Whether every answer has its tokens."""
+    def __init__(self, rows: Grouped, *, tokens: bool) -> None:
+        """tokens: whether every answer has its tokens."""
+        self._answers, self._tokens = rows, tokens
         self.counts = {"prompts": 0, "prompts_short": 0, "prompts_level": 0, "answers_unscored": 0}
 
-    def rankings(self, block: pa.Table, sizes: Ints) -> pa.Table:
-        """Rows of Rankings; block: the answers, sizes: `(G,)` how many each prompt has."""
+    def rankings(self, first: int, last: int) -> pa.Table:
+        """Rows of Rankings for the prompts `first:last`."""
+        block, sizes = self._answers.rows(first, last), self._answers.sizes(first, last)
         score = block.column("score").to_numpy(zero_copy_only=False)
         known = ~np.isnan(score)
         prompt, starts = np.repeat(np.arange(len(sizes)), sizes), np.cumsum(sizes) - sizes
         scored = np.add.reduceat(known, starts, dtype=np.int64)
         short = scored < 2
         level = ~short & (np.fmax.reduceat(score, starts) == np.fmin.reduceat(score, starts))
-        found = len(sizes), short.sum(), level.sum(), (~known).sum()
-        for name, n in zip(self.counts, found, strict=True):
+        totals = len(sizes), short.sum(), level.sum(), (~known).sum()
+        for name, n in zip(self.counts, totals, strict=True):
             self.counts[name] += int(n)
-        kept = known & ~(short | level)[prompt]
-        return self._rows(block.filter(pa.array(kept)), scored[~(short | level)])
+        ranked = known & ~(short | level)[prompt]
+        return self._rows(block.filter(pa.array(ranked)), scored[~(short | level)])
 
     def _rows(self, block: pa.Table, sizes: Ints) -> pa.Table:
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
@@ -60,26 +61,27 @@ class BlockRankings:
 
 
 class BlockBest:
-    """The best answers of blocks of scored ones. `counts` adds up over the blocks that were asked for."""
+    """The best answers of blocks of scored answers. `counts` sums over the blocks so far."""
 
-    def __init__(self, n: int) -> None:
-        self._n = n
+    def __init__(self, rows: Grouped, n: int) -> None:
+        self._rows, self._n = rows, n
         self.counts = {"prompts": 0, "prompts_without_answer": 0, "answers": 0}
 
-    def rows(self, block: pa.Table, sizes: Ints) -> Ints:
-        """Rows of the n best answers of each prompt, best first: of equal scores and of equal texts the first row."""
+    def answers(self, first: int, last: int) -> pa.Table:
+        """The n best answers of the prompts `first:last`, best first; the first row of equal scores or equal texts."""
+        block, sizes = self._rows.rows(first, last), self._rows.sizes(first, last)
         score = block.column("score").to_numpy(zero_copy_only=False)
         prompt = np.repeat(np.arange(len(sizes)), sizes)
         usable = ~np.isnan(score) & ~_blank(block)
         order = np.lexsort((np.arange(len(score)), -score, prompt))
         order = order[usable[order]]
         order = order[_first_of_each(prompt[order], block.column("completion").take(indices(order)))]
-        found = np.bincount(prompt[order], minlength=len(sizes))
-        place = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
+        answers = np.bincount(prompt[order], minlength=len(sizes))
+        place = np.arange(len(order)) - np.repeat(np.cumsum(answers) - answers, answers)
         best = order[place < self._n]
-        for name, n in zip(self.counts, (len(sizes), (found == 0).sum(), len(best)), strict=True):
+        for name, n in zip(self.counts, (len(sizes), (answers == 0).sum(), len(best)), strict=True):
             self.counts[name] += int(n)
-        return best
+        return block.select(Completions.SCHEMA.names).take(indices(best))
 
 
 def _blank(block: pa.Table) -> Flags:
@@ -88,7 +90,7 @@ def _blank(block: pa.Table) -> Flags:
 
 
 def _first_of_each(prompt: Ints, texts: Any) -> Flags:
-    """`(R,)`: whether a row is the first of its prompt that has its text."""
+    """`(R,)`: whether a row is the first with its text among those of its prompt."""
     whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     encoded: Any = whole.dictionary_encode()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded

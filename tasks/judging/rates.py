@@ -1,4 +1,4 @@
-"""From answered pairs to win rates and places. Arrays over the rows of a block, summed in a fixed order.
+"""From answered pairs to win rates and places: arrays over the rows of a block, summed in a fixed order.
 
 Axis letters: R rows (answers), G prompts, M pairs. NumPy's `bincount` adds in the order of the pairs, whatever the
 number of threads, so equal inputs give equal bytes.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.judging.grouping import Grouped, Ints, rows_named
+from tasks.judging.grouping import Grouped, Ints, row_indices
 from tasks.judging.oriented import TIE
 
 Floats = npt.NDArray[np.float64]
@@ -21,45 +21,45 @@ Flags = npt.NDArray[np.bool_]
 
 
 class AnsweredPairs(NamedTuple):
-    """The pairs of a block that have an answer, each unordered pair once, a before b; p is the mean over orders."""
+    """The answered pairs of a block, each unordered pair once with a < b; p is the mean over orders."""
 
     a: Ints
     b: Ints
     p: Floats
     asked: int
-    """Questions asked, answered or not."""
+    """Number of questions, answered or not."""
 
 
 class Rates(NamedTuple):
     """`(R,)` each."""
 
     win_rate: Floats
-    """NaN where no opponent was answered."""
+    """NaN without an answered opponent."""
     opponents: Ints
-    """Answered opponents, and the answer itself where it counts."""
+    """Number of answered opponents, including the answer itself where it counts."""
 
 
-def answered_pairs(block: pa.Table, sizes: Ints, questions: pa.Table, asked: Ints) -> AnsweredPairs:
+def answered_pairs(block: pa.Table, sizes: Ints, questions: pa.Table, counts: Ints) -> AnsweredPairs:
     """The answered pairs of a block's prompts, by row.
 
-    block: the answers; sizes: `(G,)` how many each prompt has; questions: WinProbs of the same prompts; asked: `(G,)`
-    how many each prompt has. Raises DataError if an id names no answer to the prompt.
+    block: the answers; sizes: `(G,)` answers per prompt; questions: WinProbs of the same prompts; counts: `(G,)`
+    questions per prompt. Raises DataError if an id is not that of an answer to the prompt.
     """
     ids = block.column("completion_id")
-    a, b = (rows_named(ids, questions.column(side), f"win_probs.{side}") for side in ("a_id", "b_id"))
+    a, b = (row_indices(ids, questions.column(side), f"win_probs.{side}") for side in ("a_id", "b_id"))
     prompt_of = np.repeat(np.arange(len(sizes)), sizes)
-    told = np.repeat(np.arange(len(asked)), asked)
-    if ((prompt_of[a] != told) | (prompt_of[b] != told)).any():
+    asked_of = np.repeat(np.arange(len(counts)), counts)
+    if ((prompt_of[a] != asked_of) | (prompt_of[b] != asked_of)).any():
         raise DataError("win_probs has questions whose answers belong to another prompt")
     if (a == b).any():
         raise DataError("win_probs has questions that compare a draw with itself")
     p = questions.column("p").to_numpy(zero_copy_only=False)
-    a, b, p = _once(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
+    a, b, p = _mean_over_orders(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
     return AnsweredPairs(a, b, p, questions.num_rows)
 
 
-def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
-    """The mean of p over the answered questions of each pair, pairs in order of their rows."""
+def _mean_over_orders(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
+    """Mean of p over the answered questions of each pair, in order of its rows."""
     known = ~np.isnan(p)
     keys, p = a[known] * rows + b[known], p[known]
     if (np.diff(keys) <= 0).any():
@@ -69,7 +69,7 @@ def _once(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
 
 
 def win_rates_of_block(pairs: AnsweredPairs, rows: int, *, count_self: bool) -> Rates:
-    """Mean P of each answer over its answered opponents; with `count_self`, itself among them at ½ (SPPO's code)."""
+    """Mean P of each answer over its answered opponents; `count_self` adds the answer itself at ½ (SPPO's code)."""
     opponents = np.bincount(np.concatenate([pairs.a, pairs.b]), minlength=rows).astype(np.int64)
     won = np.asarray(np.bincount(pairs.a, pairs.p, rows) + np.bincount(pairs.b, 1 - pairs.p, rows), np.float64)
     total = opponents + int(count_self)
@@ -78,15 +78,15 @@ def win_rates_of_block(pairs: AnsweredPairs, rows: int, *, count_self: bool) -> 
 
 
 def places(win_rate: Floats, k: Ints, sizes: Ints) -> Ints:
-    """`(R,)` place of each answer among those of its prompt: 0 = highest win rate; of equal ones the lower k first.
+    """`(R,)` place of each answer within its prompt: 0 = highest win rate; ties are ordered by k.
 
     An answer without a win rate comes last.
     """
     prompt = np.repeat(np.arange(len(sizes)), sizes)
-    found = np.empty(len(k), np.int64)
+    place = np.empty(len(k), np.int64)
     order = np.lexsort((k, -np.round(win_rate / TIE), prompt))
-    found[order] = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return found
+    place[order] = np.arange(len(k)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return place
 
 
 def any_of_prompt(flags: Flags, sizes: Ints) -> Flags:
@@ -101,6 +101,6 @@ def spread(values: Floats, sizes: Ints) -> Floats:
 
 
 def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, AnsweredPairs]:
-    """The answers of the prompts `first:last`, how many each has, and their answered pairs."""
+    """The answers of the prompts `first:last`, their number per prompt, and their answered pairs."""
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
     return block, sizes, answered_pairs(block, sizes, questions.rows(first, last), questions.sizes(first, last))

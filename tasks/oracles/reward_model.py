@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.formats.checkpoint import check_files, download_model
-from tasks.formats.hub import check_place, read_at
+from tasks.formats.hub import check_path, content_or_commits
 from tasks.kinds import RewardModel
 from tasks.training.heads import check_scores
 
@@ -22,7 +22,7 @@ def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
         path: a local directory, or a hub id (org/name): config.json with num_labels 1, safetensors, tokenizer.
         revision: a hub repository's branch, tag or commit; default: its main branch.
     """
-    check_place(path, Path.cwd())
+    check_path(path, Path.cwd())
     here = Path(path).expanduser()
     if not here.exists():
         here = download_model(path, revision)
@@ -31,8 +31,8 @@ def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
 
 
 def identity(*, online: bool, base: Path, path: str, revision: str | None = None) -> dict[str, str | Path]:
-    """The checkpoint's content, or the hub's commit. Raises as `read_at`, and DataError for what is no reward model."""
-    found = read_at(path, revision, online=online, base=base, kinds=("model",))
+    """The checkpoint's content, or the hub's commit. Raises DataError if it is not a reward model."""
+    found = content_or_commits(path, revision, online=online, base=base, kinds=("model",))
     if "model" in found:
         return {"revision": found["model"]}
     _check(Path(found["content"]))

@@ -132,11 +132,11 @@ def _drawn(
     """number: the iteration's place in the course."""
     course = sampling.course.draws(number)
 
-    def tell(n: int) -> None:
+    def on_progress(n: int) -> None:
         work.progress(iteration + 0.5 * n / len(course[1]), running.iterations, "iterations")
 
     s, kept = sampling, work.path / "scores" / str(iteration)
-    return sample_scored(s.engine, s.scorer, s.plan, course, s.options, kept, tell, work)
+    return sample_scored(s.engine, s.scorer, s.plan, course, s.options, kept, on_progress, work)
 
 
 def _count(totals: Totals, drawn: ScoredAnswers) -> None:

@@ -110,7 +110,7 @@ def sample_scored(
     course: tuple[list[int], list[Request]],
     options: Options,
     kept: Path,
-    tell: Callable[[int], None],
+    on_progress: Callable[[int], None],
     work: Workspace,
 ) -> ScoredAnswers:
     """Draw an iteration's answers and have them scored. Raises DataError if the oracle scores fewer than two.
@@ -118,7 +118,7 @@ def sample_scored(
     Scores are kept below the folder `kept` as they come: a kill loses one shard of questions at most.
     """
     places, requests = course
-    answers = engine.generate(requests, options, tell)
+    answers = engine.generate(requests, options, on_progress)
     scores, queries = _scores(scorer, plan, places, [a.text for a in answers], kept, work)
     good = np.flatnonzero(~np.isnan(scores)).tolist()
     if len(good) < 2:
@@ -143,7 +143,7 @@ def _scores(
     kept.mkdir(parents=True, exist_ok=True)
     with Journal(kept / f"{digest(json.dumps([places, texts]))}.jsonl", work) as journal:
         scores = questions.scores(scorer, journal)[questions.of_row]
-        return scores, journal.asked
+        return scores, journal.queries
 
 
 def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> Rows:

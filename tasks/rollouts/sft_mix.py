@@ -62,5 +62,5 @@ def make_sft_mix(
     """Demonstrations with the ids of the policy's template; rows that cannot be read are skipped and counted."""
     done = with_tokens(demonstrations, policy, longest)
     log = done.log("demonstrations", work, max_skipped=1)
-    table = log.checked(Demonstrations.of(done.table, {"template": template_digest(policy)}))
+    table = log.check(Demonstrations.of(done.table, {"template": template_digest(policy)}))
     return SftMix(rows_of(table, policy), coefficient, batch, average, seed)

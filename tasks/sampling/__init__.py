@@ -1,1 +1,1 @@
-"""What the engines share: requests and answers, keyed noise, drawing a token, stop strings."""
+"""Shared code of the sampling engines: requests and answers, keyed noise, sampling of a token, stop strings."""

@@ -1,7 +1,7 @@
-"""Keys and values of the rows being continued, in buffers with room to grow, all rows ending at one place.
+"""A right-aligned key-value cache with spare columns.
 
-transformers' own `DynamicCache` copies everything at every token; here a token is written in place, and rows come
-and go only when the buffers are rebuilt. Columns before a row's start hold zeros and are masked.
+transformers' own `DynamicCache` copies everything at every token; here a token is written in place, and rows change
+only when the buffers are rebuilt. Columns before a row's start are zero and masked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 ROOM = 32
-"""Columns made ahead at every rebuild."""
+"""Spare columns after every rebuild."""
 
 
 class KeysValues(NamedTuple):
@@ -25,14 +25,14 @@ class KeysValues(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """Prompts that went through the model, padded at the right."""
+    """Keys and values of prompts, padded at the right."""
 
     layers: list[KeysValues]
     lengths: list[int]
 
 
 class Buffer(DynamicLayer):
-    """One layer: `used` columns of a wider buffer."""
+    """The cache of one layer: the first `used` columns of a wider buffer."""
 
     def __init__(self, pair: KeysValues, used: int) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class Buffer(DynamicLayer):
 
 
 class RowCache:
-    """Rows being continued. Row r occupies the columns `starts[r]` to `used`."""
+    """The cache of the unfinished rows. Row r occupies the columns `starts[r]` to `used`."""
 
     def __init__(self, shapes: Sequence[KeysValues]) -> None:
-        """shapes: keys and values of every layer for any row and column: what to make buffers like."""
+        """shapes: keys and values of every layer, as templates of shape and dtype."""
         self._shapes = shapes
         self.starts: list[int] = []
         self.cache: Any = None
@@ -68,30 +68,30 @@ class RowCache:
 
     @property
     def full(self) -> bool:
-        """Whether there is no column left to write to."""
+        """Whether no column is left."""
         return not self.cache or self.used == self.cache.layers[0].keys.shape[2]
 
     def mask(self) -> Tensor | None:
-        """`(rows, used + 1)`: which columns a row's next token sees; None if all."""
+        """`(rows, used + 1)`: which columns a row's next token attends to; None for all."""
         return None if self._mask is None else self._mask[:, : self.used + 1]
 
     def rebuild(
-        self, kept: Sequence[int], prefixes: Sequence[Prefix] = (), sources: Sequence[Sequence[int]] = ()
+        self, keep: Sequence[int], prefixes: Sequence[Prefix] = (), sources: Sequence[Sequence[int]] = ()
     ) -> None:
-        """Keep some rows and append new ones: one for each prompt of `prefixes[p]` that `sources[p]` names."""
+        """Keep some rows and append new ones: a copy of prompt i of `prefixes[p]` for each i in `sources[p]`."""
         used = self.used
-        spans = [used - self.starts[r] for r in kept]
+        spans = [used - self.starts[r] for r in keep]
         fresh = [prefix.lengths[i] for prefix, rows in zip(prefixes, sources, strict=True) for i in rows]
         end = max([*spans, *fresh], default=0)
         layers = []
         for number, like in enumerate(self._shapes):
-            pair = _empty(like, len(kept) + len(fresh), end + ROOM)
-            if kept:
+            pair = _empty(like, len(keep) + len(fresh), end + ROOM)
+            if keep:
                 columns = slice(used - max(spans), used)
                 old = self.cache.layers[number]
                 for new, buffer in zip(pair, (old.keys, old.values), strict=True):
-                    new[: len(kept), :, end - max(spans) : end] = buffer[list(kept), :, columns]
-            _place(pair, len(kept), end, number, prefixes, sources)
+                    new[: len(keep), :, end - max(spans) : end] = buffer[list(keep), :, columns]
+            _write_prefixes(pair, len(keep), end, number, prefixes, sources)
             layers.append(Buffer(pair, end))
         self.cache = Cache(layers=layers)
         self.starts = [end - n for n in [*spans, *fresh]]
@@ -106,7 +106,7 @@ def _empty(like: KeysValues, rows: int, columns: int) -> KeysValues:
     return KeysValues(*(x.new_zeros(rows, x.shape[1], columns, x.shape[3]) for x in like))
 
 
-def _place(
+def _write_prefixes(
     pair: KeysValues, row: int, end: int, layer: int, prefixes: Sequence[Prefix], sources: Sequence[Sequence[int]]
 ) -> None:
     """Write the prefixes' keys and values into the rows from `row` on, each ending at column `end`."""
@@ -118,14 +118,14 @@ def _place(
             place = torch.arange(width) - (width - lengths)[:, None]
             index = place.clamp(min=0).to(device)[:, None, :, None]
             seen = (place >= 0).to(device)[:, None, :, None]
-            for new, made in zip(pair, prefix.layers[layer], strict=True):
-                picked = torch.take_along_dim(made[torch.tensor(rows, device=device)], index, 2)
+            for new, states in zip(pair, prefix.layers[layer], strict=True):
+                picked = torch.take_along_dim(states[torch.tensor(rows, device=device)], index, 2)
                 new[row : row + len(rows), :, end - width : end] = picked.masked_fill_(~seen, 0)
         row += len(rows)
 
 
 def prefix_of(body: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Keys and values of `prompts`, none empty, by the model's body. Called in inference mode."""
+    """Keys and values of non-empty `prompts` by the model's body. Call it in inference mode."""
     lengths = [len(p) for p in prompts]
     ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
     for row, prompt in zip(ids, prompts, strict=True):
@@ -135,7 +135,7 @@ def prefix_of(body: Any, prompts: Sequence[Sequence[int]]) -> Prefix:
     return Prefix([KeysValues(layer.keys, layer.values) for layer in cache.layers], lengths)
 
 
-def is_plain(body: Any) -> bool:
-    """Whether every layer remembers keys and values alone: no recurrent state, nothing compressed."""
+def has_plain_cache(body: Any) -> bool:
+    """Whether the state of every layer is keys and values only, neither recurrent nor compressed."""
     layers = DynamicCache(config=body.config).layers
     return all(isinstance(layer, DynamicLayer) for layer in layers)

@@ -1,7 +1,7 @@
-"""Drawing a token: keyed noise, truncation, and the log-probability that is kept.
+"""Sampling of a token: keyed noise, truncation, and log-probabilities.
 
-argmax(scores + Gumbel noise) draws from softmax(scores) (Gumbel 1954; Maddison et al., arXiv 1411.0030, §2). The
-noise of a token is a pure function of (completion seed, position, token), so a draw does not depend on its batch.
+argmax(scores + Gumbel noise) is a sample of softmax(scores) (Gumbel 1954; Maddison et al., arXiv 1411.0030, §2). The
+noise of a token is a pure function of (completion seed, position, token), so samples do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from tasks.sampling.requests import Options
 
 GREEDY = 1e-5
-"""Temperatures below this one take the likeliest token (vLLM's bound)."""
+"""Temperatures below this mean greedy decoding (vLLM's bound)."""
 
 
 class Noise:
@@ -40,9 +40,9 @@ def gumbel(streams: Sequence[Noise], size: int, device: torch.device) -> Tensor:
 
 
 def truncated(logits: Tensor, options: Options) -> Tensor:
-    """Scores of what may be drawn: temperature, then the `top_k` likeliest, then the fewest that hold `top_p` of these.
+    """Scores after temperature, top-k and top-p (in this order).
 
-    logits: `(B, V)` float32. Returns `(B, V)`, −inf where a token is left out; ties with the last one kept are kept.
+    logits: `(B, V)` float32. Returns `(B, V)`, −inf for excluded tokens; ties with the last included token stay in.
     """
     scores = logits / options.temperature
     if 0 < options.top_k < scores.shape[1]:
@@ -51,13 +51,13 @@ def truncated(logits: Tensor, options: Options) -> Tensor:
     if options.top_p < 1:
         values, order = scores.sort(dim=1, descending=True, stable=True)
         before = values.softmax(1).cumsum(1) - values.softmax(1)
-        left_out = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, before >= options.top_p)
-        scores = scores.masked_fill(left_out, -torch.inf)
+        excluded = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, before >= options.top_p)
+        scores = scores.masked_fill(excluded, -torch.inf)
     return scores
 
 
 def sampled_tokens(logits: Tensor, streams: Sequence[Noise], options: Options, barred: Tensor | None = None) -> Tensor:
-    """One token per row, `(B,)` int64. logits: `(B, V)` float32; barred: `(V,)`, True where a token is never drawn."""
+    """One token per row, `(B,)` int64. logits: `(B, V)` float32; barred: `(V,)`, True for tokens never sampled."""
     if barred is not None:
         logits = logits.masked_fill(barred, -torch.inf)
     if options.temperature < GREEDY:

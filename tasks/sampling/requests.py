@@ -1,4 +1,4 @@
-"""What an engine is asked and what it answers: the one interface of all engines."""
+"""The common interface of the sampling engines: options, requests and answers."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Options:
-    """How tokens are drawn: the same for all requests of a call."""
+    """Sampling options, the same for all requests of a call."""
 
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """0 means greedy decoding."""
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps all tokens."""
     stop: tuple[str, ...] = ()
-    """Texts that end an answer; the answer's text ends before them."""
+    """Texts that end an answer and are not part of it."""
     stop_ids: frozenset[int] = frozenset()
-    """Tokens that end an answer and belong to it."""
+    """Tokens that end an answer and are part of it."""
 
 
 class Request(NamedTuple):
-    """One completion to be drawn."""
+    """A request for one completion."""
 
     prompt_tokens: Sequence[int]
     seed: int
-    """63 bits that all randomness of this completion comes from."""
+    """63 bits; the only source of randomness of this completion."""
     max_tokens: int
 
 
 class Answer(NamedTuple):
-    """One completion as it was drawn."""
+    """One sampled completion."""
 
     text: str
-    """Without special tokens; up to the stop string, where one ended it."""
+    """Without special tokens, and up to the stop string if one ended it."""
     tokens: list[int]
-    """As drawn: with the stop token, or those of the stop string, that ended it; nothing appended to a cut one."""
+    """As sampled, including the stop token or stop string that ended it; nothing is appended to a truncated one."""
     token_logps: list[float]
     """Under the untruncated temperature-1 distribution, one per token, nats."""
     finish_reason: FinishReason
 
 
 class Engine(Protocol):
-    """A policy that is loaded and answers requests."""
+    """A loaded policy that answers requests."""
 
-    def generate(self, requests: Sequence[Request], options: Options, tell: Callable[[int], None]) -> list[Answer]:
-        """One answer per request, in their order. `tell` hears how many are finished so far.
+    def generate(
+        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
+    ) -> list[Answer]:
+        """One answer per request, in their order. `on_progress` receives the number of finished ones.
 
-        What comes out is fixed by the requests, their order included: nothing of an earlier call remains.
+        The answers depend only on the requests and their order, not on earlier calls.
         """
         ...
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all loaded weights in place: what is drawn from now on comes from these.
+        """Replace all loaded weights in place.
 
-        Names are those of the transformers model's `state_dict()`; types and devices may be others. Raises SpecError,
-        with nothing changed, at unknown and missing names and at wrong shapes. `cached_engine` no longer returns this
-        engine.
+        Names are those of the transformers model's `state_dict()`; types and devices may differ. Raises SpecError for
+        unknown and missing names and for wrong shapes, before anything is changed. `cached_engine` no longer returns
+        this engine.
         """
         ...
 
     def close(self) -> None:
-        """Give the memory back. The engine is of no use afterwards."""
+        """Free the memory. The engine cannot be used afterwards."""
         ...
 
 
@@ -76,7 +78,7 @@ _cached: dict[tuple[Any, ...], Engine] = {}
 
 
 def cached_engine(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
-    """The engine that `load` makes, kept until another is asked for: one at a time per process."""
+    """The engine of `key`, loaded if needed. Only one engine per process is cached."""
     if key not in _cached:
         close_engine()
         _cached[key] = load()
@@ -84,12 +86,12 @@ def cached_engine(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
 
 
 def evict(engine: Engine) -> None:
-    """Let no key lead to an engine any more, because its weights change; it is still the one that is held."""
+    """Remove the keys of an engine whose weights change; it stays cached until it is closed."""
     for key in [key for key, loaded in _cached.items() if loaded is engine]:
         _cached[(object(),)] = _cached.pop(key)
 
 
 def close_engine() -> None:
-    """Close the engine that is held, if any."""
+    """Close the cached engine, if there is one."""
     while _cached:
         _cached.popitem()[1].close()

@@ -1,4 +1,4 @@
-"""Completions, shard by shard: a finished shard is a file, and the next attempt reads it instead of drawing again."""
+"""Sampling shard by shard: finished shards are files, which a later attempt reads instead of sampling again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def completions_of(
     shard: int,
     work: Workspace,
 ) -> Completions:
-    """Draw what is missing, then hand over all shards as one streamed table."""
+    """Sample the missing shards, then return all as one streamed table."""
     chosen = chosen_engine(engine)
     parts = list(chunks(len(plan.prompt_tokens), shard))
     folders = [work.path / f"shard-{i:05d}" for i in range(len(parts))]
@@ -41,14 +41,14 @@ def completions_of(
         if is_intact(folder):
             continue
         if folder.exists():
-            work.notice(f"{folder.name} of an earlier attempt was damaged; its completions are sampled again")
+            work.notice(f"{folder.name} of an earlier attempt is damaged; its completions are sampled again")
         loaded = loaded or chosen(policy)
         before = draws.k * part.start
 
-        def tell(n: int, before: int = before) -> None:
+        def on_progress(n: int, before: int = before) -> None:
             work.progress(before + n, total, "samples")
 
-        answers = loaded.generate(plan.requests(part, draws), options, tell)
+        answers = loaded.generate(plan.requests(part, draws), options, on_progress)
         _write(folder, _table(plan, part, draws, answers, completion_ids(plan, part, policy, draws, options, chosen)))
     _count(folders, work)
     work.progress(total, total, "samples")
@@ -56,13 +56,13 @@ def completions_of(
 
 
 UNKEYED = {
-    "tasks.contract.Chosen": "a wiring hands over an engine as a choice; only a caller in Python gives a name",
-    "importlib.util.find_spec": "only a caller in Python gives `auto`: a wiring settles it before the key is made",
+    "tasks.contract.Chosen": "in a wiring the engine is a choice; only Python callers pass a name",
+    "importlib.util.find_spec": "only Python callers pass `auto`: a wiring resolves it before the key is computed",
 }
 
 
 def chosen_engine(engine: Chosen | str) -> Chosen:
-    """The wiring resolves `auto`; a caller in Python may leave it to us."""
+    """The engine as a choice; `auto` is resolved here for Python callers."""
     if isinstance(engine, Chosen):
         return engine
     if engine == "auto":
@@ -71,7 +71,7 @@ def chosen_engine(engine: Chosen | str) -> Chosen:
 
 
 def _table(plan: SamplingPlan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
-    """Completions of the prompts in `part`, by prompt and draw."""
+    """Completions of the prompts in `part`, consecutive for each prompt."""
     each = pa.array([i for i in range(part.start, part.stop) for _ in range(draws.k)], pa.int64())
     columns: dict[str, Any] = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))
     tokens = [t for t in plan.prompt_tokens[part] for _ in range(draws.k)]
@@ -107,7 +107,7 @@ def _batches(folders: list[Path]) -> Iterator[pa.RecordBatch]:
 
 
 def _count(folders: list[Path], work: Workspace) -> None:
-    """Totals over all shards, those of earlier attempts too, so that a resumed step has the same record."""
+    """Count totals over all shards, including earlier attempts', so that a resumed step has the same record."""
     for batch in _batches(folders):
         tokens = pc.sum(pc.list_value_length(batch.column("completion_tokens"))).as_py()
         work.count(samples=batch.num_rows, tokens=tokens)

@@ -1,4 +1,4 @@
-"""Where an answer ends: stop tokens, stop strings, length. Both engines end theirs here, so they end alike."""
+"""The end of an answer (stop tokens, stop strings, length), shared by both engines."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 from tasks.sampling.requests import Answer, Options
 
 _SLACK = 8
-"""Tokens looked at before those that can spell a stop string: parts of characters and special tokens take room."""
+"""Extra tokens decoded when looking for a stop string: special tokens and parts of characters have no text."""
 
 
 def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The text of drawn tokens, without special tokens and otherwise as drawn."""
+    """The text of sampled tokens, without special tokens."""
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def ids_without_text(tokenizer: Any, size: int) -> list[int]:
-    """Those of the ids below `size` that the tokenizer has no entry for, as where an embedding is padded.
+    """The ids below `size` without an entry in the tokenizer, e.g. of a padded embedding.
 
-    They are never drawn, because no text could hold them. Log-probabilities, here and in training, are those of the
-    model's whole distribution, in which such ids keep their share.
+    They are never sampled, because they have no text. Log-probabilities, here and in training, are those of the model's
+    whole distribution, including such ids.
     """
     known = set(tokenizer.get_vocab().values())
     return [i for i in range(size) if i not in known]
 
 
 def finished_answer(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
-    """The answer that drawn tokens make. An engine may have drawn some too many behind a stop string."""
+    """The answer of sampled tokens, of which some may follow a stop string."""
     body = tokens[:-1] if tokens and tokens[-1] in options.stop_ids else tokens
     text = text_of(tokenizer, body)
     if _first(text, options.stop) is None:
@@ -41,7 +41,7 @@ def finished_answer(tokenizer: Any, tokens: list[int], token_logps: list[float],
 
 
 def reached_stop(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[str]) -> list[bool]:
-    """Which of the unfinished answers hold a stop string that their last token completed."""
+    """Which of the unfinished answers contain a stop string that their last token completed."""
     if not stop or not answers:
         return [False] * len(answers)
     tail = max(len(s.encode()) for s in stop) + _SLACK
@@ -52,6 +52,6 @@ def reached_stop(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[st
 
 
 def _first(text: str, stop: Sequence[str]) -> int | None:
-    """Where the earliest stop string begins; None if there is none."""
+    """Position of the earliest stop string; None if there is none."""
     places = [place for s in stop if (place := text.find(s)) >= 0]
     return min(places, default=None)

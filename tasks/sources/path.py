@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tasks.formats.hub import check_place, read_at
+from tasks.formats.hub import check_path, content_or_commits
 
 if TYPE_CHECKING:
     from tasks.source import Source
@@ -45,10 +45,10 @@ def path(
         doubtful: what to do with pairs whose scores, margin or judges call the rejected answer as good or better:
             `skip` them, `swap` the sides (ties are skipped), or `keep` them as they are.
     """
-    check_place(path, Path.cwd())
-    from tasks.formats.outside import Outside
+    check_path(path, Path.cwd())
+    from tasks.formats.external import ExternalSource
 
-    return Outside(path, subset, revision, system, doubtful)
+    return ExternalSource(path, subset, revision, system, doubtful)
 
 
 def identity(
@@ -67,4 +67,4 @@ def identity(
     where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such file and no
     hub id; DataError where the hub id's commit is not known here.
     """
-    return read_at(path, revision, online=online, base=base, kinds=("model", "dataset"))
+    return content_or_commits(path, revision, online=online, base=base, kinds=("model", "dataset"))

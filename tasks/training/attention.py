@@ -1,8 +1,8 @@
-"""Which attention a model runs with, and the comparison that shows whether it is the model's own.
+"""Choice of a model's attention implementation, and its comparison with transformers' eager attention.
 
-PyTorch's fused attention (sdpa) is the fast one and leaves out what it has no argument for, such as the cap on
-attention scores of Gemma 2: without a warning, every log-probability is then another model's. transformers' eager
-attention is written out and applies everything; its memory grows with the square of a row's length.
+PyTorch's fused attention (sdpa) is fast but silently ignores what it has no argument for, such as the cap on attention
+scores of Gemma 2, so that every log-probability is wrong. Eager attention applies everything, but its memory grows with
+the square of a row's length.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from tasks.contract import DataError
 from tasks.kinds import Model
 
 NEAR = {torch.float32: 2e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
-"""Largest difference that rounding explains, in nats or units of score, by the type of the weights."""
+"""Tolerance for rounding, in nats or units of score, by the type of the weights."""
 _TOKENS = 48
-_checked: set[tuple[str, str, str, torch.dtype]] = set()
+_verified: set[tuple[str, str, str, torch.dtype]] = set()
 """Models compared in this process: class, path, digest, type."""
 
 
 def attention_of(config: Any) -> str | None:
-    """`attn_implementation` for a model; None: sdpa where the architecture has it, else eager."""
+    """`attn_implementation` for a model; None: transformers' default (sdpa if supported, else eager)."""
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
     return "eager" if capped else None
 
 
 def check_attention(model: Any, source: Model, values: Callable[[Tensor], Tensor]) -> None:
-    """Compare the attention in use with the eager one on a row of random tokens, once per model and process.
+    """Compare the attention in use with eager attention on random tokens, once per model and process.
 
-    values: ids `(1, T)` → what is computed of them, such as log-probabilities. The loaded weights are used for both,
-    so nothing is loaded twice. Raises DataError, naming both values, where they differ by more than rounding.
+    values: maps ids `(1, T)` to outputs such as log-probabilities. Both use the loaded weights. Raises DataError if
+    they differ by more than rounding.
     """
     key = type(model).__name__, str(source.path), source.digest, model.dtype
     used = model.config._attn_implementation
-    if used == "eager" or key in _checked:
+    if used == "eager" or key in _verified:
         return
     config = model.config.get_text_config()
     length = min(_TOKENS, getattr(config, "max_position_embeddings", None) or _TOKENS)
@@ -52,7 +52,7 @@ def check_attention(model: Any, source: Model, values: Callable[[Tensor], Tensor
     if not abs(a - b) <= NEAR.get(model.dtype, NEAR[torch.bfloat16]):
         raise DataError(
             f"{source.path}: {type(model).__name__} gives {a:.4f} with {used} attention and {b:.4f} with "
-            'attn_implementation="eager" for the same tokens: its configuration asks for something that '
-            f"{used} leaves out; name the field in `attention_of` (tasks/training/attention.py)"
+            'attn_implementation="eager" for the same tokens: its configuration has a setting that '
+            f"{used} ignores; handle it in `attention_of` (tasks/training/attention.py)"
         )
-    _checked.add(key)
+    _verified.add(key)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: everything that the next step depends on, in one folder that a rename makes visible."""
+"""Checkpoints of a training: the complete state, in a folder that appears atomically."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OPTIMIZER = "optimizer.safetensors"
 def save_checkpoint(
     folder: Path, step: int, model: nn.Module, optimizer: Optimizer | None, state: dict[str, JSON]
 ) -> None:
-    """Write `folder/step-<step>`, then forget the one before. A kill at any moment leaves one whole checkpoint.
+    """Write `folder/step-<step>`, then delete the previous one. A kill at any time leaves one whole checkpoint.
 
-    optimizer: None behind the last step, where nothing asks for its state any more: a third of the bytes with AdamW.
+    optimizer: None after the last step, when its state is no longer needed: a third of the bytes with AdamW.
     """
     older = _checkpoints(folder)
     with new_part(folder / f"step-{step}") as part:
@@ -39,23 +39,25 @@ def save_checkpoint(
 
 
 def drop_damaged(folder: Path, work: Workspace) -> None:
-    """Remove checkpoints that are not what was written, with a notice; call it before anything is read from them."""
+    """Remove damaged checkpoints, with a notice; call it before reading any."""
     for path in _checkpoints(folder):
         if not is_intact(path):
-            work.notice(f"the checkpoint of {path.name} was damaged; training begins again from the one before, if any")
+            work.notice(
+                f"the checkpoint of {path.name} is damaged; training resumes from the previous one, if there is one"
+            )
             shutil.rmtree(path)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Put model, optimizer and random numbers back to the last checkpoint; its state, or None if there is none."""
-    found = _checkpoints(folder)
-    if not found:
+    """Restore model, optimizer and random state from the last checkpoint; returns its state, or None without one."""
+    checkpoints = _checkpoints(folder)
+    if not checkpoints:
         return None
-    path = found[-1]
+    path = checkpoints[-1]
     tensors = load_file(path / "model.safetensors")
     parameters = dict(trainable(model))
     if tensors.keys() != parameters.keys():
-        raise DataError(f"{path} belongs to another model; remove it to begin again")
+        raise DataError(f"{path} belongs to another model; delete it to start over")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
@@ -66,16 +68,16 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dic
 
 
 def last_state(folder: Path) -> dict[str, Any]:
-    """What the last checkpoint says of itself; empty if there is none."""
-    found = _checkpoints(folder)
-    return dict(json.loads((found[-1] / "state.json").read_text())) if found else {}
+    """The state.json of the last checkpoint; empty if there is none."""
+    checkpoints = _checkpoints(folder)
+    return dict(json.loads((checkpoints[-1] / "state.json").read_text())) if checkpoints else {}
 
 
-def pinned_packing(folder: Path, shape: PackingConfig) -> PackingConfig:
-    """The layout that the interrupted attempt had, and its threads: others would give other last bits."""
+def pinned_packing(folder: Path, packing: PackingConfig) -> PackingConfig:
+    """The packing of the interrupted attempt; also restores its number of threads. Others change last bits."""
     state = last_state(folder)
     if not state:
-        return shape
+        return packing
     if state["threads"] != torch.get_num_threads():
         torch.set_num_threads(state["threads"])
     return PackingConfig(**state["shape"])
@@ -86,7 +88,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """State per parameter as `<number>.<name>`; the learning rate is set anew each step and is not kept."""
+    """State per parameter as `<number>.<name>`, without the learning rate, which is set at each step."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{k}": torch.as_tensor(v).contiguous() for i, entry in state.items() for k, v in entry.items()}
 

@@ -1,7 +1,7 @@
-"""A reward model from outside, read as its card reads it: its own layout of texts, its own forward, its own position.
+"""External reward models, used as their model cards do: own text layout, own forward pass, own position of the score.
 
-Which token's state becomes the score is the model's own affair: transformers' decoders take the last one that is not
-the padding, encoders the first, and a template may write more behind the answer than the token that ends the turn.
+The model's forward pass selects the token whose state becomes the score: decoders use the last one that is not padding,
+encoders the first, and a template may write more after the answer than the token that ends the turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from tasks.chat import Refusal
 from tasks.contract import DataError
 from tasks.kinds import Model
-from tasks.message import Message, needs_tools
+from tasks.message import Message, uses_tools
 from tasks.rendering import Template
 from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
@@ -22,20 +22,19 @@ from tasks.training.model import packing_for, positions_of
 from tasks.training.reward import open_classifier
 
 Encoded = dict[str, list[int]]
-"""A row's ids and whatever else the tokenizer gives a model (`token_type_ids`), each `(T,)`."""
+"""A row's inputs by the tokenizer (`input_ids`, `token_type_ids`), each `(T,)`."""
 NEAR = 1e-3
-"""Largest difference between two ways to compute one score in float32 that rounding explains, relative above 1."""
+"""Tolerance for rounding between two computations of a score in float32, relative above 1."""
 _PROBES = ("Yes.", "It is the light that scatters.", "No idea, and I will not look it up. Ask someone else, please.")
 
 
 class Layout:
-    """How a model reads a conversation.
+    """The encoding of a conversation for a model.
 
-    With a chat template: the whole conversation by the template, no generation prompt. Without one, and with a
-    tokenizer that has a separator, as encoders have: the pair of the prompt's text and the answer, with the
-    tokenizer's own special tokens; the texts of a prompt of several messages stand one below the other, and
-    conversations with tools cannot be read.
-    Raises DataError where there is neither.
+    With a chat template: the whole conversation by the template, without a generation prompt. Otherwise, if the
+    tokenizer has a separator (as for encoders): the pair of the prompt's text and the answer, with the tokenizer's own
+    special tokens; several messages of a prompt are joined by newlines, and tools are not supported.
+    Raises DataError if there is neither.
     """
 
     def __init__(self, source: Model) -> None:
@@ -43,55 +42,55 @@ class Layout:
         self._template = Template(source, whole=True) if self.tokenizer.chat_template is not None else None
         if self._template is None and self.tokenizer.sep_token is None:
             raise DataError(
-                f"{source.path} has neither a chat template nor a separator, so that nothing says how it reads a "
-                "conversation: add the chat_template.jinja that it was trained with"
+                f"{source.path} has neither a chat template nor a separator, so its text layout is unknown: add the "
+                "chat_template.jinja with which it was trained"
             )
 
     def encoded(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Encoded | None]:
-        """Ids of every conversation; None where it cannot be read whole."""
+        """Inputs of every conversation; None where it cannot be encoded completely."""
         if self._template is None:
-            asked = ["\n".join(m["content"] for m in prompt) for prompt in prompts]
-            made = self.tokenizer(asked, list(answers)) if asked else {"input_ids": []}
-            names = [n for n in ("input_ids", "token_type_ids") if n in made]
+            questions = ["\n".join(m["content"] for m in prompt) for prompt in prompts]
+            inputs = self.tokenizer(questions, list(answers)) if questions else {"input_ids": []}
+            names = [n for n in ("input_ids", "token_type_ids") if n in inputs]
             return [
-                None if needs_tools(prompt) else {n: list(made[n][i]) for n in names}
+                None if uses_tools(prompt) else {n: list(inputs[n][i]) for n in names}
                 for i, prompt in enumerate(prompts)
             ]
         whole = [[*p, {"role": "assistant", "content": a}] for p, a in zip(prompts, answers, strict=True)]
-        read = self._template.conversations(whole)
-        return [None if isinstance(ids, Refusal) else {"input_ids": ids} for ids in read]
+        rendered = self._template.conversations(whole)
+        return [None if isinstance(ids, Refusal) else {"input_ids": ids} for ids in rendered]
 
 
 class Classifier:
-    """A sequence-classification model with one output, in float32, asked through its own forward.
+    """A sequence-classification model with one output, in float32, called through its own forward pass.
 
-    Raises DataError where it cannot be opened, or scores a row otherwise in company than alone.
+    Raises DataError if it cannot be opened, or if a row's score depends on its batch.
     """
 
     def __init__(self, source: Model, device: torch.device) -> None:
         self._source = source
         self.layout = Layout(source)
         self.model = open_classifier(source, torch.float32).to(device)
-        self._longest = _readable(self.model, positions_of(source))
+        self._longest = _max_length(self.model, positions_of(source))
         check_attention(self.model, source, self._each)
-        self._check()
+        self._check_padding()
 
     def fits(self, row: Encoded) -> bool:
-        """Whether the model has positions enough for it."""
+        """Whether the row is within the model's maximum length."""
         return self._longest is None or len(row["input_ids"]) <= self._longest
 
     def scores(self, rows: Sequence[Encoded]) -> list[float]:
-        """Scores of rows that fit, in their order; rows of similar length go through the model together."""
-        found = [0.0] * len(rows)
+        """Scores of rows that fit, in their order; rows of similar length are batched."""
+        scores = [0.0] * len(rows)
         for batch in self._batches(rows):
             with torch.inference_mode():
                 values = self._forward(self._padded([rows[i] for i in batch])).tolist()
             for i, value in zip(batch, values, strict=True):
-                found[i] = value
-        return found
+                scores[i] = value
+        return scores
 
     def _batches(self, rows: Sequence[Encoded]) -> Iterator[list[int]]:
-        """Places, longest first. Without a padding token, transformers reads one row at a time."""
+        """Indices of rows, longest first. Without a padding token, transformers supports only single rows."""
         budget = packing_for(self.model, 0).tokens if self._pad is not None else 0
         batch: list[int] = []
         for i in sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])):
@@ -122,28 +121,28 @@ class Classifier:
 
     @property
     def _pad(self) -> int | None:
-        found: int | None = self.model.config.get_text_config().pad_token_id
-        return found
+        pad: int | None = self.model.config.get_text_config().pad_token_id
+        return pad
 
-    def _check(self) -> None:
-        """Compare rows in company, padded, with each alone, as the model's card computes it."""
-        made = self.layout.encoded([[{"role": "user", "content": "Why is the sky blue?"}]] * len(_PROBES), _PROBES)
-        rows = [row for row in made if row and self.fits(row)]
+    def _check_padding(self) -> None:
+        """Compare the scores of padded rows in a batch with each alone, as the model card computes it."""
+        encoded = self.layout.encoded([[{"role": "user", "content": "Why is the sky blue?"}]] * len(_PROBES), _PROBES)
+        rows = [row for row in encoded if row and self.fits(row)]
         with torch.no_grad():
             alone = [float(self._forward(self._unpadded(row))[0]) for row in rows]
-        for own, found in zip(alone, self.scores(rows), strict=True):
-            if not abs(own - found) <= NEAR * max(1.0, abs(own)):
+        for own, padded in zip(alone, self.scores(rows), strict=True):
+            if not abs(own - padded) <= NEAR * max(1.0, abs(own)):
                 raise DataError(
                     f"{self._source.path}: {type(self.model).__name__} gives {own:.6f} for a conversation alone and "
-                    f"{found:.6f} for the same one padded beside longer ones, so its scores cannot be believed"
+                    f"{padded:.6f} for the same one padded in a batch, so its scores are wrong"
                 )
 
     def _unpadded(self, row: Encoded) -> dict[str, torch.Tensor]:
         return {name: torch.tensor([values], device=self.model.device) for name, values in row.items()}
 
 
-def _readable(model: Any, positions: int | None) -> int | None:
-    """RoBERTa and its kin count positions from behind the padding's number, so that they have a few less."""
+def _max_length(model: Any, positions: int | None) -> int | None:
+    """Maximum length; RoBERTa and its relatives count positions from after the padding's id, so they have fewer."""
     tables = (m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings"))
     padding = next((getattr(table, "padding_idx", None) for table in tables), None)
     return positions if positions is None or padding is None else positions - padding - 1

@@ -1,4 +1,4 @@
-"""What config.json says of a model's classification head. Standard library only: `plan` asks it before any step."""
+"""The classification head of a model by its config.json. Standard library only, because `plan` calls it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from tasks.contract import DataError
 
 _TRAINED_HERE = {"alignflow_score": "end_of_turn"}
-"""Written into the configuration of a reward model that was trained here: its score is read at the token that ends the
-answer's turn, whatever a chat template writes behind it."""
+"""Mark in the configuration of a reward model trained by this project: its score is read at the token that ends the
+answer's turn, whatever the chat template writes after it."""
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether the checkpoint has a classification head of its own. Raises DataError where it is no checkpoint."""
+    """Whether the checkpoint has a classification head. Raises DataError if it is not a checkpoint."""
     return any(name.endswith("ForSequenceClassification") for name in _architectures(_config(path)))
 
 
@@ -24,8 +24,8 @@ def check_scores(path: Path) -> None:
     if not is_classifier(path):
         names = ", ".join(_architectures(config)) or "none"
         raise DataError(
-            f"{path} has no classification head (architectures in config.json: {names}), so it is no reward model: "
-            "give a sequence-classification checkpoint, or make one with `train_reward`"
+            f"{path} has no classification head (architectures in config.json: {names}), so it is not a reward model: "
+            "use a sequence-classification checkpoint, or train one with `train_reward`"
         )
     labels = _labels(config)
     if len(labels) != 1:
@@ -36,7 +36,7 @@ def check_scores(path: Path) -> None:
 
 
 def is_trained_here(path: Path) -> bool:
-    """Whether `fit_reward` or a value network of this project wrote it."""
+    """Whether this project trained it, by `fit_reward` or as a value network."""
     return _TRAINED_HERE.items() <= _config(path).items()
 
 
@@ -51,7 +51,7 @@ def _architectures(config: dict[str, Any]) -> list[str]:
 
 
 def _labels(config: dict[str, Any]) -> list[str]:
-    """Names of the outputs; transformers takes two where a configuration names none."""
+    """Names of the outputs; transformers assumes two if the configuration has none."""
     if names := config.get("id2label"):
         return list(map(str, names.values()))
     return [f"LABEL_{i}" for i in range(config.get("num_labels", 2))]
@@ -60,7 +60,7 @@ def _labels(config: dict[str, Any]) -> list[str]:
 def _config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.exists():
-        raise DataError(f"{path} is no Hugging Face model directory: it has no config.json")
+        raise DataError(f"{path} is not a Hugging Face model directory: config.json is missing")
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as e:

@@ -1,4 +1,4 @@
-"""Log-probabilities of answers: the model's body over whole lanes, its head over answer tokens only.
+"""Log-probabilities of answers: the model's body over whole segments, its head over answer tokens only.
 
 The head runs over chunks of positions in float32, so the `(M, V)` table of all log-probabilities never exists;
 its backward pass computes each chunk again.
@@ -15,7 +15,7 @@ from tasks.contract import SpecError
 from tasks.training.batches import MicroBatch
 
 CHUNK = 1 << 23
-"""Largest number of vocabulary scores held at once; below it they are kept for the backward pass."""
+"""Maximum number of logits in memory; if all fit, they are cached for the backward pass."""
 
 
 class Inputs(NamedTuple):
@@ -23,8 +23,8 @@ class Inputs(NamedTuple):
 
     ids: Tensor
     positions: Tensor | None
-    segments: Tensor | None
-    roots: Tensor | None
+    texts: Tensor | None
+    prompts: Tensor | None
     sources: Tensor
     targets: Tensor
     lengths: Tensor
@@ -36,18 +36,18 @@ def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
 
 
 def hidden_states(model: Any, inputs: Inputs) -> Tensor:
-    """What the model's body makes of every token, `(L, T, D)`; answers see their prompt and themselves only."""
+    """The body's output for every token, `(L, T, D)`; an answer attends to its prompt and itself only."""
     mask = None
-    if inputs.segments is not None and inputs.roots is not None:
+    if inputs.texts is not None and inputs.prompts is not None:
         device = model.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-        mask = _mask(inputs.segments, inputs.roots, dtype)
+        mask = _mask(inputs.texts, inputs.prompts, dtype)
     out = model.base_model(input_ids=inputs.ids, attention_mask=mask, position_ids=inputs.positions, use_cache=False)
     return cast(Tensor, out.last_hidden_state)
 
 
 class AnswerLogps(nn.Module):
-    """A causal language model that answers with the summed log-probability of each answer of a micro-batch."""
+    """A causal language model that returns the summed log-probability of each answer of a micro-batch."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class AnswerLogps(nn.Module):
         )
 
     def _check_head(self) -> None:
-        """Compare with the model's own scores once: an architecture that does more after its body must not pass."""
+        """Compare once with the model's own logits: raises SpecError for an architecture with an unknown head."""
         device = self.model.device
         ids = torch.arange(1, 9, device=device)[None] % self.model.config.get_text_config().vocab_size
         read, targets = ids[:, :-1], ids[0, 1:]
@@ -93,17 +93,17 @@ class AnswerLogps(nn.Module):
         near = 1e-3 if self.model.dtype == torch.float32 else 5e-2
         if not torch.allclose(own.gather(1, targets[:, None])[:, 0], ours, atol=near):
             raise SpecError(
-                f"{type(self.model).__name__} does more to its scores than `tasks/training/logps.py` knows of: "
-                "add it to AnswerLogps"
+                f"{type(self.model).__name__} computes its logits in a way that `tasks/training/logps.py` does not "
+                "support: add it to AnswerLogps"
             )
 
 
-def _mask(segments: Tensor, roots: Tensor, dtype: torch.dtype) -> Tensor:
-    """`(L, 1, T, T)`: 0 where a token sees another (of its own segment or of its prompt, not later), else the least."""
-    same = segments[:, :, None] == segments[:, None, :]
-    prompt = roots[:, :, None] == segments[:, None, :]
-    seen = (same | prompt).tril()
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+def _mask(texts: Tensor, prompts: Tensor, dtype: torch.dtype) -> Tensor:
+    """`(L, 1, T, T)`: 0 where a token attends (to earlier ones of its text or its prompt), else the minimum."""
+    same = texts[:, :, None] == texts[:, None, :]
+    prompt = prompts[:, :, None] == texts[:, None, :]
+    visible = (same | prompt).tril()
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
 def _head_logps(
@@ -117,7 +117,7 @@ def _head_logps(
 
 
 class _Head(torch.autograd.Function):
-    """log softmax(h·Wᵀ + b) at the target, with cap·tanh(·/cap) in between where a model caps its scores."""
+    """log softmax(h·Wᵀ + b) at the target, with cap·tanh(·/cap) in between if the model caps its logits."""
 
     @staticmethod
     def forward(
@@ -125,32 +125,32 @@ class _Head(torch.autograd.Function):
     ) -> Tensor:
         """hidden `(M, D)`, weight `(V, D)`, targets `(M,)` → `(M,)` float32."""
         rows = max(1, CHUNK // weight.shape[0])
-        logps, norms, kept = [], [], None
+        logps, norms, cached = [], [], None
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
-            scores = _scores(h, weight, bias, cap, scale)
-            norm = scores.logsumexp(1)
-            logps.append(scores.gather(1, y[:, None])[:, 0] - norm)
+            logits = _logits(h, weight, bias, cap, scale)
+            norm = logits.logsumexp(1)
+            logps.append(logits.gather(1, y[:, None])[:, 0] - norm)
             norms.append(norm)
-            kept = scores
+            cached = logits
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms))
-        # Not a saved tensor: the backward pass works in its place.
-        ctx.kept = kept if len(logps) == 1 else None
+        # Not a saved tensor: the backward pass overwrites it.
+        ctx.cached = cached if len(logps) == 1 else None
         ctx.cap, ctx.scale, ctx.rows = cap, scale, rows
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, norms = ctx.saved_tensors
-        kept, ctx.kept = ctx.kept, None
+        cached, ctx.cached = ctx.cached, None
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None else None
         for start in range(0, len(hidden), ctx.rows):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
-            scores = _scores(h, weight, bias, ctx.cap, ctx.scale) if kept is None else kept
-            grad = _grad_scores(scores, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
-            del scores
+            logits = _logits(h, weight, bias, ctx.cap, ctx.scale) if cached is None else cached
+            grad = _grad_logits(logits, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
+            del logits
             torch.mm(grad, weight, out=grad_hidden[part])
             if grad_weight is not None:
                 _add_product(grad_weight, grad.T, h)
@@ -167,23 +167,23 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += a @ b
 
 
-def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
-    """Scores of the vocabulary, `(m, V)` float32; the product is summed in float32 whatever the inputs are."""
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
+    """Logits, `(m, V)` float32; products are summed in float32 for any input type."""
     if hidden.is_cuda and weight.dtype != torch.float32:
-        scores = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
     else:
-        scores = (hidden @ weight.T).float()
+        logits = (hidden @ weight.T).float()
     if bias is not None:
-        scores += bias
+        logits += bias
     if scale != 1.0:
-        scores *= scale
-    return cap * torch.tanh(scores / cap) if cap else scores
+        logits *= scale
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
-def _grad_scores(scores: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
-    """g·(one-hot − softmax), through the cap. Uses up the scores, which nothing needs again."""
-    slope = 1 - (scores / cap) ** 2 if cap else None
-    out = scores.sub_(norms[:, None]).exp_().mul_(-grad[:, None])
+def _grad_logits(logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
+    """g·(one-hot − softmax), through the cap. Overwrites the logits."""
+    slope = 1 - (logits / cap) ** 2 if cap else None
+    out = logits.sub_(norms[:, None]).exp_().mul_(-grad[:, None])
     out[torch.arange(len(targets), device=targets.device), targets] += grad
     if slope is not None:
         out *= slope

@@ -1,4 +1,4 @@
-"""Opening a policy for training or scoring, and writing one that differs from another in its weights only."""
+"""Opening a policy for training or scoring, and saving it with new weights."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _ACTIVATIONS = 2_000_000
 def open_model(policy: Policy, dtype: torch.dtype) -> Any:
     """The policy as a transformers model without dropout, in `dtype`, on the CPU.
 
-    Raises DataError where there is no model, or its attention differs from transformers' eager one.
+    Raises DataError if the model is missing, or its attention differs from transformers' eager one.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (policy.path / "config.json").exists():
-        raise DataError(f"{policy.path} is no Hugging Face model: it has no config.json")
+        raise DataError(f"{policy.path} is not a Hugging Face model directory: config.json is missing")
     config = AutoConfig.from_pretrained(policy.path, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
         policy.path, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
@@ -42,44 +42,44 @@ def open_model(policy: Policy, dtype: torch.dtype) -> Any:
 
 
 def positions_of(policy: Model) -> int | None:
-    """Longest sequence that the policy can read, in tokens; None if it says nothing."""
+    """Maximum length of a sequence, in tokens; None if config.json does not specify it."""
     config = text_config(policy)
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     return None if positions is None else int(positions)
 
 
 def vocabulary_of(policy: Model) -> int:
-    """Rows of the policy's embedding: ids that it knows, with or without a text."""
+    """Number of rows of the policy's embedding, including ids without a text."""
     return int(text_config(policy)["vocab_size"])
 
 
 def text_config(policy: Model) -> dict[str, Any]:
-    """config.json, or what it says of the language model within a model of several kinds of input."""
+    """config.json, or the part for the language model in a multimodal model."""
     config: dict[str, Any] = json.loads((policy.path / "config.json").read_text())
     inner: dict[str, Any] = config.get("text_config") or config
     return inner
 
 
 def stored_dtype(policy: Model) -> torch.dtype:
-    """Type that the policy's weights were stored in, as its configuration says."""
+    """Type of the policy's stored weights, by its config.json."""
     config = json.loads((policy.path / "config.json").read_text())
     return DTYPES.get(config.get("dtype") or config.get("torch_dtype") or "float32", torch.float32)
 
 
 def save_model(model: Any, source: Policy, directory: Path, dtype: str = "float32") -> None:
-    """Write `model` into `directory`: weights anew, everything else (tokenizer, configuration) as `source` has it.
+    """Write `model` into `directory`: its weights, and everything else (tokenizer, configuration) from `source`.
 
-    dtype: of the weights in the files; another one than float32 is what `model` itself is cast to.
+    dtype: of the weights in the files; `model` itself is cast to it.
     """
     model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and not file.name.endswith(WEIGHTS):
             shutil.copyfile(file, directory / file.name)
     if stored_dtype(source) != DTYPES[dtype]:
-        _tell_dtype(directory / "config.json", dtype)
+        _set_dtype(directory / "config.json", dtype)
 
 
-def _tell_dtype(file: Path, dtype: str) -> None:
+def _set_dtype(file: Path, dtype: str) -> None:
     config = json.loads(file.read_text())
     config.pop("torch_dtype", None)
     file.write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
@@ -101,9 +101,9 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def packing_for(model: Any, micro_tokens: int) -> PackingConfig:
-    """How rows are laid out for this model; 0 tokens: so many that activations take about 200 MB.
+    """The packing for this model; 0 micro_tokens: as many as need about 200 MB of activations.
 
-    On a GPU 8,192, and 2,048 where attention is written out and so keeps every pair of a row's tokens in memory.
+    On a GPU 8,192, and 2,048 with eager attention, which stores every pair of a row's tokens.
     """
     config = model.config.get_text_config()
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
@@ -113,9 +113,9 @@ def packing_for(model: Any, micro_tokens: int) -> PackingConfig:
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory instead of handing it back after every tensor: a fifth of a CPU step's time.
+    """Make glibc keep freed memory instead of returning it after every tensor, for the whole process.
 
-    The setting is the process's; a training has one of its own.
+    This saves a fifth of the time of a CPU step.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -127,7 +127,7 @@ def keep_memory() -> None:
 
 
 def can_share_prompts(model: Any) -> bool:
-    """Whether one lane may hold several answers: plain attention in every layer, and positions that can be given."""
+    """Whether a segment may contain several answers: full attention in all layers, and rotary positions."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)

@@ -1,4 +1,4 @@
-"""Which rows of a tokenized table can be trained on, and what stands against the others."""
+"""Checks of the rows of a tokenized table: reasons why a row cannot be trained on."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ANSWERS = {"chosen": "chosen_tokens", "rejected": "rejected_tokens", "completio
 """Text column → its token column, where a row has one text in it."""
 
 
-def reasons_against(
+def skip_reasons(
     table: Table, data: Arrow, missing: dict[str, Flags], refused: dict[int, str], max_length: int | None
 ) -> list[str | None]:
-    """Why a row cannot be trained on, or None. The first reason that holds counts."""
+    """For every row the first reason why it cannot be trained on, or None."""
     reasons = np.full(data.num_rows, None, object)
 
     def bad(where: Flags, reason: str) -> None:
@@ -33,7 +33,7 @@ def reasons_against(
     bad((_lengths(data.column("prompt")) == 0) & missing["prompt_tokens"], "empty prompt")
     sides = _sides(table, data)
     for name, text, _ in sides:
-        bad(_blank(text) & missing[f"{name}_tokens"], f"empty {name}")
+        bad(_is_blank(text) & missing[f"{name}_tokens"], f"empty {name}")
     if isinstance(table, Rankings):
         bad(
             _any(data.column("completions"), lambda t: not t.strip()) & missing["completions_tokens"],
@@ -46,7 +46,7 @@ def reasons_against(
     for name, _, tokens in sides:
         bad(_lengths(tokens) == 0, f"empty {name}")
     if isinstance(table, Preferences):
-        bad(_equal(data.column("chosen_tokens"), data.column("rejected_tokens")), "identical sides")
+        bad(_equal_lists(data.column("chosen_tokens"), data.column("rejected_tokens")), "identical sides")
     if isinstance(table, Rankings):
         bad(_lengths(data.column("completions_tokens")) < 2, "fewer than two completions")
         bad(_any(data.column("completions_tokens"), lambda t: not t), "empty completion")
@@ -66,11 +66,11 @@ def _lengths(lists: Arrow) -> npt.NDArray[np.int64]:
     return np.array(compute.list_value_length(lists).to_numpy(), np.int64)
 
 
-def _blank(texts: Arrow) -> npt.NDArray[np.bool_]:
+def _is_blank(texts: Arrow) -> npt.NDArray[np.bool_]:
     return np.array(compute.equal(compute.utf8_length(compute.utf8_trim_whitespace(texts)), 0).to_numpy(), np.bool_)
 
 
-def _equal(a: Arrow, b: Arrow) -> npt.NDArray[np.bool_]:
+def _equal_lists(a: Arrow, b: Arrow) -> npt.NDArray[np.bool_]:
     lengths = _lengths(a)
     same = (lengths == _lengths(b)) & (lengths > 0)
     rows = pa.array(np.flatnonzero(same))

@@ -1,4 +1,4 @@
-"""A table's tokens as flat arrays: prompts, and the answers of every row one after another.
+"""The tokens of a table as flat arrays: prompts, and the answers of all rows in order.
 
 A pair has two answers (chosen, rejected), a ranking K, every other row one. Axis letters: N rows, A answers.
 """
@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Ragged(NamedTuple):
-    """Lists of ids of unequal length, end to end: list i is `values[offsets[i]:offsets[i + 1]]`."""
+    """Concatenated lists of ids: list i is `values[offsets[i]:offsets[i + 1]]`."""
 
     values: npt.NDArray[np.int32]
     offsets: Ints
@@ -37,18 +37,18 @@ class Ragged(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What training reads of a table. Nothing is copied where Arrow's layout allows."""
+    """The training data of a table, without copies where Arrow's layout allows."""
 
     prompts: Ragged
     """N prompts, generation prompt included."""
     answers: Ragged
-    """A answers, row after row; a pair's chosen comes before its rejected."""
+    """A answers, in order of the rows; a pair's chosen answer precedes the rejected one."""
     starts: Ints
     """`(N + 1,)`: row n has the answers `starts[n]:starts[n + 1]`."""
     prompt_ids: list[str]
     answer_ids: list[str]
     marked: bool = False
-    """Whether one more token stands behind each answer (`tasks.training.scores`); it counts nowhere."""
+    """Whether each answer is followed by an uncounted extra token (`tasks.training.scores`)."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -58,7 +58,7 @@ class Rows(NamedTuple):
 
     @property
     def tokens(self) -> Ints:
-        """`(N,)`: tokens per row as usually counted, the prompt once for each answer."""
+        """`(N,)`: tokens per row, counting the prompt once for each answer."""
         ends = np.concatenate([[0], np.cumsum(self.answers.lengths)])[self.starts]
         each = self.prompts.lengths - self.marked
         return each * np.diff(self.starts) + np.diff(ends)
@@ -71,34 +71,34 @@ class Rows(NamedTuple):
 
 
 def rows_of(table: Table, policy: Model) -> Rows:
-    """The tokens of `table`, which must be those of the policy's tokenizer and template. Raises DataError."""
+    """The tokens of `table`. Raises DataError unless the policy's tokenizer and template made them."""
     _check_template(table, policy)
     data: Any = table.table
     answers, starts, ids = _answers(table)
     prompts = _ragged(data.column("prompt_tokens"))
     for what, lists in (("prompt", prompts), ("answer", answers)):
         if (lists.lengths == 0).any():
-            raise DataError(f"{int((lists.lengths == 0).sum())} rows have an {what} without a token: `tokenize` them")
+            raise DataError(f"{int((lists.lengths == 0).sum())} rows have an empty {what}: `tokenize` them")
     return Rows(prompts, answers, starts, data.column("prompt_id").to_pylist(), ids)
 
 
 def rows_of_ids(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rows:
-    """Prompts with one answer each, given as ids; named by their numbers."""
+    """Prompts with one answer each, as ids; prompt_ids and answer_ids are their numbers."""
     names = [str(i) for i in range(len(answers))]
-    return Rows(_end_to_end(prompts), _end_to_end(answers), np.arange(len(answers) + 1), names, names)
+    return Rows(_concatenated(prompts), _concatenated(answers), np.arange(len(answers) + 1), names, names)
 
 
-def _end_to_end(lists: Sequence[Sequence[int]]) -> Ragged:
+def _concatenated(lists: Sequence[Sequence[int]]) -> Ragged:
     values = np.fromiter((i for ids in lists for i in ids), np.int32)
     return Ragged(values, np.cumsum([0, *map(len, lists)], dtype=np.int64))
 
 
 def _check_template(table: Table, policy: Model) -> None:
-    found, wanted = table.metadata.get("template"), template_digest(policy)
-    if found != wanted:
+    own, expected = table.metadata.get("template"), template_digest(policy)
+    if own != expected:
         raise DataError(
-            f"the tokens of this {type(table).__name__} were made with template {found}, the policy at {policy.path} "
-            f"has {wanted}: put `tokenize` between them, with that policy"
+            f"the tokens of this {type(table).__name__} were made with template {own}, but the policy at {policy.path} "
+            f"has {expected}: `tokenize` the table with that policy"
         )
 
 
@@ -115,7 +115,7 @@ def _answers(table: Table) -> tuple[Ragged, Ints, list[str]]:
         starts = _offsets(lists)
         return _ragged(lists.flatten()), starts, _combined(data.column("completion_ids")).flatten().to_pylist()
     if "completion_tokens" not in data.column_names:
-        raise DataError(f"{type(table).__name__} has no answers, so nothing can be trained on it or scored")
+        raise DataError(f"{type(table).__name__} has no answers to train on or score")
     return _ragged(data.column("completion_tokens")), np.arange(n + 1), data.column("completion_id").to_pylist()
 
 
@@ -137,5 +137,5 @@ def _ragged(column: Any) -> Ragged:
     """Raises DataError where a list is null."""
     lists = _combined(column)
     if lists.null_count:
-        raise DataError(f"{lists.null_count} rows have no tokens yet: `tokenize` comes first")
+        raise DataError(f"{lists.null_count} rows have no tokens: `tokenize` them first")
     return Ragged(lists.flatten().to_numpy().astype(np.int32, copy=False), _offsets(lists))

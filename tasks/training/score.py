@@ -1,4 +1,4 @@
-"""A number for every answer of a whole table, by a frozen model: log-probabilities, or a reward model's scores."""
+"""Log-probabilities or scores of all answers of a table, by a frozen model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tasks.training.rows import Rows
 def score_rows(
     scorer: Any, rows: Rows, micro_tokens: int, progress: Callable[[float, float, str], None] | None = None
 ) -> npt.NDArray[np.float64]:
-    """What `scorer` says of every answer, `(A,)`, in the order of the rows whatever order they ran in.
+    """The scorer's value of every answer, `(A,)`, in the order of the rows.
 
-    `scorer` turns a micro-batch's inputs into a number per answer; its `model` says how rows are laid out.
+    `scorer` maps a micro-batch's inputs to a number per answer; its `model` determines the packing.
     """
     out = np.full(len(rows.answer_ids), np.nan)
     done = 0

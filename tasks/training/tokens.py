@@ -1,4 +1,4 @@
-"""Filling a table's token columns from its texts, and skipping bad rows with a reason each."""
+"""Tokenization of a table: token columns from its texts; bad rows are skipped with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.kinds import Model, Table
 from tasks.rendering import AnswerText, Rendered, Template
 from tasks.skipped import RowLog, SkippedRow
 from tasks.template import template_digest
-from tasks.training.row_checks import reasons_against
+from tasks.training.row_checks import skip_reasons
 
 Arrow = Any
 """An Arrow table or column: its published types know too little of it."""
@@ -26,25 +26,25 @@ compute: Any = pc
 Flags = npt.NDArray[np.bool_]
 
 _ROWS = 4096
-"""Rows whose texts are Python objects at a time."""
+"""Rows converted to Python objects at a time."""
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A table with its tokens, the rows that were skipped, and how many rows' texts were rendered."""
+    """A table with its tokens, the skipped rows, and counts of rendered rows."""
 
     table: Arrow
     skipped: list[SkippedRow]
     rendered: int
     rendered_skipped: int
-    """How many of the skipped rows were rendered here; the others came with the tokens that a policy sampled."""
+    """How many of the skipped rows were rendered here; the others had sampled tokens."""
     other_template: bool
-    """Tokens of another template were there and have been replaced."""
-    parted: int
-    """Rows whose whole conversation parts from the prompt before the prompt's end (see `tasks/rendering.py`)."""
+    """Whether tokens of another template were replaced."""
+    shortened_prompts: int
+    """Rows whose prompt tokens were shortened to those of the whole conversation (see `tasks/rendering.py`)."""
 
     def log(self, what: str, work: Workspace, max_skipped: float) -> RowLog:
-        """What is said of the rows."""
+        """The log of read and skipped rows."""
         return RowLog(
             work, max_skipped, what, read=self.table.num_rows + len(self.skipped),
             sampled=self.table.num_rows + len(self.skipped) - self.rendered,
@@ -53,27 +53,27 @@ class Tokenized:
 
 
 def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
-    """`table` with the ids of the policy's template; answers that already carry those keep them. Raises DataError."""
+    """`table` with token ids by the policy's template; existing ones of this template stay. Raises DataError."""
     data: Arrow = table.table
-    found = table.metadata.get("template")
+    template = table.metadata.get("template")
     if "prompt_tokens" not in data.column_names:
-        raise DataError(f"{type(table).__name__} has no answers, so there is nothing to tokenize")
-    other = found is not None and found != template_digest(policy)
-    missing = _missing(data, everything=other or found is None)
+        raise DataError(f"{type(table).__name__} has no answers to tokenize")
+    other = template is not None and template != template_digest(policy)
+    missing = _missing(data, everything=other or template is None)
     fresh = np.logical_or.reduce(list(missing.values()))
     refused: dict[int, str] = {}
-    parted = 0
+    shortened = 0
     if fresh.any():
-        data, refused, parted = _rendered(data, Template(policy), missing, fresh)
-    reasons = reasons_against(table, data, missing, refused, max_length)
+        data, refused, shortened = _rendered(data, Template(policy), missing, fresh)
+    reasons = skip_reasons(table, data, missing, refused, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
     skipped = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
-    kept = data.filter(pa.array(good)) if skipped else data
-    return Tokenized(kept, skipped, int(fresh.sum()), int((fresh & ~good).sum()), other, parted)
+    usable = data.filter(pa.array(good)) if skipped else data
+    return Tokenized(usable, skipped, int(fresh.sum()), int((fresh & ~good).sum()), other, shortened)
 
 
 def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:
-    """Token column → which rows have none in it. Where the prompt has none, its answers' are rendered with it."""
+    """Token column → which rows lack tokens. Answers are rendered again where the prompt's tokens are missing."""
     columns = [c for c in data.column_names if c.endswith("_tokens")]
     if everything:
         return {c: np.ones(data.num_rows, np.bool_) for c in columns}
@@ -84,60 +84,60 @@ def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:
 def _rendered(
     data: Arrow, template: Template, missing: dict[str, Flags], fresh: Flags
 ) -> tuple[Arrow, dict[int, str], int]:
-    """The table with what is missing, why rows are refused (by row), and how many part from their prompts."""
+    """The table with the missing tokens, reasons of refusals by row, and the number of shortened prompts."""
     refused: dict[int, str] = {}
-    made: dict[str, list[Any]] = {name: [] for name in missing}
-    parted = 0
+    tokens: dict[str, list[Any]] = {name: [] for name in missing}
+    shortened = 0
     for rows in np.array_split(np.flatnonzero(fresh), -(-int(fresh.sum()) // _ROWS)):
         part = data.take(pa.array(rows))
-        for row, done in zip(rows.tolist(), _render_part(part, template, missing, rows), strict=True):
-            if isinstance(done, Refusal):
-                refused[row] = done.reason
+        for row, result in zip(rows.tolist(), _render_part(part, template, missing, rows), strict=True):
+            if isinstance(result, Refusal):
+                refused[row] = result.reason
             else:
-                parted += done.parted
-            for name, values in made.items():
-                values.append([] if isinstance(done, Refusal) else done.tokens[name])
-    for name, values in made.items():
+                shortened += result.shortened
+            for name, values in tokens.items():
+                values.append([] if isinstance(result, Refusal) else result.tokens[name])
+    for name, values in tokens.items():
         field = data.schema.field(name)
         column = _merged(data.column(name), pa.array(values, field.type), fresh)
         data = data.set_column(data.column_names.index(name), field, column)
-    return data, refused, parted
+    return data, refused, shortened
 
 
 class _Row(NamedTuple):
     tokens: dict[str, Any]
     """Token column → ids."""
-    parted: bool
+    shortened: bool
 
 
 def _render_part(
     part: Arrow, template: Template, missing: dict[str, Flags], rows: npt.NDArray[np.int64]
 ) -> list[_Row | Refusal]:
-    """What stands in each row's token columns afterwards."""
+    """The token columns of each row."""
     prompts, given = part.column("prompt").to_pylist(), part.column("prompt_tokens").to_pylist()
     given = [None if m else g for m, g in zip(missing["prompt_tokens"][rows], given, strict=True)]
     sides = [_Side(part, name, flags[rows]) for name, flags in missing.items() if name != "prompt_tokens"]
     answers = [a for i, prompt in enumerate(prompts) for side in sides for a in side.answers(i, prompt)]
-    made = iter(template.answers(answers))
+    rendered = iter(template.answers(answers))
     return [
-        _row(given[i], {side: [next(made) for _ in side.answers(i, prompt)] for side in sides}, i)
+        _row(given[i], {side: [next(rendered) for _ in side.answers(i, prompt)] for side in sides}, i)
         for i, prompt in enumerate(prompts)
     ]  # fmt: skip
 
 
-def _row(given: list[int] | None, made: dict[_Side, list[Rendered | Refusal]], i: int) -> _Row | Refusal:
-    every = [answer for answers in made.values() for answer in answers]
+def _row(given: list[int] | None, rendered: dict[_Side, list[Rendered | Refusal]], i: int) -> _Row | Refusal:
+    every = [answer for answers in rendered.values() for answer in answers]
     refused = next((a for a in every if isinstance(a, Refusal)), None)
     if refused:
         return refused
-    fine = [a for a in every if isinstance(a, Rendered)]
-    if not fine:
+    complete = [a for a in every if isinstance(a, Rendered)]
+    if not complete:
         return Refusal("there is no answer")
-    length = min(a.shared for a in fine) if given is None else len(given)
-    if any(length > a.shared or (given is not None and a.prompt[:length] != given) for a in fine):
-        return Refusal("the written answer parts from the prompt that the sampled one goes on from")
-    prompt = fine[0].prompt
-    tokens = {side.name: side.tokens(i, made[side], length) for side in made}
+    length = min(a.shared for a in complete) if given is None else len(given)
+    if any(length > a.shared or (given is not None and a.prompt[:length] != given) for a in complete):
+        return Refusal("the written answer does not continue the prompt tokens of the sampled one")
+    prompt = complete[0].prompt
+    tokens = {side.name: side.tokens(i, rendered[side], length) for side in rendered}
     return _Row({"prompt_tokens": prompt[:length], **tokens}, given is None and length < len(prompt))
 
 
@@ -152,7 +152,7 @@ class _Side:
         self._ended = _ended(part, name)
 
     def answers(self, i: int, prompt: Any) -> list[AnswerText]:
-        """Those of row i that have no tokens yet."""
+        """The answers of row i without tokens."""
         if not self._missing[i]:
             return []
         texts, ended = self._texts[i], self._ended[i]
@@ -163,15 +163,15 @@ class _Side:
             for t, e in zip(texts, [True] * len(texts) if ended is True else ended, strict=True)
         ]
 
-    def tokens(self, i: int, made: Sequence[Rendered | Refusal], length: int) -> Any:
+    def tokens(self, i: int, rendered: Sequence[Rendered | Refusal], length: int) -> Any:
         if not self._missing[i]:
             return self._given[i]
-        ids = [a.answer_after(length) for a in made if isinstance(a, Rendered)]
+        ids = [a.answer_after(length) for a in rendered if isinstance(a, Rendered)]
         return ids if self._lists else ids[0]
 
 
 def _ended(part: Arrow, name: str) -> list[Any]:
-    """Whether answers ended by themselves: one cut by its length gains no token that ends the turn.
+    """Whether answers ended by themselves: a truncated one gets no token that ends the turn.
 
     One flag per row, or a list of them for a ranking.
     """

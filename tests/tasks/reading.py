@@ -22,13 +22,13 @@ class Step:
         self._log = RowLog(self.work, max_skipped)
 
     def pairs(self, source: Source, split: str = "all") -> Preferences:
-        return self._log.saved(source.preferences(split, self._log))
+        return self._log.save(source.preferences(split, self._log))
 
     def demonstrations(self, source: Source, split: str = "all") -> Demonstrations:
-        return self._log.saved(source.demonstrations(split, "mixed", self._log))
+        return self._log.save(source.demonstrations(split, "mixed", self._log))
 
     def prompts(self, source: Source, split: str = "all") -> Prompts:
-        return self._log.saved(source.prompts(split, self._log))
+        return self._log.save(source.prompts(split, self._log))
 
 
 def rows_of(table: Table) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def test_answers_of_an_oracle(tmp_path: Path) -> None:
 
     notices = ends_the_same(tmp_path, attempt, Mortal, flips=60)
     assert 55 <= len(notices) <= 60  # a newline that is another letter looks like a line that a kill cut
-    assert all("asked again" in n for n in notices)
+    assert all("queried again" in n for n in notices)
 
 
 def test_shards_of_samples(policy: Policy, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_checkpoints_kept_policies_and_scores_of_a_reinforcement(policy: Policy,
         files=("model.safetensors", ".jsonl"),
     )
     assert len(notices) == 3
-    for said in ("the checkpoint of step-2", "a policy that an earlier attempt kept", "an answer of the oracle"):
+    for said in ("the checkpoint of step-2", "a policy that an earlier attempt kept", "a stored answer of the oracle"):
         assert any(said in n for n in notices), said
 
 

@@ -88,12 +88,12 @@ def test_shared_text_is_a_prompt_up_to_a_border_between_words_only(tmp_path: Pat
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (
         user("The"), "sky scatters blue light .", "sea is blue ."
     )  # fmt: skip
-    assert skipped == ["the two sides begin differently, so they share no prompt"]
+    assert skipped == ["chosen and rejected have no common prefix that could be the prompt"]
 
 
 def test_a_text_column_that_could_be_the_prompt_is_never_ignored_for_shared_letters(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"\['chosen', 'id', 'question_text', 'rejected'\].*question_text could: rename"
+        DataError, match=r"\['chosen', 'id', 'question_text', 'rejected'\].*question_text could be the prompt: rename"
     ):
         read(tmp_path, {"question_text": SKY, "id": "row 1", **SIDES})
     with pytest.raises(DataError, match=r"could be the column 'question' or 'query': rename the right one to 'prompt'"):
@@ -111,7 +111,7 @@ def test_pku_saferlhf_names_the_better_response_by_its_number(tmp_path: Path) ->
     rows = ({**sides, "better_response_id": 1, "safer_response_id": 0}, {**sides, "better_response_id": 2})
     (pair,), skipped, notices = read(tmp_path, *rows)
     assert (pair["chosen"], pair["rejected"]) == (BLUE, RED)
-    assert skipped == ["better_response_id is 2; it names an answer by 0 or 1"]
+    assert skipped == ["invalid better_response_id 2; the answers have the numbers 0 and 1"]
     assert "columns not used: safer_response_id" in notices[0]
 
 
@@ -121,7 +121,7 @@ def test_messages_that_follow_the_prompt_and_are_shared_belong_to_it(tmp_path: P
     apart = row | {"rejected": [*bot("No ."), *shared[1:], *bot(RED)]}
     (pair,), skipped, _ = read(tmp_path, row, apart)
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ([*SYSTEM, *user(SKY), *shared], BLUE, RED)
-    assert skipped == ["the two sides part before their last turn"]
+    assert skipped == ["the two conversations differ before their last turn"]
 
 
 def test_a_conversation_that_answers_another_prompt_is_no_pair(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_conversation_that_answers_another_prompt_is_no_pair(tmp_path: Path) -
     ]
     pairs, skipped, _ = read(tmp_path, *whole)
     assert len(pairs) == 1
-    assert skipped == ["the prompt is not in the conversation that the answer holds"]
+    assert skipped == ["the conversation in the answer column does not contain the prompt"]
 
 
 def test_an_answer_that_calls_a_tool_and_an_image_are_skipped_with_their_reason(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_an_answer_that_calls_a_tool_and_an_image_are_skipped_with_their_reason(
     image = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": SKY}]}]
     _, skipped, _ = read(tmp_path, GOOD, GOOD | {"chosen": called}, GOOD | {"prompt": image})
     assert skipped == [
-        "the answer calls tools (tool_calls), and answers are texts",
-        "a message has a part of type 'image'; only text can be read",
+        "the answer calls tools (tool_calls), but an answer must be text",
+        "a message has a part of type 'image'; only text is supported",
     ]
 
 
@@ -150,7 +150,7 @@ def test_a_system_turn_goes_before_the_users_message_on_request(tmp_path: Path) 
 
 def test_a_system_column_that_contradicts_the_conversation_is_no_prompt(tmp_path: Path) -> None:
     _, skipped, _ = read(tmp_path, GOOD, {**GOOD, "system": "Be kind .", "prompt": [*SYSTEM, *user(SKY)]})
-    assert skipped == ["the system column says something else than the conversation's own system turn"]
+    assert skipped == ["the system column differs from the conversation's own system turn"]
 
 
 def test_answers_keep_their_spaces_but_those_of_a_dialogue_lose_the_one_that_separates(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_pair_whose_scores_speak_against_it_is_skipped_swapped_or_kept_as_aske
     assert [pair["p"] for pair in pairs if pair["p"]] == (
         [0.75] if doubtful == "swap" else [0.25] * (doubtful == "keep")
     )
-    assert "margin is inf, which no loss can use" in skipped
+    assert "invalid margin = inf; it must be finite" in skipped
     assert len(pairs) + len(skipped) == len(SCORED)
 
 
@@ -197,7 +197,7 @@ def test_a_pair_whose_scores_speak_against_it_is_skipped_swapped_or_kept_as_aske
 def test_scores_are_found_under_the_names_that_data_sets_give_them(better: str, worse: str, tmp_path: Path) -> None:
     pairs, skipped, notices = read(tmp_path, {**GOOD, better: 8, worse: 2}, {**GOOD, better: 2, worse: 8})
     assert [pair["margin"] for pair in pairs] == [6]
-    assert skipped == ["by its own scores or margin the rejected answer is the better one"]
+    assert skipped == ["the rejected answer is better by the row's own scores or margin"]
     assert "not used" not in notices[0]
 
 
@@ -206,23 +206,22 @@ def test_copies_and_contradictions_are_counted_in_a_notice_and_kept(tmp_path: Pa
     pairs, _, notices = read(tmp_path, GOOD, GOOD, other, {**GOOD, "rejected": " a "})
     assert len(pairs) == 4
     assert (
-        "exact copies of an earlier pair: 1, contradictions (the same answers occur the other way round too): 3, "
-        in (notices[1])
+        "exact copies of an earlier pair: 1, contradictions (the same answers also occur inverted): 3, " in (notices[1])
     )
-    assert notices[1].endswith("answers that differ in spaces at their ends only: 1")
+    assert notices[1].endswith("answers that differ only in whitespace at their ends: 1")
 
 
 LABELS = {"good": (True, 1, "1", "True", "true", None), "bad": (False, 0, "0", "False", 0.0)}
 
 
-def test_labels_are_understood_as_numbers_and_words_and_others_are_skipped(tmp_path: Path) -> None:
+def test_labels_are_numbers_or_words_and_others_are_skipped(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": c, "label": label} for c, several in LABELS.items() for label in several]
     rows += [{"prompt": "q", "completion": "odd", "label": label} for label in ("rejected", 2)]
     step = Step(tmp_path)
     table = step.demonstrations(path(path=str(write(tmp_path / "rows.jsonl", rows))))
     assert table.table["completion"].to_pylist() == ["good"] * len(LABELS["good"])
     assert reasons(step, table.path) == [
-        f"the label is {label}; 0, 1, true and false are understood" for label in ("'rejected'", "2")
+        f"invalid label {label}; use 0, 1, true or false" for label in ("'rejected'", "2")
     ]
 
 
@@ -273,7 +272,7 @@ def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reason
     source = path(path=str(write(tmp_path / "pairs.jsonl", rows)))
     with pytest.raises(DataError) as error:
         Step(tmp_path, max_skipped=0.1).pairs(source)
-    file, reason = tmp_path / "pairs.jsonl", "an answer is a string or a list of messages, not int"
+    file, reason = tmp_path / "pairs.jsonl", "an answer must be a string or a list of messages, not int"
     assert str(error.value) == (
         f"pairs.jsonl: 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
         f"allows fewer: {reason} (1), the prompt is empty (1); the first: {file}:9 ({reason}); {file}:10 (the prompt "
@@ -283,7 +282,7 @@ def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reason
 
 
 def test_what_a_file_gives_not_is_refused_with_its_columns(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"gives no preferences.*columns are \['best', 'prompt', 'worst'\]; understood"):
+    with pytest.raises(SpecError, match=r"has no preferences.*columns are \['best', 'prompt', 'worst'\]; supported"):
         read(tmp_path, {"prompt": "q", "best": "a", "worst": "b"})
 
 
@@ -342,9 +341,7 @@ def test_a_csv_file_whose_columns_do_not_add_up_is_refused(text: str, message: s
 @pytest.mark.parametrize("text", [json.dumps(bot("a")), str(bot("a"))], ids=["JSON", "Python"])
 def test_messages_that_a_csv_file_holds_as_text_are_no_answer(text: str, tmp_path: Path) -> None:
     _, skipped, _ = read(tmp_path, GOOD, GOOD | {"chosen": text}, GOOD | {"prompt": text})
-    assert (
-        skipped == ["a list of messages is written as text: save the table as .jsonl or .parquet instead of .csv"] * 2
-    )
+    assert skipped == ["a list of messages was saved as text: save the table as .jsonl or .parquet instead of .csv"] * 2
 
 
 def test_numbers_of_a_csv_file_are_numbers(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_only_a_scorer_scores(tmp_path: Path) -> None:
         score(completions({"x": ["a"]}), Oracle.of(compare=lambda *_: []), Workspace(tmp_path))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("answer", "told"), [(math.nan, "nan"), (1.5, "no probability"), (-0.1, "no probability")])
+@pytest.mark.parametrize(("answer", "told"), [(math.nan, "nan"), (1.5, "a probability is"), (-0.1, "a probability is")])
 def test_an_answer_that_is_no_probability_stops_the_step(tmp_path: Path, answer: float, told: str) -> None:
     oracle = Judge({("a", "b"): answer}, antisymmetric=True)
     with pytest.raises(DataError, match=told):

@@ -112,7 +112,7 @@ def test_kl_of_other_tokens_or_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 answers have another number of tokens"):
         measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path), logps=logps(values, lengths))
     del values["y/0/0"]
-    with pytest.raises(DataError, match="are 2 rows, 2 of them of the 3 answers"):
+    with pytest.raises(DataError, match="have 2 rows, of which 2 belong to the 3 answers"):
         measure(win_probs(JUDGED), ours(), theirs(), Workspace(tmp_path), logps=logps(values, lengths))
 
 
@@ -123,7 +123,7 @@ def test_another_temperature_makes_kl_biased_and_is_told(tmp_path: Path) -> None
     measure(win_probs(JUDGED), ours(), theirs(), one, logps=base)
     measure(win_probs(JUDGED), ours(), theirs(), other, logps=base, temperature=0.7)
     assert one.notices == []
-    assert other.notices == ["answers were drawn at temperature 0.7: eval/kl, meant for 1, is biased"]
+    assert other.notices == ["the answers were sampled at temperature 0.7: eval/kl is biased, as it assumes 1"]
 
 
 def test_gold_is_the_mean_score_of_either_side(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_gold_is_the_mean_score_of_either_side(tmp_path: Path) -> None:
     assert named(report)["eval/gold"]["value"] == pytest.approx((1 + 3) / 2)
     assert named(report)["eval/baseline_gold"]["value"] == pytest.approx((0.5 - 1) / 2)
     assert by_prompt(report)["y"]["gold"] == 3.0
-    with pytest.raises(DataError, match="the scores of eval/gold are 3 rows, 0 of them of the 3 answers"):
+    with pytest.raises(DataError, match="the scores of eval/gold have 3 rows, of which 0 belong to the 3 answers"):
         measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), sides[1])
 
 
@@ -148,7 +148,7 @@ def test_unanswered_questions_count_neither_as_wins_nor_as_losses(tmp_path: Path
     assert found["eval/wins"]["value"] + found["eval/ties"]["value"] + found["eval/losses"]["value"] == pytest.approx(1)
     assert found["eval/unanswered"]["value"] == pytest.approx((0.25 + 1) / 2)
     assert by_prompt(report)["y"]["win_rate"] is None
-    assert work.notices == ["eval/win_rate: 1 of 2 prompts have no answer by the oracle and are left out"]
+    assert work.notices == ["eval/win_rate: 1 of 2 prompts have no answer from the oracle and are left out"]
 
 
 def test_both_orders_are_one_pair_and_their_agreement_is_measured(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_both_orders_are_one_pair_and_their_agreement_is_measured(tmp_path: Path
 @pytest.mark.parametrize("swapped", [False, True])
 def test_questions_about_other_answers_are_refused(tmp_path: Path, swapped: bool) -> None:
     strange = ("x", "x/1/0", "x/0/0", 0.5) if swapped else ("x", "x/0/7", "x/1/0", 0.5)
-    with pytest.raises(DataError, match="1 of 6 questions have an a_id that is none of the answers"):
+    with pytest.raises(DataError, match="1 of 6 questions have an a_id that is not one of the answers"):
         measure(win_probs([*JUDGED, strange]), ours(), theirs(), Workspace(tmp_path))
 
 
@@ -213,5 +213,5 @@ def test_the_proxys_scores_are_rows_of_their_own_beside_gold(tmp_path: Path) -> 
     assert (found["eval/proxy"]["unit"], found["eval/proxy"]["n"]) == ("score", 2)
     assert found["eval/proxy"]["ci_low"] < 6 < found["eval/proxy"]["ci_high"]
     assert {p: (r["proxy"], r["baseline_proxy"]) for p, r in by_prompt(report).items()} == {"x": (5, 3), "y": (7, 0)}
-    with pytest.raises(DataError, match="the scores of eval/proxy are 3 rows, 0 of them of the 3 answers"):
+    with pytest.raises(DataError, match="the scores of eval/proxy have 3 rows, of which 0 belong to the 3 answers"):
         measure(win_probs(JUDGED), a, b, Workspace(tmp_path / "m"), proxy_scores=proxies[1])

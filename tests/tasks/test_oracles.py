@@ -146,7 +146,7 @@ def test_a_loaded_oracle_is_a_specification_that_opens(tmp_path) -> None:  # typ
     made = load_oracle(oracle=Chosen("oracles", "toy_gold", {}, code="abc"))
     made.save(tmp_path)
     assert json.loads((tmp_path / "oracle.json").read_text())["code"] == "abc"
-    assert Scorer(tmp_path).opened().score([None], [RIGHT], [BOTH]) == [pytest.approx(2.8)]
+    assert Scorer(tmp_path).open().score([None], [RIGHT], [BOTH]) == [pytest.approx(2.8)]
     assert type(load_oracle(oracle=Chosen("oracles", "toy_cycle", {}))) is Oracle
 
 

@@ -55,13 +55,13 @@ def test_prompts_without_an_order_are_left_out_and_counted(tmp_path: Path) -> No
     assert [r["prompt_id"] for r in rows(rankings(table, work))] == ["good"]
     assert work.totals == {"prompts": 4, "prompts_short": 2, "prompts_level": 1, "answers_unscored": 2}
     assert work.notices == [
-        "3 of 4 prompts left out: 2 with fewer than two scored answers, 1 whose answers all have one score"
+        "3 of 4 prompts left out: 2 with fewer than two scored answers, 1 whose answers all have the same score"
     ]
 
 
 def test_scores_of_one_class_only_are_refused(tmp_path: Path) -> None:
     table = scored({"x": ["a", "b"], "y": ["a", "a"]}, {"a": 1, "b": 1}, tmp_path)
-    with pytest.raises(DataError, match="none of 2 prompts is left: 2 whose answers all have one score"):
+    with pytest.raises(DataError, match="none of 2 prompts is left: 2 whose answers all have the same score"):
         rankings(table, Workspace(tmp_path / "r"))
 
 

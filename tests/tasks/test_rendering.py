@@ -99,7 +99,7 @@ def test_a_prompt_is_what_the_generation_prompt_ends(made: dict[str, Policy]) ->
 
 def test_qwens_base_model_is_refused_with_both_tokens_named(tmp_path: Path) -> None:
     policy = family(tmp_path / "base", QWEN_BASE)
-    with pytest.raises(DataError, match=r"ends an answer with '<\|im_end\|>' \(id 2\), and sampling stops at "
+    with pytest.raises(DataError, match=r"ends an answer with '<\|im_end\|>' \(id 2\), but sampling stops at "
                        r"'<\|endoftext\|>' \(id 1\): add 2 to eos_token_id in generation_config.json"):  # fmt: skip
         tokenize(policy, _of(Preferences, [_pair(0, ASKED[0], GOOD, "No .")]), Workspace(tmp_path / "w"))
     assert isinstance(Template(policy).prompts(ASKED)[0], list)  # sampling needs no end of turn
@@ -118,13 +118,13 @@ def test_a_conversation_that_the_template_refuses_is_skipped_with_its_words(
     rows = [_pair(i, prompt, GOOD, "No .") for i, prompt in enumerate([system, ASKED[0], twice])]
     work = Workspace(tmp_path)
     assert len(tokenize(made["gemma2"], _of(Preferences, rows), work, max_skipped=0.7)) == 1
-    assert "the chat template refuses it: System role not supported; `system: into_user` of its" in work.notices[0]
-    assert "the chat template refuses it: Conversation roles must alternate" in work.notices[0]
+    assert "the chat template rejects it: System role not supported; `system: into_user` of the" in work.notices[0]
+    assert "the chat template rejects it: Conversation roles must alternate" in work.notices[0]
 
     prompts = _of(Prompts, [{"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows])
     plan = sampling_plan(made["gemma2"], prompts, 8, work)
     assert plan.prompt_ids == ["p1"]
-    assert "2 of 3 prompts skipped: 1 the chat template refuses it: System role" in work.notices[1]
+    assert "2 of 3 prompts skipped: 1 the chat template rejects it: System role" in work.notices[1]
     assert "(first: p2)" in work.notices[1]
 
 
@@ -132,14 +132,14 @@ def test_a_message_that_the_template_leaves_out_is_a_reason(tmp_path: Path) -> N
     deaf = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
     policy = family(tmp_path / "deaf", FAMILIES["chatml"]._replace(template=deaf))
     (found,) = Template(policy).prompts([[{"role": "system", "content": "You are terse ."}, *ASKED[0]]])
-    assert found == Refusal("the chat template leaves out the system's message")
+    assert found == Refusal("the chat template leaves out the system message")
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
-    [("{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}", "leaves out the user's mess"),
+    [("{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}", "leaves out the user mess"),
      (CHATML.replace("add_generation_prompt", "false"),
-      r"has no generation prompt: answers begin with '<\|im_start\|>assistant\\n'.*end the template with"),
+      r"has no generation prompt: it writes '<\|im_start\|>assistant\\n'.*end the template with"),
      ("{% for m in messages %}{{ m.contents.text }}{% endfor %}", "cannot render a question")],
 )  # fmt: skip
 def test_a_template_that_cannot_serve_is_refused_with_what_to_do(tmp_path: Path, template: str, message: str) -> None:
@@ -151,7 +151,7 @@ def test_a_template_that_cannot_serve_is_refused_with_what_to_do(tmp_path: Path,
 def test_a_template_that_ends_no_turn_is_refused_for_training(tmp_path: Path) -> None:
     open_end = "{% for m in messages %}{{ m.content }}{% endfor %}"
     policy = family(tmp_path / "open", FAMILIES["chatml"]._replace(template=open_end))
-    with pytest.raises(DataError, match=r"writes nothing behind an answer, and sampling stops at '<\|im_end\|>'"):
+    with pytest.raises(DataError, match=r"writes nothing after an answer, but sampling stops at '<\|im_end\|>'"):
         Template(policy).answers([AnswerText(ASKED[0], GOOD)])
 
 
@@ -184,7 +184,7 @@ def test_an_answer_that_brings_its_end_of_turn_along_has_one_and_not_two(made: d
         [AnswerText(ASKED[0], t) for t in (GOOD, f"{GOOD}<|im_end|>", f"No .<|im_end|>{GOOD}")]
     )
     assert baked == plain
-    assert inside == Refusal("'<|im_end|>' stands inside the answer and would end it")
+    assert inside == Refusal("'<|im_end|>' occurs inside the answer and would end it")
 
 
 def test_a_row_that_parts_from_its_prompt_shares_what_is_common_to_all_its_answers(

@@ -127,7 +127,7 @@ def test_marked_rows_count_the_same_tokens(policy: Policy, tmp_path: Path) -> No
 
 
 def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:
-    live = reward.opened()
+    live = reward.open()
     asked = ["where does the swan live ?", "what does the fox eat ?", "where is it ?"]
     told = ["the swan lives in the swamp . it eats roots .", "fish", "the bear eats fish and roots ."]
     found = live.score([message(a) for a in asked], told, [None] * 3)
@@ -146,7 +146,7 @@ def test_tokenizer_and_template_are_copied_byte_for_byte(reward: RewardModel, po
 
 
 def test_a_score_does_not_depend_on_what_is_asked_with_it(reward: RewardModel) -> None:
-    live = reward.opened()
+    live = reward.open()
     texts = ["fish", "the swan eats roots . " * 4, "it eats roots", ""]
     prompts = [message("what does the swan eat ?")] * 4
     together = live.score(prompts, texts, [None] * 4)
@@ -157,8 +157,8 @@ def test_a_score_does_not_depend_on_what_is_asked_with_it(reward: RewardModel) -
 
 def test_a_row_too_long_for_the_model_has_no_score(reward: RewardModel) -> None:
     long = "swamp roots fish bear " * 40
-    assert reward.opened().score([message("where ?")] * 2, [long, "fish"], [None] * 2)[0] is None
-    assert reward.opened().score([message("where ?")], [long], [None]) == [None]
+    assert reward.open().score([message("where ?")] * 2, [long, "fish"], [None] * 2)[0] is None
+    assert reward.open().score([message("where ?")], [long], [None]) == [None]
 
 
 def test_it_scores_and_compares_where_an_oracle_is_wanted(reward: RewardModel, tmp_path: Path) -> None:
@@ -185,12 +185,12 @@ def test_a_checkpoint_of_the_users_is_an_oracle_where_it_lies(reward: RewardMode
     made = load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(reward.path)}))
     assert isinstance(made, RewardModel)
     assert made.path == reward.path
-    assert made.opened().score([message("where ?")], ["fish"], [None]) == reward.opened().score(
+    assert made.open().score([message("where ?")], ["fish"], [None]) == reward.open().score(
         [message("where ?")], ["fish"], [None]
     )
-    with pytest.raises(SpecError, match=r"no file or directory '\./nothing' \(looked from"):
+    with pytest.raises(SpecError, match=r"no file or directory '\./nothing' \(relative to"):
         identity(online=False, base=tmp_path, path="./nothing")
-    with pytest.raises(DataError, match="no Hugging Face model directory"):
+    with pytest.raises(DataError, match="not a Hugging Face model directory"):
         load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(tmp_path)}))
 
 
@@ -285,7 +285,7 @@ def test_a_pad_that_is_the_eos_leaves_the_score_at_the_eos(policy: Policy, tmp_p
 
 def test_a_policy_is_no_oracle(policy: Policy) -> None:
     with pytest.raises(DataError, match="no classification head"):
-        RewardModel(policy.path).opened()
+        RewardModel(policy.path).open()
 
 
 def test_a_classifier_of_several_classes_is_refused(policy: Policy, tmp_path: Path) -> None:
@@ -433,5 +433,5 @@ def test_only_pairs_that_both_score_count_in_the_change(tmp_path: Path) -> None:
     assert report.per_prompt.column("accuracy_change").to_pylist() == [1, None, 0]
     assert ["1 of 4 pairs left out" in notice for notice in work.notices] == [True, True]
     apart, now, was = _paired([1, nan], [nan, 1], "ab")
-    with pytest.raises(DataError, match="no pair has scores by both"):
+    with pytest.raises(DataError, match="no pair is scored by both"):
         reward_accuracy(apart, now, Workspace(tmp_path / "apart"), was)

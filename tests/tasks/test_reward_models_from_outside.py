@@ -82,7 +82,7 @@ def by_its_card(model: RewardModel, prompt: list[dict[str, str]], answer: str) -
 
 
 def scores(model: RewardModel, prompts: list[Any], answers: list[str]) -> list[float | None]:
-    return list(model.opened().score(prompts, answers, [None] * len(answers)))
+    return list(model.open().score(prompts, answers, [None] * len(answers)))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -220,16 +220,16 @@ def test_an_encoders_positions_are_respected(tmp_path: Path) -> None:
 def test_what_is_no_reward_model_is_refused_with_what_it_is(tmp_path: Path) -> None:
     several = encoder(tmp_path / "several", outputs=3)
     with pytest.raises(DataError, match=r"classifies into 3 classes \(LABEL_0, LABEL_1, LABEL_2\); a reward model has"):
-        several.opened()
+        several.open()
     model = made(tmp_path / "plain", "llama2", "</s>")
     config = json.loads((model.path / "config.json").read_text())
     (model.path / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
     with pytest.raises(DataError, match=r"no classification head \(architectures in config.json: LlamaForCausalLM\)"):
-        model.opened()
+        model.open()
     (model.path / "config.json").write_text(json.dumps(config))
     (model.path / "chat_template.jinja").unlink()
     with pytest.raises(DataError, match="neither a chat template nor a separator"):
-        model.opened()
+        model.open()
 
 
 def test_a_head_that_the_files_lack_is_not_made_up(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_head_that_the_files_lack_is_not_made_up(tmp_path: Path) -> None:
     del weights["score.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match=r"lacks weights of its LlamaForSequenceClassification: score\.weight"):
-        model.opened()
+        model.open()
 
 
 def test_a_model_that_scores_otherwise_in_company_is_refused_with_both_numbers(
@@ -255,7 +255,7 @@ def test_a_model_that_scores_otherwise_in_company_is_refused_with_both_numbers(
 
     monkeypatch.setattr(classifier.Classifier, "_padded", without_mask)
     with pytest.raises(DataError, match=r"gives -?\d+\.\d+ for a conversation alone and -?\d+\.\d+ for the same one"):
-        model.opened()
+        model.open()
 
 
 def test_training_goes_on_from_a_decoder_and_not_from_an_encoder(tmp_path: Path) -> None:
@@ -289,5 +289,5 @@ def test_plan_is_told_what_is_no_reward_model(tmp_path: Path) -> None:
         identity(online=False, base=tmp_path, path="several")
     assert several.path.name == "several"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no Hugging Face model directory"):
+    with pytest.raises(DataError, match="not a Hugging Face model directory"):
         identity(online=False, base=tmp_path, path="./empty")

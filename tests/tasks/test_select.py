@@ -144,7 +144,7 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     table = completions({"x": ["a", "b"]})
     with pytest.raises(DataError, match="none of 1 prompts is left: 1 with an answer that has no answered opponent"):
         win_rates(judged, table, Workspace(tmp_path))
-    with pytest.raises(DataError, match="the rule keeps no pair"):
+    with pytest.raises(DataError, match="without a pair by the rule"):
         pairs(table, judged, Workspace(tmp_path), rule=BEST_AND_WORST)
 
 
@@ -167,7 +167,7 @@ def test_ids_that_do_not_match_are_an_error(tmp_path: Path, question: tuple[str,
 def test_a_draw_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     table = completions({"x": ["a", "b"]}).table
     twice = Completions.of(pa.concat_tables([table, table]))
-    with pytest.raises(DataError, match="the same draws are there twice"):
+    with pytest.raises(DataError, match="the same draws occur twice"):
         win_rates(win_probs([("x", "x/0/0", "x/0/1", 0.5)]), twice, Workspace(tmp_path))
 
 
@@ -248,7 +248,7 @@ def test_pieces_are_consecutive_and_share_nothing(tmp_path: Path) -> None:
 
 def test_a_table_that_is_used_up_says_how_many_rows_and_pieces_it_has(tmp_path: Path) -> None:
     table = completions({f"p{i}": ["a"] for i in range(25)})
-    with pytest.raises(DataError, match="25 rows make 3 pieces of 10, and piece 4 was asked for"):
+    with pytest.raises(DataError, match="25 rows make 3 pieces of 10, so there is no piece 4"):
         part(table, Workspace(tmp_path), index=4, size=10)
 
 
@@ -259,7 +259,7 @@ def test_a_wrapped_piece_goes_on_from_the_first_row_and_says_so(tmp_path: Path) 
     ]
     assert numbers == [[*range(10, 20)], [*range(20, 25), *range(5)], [*range(5, 15)]]
     assert len(work.notices) == 2
-    assert "piece 3 begins again: the 25 rows make 3 pieces" in work.notices[0]
+    assert "piece 3 wraps around: the 25 rows make 3 pieces" in work.notices[0]
 
 
 def test_a_wrapped_piece_never_holds_a_row_twice(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_tables_put_together_keep_all_rows_in_order(tmp_path: Path) -> None:
 
 def test_the_same_draws_are_not_put_together(tmp_path: Path) -> None:
     table = completions({"x": ["a", "b"]})
-    with pytest.raises(DataError, match="2 of 4 rows have a completion_id that another row has"):
+    with pytest.raises(DataError, match="2 of 4 rows have the same completion_id as another row"):
         concat([table, completions({"x": ["other", "texts"]})], Workspace(tmp_path))
 
 

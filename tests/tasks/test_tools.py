@@ -152,10 +152,9 @@ def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
     kept = tokenize(made["chatml"], pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in skipped] == [
-        "the chat template leaves out the tools' definitions",
-        "the chat template leaves out a call of a tool",
-        'the chat template refuses it: can only concatenate str (not "NoneType") to str; it may not be made for calls '
-        "of tools",
+        "the chat template leaves out the tool definitions",
+        "the chat template leaves out a tool call",
+        'the chat template rejects it: can only concatenate str (not "NoneType") to str; it may not support tool calls',
     ]
 
 
@@ -166,13 +165,13 @@ def test_a_template_that_writes_only_the_first_of_two_calls_skips_the_row(tmp_pa
     pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
     kept = tokenize(policy, pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     assert len(kept) == 1
-    assert "leaves out a call of a tool" in (kept.path / "skipped.jsonl").read_text()
+    assert "leaves out a tool call" in (kept.path / "skipped.jsonl").read_text()
 
 
 BROKEN = {
-    "a call of a tool names no function": {"tool_calls": [{"type": "function"}]},
-    "the arguments of a call is text that is no JSON: 'Paris'": _calling("Paris"),
-    "the arguments of a call are list and no object": _calling([1]),
+    "a tool call has no function name": {"tool_calls": [{"type": "function"}]},
+    "invalid JSON in the arguments of a tool call: 'Paris'": _calling("Paris"),
+    "the arguments of a tool call must be an object, not list": _calling([1]),
 }
 
 
@@ -192,8 +191,8 @@ def test_a_tools_column_without_definitions_is_no_reason_to_lose_it_in_silence(t
     table = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
     skipped = [json.loads(line)["reason"] for line in (table.path / "skipped.jsonl").read_text().splitlines()]
     assert skipped == [
-        "`tools` holds no list of definitions with names: rename it if something else is meant",
-        "`tools` is text that is no JSON: 'hammer'",
+        "`tools` must be a list of definitions with names; rename the column if it is something else",
+        "invalid JSON in `tools`: 'hammer'",
     ]
     assert [row["prompt"] for row in rows_of(table)] == [user("q")] * 4
 

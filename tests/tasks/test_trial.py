@@ -1,4 +1,4 @@
-"""Choices called on made-up numbers: every shipped one passes, wrong results are named."""
+"""Trial calls of choices: every shipped one passes, wrong results are named."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ WRONG = {
     "one number per answer": (
         "losses/listwise", "lambda policy_logps, mask: policy_logps", r"returned \(5, 3\) for 5 rows"),
     "no gradient": ("losses/pointwise", "lambda policy_logps, lengths: lengths", r"has no gradient"),
-    "not finite": ("losses/pointwise", "lambda policy_logps: policy_logps.log()", r"is not finite on ordinary numbers"),
-    "an exception": ("losses/pointwise", "lambda policy_logps: policy_logps + ''", r"fails on made-up .*: TypeError"),
+    "not finite": ("losses/pointwise", "lambda policy_logps: policy_logps.log()", r"is not finite on synthetic inputs"),
+    "an exception": ("losses/pointwise", "lambda policy_logps: policy_logps + ''", r"fails on synthetic .*: TypeError"),
     "columns": ("pair_rules", "lambda pairs: pairs.select('a', 'b')", r"returned \['a', 'b'\]; .* columns a, b and p"),
-    "a column that is not there": ("pair_rules", "lambda pairs: pairs.select('c')", r"fails on made-up .*: Column"),
-    "a negative price": ("kl_controllers", "lambda coefficient, kl, samples: -kl", r"made -5\.0 of a coefficient"),
+    "a column that is not there": ("pair_rules", "lambda pairs: pairs.select('c')", r"fails on synthetic .*: Column"),
+    "a negative price": ("kl_controllers", "lambda coefficient, kl, samples: -kl", r"returned -5\.0 for a coefficient"),
     "one text": ("deviations", "lambda text: text", r"returned str; it must return a list of texts"),
 }  # fmt: skip
 

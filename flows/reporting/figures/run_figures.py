@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.reporting.results import ResultRow, RunResults
 from flows.store.finished import FinishedStep
-from tasks.files import replacing
+from tasks.files import atomic_replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def _draw(drawing: Drawing, file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    with matplotlib.rc_context(STYLE), replacing(file, durable=False) as fresh:
+    with matplotlib.rc_context(STYLE), atomic_replace(file, durable=False) as fresh:
         figure = drawing()
         fresh.touch()
         if figure is not None:
@@ -113,7 +113,7 @@ def _draw(drawing: Drawing, file: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with replacing(target, durable=False) as fresh:
+    with atomic_replace(target, durable=False) as fresh:
         copyfile(source, fresh)
 
 

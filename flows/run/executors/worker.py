@@ -227,7 +227,7 @@ def _line(row: dict[str, float]) -> bytes:
 
 
 def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    from tasks.files import replacing
+    from tasks.files import atomic_replace
 
-    with replacing(path) as fresh:
+    with atomic_replace(path) as fresh:
         fresh.write_bytes(b"".join(map(_line, rows)))

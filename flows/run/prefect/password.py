@@ -11,7 +11,7 @@ import secrets
 from functools import cache
 from pathlib import Path
 
-from tasks.files import replacing
+from tasks.files import atomic_replace
 
 OWNER_ONLY = 0o600
 
@@ -55,7 +55,7 @@ def is_private(file: Path) -> bool:
 def write_private(file: Path, text: str) -> None:
     """Replace the file by one that nobody else can read, at any moment."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file, durable=False) as fresh:
+    with atomic_replace(file, durable=False) as fresh:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(text)

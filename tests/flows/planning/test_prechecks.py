@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""What a glance at wiring and files shows is refused by `plan` and `run` before any step."""
+"""`plan` and `run` reject what the wiring and the files show before any step."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ WIRED = {
     "pairs of one answer": (
         "probs: {task: compare, completions: answers, oracle: judge}\n"
         "best: {task: pairs, completions: answers, win_probs: probs, rule: best_and_worst}",
-        "p.best: `completions` holds 1 answer per prompt, which nothing can be compared with: sample k ≥ 2"),
+        "p.best: `completions` has 1 answer per prompt, but a comparison needs 2: sample with k ≥ 2"),
     "win rates of one answer": (
         "probs: {task: compare, completions: answers, oracle: judge}\n"
-        "rates: {task: win_rates, completions: answers, win_probs: probs}", "p.rates: `completions` holds 1 answer per prompt"),
+        "rates: {task: win_rates, completions: answers, win_probs: probs}", "p.rates: `completions` has 1 answer per prompt"),
     "rankings of one answer": (
         "scores: {task: score, completions: answers, oracle: judge}\nranked: {task: rankings, scores: scores}",
-        "p.ranked: `scores` holds 1 answer per prompt"),
+        "p.ranked: `scores` has 1 answer per prompt"),
     "the same step twice": (
         "again: {task: sample, policy: base, prompts: prompts, k: 1}\nboth: {task: concat, tables: [answers, again]}",
-        "p.both: two of its `tables` are the same step (or equal ones)"),
+        "p.both: two of its `tables` are the same step (or equal steps)"),
     "an unknown split of a world": (
         "more: {task: load_prompts, source: toy, split: test}",
         "p.more: the world 'toy' has no split 'test'; choose one of ['sft', 'rm', 'policy', 'gate', 'heldout']"),
     "the same draws": (
         "more: {task: sample, policy: base, prompts: prompts, k: 4}\nboth: {task: concat, tables: [answers, more]}",
-        "p.both: two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): give one another `stream`"),
+        "p.both: two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): set another `stream`"),
 }  # fmt: skip
 
 
@@ -85,13 +85,13 @@ FILES = {
     "a file that is not there": ("{task: load_prompts, source: ./none.jsonl}", "there is no file or directory './none.jsonl'"),
     "a folder that is not there": ("{task: load_policy, source: ./none/}", "there is no file or directory './none/'"),
     "a checkpoint without a chat template": ("{task: load_policy, source: ./ckpt}", "ckpt has no chat template: add"),
-    "data as a model": ("{task: load_policy, source: ./pairs.jsonl}", "is no Hugging Face model directory"),
-    "an unknown split of a file": ("{task: load_prompts, source: ./pairs.jsonl, split: validaton}", "it has no split 'validaton' but"),
-    "no held-out split": ("{task: load_prompts, source: ./saved, split: heldout}", "has no split 'heldout'; it has ['extra', 'train']"),
+    "data as a model": ("{task: load_policy, source: ./pairs.jsonl}", "is not a Hugging Face model directory"),
+    "an unknown split of a file": ("{task: load_prompts, source: ./pairs.jsonl, split: validaton}", "has no split 'validaton'; it is divided by hash"),
+    "no held-out split": ("{task: load_prompts, source: ./saved, split: heldout}", "has no split 'heldout'; choose one of ['all', 'extra', 'train']"),
     "a held-out share without a row": ("{task: load_prompts, source: ./prompts.jsonl, split: heldout}", "prompts.jsonl: no row can be used"),
-    "prompts as pairs": ("{task: load_preferences, source: ./prompts.jsonl, split: all}", "gives no preferences"),
+    "prompts as pairs": ("{task: load_preferences, source: ./prompts.jsonl, split: all}", "has no preferences"),
     "too many rows that cannot be read": ("{task: load_prompts, source: ./half.jsonl, split: all}", "1 of 2 rows (50.0%) cannot be used"),
-    "an empty folder": ("{task: load_prompts, source: ./empty}", "empty holds no file"),
+    "an empty folder": ("{task: load_prompts, source: ./empty}", "empty contains no files"),
 }  # fmt: skip
 
 

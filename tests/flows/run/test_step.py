@@ -47,7 +47,7 @@ def test_an_oracle_whose_file_is_no_longer_what_its_specification_says_is_not_as
     (tmp_path / "taste.txt").write_text("short answers")
     choices = Choices(store.code(project), store.contents, project)
     choice = ChoiceValue("models", "folder", {"path": "taste.txt"})
-    oracle = put(store, Oracle.of(compare=lambda *_: []).chosen_as(choices.chosen(choice)))
+    oracle = put(store, Oracle.of(compare=lambda *_: []).with_choice(choices.chosen(choice)))
     judged = node("judged", "join", inputs={"tables": ["oracle"]})
     [(path, digest)] = outside_paths(judged, {"oracle": [oracle]}, store, choices).items()
     assert (path, digest) == (tmp_path / "taste.txt", store.contents.digest(path))

@@ -14,7 +14,7 @@ from flows.run.prefect import server
 from flows.store.content import Contents
 from flows.store.store import Store
 from flows.system.json_files import read_json, write_json
-from tasks.files import replacing
+from tasks.files import atomic_replace
 from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts, put
 
@@ -43,7 +43,7 @@ def left(folder: Path) -> list[str]:
 def test_a_block_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_text("old")
-    with pytest.raises(FileNotFoundError), replacing(file) as fresh:
+    with pytest.raises(FileNotFoundError), atomic_replace(file) as fresh:
         fresh.with_name("folder").joinpath("b").write_text("new")
     assert file.read_text() == "old"
     assert left(tmp_path) == []

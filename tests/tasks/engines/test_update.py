@@ -14,7 +14,7 @@ from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy
 from tasks.rendering import Template
 from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
-from tasks.sampling.weights import blueprint, refuse_renamed
+from tasks.sampling.weights import check_file_names, meta_model
 from tasks.training.model import open_model
 from tests.models import tiny_policy
 
@@ -98,7 +98,7 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(name: str, tmp_pat
         "has no weights model.norn.weight": good | {"model.norn.weight": good[norm]},
         "missing: model.norm.weight": {n: t for n, t in good.items() if n != norm},
         r"model.norm.weight \[31\], should be \[32\]": good | {norm: good[norm][:31]},
-        "lm_head.weight are one tensor": good | {"lm_head.weight": good["lm_head.weight"] + 1},
+        "lm_head.weight are tied in this model": good | {"lm_head.weight": good["lm_head.weight"] + 1},
     }
     for text, weights in bad.items():
         with pytest.raises(SpecError, match=text):
@@ -111,15 +111,15 @@ def test_files_that_name_weights_otherwise_than_the_model_are_refused(tmp_path: 
     from transformers import MixtralConfig, MixtralForCausalLM
 
     plain = tied_policy(tmp_path / "plain", 1)
-    refuse_renamed(plain, blueprint(plain))
+    check_file_names(plain, meta_model(plain))
     config = MixtralConfig(
         vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, num_local_experts=2,
     )  # fmt: skip
     MixtralForCausalLM(config).save_pretrained(tmp_path / "mixture")
     mixture = Policy(tmp_path / "mixture")
-    with pytest.raises(SpecError, match=r"has no model\.layers\.0\.mlp\.gate\.weight, .*experts"):
-        refuse_renamed(mixture, blueprint(mixture))
+    with pytest.raises(SpecError, match=r"lack model\.layers\.0\.mlp\.gate\.weight, .*experts"):
+        check_file_names(mixture, meta_model(mixture))
 
 
 def test_weights_in_another_type_are_cast(tmp_path: Path) -> None:

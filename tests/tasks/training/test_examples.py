@@ -92,7 +92,7 @@ def test_win_rates_are_padded_with_nan_to_the_widest_prompt(policy: Policy, tmp_
 
 
 def test_tables_without_tokens_or_of_another_template_are_refused(policy: Policy) -> None:
-    with pytest.raises(DataError, match="put `tokenize` between them"):
+    with pytest.raises(DataError, match="`tokenize` the table with that policy"):
         rows_of(preferences(4), policy)
     with pytest.raises(DataError, match="made with template other"):
         rows_of(Preferences.of(preferences(4).table, {"template": "other"}), policy)

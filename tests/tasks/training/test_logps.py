@@ -95,7 +95,7 @@ def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monke
 def test_pairs_share_their_prompt_and_hardly_a_token_is_padding(policy: Policy, tmp_path: Path) -> None:
     rows = rows_of(tokenized(win_rates(40), policy, tmp_path), policy)
     batches = micro_batches(rows, np.arange(40), PackingConfig(4096, 32, True))
-    read = sum(int((b.segments >= 0).sum()) if b.segments is not None else b.ids.size for b in batches)
+    read = sum(int((b.texts >= 0).sum()) if b.texts is not None else b.ids.size for b in batches)
     once = sum(rows.prompts.size(i) for i in range(0, 40, 5)) + int((rows.answers.lengths - 1).sum())
     assert once <= read < 1.1 * once
     assert read < 0.7 * int(rows.tokens.sum())
@@ -159,5 +159,5 @@ def test_a_model_that_does_more_to_its_scores_is_refused(policy: Policy) -> None
     model = open_model(policy, torch.float32)
     head = model.forward
     model.forward = lambda **inputs: type(out := head(**inputs))(logits=out.logits * 1.5)
-    with pytest.raises(SpecError, match="does more to its scores"):
+    with pytest.raises(SpecError, match="computes its logits in a way"):
         AnswerLogps(model)

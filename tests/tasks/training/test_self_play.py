@@ -15,7 +15,7 @@ import pytest
 from scipy.special import logsumexp
 
 from tasks.contract import Chosen
-from tasks.judging.games import gaps
+from tasks.judging.games import response_gaps
 from tasks.kinds import Policy, WinRates
 from tasks.template import template_digest
 from tasks.train import fit, logps
@@ -49,7 +49,7 @@ def cycle(group: np.ndarray) -> Matrix:
 def gap(p: Matrix, policy: Matrix) -> float:
     """Duality gap of a policy, mean over prompts, by the function that measures it in a run."""
     rates = p @ np.atleast_2d(policy).T
-    return float(gaps(rates, rates).mean())
+    return float(response_gaps(rates, rates).mean())
 
 
 def weights(p: Matrix, log_policy: Matrix, eta: float) -> Matrix:

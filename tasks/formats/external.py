@@ -1,4 +1,4 @@
-"""Data and models from outside: a file, a directory or a hub repository as a source."""
+"""External data and models: a file, a directory or a hub repository as a source."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tasks.contract import DataError, SpecError
 from tasks.formats.answers import Example
 from tasks.formats.checkpoint import check_model, download_model
 from tasks.formats.columns import columns_of
-from tasks.formats.prompts import Unusable, into_user
-from tasks.formats.rows import Format, describe, recognise
-from tasks.formats.splits import Share, choose
+from tasks.formats.prompts import UnusableRow, system_into_user
+from tasks.formats.rows import Format, detect_format, supported_columns
+from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
 from tasks.ids import digest, prompt_id
 from tasks.kinds import AnyTable, Demonstrations, Preferences, Prompts
@@ -28,7 +28,7 @@ Doubtful = Literal["skip", "swap", "keep"]
 
 
 class ReadRow(NamedTuple):
-    """A row that was read: its number in the table, the format's example, its prompt's id, the row itself."""
+    """A parsed row, with its number in the table and the id of its prompt."""
 
     number: int
     example: Example
@@ -36,7 +36,7 @@ class ReadRow(NamedTuple):
     row: Mapping[str, Any]
 
 
-class Outside(Source):
+class ExternalSource(Source):
     """A file, a directory or a hub repository. Parameters and splits: see `tasks.sources.path.path`."""
 
     def __init__(
@@ -48,13 +48,13 @@ class Outside(Source):
         self._commits: Mapping[str, str] = {}
 
     def pinned(self, identity: Mapping[str, str]) -> Self:
-        """Held to the commit of which the key was made, whatever the hub's branch says by now."""
+        """The same source at the commit in the key, even if the hub's branch has moved."""
         pinned = type(self)(self.name, self._subset, self._revision, self._system, self._doubtful)
         pinned._commits = dict(identity)
         return pinned
 
     def prompts(self, split: str, log: RowLog) -> Prompts:
-        """Distinct prompts in the order in which they are first met."""
+        """Distinct prompts in order of first occurrence."""
         first: dict[str, dict[str, Any]] = {}
         for r in self._read(split, "prompts", log):
             if r.prompt_id not in first:
@@ -62,23 +62,23 @@ class Outside(Source):
         return _table(Prompts, list(first.values()))
 
     def demonstrations(self, split: str, answers: Answers, log: RowLog) -> Demonstrations:
-        """Answers of rows that have one, or the chosen ones of pairs. What a label calls undesirable is left out."""
+        """The rows' answers, or the chosen ones of pairs, without those labelled undesirable."""
         if answers == "golden":
-            raise SpecError(f"source '{self.name}' does not tell golden answers apart; leave `answers` at mixed")
+            raise SpecError(f"source '{self.name}' does not mark golden answers; use `answers: mixed`")
         rows, undesirable = [], 0
         for r in self._read(split, "demonstrations", log):
             undesirable += r.example.doubt == "undesirable"
             if r.example.doubt != "undesirable":
                 rows.append(_demonstration(r))
         if undesirable:
-            log.work.notice(f"{self._title}: {undesirable:,} answers whose label is false are no demonstrations")
+            log.work.notice(f"{self._title}: {undesirable:,} answers labelled false are not used as demonstrations")
         return _table(Demonstrations, rows)
 
     def preferences(self, split: str, log: RowLog) -> Preferences:
-        """The pairs. Rows that are none (sides that part too early, ties, further turns) are skipped."""
+        """The pairs. Invalid ones (different prompts, ties, further turns) are skipped."""
         rows = [_pair(r) for r in self._read(split, "preferences", log)]
-        if repeated := _repeated(rows):
-            log.work.notice(f"{self._title} has pairs to look at, which are kept: {repeated}")
+        if suspicious := _suspicious(rows):
+            log.work.notice(f"{self._title} has suspicious pairs, which are kept: {suspicious}")
         return _table(Preferences, rows)
 
     def policy(self) -> Path:
@@ -89,58 +89,58 @@ class Outside(Source):
         return path.resolve()
 
     def _read(self, split: str, what: str, log: RowLog) -> Iterator[ReadRow]:
-        """Every usable row of a split; all others are skipped, whatever split they would belong to."""
-        share = choose(self.name, self._splits, split, what)
-        form = self._recognised(share, what, log)
+        """Every usable row of a split. Unusable rows are skipped, whichever split they would belong to."""
+        share = select_split(self.name, self._splits, split, what)
+        form = self._detect_format(share, what, log)
         log.what, log.form = self._title, form.name
         for number, (where, row) in enumerate(share.rows.read(), 1):
             log.read += 1
             try:
-                example = self._settled(form.read(row), what)
-            except Unusable as e:
+                example = self._apply_parameters(form.read(row), what)
+            except UnusableRow as e:
                 log.skip(number, str(e), where)
                 continue
             name = prompt_id(example.prompt)
-            if share.holds(name):
+            if share.contains(name):
                 yield ReadRow(number, example, name, row)
 
-    def _recognised(self, share: Share, what: str, log: RowLog) -> Format:
-        """The format of all rows; says which it is and which columns are left. Raises SpecError, DataError."""
+    def _detect_format(self, share: Share, what: str, log: RowLog) -> Format:
+        """The format of all rows, which a notice reports with the unused columns. Raises SpecError, DataError."""
         columns = columns_of(row for _, row in share.rows.read())
         if not columns:
-            raise DataError(f"source '{self.name}' has no row")
+            raise DataError(f"source '{self.name}' has no rows")
         try:
-            form = recognise(columns)
+            form = detect_format(columns)
         except DataError as e:
-            raise DataError(f"source '{self.name}': {e}. Understood are {describe()}") from None
-        if what not in form.gives:
+            raise DataError(f"source '{self.name}': {e}. Supported columns: {supported_columns()}") from None
+        if what not in form.provides:
             raise SpecError(
-                f"source '{self.name}' gives no {what}: its rows are {form.name}, which give {', '.join(form.gives)}. "
-                f"Its columns are {sorted(columns)}; understood are {describe()}"
+                f"source '{self.name}' has no {what}: its rows are {form.name}. Its "
+                f"columns are {sorted(columns)}; supported columns: {supported_columns()}"
             )
         unused = form.unused(columns)
-        left = f"; columns not used: {', '.join(unused)}" if unused else ""
-        named = f"{self._title}, split {share.name}," if len(self._splits) > 1 else self._title
-        log.work.notice(f"{named} is read as {form.name}{left}")
+        ignored = f"; columns not used: {', '.join(unused)}" if unused else ""
+        title = f"{self._title}, split {share.name}," if len(self._splits) > 1 else self._title
+        log.work.notice(f"{title} is read as {form.name}{ignored}")
         return form
 
-    def _settled(self, example: Example, what: str) -> Example:
-        """The example as the source's parameters want it. Raises Unusable where they give no use for it."""
+    def _apply_parameters(self, example: Example, what: str) -> Example:
+        """The example as the source's parameters specify. Raises UnusableRow where they exclude it."""
         if self._system == "into_user":
-            example = example._replace(prompt=into_user(example.prompt))
+            example = example._replace(prompt=system_into_user(example.prompt))
         if what == "prompts":
             return example
         if what == "demonstrations" and example.chosen is None and example.completion is None:
-            raise Unusable("it has no answer")
+            raise UnusableRow("it has no answer")
         if example.doubt == "inverted" and self._doubtful == "swap":
-            return _swapped(example)
+            return _swap(example)
         if example.doubt in _DOUBTS and self._doubtful != "keep":
-            raise Unusable(_DOUBTS[example.doubt])
+            raise UnusableRow(_DOUBTS[example.doubt])
         return example
 
     @property
     def _title(self) -> str:
-        """What notices call it: a file or folder by its name, a repository by its id."""
+        """Its name in notices: of the file or folder, or the repository's id."""
         path = Path(self.name).expanduser()
         return path.name if path.exists() else self.name
 
@@ -155,13 +155,13 @@ class Outside(Source):
 
 
 _DOUBTS = {
-    "tie": "a tie: both answers are judged alike",
-    "inverted": "by its own scores or margin the rejected answer is the better one",
+    "tie": "a tie: both answers are rated equally",
+    "inverted": "the rejected answer is better by the row's own scores or margin",
 }
 
 
-def _swapped(e: Example) -> Example:
-    """The pair the other way round, and with it its probability and its margin."""
+def _swap(e: Example) -> Example:
+    """The pair with chosen and rejected exchanged, and its probability and margin accordingly."""
     p, margin = None if e.p is None else 1 - e.p, None if e.margin is None else -e.margin
     return e._replace(chosen=e.rejected, rejected=e.chosen, p=p, margin=margin, doubt="")
 
@@ -170,23 +170,23 @@ def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]]) -> AnyTable:
     return kind.of(pa.Table.from_pylist(list(rows), schema=kind.SCHEMA))
 
 
-def _repeated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many pairs are there more than once, and how many are there the other way round too; empty if none."""
+def _suspicious(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The numbers of copies, contradictions and pairs that differ in whitespace only; empty if there are none."""
     counts = Counter((r["prompt_id"], r["chosen"], r["rejected"]) for r in rows)
-    again = sum(n - 1 for n in counts.values())
-    against = sum(n for (prompt, a, b), n in counts.items() if a != b and (prompt, b, a) in counts)
+    copies = sum(n - 1 for n in counts.values())
+    contradictions = sum(n for (prompt, a, b), n in counts.items() if a != b and (prompt, b, a) in counts)
     spaces = sum(r["chosen"] != r["rejected"] and r["chosen"].strip() == r["rejected"].strip() for r in rows)
     facts = [
-        (again, "exact copies of an earlier pair"),
-        (against, "contradictions (the same answers occur the other way round too)"),
-        (spaces, "answers that differ in spaces at their ends only"),
+        (copies, "exact copies of an earlier pair"),
+        (contradictions, "contradictions (the same answers also occur inverted)"),
+        (spaces, "answers that differ only in whitespace at their ends"),
     ]
     return ", ".join(f"{what}: {n:,}" for n, what in facts if n)
 
 
 def _prompt(r: ReadRow) -> dict[str, Any]:
-    kept = {name: r.row[name] for name in ("truth", "group") if isinstance(r.row.get(name), str)}
-    return {**kept, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": r.example.weight}
+    optional = {name: r.row[name] for name in ("truth", "group") if isinstance(r.row.get(name), str)}
+    return {**optional, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": r.example.weight}
 
 
 def _demonstration(r: ReadRow) -> dict[str, Any]:
