@@ -26,8 +26,6 @@ class AnsweredPairs(NamedTuple):
     a: Ints
     b: Ints
     p: Floats
-    asked: int
-    """Number of questions, answered or not."""
 
 
 class Rates(NamedTuple):
@@ -55,7 +53,7 @@ def answered_pairs(block: pa.Table, sizes: Ints, questions: pa.Table, counts: In
         raise DataError("win_probs has questions that compare a draw with itself")
     p = questions.column("p").to_numpy(zero_copy_only=False)
     a, b, p = _mean_over_orders(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
-    return AnsweredPairs(a, b, p, questions.num_rows)
+    return AnsweredPairs(a, b, p)
 
 
 def _mean_over_orders(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
