@@ -106,7 +106,7 @@ def test_a_cap_that_attention_leaves_out_is_refused_with_both_numbers(
 def test_the_comparison_is_made_once_for_a_model_and_leaves_it_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_checked", set())
+    monkeypatch.setattr(attention, "_verified", set())
     policy = _saved(tmp_path / "model", *(MODELS["window of 6"][:1]), **MODELS["window of 6"][1])
     model = open_model(policy, torch.float32)
     assert model.config._attn_implementation == "sdpa"
