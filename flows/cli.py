@@ -9,19 +9,16 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.commands.errors import Commands, console, with_plain_errors
 from flows.commands.escaping import escape_control_characters, json_text
-from flows.commands.options import Against, Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values
+from flows.commands.options import Against, Artifacts, AsJson, Deployed, File, Name, Pool, Ref, Values, add_extend
 from flows.commands.requests import Sort, deployment_or_pipeline, parse_assignments, pipelines_file
+from flows.commands.stores import artifacts_root, catalogue_of_file, compiled_graph, open_store
 from flows.system.environment import without_proxy
-
-if TYPE_CHECKING:
-    from flows.store.store import Store
-    from flows.wiring.model import Graph
 
 app = typer.Typer(
     help=(
@@ -40,17 +37,29 @@ def main() -> None:
 
 
 @app.command("list")
-def list_(file: File = None, artifacts: Artifacts = None, as_json: AsJson = False) -> None:
+def list_(
+    choices: Annotated[bool, typer.Option("--choices", help="Show what steps may name: tasks and choices.")] = False,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Show what `extends: alignflow#NAME` may name.")] = False,
+    file: File = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the pipelines and what they are."""
-    from flows.wiring import load_file
+    from flows.commands import list as listing
+    from flows.wiring import SHIPPED, load_file
 
-    source = load_file(pipelines_file(file))
-    if as_json:
-        print(json_text([{"name": name, "about": source.abouts[name]} for name in source.names]))
-        return
-    width = max(map(len, source.names), default=0)
-    for name in source.names:
-        print(escape_control_characters(f"{name:<{width}}  {source.abouts[name]}".rstrip()))
+    where = SHIPPED if shipped else pipelines_file(file)
+    found = listing.choices(catalogue_of_file(where, artifacts)) if choices else listing.pipelines(load_file(where))
+    print(json_text(found) if as_json else escape_control_characters("\n".join(listing.lines(found))))
+
+
+@app.command()
+def new(folder: Annotated[Path, typer.Argument(metavar="NAME", help="The folder to make.")]) -> None:
+    """Write a small folder to start from: a loss, an oracle, a wiring and a test of your own."""
+    from flows.commands.new import write_project
+
+    written = "\n".join(map(str, write_project(folder)))
+    print(f"{written}\n\ncd {folder} && alignflow check && alignflow run quick")
 
 
 @app.command()
@@ -65,19 +74,15 @@ def check(
 ) -> None:
     """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
     from flows.commands.check import check_results_json, check_results_text, code_check_results, try_choices
-    from flows.planning.plan import PROJECT
-    from flows.python.codebase import CACHE
-    from flows.wiring import check_pipelines
+    from flows.wiring import check_pipelines, load_file
 
     where = pipelines_file(file)
-    cache = _root(where, artifacts) / CACHE
-    verdicts = check_pipelines(where, [deployment_or_pipeline(where, name)] if name else (), cache=cache)
+    store, names = open_store(where, artifacts), [deployment_or_pipeline(where, name)] if name else []
+    verdicts = check_pipelines(where, names, cache=store.python_cache)
     verdicts = try_choices(verdicts) if deep else verdicts
-    verdicts += code_check_results(_store(where, artifacts).code(PROJECT))
-    if as_json:
-        print(json_text(check_results_json(verdicts)))
-    else:
-        print(escape_control_characters("\n".join(check_results_text(verdicts))))
+    verdicts += code_check_results(store.code(load_file(where).packages))
+    text = "\n".join(check_results_text(verdicts))
+    print(json_text(check_results_json(verdicts)) if as_json else escape_control_characters(text))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)
 
 
@@ -94,12 +99,12 @@ def graph(
     from flows.wiring import draw_graph
 
     where = pipelines_file(file)
-    compiled = _compiled(where, name, values, artifacts, lenient=not states)
+    compiled = compiled_graph(where, name, values, artifacts, lenient=not states)
     known: dict[str, str] = {}
     if states:
         from flows.planning.plan import make_plan
 
-        known = make_plan(compiled, _store(where, artifacts)).states
+        known = make_plan(compiled, open_store(where, artifacts)).states
     print(draw_graph(compiled, "mermaid" if mermaid else "text", known, colour=sys.stdout.isatty()), end="")
 
 
@@ -111,14 +116,12 @@ def plan(
     from flows.planning.plan import make_plan
 
     where = pipelines_file(file)
-    compiled = _compiled(where, name, values, artifacts)
-    planned = make_plan(compiled, _store(where, artifacts))
+    compiled = compiled_graph(where, name, values, artifacts)
+    planned = make_plan(compiled, open_store(where, artifacts))
     if as_json:
         print(json_text(planned.as_json()))
         return
-    print(escape_control_characters(planned.text()))
-    for notice in compiled.notices:
-        print(escape_control_characters(f"note: {notice}"))
+    print(escape_control_characters("\n".join([planned.text(), *(f"note: {n}" for n in compiled.notices)])))
 
 
 @app.command()
@@ -143,7 +146,7 @@ def run(
 
     where = pipelines_file(file)
     code = run_named(
-        where, _store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(),
+        where, open_store(where, artifacts), deployment_or_pipeline(where, name), parse_assignments(values), console(),
         fresh=fresh or [], force=force, again=again,
     )  # fmt: skip
     raise typer.Exit(code)
@@ -164,7 +167,9 @@ def sweep(
     from flows.commands.sweep import run_sweep as run_all
 
     where = pipelines_file(file)
-    raise typer.Exit(run_all(where, _store(where, artifacts), name, parse_assignments(values), console(), again=again))
+    raise typer.Exit(
+        run_all(where, open_store(where, artifacts), name, parse_assignments(values), console(), again=again)
+    )
 
 
 @app.command()
@@ -190,7 +195,7 @@ def show(
     """
     from flows.commands.show import show_json, show_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    store = open_store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
         print(json_text(show_json(store, ref, rows, sort)))
     else:
@@ -218,7 +223,7 @@ def compare_(
     """Set runs beside each other: win rate, gold, KL, cost; who beats whom; figures."""
     from flows.commands.compare import compare_json, compare_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    store = open_store(None if artifacts else pipelines_file(file), artifacts)
     if as_json:
         print(json_text(compare_json(store, refs, ranked=not unranked, out=out)))
     else:
@@ -238,7 +243,7 @@ def rounds(
     """Show the rounds of a continuing deployment, or roll back its head; nothing is deleted."""
     from flows.commands.rounds import roll_back, rounds_json, rounds_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
+    store = open_store(None if artifacts else pipelines_file(file), artifacts)
     find = partial(pipelines_file, file)
     done = None if back_to is None else roll_back(store, name, back_to, find)
     if as_json:
@@ -256,8 +261,8 @@ def explain(
     """Say where two runs, or two results, part: the first step that differs, and what in its key or its content."""
     from flows.commands.explain import explain_json, explain_text
 
-    store = _store(None if artifacts else pipelines_file(file), artifacts)
-    other = _store(None, against) if against else store
+    store = open_store(None if artifacts else pipelines_file(file), artifacts)
+    other = open_store(None, against) if against else store
     print(json_text(explain_json(store, a, other, b)) if as_json else explain_text(store, a, other, b))
 
 
@@ -267,8 +272,8 @@ def accept(name: Deployed, step: str, values: Values = None, file: File = None, 
     from flows.commands.accept import accept_step
 
     where = pipelines_file(file)
-    compiled = _compiled(where, name, values, artifacts)
-    for line in accept_step(compiled, _store(where, artifacts), step):
+    compiled = compiled_graph(where, name, values, artifacts)
+    for line in accept_step(compiled, open_store(where, artifacts), step):
         print(line)
 
 
@@ -283,7 +288,7 @@ def export(ref: Ref, directory: Path, file: File = None, artifacts: Artifacts = 
     from flows.system.modes import own_umask
 
     with own_umask():  # what is exported is no part of the store
-        store = _store(None if artifacts else pipelines_file(file), artifacts)
+        store = open_store(None if artifacts else pipelines_file(file), artifacts)
     for path in export_to(store, ref, directory):
         print(path)
 
@@ -293,7 +298,7 @@ def verify(file: File = None, artifacts: Artifacts = None) -> None:
     """Read every result and compare it with its digest; damaged ones are set aside and made again when needed."""
     from flows.commands.maintenance import verify_text
 
-    raise typer.Exit(verify_text(_store(None if artifacts else pipelines_file(file), artifacts)))
+    raise typer.Exit(verify_text(open_store(None if artifacts else pipelines_file(file), artifacts)))
 
 
 @app.command()
@@ -305,7 +310,7 @@ def gc(
     """Reclaim what no record and no ledger names: damaged data, half writes, work left by finished steps."""
     from flows.commands.maintenance import gc_text
 
-    gc_text(_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
+    gc_text(open_store(None if artifacts else pipelines_file(file), artifacts), dry=dry)
 
 
 @app.command()
@@ -331,11 +336,10 @@ def deploy(
     or PREFECT_API_URL.
     """
     from flows.commands import deploy as deploying
-    from flows.python.codebase import CACHE
 
     where = pipelines_file(file)
-    place = deploying.ServePaths(where.absolute(), _root(where, artifacts).absolute())
-    found = deploying.deployments(where, name, cache=_root(where, artifacts) / CACHE)
+    place = deploying.ServePaths(where.absolute(), artifacts_root(where, artifacts).absolute())
+    found = deploying.deployments(where, name, cache=open_store(where, artifacts).python_cache)
     if prefect_yaml:
         print(f"{deploying.write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
         return
@@ -357,7 +361,7 @@ def serve(
     from flows.commands.serve import serve_deployments as work
 
     where = None if artifacts and not file else pipelines_file(file)
-    work(_root(where, artifacts), file=where, pool=pool, limit=limit)
+    work(artifacts_root(where, artifacts), file=where, pool=pool, limit=limit)
 
 
 @app.command()
@@ -374,7 +378,7 @@ def up(
     """
     from flows.commands.up import serve_web_uis as serve_pages
 
-    root = _root(None if artifacts else pipelines_file(file), artifacts)
+    root = artifacts_root(None if artifacts else pipelines_file(file), artifacts)
     serve_pages(root, prefect_port, mlflow_port, link=sys.stdout.isatty())
 
 
@@ -382,38 +386,11 @@ def up(
 def schema(file: File = None, artifacts: Artifacts = None) -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
     from flows.wiring import json_schema
-    from flows.wiring.signatures import Catalogue
 
-    print(json_text(json_schema(Catalogue())))
-
-
-def _root(file: Path | None, artifacts: Path | None) -> Path:
-    """The folder of the store that is meant; what this command makes from now on has the permissions of that."""
-    from flows.system.modes import follow_folder
-
-    root = artifacts
-    if root is None:
-        assert file is not None
-        root = file.parent / "artifacts"
-    follow_folder(root)
-    return root
+    print(json_text(json_schema(catalogue_of_file(pipelines_file(file), artifacts))))
 
 
-def _compiled(
-    where: Path, name: str, values: list[str] | None, artifacts: Path | None, *, lenient: bool = False
-) -> Graph:
-    """The graph that NAME KEY=VALUE… means. Raises SpecError."""
-    from flows.rounds.head import compile_named
-
-    store = _store(where, artifacts)
-    return compile_named(where, deployment_or_pipeline(where, name), parse_assignments(values), store, lenient=lenient)
-
-
-def _store(file: Path | None, artifacts: Path | None) -> Store:
-    from flows.store.store import Store
-
-    return Store(_root(file, artifacts))
-
+add_extend(app)
 
 if __name__ == "__main__":
     main()

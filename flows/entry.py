@@ -20,10 +20,10 @@ from flows.rounds.tick import Ticks, with_ticks
 from flows.rounds.tick_tracker import TickTracker
 from flows.run.prefect.api import close_orphaned_runs, parameters_of_this_run
 from flows.run.prefect.typed_flow import refused_flow, typed_flow
-from flows.run.run import PROJECT, Execution
+from flows.run.run import Execution
 from flows.store.store import Store
 from flows.system.modes import follow_folder
-from flows.wiring import compile_pipeline, load_file
+from flows.wiring import SHIPPED, compile_pipeline, load_file
 from flows.wiring.model import Parameter
 from tasks.contract import JSON, SpecError
 
@@ -151,7 +151,7 @@ def pipelines_file_of_flow() -> Path:
         return Path(said)
     here = Path.cwd()
     found = (folder / "pipelines.yaml" for folder in (here, *here.parents))
-    return next((file for file in found if file.exists()), PROJECT / "pipelines.yaml")
+    return next((file for file in found if file.exists()), SHIPPED)
 
 
 def _store_of(file: Path) -> Store:

@@ -18,6 +18,10 @@ UNKEYED = {
 }
 """What the key of a step leaves out here, and why that changes no result; see `flows.python.unfollowable`."""
 
+EXTENSIONS: dict[str, Path] = {}
+"""Folders of a user's own packages, by name, in which choices and data files lie beside those of `tasks`. The process
+that runs a step fills it."""
+
 JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
 T = TypeVar("T")
 
@@ -47,7 +51,7 @@ Seed = Annotated[int, SEED]
 
 @dataclass(frozen=True)
 class Choice:
-    """A parameter that names a file of `tasks/<folder>/` (or of one of its sub-folders).
+    """A parameter that names a file of `<package>/<folder>/` (or of one of its sub-folders).
 
     The choice is the function that bears its file's name. A scalar that is no identifier goes to the
     choice `other` as its one string parameter (`source: ./ckpt` means `source: {path: {path: ./ckpt}}`).
@@ -87,7 +91,9 @@ class Chosen:
 
     @property
     def module(self) -> str:
-        return ".".join(["tasks", *self.folder.split("/"), self.name])
+        """Where the function is: no two packages have a choice of one name."""
+        owners = (p for p, folder in EXTENSIONS.items() if (folder / self.folder / f"{self.name}.py").is_file())
+        return ".".join([next(owners, "tasks"), *self.folder.split("/"), self.name])
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -198,11 +204,13 @@ class Add(Protocol):
 
 
 def data_file(name: str) -> Path:
-    """The file `tasks/data/<name>`, whose content is in the key of every step that reaches the code which names it.
+    """The file `<package>/data/<name>`, whose content is in the key of every step that reaches the code which names it.
 
-    The only way in which a task or a choice may read a file that lies beside the code. `name` must be written out.
+    The only way in which a task or a choice may read a file that lies beside the code. `name` must be written out, and
+    only one package may have a file of that name.
     """
-    return Path(__file__).with_name("data") / name
+    files = (folder / "data" / name for folder in (Path(__file__).parent, *EXTENSIONS.values()))
+    return next(file for file in files if file.exists())
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.planning.explain import FormerRecords
 from flows.planning.key_diff import differences
-from flows.run.run import PROJECT, steps_named
+from flows.run.run import steps_named
 from flows.store.keys import Choices, Key
 from flows.store.records import Record, write_record
 from flows.store.retained import CARRIED, carried_record
@@ -25,7 +25,7 @@ def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
     Raises SpecError where a step has no former result, where an input must run first, or where more than code differs.
     """
     wanted = set(steps_named(graph, step))
-    choices = Choices(store.code(PROJECT), store.contents, Path(graph.file).parent)
+    choices = Choices(store.code(graph.packages), store.contents, Path(graph.file).parent)
     former = FormerRecords(store, graph)
     known: dict[str, Record] = {}
     accepted = 0

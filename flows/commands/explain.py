@@ -6,8 +6,8 @@ import re
 
 from flows.planning.divergence import Divergence, StoredResult, of_records, of_runs
 from flows.planning.key_diff import KeyDifference
-from flows.planning.plan import PROJECT
 from flows.python.code_index import CodeIndex
+from flows.python.codebase import TASKS
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
@@ -60,15 +60,15 @@ def explanation(found: Divergence | None, code: CodeIndex) -> str:
 def _with_line(reason: KeyDifference, code: CodeIndex) -> str:
     """A reason; a unit of code with the line where it lies now."""
     file, _, unit = reason.name.partition("::")
-    if reason.part != "code" or not unit:
+    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    if reason.part != "code" or not unit or module not in code.codebase.files:
         return reason.text
-    place = code.place(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), unit)
-    return f"{reason.text} ({place})"
+    return f"{reason.text} ({code.place(module, unit)})"
 
 
 def explain_text(here: Store, left: str, there: Store, right: str) -> str:
     """The first difference in sentences. Raises SpecError."""
-    return explanation(find_divergence(here, left, there, right), here.code(PROJECT))
+    return explanation(find_divergence(here, left, there, right), here.code([TASKS]))
 
 
 def explain_json(here: Store, left: str, there: Store, right: str) -> JSON:

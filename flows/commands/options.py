@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,3 +33,29 @@ Against = Annotated[
     typer.Option("--against", metavar="DIR", help="Artifacts that the second lies in; default: the first's."),
 ]
 Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
+Extend = Annotated[
+    list[Path] | None,
+    typer.Option("--extend", metavar="DIR", help="A folder of your own tasks and choices, besides those that the file "
+                 "names; also ALIGNFLOW_EXTEND."),
+]  # fmt: skip
+
+
+def add_extend(app: typer.Typer) -> None:
+    """Give every command that takes `--file` the option `--extend`, too."""
+    for info in app.registered_commands:
+        if info.callback and "file" in signature(info.callback).parameters:
+            info.callback = _with_extend(info.callback)
+
+
+def _with_extend(command: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(command)
+    def extended(*args: Any, extend: list[Path] | None, **options: Any) -> Any:
+        if extend:
+            os.environ["ALIGNFLOW_EXTEND"] = os.pathsep.join(str(folder.absolute()) for folder in extend)
+        return command(*args, **options)
+
+    more = Parameter("extend", Parameter.KEYWORD_ONLY, default=None, annotation=Extend)
+    of_command = signature(command, eval_str=True)
+    extended.__signature__ = of_command.replace(parameters=[*of_command.parameters.values(), more])  # type: ignore[attr-defined]
+    extended.__annotations__ = {**command.__annotations__, "extend": Extend}
+    return extended

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.run.prefect.password import is_private, write_private
-from flows.run.run import PROJECT
 
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-ENTRY = PROJECT / "flows" / "entry.py"
+ENTRY = Path(__file__).resolve().parents[1] / "entry.py"
 """The file of the flows of this checkout."""
 FIELDS = ("entrypoint", "path", "pull_steps", "job_variables", "storage_document_id", "infrastructure_document_id")
 """Fields of a deployment that say what is executed, where, and with which environment."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from flows.planning.plan import PROJECT, Plan, make_plan
+from flows.planning.plan import Plan, make_plan
 from flows.run.prefect.orphans import OWN, has_orphans
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
@@ -16,14 +15,13 @@ from flows.wiring.model import Graph
 from tasks.contract import JSON, DataError
 
 
-def plan_or_none(graph: Graph, store: Store, project: Path = PROJECT) -> Plan | None:
-    """The plan, with the tasks of `project`; None where only a run can tell what is cached, because a choice's identity
-    needs the network.
+def plan_or_none(graph: Graph, store: Store) -> Plan | None:
+    """The plan; None where only a run can tell what is cached, because a choice's identity needs the network.
 
     Raises SpecError for what can only fail.
     """
     try:
-        return make_plan(graph, store, code=store.code(project))
+        return make_plan(graph, store)
     except DataError:
         return None
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from flows.commands.outcome import print_outcome, print_repeated, print_where, say
 from flows.commands.progress import progress
 from flows.commands.repeats import all_cached, finished_twin, left_open, plan_or_none
-from flows.python.codebase import CACHE
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
 from flows.reporting.sinks.prefect_mirror import mirror
 from flows.reporting.tracker import Tracker
@@ -42,7 +41,7 @@ def run_once(
     A run that would only repeat a finished one is not made, unless `again`: that one's results are printed. Returns the
     run. Raises SpecError for a wrong request.
     """
-    graph = compile_pipeline(file, name, values, deployment=deployment or None, cache=store.root / CACHE)
+    graph = compile_pipeline(file, name, values, deployment=deployment or None, cache=store.python_cache)
     for notice in graph.notices:
         say(console, f"note: {notice}")
     plan = plan_or_none(graph, store)

@@ -63,7 +63,7 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
     history = loop.ledger.history()
     loop.check(asked, history)
     first = loop.next_tick(asked, history)
-    refuse_early(first.graph, loop.store, loop.project)
+    refuse_early(first.graph, loop.store)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
     told = _Told(loop, console)
@@ -85,12 +85,12 @@ class _Told(TickTracker):
 
     def __init__(self, loop: Continuing, console: Console) -> None:
         super().__init__(loop.store, partial(say, console))
-        self._console, self._project = console, loop.project
+        self._console = console
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         return [
             *super().listeners(graph),
-            progress(self._console, expected_seconds(plan_or_none(graph, self._store, self._project))),
+            progress(self._console, expected_seconds(plan_or_none(graph, self._store))),
         ]
 
     def ended(self, execution: Execution) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from flows.commands.compare import compare_text
 from flows.commands.run import CODES, run_once
-from flows.python.codebase import CACHE
 from flows.reporting.results import headlines
 from flows.store.finished import finished_steps
 from flows.store.store import Store
@@ -33,7 +32,7 @@ def run_sweep(
     axes = {key: sweep_values(value) for key, value in values.items()}
     grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
     for point in grid:
-        compile_pipeline(file, name, point, cache=store.root / CACHE)
+        compile_pipeline(file, name, point, cache=store.python_cache)
     runs, codes = [], []
     for number, point in enumerate(grid, 1):
         title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])

@@ -26,7 +26,6 @@ from flows.wiring.model import Graph, Node
 from tasks.contract import JSON, DataError
 
 State = Literal["cached", "partial", "run", "open"]
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where a
     glance at a file shows that a step can only fail; DataError where a key needs the network.
     """
-    code = code or store.code(PROJECT)
+    code = code or store.code(graph.packages)
     choices = Choices(code, store.contents, Path(graph.file).parent)
     planner = _Planner(graph, store, choices)
     plan = Plan(graph, tuple(planner.step(node) for node in graph.nodes.values()))
@@ -117,11 +116,10 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     return plan
 
 
-def refuse_early(graph: Graph, store: Store, project: Path = PROJECT) -> None:
-    """Raise SpecError for what `make_plan` would refuse, with the tasks of `project`; nothing where only a run can plan
-    (hub ids)."""
+def refuse_early(graph: Graph, store: Store) -> None:
+    """Raise SpecError for what `make_plan` would refuse; nothing where only a run can plan (hub ids)."""
     with suppress(DataError):
-        make_plan(graph, store, code=store.code(project))
+        make_plan(graph, store)
 
 
 class _Planner:

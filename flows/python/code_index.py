@@ -67,15 +67,28 @@ class CodeIndex:
         What only `identity` uses is left out: what it reads is in the key by what it answers.
         """
         found: dict[str, str] = {}
-        for module in self.codebase.files:
+        seen: set[Place] = set()
+        todo = [place for module in self.codebase.files for place in self._public(module, found)]
+        while todo:
+            place = todo.pop()
+            if place in seen:
+                continue
+            seen.add(place)
             try:
-                source = self.codebase.units(module)
-                for name in source.units if source else ():
-                    if not name.startswith("_") and name != "identity":
-                        self.reach(module, name)
+                todo.extend(self._link(place).uses.values())
+                todo.extend(p for module in self._loads(place) for p in self._effects_of(module))
             except SpecError as e:
                 found.setdefault(str(e).partition(":")[0], str(e))
-        return found
+        return dict(sorted(found.items()))
+
+    def _public(self, module: str, found: dict[str, str]) -> list[Place]:
+        try:
+            source = self.codebase.units(module)
+        except SpecError as e:
+            found[str(e).partition(":")[0]] = str(e)
+            return []
+        names = (name for name in (source.units if source else ()) if not name.startswith("_") and name != "identity")
+        return [(module, name) for name in names]
 
     # Reaching
 
@@ -96,7 +109,7 @@ class CodeIndex:
         return found
 
     def _gathered(self, found: Mapping[Place, Linked]) -> Reached:
-        files = {module: self.codebase.name(module) for module, _ in found}
+        files = {module: self.codebase.name(module) for module in {module for module, _ in found}}
         keys = {(module, name): f"{files[module]}::{name}" for module, name in found}
         units = {keys[place]: linked.digest for place, linked in found.items()}
         units |= {name: digest for linked in found.values() for name, digest in linked.data.items()}
@@ -117,7 +130,7 @@ class CodeIndex:
 
     def _loads(self, place: Place) -> frozenset[str]:
         """The modules that are loaded where a unit runs."""
-        inside = (self._with_imports(m) for m in self._unit(place).loads)
+        inside = map(self._with_imports, filter(self.codebase.is_ours, self._unit(place).loads))
         return self._with_imports(place[0]).union(*inside)
 
     def _with_imports(self, module: str) -> frozenset[str]:
@@ -131,7 +144,7 @@ class CodeIndex:
                     source = self.codebase.units(one)
                     if source and one not in found:
                         found.add(one)
-                        todo.extend(source.loads)
+                        todo.extend(filter(self.codebase.is_ours, source.loads))
             self._loaded[module] = frozenset(found)
         return self._loaded[module]
 

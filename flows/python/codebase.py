@@ -109,6 +109,10 @@ class Codebase:
     def _folders(self) -> frozenset[str]:
         return frozenset(m.rpartition(".")[0] for m in self.files)
 
+    def is_ours(self, module: str) -> bool:
+        """Whether a module belongs to one of the packages."""
+        return module.split(".", 1)[0] in self.packages
+
     def is_module(self, module: str) -> bool:
         """Whether there is such a module or folder of modules."""
         return module in self.files or module in self._folders

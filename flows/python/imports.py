@@ -29,13 +29,12 @@ def _bindings(node: ast.Import | ast.ImportFrom, file: str) -> Iterator[tuple[st
         return
     if node.level:
         raise SpecError(
-            f"{file}:{node.lineno}: relative imports are refused in tasks/; write the whole name, "
-            "so that the key can follow it"
+            f"{file}:{node.lineno}: relative imports are refused; write the whole name, so that the key can follow it"
         )
     for alias in node.names:
         if alias.name == "*":
             raise SpecError(
-                f"{file}:{node.lineno}: 'from {node.module} import *' is refused in tasks/; "
+                f"{file}:{node.lineno}: 'from {node.module} import *' is refused; "
                 "name what is imported, so that the key can follow it"
             )
         yield alias.asname or alias.name, (str(node.module), alias.name)

@@ -90,7 +90,7 @@ class _Link:
 
     def _target(self, target: str, names: list[str], dotted: str, line: int) -> None:
         """Follow `names` from the module `target`: into sub-modules, to a unit, through re-exports."""
-        if not self._is_ours(target):
+        if not self._codebase.is_ours(target):
             whole = ".".join([target, *names])
             if line > 0:
                 self._refuse.name(whole, line)
@@ -112,13 +112,12 @@ class _Link:
         elif not names[0].startswith("__"):
             raise SpecError(f"{self._file}:{abs(line)}: '{target}.{names[0]}' does not exist")
 
-    def _is_ours(self, module: str) -> bool:
-        return module.split(".")[0] in self._codebase.packages
-
     def _stores(self) -> None:
         for stored, line in self._unit.stores.items():
             head = stored.split(".")[0]
-            if head not in self._unit.locals and any(self._is_ours(target) for target, _ in self._bindings(head)):
+            if head not in self._unit.locals and any(
+                self._codebase.is_ours(target) for target, _ in self._bindings(head)
+            ):
                 self._refuse.foreign(stored, line)
 
     def _texts(self) -> None:
@@ -177,7 +176,7 @@ class _Link:
 
     def _names_module(self, target: str, name: str | None, rest: list[str]) -> bool:
         whole = ".".join([target, *([name] if name else []), *rest])
-        if not self._is_ours(target):
+        if not self._codebase.is_ours(target):
             return name is None and not rest
         source = self._codebase.units(whole.rpartition(".")[0]) if name or rest else None
         return self._codebase.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)

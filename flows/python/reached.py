@@ -58,4 +58,5 @@ class Reached:
 
 
 def _name(unit: str) -> str:
-    return unit.partition("::")[2] or unit
+    """`f` of `tasks/a.py::f`, and `data/words.txt` of `tasks/data/words.txt`."""
+    return unit.partition("::")[2] or unit.partition("/")[2]

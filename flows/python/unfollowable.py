@@ -1,4 +1,4 @@
-"""What the code in `tasks/` may not do, because no key could follow it, and what to do instead.
+"""What the code that steps run may not do, because no key could follow it, and what to do instead.
 
 A use whose result cannot change is declared in its own file: `UNKEYED = {"os.environ": "why it changes no result"}`.
 """
@@ -13,7 +13,7 @@ from tasks.contract import SpecError
 _CHOICE = "take a choice as a parameter instead"
 _NAMES = "write the names out"
 _PARAMETER = "take the value as a parameter (as Execution[...] where it changes no result)"
-_DATA = "put the file into tasks/data/ and name it with tasks.contract.data_file"
+_DATA = "put the file into the folder data of its package and name it with tasks.contract.data_file"
 _SOURCE = "read no source and no documentation; write the value down"
 REFUSED: dict[str, str] = {
     "__import__": _CHOICE, "importlib": _CHOICE, "pkgutil": _CHOICE, "runpy": _CHOICE, "imp": _CHOICE,
@@ -37,7 +37,7 @@ class Refusals:
         self._file, self._source = file, source
 
     def name(self, whole: str, line: int) -> None:
-        """Refuse a use of what `whole` names outside of `tasks/`, or of a built-in."""
+        """Refuse a use of what `whole` names outside of our packages, or of a built-in."""
         found = [name for name in _with_all_above(whole) if name in REFUSED]
         if found:
             shown = whole if whole.count(".") < 2 else found[-1]
@@ -75,7 +75,7 @@ class Refusals:
         if any(name in self._source.unkeyed for name in (what, *declared_as)):
             return
         raise SpecError(
-            f"{self._file}:{line}: {what} is refused in tasks/, because the key cannot follow it; {instead}, "
+            f"{self._file}:{line}: {what} is refused, because the key cannot follow it; {instead}, "
             f"or declare in {UNKEYED} why it changes no result"
         )
 

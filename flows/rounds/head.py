@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.reporting.results import COLUMNS, read_report
 from flows.rounds.gate import Evidence, evidence_of, win_rates_by_prompt
 from flows.rounds.history import Head, History, Measured
 from flows.rounds.ledger import Ledger
 from flows.rounds.tick_request import tick_request
-from flows.run.run import PROJECT
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record, retain_values
 from flows.store.store import Store
@@ -21,10 +19,9 @@ from flows.wiring import CarriedValue, Tick, compile_pipeline
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
 from flows.wiring.grammar import GATE, DeploymentText, PipelineText
-from flows.wiring.graph import compile_from
+from flows.wiring.graph import catalogue_for, compile_from
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
-from flows.wiring.signatures import Catalogue
 from flows.wiring.text import load_file
 from flows.wiring.tree import fail
 from tasks.contract import JSON, DataError, SpecError
@@ -57,7 +54,7 @@ def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Stor
     pipeline, _, deployment = name.partition("/")
     if not deployment or not continues(file, pipeline, deployment):
         return compile_pipeline(
-            file, pipeline, values, deployment=deployment or None, cache=store.root / CACHE, lenient=lenient
+            file, pipeline, values, deployment=deployment or None, cache=store.python_cache, lenient=lenient
         )
     loop = Continuing(file, pipeline, deployment, store, lenient=lenient)
     history = loop.ledger.history()
@@ -79,15 +76,15 @@ class Continuing:
     """A continuing deployment as its file says it now, over a store. Raises SpecError where it does not compile."""
 
     def __init__(
-        self, file: Path, pipeline: str, deployment: str, store: Store, *, project: Path = PROJECT,
+        self, file: Path, pipeline: str, deployment: str, store: Store, *, tasks_root: Path | None = None,
         lenient: bool = False,
     ) -> None:  # fmt: skip
         """`lenient`: required parameters without a value are accepted as any value."""
         self._lenient = lenient
-        self.store, self.project, self.pipeline, self.deployment = store, project, pipeline, deployment
+        self.store, self.pipeline, self.deployment = store, pipeline, deployment
         self.ledger = Ledger(store, pipeline, deployment)
         self._source = load_file(file)
-        self._catalogue = Catalogue(Codebase([tasks_in(project / "tasks")], store.root / CACHE))
+        self._catalogue = catalogue_for(self._source, tasks_root, store.python_cache)
         self._text = self._source.pipeline(pipeline)
         self._deployed = _deployed(self._text, deployment)
         if not self._deployed.continues:

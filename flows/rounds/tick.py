@@ -118,9 +118,7 @@ class Ticks:
 
     def _run(self, graph: Graph, begun: Callable[[str], None]) -> Execution:
         loop = self._loop
-        execution = Execution(
-            graph, loop.store, listeners=self._watch.listeners(graph), project=loop.project, deployment=loop.deployment
-        )
+        execution = Execution(graph, loop.store, listeners=self._watch.listeners(graph), deployment=loop.deployment)
         with execution:
             begun(execution.run.id)
             if not self._closed:

@@ -17,7 +17,7 @@ from typing import Any
 from flows.run.events import CompositeListener, Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.forkserver import Workers
-from flows.run.executors.snapshot import snapshot
+from flows.run.executors.snapshot import copied, snapshot
 from flows.run.prefect.api import close_orphaned_runs, name_this_run, own_server
 from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.step import StepOutcome, Steps
@@ -32,8 +32,6 @@ from tasks.contract import JSON, DataError, SpecError
 
 SIGNALS_SECONDS = 0.3
 """How long the main thread sleeps until it looks whether Ctrl-C came."""
-PROJECT = Path(__file__).parents[2]
-"""The folder that holds `tasks/`."""
 SAVED_SECONDS = 0.5
 """How often the run's file follows its steps; what a kill loses of it, the records still have."""
 
@@ -50,13 +48,12 @@ class Execution:
         listeners: Sequence[Listener] = (),
         threads: int | None = None,
         retries: int = 1,
-        project: Path = PROJECT,
         deployment: str = "",
     ) -> None:
         """`fresh`: steps to recompute, as addresses or names; `retries`: of what is no user's mistake."""
         self.graph, self.store, self._retries = graph, store, retries
         self._fresh = frozenset(i for name in fresh for i in steps_named(graph, name))
-        self._threads, self._project, self._deployment = threads, project, deployment
+        self._threads, self._deployment = threads, deployment
         self.listener = CompositeListener(listeners)
         self._stack = ExitStack()
         self.runs = Runs(store)
@@ -86,9 +83,9 @@ class Execution:
 
     def _begin(self) -> None:
         self.logs = self.store.root / "logs" / self.run.id
-        code = self._stack.enter_context(snapshot(self._project, self.store.root))
+        code = self._stack.enter_context(snapshot(self.graph.packages, self.store.root))
         folder = Path(self.graph.file).absolute().parent if self.graph.file else Path.cwd()
-        choices = Choices(self.store.code(code), self.store.contents, folder, online=True)
+        choices = Choices(self.store.code(copied(self.graph.packages, code)), self.store.contents, folder, online=True)
         log = self.logs / "forkserver.log"
         self.workers: Executor = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
         self._stack.callback(self.workers.close)

@@ -61,7 +61,7 @@ class Identities:
     def _asked(self, choice: ChoiceValue) -> dict[str, str | Path]:
         name = _name(choice)
         if name not in self._said:
-            module = module_of(choice)
+            module = choice.module
             require_identity(self._code, module, choice.name)
             answers = self._code.is_function(module, "identity")
             self._said[name] = dict(self._ask(module, choice)) if answers else {}
@@ -87,7 +87,7 @@ class Identities:
             if self._exists(value):
                 raise self._unseen(node, name, value, "a task reads files by a choice, whose identity() names them")
         for name, choice in choices_of(node.params):
-            module = module_of(choice)
+            module = choice.module
             for key, value in choice.params.items():
                 if self._exists(value) and not covers(self._code, module, key):
                     raise self._unseen(
@@ -116,8 +116,9 @@ def _takes(function: Identity, name: str) -> bool:
 
 def require_identity(code: CodeIndex, module: str, name: str) -> None:
     """Refuse a choice that does not say what it reads, in a folder whose choices must."""
-    folder = ".".join(module.split(".")[:2])
-    if code.defines(folder, READS_OUTSIDE) and not code.defines(module, "identity"):
+    folder = module.split(".")[1]
+    must = any(code.defines(f"{package}.{folder}", READS_OUTSIDE) for package in code.codebase.packages)
+    if must and not code.defines(module, "identity"):
         raise SpecError(f"{code.place(module, name)}: '{name}' does not say what it reads of the outside world: {_SAY}")
 
 
@@ -171,11 +172,6 @@ def choices_of(params: Mapping[str, Value | Sequence[Value]]) -> Iterator[tuple[
         for i, one in enumerate(several):
             if isinstance(one, ChoiceValue):
                 yield (name if one is value else f"{name}.{i}"), one
-
-
-def module_of(choice: ChoiceValue) -> str:
-    """The module that holds a choice."""
-    return ".".join(["tasks", *choice.folder.split("/"), choice.name])
 
 
 def _name(choice: ChoiceValue) -> str:

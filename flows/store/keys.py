@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from flows.python.code_index import CodeIndex
+from flows.python.importing import activate
 from flows.python.reached import Reached
 from flows.store.content import Contents
-from flows.store.identities import Identities, choices_of, module_of
+from flows.store.identities import Identities, choices_of
 from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import COMPANIONS, JSON, Chosen
 
@@ -49,6 +50,7 @@ class Choices:
     """
 
     def __init__(self, code: CodeIndex, contents: Contents, base: Path | None = None, *, online: bool = False) -> None:
+        activate(code.codebase.packages.values())
         self.code = code
         self.identities = Identities(code, contents, (base or Path.cwd()).absolute(), online=online)
         self._prepared: dict[int, PreparedStep] = {}
@@ -61,7 +63,7 @@ class Choices:
 
     def chosen(self, choice: ChoiceValue) -> Chosen:
         """The choice with the digest of its code and its identity filled in. Raises SpecError."""
-        code = self.code.reach(module_of(choice), choice.name).digest
+        code = self.code.reach(choice.module, choice.name).digest
         identity = self.identities.of(choice)
         return Chosen(choice.folder, choice.name, dict(choice.params), code, identity, dict(choice.execution))
 
@@ -133,9 +135,9 @@ def _reached_by(node: Node, code: CodeIndex) -> Reached:
     choices = [choice for _, choice in choices_of(node.params)]
     if choices and code.defines(*CHOSEN):
         places.add(CHOSEN)
-    beside = {(module_of(choice), name) for choice in choices for name in COMPANIONS}
+    beside = {(choice.module, name) for choice in choices for name in COMPANIONS}
     places |= {place for place in beside if code.is_function(*place)}
-    return code.reach_all(places | {(module_of(choice), choice.name) for choice in choices})
+    return code.reach_all(places | {(choice.module, choice.name) for choice in choices})
 
 
 def digest_of(parts: Mapping[str, JSON]) -> str:

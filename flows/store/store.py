@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.python.code_index import CodeIndex
-from flows.python.codebase import CACHE, Codebase, tasks_in
+from flows.python.codebase import CACHE, Codebase, Package
 from flows.python.packages import installed_versions
 from flows.store import provenance as surroundings
 from flows.store.content import Contents
@@ -67,9 +67,14 @@ class Store:
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, "ledger/records", "kept")
 
-    def code(self, root: Path) -> CodeIndex:
-        """An index of the code below `root`, whose parses this store remembers."""
-        return CodeIndex(Codebase([tasks_in(root / "tasks")], self.root / CACHE))
+    def code(self, packages: Sequence[Package]) -> CodeIndex:
+        """An index of the code in these packages, whose parses this store remembers."""
+        return CodeIndex(Codebase(packages, self.python_cache))
+
+    @property
+    def python_cache(self) -> Path:
+        """The file of what was parsed before."""
+        return self.root / CACHE
 
     # Records
 

@@ -6,8 +6,9 @@ from flows.wiring.graph import CarriedValue, Tick, compile_pipeline
 from flows.wiring.params import sweep_values
 from flows.wiring.schema import json_schema
 from flows.wiring.text import load_file
+from flows.wiring.variants import SHIPPED
 
 __all__ = [
-    "CarriedValue", "CheckResult", "Tick", "check_pipelines", "compile_pipeline", "draw_graph", "json_schema",
-    "load_file", "sweep_values",
+    "SHIPPED", "CarriedValue", "CheckResult", "Tick", "check_pipelines", "compile_pipeline", "draw_graph",
+    "json_schema", "load_file", "sweep_values",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from traceback import extract_tb
 from typing import Any
 
 from flows.python.loading import fresh_module
@@ -154,7 +155,7 @@ class Builder:
         headline = tuple(dict.fromkeys(node for a, node in addresses.items() if a.split("@")[0] == "report"))
         return Graph(
             self._pipeline, about, file, final, addresses, parameters or {}, rounds, headline,
-            (*notices, *self.notices),
+            (*notices, *self.notices), tuple(self.catalogue.codebase.packages.values()),
         )  # fmt: skip
 
     def _upstream(self, indices: Iterable[int]) -> set[int]:
@@ -264,8 +265,11 @@ class Builder:
             result = composite(add, **handles, **params, **{name: p.spec for name, p in picked.items()})
         except SpecError as e:
             raise _with_step(e, step.where) from None
+        except Exception as e:
+            at = extract_tb(e.__traceback__)[-1]
+            fail(step.where, f"{signature.name} failed at {at.filename}:{at.lineno}: {type(e).__name__}: {e}")
         if not isinstance(result, Handle):
-            raise TypeError(f"the composite {signature.name} must return a step, not {result!r}")
+            fail(step.where, f"{signature.name} returned {result!r}; a composite must return a step")
         inside = self._nodes[result.index].id.startswith(f"{step.name}/")
         self.name(result, step.address, first=inside)
         return result

@@ -34,7 +34,8 @@ def check_pipelines(
 
     Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
     """
-    source, catalogue = load_file(file), catalogue_for(file, tasks_root, cache)
+    source = load_file(file)
+    catalogue = catalogue_for(source, tasks_root, cache)
     found = [v for name in names or source.names for v in _named(source, catalogue, name)]
     said = "\n".join(v.error for v in found)
     broken = (

@@ -36,7 +36,8 @@ class Picked:
 
     @property
     def value(self) -> ChoiceValue:
-        return ChoiceValue(self.signature.folder, self.signature.name, self.params, self.execution)
+        s = self.signature
+        return ChoiceValue(s.folder, s.name, self.params, self.execution, s.module.split(".")[0])
 
     @property
     def spec(self) -> ChoiceSpec:

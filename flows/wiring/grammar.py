@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flows.wiring.extensions import Extension
 from flows.wiring.tree import Yaml
 
-FILE = {"pipelines": "every wiring, by name"}
+FILE = {
+    "extend": "folders of your own tasks and choices, which mirror tasks/: paths from this file",
+    "pipelines": "every wiring, by name",
+}
 PIPELINE = {
     "about": "what it is, with its source",
-    "extends": "the pipeline that this one is a variant of: NAME, or FILE#NAME with a path from this file",
+    "extends": "the pipeline that this one changes: NAME, FILE#NAME with a path from this file, or alignflow#NAME",
     "params": "parameters and their values; an empty value means required",
     "steps": "the steps before the loop",
     "repeat": "the loop over rounds",
@@ -98,6 +102,8 @@ class Ancestor:
     """As its file has it."""
     whole: Yaml
     """With what it inherits."""
+    extensions: tuple[Extension, ...]
+    """By which its file is extended."""
 
 
 @dataclass(frozen=True)

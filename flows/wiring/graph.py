@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.python.codebase import CACHE, TASKS, Codebase, tasks_in
+from flows.python.codebase import CACHE, Codebase, tasks_in
+from flows.python.importing import activate
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
@@ -70,7 +71,8 @@ def compile_pipeline(
 
     Raises SpecError with file, line and column.
     """
-    source, catalogue = load_file(file), catalogue_for(file, tasks_root, cache)
+    source = load_file(file)
+    catalogue = catalogue_for(source, tasks_root, cache)
     graph = compile_from(source, catalogue, name, overrides or {}, deployment=deployment, tick=tick, lenient=lenient)
     catalogue.codebase.save()
     return graph
@@ -81,6 +83,7 @@ def compile_from(
     tick: Tick | None = None, lenient: bool = False,
 ) -> Graph:  # fmt: skip
     """`compile_pipeline` for a file and a catalogue that were read before."""
+    activate(catalogue.codebase.packages.values())
     text = source.pipeline(name)
     if deployment is not None and deployment not in text.deployments:
         fail(text.node.place, f"{name} has no deployment '{deployment}'", deployment, text.deployments)
@@ -99,10 +102,13 @@ def compile_from(
     return graph
 
 
-def catalogue_for(file: Path, tasks_root: Path | None = None, cache: Path | None = None) -> Catalogue:
-    """What the pipelines of a file may name."""
-    cache = cache or Path(os.environ.get("ALIGNFLOW_ARTIFACTS") or file.parent / "artifacts") / CACHE
-    return Catalogue(Codebase([tasks_in(tasks_root) if tasks_root else TASKS], cache))
+def catalogue_for(source: PipelineFile, tasks_root: Path | None = None, cache: Path | None = None) -> Catalogue:
+    """What the pipelines of a file may name. Raises SpecError where two folders that extend it have one name."""
+    cache = cache or Path(os.environ.get("ALIGNFLOW_ARTIFACTS") or source.path.parent / "artifacts") / CACHE
+    tasks, *own = source.packages
+    packages = [tasks_in(tasks_root) if tasks_root else tasks, *own]
+    activate(packages)
+    return Catalogue(Codebase(packages, cache))
 
 
 class _Compiler:

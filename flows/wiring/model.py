@@ -1,10 +1,11 @@
-"""The compiled graph: what every other room of `flows` works on. Plain data; only the standard library is imported."""
+"""The compiled graph: what every other room of `flows` works on. Plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flows.python.codebase import TASKS, Package
 from tasks.contract import JSON
 
 
@@ -22,13 +23,20 @@ class Where:
 
 @dataclass(frozen=True)
 class ChoiceValue:
-    """A resolved choice: `tasks/<folder>/<name>.py::<name>` with all its parameters, defaults included."""
+    """A resolved choice: `<package>/<folder>/<name>.py::<name>` with all its parameters, defaults included."""
 
     folder: str
     name: str
     params: Mapping[str, JSON]
     execution: Mapping[str, JSON] = field(default_factory=dict)
     """Its `Execution` parameters: recorded, not keyed."""
+    package: str = "tasks"
+    """Not keyed: a choice may move to another package."""
+
+    @property
+    def module(self) -> str:
+        """The module that holds the function."""
+        return ".".join([self.package, *self.folder.split("/"), self.name])
 
 
 Value = JSON | ChoiceValue
@@ -104,3 +112,5 @@ class Graph:
     headline: tuple[str, ...]
     """Ids of the `report` nodes, by round."""
     notices: tuple[str, ...] = ()
+    packages: tuple[Package, ...] = (TASKS,)
+    """The code that its steps run."""

@@ -30,6 +30,7 @@ Schema = dict[str, Any]
 
 _PARAMETER: Schema = {"type": "string", "pattern": rf"^\$(\$.*|{PARAMETER_NAME})$"}
 _REFERENCE: Schema = {"type": "string", "pattern": f"^{REFERENCE.replace('?:', '')}$"}
+_FOLDERS: Schema = {"type": "array", "items": {"type": "string"}}
 _NULL: Schema = {"type": "null"}
 _BASES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 _LIMITS = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
@@ -44,7 +45,7 @@ def json_schema(catalogue: Catalogue) -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "alignflow pipelines",
-        **_object(FILE, {"pipelines": _named(PIPELINE_NAME, {"$ref": "#/$defs/pipeline"})}),
+        **_object(FILE, {"extend": _FOLDERS, "pipelines": _named(PIPELINE_NAME, {"$ref": "#/$defs/pipeline"})}),
         "$defs": {
             "pipeline": _pipeline(),
             "deployment": _deployment(),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+from flows.python.codebase import Package
+from flows.wiring.extensions import Extension, given_extensions, united
 from flows.wiring.grammar import (
     ALPHA,
     CONTINUE,
@@ -27,6 +30,7 @@ from flows.wiring.grammar import (
 from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, fail, mapping, quoted, quoted_value
 from flows.wiring.variants import Files, variant_line
+from tasks.contract import SpecError
 
 
 class PipelineFile:
@@ -51,6 +55,17 @@ class PipelineFile:
     def abouts(self) -> Mapping[str, str]:
         """What each pipeline that can run is."""
         return {n: _text(mapping(self._raw[n], n).get("about")) for n in self.names}
+
+    @cached_property
+    def packages(self) -> tuple[Package, ...]:
+        """The code that the file's pipelines may name: its own, and that of files from which one of them inherits."""
+        return united([*self._files.extensions(self.path), *given_extensions(), *self._inherited()])
+
+    def _inherited(self) -> Iterator[Extension]:
+        for name in self._raw:
+            with suppress(SpecError):  # raised again where the pipeline itself is asked for
+                for ancestor in variant_line(self._files, self.path, name):
+                    yield from ancestor.extensions
 
     def pipeline(self, name: str) -> PipelineText:
         """The pipeline with what it inherits. Raises SpecError."""

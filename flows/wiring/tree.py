@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -152,11 +153,17 @@ def parse_yaml(text: str, file: str | None) -> Yaml:
         fail(where, f"invalid YAML: {' '.join(str(e).split())}")
 
 
+@lru_cache(maxsize=8)
+def _parsed(text: str, name: str) -> Yaml:
+    """A file of which several readers in one command ask."""
+    return parse_yaml(text, name)
+
+
 def read(file: Path) -> Yaml:
     """Parse a file. Raises SpecError if it cannot be read."""
     name = name_of(file)
     try:
-        return parse_yaml(file.read_text(encoding="utf-8-sig"), name)
+        return _parsed(file.read_text(encoding="utf-8-sig"), name)
     except FileNotFoundError:
         fail(Where(name), "there is no such file")
     except (OSError, UnicodeDecodeError) as e:

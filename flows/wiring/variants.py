@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.wiring.extensions import Extension, extensions
 from flows.wiring.grammar import FILE, NAME_RULE, PIPELINE_NAME, Ancestor
 from flows.wiring.tree import Yaml, entries, fail, mapping, name_of, quoted, quoted_value, read
 
@@ -20,6 +21,8 @@ _SHAPE: Mapping[str, Any] = {
     "after": _STEPS,
 }
 """Where merging goes deeper; None: replaced whole."""
+SHIPPED = Path(__file__).resolve().parents[1] / "pipelines.yaml"
+"""The wirings that come with this package."""
 _NOT_INHERITED = ("about", "deployments", "extends")
 
 
@@ -35,12 +38,19 @@ class Files:
 
     def __init__(self) -> None:
         self._files: dict[Path, Mapping[str, Yaml]] = {}
+        self._extensions: dict[Path, tuple[Extension, ...]] = {}
+
+    def extensions(self, file: Path) -> tuple[Extension, ...]:
+        """The folders that a file is extended by. Raises SpecError."""
+        self.pipelines(file)
+        return self._extensions[file.resolve()]
 
     def pipelines(self, file: Path) -> Mapping[str, Yaml]:
         """The pipelines of a file. Raises SpecError where it cannot be read or holds something else."""
         place = file.resolve()
         if place not in self._files:
             top = mapping(read(place), "the file", FILE)
+            self._extensions[place] = tuple(extensions(top.get("extend"), place.parent))
             found = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
             for name, node in found.items():
                 if not re.fullmatch(PIPELINE_NAME, name):
@@ -66,7 +76,8 @@ def variant_line(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
     found: list[Ancestor] = []
     for place in reversed(above):
         own = files.pipelines(place.file)[place.name]
-        found.append(Ancestor(own, _inheriting(found[-1].whole, own, place.name) if found else own))
+        whole = _inheriting(found[-1].whole, own, place.name) if found else own
+        found.append(Ancestor(own, whole, files.extensions(place.file)))
     return tuple(reversed(found))
 
 
@@ -75,12 +86,15 @@ def _extends(files: Files, place: PipelinePlace) -> Yaml | None:
 
 
 def _base(files: Files, place: PipelinePlace, extends: Yaml) -> PipelinePlace:
-    """What NAME, or FILE#NAME with a path relative to the file that says it, means."""
+    """What NAME, FILE#NAME with a path relative to the file that says it, or alignflow#NAME means."""
     what = f"{place.name}.extends = {quoted_value(extends)}"
     path, other, name = str(extends.value).rpartition("#")
-    file = (place.file.parent / path).resolve() if other else place.file
+    file = (SHIPPED if path == "alignflow" else place.file.parent / path).resolve() if other else place.file
     if not file.is_file():
-        fail(extends.where, f"{what}; there is no file {name_of(file)} (NAME, or FILE#NAME with a path from here)")
+        fail(
+            extends.where,
+            f"{what}; there is no file {name_of(file)} (NAME, FILE#NAME with a path from here, or alignflow#NAME)",
+        )
     known = files.pipelines(file)
     if name not in known:
         others = [n for n in known if PipelinePlace(file, n) != place]

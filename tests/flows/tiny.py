@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from flows.python.codebase import tasks_in
 from flows.wiring.model import Graph, Node, Parameter, Where
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +199,10 @@ def graph(project: Path, *nodes: Node, parameters: tuple[Parameter, ...] = ()) -
     """A pipeline `tiny` of these steps, whose file lies in `project`."""
     ids = {n.id: n for n in nodes}
     by_name = {p.name: p for p in parameters}
-    return Graph("tiny", "A tiny pipeline.", str(project / "pipelines.yaml"), ids, {i: i for i in ids}, by_name, 0, ())
+    return Graph(
+        "tiny", "A tiny pipeline.", str(project / "pipelines.yaml"), ids, {i: i for i in ids}, by_name, 0, (),
+        packages=(tasks_in(project / "tasks"),),
+    )  # fmt: skip
 
 
 def killable(project: Path) -> Graph:

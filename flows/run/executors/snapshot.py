@@ -1,25 +1,28 @@
-"""The copy of `tasks/` that a run executes: an edit during a long run changes neither its keys nor its work."""
+"""The copy of the code that a run executes: an edit during a long run changes neither its keys nor its work."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from blake3 import blake3
 
+from flows.python.codebase import Package
+from flows.python.linking import DATA
 from flows.system.locks import locked, try_lock
 from tasks.files import temporary
 
 
 @contextmanager
-def snapshot(project: Path, artifacts: Path) -> Iterator[Path]:
-    """A folder that holds a copy of `project/tasks`, the same for equal content, kept while somebody uses it.
+def snapshot(packages: Sequence[Package], artifacts: Path) -> Iterator[Path]:
+    """A folder that holds a copy of each package, the same for equal content, kept while somebody uses it.
 
     Copies that nobody uses any more are removed. A use is a shared `flock`, so a killed run holds nothing.
     """
-    files = _files(project / "tasks")
+    files = {name: file for package in packages for name, file in _files(package)}
     digest = blake3()
     for name, source in files.items():
         content = source.read_bytes()
@@ -33,9 +36,16 @@ def snapshot(project: Path, artifacts: Path) -> Iterator[Path]:
         yield folder
 
 
-def _files(tasks: Path) -> dict[str, Path]:
-    found = (p for p in sorted(tasks.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
-    return {p.relative_to(tasks.parent).as_posix(): p for p in found}
+def copied(packages: Sequence[Package], folder: Path) -> tuple[Package, ...]:
+    """The packages as they lie in a snapshot."""
+    return tuple(replace(package, folder=folder / package.name) for package in packages)
+
+
+def _files(package: Package) -> Iterator[tuple[str, Path]]:
+    """The code, and the data files that code may name."""
+    for file in sorted([*package.folder.rglob("*.py"), *(package.folder / DATA).rglob("*")]):
+        if file.is_file():
+            yield f"{package.name}/{file.relative_to(package.folder).as_posix()}", file
 
 
 def _copy(files: dict[str, Path], folder: Path) -> None:

@@ -75,6 +75,7 @@ def worker_main(connection: Connection, snapshot: str) -> None:
     os.setsid()
     Thread(target=_die_with_parent, daemon=True).start()
     sys.path.insert(0, snapshot)
+    _extend_tasks(Path(snapshot))
     while True:
         try:
             job: Job = connection.recv()
@@ -88,6 +89,13 @@ def worker_main(connection: Connection, snapshot: str) -> None:
                 connection.send(message)
 
         send(*_run(job, send))
+
+
+def _extend_tasks(snapshot: Path) -> None:
+    """Let choices and data files of a user's packages be found, too."""
+    from tasks.contract import EXTENSIONS
+
+    EXTENSIONS.update({folder.name: folder for folder in snapshot.iterdir() if folder.name != "tasks"})
 
 
 def _die_with_parent() -> None:

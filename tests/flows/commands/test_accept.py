@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import flows.commands.accept
 from flows.commands.accept import accept_step
 from flows.planning.plan import make_plan
 from flows.store.keys import Choices
@@ -19,8 +18,7 @@ from tests.flows.tiny import graph, node, tiny_project
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(flows.commands.accept, "PROJECT", tmp_path)
+def project(tmp_path: Path) -> Path:
     return tiny_project(tmp_path)
 
 
@@ -32,7 +30,7 @@ def _graph(project: Path, suffix: str = "!") -> Graph:
 def _finish(project: Path, store: Store) -> None:
     """Publish a result for both steps, and a run that names them."""
     compiled, runs = _graph(project), Runs(store)
-    choices = Choices(store.code(project), store.contents, project)
+    choices = Choices(store.code(compiled.packages), store.contents, project)
     run = runs.begin("tiny", {})
     made = {}
     for step in compiled.nodes.values():
@@ -51,7 +49,7 @@ def _edit(project: Path) -> None:
 
 
 def _states(project: Path, store: Store) -> dict[str, str]:
-    return make_plan(_graph(project), store, code=store.code(project)).states
+    return make_plan(_graph(project), store).states
 
 
 def test_an_old_result_stands_after_an_edit_and_is_recorded_as_accepted(project: Path) -> None:

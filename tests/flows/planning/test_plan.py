@@ -11,6 +11,7 @@ import pytest
 
 from flows.planning.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
 from flows.planning.plan import Plan, make_plan
+from flows.python.codebase import tasks_in
 from flows.store.keys import Choices
 from flows.store.runs import Runs, RunStep
 from flows.store.store import HowMade, Store
@@ -366,10 +367,10 @@ def test_a_plan_of_eighty_steps_takes_a_fraction_of_a_second(store: Store, root:
     )
     graph = loop(20)
     run(graph, store, root)
-    code = code_index(root, store.root / ".cache" / "code.json")
+    code = store.code([tasks_in(root / "tasks")])
     make_plan(graph, store, code=code)
     start = time.perf_counter()
     again = Store(store.root)
-    planned = make_plan(graph, again, code=again.code(root))
+    planned = make_plan(graph, again, code=again.code([tasks_in(root / "tasks")]))
     assert planned.counts()["cached"] == 82
     assert time.perf_counter() - start < 1.0  # 0.15 s when the machine is free

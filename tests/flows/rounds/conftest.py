@@ -217,7 +217,8 @@ class Loop:
 
     @property
     def continuing(self) -> Continuing:
-        return Continuing(self.project / "pipelines.yaml", "loop", self.deployment, self.store, project=self.project)
+        file, tasks = self.project / "pipelines.yaml", self.project / "tasks"
+        return Continuing(file, "loop", self.deployment, self.store, tasks_root=tasks)
 
     def tick(self, asked: Mapping[str, JSON] | None = None, *, rounds: int = 1, force: bool = False) -> Went:
         heard = Heard()

@@ -30,7 +30,8 @@ from flows.rounds.head import Continuing
 from flows.store.store import Store
 
 project = Path(sys.argv[1])
-loop = Continuing(project / "pipelines.yaml", "loop", "nightly", Store(project / "artifacts"), project=project)
+store = Store(project / "artifacts")
+loop = Continuing(project / "pipelines.yaml", "loop", "nightly", store, tasks_root=project / "tasks")
 sys.exit(run_ticks(loop, dict(a.split("=") for a in sys.argv[2:]), False, Console(width=200)))
 """
 
@@ -68,7 +69,7 @@ def _contents(project: Path) -> list[tuple[str, dict[str, str | None]]]:
 def _keys(project: Path) -> dict[str, str]:
     """Step → key, for all steps of rounds that are done; a step of one round has one key, however often it ran."""
     found: dict[str, str] = {}
-    for run in Runs(Store(project / "artifacts")).newest("loop"):
+    for run in Runs(Store(project / "artifacts"), tasks_root=project / "tasks").newest("loop"):
         for step in run.steps.values():
             if step.round and step.key:
                 assert found.setdefault(step.id, step.key) == step.key
@@ -141,7 +142,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Go on with: alignflow run loop/nightly rounds=2 pause=20" in said
     assert "Traceback" not in said
     assert [r.verdict for r in _history(project).rounds] == ["unfinished"]
-    assert Runs(Store(project / "artifacts")).open() == []
+    assert Runs(Store(project / "artifacts"), tasks_root=project / "tasks").open() == []
 
 
 @pytest.mark.slow

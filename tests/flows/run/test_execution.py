@@ -74,7 +74,7 @@ class Heard(Listener):
 def _run(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Heard]:
     heard = Heard()
     store = Store(project / "artifacts")
-    return run_pipeline(Execution(wanted, store, project=project, listeners=[heard], threads=1, **options)), heard
+    return run_pipeline(Execution(wanted, store, listeners=[heard], threads=1, **options)), heard
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _run_inline(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Heard]:
     heard = Heard()
-    execution = Execution(wanted, Store(project / "artifacts"), project=project, listeners=[heard], **options)
+    execution = Execution(wanted, Store(project / "artifacts"), listeners=[heard], **options)
     return run_cached(execution), heard
 
 
@@ -160,9 +160,9 @@ def test_a_run_of_cached_steps_needs_no_server_and_is_recorded_by_the_next_one(
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL")
     store = Store(project / "artifacts")
-    first = run_cached(Execution(_diamond(project), store, project=project))
+    first = run_cached(Execution(_diamond(project), store))
     assert {s.state for s in first.run.steps.values()} == {"made"}  # what is gone by then is made
-    second = run_cached(Execution(_diamond(project), store, project=project))
+    second = run_cached(Execution(_diamond(project), store))
     assert (second.run.status, {s.state for s in second.run.steps.values()}) == ("done", {"hit"})
     assert mirror(store, second.run) == ""
     assert "prefect" not in second.run.links
@@ -182,7 +182,7 @@ def test_a_run_that_prefect_does_not_take_waits_for_the_next_server(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(project / "artifacts")
-    run = run_cached(Execution(_diamond(project), store, project=project)).run
+    run = run_cached(Execution(_diamond(project), store)).run
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     assert mirror(store, run).startswith(f"Prefect did not take run {run.id} (")
     assert waiting_runs(store).ids() == [run.id]
@@ -264,7 +264,7 @@ def test_an_edit_during_a_run_changes_neither_its_work_nor_its_keys(project: Pat
             source.write_text(before.replace("[i + suffix for", "[suffix + i for"))
 
     store = Store(project / "artifacts")
-    execution = run_pipeline(Execution(wanted, store, project=project, listeners=[Editor()], threads=1))
+    execution = run_pipeline(Execution(wanted, store, listeners=[Editor()], threads=1))
     assert _ids(execution, "last") == ["0-3!"]
     again, heard = _run(project, wanted)
     assert (heard.started, _ids(again, "last")) == (["last"], ["!0-3"])
@@ -292,7 +292,7 @@ def test_two_runs_that_need_the_same_step_at_once_compute_it_once(project: Path)
     heard = [Heard(), Heard()]
 
     def steps(listener: Heard) -> None:
-        with Execution(wanted, Store(project / "artifacts"), project=project, listeners=[listener], threads=1) as run:
+        with Execution(wanted, Store(project / "artifacts"), listeners=[listener], threads=1) as run:
             run.run.status = "running"
             for step in wanted.nodes.values():
                 run.step(step)
@@ -318,7 +318,7 @@ def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: 
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    execution = run_pipeline(Execution(wanted, store, project=project, listeners=[heard], threads=1))
+    execution = run_pipeline(Execution(wanted, store, listeners=[heard], threads=1))
     assert execution.run.status == "stopped"
     assert {i: s.state for i, s in execution.run.steps.items()} == {"a": "made", "s": "stopped"}
     assert _flow_state(server, execution.run.links["prefect"])["state"] == "Cancelled"
@@ -333,7 +333,7 @@ def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: 
 def test_a_step_that_waits_for_another_run_can_be_stopped(project: Path) -> None:
     wanted = graph(project, node("a", "numbers", count=1))
     store = Store(project / "artifacts")
-    with Execution(wanted, store, project=project, threads=1) as execution:
+    with Execution(wanted, store, threads=1) as execution:
         key = execution.steps.key(wanted.nodes["a"], {})
         with store.lock(key.digest):
             threading.Timer(0.3, execution.stop).start()
@@ -358,7 +358,7 @@ class Tell(Listener):
         print("left", run.id, flush=True)
 
 wanted = killable(project)
-done = run_pipeline(Execution(wanted, Store(project / "artifacts"), project=project, listeners=[Tell()], threads=1))
+done = run_pipeline(Execution(wanted, Store(project / "artifacts"), listeners=[Tell()], threads=1))
 print(done.run.status, *(r.content for r in done.records.values()))
 assert "torch" not in sys.modules
 """
@@ -396,7 +396,7 @@ def test_nothing_of_a_killed_run_is_left_and_the_next_one_ends_with_the_same_dig
 ) -> None:
     killed, whole = tiny_project(tmp_path / "killed"), tiny_project(tmp_path / "whole")
     run_inline(monkeypatch)
-    reference = run_cached(Execution(killable(whole), Store(whole / "artifacts"), project=whole))
+    reference = run_cached(Execution(killable(whole), Store(whole / "artifacts")))
     with _program(killed) as main:
         assert main.stdout
         assert main.stdout.readline() == "progress\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.python.codebase import tasks_in
 from flows.run.executors.snapshot import snapshot
 from flows.run.prefect import server
 from flows.store.content import Contents
@@ -72,7 +73,7 @@ def test_sixteen_threads_that_save_the_caches_of_one_store_all_go_on(tree: Tree,
         contents.save()
         put(store, prompts("a"), seed=i % 20)
         assert Store(store.root).index.entries()
-        with snapshot(root, store.root) as copy:
+        with snapshot([tasks_in(root / "tasks")], store.root) as copy:
             assert (copy / "tasks" / "a.py").exists()
 
     at_once(work, rounds=3)
@@ -104,7 +105,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(
         monkeypatch.setattr(Path, "replace", _full)
     else:
         (store.root / ".cache").write_text("a file where a folder should be")
-    index = store.code(root)
+    index = store.code([tasks_in(root / "tasks")])
     assert index.reach("tasks.a", "task").units
     index.codebase.save()
     assert list(store.index.entries()) == [record.key]

@@ -72,7 +72,7 @@ def test_a_run_on_a_full_disk_blames_it_and_the_next_one_goes_on(
     (small / "fill").write_bytes(b"x" * (24 * 2**20 - 2**18 - free))
     tracker = Tracker(store)
     try:  # the disk ends the run, or a step of it
-        stopped = run_pipeline(Execution(wanted, store, project=project, threads=1, listeners=[tracker]))
+        stopped = run_pipeline(Execution(wanted, store, threads=1, listeners=[tracker]))
         reasons = [str(e) for e in stopped.errors.values()]
     except DataError as e:
         reasons = [str(e)]
@@ -81,4 +81,4 @@ def test_a_run_on_a_full_disk_blames_it_and_the_next_one_goes_on(
     assert all(re.match(r"the disk of .* is full", reason) for reason in reasons), reasons
     assert "Traceback" not in capfd.readouterr().err
     (small / "fill").unlink()
-    assert run_pipeline(Execution(wanted, store, project=project, threads=1)).run.status == "done"
+    assert run_pipeline(Execution(wanted, store, threads=1)).run.status == "done"

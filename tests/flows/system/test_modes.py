@@ -13,6 +13,8 @@ import pytest
 import typer
 
 from flows import cli
+from flows.commands.stores import open_store
+from flows.python.codebase import tasks_in
 from flows.run.executors.snapshot import snapshot
 from flows.store.maintenance import verify_store
 from flows.store.runs import Runs
@@ -41,7 +43,7 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
     root.mkdir()
     root.chmod(mode)
     os.umask(before)
-    store = cli._store(None, root)
+    store = open_store(None, root)
     lock = try_lock(root / "locks" / "a.lock")
     put(store, prompts("a"))
     work = store.partial("b" * 32) / "output"
@@ -54,7 +56,7 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
     Runs(store).begin("sppo", {})
     (tmp_path / "tasks").mkdir(mode=0o755)
     (tmp_path / "tasks" / "a.py").touch(0o644)
-    with snapshot(tmp_path, root):
+    with snapshot([tasks_in(tmp_path / "tasks")], root):
         pass
     assert lock
     for path in root.rglob("*"):
@@ -64,7 +66,7 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
 def test_a_new_store_is_its_owners_alone_and_what_is_exported_is_not(tmp_path: Path) -> None:
     assert umask_of(tmp_path / "none") == 0o077
     os.umask(0o022)
-    record = put(cli._store(None, tmp_path / "artifacts"), prompts("a"))
+    record = put(open_store(None, tmp_path / "artifacts"), prompts("a"))
     assert (tmp_path / "artifacts").stat().st_mode & 0o777 == 0o700
     os.umask(0o022)
     cli.export(record.content[:8], tmp_path / "exported", artifacts=tmp_path / "artifacts")

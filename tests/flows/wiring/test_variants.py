@@ -204,7 +204,7 @@ def test_a_pipeline_extends_one_of_another_file_by_a_path_from_its_own(
     [
         ("lab/private.yaml#mein", "pipelines.yaml:24:14: p.extends = 'lab/private.yaml#mein'; there is no such pipeline in "
          "lab/private.yaml; choose one of [_hidden, broken, mine, near, p] (did you mean 'mine'?)"),
-        ("lab/privat.yaml#mine", "there is no file lab/privat.yaml (NAME, or FILE#NAME with a path from here)"),
+        ("lab/privat.yaml#mine", "no file lab/privat.yaml (NAME, FILE#NAME with a path from here, or alignflow#NAME)"),
         ("lab/private.yaml#broken", "lab/private.yaml:7:21: broken.extends = 'lost.yaml#x'; there is no file lab/lost.yaml"),
         ("lab/private.yaml#near", "lab/private.yaml:8:19: near.extends = '../pipelines.yaml#bas'; there is no such pipeline "
          "in pipelines.yaml"),

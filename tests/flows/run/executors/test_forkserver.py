@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flows.python.codebase import tasks_in
 from flows.run.executors.base import StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
 from flows.run.executors.slots import HeavySlot
@@ -286,15 +287,15 @@ def test_a_forkserver_that_still_imports_dies_with_a_killed_main_process(tmp_pat
 
 def test_a_snapshot_stays_while_it_is_used_and_goes_with_the_next_one(tmp_path: Path) -> None:
     project, artifacts = tiny_project(tmp_path / "p"), tmp_path / "artifacts"
-    with snapshot(project, artifacts) as first:
+    with snapshot([tasks_in(project / "tasks")], artifacts) as first:
         source = project / "tasks" / "tiny.py"
         before = source.read_text()
         source.write_text(before + "\n# edited\n")
         assert (first / "tasks" / "tiny.py").read_text() == before
-        with snapshot(project, artifacts) as second:
+        with snapshot([tasks_in(project / "tasks")], artifacts) as second:
             assert second != first
             assert first.exists()
-        with snapshot(project, artifacts) as again:
+        with snapshot([tasks_in(project / "tasks")], artifacts) as again:
             assert again == second
-    with snapshot(project, artifacts) as last:
+    with snapshot([tasks_in(project / "tasks")], artifacts) as last:
         assert [p.name for p in (artifacts / "snapshots").iterdir()] == [last.name]

@@ -136,14 +136,12 @@ def test_a_run_goes_on_whatever_becomes_of_its_server_and_the_next_one_closes_it
     store, said = Store(project / "artifacts"), list[str]()
     slow = node("slow", "slow", inputs={"prompts": "a"}, steps=3, pause=0.1)
     wanted = graph(project, node("a", "numbers", count=2), slow)
-    first = run_pipeline(
-        Execution(wanted, store, project=project, listeners=[Killer(servers)], threads=1), say=said.append
-    )
+    first = run_pipeline(Execution(wanted, store, listeners=[Killer(servers)], threads=1), say=said.append)
     assert first.run.status == "done"
     assert ["did not begin" in s for s in said] == [True, False]
     assert "went away" in said[1]
     assert states(store.root) == {first.run.id: "RUNNING"}
-    second = run_pipeline(Execution(wanted, store, project=project, threads=1), say=said.append)
+    second = run_pipeline(Execution(wanted, store, threads=1), say=said.append)
     assert states(store.root) == {first.run.id: "COMPLETED", second.run.id: "COMPLETED"}
     assert set(states(store.root, "task_run").values()) == {"COMPLETED"}
     assert len(said) == 2
@@ -171,7 +169,7 @@ if when == "before its id is recorded":
 listeners = [Dies()] if when == "after its last step" else []
 wanted = graph(project, node("a", "numbers", count=2))
 store = Store(project / "artifacts")
-execute.run_pipeline(execute.Execution(wanted, store, project=project, listeners=listeners, threads=1))
+execute.run_pipeline(execute.Execution(wanted, store, listeners=listeners, threads=1))
 """
 
 
@@ -189,5 +187,5 @@ def test_a_run_that_was_killed_where_nothing_of_it_is_recorded_is_closed(
     store = Store(project / "artifacts")
     (first,) = states(store.root).items()
     assert first[1] == "RUNNING"
-    second = run_pipeline(Execution(graph(project, node("a", "numbers", count=2)), store, project=project, threads=1))
+    second = run_pipeline(Execution(graph(project, node("a", "numbers", count=2)), store, threads=1))
     assert states(store.root) == {first[0]: state, second.run.id: "COMPLETED"}

@@ -37,7 +37,7 @@ project = Path(sys.argv[1])
 slow = node("slow", "slow", inputs={"prompts": "a"}, steps=20, pause=0.1)
 wanted = graph(project, node("a", "numbers", count=2), slow, node("b", "shout", inputs={"prompts": "slow"}))
 store = Store(project / "artifacts")
-execution = run_pipeline(Execution(wanted, store, project=project, listeners=[Tell()], threads=1))
+execution = run_pipeline(Execution(wanted, store, listeners=[Tell()], threads=1))
 print("ended as", execution.run.status)
 """
 
@@ -57,7 +57,8 @@ class Tell(Listener):
 
 flows.commands.run_ticks.progress = lambda *_: Tell()
 project = Path(sys.argv[1])
-loop = Continuing(project / "pipelines.yaml", "loop", "nightly", Store(project / "artifacts"), project=project)
+store = Store(project / "artifacts")
+loop = Continuing(project / "pipelines.yaml", "loop", "nightly", store, tasks_root=project / "tasks")
 print("ended with", run_ticks(loop, {"pause": "2.0", "rounds": "2"}, False, Console(width=160)))
 """
 
@@ -99,7 +100,7 @@ def test_a_run_ends_soon_and_is_done(tmp_path: Path) -> None:
     _went_away(said)
     assert "ended as done" in said
     assert took < SECONDS
-    [run] = Runs(Store(project / "artifacts")).newest()
+    [run] = Runs(Store(project / "artifacts"), tasks_root=project / "tasks").newest()
     assert {s.state for s in run.steps.values()} == {"made"}
 
 

@@ -1,0 +1,48 @@
+"""The store, the graph and the catalogue that a command works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.requests import deployment_or_pipeline, parse_assignments
+
+if TYPE_CHECKING:
+    from flows.store.store import Store
+    from flows.wiring.model import Graph
+    from flows.wiring.signatures import Catalogue
+
+
+def catalogue_of_file(file: Path, artifacts: Path | None) -> Catalogue:
+    """What a file's pipelines may name. Raises SpecError."""
+    from flows.wiring import load_file
+    from flows.wiring.graph import catalogue_for
+
+    return catalogue_for(load_file(file), cache=open_store(file, artifacts).python_cache)
+
+
+def artifacts_root(file: Path | None, artifacts: Path | None) -> Path:
+    """The folder of the store that is meant; what this command makes from now on has the permissions of that."""
+    from flows.system.modes import follow_folder
+
+    assert artifacts or file
+    root = artifacts or file.parent / "artifacts"  # type: ignore[union-attr]
+    follow_folder(root)
+    return root
+
+
+def compiled_graph(
+    where: Path, name: str, values: list[str] | None, artifacts: Path | None, *, lenient: bool = False
+) -> Graph:
+    """The graph that NAME KEY=VALUE… means. Raises SpecError."""
+    from flows.rounds.head import compile_named
+
+    store = open_store(where, artifacts)
+    return compile_named(where, deployment_or_pipeline(where, name), parse_assignments(values), store, lenient=lenient)
+
+
+def open_store(file: Path | None, artifacts: Path | None) -> Store:
+    """The store in `artifacts`, else the one beside the file."""
+    from flows.store.store import Store
+
+    return Store(artifacts_root(file, artifacts))
