@@ -121,7 +121,7 @@ def plan(
     if as_json:
         print(json_text(planned.as_json()))
         return
-    print(escape_control_characters("\n".join([planned.text(), *(f"note: {n}" for n in compiled.notices)])))
+    print(escape_control_characters("\n".join([planned.text(), *(f"note: {n}" for n in planned.notices)])))
 
 
 @app.command()

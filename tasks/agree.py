@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.contract import DataError, Workspace
+from tasks.declarations import Evaluation, Metric, StepView
 from tasks.kinds import Logps, Preferences, Report, Scorer
 
 if TYPE_CHECKING:
@@ -13,6 +14,35 @@ if TYPE_CHECKING:
     import polars as pl
 
     Floats = npt.NDArray[np.float64]
+
+
+agreement_metrics = {
+    "eval/accuracy": Metric(
+        "accuracy\n(95% CI)", ".3f", interval=True, ranks=True, chart=6, axis="accuracy, held-out pairs"
+    )
+}
+reward_accuracy_metrics = {
+    **agreement_metrics, "eval/accuracy_change": Metric("change\n(95% CI)", "+.3f", interval=True),
+}  # fmt: skip
+
+
+def agreement_evaluation(step: StepView) -> Evaluation:
+    from tasks.judging.evaluated import behind
+
+    pairs, policy = step.inputs.get("pairs", ()), behind(step, "logps", "policy")
+    return Evaluation(
+        "agreement of a policy with held-out pairs", [(table, [policy] if policy else []) for table in pairs], policy,
+        step.first("pairs"), behind(step, "ref_logps", "policy"), allow_seen=step.params.get("allow_seen", False),
+    )  # fmt: skip
+
+
+def reward_accuracy_evaluation(step: StepView) -> Evaluation:
+    scorers = [*step.inputs.get("oracle", ()), *step.inputs.get("before", ())]
+    tables = [(table, scorers) for table in step.inputs.get("pairs", ())]
+    return Evaluation(
+        "accuracy of a reward model on held-out pairs", tables, step.first("oracle"), step.first("pairs"),
+        allow_seen=step.params.get("allow_seen", False),
+    )  # fmt: skip
 
 
 def agreement(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, SpecError, Workspace
+from tasks.declarations import Cost, Size, StepView
 from tasks.kinds import Completions, Oracle, Scorer, Scores, WinProbs
 
 if TYPE_CHECKING:
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from tasks.judging.grouping import Grouped, Ints, Strings
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import QuestionPairs
+
+
+def score_cost(step: StepView) -> Cost:
+    return {"queries": step.rows_of("completions")}
+
+
+def compare_size(step: StepView) -> Size:
+    """Every answer against every other of its prompt, or against every one of the other table's."""
+    mine, others = step.inputs["completions"][0], step.first("others")
+    return Size(mine.rows * (others.k if others else max(mine.k - 1, 0)), mine.k)
+
+
+def compare_cost(step: StepView) -> Cost:
+    return {"queries": step.rows}
 
 
 def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:

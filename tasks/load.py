@@ -6,9 +6,20 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
+from tasks.declarations import HEAVY
+from tasks.formats.early import check_checkpoint, check_rows, check_split
 from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
 from tasks.skipped import RowLog
 from tasks.source import Source
+
+load_prompts_wiring = check_split
+load_prompts_files = check_rows
+load_demonstrations_wiring = check_split
+load_demonstrations_files = check_rows
+read_preferences_files = check_rows
+read_policy_files = check_checkpoint
+read_policy_resources = HEAVY
+blank_policy_resources = HEAVY
 
 
 def load_prompts(

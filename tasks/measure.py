@@ -5,12 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from tasks.contract import Bounds, Workspace
+from tasks.declarations import Evaluation, Metric, StepView
 from tasks.kinds import Completions, Logps, Report, Scores, WinProbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import polars as pl
+
+
+measure_metrics = {
+    "eval/win_rate": Metric(
+        "win rate vs. base\n(95% CI)", ".3f", interval=True, ranks=True, role="win_rate", chart=1,
+        figure="Win rate against the base policy", axis="P(policy beats base), held-out prompts",
+    ),
+    "eval/gold": Metric("gold", role="score", baseline="eval/baseline_gold", chart=2, axis="mean gold score"),
+    "eval/proxy": Metric("proxy", role="proxy", baseline="eval/baseline_proxy", chart=4),
+    "eval/kl": Metric("KL\n(nats)", role="distance", higher_is_better=False, chart=3),
+    "eval/length": Metric("length\n(tokens)", ".1f", chart=5),
+    "eval/finished": Metric("finished", ".1%", compared=False),
+}  # fmt: skip
+
+
+def measure_evaluation(step: StepView) -> Evaluation:
+    from tasks.judging.evaluated import behind, measured_tables, settings_of
+
+    answers, others, asked = (step.first(port) for port in ("completions", "others", "win_probs"))
+    return Evaluation(
+        "win rate of answers", measured_tables(step.inputs.get("completions", ())),
+        behind(step, "completions", "policy"),
+        behind(step, "completions", "prompts"), behind(step, "others", "policy"), behind(step, "win_probs", "oracle"),
+        (answers, others),
+        settings={**settings_of(asked), **settings_of(others, " (baseline)"), **settings_of(answers)},
+        judgements=asked, scores=[*step.inputs.get("baseline_scores", ()), *step.inputs.get("scores", ())],
+        allow_seen=step.params.get("allow_seen", False),
+    )  # fmt: skip
 
 
 def measure(

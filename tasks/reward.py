@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Execution, Seed, SpecError, Workspace
+from tasks.declarations import HEAVY
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
+from tasks.training.passes import CURVES, cost_of_passes, rows_trained, training_by_loss
+
+fit_reward_resources = HEAVY
+fit_reward_cost = cost_of_passes
+fit_reward_work = rows_trained
+fit_reward_training = training_by_loss
+fit_reward_curves = CURVES
 
 
 def fit_reward(

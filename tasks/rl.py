@@ -5,10 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, SpecError, Workspace
+from tasks.declarations import HEAVY, AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+ppo_resources = HEAVY
+
+
+def ppo_cost(step: StepView) -> Cost:
+    from tasks.sampling.longest import longest_answer
+
+    answers = step.params["iterations"] * step.params["size"] * step.params["k"]
+    longest, _ = longest_answer(step)
+    return {"samples": answers, "queries": answers, "tokens": AtMost(answers * longest, typical=False)}
+
+
+def ppo_training(step: StepView) -> Training:
+    params = step.params
+    constants = {name: params[name] for name in ("lr", "epochs")}
+    return Training("ppo", params["kl_coef"], {name: params[name] for name in ("k", "size")}, constants)
+
+
+ppo_curves = {
+    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
+    "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
+    "grad_norm": "gradient norm", "lr": "learning rate",
+}  # fmt: skip
 
 
 def ppo(
@@ -176,6 +201,10 @@ def ppo(
     finally:
         close_engine()
     return Policy(work.output)
+
+
+value_of_resources = Resources()
+checkpoint_at_resources = Resources()
 
 
 def value_of(policy: Policy) -> RewardModel:

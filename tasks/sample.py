@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
+from tasks.declarations import HEAVY, AtMost, Cost, Size, StepView
 from tasks.kinds import Completions, Policy, Prompts
+
+sample_resources = HEAVY
+
+
+def sample_size(step: StepView) -> Size:
+    return Size(step.rows_of("prompts") * step.params["k"], step.params["k"])
+
+
+def sample_cost(step: StepView) -> Cost:
+    from tasks.sampling.longest import longest_answer
+
+    answers = step.rows_of("prompts") * step.params["k"]
+    longest, outside = longest_answer(step)
+    return {"samples": answers, "tokens": AtMost(answers * longest, typical=not outside)}
 
 
 def sample(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from tasks.contract import Bounds, Choice, Chosen, DataError, Workspace
+from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
+from tasks.declarations import Size, StepView
 from tasks.kinds import (
     AnyTable,
     Completions,
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 
     from tasks.judging.grouping import Grouped, Ints
     from tasks.judging.rates import Rates
+
+
+def check_comparable(step: StepView) -> None:
+    """Refuse one answer per prompt: it has nothing to be compared with, unless another table's answers were."""
+    against_others = any(compare.inputs.get("others") for compare in step.inputs.get("win_probs", ()))
+    for port in ("completions", "scores"):
+        if any(table.k == 1 for table in step.inputs.get(port, ())) and not against_others:
+            raise SpecError(f"`{port}` has 1 answer per prompt, but a comparison needs 2: sample with k ≥ 2")
+
+
+pairs_wiring = check_comparable
+win_rates_wiring = check_comparable
+rankings_wiring = check_comparable
+
+
+def part_size(step: StepView) -> Size:
+    table = step.inputs["table"][0]
+    return Size(min(step.params["size"], table.rows), table.k)
 
 
 def part(
@@ -63,6 +82,28 @@ def part(
     return type(table).of(rows, table.metadata)
 
 
+def concat_size(step: StepView) -> Size:
+    return Size(sum(t.rows for t in step.inputs["tables"]), sum(t.k for t in step.inputs["tables"]))
+
+
+def concat_wiring(step: StepView) -> None:
+    """Rows that are the same draw would count twice."""
+    from itertools import combinations
+
+    def drawing(sampling: StepView) -> tuple[object, object]:
+        inputs = {port: [id(s) for s in steps] for port, steps in sampling.inputs.items()}
+        return inputs, {name: value for name, value in sampling.params.items() if name != "k"}
+
+    for one, other in combinations(step.inputs.get("tables", ()), 2):
+        if one is other:
+            raise SpecError("two of its `tables` are the same step (or equal steps), so their rows would count twice")
+        if one.task == other.task == "sample" and drawing(one) == drawing(other):
+            raise SpecError(
+                "two of its `tables` are the same draws (policy, prompts, seed, stream and sampling): set another "
+                "`stream` for one"
+            )
+
+
 def concat(tables: list[AnyTable], work: Workspace) -> AnyTable:
     """The rows of all tables, in the order of the list. Raises DataError if two rows are the same draw, prompt or pair.
 
@@ -81,6 +122,11 @@ def concat(tables: list[AnyTable], work: Workspace) -> AnyTable:
         )
     batches = (b for t in tables for b in t.batches())
     return type(tables[0]).of(without_tokens(batches) if mixed else batches, metadata)
+
+
+def win_rates_size(step: StepView) -> Size:
+    answers = step.inputs["completions"][0]
+    return Size(answers.rows, answers.k)
 
 
 def win_rates(
@@ -156,6 +202,10 @@ def pairs(
     Preferences.of(_by_blocks(rows, selected.preferences, work), completions.metadata).save(work.output)
     _report_totals(work, selected.counts)
     return Preferences(work.output)
+
+
+def gold_pairs_size(step: StepView) -> Size:
+    return Size(step.rows_of("completions"))
 
 
 def gold_pairs(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Execution, Seed, SpecError, Workspace
+from tasks.declarations import HEAVY
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
+from tasks.training.passes import CURVES, cost_of_passes, rows_trained, training_by_loss
+
+tokenize_resources = HEAVY
+logps_resources = HEAVY
+fit_resources = HEAVY
 
 
 def tokenize(
@@ -81,6 +87,12 @@ def logps(
         "logps": pa.array(values), "lengths": pa.array(rows.answers.lengths, pa.int32()),
     })  # fmt: skip
     return Logps.of(table, {"template": data.metadata["template"]})
+
+
+fit_cost = cost_of_passes
+fit_work = rows_trained
+fit_training = training_by_loss
+fit_curves = CURVES
 
 
 def fit(

@@ -18,7 +18,7 @@ from flows.reporting.comparison import (
     differing_facts,
 )
 from flows.reporting.figures.run_figures import figure_cache
-from flows.reporting.results import COLUMNS, ResultRow, plain_number, signed_text, table_cell, warnings
+from flows.reporting.results import ResultRow, columns, plain_number, signed_text, table_cell, warnings
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import TRAINING, charts_page
 from flows.store.runs import Run, Runs
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 SPENT = {"cost/samples": "samples", "cost/oracle_queries": "queries", "cost/seconds": "seconds"}
-LEFT_OUT = {"eval/finished"}
-"""Columns that one run's own table has room for."""
 ALL_PAIRS = 4
 """Runs up to which every two are told apart in the text; with more, each from the first."""
 
@@ -73,25 +71,25 @@ def grid(found: Comparison, *, rounds: bool) -> RichTable:
     from rich import box
     from rich.table import Table
 
-    metrics = [m for m in COLUMNS if m not in LEFT_OUT and any(m in r.metrics for e in found.entries for r in _rows(e))]
+    metrics = {n: m for n, m in columns(r for e in found.entries for r in _rows(e)).items() if m.compared}
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("rank" if found.differences else "")
     drawn.add_column("run", overflow="fold")
     drawn.add_column("round", justify="right")
     drawn.add_column("prompts", justify="right")
-    for head in (*(COLUMNS[m] for m in metrics), *SPENT.values(), "cached"):
+    for head in (*(m.column for m in metrics.values()), *SPENT.values(), "cached"):
         drawn.add_column(head, justify="right", no_wrap=True)
     floor = next((e.found.floor for e in found.entries if e.found.floor), None)
     if floor and not found.differ:
         drawn.add_row(
-            "", "base vs. base", "", str(floor.n), *(table_cell(m, floor.metrics.get(m)) for m in metrics), style="dim"
+            "", "base vs. base", "", str(floor.n), *(table_cell(floor.metrics.get(m)) for m in metrics), style="dim"
         )
     for entry in found.entries:
         rows = entry.found.rows if rounds else entry.found.rows[-1:]
         for row in rows:
             last = row is entry.found.rows[-1]
             rank = str(found.rank(entry)) if last and found.differences else ""
-            said = (*(table_cell(m, row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
+            said = (*(table_cell(row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
             drawn.add_row(
                 rank, entry.label, str(row.round or ""), str(row.n), *said, style="bold" if rounds and last else ""
             )
@@ -160,7 +158,7 @@ def _notes(found: Comparison) -> Iterator[str]:
         if entry.run.status != "done":
             yield f"! {entry.label}: the run is {entry.run.status}"
         if not entry.metric:
-            yield f"! {entry.label}: has neither a win rate nor an accuracy"
+            yield f"! {entry.label}: has no metric that runs are ranked by"
         yield from (f"! {entry.label}, {text}" for text in warnings(entry.found))
     yield from (f"! not ranked: measured with different {line}" for line in differing_facts(found.differ))
     if len(found.entries) > 1 or any(e.hits for e in found.entries):

@@ -14,6 +14,7 @@ from flows.reporting.sinks.mlflow_view import charts_page, run_page
 from flows.reporting.sinks.pending import PendingRuns
 from flows.run.prefect.server import prefect_page, running
 from flows.store.finished import finished_steps
+from flows.store.views import RecordViews
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +71,9 @@ def print_where(console: Console, store: Store, run: Run, trouble: str = "") -> 
 
 def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
     yield "run", f"alignflow show {run.id}"
-    reports = [id for id in run.headline if run.steps[id].key and run.steps[id].task == "measure"]
+    views = RecordViews(store)
+    records = {id: store.record(run.steps[id].key) for id in run.headline if run.steps[id].key}
+    reports = [id for id, r in records.items() if r and (e := views.of(r).evaluation) and all(e.sides)]
     if reports:
         yield "answers", f"alignflow show {run.id}:{reports[-1]}   (prompts with answers before and after)"
     if not run.headline and (made := [step.id for step in run.steps.values() if step.key]):

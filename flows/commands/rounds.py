@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -13,6 +13,7 @@ from flows.rounds.history import AlphaUse, Finished, History, Measured, RolledBa
 from flows.rounds.ledger import Ledger, ledgers, now
 from flows.wiring import load_file
 from tasks.contract import JSON, SpecError
+from tasks.declarations import Metric
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Find = Callable[[], "Path"]
 """Finds the pipelines file; raises SpecError where there is none."""
-WIN_RATE, GOLD = "eval/win_rate", "eval/gold"
 STYLES = {"accepted": "", "rejected": "dim", "unfinished": "yellow", "given up": "dim"}
 
 
@@ -98,7 +98,7 @@ def rounds_text(store: Store, name: str, console: Console, find: Find | None = N
     """Print the history of each deployment that NAME means."""
     for ledger in found_ledgers(store, name, find):
         history = ledger.history()
-        console.print(_table(ledger, history))
+        console.print(_table(ledger, history, _headline(store, history)))
         for line in _state(ledger, history):
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -136,40 +136,44 @@ def _with_former(history: History) -> Iterator[tuple[Round | None, Round]]:
     return zip((None, *history.rounds), history.rounds, strict=False)
 
 
-def _table(ledger: Ledger, history: History) -> RichTable:
+def _headline(store: Store, history: History) -> dict[str, Metric]:
+    """The metrics of the headline that are shown: what runs are ranked by, and scores."""
+    known = {name for r in history.rounds if r.finished for name in r.finished.headline}
+    several = (metrics for _, metrics in store.declared.all_of("metrics"))
+    return {n: m for metrics in several for n, m in metrics.items() if n in known and (m.ranks or m.role == "score")}
+
+
+def _table(ledger: Ledger, history: History, headline: Mapping[str, Metric]) -> RichTable:
     from rich import box
     from rich.table import Table
 
     drawn = Table(
         title=ledger.name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
     )
-    for name, justify in _columns(history):
+    for name, justify in _columns(history, headline):
         drawn.add_column(name, justify=justify, overflow="fold")
     for before, this in _with_former(history):
         number = this.begun.number
         mark = " ← head" if number == history.head.round else ""
-        drawn.add_row(*_cells(history, before, this), f"{this.verdict}{mark}", style=STYLES[this.verdict])
+        drawn.add_row(*_cells(history, before, this, headline), f"{this.verdict}{mark}", style=STYLES[this.verdict])
     return drawn
 
 
-def _columns(history: History) -> list[tuple[str, Literal["left", "right"]]]:
-    headline = [m for m in (WIN_RATE, GOLD) if any(m in r.finished.headline for r in history.rounds if r.finished)]
-    names = {WIN_RATE: "win rate vs. base\n(95% CI; prompts)", GOLD: "gold"}
+def _columns(history: History, headline: Mapping[str, Metric]) -> list[tuple[str, Literal["left", "right"]]]:
     tests = ["p (limit)"] if any(r.finished.evidence for r in history.rounds if r.finished) else []
-    numbers = ["round", "gate: against the head\n(95% CI; prompts)", *tests, *(names[m] for m in headline)]
+    heads = (m.column.replace("(95% CI)", "(95% CI; prompts)") for m in headline.values())
+    numbers = ["round", "gate: against the head\n(95% CI; prompts)", *tests, *heads]
     shown = ["round", "begun", "run", "changed", *numbers[1:], "verdict"]
     return [(n, "right" if n in numbers else "left") for n in shown]
 
 
-def _cells(history: History, before: Round | None, this: Round) -> Sequence[str]:
+def _cells(history: History, before: Round | None, this: Round, headline: Mapping[str, Metric]) -> Sequence[str]:
     begun, finished = this.begun, this.finished
     changed = [f"{n}={begun.parameters.get(n)}" for n in changed_parameters(before, this)]
-    shown = [name for name, _ in _columns(history)]
-    headline = finished.headline if finished else {}
+    measured = finished.headline if finished else {}
     numbers = [_said(finished.gate if finished else None)]
-    numbers += [_test(finished)] if "p (limit)" in shown else []
-    numbers += [_said(headline.get(WIN_RATE))] if any("win rate" in n for n in shown) else []
-    numbers += [_said(headline.get(GOLD), ends=False)] if "gold" in shown else []
+    numbers += [_test(finished)] if "p (limit)" in dict(_columns(history, headline)) else []
+    numbers += [_said(measured.get(name), ends=metric.interval) for name, metric in headline.items()]
     return [str(begun.number), begun.when[:16].replace("T", " "), this.runs[-1], " ".join(changed), *numbers]
 
 

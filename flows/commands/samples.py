@@ -8,10 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from flows.commands.requests import Sort
-from flows.reporting.comparability import parents, recorded_choice
+from flows.reporting.comparability import choice_of
+from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.store import Store
+from flows.store.views import RecordViews
 from tasks.contract import JSON
+from tasks.declarations import StepView
 from tasks.message import conversation_text
 
 if TYPE_CHECKING:
@@ -67,18 +70,21 @@ class Samples:
 def before_and_after(store: Store, record: Record, rows: int, sort: Sort = Sort.FIRST) -> Samples | None:
     """`rows` prompts of the evaluation that a record is, was drawn for, or (a policy) was measured by; None if there is
     none."""
-    report = _report_of(store, record)
-    if report is None:
+    views = RecordViews(store)
+    report = _report_of(views, store, record)
+    evaluation = views.of(report).evaluation if report else None
+    if report is None or evaluation is None:
         return None
-    after, before = _table(store, report, "completions"), _table(store, report, "others")
+    after, before = (_table(store, side) for side in evaluation.sides)
     if after is None or before is None:
         return None
     old, new = _by_prompt(before), _by_prompt(after)
-    scores = {**_scores(store, report, "baseline_scores"), **_scores(store, report, "scores")}
-    wins = _wins(store, report, set(_ids(after)))
+    scores = {id: s for step in evaluation.scores for id, s in _scores(store, step).items()}
+    wins = _wins(store, evaluation.judgements, set(_ids(after)))
     pairs = [_pair(old[i], new[i], scores, wins) for i in new if i in old]
     chosen = tuple(_sorted(pairs, sort, report.content)[:rows])
-    return Samples(report.content, len(pairs), chosen, sort, _oracle(store, report))
+    oracle = choice_of(evaluation.oracle) if evaluation.oracle else ""
+    return Samples(report.content, len(pairs), chosen, sort, oracle)
 
 
 def _sorted(pairs: list[AnswerPair], sort: Sort, seed: str) -> list[AnswerPair]:
@@ -120,34 +126,29 @@ def _said(answer: ShownAnswer) -> str:
     return escape(answer.text) + cut + score
 
 
-def _report_of(store: Store, record: Record) -> Record | None:
+def _report_of(views: RecordViews, store: Store, record: Record) -> Record | None:
     """The newest evaluation that shows the record: itself, of its completions, of the policy it is."""
     if record.kind == "Report":
         return record
     if record.kind not in ANSWERS | {"Policy"}:
         return None
-    entries = store.index.entries()
-    reports = sorted((e for e in entries.values() if e.kind == "Report"), key=lambda e: e.made, reverse=True)
-    for report in reports:
-        drawn = report.parents.get("completions", ())
-        others = {p.content for p in report.parents.get("others", ())}
-        policies = {p.content for d in drawn if d.key in entries for p in entries[d.key].parents.get("policy", ())}
-        theirs = {
-            p.content for d in report.parents.get("others", ()) if d.key in entries
-            for p in entries[d.key].parents.get("policy", ())
-        }  # fmt: skip
-        shows = {d.content for d in drawn} | others | (policies - theirs)
-        if record.content in shows:
-            return store.record(report.key)
+    entries = store.index.entries().values()
+    for entry in sorted((e for e in entries if e.kind == "Report"), key=lambda e: e.made, reverse=True):
+        report = store.record(entry.key)
+        found = views.of(report).evaluation if report else None
+        if found is None:
+            continue
+        shown = {origin(step).content for step in (found.model, *found.sides) if step}
+        if record.content in shown - ({origin(found.baseline).content} if found.baseline else set()):
+            return report
     return None
 
 
-def _table(store: Store, report: Record, port: str) -> Any:
-    for parent in report.parents.get(port, ()):
-        made = store.record(parent.key)
-        if made and not store.integrity_error(made):
-            return store.open(made).table  # type: ignore[attr-defined]
-    return None
+def _table(store: Store, step: StepView | None) -> Any:
+    record = origin(step) if step else None
+    if record is None or store.integrity_error(record):
+        return None
+    return store.open(record).table  # type: ignore[attr-defined]
 
 
 def _by_prompt(table: Any) -> dict[str, dict[str, dict[str, Any]]]:
@@ -176,26 +177,19 @@ def _answer(row: Mapping[str, Any], scores: Mapping[str, float]) -> ShownAnswer:
     return ShownAnswer(row["completion"], scores.get(row["completion_id"]), row["finish_reason"] == "stop")
 
 
-def _oracle(store: Store, report: Record) -> str:
-    for asked in parents(store, report, "win_probs"):
-        for oracle in parents(store, asked, "oracle"):
-            return recorded_choice(oracle)
-    return ""
-
-
-def _scores(store: Store, report: Record, port: str) -> dict[str, float]:
+def _scores(store: Store, step: StepView) -> dict[str, float]:
     """Completion id → score, where the oracle gave one."""
-    table = _table(store, report, port)
+    table = _table(store, step)
     if table is None:
         return {}
     pairs = zip(table.column("completion_id").to_pylist(), table.column("score").to_pylist(), strict=True)
     return {id: score for id, score in pairs if score is not None}
 
 
-def _wins(store: Store, report: Record, mine: set[str]) -> dict[tuple[str, str], float]:
+def _wins(store: Store, judgements: StepView | None, mine: set[str]) -> dict[tuple[str, str], float]:
     """(Completion of the policy, of the baseline) → P(the first beats the second), the mean where both orders were
     asked. `mine`: ids of the policy's completions."""
-    table = _table(store, report, "win_probs")
+    table = _table(store, judgements)
     if table is None:
         return {}
     found: dict[tuple[str, str], list[float]] = {}

@@ -61,7 +61,7 @@ def show_text(
     sides = _sides(store, found.record, ref, rows, sort)
     _record_text(store, found, console, None if whole else DEPTH)
     if found.record.kind == "Report":
-        console.print(metrics_table(read_report(store.root / found.record.path)))
+        console.print(metrics_table(read_report(store, found.record)))
     if sides:
         pick_samples(sides, console)
     else:
@@ -85,7 +85,7 @@ def show_json(store: Store, ref: str, rows: int, sort: Sort = Sort.FIRST) -> JSO
     data = record.as_json()
     assert isinstance(data, dict)
     sides = _sides(store, record, ref, rows, sort)
-    numbers = read_report(store.root / record.path) if record.kind == "Report" else {}
+    numbers = read_report(store, record) if record.kind == "Report" else {}
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
         "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),

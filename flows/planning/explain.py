@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 
-from flows.planning.costs import Size, result_size
 from flows.planning.key_diff import KeyDifference, differences
+from flows.python.declared import Declarations
 from flows.store.keys import Key
 from flows.store.records import Record
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
+from flows.store.views import RecordViews
 from flows.wiring.model import Graph, Node
+from flows.wiring.views import View
 
 _RUNS = 10
 """Former runs of the pipeline that are looked at."""
@@ -25,8 +27,8 @@ def _lost(key: Key) -> str:
 class FormerRecords:
     """What a store remembers of the steps of a graph."""
 
-    def __init__(self, store: Store, graph: Graph) -> None:
-        self._store, self._graph = store, graph
+    def __init__(self, store: Store, graph: Graph, declared: Declarations | None = None) -> None:
+        self._store, self._graph, self._views = store, graph, RecordViews(store, declared)
         self.entries = store.index.entries()
         self.fixed = frozenset(e.fixed for e in self.entries.values())
         """Digests of the parts without inputs of all records."""
@@ -74,27 +76,20 @@ class FormerRecords:
                     return record
         return None
 
-    def of_task(self, node: Node) -> Record | None:
-        """A former record of the same task: of this step, of the step in another round, or the newest of all."""
+    def of_task(self, node: Node) -> tuple[Record, View] | None:
+        """A former record of the same task, with its view: of this step, of the step in another round, or the newest
+        of all."""
         record = self.of_step(node)
-        if record:
-            return record
-        same = [e for e in self.entries.values() if e.task == node.task]
-        return self._record(max(same, key=lambda e: e.made).key) if same else None
+        same = [e for e in self.entries.values() if e.task == node.task] if record is None else []
+        if same:
+            record = self._record(max(same, key=lambda e: e.made).key)
+        return (record, self._views.of(record)) if record else None
 
     def _nearest(self, node: Node, key: Key) -> Record | None:
         """The record of the same task with the fewest differences."""
         same = sorted((e for e in self.entries.values() if e.task == node.task), key=lambda e: e.made)
         records = [r for e in reversed(same[-_NEAREST:]) if (r := self._record(e.key))]
         return min(records, key=lambda r: len(differences(r, key)), default=None)
-
-    def size(self, key: str) -> Size:
-        """The size of a former result."""
-        record = self._record(key)
-        if record is None:
-            return Size()
-        params = record.parts.get("params")
-        return result_size(record.task, params if isinstance(params, dict) else {}, {}, record)
 
     def _record(self, key: str) -> Record | None:
         if key not in self._records:

@@ -8,21 +8,22 @@ is cached if that comes out equal).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.planning.costs import Cost, Size, cost, longest_answer, node_sizes, result_size, total
+from flows.planning.costs import StepCost, step_cost, total
 from flows.planning.explain import FormerRecords
 from flows.planning.prechecks import check_step_files
 from flows.python.code_index import CodeIndex
+from flows.python.declared import Declarations
 from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
+from flows.wiring.views import View, view_of_node
 from tasks.contract import JSON, DataError
 
 State = Literal["cached", "partial", "run", "open"]
@@ -38,7 +39,7 @@ class Planned:
     key: str
     """Empty while an input is not known."""
     record: Record | None
-    cost: Cost
+    cost: StepCost
 
     def as_json(self) -> JSON:
         return {
@@ -54,6 +55,8 @@ class Plan:
 
     graph: Graph
     steps: tuple[Planned, ...]
+    notices: tuple[str, ...] = ()
+    """Those of the graph, and what its tasks declare wrongly."""
 
     @property
     def states(self) -> dict[str, str]:
@@ -61,7 +64,7 @@ class Plan:
         return {s.node.id: s.state for s in self.steps}
 
     @property
-    def total(self) -> Cost:
+    def total(self) -> StepCost:
         """What all steps that are not cached cost at most, as far as it is known."""
         return total(s.cost for s in self.steps if s.state != "cached")
 
@@ -73,7 +76,7 @@ class Plan:
         counts: dict[str, JSON] = {state: n for state, n in self.counts().items()}  # noqa: C416
         return {
             "pipeline": self.graph.pipeline, "counts": {**counts}, "total": self.total.as_json(),
-            "notices": list(self.graph.notices), "steps": [s.as_json() for s in self.steps],
+            "notices": list(self.notices), "steps": [s.as_json() for s in self.steps],
         }  # fmt: skip
 
     def text(self) -> str:
@@ -88,7 +91,7 @@ class Plan:
         return "\n".join([*lines, "", *legend, f"{counts}{_sum(self.total)}"])
 
 
-def _sum(cost: Cost) -> str:
+def _sum(cost: StepCost) -> str:
     said = cost.text()
     if not said:
         return ""
@@ -108,11 +111,13 @@ def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> P
     """
     code = code or store.code(graph.packages)
     choices = Choices(code, store.contents, Path(graph.file).parent)
-    planner = _Planner(graph, store, choices)
-    plan = Plan(graph, tuple(planner.step(node) for node in graph.nodes.values()))
+    declared = Declarations.of(code.codebase)
+    planner = _Planner(graph, store, choices, declared)
+    steps = tuple(planner.step(node) for node in graph.nodes.values())
+    plan = Plan(graph, steps, (*graph.notices, *declared.notices))
     code.codebase.save()
     store.contents.save()
-    check_step_files(graph, [s.node for s in plan.steps if s.state != "cached"])
+    check_step_files(graph, [planner.views[s.node.id] for s in steps if s.state != "cached"], declared)
     return plan
 
 
@@ -125,32 +130,30 @@ def refuse_early(graph: Graph, store: Store) -> None:
 class _Planner:
     """One pass over the nodes, inputs first."""
 
-    def __init__(self, graph: Graph, store: Store, choices: Choices) -> None:
-        self.graph, self.store, self.choices = graph, store, choices
-        self.former = FormerRecords(store, graph)
+    def __init__(self, graph: Graph, store: Store, choices: Choices, declared: Declarations) -> None:
+        self.graph, self.store, self.choices, self.declared = graph, store, choices, declared
+        self.base = Path(graph.file).absolute().parent
+        self.former = FormerRecords(store, graph, declared)
         self.found: dict[str, Record | None] = {}
-        self.sizes: dict[str, Size] = {}
+        self.views: dict[str, View] = {}
 
     def step(self, node: Node) -> Planned:
         if node.task == CARRIED:
-            return self._carried(node)
+            carried = carried_record(self.store, node)
+            self._found(node, carried)
+            return Planned(node, "cached", "carried over from an earlier tick", carried.key, carried, StepCost())
         waits_for = [i for ids in node.inputs.values() for i in ids if self.found[i] is None]
         key, record, state, why = self._waiting(node, waits_for) if waits_for else self._ready(node)
-        self.found[node.id] = record
-        inputs = node_sizes(node, self.sizes)
-        self.sizes[node.id] = result_size(node.task, node.params, inputs, record)
-        price = Cost() if record else self._cost(node, inputs)
+        view = self._found(node, record)
+        price = StepCost() if record else step_cost(view, self.former.of_task(node), self.declared)
         return Planned(node, state, why, key, record, price)
 
-    def _cost(self, node: Node, inputs: Mapping[str, list[Size]]) -> Cost:
-        longest = longest_answer(node, self.graph.nodes, Path(self.graph.file).parent)
-        return cost(node.task, node.params, inputs, self._earlier(node), longest)
-
-    def _carried(self, node: Node) -> Planned:
-        record = carried_record(self.store, node)
+    def _found(self, node: Node, record: Record | None) -> View:
+        rows = float(record.rows) if record and record.rows is not None else None
         self.found[node.id] = record
-        self.sizes[node.id] = result_size(node.task, node.params, {}, record)
-        return Planned(node, "cached", "carried over from an earlier tick", record.key, record, Cost())
+        view = self.views[node.id] = view_of_node(node, self.views, self.declared, self.base, rows)
+        _ = view.size  # inputs first, or thousands of rounds would be one recursion
+        return view
 
     def _ready(self, node: Node) -> tuple[str, Record | None, State, str]:
         inputs = {port: [self._content(i) for i in ids] for port, ids in node.inputs.items()}
@@ -173,11 +176,3 @@ class _Planner:
         record = self.found[id]
         assert record is not None
         return record.content
-
-    def _earlier(self, node: Node) -> tuple[Record, Mapping[str, list[Size]]] | None:
-        """The nearest former record of the same task, with the sizes of its inputs."""
-        record = self.former.of_task(node)
-        if record is None:
-            return None
-        sizes = {port: [self.former.size(p.key) for p in parents] for port, parents in record.parents.items()}
-        return record, sizes

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.store import Store
-
-EVALUATIONS = {
-    "measure": "win rate of answers", "agreement": "agreement of a policy with held-out pairs",
-    "reward_accuracy": "accuracy of a reward model on held-out pairs",
-}  # fmt: skip
-"""What the tasks that return a Report measure, for people."""
-DRAWN = {"k": "answers per prompt", "temperature": "temperature", "max_tokens": "longest answer"}
-"""Parameters of a sampling that change what is measured. Its seed and stream do not: they are noise."""
+from flows.store.views import RecordViews
+from tasks.declarations import Evaluation, StepView
 
 
 class Fact(NamedTuple):
@@ -30,9 +25,11 @@ Yardstick = Mapping[str, Fact]
 
 def measurement_facts(store: Store, report: Record) -> Yardstick:
     """What a Report was measured with: the kind of evaluation, prompts or pairs, oracle, baseline, how answers were
-    drawn. A record that is gone leaves its facts out, which differs from every fact."""
-    evaluation = Fact(report.task, EVALUATIONS.get(report.task, f"`{report.task}`"))
-    return {"evaluation": evaluation, **dict(_facts(store, report))}
+    sampled. A record that is gone leaves its facts out, which differs from every fact."""
+    evaluation = RecordViews(store).of(report).evaluation
+    if evaluation is None:
+        return {"evaluation": Fact(report.task, f"`{report.task}`")}
+    return {"evaluation": Fact(report.task, evaluation.title), **dict(_facts(evaluation))}
 
 
 def differing_values(several: Mapping[str, Yardstick]) -> dict[str, dict[str, Fact | None]]:
@@ -46,41 +43,18 @@ def differing_values(several: Mapping[str, Yardstick]) -> dict[str, dict[str, Fa
     return {"evaluation": differ["evaluation"]} if "evaluation" in differ else differ
 
 
-def _facts(store: Store, report: Record) -> Iterator[tuple[str, Fact]]:
-    for pairs in parents(store, report, "pairs"):
-        yield "pairs", Fact(pairs.content, f"{pairs.rows} pairs {pairs.content[:8]}")
-    for logps in parents(store, report, "ref_logps"):
-        yield from _named(store, logps, "policy", "baseline")
-    for asked in parents(store, report, "win_probs"):
-        yield from _named(store, asked, "oracle", "oracle")
-        yield "orders", _param(asked, "orders")
-    for others in parents(store, report, "others"):
-        yield from _named(store, others, "policy", "baseline")
-        yield from ((f"{said} (baseline)", _param(others, name)) for name, said in DRAWN.items())
-    for answers in parents(store, report, "completions"):
-        for prompts in parents(store, answers, "prompts"):
-            yield "prompts", Fact(prompts.content, f"{prompts.rows} prompts {prompts.content[:8]}")
-        yield from ((said, _param(answers, name)) for name, said in DRAWN.items())
+def _facts(evaluation: Evaluation) -> Iterator[tuple[str, Fact]]:
+    for name, step in (("oracle", evaluation.oracle), ("baseline", evaluation.baseline)):
+        if step:
+            content = origin(step).content
+            yield name, Fact(content, f"{choice_of(step)} {content[:8]}")
+    if data := evaluation.data:
+        name, content = "pairs" if data.kind == "Preferences" else "prompts", origin(data).content
+        yield name, Fact(content, f"{data.rows:.0f} {name} {content[:8]}")
+    for name, value in evaluation.settings.items():
+        yield name, Fact(str(value), "not given" if value is None else str(value))
 
 
-def parents(store: Store, record: Record, port: str) -> Iterator[Record]:
-    """The records of what fed a port, those that are there."""
-    return (made for parent in record.parents.get(port, ()) if (made := store.record(parent.key)))
-
-
-def _named(store: Store, record: Record, port: str, fact: str) -> Iterator[tuple[str, Fact]]:
-    for made in parents(store, record, port):
-        yield fact, Fact(made.content, f"{recorded_choice(made)} {made.content[:8]}")
-
-
-def recorded_choice(record: Record) -> str:
+def choice_of(step: StepView) -> str:
     """`toy_gold` for an oracle that was loaded by name; else the kind."""
-    params = record.parts.get("params")
-    chosen = params.get("oracle") if isinstance(params, dict) else None
-    return str(chosen["choice"]).rpartition("/")[2] if isinstance(chosen, dict) and "choice" in chosen else record.kind
-
-
-def _param(record: Record, name: str) -> Fact:
-    params = record.parts.get("params")
-    value = params.get(name) if isinstance(params, dict) else None
-    return Fact(str(value), "not given" if value is None else str(value))
+    return next((choice.name for choice in step.choices.values()), step.kind)

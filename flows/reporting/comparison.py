@@ -52,11 +52,13 @@ class MetricDifference(NamedTuple):
     low: float
     high: float
     n: int
+    higher_is_better: bool = True
 
     @property
     def winner(self) -> str:
         """The run whose advantage the interval holds up; empty if it holds 0."""
-        return self.a if self.low > 0 else self.b if self.high < 0 else ""
+        higher = self.a if self.low > 0 else self.b if self.high < 0 else ""
+        return higher if self.higher_is_better or not higher else self.b if higher == self.a else self.a
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class ComparedRun:
 
     @property
     def value(self) -> float:
-        """That metric after the last round."""
-        return self.found.rows[-1].metrics[self.metric].value if self.metric else float("-inf")
+        """That metric after the last round, as it is ranked: higher is better."""
+        return self.found.rows[-1].metrics[self.metric].goodness if self.metric else float("-inf")
 
     @property
     def hits(self) -> int:
@@ -230,6 +232,7 @@ def _differences(store: Store, entries: Sequence[ComparedRun]) -> Iterator[Metri
     """Of every two runs; where a Report has no table by prompt, there is none."""
     tables = {e.label: _per_prompt(store, e) for e in entries}
     found: dict[tuple[str, str], PairedMean] = {}
+    higher = all(e.found.rows[-1].metrics[e.metric].metric.higher_is_better for e in entries if e.metric)
     for a, b in combinations(entries, 2):
         ours, theirs = tables[a.label], tables[b.label]
         if not a.metric or a.metric != b.metric or ours is None or theirs is None:
@@ -237,7 +240,7 @@ def _differences(store: Store, entries: Sequence[ComparedRun]) -> Iterator[Metri
         if told := paired_mean(ours, theirs, a.metric.rpartition("/")[2]):
             found[a.label, b.label] = told
     for pair, told in found.items():
-        yield MetricDifference(*pair, told.value, *told.ends(len(found)), told.n)
+        yield MetricDifference(*pair, told.value, *told.ends(len(found)), told.n, higher)
 
 
 def _per_prompt(store: Store, entry: ComparedRun) -> pl.DataFrame | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flows.store.finished import FinishedStep
-from flows.store.lineage import oracle_also_trained, refuse_seen
+from flows.store.lineage import oracle_also_trained, origin, refuse_seen
+from flows.store.views import RecordViews
 from tasks.contract import JSON
+from tasks.declarations import Metric
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.table import Table as RichTable
 
     from flows.store.records import Record
@@ -23,18 +24,8 @@ LABELS_SHOWN = 4
 """Rows or steps that are named before a notice that they share."""
 NOTHING = "–"
 """Cell of a number that is not there."""
-COLUMNS = {
-    "eval/win_rate": "win rate vs. base\n(95% CI)", "eval/win_rate_lc": "length-\ncontrolled",
-    "eval/accuracy": "accuracy\n(95% CI)", "eval/accuracy_change": "change\n(95% CI)",
-    "eval/gold": "gold", "eval/proxy": "proxy",
-    "eval/kl": "KL\n(nats)", "eval/length": "length\n(tokens)", "eval/finished": "finished",
-    "eval/exploitability_last": "exploitable:\nlast policy", "eval/exploitability_mixture": "mixture",
-}  # fmt: skip
-"""Metrics that are shown, in this order, and how their columns are headed; in two lines, so that 100 letters do."""
 FEW = 30
 """Below so many prompts it is said beside a table that they are few."""
-MAIN = ("eval/win_rate", "eval/accuracy")
-"""Metrics that runs are ranked by: the first that a headline has."""
 COSTS = {"samples": "cost/samples", "queries": "cost/oracle_queries", "tokens": "cost/tokens"}
 """Totals of a record that are a run's costs, and their metric names."""
 
@@ -48,6 +39,13 @@ class Estimate:
     high: float | None
     n: int
     unit: str
+    metric: Metric = field(default_factory=Metric)
+    """How people see it."""
+
+    @property
+    def goodness(self) -> float:
+        """By which it is ranked: higher is better."""
+        return self.value if self.metric.higher_is_better else -self.value
 
 
 @dataclass(frozen=True)
@@ -77,17 +75,37 @@ class RunResults:
     """What the steps that measure nothing said, each with its title: formats that were read, rows that were skipped."""
 
 
-def read_report(directory: Path) -> dict[str, Estimate]:
+def read_report(store: Store, record: Record) -> dict[str, Estimate]:
     """Metric name → estimate, from the table of a Report."""
     from tasks.kinds import Report
 
-    rows = Report(directory).table.to_pylist()
-    return {
-        r["name"]: Estimate(
-            math.nan if r["value"] is None else r["value"], r["ci_low"], r["ci_high"], r["n"], r["unit"]
-        )
-        for r in rows
-    }
+    found = {}
+    for r in Report(store.root / record.path).table.to_pylist():
+        value = math.nan if r["value"] is None else r["value"]
+        found[r["name"]] = Estimate(value, r["ci_low"], r["ci_high"], r["n"], r["unit"])
+    return with_metrics(found, store.declared.of_task(record.task, "metrics") or {})
+
+
+def with_metrics(found: Mapping[str, Estimate], declared: Mapping[str, Metric]) -> dict[str, Estimate]:
+    """Estimates with what a task declares of them, in the order in which it does."""
+    several = {name: re.sub(r"(/\d+)+$", "", name) for name in found}
+    names = [*(n for n in declared if n in found), *(n for n in found if n not in declared)]
+    return {n: replace(found[n], metric=declared[several[n]]) if several[n] in declared else found[n] for n in names}
+
+
+def metric_of(metrics: Mapping[str, Estimate], role: str) -> str:
+    """The metric that has a role; empty where none has."""
+    return next((name for name, e in metrics.items() if e.metric.role == role), "")
+
+
+def metric_in(rows: Iterable[ResultRow], role: str) -> str:
+    """The metric that has a role in the first of these rows where one has; empty where none has."""
+    return next((name for row in rows if (name := metric_of(row.metrics, role))), "")
+
+
+def columns(rows: Iterable[ResultRow]) -> dict[str, Metric]:
+    """The metrics that tables show of these rows, in the order in which tasks declare them."""
+    return {name: e.metric for row in rows for name, e in row.metrics.items() if e.metric.column}
 
 
 def headlines(steps: Sequence[FinishedStep]) -> list[FinishedStep]:
@@ -95,38 +113,31 @@ def headlines(steps: Sequence[FinishedStep]) -> list[FinishedStep]:
     return sorted((s for s in steps if s.record.kind == "Report" and s.headline), key=lambda s: s.round or 0)
 
 
-def floors(steps: Sequence[FinishedStep]) -> list[FinishedStep]:
-    """Evaluations whose two sides are one policy: base against base, which must hold one half."""
-    made = {s.record.content: s for s in steps}
+def floors(store: Store, steps: Sequence[FinishedStep]) -> list[FinishedStep]:
+    """Evaluations of a policy against itself: base against base, which must include one half."""
+    views = RecordViews(store)
     reports = [s for s in steps if s.record.kind == "Report" and not s.headline]
-    return [s for s in reports if _against_itself(s, made)]
+    evaluations = [(s, e) for s in reports if (e := views.of(s.record).evaluation)]
+    return [
+        s for s, e in evaluations if e.model and e.baseline and origin(e.model).content == origin(e.baseline).content
+    ]
 
 
 def main_metric(metrics: Mapping[str, Estimate]) -> str:
     """The metric that a headline is ranked by; empty if it has none."""
-    return next((m for m in MAIN if m in metrics and not math.isnan(metrics[m].value)), "")
+    return next((m for m, e in metrics.items() if e.metric.ranks and not math.isnan(e.value)), "")
 
 
 def run_results(store: Store, steps: Sequence[FinishedStep]) -> RunResults:
     """The headline by round, base against base (the evaluation whose two sides are one policy), and all others."""
-    floor = floors(steps)[:1]
+    floor = floors(store, steps)[:1]
     rest = [s for s in steps if s.record.kind == "Report" and not s.headline and s not in floor]
     return RunResults(
         floor=_row(store, floor[0], "base", 0) if floor else None,
-        rows=tuple(_row(store, s, _label(s), s.round) for s in headlines(steps)),
+        rows=tuple(_row(store, s, _label(store, s), s.round) for s in headlines(steps)),
         others=tuple(_row(store, s, s.title, s.round) for s in rest),
         notices=tuple((s.title, text) for s in steps if s.record.kind != "Report" for text in s.record.notices),
     )
-
-
-def sides(report: FinishedStep, made: Mapping[str, FinishedStep]) -> tuple[FinishedStep | None, FinishedStep | None]:
-    """The two samplings behind an evaluation: the policy's and the baseline's, where the run holds them."""
-    return _parent(report, "completions", made), _parent(report, "others", made)
-
-
-def parent_contents(record: Record, port: str) -> list[str]:
-    """Content digests that fed `port`; empty if nothing did."""
-    return [p.content for p in record.parents.get(port, ())]
 
 
 def costs(steps: Iterable[FinishedStep]) -> dict[str, float]:
@@ -160,16 +171,16 @@ def _drawn(rows: Sequence[ResultRow], found: RunResults) -> RichTable:
     from rich import box
     from rich.table import Table
 
-    shown = [m for m in COLUMNS if any(m in r.metrics for r in rows)]
+    shown = columns(rows)
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("")
     drawn.add_column("prompts", justify="right")
-    for metric in shown:
-        drawn.add_column(COLUMNS[metric], justify="right", no_wrap=True)
+    for metric in shown.values():
+        drawn.add_column(metric.column, justify="right", no_wrap=True)
     for row in rows:
         label = "base vs. base" if row is found.floor else row.label
         style = "bold" if found.rows and row is found.rows[-1] else "dim" if row in found.others else ""
-        drawn.add_row(label, str(row.n), *(table_cell(m, row.metrics.get(m)) for m in shown), style=style)
+        drawn.add_row(label, str(row.n), *(table_cell(row.metrics.get(m)) for m in shown), style=style)
     return drawn
 
 
@@ -185,7 +196,7 @@ def metrics_table(metrics: Mapping[str, Estimate]) -> RichTable:
     drawn.add_column("unit")
     for name, e in metrics.items():
         ends = NOTHING if e.low is None or e.high is None else f"{_number(e.low)} – {_number(e.high)}"
-        drawn.add_row(name, _number(e.value), ends, str(e.n), e.unit, style="bold" if name in MAIN else "")
+        drawn.add_row(name, _number(e.value), ends, str(e.n), e.unit, style="bold" if e.metric.ranks else "")
     return drawn
 
 
@@ -200,7 +211,7 @@ def warnings(found: RunResults) -> list[str]:
 
 
 def _few(row: ResultRow) -> Iterator[str]:
-    if row.n < FEW and row.metrics.keys() & COLUMNS.keys():
+    if row.n < FEW and columns([row]):
         yield f"only {row.n} prompts (fewer than {FEW}): other prompts may give quite other numbers"
 
 
@@ -236,67 +247,59 @@ def as_json(found: RunResults) -> list[JSON]:
     ]
 
 
-def _parent(step: FinishedStep, port: str, made: Mapping[str, FinishedStep]) -> FinishedStep | None:
-    return next((made[c] for c in parent_contents(step.record, port) if c in made), None)
-
-
-def _against_itself(report: FinishedStep, made: Mapping[str, FinishedStep]) -> bool:
-    ours, theirs = sides(report, made)
-    if ours is None or theirs is None:
-        return False
-    policy = parent_contents(ours.record, "policy")
-    return bool(policy) and policy == parent_contents(theirs.record, "policy")
-
-
-def _label(step: FinishedStep) -> str:
+def _label(store: Store, step: FinishedStep) -> str:
     if step.round:
         return f"round {step.round}"
-    return "policy" if {"completions", "logps"} & step.record.parents.keys() else step.title
+    evaluation = RecordViews(store).of(step.record).evaluation
+    return "policy" if evaluation and evaluation.model and evaluation.model.kind == "Policy" else step.title
 
 
 def _row(store: Store, step: FinishedStep, label: str, round: int | None) -> ResultRow:
-    return ResultRow(label, round, read_report(store.root / step.record.path), tuple(_beside(store, step.record)))
+    return ResultRow(label, round, read_report(store, step.record), tuple(_beside(store, step.record)))
 
 
 def _beside(store: Store, report: Record) -> Iterator[str]:
     """What must be said beside a report's numbers."""
     yield from report.notices
-    if oracle_also_trained(store, report):
+    evaluation = RecordViews(store).of(report).evaluation
+    if evaluation is None:
+        return
+    if oracle_also_trained(store, evaluation):
         yield "the oracle that judged here also trained the policy"
-    params = report.parts.get("params")
-    if isinstance(params, dict) and params.get("allow_seen"):
-        inputs = {port: [r for p in several if (r := store.record(p.key))] for port, several in report.parents.items()}
-        told = refuse_seen(store, inputs, allow=True)
-        yield from [told] if told else []
+    if evaluation.allow_seen and (told := refuse_seen(store, evaluation)):
+        yield told
 
 
 def plain_number(e: Estimate) -> JSON:
     """An estimate for scripts; NaN becomes null."""
-    return {**vars(e), "value": None if math.isnan(e.value) else e.value}
+    return {"value": None if math.isnan(e.value) else e.value, "low": e.low, "high": e.high, "n": e.n, "unit": e.unit}
 
 
-def table_cell(metric: str, e: Estimate | None) -> str:
-    """An estimate as people read it, with its interval where the column's head says so."""
+def table_cell(e: Estimate | None) -> str:
+    """An estimate as people read it, in the format of its column: `0.612 (0.581–0.643)` or `+0.02 (−0.01 to +0.05)`."""
     if e is None or math.isnan(e.value):
         return NOTHING
-    if metric == "eval/finished":
-        return f"{e.value:.1%}"
-    if metric == "eval/accuracy_change":
-        ends = "" if e.low is None or e.high is None else f" ({signed_text(e.low)} to {signed_text(e.high)})"
-        return f"{signed_text(e.value)}{ends}"
-    digits = 3 if e.unit == "probability" else 1 if e.unit == "tokens" else 2
-    low, high = (e.low, e.high) if "CI" in COLUMNS[metric] else (None, None)
-    return estimate_text(e.value, low, high, digits)
+    ends = (e.low, e.high) if e.metric.interval else (None, None)
+    return estimate_text(e.value, *ends, e.metric.format)
 
 
-def estimate_text(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+def estimate_text(value: float | None, low: float | None, high: float | None, format: str = ".3f") -> str:
     """`0.612 (0.581–0.643)`; without both ends only the value, and – where there is none."""
     if value is None or math.isnan(value):
         return NOTHING
-    ends = "" if low is None or high is None else f" ({low:.{digits}f}–{high:.{digits}f})"
-    return f"{round(value, digits) + 0.0:.{digits}f}{ends}"
+    between = " to " if format.startswith("+") else "–"
+    ends = "" if low is None or high is None else f" ({_formatted(low, format)}{between}{_formatted(high, format)})"
+    return f"{_formatted(value, format)}{ends}"
 
 
 def signed_text(value: float) -> str:
     """A difference with its sign, of either kind."""
-    return f"{value:+.3f}".replace("-", "−")
+    return _formatted(value, "+.3f")
+
+
+def _formatted(value: float, format: str) -> str:
+    """A number whose zero has no minus; where a sign belongs to it, with the typographer's."""
+    text = f"{value:{format}}"
+    if not format.startswith("+"):
+        return text.removeprefix("-") if not text.strip("-0.%") else text
+    return text.replace("-", "−")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from flows.reporting.figures.run_figures import draw_figures, figure_cache
+from flows.reporting.figures.run_figures import draw_figures
 from flows.reporting.results import run_results
 from flows.reporting.sinks.mlflow_publication import Publication, note_facts
 from flows.reporting.sinks.mlflow_sink import MlflowServer, short_error, tracking_uri
@@ -94,7 +94,7 @@ class Tracker(Listener):
             return
         steps = finished_steps(self._store, run)
         figures = self._store.inside("figures", run.id)
-        draw_figures(run_results(self._store, steps), steps, figures, run.pipeline, cache=figure_cache(self._store))
+        draw_figures(self._store, run_results(self._store, steps), steps, figures, run.pipeline)
         self._queue.put(lambda to: to.end(steps))
 
     def left_open(self, run: Run) -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
 
-from flows.wiring.grammar import GATE
 from tasks.contract import DataError
 
 if TYPE_CHECKING:
@@ -84,11 +83,11 @@ def evidence_of(win_rates: Floats, alpha: float, tick: int) -> Evidence:
     return Evidence(p, level, alpha, len(win_rates), float(win_rates.std()), detectable(win_rates, level))
 
 
-def win_rates_by_prompt(per_prompt: pa.Table | None) -> Floats:
-    """The win rates of a Report's table by prompt. Raises DataError where it has none in [0, 1]."""
+def win_rates_by_prompt(per_prompt: pa.Table | None, metric: str) -> Floats:
+    """A metric of a Report's table by prompt. Raises DataError where it has none in [0, 1]."""
     import numpy as np
 
-    name = GATE.rpartition("/")[2]
+    name = metric.rpartition("/")[2]
     if per_prompt is None or name not in per_prompt.column_names:
         raise DataError(f"has no table by prompt with a column {name}, which its test needs")
     rates = per_prompt.column(name).drop_null().to_numpy().astype(np.float64)

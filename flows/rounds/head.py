@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.reporting.results import COLUMNS, read_report
+from flows.reporting.results import Estimate, metric_of, read_report
 from flows.rounds.gate import Evidence, evidence_of, win_rates_by_prompt
 from flows.rounds.history import Head, History, Measured
 from flows.rounds.ledger import Ledger
@@ -18,7 +18,7 @@ from flows.store.store import Store
 from flows.wiring import CarriedValue, Tick, compile_pipeline
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
-from flows.wiring.grammar import GATE, DeploymentText, PipelineText
+from flows.wiring.grammar import DeploymentText, PipelineText
 from flows.wiring.graph import catalogue_for, compile_from
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
@@ -85,6 +85,7 @@ class Continuing:
         self.ledger = Ledger(store, pipeline, deployment)
         self._source = load_file(file)
         self._catalogue = catalogue_for(self._source, tasks_root, store.python_cache)
+        store.declared = self._catalogue.declared
         self._text = self._source.pipeline(pipeline)
         self._deployed = _deployed(self._text, deployment)
         if not self._deployed.continues:
@@ -171,24 +172,21 @@ class Continuing:
             return None
         step = str(self._deployed.gate.value)
         record = records[tick.graph.addresses[address_of(step, tick.number)]]
-        found = self._measured(record)
+        found = read_report(self.store, record)
+        name = metric_of(found, "win_rate")
         try:
-            if GATE not in found:
-                raise DataError(f"reports no {GATE}; it has {', '.join(found)}")
-            rates = win_rates_by_prompt(Report(self.store.root / record.path).per_prompt)
+            if not name:
+                raise DataError(f"reports no win rate; it has {', '.join(found)}")
+            rates = win_rates_by_prompt(Report(self.store.root / record.path).per_prompt, name)
         except DataError as e:
             what = f"the gate '{step}' of {self.name} {e}"
             raise DataError(f"{what}. The round is unfinished until the file names another gate") from None
-        return found[GATE], evidence_of(rates, self._deployed.alpha, tick.number)
+        return _measured(found[name]), evidence_of(rates, self._deployed.alpha, tick.number)
 
     def headline(self, tick: Next, records: Mapping[str, Record]) -> dict[str, Measured]:
         """What the step `report` measured."""
-        found = [self._measured(records[id]) for id in tick.graph.headline]
-        return {name: m for one in found for name, m in one.items() if name in COLUMNS}
-
-    def _measured(self, record: Record) -> dict[str, Measured]:
-        report = read_report(self.store.root / record.path)
-        return {n: Measured(_number(e.value), _number(e.low), _number(e.high), e.n) for n, e in report.items()}
+        found = [read_report(self.store, records[id]) for id in tick.graph.headline]
+        return {name: _measured(e) for one in found for name, e in one.items() if e.metric.column}
 
     # Compiling
 
@@ -246,6 +244,10 @@ def _literal(value: JSON) -> JSON:
     if not isinstance(value, str):
         return value
     return json.dumps(f"${value}" if value.startswith("$") else value)
+
+
+def _measured(e: Estimate) -> Measured:
+    return Measured(_number(e.value), _number(e.low), _number(e.high), e.n)
 
 
 def _number(value: float | None) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.python.declared import Declarations
 from flows.run.events import Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.worker import Input, Job, Result
@@ -18,12 +19,11 @@ from flows.store.lineage import MODELS, refuse_seen
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import HowMade, Store
+from flows.store.views import RecordViews
 from flows.store.witness import Witness
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import JSON, SpecError
 
-HEAVY = frozenset({"torch", "transformers", "vllm"})
-"""A step whose code reaches one of these, or that is handed a model, takes the machine's heavy slot."""
 Inputs = Mapping[str, Sequence[Record]]
 """Port → records in list order."""
 
@@ -57,6 +57,7 @@ class Steps:
         self._graph, self._store, self._choices, self._workers = graph, store, choices, workers
         self._listener, self._logs, self._fresh = listener, logs, fresh
         self._stopped = stopped or threading.Event()
+        self._views = RecordViews(store, Declarations.of(choices.code.codebase))
         self._order = {id: i for i, id in enumerate(graph.nodes)}
         self._started = threading.Lock()
         self._running = False
@@ -72,8 +73,8 @@ class Steps:
             raise Stopped("the run is being stopped")
         if node.task == CARRIED:
             return StepOutcome(carried_record(self._store, node), True, "carried over from an earlier tick")
-        allow = node.params.get("allow_seen")
-        if allow is not None and (told := refuse_seen(self._store, inputs, allow=bool(allow))):
+        evaluation = self._views.of_step(node, inputs).evaluation
+        if evaluation and (told := refuse_seen(self._store, evaluation)):
             self._listener.step_notice(node, told)
         key = self.key(node, inputs)
         if node.id in self._fresh:
@@ -142,13 +143,9 @@ class Steps:
 
         waiting = self._waiting(node, "the machine is busy with heavy work of another run")
         return self._workers.submit(
-            job, events, exclusive=self.heavy(node, {r.kind for several in inputs.values() for r in several}),
+            job, events, exclusive=self._views.of_step(node, inputs).resources.exclusive,
             affinity=self._affinity(node, inputs), order=self._order[node.id], waiting=waiting, check=check,
         )  # fmt: skip
-
-    def heavy(self, node: Node, kinds: set[str]) -> bool:
-        """Whether a step that is handed these kinds needs the heavy slot."""
-        return bool(kinds & MODELS or self._choices.prepare(node).reached.packages & HEAVY)
 
     def _affinity(self, node: Node, inputs: Inputs) -> str:
         """Equal for steps that an engine with the same weights and options serves; empty where there is no engine."""

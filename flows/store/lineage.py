@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from flows.store.index import IndexEntry
 from flows.store.records import Parent, Record
 from flows.store.store import Store
+from flows.wiring.views import JUDGES
 from tasks.contract import DataError
+from tasks.declarations import Evaluation, StepView
 
-MODELS = frozenset({"Policy", "RewardModel", "PreferenceModel"})
-JUDGES = MODELS - {"Policy"}
+MODELS = JUDGES | {"Policy"}
 NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
 """Kinds without prompts of their own to learn from."""
 
@@ -24,11 +25,6 @@ class SeenPrompts(NamedTuple):
     """Number of distinct prompts that were checked."""
     tables: tuple[IndexEntry, ...]
     """Steps whose tables hold them."""
-
-
-def ancestors(store: Store, record: Record) -> Iterator[IndexEntry]:
-    """Everything behind a record, nearest first, each once."""
-    return _Walk(store).behind(p for several in record.parents.values() for p in several)
 
 
 def training_prompts(store: Store, policy: str) -> tuple[IndexEntry, ...]:
@@ -69,53 +65,34 @@ def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> SeenProm
     return SeenPrompts(frozenset(seen), len(asked), tuple(tables.values()))
 
 
-def refuse_seen(store: Store, inputs: Mapping[str, Sequence[Record]], *, allow: bool) -> str:
-    """Refuse to measure on prompts that trained (DataError), or say so if `allow`; empty if there are none.
-
-    `inputs` are those of a step that measures: `completions`, whose policy is measured, or `pairs` with the `logps`
-    that a policy gives them or with the scorers (`oracle`, `before`) that judge them.
-    """
-    for table, models in _measured(store, inputs):
-        seen = seen_prompts(store, table, models)
+def refuse_seen(store: Store, evaluation: Evaluation) -> str:
+    """Refuse to measure models on prompts that trained them (DataError), or say so where that is allowed; empty if
+    there are none."""
+    for table, models in evaluation.measured:
+        seen = seen_prompts(store, origin(table), [origin(m).content for m in models if m.kind in MODELS])
         if not seen.prompt_ids:
             continue
         by = ", ".join(sorted({f"{e.task} {e.content[:8]}" for e in seen.tables}))
         text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained what is measured ({by})"
-        if not allow:
+        if not evaluation.allow_seen:
             raise DataError(f"{text}: measure on prompts held out, or say `allow_seen: true` in the step")
         return text
     return ""
 
 
-def _measured(store: Store, inputs: Mapping[str, Sequence[Record]]) -> Iterator[tuple[Record, list[str]]]:
-    """Each table that a step measures on, with the contents of the models that it measures."""
-    for completions in inputs.get("completions", ()):
-        yield completions, list(policies_of(store, completions))
-    models = [p.content for r in inputs.get("logps", ()) for p in r.parents.get("policy", ())]
-    models += [r.content for port in ("oracle", "before") for r in inputs.get(port, ()) if r.kind in MODELS]
-    for pairs in inputs.get("pairs", ()):
-        yield pairs, models
-
-
-def oracle_also_trained(store: Store, report: Record) -> bool:
-    """Whether an oracle that judged a report also took part, by content, in training the policy measured.
-
-    What says that it is a proxy's (`proxy_scores`) is meant to be the oracle that trained.
-    """
+def oracle_also_trained(store: Store, evaluation: Evaluation) -> bool:
+    """Whether the oracle of an evaluation also took part, by content, in training one of its models."""
     walk = _Walk(store)
-    judged = (several for port, several in report.parents.items() if "proxy_" not in port)
-    inputs = [e for several in judged for p in several for e in walk.makers(p)]
-    judges = {p.content for e in inputs for p in e.parents.get("oracle", ())}
-    policies = [m for e in inputs for p in e.parents.get("policy", ()) for m in walk.makers(p)]
-    return any(e.content in judges for policy in policies for e in walk.behind(policy.inputs))
+    judge = origin(evaluation.oracle).content if evaluation.oracle else ""
+    models = [origin(m) for m in (evaluation.model, evaluation.baseline) if m]
+    makers = (maker for m in models for maker in walk.makers(Parent(m.key, m.content)))
+    return any(e.content == judge for maker in makers for e in walk.behind(maker.inputs))
 
 
-def policies_of(store: Store, completions: Record) -> Iterator[str]:
-    """Contents of the policies that a table of completions was drawn from, through scorings and parts of it."""
-    behind: list[Record | IndexEntry] = [completions, *ancestors(store, completions)]
-    for entry in behind:
-        if entry.kind in {"Completions", "Scores", "WinRates"}:
-            yield from (p.content for p in entry.parents.get("policy", ()))
+def origin(step: StepView) -> Record:
+    """The record that a view shows."""
+    record: Record = step.origin
+    return record
 
 
 def _prompt_ids(store: Store, kind: str, content: str) -> frozenset[str]:

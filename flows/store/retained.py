@@ -32,7 +32,7 @@ def carried_record(store: Store, node: Node) -> Record:
         if record and record.content == content:
             return record
     for entry in store.kept.of_content(content):
-        record = read_record(_file(store, entry.result)) if entry.kind == node.kind else None
+        record = read_record(kept_file(store, entry.result)) if entry.kind == node.kind else None
         if record and not store.check(record):
             return record
     raise DataError(f"{node.id} was {node.kind} {content}, which is gone")
@@ -49,12 +49,12 @@ def retain_values(store: Store, values: Iterable[Record], made: Iterable[Record]
     while todo:
         record = todo.pop()
         result = Parent(record.key, record.content)
-        if result not in new and not _file(store, result).exists():
+        if result not in new and not kept_file(store, result).exists():
             new[result] = record
             todo += _behind(store, record, known)
     with locked(store.root / "locks" / "gc", shared=True):
         for result, record in reversed(new.items()):
-            write_record(_file(store, result), record)
+            write_record(kept_file(store, result), record)
 
 
 def _behind(store: Store, record: Record, known: Mapping[Parent, Record]) -> Iterator[Record]:
@@ -63,10 +63,11 @@ def _behind(store: Store, record: Record, known: Mapping[Parent, Record]) -> Ite
         found = known.get(parent) or store.record(parent.key)
         if found and found.content == parent.content:
             yield found
-        elif not _file(store, parent).exists():
+        elif not kept_file(store, parent).exists():
             several = (store.record(e.key) for e in store.index.of_content(parent.content))
             yield from (r for r in several if r and r.content == parent.content)
 
 
-def _file(store: Store, result: Parent) -> Path:
+def kept_file(store: Store, result: Parent) -> Path:
+    """Where the record of a result is kept beside the ledgers, whatever becomes of its key."""
     return store.root / KEPT / f"{result.key}-{result.content}.json"

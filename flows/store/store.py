@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
+from flows.python.declared import Declarations
 from flows.python.packages import installed_versions
 from flows.store import provenance as surroundings
 from flows.store.content import Contents
@@ -63,6 +64,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self.declared = Declarations()
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, "ledger/records", "kept")

@@ -40,8 +40,6 @@ CONTINUE = {
 RESERVED = ("prev", "last", "every", "start")
 TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop is stalled"}
 """What a deployment that continues is asked for besides the pipeline's parameters."""
-GATE = "eval/win_rate"
-"""The row of its Report by which a gate decides, prompt by prompt."""
 ALPHA = 0.05
 BUILT_IN = {
     "seed": "seed of every step that leaves it open", "engine": "what samples",

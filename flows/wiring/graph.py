@@ -12,7 +12,7 @@ from flows.python.importing import activate
 from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
-from flows.wiring.grammar import GATE, MOST_ROUNDS, DeploymentText, StepText
+from flows.wiring.grammar import MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
@@ -98,7 +98,7 @@ def compile_from(
     graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
     from flows.planning.prechecks import check_wiring
 
-    check_wiring(graph, catalogue.worlds)
+    check_wiring(graph, catalogue.declared)
     return graph
 
 
@@ -163,10 +163,11 @@ class _Compiler:
         if gate is None:
             return
         task = graph.nodes[graph.addresses[address_of(str(gate.value), tick.round)]].task
-        if GATE not in self._catalogue.tasks[task].rows:
-            gates = ", ".join(name for name, s in self._catalogue.tasks.items() if GATE in s.rows)
-            what = f"the gate '{gate.value}' is measured by {task}, whose docstring names no {GATE}"
-            fail(gate.where, f"{self._text.name}: {what}; tasks that report it: {gates or 'none'}")
+        several = self._catalogue.declared.all_of("metrics")
+        gates = [name for name, metrics in several if any(m.role == "win_rate" for m in metrics.values())]
+        if task not in gates:
+            what = f"the gate '{gate.value}' is measured by {task}, which reports no win rate"
+            fail(gate.where, f"{self._text.name}: {what}; tasks that do: {', '.join(gates) or 'none'}")
 
     def _plan(self) -> list[tuple[StepText, int | None]]:
         """Which steps in which rounds, as people read them: before the loop, round by round, behind it."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flows.python.declared import Declarations
 from flows.wiring.model import Node, Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
+from flows.wiring.views import View
+from tasks.declarations import Evaluation
 from tasks.families import DATA, LOSSES, REFERENCES
 
 if TYPE_CHECKING:
@@ -62,8 +65,23 @@ def check_node(
             if same and not by_proxy and all(catalogue.is_a(k, "Table") for k in one.kinds):
                 source = nodes[int(node.inputs[one.name][0])].id
                 fail(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
-    if "allow_seen" in signature.params and node.params["allow_seen"] is False:
-        _check_seen(catalogue, nodes, above, node, what)
+    evaluation = _view(catalogue.declared, nodes, node, {}).evaluation
+    if evaluation and not evaluation.allow_seen:
+        _check_seen(catalogue, nodes, above, node, what, evaluation)
+
+
+def _view(declared: Declarations, nodes: Sequence[Node], node: Node, known: dict[int, View]) -> View:
+    """The view of a node whose inputs are indices of nodes."""
+
+    def inputs() -> dict[str, list[View]]:
+        return {port: [at(int(i)) for i in indices] for port, indices in node.inputs.items()}
+
+    def at(index: int) -> View:
+        if index not in known:
+            known[index] = _view(declared, nodes, nodes[index], known)
+        return known[index]
+
+    return View(declared, node.task, node.kind, node.params, inputs, origin=node)
 
 
 def upstream_of(node: Node, above: Sequence[int]) -> int:
@@ -75,32 +93,27 @@ def upstream_of(node: Node, above: Sequence[int]) -> int:
 
 
 def _check_seen(
-    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], node: Node, what: str
+    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], node: Node, what: str, evaluation: Evaluation
 ) -> None:  # fmt: skip
     """What is measured must not be downstream of the prompts or pairs on which it is measured."""
-
-    def measured(found: int, kind: str, models: Iterable[int]) -> None:
+    index = {id(n): i for i, n in enumerate(nodes)}
+    for table, models in evaluation.measured:
+        i, kind = index[id(table.origin)], table.kind
+        found = above[i] | 1 << i
+        if catalogue.is_a(kind, "Completions"):  # the policy that answered lies above: only the prompts count
+            found, kind = (
+                sum(1 << int(n) for n in {n for several in nodes[i].inputs.values() for n in several}),
+                "Prompts",
+            )
         trained = 0
-        for m in (m for m in models if catalogue.is_a(nodes[m].kind, "Model")):
+        for m in (index[id(m.origin)] for m in models if catalogue.is_a(m.kind, "Model")):
             trained |= above[m]
-        for i in _bits(found & trained):
-            if catalogue.is_a(nodes[i].kind, kind):
+        for seen in _bits(found & trained):
+            if catalogue.is_a(nodes[seen].kind, kind):
                 fail(
-                    node.where, f"{what}: {nodes[i].id}, on which this measures, also trained what is measured; "
+                    node.where, f"{what}: {nodes[seen].id}, on which this measures, also trained what is measured; "
                     "say `allow_seen: true` if that is meant",
                 )  # fmt: skip
-
-    for sampled in _fed(node, "completions"):
-        fed = [i for port in nodes[sampled].inputs for i in _fed(nodes[sampled], port)]
-        measured(sum(1 << i for i in set(fed)), "Prompts", fed)
-    judges = [i for logps in _fed(node, "logps") for i in _fed(nodes[logps], "policy")] + _fed(node, "oracle")
-    judges += _fed(node, "before")
-    for pairs in _fed(node, "pairs"):
-        measured(above[pairs] | 1 << pairs, "Preferences", judges)
-
-
-def _fed(node: Node, port: str) -> list[int]:
-    return [int(i) for i in node.inputs.get(port, ())]
 
 
 def _bits(bits: int) -> Iterable[int]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from flows.python.codebase import Codebase
+from flows.python.declared import Declarations
 from flows.python.functions import Argument, Function
 from flows.python.loading import fresh_module
 from flows.wiring.model import Where
@@ -72,8 +73,6 @@ class Signature:
     """First sentence of the docstring."""
     paper: str
     """What the docstring's `Paper:` says, else empty."""
-    rows: frozenset[str] = frozenset()
-    """Rows of a Report that the docstring names: `eval/win_rate`, …"""
     where: Where = field(default_factory=lambda: Where(""))
     places: Mapping[str, Where] = field(default_factory=dict)
     """Of the positional arguments."""
@@ -90,6 +89,11 @@ class Catalogue:
         self.codebase = codebase or Codebase()
         self._choices: dict[tuple[str, str], Signature] = {}
         self._modules: dict[str, Mapping[str, str]] = {}
+
+    @cached_property
+    def declared(self) -> Declarations:
+        """What tasks and choices declare about themselves."""
+        return Declarations.of(self.codebase)
 
     @cached_property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
@@ -241,7 +245,7 @@ class _Reading:
         return Signature(
             f.name, module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
             f.doc.split("\n\n")[0].replace("\n", " "), " ".join(paper.group(1).split()) if paper else "",
-            frozenset(re.findall(r"\beval/\w+", f.doc)), self._where,
+            self._where,
             {a.name: Where(self._where.file, a.line, a.column) for a in f.positional},
             tuple((c.name, Where(self._where.file, c.line, c.column)) for c in f.columns),
         )  # fmt: skip

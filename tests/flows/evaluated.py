@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from flows.python.declared import Declarations
+from flows.reporting.results import Estimate, with_metrics
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status
 from flows.store.store import HowMade, Store
@@ -18,6 +20,11 @@ from tests.flows.store.made import completions, model, prompts, put
 
 IDS = ("swan", "fox", "owl", "eel", "cat", "bat")
 _NUMBERS = count(1)
+
+
+def of_task(task: str, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Estimates as a Report of a shipped task has them."""
+    return with_metrics(metrics, Declarations().of_task(task, "metrics"))
 
 
 def report(rates: Sequence[float], gold: float, kl: float, ids: Sequence[str] = IDS) -> Report:

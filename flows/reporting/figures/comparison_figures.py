@@ -23,7 +23,7 @@ from flows.reporting.figures.run_figures import (
     save_figures,
     sqrt_kl,
 )
-from flows.reporting.results import MAIN, Estimate, ResultRow
+from flows.reporting.results import Estimate, ResultRow, metric_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 COLOURS = ("#2f6fb0", "#b5432f", "#3d8a4e", "#7b52a3", "#c08a1e", "#2a8c8c", "#a3477f", "#5d6670")
 """Told apart by people who see colours differently as well; the ninth run has the first's again, and other marks."""
 MARKS = ("o", "s", "D", "^", "v", "P", "X", "h")
-MAIN_LABELS = {"eval/win_rate": "P(policy beats base), held-out prompts", "eval/accuracy": "accuracy, held-out pairs"}
 DODGE = 0.05
 """Rounds that runs stand apart, so that their intervals can be read."""
 
@@ -57,7 +56,7 @@ def draw_comparison(found: Comparison, directory: Path, *, cache: Path) -> list[
 
 def by_round(entries: Sequence[ComparedRun]) -> Figure | None:
     """The metric that ranks, by round, one line for each run with its 95% intervals; base against base as a band."""
-    metric = next((m for m in MAIN if any(e.metric == m for e in entries)), "")
+    metric = next((e.metric for e in entries if e.metric), "")
     lines = _lines(entries, metric)
     if not metric or not lines:
         return None
@@ -74,8 +73,9 @@ def by_round(entries: Sequence[ComparedRun]) -> Figure | None:
     axes.set_xlim(0.6, last + 0.4)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("round (1 for a run without rounds)" if last > 1 else "")
-    axes.set_ylabel(MAIN_LABELS.get(metric, metric))
-    axes.set_title("Win rate against the base, by round" if metric == "eval/win_rate" else "Accuracy, by round")
+    about = lines[0].rows[-1].metrics[metric].metric
+    axes.set_ylabel(about.axis or metric)
+    axes.set_title(f"{about.figure or metric.rpartition('/')[2].replace('_', ' ').capitalize()}, by round")
     _legend(axes, lines)
     n = lines[0].rows[-1].metrics[metric].n
     band = " and band" if floors else ""
@@ -85,29 +85,31 @@ def by_round(entries: Sequence[ComparedRun]) -> Figure | None:
 
 def compare_gold_against_kl(entries: Sequence[ComparedRun]) -> Figure | None:
     """The gold score against √KL from the base (Gao et al., arXiv 2210.10760, section 3.1, whose laws are in √KL)."""
-    lines = [line for line in _lines(entries, "eval/kl") if all("eval/gold" in r.metrics for r in line.rows)]
+    rows = [row for entry in entries for row in entry.found.rows]
+    kl, gold = metric_in(rows, "distance"), metric_in(rows, "score")
+    lines = [line for line in _lines(entries, kl) if all(gold in r.metrics for r in line.rows)]
     if not lines:
         return None
     figure, axes = new_figure(6.8, 4.2)
-    base = next((f.metrics["eval/gold"] for e in entries if (f := e.found.floor) and "eval/gold" in f.metrics), None)
+    base = next((f.metrics[gold] for e in entries if (f := e.found.floor) and gold in f.metrics), None)
     for line in lines:
-        x = [sqrt_kl(row.metrics["eval/kl"].value) for row in line.rows]
-        gold = [row.metrics["eval/gold"] for row in line.rows]
+        x = [sqrt_kl(row.metrics[kl].value) for row in line.rows]
+        scores = [row.metrics[gold] for row in line.rows]
         if base and not math.isnan(base.value):
-            axes.plot([0, x[0]], [base.value, gold[0].value], color=line.colour, lw=1.2, alpha=0.45, ls=(0, (3, 2)))
-        _line(axes, line, x, gold)
+            axes.plot([0, x[0]], [base.value, scores[0].value], color=line.colour, lw=1.2, alpha=0.45, ls=(0, (3, 2)))
+        _line(axes, line, x, scores)
         for a, row in zip(x, line.rows, strict=True):
             if row.round:
-                annotate(axes, str(row.round), (a, row.metrics["eval/gold"].value), line.colour)
+                annotate(axes, str(row.round), (a, row.metrics[gold].value), line.colour)
     if base and not math.isnan(base.value):
         draw_base(axes, base.value)
-    axis_in_nats(axes, max(row.metrics["eval/kl"].value for line in lines for row in line.rows))
+    axis_in_nats(axes, max(row.metrics[kl].value for line in lines for row in line.rows))
     axes.margins(y=0.14)
     axes.set_title("Gold score against distance from the base")
     axes.set_xlabel(KL_AXIS)
-    axes.set_ylabel("mean gold score")
+    axes.set_ylabel(lines[0].rows[-1].metrics[gold].metric.axis or gold)
     _legend(axes, lines)
-    n = lines[0].rows[-1].metrics["eval/gold"].n
+    n = lines[0].rows[-1].metrics[gold].n
     _foot(figure, lines, f"numbers: rounds; {n} prompts; bars: 95% interval over prompts, one training each")
     return figure
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.reporting.figures.run_figures import ACCENT, BASE, MUTED, add_foot, heading_of, new_figure
-from flows.reporting.results import ResultRow, RunResults
+from flows.reporting.results import Estimate, ResultRow, RunResults, metric_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-NEEDED = ("eval/kl", "eval/gold", "eval/baseline_gold", "eval/proxy", "eval/baseline_proxy")
 FEWEST_ROUNDS = 3
 FITS = 0.9
 """Share of the variance that the law must explain to be drawn."""
@@ -64,17 +63,17 @@ def overoptimised(found: RunResults, title: str) -> Figure | None:
     Differences from the base on the same prompts, for a reward is known up to a constant per prompt. None below three
     rounds that have both.
     """
-    rows = [r for r in found.rows if all(m in r.metrics and not math.isnan(r.metrics[m].value) for m in NEEDED)]
-    rows = sorted(rows, key=_distance)
-    if len(rows) < FEWEST_ROUNDS:
+    points = [p for p in (_point(row) for row in found.rows) if p]
+    points.sort(key=lambda p: p.distance)
+    if len(points) < FEWEST_ROUNDS:
         return None
     figure, axes = new_figure(5.8, 3.9)
     axes.axhline(0, color=MUTED, lw=0.8)
-    _line(axes, rows, "proxy", BASE, "proxy, which trained")
-    _line(axes, rows, "gold", ACCENT, "gold")
-    law = _fitted(rows)
+    _line(axes, [(p.distance, p.proxy) for p in points], BASE, "proxy, which trained")
+    _line(axes, [(p.distance, p.gold) for p in points], ACCENT, "gold")
+    law = _fitted(points)
     if law:
-        _draw_law(axes, law, _distance(rows[-1]))
+        _draw_law(axes, law, points[-1].distance)
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
     axes.set_title(heading_of("Gold and proxy by distance", title))
@@ -90,31 +89,54 @@ def overoptimised(found: RunResults, title: str) -> Figure | None:
     return figure
 
 
-def _distance(row: ResultRow) -> float:
-    """√KL; an estimate below zero is none."""
-    return math.sqrt(max(0.0, row.metrics["eval/kl"].value))
+class Gain(NamedTuple):
+    """A score above the base's, with the ends of its interval."""
+
+    value: float
+    low: float | None
+    high: float | None
 
 
-def _gain(row: ResultRow, what: str) -> float:
-    return row.metrics[f"eval/{what}"].value - row.metrics[f"eval/baseline_{what}"].value
+class Point(NamedTuple):
+    """An evaluation: √KL, and what gold and proxy gained."""
+
+    distance: float
+    gold: Gain
+    proxy: Gain
 
 
-def _line(axes: Axes, rows: Sequence[ResultRow], what: str, colour: str, label: str) -> None:
-    x, y = [_distance(r) for r in rows], [_gain(r, what) for r in rows]
-    axes.plot([0, *x], [0, *y], color=colour, lw=2, marker="o", ms=5, mec="white", mew=1, label=label, zorder=3)
-    for at, row in zip(x, rows, strict=True):
-        e, base = row.metrics[f"eval/{what}"], row.metrics[f"eval/baseline_{what}"].value
-        if e.low is not None and e.high is not None:
-            bar: Any = {"color": colour, "lw": 3, "alpha": 0.3, "solid_capstyle": "round", "zorder": 2}
-            axes.plot([at, at], [e.low - base, e.high - base], **bar)
-
-
-def _fitted(rows: Sequence[ResultRow]) -> Law | None:
-    """The law of gold's gain, if there are points enough and it explains them."""
-    points = [(d, _gain(r, "gold")) for r in rows if (d := _distance(r)) > 0]
-    if len({d for d, _ in points}) < FEWEST_POINTS:
+def _point(row: ResultRow) -> Point | None:
+    """None where a number is missing. An estimate of KL below zero is no distance."""
+    kl, gold, proxy = (row.metrics.get(metric_of(row.metrics, role)) for role in ("distance", "score", "proxy"))
+    gains = [_gain(row, e) for e in (gold, proxy)]
+    if kl is None or math.isnan(kl.value) or gains[0] is None or gains[1] is None:
         return None
-    law = law_of(*zip(*points, strict=True))
+    return Point(math.sqrt(max(0.0, kl.value)), gains[0], gains[1])
+
+
+def _gain(row: ResultRow, score: Estimate | None) -> Gain | None:
+    base = row.metrics.get(score.metric.baseline) if score else None
+    if score is None or base is None or math.isnan(score.value) or math.isnan(base.value):
+        return None
+    low, high = (None if end is None else end - base.value for end in (score.low, score.high))
+    return Gain(score.value - base.value, low, high)
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, Gain]], colour: str, label: str) -> None:
+    x, y = [at for at, _ in points], [gain.value for _, gain in points]
+    axes.plot([0, *x], [0, *y], color=colour, lw=2, marker="o", ms=5, mec="white", mew=1, label=label, zorder=3)
+    bar: Any = {"color": colour, "lw": 3, "alpha": 0.3, "solid_capstyle": "round", "zorder": 2}
+    for at, gain in points:
+        if gain.low is not None and gain.high is not None:
+            axes.plot([at, at], [gain.low, gain.high], **bar)
+
+
+def _fitted(points: Sequence[Point]) -> Law | None:
+    """The law of gold's gain, if there are points enough and it explains them."""
+    moved = [(p.distance, p.gold.value) for p in points if p.distance > 0]
+    if len({d for d, _ in moved}) < FEWEST_POINTS:
+        return None
+    law = law_of(*zip(*moved, strict=True))
     return law if law.explained >= FITS else None
 
 

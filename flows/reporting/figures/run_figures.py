@@ -11,11 +11,12 @@ from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from flows.reporting.results import ResultRow, RunResults
+from flows.reporting.results import Estimate, ResultRow, RunResults, metric_in
 from flows.store.finished import FinishedStep
 from tasks.files import atomic_replace
 
@@ -31,17 +32,6 @@ Curves = dict[str, list[tuple[int, float]]]
 """Metric → (optimizer step, value) pairs."""
 INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
 ACCENT, BASE = "#2f6fb0", "#b9713a"
-CURVES = {
-    "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
-    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen (nats)",
-    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
-    "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
-    "grad_norm": "gradient norm",
-    "lr": "learning rate", "tokens_per_second": "tokens per second",
-}  # fmt: skip
-"""Training curves that are drawn where they exist, in this order; at most six."""
-EXACT = frozenset({"lr"})
-"""Those without noise."""
 KL_AXIS = "KL(policy ‖ base), nats per answer (the axis is √KL)"
 STYLE: Any = {
     "figure.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.18, "figure.facecolor": "white",
@@ -55,21 +45,24 @@ STYLE: Any = {
 
 
 def draw_figures(
-    found: RunResults, steps: Sequence[FinishedStep], directory: Path, title: str, *, cache: Path
+    store: Store, found: RunResults, steps: Sequence[FinishedStep], directory: Path, title: str
 ) -> list[Path]:
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
     from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
     from flows.reporting.figures.overoptimisation import overoptimised
 
+    by_round = {name: e.metric for row in found.rows for name, e in row.metrics.items() if e.metric.figure}
     drawings: dict[str, Drawing] = {
-        "win_rate": partial(win_rate, found, title),
+        **{name.rpartition("/")[2]: partial(metric_by_round, found, name, title) for name in by_round},
         "gold_vs_kl": partial(gold_against_kl, found, title),
         "gold_vs_proxy": partial(overoptimised, found, title),
-        "exploitability": partial(exploitability_figures, found, title, base_first=first_is_base(steps)),
+        "exploitability": partial(exploitability_figures, found, title, base_first=first_is_base(store, steps)),
     }
     for name, curves in curves_of(steps).items():
-        drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, f"{name} · {title}")
-    return save_figures(drawings, directory, cache)
+        task = next(s.record.task for s in steps if s.name == name)
+        names = store.declared.of_task(task, "curves") or {}
+        drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, names, f"{name} · {title}")
+    return save_figures(drawings, directory, figure_cache(store))
 
 
 def figure_cache(store: Store) -> Path:
@@ -149,32 +142,34 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> Curves:
     return columns
 
 
-def win_rate(found: RunResults, title: str) -> Figure | None:
-    """Win rate against the base by round with its 95% interval; base against base as a band to compare with."""
-    rows = _having(found.rows, "eval/win_rate")
+def metric_by_round(found: RunResults, name: str, title: str) -> Figure | None:
+    """A metric by round with its 95% interval; base against base as a band to compare with."""
+    rows = _having(found.rows, name)
     if not rows:
         return None
     figure, axes = new_figure(5.6, 3.7)
-    floor = found.floor.metrics.get("eval/win_rate") if found.floor else None
+    last, floor = rows[-1].metrics[name], found.floor.metrics.get(name) if found.floor else None
     if floor and floor.low is not None and floor.high is not None:
         axes.axhspan(floor.low, floor.high, color=BASE, alpha=0.14, lw=0)
         axes.axhline(floor.value, color=BASE, lw=1.4)
-    axes.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)))
+    if last.unit == "probability":
+        axes.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)))
     x = [r.round or 1 for r in rows]
-    y = [r.metrics["eval/win_rate"].value for r in rows]
+    y = [r.metrics[name].value for r in rows]
     axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
-    _intervals(axes, x, rows, "eval/win_rate")
+    _intervals(axes, x, rows, name)
     for i, (a, b) in enumerate(zip(x, y, strict=True)):
-        top = rows[i].metrics["eval/win_rate"].high or b
-        axes.annotate(f"{b:.3f}", (a, top), (0, 5), textcoords="offset points", ha="center", color=INK, weight="bold")
+        top = rows[i].metrics[name].high or b
+        axes.annotate(f"{b:{last.metric.format}}", (a, top), (0, 5), textcoords="offset points", ha="center", color=INK,
+                      weight="bold")  # fmt: skip
     _rounds(axes, x, rows)
-    axes.set_ylim(*_limits([floor] if floor else [], [r.metrics["eval/win_rate"] for r in rows], 0.5))
+    axes.set_ylim(*_limits([floor] if floor else [], [r.metrics[name] for r in rows]))
     if floor:
         axes.annotate(f"base vs. base  {floor.value:.3f}", (1, floor.low), (-6, -4), xycoords=("axes fraction", "data"),
                       textcoords="offset points", color=BASE, ha="right", va="top", fontsize=8.5)  # fmt: skip
-    axes.set_title(heading_of("Win rate against the base policy", title))
-    axes.set_ylabel("P(policy beats base), held-out prompts")
-    add_foot(figure, f"{rows[-1].metrics['eval/win_rate'].n} prompts; bars and band: 95% interval over prompts")
+    axes.set_title(heading_of(last.metric.figure, title))
+    axes.set_ylabel(last.metric.axis or name)
+    add_foot(figure, f"{last.n} prompts; bars and band: 95% interval over prompts")
     return figure
 
 
@@ -183,34 +178,36 @@ def gold_against_kl(found: RunResults, title: str) -> Figure | None:
 
     The axis is √KL (Gao et al., arXiv 2210.10760, section 3.1, whose laws are in √KL), with ticks in nats.
     """
-    rows = [r for r in _having(found.rows, "eval/kl") if r.metrics.get("eval/gold")]
-    start = found.floor.metrics.get("eval/gold") if found.floor else None
+    kl, gold = metric_in(found.rows, "distance"), metric_in(found.rows, "score")
+    rows = [r for r in _having(found.rows, kl) if r.metrics.get(gold)]
+    start = found.floor.metrics.get(gold) if found.floor else None
     if not rows:
         return None
     figure, axes = new_figure(5.6, 3.7)
-    x = [sqrt_kl(r.metrics["eval/kl"].value) for r in rows]
-    y = [r.metrics["eval/gold"].value for r in rows]
+    x = [sqrt_kl(r.metrics[kl].value) for r in rows]
+    y = [r.metrics[gold].value for r in rows]
     if start and not math.isnan(start.value):
         axes.plot([0, x[0]], [start.value, y[0]], color=ACCENT, lw=1.8, alpha=0.45, ls=(0, (3, 2)))
         draw_base(axes, start.value)
     axes.plot(x, y, color=ACCENT, lw=2.2, marker="o", ms=6.5, mec="white", mew=1.4, zorder=3)
-    _intervals(axes, x, rows, "eval/gold")
+    _intervals(axes, x, rows, gold)
     for a, b, row in zip(x, y, rows, strict=True):
         annotate(axes, str(row.round or row.label), (a, b), ACCENT)
-    axis_in_nats(axes, max(r.metrics["eval/kl"].value for r in rows))
+    axis_in_nats(axes, max(r.metrics[kl].value for r in rows))
     axes.margins(y=0.16)
     axes.set_title(heading_of("Gold score against distance from the base", title))
     axes.set_xlabel(KL_AXIS)
-    axes.set_ylabel("mean gold score")
+    axes.set_ylabel(rows[-1].metrics[gold].metric.axis or gold)
     numbers = "numbers: rounds; " if any(r.round for r in rows) else ""
-    n = rows[-1].metrics["eval/gold"].n
+    n = rows[-1].metrics[gold].n
     add_foot(figure, f"{numbers}{n} prompts; bars: 95% interval over prompts")
     return figure
 
 
-def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
-    """Small multiples of the training curves, one line per step that trained, later rounds darker."""
-    shown = [m for m in CURVES if any(m in c for c in curves.values())][:6]
+def training(curves: Mapping[str, Curves], names: Mapping[str, str], title: str) -> Figure | None:
+    """Small multiples of the training curves with these names, at most six, one line per step that trained, later
+    rounds darker."""
+    shown = [m for m in names if any(m in c for c in curves.values())][:6]
     if not shown:
         return None
     from matplotlib import colormaps
@@ -223,8 +220,8 @@ def training(curves: Mapping[str, Curves], title: str) -> Figure | None:
     colours = [colormaps["YlGnBu"](0.35 + 0.6 * (i + 1) / len(curves)) for i in range(len(curves))]
     for axes, metric in zip(grid.flat, shown, strict=False):
         for colour, (_, metrics) in zip(colours, curves.items(), strict=True):
-            _curve(axes, metrics.get(metric, ()), colour, smooth=metric not in EXACT)
-        axes.set_title(CURVES[metric], fontsize=9.5, pad=6)
+            _curve(axes, metrics.get(metric, ()), colour, smooth=_is_noisy(metrics.get(metric, ())))
+        axes.set_title(names[metric], fontsize=9.5, pad=6)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
     for axes in grid.flat[max(0, len(shown) - columns) : len(shown)]:  # the lowest that is shown in each column
@@ -245,6 +242,12 @@ def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any, *, smoo
     axes.plot(steps, values, color=colour, lw=0.9 if smooth else 1.8, alpha=0.35 if smooth else 1.0)
     if smooth:
         axes.plot(steps, running_mean(values, len(values) // 20), color=colour, lw=1.8)
+
+
+def _is_noisy(points: Sequence[tuple[int, float]]) -> bool:
+    """Whether a curve turns more often than a schedule does."""
+    steps = [b - a for (_, a), (_, b) in pairwise(points)]
+    return sum(a * b < 0 for a, b in pairwise(steps)) > 2
 
 
 def running_mean(values: Sequence[float], reach: int) -> list[float]:
@@ -289,11 +292,14 @@ def _rounds(axes: Axes, x: Sequence[int], rows: Sequence[ResultRow]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _limits(floor: Sequence[Any], rows: Sequence[Any], middle: float) -> tuple[float, float]:
+def _limits(floor: Sequence[Estimate], rows: Sequence[Estimate]) -> tuple[float, float]:
+    """Around all intervals; around one half and within [0, 1.04] for probabilities."""
+    share = rows[0].unit == "probability"
+    middle = 0.5 if share else rows[0].value
     low = min([middle, *(e.low if e.low is not None else e.value for e in [*floor, *rows])])
     high = max([middle, *(e.high if e.high is not None else e.value for e in [*floor, *rows])])
     room = 0.16 * (high - low) + 0.01
-    return max(0.0, low - room), min(1.04, high + room)
+    return (max(0.0, low - room), min(1.04, high + room)) if share else (low - room, high + room)
 
 
 def heading_of(what: str, title: str) -> str:

@@ -22,10 +22,11 @@ from flows.reporting.results import read_report
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
-from flows.store.lineage import MODELS
+from flows.store.lineage import MODELS, origin
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
+from flows.store.views import RecordViews
 from flows.wiring.model import Graph
 from tasks.contract import JSON
 
@@ -39,8 +40,6 @@ TAG = 5000
 """Letters of a tag; MLflow cuts at 8,000."""
 USED, WRITTEN = "used", "written"
 """What tags with digests are called, by what they are of: after all others in the order of the alphabet."""
-GAME = ("eval/exploitability_last", "eval/exploitability_mixture")
-"""Metrics of reports behind the rounds that are metrics of the run itself."""
 STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 FACTS = "mlflow"
 """Where `Run.extra` holds what MLflow shows of a run and no record has: its title, text and parameters."""
@@ -91,11 +90,11 @@ class Publication:
     def end(self, steps: Sequence[FinishedStep]) -> None:
         """What all steps together come to, and how the run ended."""
         run = self._run
-        for floor in table.floors(steps)[:1]:
+        for floor in table.floors(self._store, steps)[:1]:
             self._report(floor, 0)
         others = table.run_results(self._store, steps).others
-        games = (({m: e for m, e in row.metrics.items() if m in GAME}, row.round) for row in others)
-        rows = [row for game, round in games for row in _rows(_flat(game), round or run.rounds or 1)]
+        of_run = (({m: e for m, e in row.metrics.items() if e.metric.of_run}, row.round) for row in others)
+        rows = [row for metrics, round in of_run for row in _rows(_flat(metrics), round or run.rounds or 1)]
         rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds)]
         self.server.metrics(run.id, rows, milliseconds(run.ended))
         self._lineage(steps)
@@ -114,7 +113,7 @@ class Publication:
         model, prompts = measured(self._store, report.record)
         if model and model.content not in self._models:
             self._model(model, self._run.id, f"{self._run.pipeline} {report.name}", 0)
-        rows = _rows(_flat(read_report(self._store.root / report.record.path)), step)
+        rows = _rows(_flat(read_report(self._store, report.record)), step)
         data = self._dataset("held out", "evaluation", prompts) if prompts else None
         self.server.metrics(self._run.id, rows, self._at(report.record), model.content if model else "", data)
 
@@ -189,9 +188,10 @@ def _rows(metrics: Mapping[str, float], step: int) -> list[MetricRow]:
 
 def _best_rows(store: Store, steps: Sequence[FinishedStep]) -> list[MetricRow]:
     """The best round's win rate (or accuracy): the last round is what a chart ends with, and need not be it."""
-    by_round = [(s.round or 1, read_report(store.root / s.record.path)) for s in table.headlines(steps)]
-    several = [(metrics[m].value, at, m) for at, metrics in by_round if (m := table.main_metric(metrics))]
-    return [(f"eval/best_{m.removeprefix('eval/')}", value, at) for value, at, m in sorted(several)[-1:]]
+    by_round = [(s.round or 1, read_report(store, s.record)) for s in table.headlines(steps)]
+    several = [(metrics[m], at, m) for at, metrics in by_round if (m := table.main_metric(metrics))]
+    best = sorted(several, key=lambda one: one[0].goodness)[-1:]
+    return [("/best_".join(name.rsplit("/", 1)), e.value, at) for e, at, name in best]
 
 
 def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
@@ -212,15 +212,9 @@ def run_name(run: Run, given: Mapping[str, JSON]) -> str:
 
 def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:
     """The model whose numbers a Report holds, and the prompts or pairs that it was measured on, where known."""
-    first = {port: store.record(several[0].key) for port, several in report.parents.items() if several}
-    if answers := first.get("completions"):
-        held = {port: store.record(several[0].key) for port, several in answers.parents.items() if several}
-        return held.get("policy"), held.get("prompts")
-    if logps := first.get("logps"):
-        models = logps.parents.get("policy", ())
-        return (store.record(models[0].key) if models else None), first.get("pairs")
-    judge = first.get("oracle")
-    return (judge if judge and judge.kind in MODELS else None), first.get("pairs")
+    found = RecordViews(store).of(report).evaluation
+    model, data = (found.model, found.data) if found else (None, None)
+    return (origin(model) if model and model.kind in MODELS else None), origin(data) if data else None
 
 
 def resolved(graph: Graph) -> dict[str, JSON]:
@@ -256,9 +250,8 @@ def _flat(metrics: Mapping[str, table.Estimate]) -> dict[str, float]:
     """Metric names and values; the ends of the interval of those that runs are ranked by, lest charts triple."""
     ends = {"_low": "low", "_high": "high"}
     found = {name: e.value for name, e in metrics.items()}
-    found |= {
-        f"{m}{end}": getattr(metrics[m], field) for m in table.MAIN if m in metrics for end, field in ends.items()
-    }
+    ranking = {name: e for name, e in metrics.items() if e.metric.ranks}
+    found |= {f"{name}{end}": getattr(e, field) for name, e in ranking.items() for end, field in ends.items()}
     return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
 
 

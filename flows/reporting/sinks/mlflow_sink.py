@@ -13,6 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from flows.python.declared import Declarations
 from flows.reporting.sinks import mlflow_view as view
 from flows.reporting.sinks.mlflow_database import database_of, make_ready, quiet
 from flows.run.prefect.server import pages
@@ -89,7 +90,7 @@ class MlflowServer:
         else:
             local = (self._artifacts / "mlruns").as_uri() if uri.startswith("sqlite:") else None
             id, tags = self._client.create_experiment(EXPERIMENT, local, TRAINING_PAGES), {}
-        wanted = {view.TAG: view.view()}
+        wanted = {view.TAG: view.view(Declarations())}
         if tags.get(NOTE, view.NOTE_BEGINS).startswith(view.NOTE_BEGINS):  # else somebody wrote a note of their own
             wanted[NOTE] = view.note(id)
         for tag, value in wanted.items():

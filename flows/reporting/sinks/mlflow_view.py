@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from zlib import compress
 
+from flows.python.declared import Declarations
 from tasks.contract import JSON
 
 NAME = "alignflow"
@@ -25,11 +27,11 @@ TABLE = f"?{TRAINING}&viewStateShareKey={NAME}"
 """What is appended to the page of an experiment's runs."""
 CHARTS = f"{TABLE}&compareRunsMode=CHART"
 NOTE_BEGINS = "alignflow's runs by win rate, gold and KL: "
-METRICS = ("eval/win_rate", "eval/gold", "eval/kl", "cost/seconds")
 PARAMS = ("algorithm", "kl_weight", "rounds", "train/lr")
-BY_ROUND = ("eval/win_rate", "eval/gold", "eval/kl", "eval/proxy", "eval/length", "eval/accuracy")
-AXES, ENDS = ("algorithm", "oracle", "kl_weight"), ("eval/kl", "eval/win_rate")
-"""Of the parallel coordinates; colours follow the last."""
+COLUMNS = 3
+"""Metrics of reports among the table's columns: those that have the first charts."""
+AXES = ("algorithm", "oracle", "kl_weight")
+"""Of the parallel coordinates."""
 WIDE, MANY = "alignflow-methods", "alignflow-rounds"
 """Sections of the charts: two to a row, three to a row."""
 
@@ -55,13 +57,16 @@ def note(experiment: str) -> str:
     return f"{NOTE_BEGINS}[table]({table_page(experiment)}) · [charts]({charts_page(experiment)})"
 
 
-def view() -> str:
+def view(declared: Declarations) -> str:
     """The saved view as MLflow reads it: newest first, the columns and charts by which pipelines are compared."""
-    columns: list[JSON] = [*(f"metrics.`{m}`" for m in METRICS), *(f"params.`{p}`" for p in PARAMS)]
+    metrics = {name: m for _, several in declared.all_of("metrics") for name, m in several.items() if m.chart}
+    charts = sorted(metrics, key=lambda name: metrics[name].chart)
+    shown, of_role = [*charts[:COLUMNS], "cost/seconds"], {m.role: name for name, m in metrics.items()}
+    columns: list[JSON] = [*(f"metrics.`{m}`" for m in shown), *(f"params.`{p}`" for p in PARAMS)]
     state: dict[str, JSON] = {
         "searchFilter": "", "orderByKey": "attributes.start_time", "orderByAsc": False, "startTime": "ALL",
         "lifecycleFilter": "Active", "modelVersionFilter": "All Runs", "datasetsFilter": [],
-        "selectedColumns": columns, "columnOrder": columns, "compareRunCharts": [*_charts()],
+        "selectedColumns": columns, "columnOrder": columns, "compareRunCharts": [*_charts(charts, of_role)],
         "compareRunSections": [_section(WIDE, "Methods", 2, 420), _section(MANY, "By round", 3, 320)],
         "isAccordionReordered": True,
     }  # fmt: skip
@@ -76,14 +81,15 @@ def _section(uuid: str, name: str, columns: int, height: int) -> JSON:
     }  # fmt: skip
 
 
-def _charts() -> list[JSON]:
-    kl_and_gold: dict[str, JSON] = {"xaxis": {"key": "eval/kl", "type": "METRIC"}}
-    kl_and_gold["yaxis"] = {"key": "eval/gold", "type": "METRIC"}
+def _charts(by_round: Sequence[str], of_role: Mapping[str, str]) -> list[JSON]:
+    """One chart for each metric by round; across methods, what each nat of KL bought. Colours follow the win rate."""
+    distance, gold, win_rate = (of_role.get(role, "") for role in ("distance", "score", "win_rate"))
+    axes: dict[str, JSON] = {"xaxis": {"key": distance, "type": "METRIC"}, "yaxis": {"key": gold, "type": "METRIC"}}
     return [
-        {"type": "PARALLEL", "selectedParams": [*AXES], "selectedMetrics": [*ENDS], "showAllRuns": False,
+        {"type": "PARALLEL", "selectedParams": [*AXES], "selectedMetrics": [distance, win_rate], "showAllRuns": False,
          **_card("parallel", WIDE)},
-        {"type": "SCATTER", **kl_and_gold, **_card("bought", WIDE)},
-        *(_by_round(metric) for metric in BY_ROUND),
+        {"type": "SCATTER", **axes, **_card("bought", WIDE)},
+        *(_by_round(metric) for metric in by_round),
     ]  # fmt: skip
 
 

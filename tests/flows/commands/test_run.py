@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.commands.outcome import print_where
 from flows.commands.repeats import finished_twin, left_open
-from flows.planning.costs import Cost
+from flows.planning.costs import StepCost
 from flows.planning.plan import Plan, Planned
 from flows.run.prefect.orphans import OWN, open_flow
 from flows.store.runs import Run, Runs
@@ -78,7 +78,7 @@ def test_one_server_of_the_user_leaves_the_other_page_to_alignflow_up(
 def _plan(made: Fabricated, **content: str) -> Plan:
     """A plan whose steps are all cached, with the records of the run; `content`: another one for a step."""
     records = {id: replace(r, content=content.get(id, r.content)) for id, r in made.records.items()}
-    steps = (Planned(n, "cached", "", records[id].key, records[id], Cost()) for id, n in made.graph.nodes.items())
+    steps = (Planned(n, "cached", "", records[id].key, records[id], StepCost()) for id, n in made.graph.nodes.items())
     graph = replace(made.graph, parameters={n: made.graph.parameters[n] for n in made.run.parameters})
     return Plan(graph, tuple(steps))
 

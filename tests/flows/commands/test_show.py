@@ -31,6 +31,7 @@ from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import JSON, DataError, SpecError
 from tasks.kinds import Completions, Oracle, WinProbs
+from tests.flows.evaluated import of_task
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
 from tests.flows.store.made import put
 
@@ -112,7 +113,8 @@ def _estimate(value: float, half: float) -> Estimate:
 def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> None:
     """A reward model of each round on held-out pairs, as `reward_accuracy` measures it with `before`."""
     measured = {"eval/accuracy": _estimate(0.7, 0.02), "eval/accuracy_change": _estimate(-0.004, 0.01)}
-    headline = ResultRow("round 1", 1, {"eval/win_rate": _estimate(0.6, 0.03)})
+    measured = of_task("reward_accuracy", measured)
+    headline = ResultRow("round 1", 1, of_task("measure", {"eval/win_rate": _estimate(0.6, 0.03)}))
     found = RunResults(None, (headline,), (ResultRow("round 1 · reward_report", 1, measured),))
     stream = io.StringIO()
     for one in tables(found):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.planning.costs import Cost, Longest, Size, cost, longest_answer, result_size, units_of
+from flows.planning.costs import StepCost
 from flows.planning.plan import Plan, make_plan
 from flows.python.codebase import tasks_in
 from flows.store.keys import Choices
@@ -22,13 +22,51 @@ from tests.flows.store.made import prompts
 
 FILES = {
     "load.py": "def load_prompts(*, size):\n    return size\n",
-    "select.py": "def part(table, *, index, size, wrap):\n    return table\n",
-    "sample.py": "from tasks.engine import draw\n\ndef sample(policy, prompts, work, *, k):\n    return draw(k)\n",
+    "select.py": """
+        from tasks.declarations import Size
+
+        def part(table, *, index, size, wrap):
+            return table
+
+        def part_size(step):
+            return Size(step.params["size"])
+        """,
+    "sample.py": """
+        from tasks import declarations
+        from tasks.engine import draw
+
+        LONGEST = 48
+
+        def sample(policy, prompts, work, *, k):
+            return draw(k)
+
+        def sample_size(step):
+            return declarations.Size(step.rows_of("prompts") * step.params["k"], step.params["k"])
+
+        def sample_cost(step):
+            return {"samples": step.rows, "tokens": declarations.AtMost(step.rows * LONGEST)}
+        """,
     "engine.py": "def draw(k):\n    return k\n",
-    "judge.py": "def compare(completions, oracle, work, others=None, *, rule):\n    return rule(1)\n",
+    "judge.py": """
+        def compare(completions, oracle, work, others=None, *, rule):
+            return rule(1)
+
+        def compare_cost(step):
+            answers = step.first("completions")
+            return {"queries": answers.rows * (answers.k - 1)}
+        """,
     "rules/short.py": "def short(x, *, limit):\n    return x\n",
     "rules/long.py": "def long(x, *, limit):\n    return x\n",
-    "train.py": "def fit(policy, data, work, *, lr, epochs, batch):\n    return data\n",
+    "train.py": """
+        def fit(policy, data, work, *, lr, epochs, batch):
+            return data
+
+        def fit_cost(step):
+            return {"steps": -(-step.rows_of("data") // step.params["batch"]) * step.params["epochs"]}
+
+        def fit_work(step):
+            return fit_cost(step)["steps"] * step.params["batch"]
+        """,
 }
 MODULES = {"load_prompts": "load", "part": "select", "sample": "sample", "compare": "judge", "fit": "train"}
 
@@ -38,7 +76,7 @@ def root(tmp_path: Path) -> Path:
     for name, text in FILES.items():
         file = tmp_path / "project" / "tasks" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(textwrap.dedent(text))
     return tmp_path / "project"
 
 
@@ -129,7 +167,7 @@ def test_after_a_run_everything_is_cached_and_the_plan_has_the_records(store: St
     planned = plan(loop(), store, root)
     assert planned.counts() == {"cached": 10, "partial": 0, "run": 0, "open": 0}
     assert all(s.record and s.record.key == s.key and s.why.startswith("made 20") for s in planned.steps)
-    assert planned.total == Cost()
+    assert planned.total == StepCost()
 
 
 def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(store: Store, root: Path) -> None:
@@ -246,30 +284,14 @@ def test_work_that_was_stopped_is_partly_done(store: Store, root: Path) -> None:
     assert said(plan(loop(1), store, root))["answers@1"] == ("partial", "never run")
 
 
-def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
-    put_together = result_size("concat", {}, {"tables": [Size(20, 2), Size(40, 4)]})  # of 10 prompts
-    assert put_together == Size(60, 6)
-    assert units_of("compare", {}, {"completions": [put_together]}) == {"queries": 60 * 5}
-    assert result_size("concat", {}, {"tables": [Size(20, 2), Size(None, None)]}) == Size(None, None)
-    assert result_size("deviations", {}, {"completions": [Size(20, 2)]}) == Size(None, None)
-
-
 def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store: Store, root: Path) -> None:
     planned = plan(loop(1, k=4, size=10), store, root)
     costs = {s.node.id: s.cost for s in planned.steps}
-    assert costs["answers@1"].units == {"samples": 40}  # 10 prompts, 4 answers each
+    assert costs["answers@1"].units == {"samples": 40, "tokens": 1920}  # 10 prompts, 4 answers each
     assert costs["judged@1"].units == {"queries": 120}  # each of 40 answers against the 3 others
     assert costs["policy@1"].units == {"steps": 15}  # ⌈40 / 8⌉ = 5 a pass, 3 passes
-    assert planned.total.units == {"samples": 40, "queries": 120, "steps": 15}
+    assert planned.total.units == {"samples": 40, "tokens": 1920, "queries": 120, "steps": 15}
     assert planned.total.seconds is None
-
-
-def test_a_number_of_steps_that_was_asked_for_is_the_cost_whatever_the_rows(store: Store, root: Path) -> None:
-    graph = loop(1)
-    fit = graph.nodes["policy@1"]
-    asked = replace(graph, nodes={**graph.nodes, fit.id: replace(fit, params={**fit.params, "steps": 300})})
-    edit(root, "train.py", "batch)", "batch, steps=None)")
-    assert plan(asked, store, root).steps[-1].cost.units == {"steps": 300}
 
 
 def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: Store, root: Path) -> None:
@@ -280,47 +302,49 @@ def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: St
     assert costs["answers@1"].text() == "50 samples · 1,000 tokens · 15 s"
 
 
-def _sampling(source: Mapping[str, Any], task: str, **params: Any) -> dict[str, Node]:
-    """A policy, its training, and a step that samples the trained one."""
-    fields = {"ref": replace(node("base", "fit"), task=task, params=source)}
-    fields["policy"] = node("policy", "fit", {"policy": ("ref",)})
-    fields["answers"] = node("answers", "sample", {"policy": ("policy",)}, k=4, **params)
-    return fields
-
-
-def test_the_longest_answer_is_what_the_step_says_else_what_its_model_says(tmp_path: Path) -> None:
-    (tmp_path / "ckpt").mkdir()
-    (tmp_path / "ckpt" / "config.json").write_text('{"max_position_embeddings": 4096}')
-    read = {"source": ChoiceValue("sources", "path", {"path": "ckpt"})}
-
-    def longest(nodes: dict[str, Node]) -> Longest | None:
-        return longest_answer(nodes["answers"], nodes, tmp_path)
-
-    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (4096, True)
-    (tmp_path / "ckpt" / "generation_config.json").write_text('{"max_new_tokens": 256}')
-    assert longest(_sampling(read, "read_policy", max_tokens=None)) == (256, True)
-    assert longest(_sampling(read, "read_policy", max_tokens=32)) == (32, True)
-    assert longest(_sampling({"max_new_tokens": 48}, "blank_policy", max_tokens=None)) == (48, False)
-    hub = {"source": ChoiceValue("sources", "path", {"path": "org/never-downloaded"})}
-    assert longest(_sampling(hub, "read_policy", max_tokens=None)) is None
-
-
-def test_tokens_of_a_model_from_outside_are_bounded_and_not_guessed_from_other_models(store: Store, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("declarations.AtMost(step.rows * 48, typical=False)", "50 samples · at most 2,400 tokens · 15 s"),
+        ("declarations.AtMost(step.rows * 48)", "50 samples · 1,000 tokens · 15 s"),
+        ("declarations.AtMost(step.rows * 8)", "50 samples · at most 400 tokens · 15 s"),
+        ("declarations.AtMost(float('nan'))", "50 samples · 1,000 tokens · 15 s"),
+    ],
+)
+def test_a_bound_gives_way_to_what_a_former_run_shows_where_that_is_typical(
+    store: Store, root: Path, declared: str, said: str
+) -> None:
     run(loop(1, k=4), store, root)  # 40 samples, 800 tokens, 12 s
-    (record,) = [r for r in store.records() if r.task == "sample"]
-    former = record, {"prompts": [Size(10)]}
-    asked = "sample", {"k": 5}, {"prompts": [Size(10)]}
-    assert cost(*asked, former, Longest(4096, True)).text() == "50 samples · at most 204,800 tokens · 15 s"
-    assert cost(*asked, former, Longest(48, False)).text() == "50 samples · 1,000 tokens · 15 s"
-    assert cost(*asked, former, Longest(8, False)).text() == "50 samples · at most 400 tokens · 15 s"
-    assert cost(*asked, None, Longest(48, False)).text() == "50 samples · at most 2,400 tokens"
+    edit(root, "sample.py", "declarations.AtMost(step.rows * LONGEST)", declared)
+    planned = plan(loop(1, k=5), store, root)
+    assert {s.node.id: s.cost.text() for s in planned.steps}["answers@1"] == said
+    assert plan(loop(1, k=4), store, root).counts()["cached"] == 6, "a declaration is in no key"
+
+
+@pytest.mark.parametrize(
+    ("declared", "notice"),
+    [
+        ('1 / step.params["size"]', "sample.py:14: sample_cost failed (KeyError: 'size')"),
+        ("[1]", "sample.py:13: sample_cost returned [1]"),
+        ("{'samples': 'many'}", "sample_cost gave samples = 'many', which is no number"),
+        ("no_such_name", "sample.py:14: sample_cost failed (NameError: name 'no_such_name' is not defined)"),
+    ],
+)
+def test_a_cost_that_cannot_be_computed_is_a_notice_and_no_cost(
+    store: Store, root: Path, declared: str, notice: str
+) -> None:
+    edit(root, "sample.py", '{"samples": step.rows, "tokens": declarations.AtMost(step.rows * LONGEST)}', declared)
+    planned = plan(loop(1), store, root)
+    assert planned.steps[3].cost == StepCost()
+    (text,) = planned.notices
+    assert text.endswith(notice)
 
 
 def test_a_sum_is_an_upper_bound_where_all_is_known_and_says_so_where_not(store: Store, root: Path) -> None:
     assert (
         plan(loop(1, k=5), store, root)
         .text()
-        .endswith("; 50 samples · 200 queries · 21 steps, and what is not known yet")
+        .endswith("; 50 samples · 2,400 tokens · 200 queries · 21 steps, and what is not known yet")
     )
     run(loop(1, k=4), store, root)
     planned = plan(loop(1, k=5), store, root)

@@ -18,7 +18,9 @@ from flows.reporting.results import Estimate, ResultRow, RunResults
 from flows.reporting.sinks.mlflow_publication import Publication
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.runs import RunStep
+from flows.store.store import Store
 from tasks.kinds import Report
+from tests.flows.evaluated import of_task
 from tests.flows.fabricated import Maker, fabricate
 
 KL = (0.2, 1.2, 2.9, 6.4, 17.0, 61.0)
@@ -32,10 +34,10 @@ def estimate(value: float, half: float | None = 0.1, unit: str = "score") -> Est
 def along(kl: tuple[float, ...], gold: list[float], proxy: list[float]) -> RunResults:
     """Checkpoints of one training. The base has gold 0.6 and proxy −1."""
     rows = [
-        ResultRow(f"round {i + 1}", i + 1, {
+        ResultRow(f"round {i + 1}", i + 1, of_task("measure", {
             "eval/kl": estimate(k, unit="nats"), "eval/gold": estimate(0.6 + g), "eval/baseline_gold": estimate(0.6),
             "eval/proxy": estimate(p - 1), "eval/baseline_proxy": estimate(-1),
-        })
+        }))
         for i, (k, g, p) in enumerate(zip(kl, gold, proxy, strict=True))
     ]  # fmt: skip
     return RunResults(None, tuple(rows), ())
@@ -99,7 +101,7 @@ def played() -> RunResults:
     metrics |= {f"eval/exploitability_mixture/{t}": estimate(g, 0.04) for t, g in ((1, 0.8), (2, 0.4), (3, math.nan))}
     metrics |= {f"eval/beats/{n}": estimate(p) for n, p in (("2/1", 0.7), ("3/1", 0.4), ("3/2", 0.65))}
     metrics |= {"eval/exploitability_last": estimate(0.7), "eval/exploitability_mixture": estimate(math.nan, None)}
-    return RunResults(None, (), (ResultRow("game", None, metrics),))
+    return RunResults(None, (), (ResultRow("game", None, of_task("exploitability", metrics)),))
 
 
 def test_a_game_has_its_curves_and_its_matrix() -> None:
@@ -128,8 +130,8 @@ def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: 
     rows = [{"name": "eval/exploitability_mixture", "value": 0.1, "n": 2, "unit": "probability"}]
     game = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)), {"completions": first})
     steps = finished_steps(made.store, made.run)
-    assert not first_is_base(steps)
-    assert first_is_base([*steps, FinishedStep(("game",), None, game, False)]) is base
+    assert not first_is_base(made.store, steps)
+    assert first_is_base(made.store, [*steps, FinishedStep(("game",), None, game, False)]) is base
     figure = exploitability_figures(played(), "", base_first=base)
     assert figure is not None
     assert _ticks(figure) == [["base" if base else "1", "2", "3"]] * 2
@@ -143,18 +145,18 @@ def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
     made: list[str] = []
     original = figures._draw
     monkeypatch.setattr(figures, "_draw", lambda what, file: (made.append(file.stem), original(what, file)))
-    cache = tmp_path / "cache"
-    first = draw_figures(trained(), [], tmp_path / "1", "a", cache=cache)
+    store = Store(tmp_path / "artifacts")
+    first = draw_figures(store, trained(), [], tmp_path / "1", "a")
     assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in first}
-    assert {"gold_vs_proxy", "gold_vs_kl", "win_rate", "exploitability"} == set(made)
-    again = draw_figures(trained(), [], tmp_path / "2", "a", cache=cache)
+    assert {"gold_vs_proxy", "gold_vs_kl", "exploitability"} == set(made)
+    again = draw_figures(store, trained(), [], tmp_path / "2", "a")
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in first]
-    assert len(made) == 4
-    assert [f.stem for f in draw_figures(played(), [], tmp_path / "3", "a", cache=cache)] == ["exploitability"]
-    assert len(made) == 8
-    assert not (tmp_path / "3" / "win_rate.png").exists()
-    draw_figures(trained(), [], tmp_path / "4", "another title", cache=cache)
-    assert len(made) == 12
+    assert len(made) == 3
+    assert [f.stem for f in draw_figures(store, played(), [], tmp_path / "3", "a")] == ["exploitability"]
+    assert len(made) == 6
+    assert not (tmp_path / "3" / "gold_vs_kl.png").exists()
+    draw_figures(store, trained(), [], tmp_path / "4", "another title")
+    assert len(made) == 9
 
 
 def test_a_running_mean_begins_and_ends_with_the_values_themselves() -> None:

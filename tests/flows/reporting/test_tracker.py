@@ -217,9 +217,10 @@ def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
 
 
 def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracked: Fabricated) -> None:
-    from flows.reporting.figures.run_figures import win_rate
+    from flows.reporting.figures.run_figures import metric_by_round
 
-    figure = win_rate(run_results(tracked.store, finished_steps(tracked.store, tracked.run)), "sppo")
+    found = run_results(tracked.store, finished_steps(tracked.store, tracked.run))
+    figure = metric_by_round(found, "eval/win_rate", "sppo")
     assert figure is not None
     drawn = {tuple(round(float(y), 6) for y in line.get_ydata()) for line in figure.axes[0].lines}  # type: ignore[union-attr]
     assert {(0.62, 0.71), (0.49, 0.49), (0.5, 0.5), (0.59, 0.65), (0.68, 0.74)} <= drawn

@@ -27,6 +27,7 @@ from typing import Annotated
 import pyarrow as pa
 
 from tasks.contract import Bounds, DataError, SpecError, Workspace
+from tasks.declarations import Evaluation, Metric, StepView
 from tasks.kinds import Completions, Policy, Prompts, Report
 
 
@@ -102,8 +103,14 @@ def pool(tables: list[Prompts]) -> Prompts:
     return Prompts.of(pa.concat_tables([t.table for t in tables]))
 
 
+larger_metrics = {
+    "eval/win_rate": Metric("win rate", ".3f", interval=True, ranks=True, role="win_rate"),
+    "eval/gold": Metric("gold", role="score"),
+}
+
+
 def larger(policy: Policy, baseline: Policy, prompts: Prompts) -> Report:
-    """Whether the policy is larger than the baseline: eval/win_rate and eval/gold."""
+    """Whether the policy is larger than the baseline."""
     p = 0.9 if _size(policy) > _size(baseline) else 0.5
     rows = [("eval/win_rate", p, p - 0.1, p + 0.1), ("eval/gold", _size(policy), None, None)]
     return Report.of(pa.table({
@@ -124,8 +131,13 @@ def answer(policy: Policy, prompts: Prompts) -> Completions:
     }))
 
 
+def checked_evaluation(step: StepView) -> Evaluation:
+    answers = step.inputs["completions"][0]
+    return Evaluation("checks", [(answers, answers.inputs["policy"])], allow_seen=step.params["allow_seen"])
+
+
 def checked(completions: Completions, *, allow_seen: bool = False) -> Report:
-    """Asks for the lineage of what it is given, as `measure` does.
+    """Has what it is given held against what trained.
 
     Args:
         allow_seen: prompts may have trained.

@@ -125,7 +125,7 @@ def test_few_prompts_can_show_no_gain_and_it_is_said() -> None:
 
 def test_a_gates_report_has_win_rates_by_prompt() -> None:
     table = pa.table({"prompt_id": ["a", "b", "c"], "win_rate": [0.5, None, 1.0]})
-    assert win_rates_by_prompt(table).tolist() == [0.5, 1.0]
+    assert win_rates_by_prompt(table, "eval/win_rate").tolist() == [0.5, 1.0]
     for wrong in (None, table.drop_columns("win_rate"), pa.table({"win_rate": [1.5]})):
         with pytest.raises(DataError, match=r"by prompt"):
-            win_rates_by_prompt(wrong)
+            win_rates_by_prompt(wrong, "eval/win_rate")

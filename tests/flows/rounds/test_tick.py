@@ -82,18 +82,16 @@ def test_without_a_gate_every_round_is_accepted(loop: Loop) -> None:
 
 
 def test_a_gate_that_measures_no_win_rate_leaves_the_round_unfinished_until_there_is_another(loop: Loop) -> None:
-    """Its docstring names the row, and the report lacks it."""
+    """Its task declares the metric, and the report lacks it."""
     file, tasks = loop.project / "pipelines.yaml", loop.project / "tasks" / "loop.py"
-    tasks.write_text(
-        tasks.read_text().replace('"""How many there are."""', '"""How many there are, and eval/win_rate."""')
-    )
+    tasks.write_text(f"{tasks.read_text()}\n\nnote_metrics = larger_metrics\n")
     file.write_text(
         PIPELINES.replace("gate: better", "gate: count").replace(
             "        steps:\n          gate_prompts",
             "        steps:\n          count: {task: note, prompts: batch}\n          gate_prompts",
         )
     )
-    with pytest.raises(DataError, match="the gate 'count' of loop/nightly reports no eval/win_rate; it has eval/gold"):
+    with pytest.raises(DataError, match="the gate 'count' of loop/nightly reports no win rate; it has eval/gold"):
         loop.tick()
     assert loop.verdicts() == ["unfinished"]
     file.write_text(PIPELINES)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from flows.store import lineage
 from flows.store.keys import Key, digest_of
 from flows.store.records import Record
 from flows.store.store import HowMade, Store
+from flows.store.views import RecordViews
+from flows.wiring.model import Node, Where
 from tasks.contract import JSON
 from tasks.kinds import Artifact, Completions, Preferences, Prompts
 
@@ -67,3 +70,14 @@ def model(folder: Path, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_text(text)
     return folder
+
+
+def refuse_seen(store: Store, inputs: Mapping[str, list[Record]], *, allow: bool) -> str:
+    """What the evaluation with these inputs, which has not run, is told."""
+    task = "measure" if "completions" in inputs else "agreement" if "logps" in inputs else "reward_accuracy"
+    node = Node(
+        "report", ("report",), task, "", "Report", {"allow_seen": allow}, {}, {}, frozenset(), True, None, Where("")
+    )
+    evaluation = RecordViews(store).of_step(node, inputs).evaluation
+    assert evaluation
+    return lineage.refuse_seen(store, evaluation)

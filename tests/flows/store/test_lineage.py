@@ -4,20 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.store.lineage import (
-    SeenPrompts,
-    ancestors,
-    oracle_also_trained,
-    policies_of,
-    refuse_seen,
-    seen_prompts,
-    training_prompts,
-)
+from flows.store import lineage
+from flows.store.lineage import SeenPrompts, seen_prompts, training_prompts
 from flows.store.records import Record
 from flows.store.store import Store
+from flows.store.views import RecordViews
 from tasks.contract import DataError
+from tasks.judging.evaluated import policies_of
 from tasks.kinds import Logps, Oracle, Policy, Report, RewardModel, WinProbs
-from tests.flows.store.made import completions, model, pairs, prompts, put
+from tests.flows.store.made import completions, model, pairs, prompts, put, refuse_seen
 
 
 class World:
@@ -52,16 +47,14 @@ def drawn(store: Store, policy: Record, *ids: str) -> Record:
 
 
 def seen_of(store: Store, completions: Record) -> SeenPrompts:
-    return seen_prompts(store, completions, policies_of(store, completions))
+    policies = policies_of(RecordViews(store).of(completions))
+    return seen_prompts(store, completions, [p.origin.content for p in policies])
 
 
-def test_ancestors_are_everything_behind_a_record_each_once(store: Store, world: World) -> None:
-    behind = [e.key for e in ancestors(store, world.policy)]
-    assert behind[:3] == [world.base.key, world.rows.key, world.ref.key]
-    everything = (
-        world.base, world.rows, world.ref, world.reward, world.sft, world.sampled, world.rm, world.judged, world.kept
-    )  # fmt: skip
-    assert sorted(behind) == sorted(r.key for r in everything)
+def oracle_also_trained(store: Store, report: Record) -> bool:
+    evaluation = RecordViews(store).of(report).evaluation
+    assert evaluation
+    return lineage.oracle_also_trained(store, evaluation)
 
 
 def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Store, world: World) -> None:

@@ -57,6 +57,7 @@ TREE = {
         def helper() -> str: ...
         """,
     "work.py": """
+        from tasks.declarations import Evaluation, Metric
         def sample(policy: Policy, prompts: Prompts, work: Workspace, *, k: Annotated[int, Bounds(min=1)] = 4,
                    temperature: Annotated[float, Bounds(min=0)] = 1.0, stop: list[str] = [], max_tokens: int | None = None,
                    seed: Seed = 0, stream: int = 0, shard: Annotated[int, Bounds(min=1)] = 64,
@@ -83,8 +84,15 @@ TREE = {
                          lr: Annotated[float, Bounds(above=0)]) -> RewardModel: ...
         def measure(win_probs: WinProbs, completions: Completions, others: Completions, scores: Scores | None = None,
                     logps: Logps | None = None, *, allow_seen: bool = False) -> Report:
-            '''eval/win_rate and others.'''
+            '''A report.'''
         def agreement(pairs: Preferences, logps: Logps, *, allow_seen: bool = False) -> Report: ...
+        measure_metrics = {"eval/win_rate": Metric(role="win_rate")}
+        def measure_evaluation(step):
+            answers = step.inputs["completions"][0]
+            return Evaluation("win rate", [(answers, answers.inputs["policy"])], allow_seen=step.params["allow_seen"])
+        def agreement_evaluation(step):
+            measured = [(step.inputs["pairs"][0], step.inputs["logps"][0].inputs["policy"])]
+            return Evaluation("agreement", measured, allow_seen=step.params["allow_seen"])
         """,
     "composites.py": """
         from __future__ import annotations

@@ -105,7 +105,7 @@ WRONG = {
     "gate that reports no win rate": (
         "gate: better}\n      steps:",
         "gate: least}\n      steps:\n        least: {task: mixture, policies: [policy]}",
-        "p: the gate 'least' is measured by mixture, whose docstring names no eval/win_rate; tasks that report it: measure",
+        "p: the gate 'least' is measured by mixture, which reports no win rate; tasks that do: measure",
     ),
     "unknown mode": ("continue: {gate: better}", "continue: allways", "(did you mean 'always'?)"),
     "cron": ("0 3 * * 1", "at three", "needs cron: five fields"),

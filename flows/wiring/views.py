@@ -1,0 +1,122 @@
+"""Steps as their declarations see them: those of a graph, and those that records remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flows.python.declared import Declarations
+from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.tree import Missing
+from tasks.contract import Chosen
+from tasks.declarations import HEAVY, Evaluation, Resources, Size, Training
+
+JUDGES = frozenset({"RewardModel", "PreferenceModel"})
+"""Kinds of models that judge."""
+ORACLES = JUDGES | {"Oracle", "Scorer"}
+"""Kinds that a step asks about answers."""
+Inputs = Mapping[str, Sequence["View"]]
+
+
+class View:
+    """A `tasks.declarations.StepView`. What costs something to know is found when it is asked for."""
+
+    def __init__(
+        self, declared: Declarations, task: str, kind: str, params: Mapping[str, Any], inputs: Callable[[], Inputs], *,
+        origin: Any, rows: float | None = None, base: Path = Path(),
+    ) -> None:  # fmt: skip
+        """origin: the node or record that it shows; rows: of its result, where they are known."""
+        self._declared, self._inputs, self._rows = declared, inputs, rows
+        self.task, self.kind, self.base, self.origin = task, kind, base, origin
+        self.params = {n: v for n, v in params.items() if not isinstance(v, ChoiceValue | Missing)}
+        values = {n: v for n, v in params.items() if isinstance(v, ChoiceValue)}
+        self.choices = {n: Chosen(v.folder, v.name, v.params) for n, v in values.items()}
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        return self._inputs()
+
+    def declares(self, param: str, what: str) -> Any:
+        choice = self.choices.get(param)
+        return self._declared.of_choice(choice.folder, choice.name, what) if choice else None
+
+    def first(self, port: str) -> View | None:
+        return next(iter(self.inputs.get(port, ())), None)
+
+    def rows_of(self, port: str) -> float:
+        fed = self.first(port)
+        return fed.rows if fed else float("nan")
+
+    @property
+    def rows(self) -> float:
+        return self.size.rows if self._rows is None else self._rows
+
+    @property
+    def k(self) -> float:
+        return self.size.k
+
+    @cached_property
+    def size(self) -> Size:
+        """As the task declares it; else that of the first input with rows that are known."""
+        declared = self._declared.of_task(self.task, "size")
+        if declared is not None:
+            return self._declared.value(declared, Size, self) or Size()
+        return self.main
+
+    @property
+    def resources(self) -> Resources:
+        """As the task declares them (those of a step that computes with a model, where it takes one and declares
+        nothing), with those of its choices; those of a model where the step is handed one to ask, and those of the
+        choice that another oracle comes from."""
+        declared, fed = self._declared, [one for several in self.inputs.values() for one in several]
+        own = declared.value(declared.of_task(self.task, "resources"), Resources, self)
+        own = own or (HEAVY if any(one.kind == "Policy" for one in fed) else None)
+        oracles = [one for one in fed if one.kind in ORACLES]
+        choices = [*self.choices.values(), *(c for oracle in oracles for c in oracle.choices.values())]
+        given = [declared.value(declared.of_choice(c.folder, c.name, "resources"), Resources) for c in choices]
+        models = [HEAVY for oracle in oracles if oracle.kind in JUDGES]
+        several = [r for r in (own, *given, *models) if r] or [Resources()]
+        return Resources(
+            max(r.gpus for r in several), max(r.processes for r in several), any(r.exclusive for r in several)
+        )
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """What its Report measures; None where the task does not say."""
+        found: Evaluation | None = self._declared.value(
+            self._declared.of_task(self.task, "evaluation"), Evaluation, self
+        )
+        return found
+
+    @cached_property
+    def training(self) -> Training | None:
+        """How it trains a model; None where it trains none."""
+        found: Training | None = self._declared.value(self._declared.of_task(self.task, "training"), Training, self)
+        return found
+
+    @property
+    def main(self) -> Size:
+        """Size of what the step goes through: its first input with rows that are known."""
+        several = [Size(one.rows, one.k) for fed in self.inputs.values() for one in fed]
+        known = [s for s in several if s.rows == s.rows] or [s for s in several if s.k == s.k]
+        return known[0] if known else Size()
+
+
+def views_of(graph: Graph, declared: Declarations) -> dict[str, View]:
+    """A view of every node, by id."""
+    views: dict[str, View] = {}
+    base = Path(graph.file).absolute().parent
+    for node in graph.nodes.values():
+        view = views[node.id] = view_of_node(node, views, declared, base)
+        _ = view.size  # inputs first, or thousands of rounds would be one recursion
+    return views
+
+
+def view_of_node(
+    node: Node, views: Mapping[str, View], declared: Declarations, base: Path, rows: float | None = None
+) -> View:
+    """The view of a node whose inputs are among `views`."""
+    fed = {port: [views[i] for i in ids] for port, ids in node.inputs.items()}
+    return View(declared, node.task, node.kind, node.params, lambda: fed, origin=node, rows=rows, base=base)

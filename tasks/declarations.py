@@ -1,0 +1,197 @@
+"""What a task or a choice may declare about itself, beside its function, for planner, tables and figures.
+
+A declaration of the task `mine` is a top-level function or constant `mine_<what>` of the same file:
+
+| name | what it is | without it |
+|---|---|---|
+| `mine_size` | `(step) -> Size`: rows of the result | the rows of its first input |
+| `mine_cost` | `(step) -> Cost`: what the step consumes | time alone |
+| `mine_work` | `(step) -> float`: what its time is proportional to | the first quantity of its cost, else its rows |
+| `mine_resources` | `Resources`, or `(step) -> Resources` | one CPU thread |
+| `mine_wiring` | `(step) -> None`, raises SpecError where the step can only fail as it is wired | |
+| `mine_files` | the same for the files that it reads | |
+| `mine_training` | `(step) -> Training`: how it trains a model | |
+| `mine_evaluation` | `(step) -> Evaluation`: what its Report measures | |
+| `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
+| `mine_curves` | name → title: its training curves, in the order in which they are drawn | no figure |
+
+A choice has a file of its own, so there the name is `resources` alone; a world declares its `world`, and a loss its
+`reward_scale`, which is the λ of E[r] − λ·KL(π ‖ π_ref) that it stands for.
+
+A declaration is run without importing its file: only it and what it names there. So it must be light itself, whatever
+the file imports for the task. No declaration is in a key, because the task does not reach it. One that fails costs its
+number and a notice, never a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tasks.contract import JSON, Chosen
+
+
+class StepView(Protocol):
+    """A step as its declarations see it: before it runs, or as its record has it."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def kind(self) -> str:
+        """Kind of its result."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Its parameters but for the choices."""
+        ...
+
+    @property
+    def choices(self) -> Mapping[str, Chosen]: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[StepView]]:
+        """Port → the steps that feed it."""
+        ...
+
+    @property
+    def rows(self) -> float:
+        """Rows of its result; nan where that is not known."""
+        ...
+
+    @property
+    def k(self) -> float:
+        """Answers per prompt in its result; nan where that is not known, or it holds no answers."""
+        ...
+
+    @property
+    def origin(self) -> Any:
+        """What it shows: for those who made the view."""
+        ...
+
+    @property
+    def base(self) -> Path:
+        """What relative paths are relative to."""
+        ...
+
+    def declares(self, param: str, what: str) -> Any:
+        """What the choice of a parameter declares; None where it does not."""
+        ...
+
+    def first(self, port: str) -> StepView | None:
+        """The first step that feeds a port; None where nothing does."""
+        ...
+
+    def rows_of(self, port: str) -> float:
+        """Rows of what feeds a port; nan where that is not known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a result is. nan: not known before it runs."""
+
+    rows: float = nan
+    k: float = nan
+    """Answers per prompt, where it holds answers."""
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A quantity of which only a bound is known before the step runs."""
+
+    bound: float
+    typical: bool = True
+    """Whether a former run of the task shows how much it usually is."""
+
+
+Cost = Mapping[str, "float | AtMost"]
+"""What a step consumes: `samples`, `queries`, `tokens`, `steps`, or any other word. nan: not known before it runs."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step needs of the machine while it runs."""
+
+    gpus: int = 0
+    """GPUs that it computes on, where the machine has any."""
+    processes: int = 1
+    exclusive: bool = False
+    """Whether it uses all CPU threads, so that no other such step runs beside it."""
+
+
+HEAVY = Resources(gpus=1, exclusive=True)
+"""Of steps that compute with a model."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a step trains a model, as runs of any method are compared by."""
+
+    algorithm: str
+    kl_weight: float | None = None
+    """λ of E[r] − λ·KL(π ‖ π_ref); None: the `reward_scale` of its loss."""
+    parameters: Mapping[str, JSON] = field(default_factory=dict)
+    """Parameters that runs of all methods have in common, such as `k`."""
+    constants: Mapping[str, JSON] = field(default_factory=dict)
+    """Constants of the training, such as `lr`."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a Report measures, and with what: numbers may stand beside each other only where all of it is equal."""
+
+    title: str
+    measured: Sequence[tuple[StepView, Sequence[StepView]]]
+    """Each table that is measured on, with the models whose numbers they are and which it must not have trained."""
+    model: StepView | None = None
+    """The model that the numbers are of."""
+    data: StepView | None = None
+    """Its prompts or pairs."""
+    baseline: StepView | None = None
+    """The model that it is compared with."""
+    oracle: StepView | None = None
+    """Who judged the answers; None where people had judged before."""
+    sides: tuple[StepView | None, StepView | None] = (None, None)
+    """The answers of both."""
+    judgements: StepView | None = None
+    """The oracle's P for pairs of answers."""
+    scores: Sequence[StepView] = ()
+    """Tables of answers with the oracle's scores."""
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+    """What else changes the numbers, by its name in sentences."""
+    allow_seen: bool = False
+    """Whether the models may have been trained on what is measured; otherwise the step is refused."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of a Report, and how people see it. A name stands for numbered ones: `eval/beats` for `eval/beats/2/1`."""
+
+    column: str = ""
+    """Head of its column in tables; empty: no column."""
+    format: str = ".2f"
+    interval: bool = False
+    """Whether tables show its 95% interval."""
+    compared: bool = True
+    """Whether the table of several runs has the column, too."""
+    ranks: bool = False
+    """Whether runs are ranked by it."""
+    higher_is_better: bool = True
+    role: Literal["", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats"] = ""
+    """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
+    KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another)."""
+    baseline: str = ""
+    """The metric that holds the baseline's value of it."""
+    figure: str = ""
+    """Title of a figure of it by round."""
+    axis: str = ""
+    """Label of its axis."""
+    chart: int = 0
+    """Its place among MLflow's charts by round; 0: none."""
+    of_run: bool = False
+    """Whether MLflow has it as a number of the run also where its Report is not the headline."""

@@ -1,0 +1,93 @@
+"""What files show before any step reads them: a split that is missing, rows that nobody can use.
+
+Light: a plan asks. Neither torch nor transformers is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.declarations import StepView
+
+if TYPE_CHECKING:
+    from tasks.formats.tables import RawRows
+
+_SMALL = 2_000_000
+"""Bytes; smaller files are read whole."""
+
+
+def check_rows(step: StepView) -> None:
+    """Raise SpecError or DataError where a step that loads prompts, demonstrations or preferences can only fail."""
+    what = step.kind.lower()
+    source, split, place = step.choices.get("source"), str(step.params.get("split")), _local_path(step)
+    if source is None or place is None:
+        return
+    if place.is_dir():
+        _check_directory(place, split, what)
+    elif place.stat().st_size <= _SMALL:
+        _read_whole(place, source, split, what, step)
+
+
+def check_split(step: StepView) -> None:
+    """Raise SpecError for a split that a world does not have."""
+    world, split = step.declares("source", "world"), step.params.get("split")
+    if world and split is not None and split not in world.splits:
+        name = step.choices["source"].name
+        raise SpecError(f"the world '{name}' has no split '{split}'; choose one of {[*world.splits]}")
+
+
+def check_checkpoint(step: StepView) -> None:
+    """The same for a step that reads a local checkpoint."""
+    from tasks.formats.checkpoint import check_model
+
+    if place := _local_path(step):
+        check_model(place)
+
+
+def _local_path(step: StepView) -> Path | None:
+    """The local file or folder that a source reads; None for a world or a hub repository."""
+    path = step.choices["source"].params.get("path") if "source" in step.choices else None
+    place = step.base / Path(path).expanduser() if isinstance(path, str) else None
+    return place if place is not None and place.exists() else None
+
+
+def _check_directory(place: Path, split: str, what: str) -> None:
+    """Check the split of a folder, if its files list the splits."""
+    from tasks.formats.splits import select_split
+    from tasks.formats.tables import RawRows
+
+    if not any(file.is_file() for file in place.rglob("*")):
+        raise DataError(f"the directory {place} contains no files")
+    saved = place / "dataset_dict.json"
+    if saved.is_file():
+        no_rows: RawRows = RawRows(lambda: iter(()))
+        select_split(str(place), dict.fromkeys(json.loads(saved.read_text())["splits"], no_rows), split, what)
+
+
+def _read_whole(place: Path, source: Chosen, split: str, what: str, step: StepView) -> None:
+    """Read a small file as the step will: format, split, usable rows."""
+    from tasks.skipped import RowLog
+
+    log = RowLog(_Silent(), float(str(step.params.get("max_skipped", 1.0))))
+    opened = replace(source, params={**source.params, "path": str(place)})()
+    given = [step.params.get("answers", "mixed")] if what == "demonstrations" else []
+    log.check(getattr(opened, what)(split, *given, log))
+
+
+class _Silent:
+    """A workspace that discards everything."""
+
+    path = output = Path()
+
+    def progress(self, done: float, total: float, unit: str = "") -> None: ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def count(self, **metrics: float) -> None: ...
+
+    def notice(self, text: str) -> None: ...

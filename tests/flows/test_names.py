@@ -1,0 +1,61 @@
+"""`flows` knows no task, choice, parameter, port or metric by its name: what it needs of them, they declare."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.python.declared import Declarations
+from flows.wiring.model import Where
+from flows.wiring.signatures import Catalogue
+
+FLOWS = Path(__file__).parents[2] / "flows"
+WORDS = frozenset({
+    "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss", "model", "n",
+    "oracle", "pairs", "part", "path", "policy", "prompts", "proxy", "schedule", "score", "seed", "size", "source", "step",
+    "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "weight",
+})  # fmt: skip
+"""Words of the grammar, of JSON, of sentences and of other libraries, names of columns and figures, that are also names
+in `tasks/`."""
+BUILT_IN = {
+    "flows/wiring/grammar.py": {"engine", "max_skipped", "max_tokens"},
+    "flows/wiring/builder.py": {"engine"},
+    "flows/wiring/machine.py": {"transformers", "vllm"},
+    "flows/python/packages.py": {"transformers", "vllm"},
+    "flows/run/executors/preload.py": {"transformers", "vllm"},
+}
+"""Parameters that every pipeline has without declaring them; what `engine: auto` means; packages of those names."""
+
+
+def _names() -> Iterator[str]:
+    catalogue = Catalogue()
+    signatures = [*catalogue.tasks.values(), *catalogue.composites.values()]
+    folders = {p.type.choice.folder for s in signatures for p in s.params.values() if p.type.choice}
+    signatures += [catalogue.choice(f, name, Where(f), f) for f in folders for name in catalogue.choices(f)]
+    for signature in signatures:
+        yield from (signature.name, *signature.params, *signature.ports)
+
+
+def _texts(module: ast.Module) -> Iterator[ast.Constant]:
+    """Texts that do something: no docstrings."""
+    said = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    texts = (n for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return (n for n in texts if id(n) not in said)
+
+
+def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
+    declared = Declarations()
+    metrics = {name for what in ("metrics", "curves") for _, several in declared.all_of(what) for name in several}
+    prefixes = tuple({f"{name.rpartition('/')[0]}/" for name in metrics if "/" in name} - {"train/"})
+    known = {*_names(), *metrics} - WORDS
+    found = []
+    for file in sorted(FLOWS.rglob("*.py")):
+        name = file.relative_to(FLOWS.parent).as_posix()
+        for text in _texts(ast.parse(file.read_text())):
+            is_name = text.value in known - BUILT_IN.get(name, set())
+            if is_name or str(text.value).startswith(prefixes):
+                found.append(f"{name}:{text.lineno}: {text.value!r}")
+    assert not found, "\n".join(found)
+    assert {"measure", "toy_gold", "kl_coef", "win_probs", "lr"} <= known
+    assert "eval/" in prefixes

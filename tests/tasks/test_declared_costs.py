@@ -1,0 +1,93 @@
+"""What the shipped tasks declare about sizes and costs, by hand."""
+
+from __future__ import annotations
+
+import json
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from tasks.contract import Chosen
+from tasks.declarations import AtMost, Size
+from tasks.exploit import deviations_size
+from tasks.judge import compare_cost, compare_size
+from tasks.reward import fit_reward_cost, fit_reward_work
+from tasks.rl import ppo_cost
+from tasks.sample import sample_cost
+from tasks.sampling.longest import longest_answer
+from tasks.select import concat_size, gold_pairs_size, part_size, win_rates_size
+
+
+class Seen:
+    """A step of which everything is given."""
+
+    task = kind = ""
+
+    def __init__(self, rows: float = nan, k: float = nan, base: Path = Path(), **given: Any) -> None:
+        self.rows, self.k, self.base = rows, k, base
+        self.inputs = {n: v if isinstance(v, list) else [v] for n, v in given.items() if isinstance(v, Seen | list)}
+        self.choices = {n: v for n, v in given.items() if isinstance(v, Chosen)}
+        self.params = {"k": k} | {n: v for n, v in given.items() if n not in self.inputs and n not in self.choices}
+
+    def first(self, port: str) -> Any:
+        return next(iter(self.inputs.get(port, ())), None)
+
+    def rows_of(self, port: str) -> float:
+        return self.first(port).rows if port in self.inputs else nan
+
+
+def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
+    both = concat_size(Seen(tables=[Seen(20, 2), Seen(40, 4)]))  # of 10 prompts
+    assert both == Size(60, 6)
+    assert compare_size(Seen(completions=Seen(60, 6))) == Size(60 * 5, 6)
+    assert compare_size(Seen(completions=Seen(60, 6), others=Seen(40, 4))) == Size(60 * 4, 6)
+    assert compare_cost(Seen(300)) == {"queries": 300}
+    assert isnan(concat_size(Seen(tables=[Seen(20, 2), Seen()])).rows)
+    assert isnan(deviations_size(Seen(completions=Seen(20, 2))).rows)
+
+
+def test_a_piece_has_its_size_or_what_there_is() -> None:
+    assert part_size(Seen(table=Seen(100), size=40)).rows == 40
+    assert part_size(Seen(table=Seen(30), size=40)).rows == 30
+    assert part_size(Seen(table=Seen(), size=40)).rows == 40
+
+
+def test_rates_and_golden_pairs_are_as_many_as_the_answers() -> None:
+    step = Seen(win_probs=Seen(200, 4), demonstrations=Seen(7), completions=Seen(40, 4))
+    assert win_rates_size(step) == Size(40, 4)
+    assert gold_pairs_size(step).rows == 40
+
+
+def test_optimizer_steps_are_those_of_all_passes_unless_a_number_is_given() -> None:
+    passes = Seen(data=Seen(40), batch=16, epochs=3, steps=None)
+    assert fit_reward_cost(passes) == {"steps": 9}  # ⌈40 / 16⌉ = 3 a pass
+    assert fit_reward_work(passes) == 9 * 16
+    assert fit_reward_cost(Seen(data=Seen(), batch=16, epochs=3, steps=300)) == {"steps": 300}
+    assert isnan(float(str(fit_reward_cost(Seen(data=Seen(), batch=16, epochs=3, steps=None))["steps"])))
+
+
+def test_the_longest_answer_is_what_the_step_says_else_what_its_model_says(tmp_path: Path) -> None:
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.json").write_text(json.dumps({"max_position_embeddings": 4096}))
+
+    def longest(max_tokens: int | None, path: str = "ckpt", **of_model: Any) -> tuple[float, bool]:
+        source = {} if of_model else {"source": Chosen("sources", "path", {"path": path})}
+        trained = Seen(policy=Seen(base=tmp_path, **source, **of_model))
+        return longest_answer(Seen(policy=trained, max_tokens=max_tokens))
+
+    assert longest(None) == (4096, True)
+    (tmp_path / "ckpt" / "generation_config.json").write_text('{"max_new_tokens": 256}')
+    assert longest(None) == (256, True)
+    assert longest(32) == (32, True)
+    assert longest(None, max_new_tokens=48) == (48, False)
+    assert isnan(longest(None, path="org/never-downloaded")[0])
+
+
+def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None:
+    policy = Seen(max_new_tokens=48)
+    assert sample_cost(Seen(prompts=Seen(10), policy=policy, k=5, max_tokens=None)) == {
+        "samples": 50, "tokens": AtMost(2400, typical=True),
+    }  # fmt: skip
+    assert ppo_cost(Seen(policy=policy, iterations=3, size=10, k=2, max_tokens=8)) == {
+        "samples": 60, "queries": 60, "tokens": AtMost(480, typical=False),
+    }  # fmt: skip
