@@ -12,9 +12,9 @@ from flows.wiring.signatures import Catalogue
 
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({
-    "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss", "model", "n",
-    "oracle", "pairs", "part", "path", "policy", "prompts", "proxy", "schedule", "score", "seed", "size", "source", "step",
-    "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "weight",
+    "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss", "model",
+    "n", "oracle", "pairs", "part", "path", "policy", "prompts", "proxy", "schedule", "score", "seed", "size", "source",
+    "step", "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "weight",
 })  # fmt: skip
 """Words of the grammar, of JSON, of sentences and of other libraries, names of columns and figures, that are also names
 in `tasks/`."""
