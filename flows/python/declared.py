@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.python.codebase import TASKS, Codebase
+from tasks.contract import EXTENSIONS
 
 
 class Declarations:
     """The declarations in folders that hold tasks as `tasks/` does. `notices` are those of declarations that failed."""
 
     def __init__(self, *roots: Path) -> None:
-        self._roots = roots or (TASKS.folder,)
+        self._given = roots
         self._loaded: dict[tuple[Path, str], Any] = {}
         self.notices: list[str] = []
 
@@ -28,6 +29,11 @@ class Declarations:
     def of(cls, codebase: Codebase) -> Declarations:
         """Those of the packages of a code base."""
         return cls(*(package.folder for package in codebase.packages.values()))
+
+    @cached_property
+    def _roots(self) -> tuple[Path, ...]:
+        """By default the shipped tasks and the packages that extend them in this process."""
+        return self._given or (TASKS.folder, *EXTENSIONS.values())
 
     @cached_property
     def _files(self) -> Mapping[str, Path]:
