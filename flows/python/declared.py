@@ -53,9 +53,10 @@ class Declarations:
 
     def all_of(self, what: str) -> Iterator[tuple[str, Any]]:
         """(task, declaration) for every task that declares this."""
-        for name in sorted(n for n in self._files if n.endswith(f"_{what}")):
-            if (value := self._load(self._files[name], name)) is not None:
-                yield name.removesuffix(f"_{what}"), value
+        tasks = sorted(n.removesuffix(f"_{what}") for n in self._files if n.endswith(f"_{what}"))
+        for task in (t for t in tasks if t in self._files):
+            if (value := self.of_task(task, what)) is not None:
+                yield task, value
 
     def value(self, declaration: Any, kind: Any, *given: Any, **params: Any) -> Any:
         """A constant, or what a function gives; None, with a notice, where it fails or is of another type."""
