@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.agree import agreement
 from tasks.contract import Chosen
 from tasks.kinds import Demonstrations, Preferences
-from tasks.load import blank_policy, load_demonstrations
+from tasks.load import init_policy, load_demonstrations
 from tasks.train import fit, logps, tokenize
 from tasks.workspace import LocalWorkspace
 
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     )  # fmt: skip
 
     # The policy, which is also the frozen reference.
-    base = blank_policy(worse, LocalWorkspace(folder / "base"), hidden=64, layers=2, ffn=172)
+    base = init_policy(worse, LocalWorkspace(folder / "base"), hidden=64, layers=2, ffn=172)
 
     # DPO: texts to token ids, log-probabilities under the reference, the training.
     rows = tokenize(base, pairs, work)

@@ -32,7 +32,7 @@ CALLS: Mapping[str, CallContract] = {
         },
         ("float",),
     ),
-    "deviations": CallContract({"text": "one answer"}, ("str",)),
+    "responses": CallContract({"text": "one answer"}, ("str",)),
 }
 """Folder of choices → how they are called."""
 

@@ -120,7 +120,7 @@ def evaluate(
     k: Annotated[int, Bounds(min=1)] = 4,
     temperature: Annotated[float, Bounds(min=0)] = 1.0,
     max_tokens: Annotated[int, Bounds(min=1)] | None = None,
-    orders: Literal["both", "drawn"] = "both",
+    orders: Literal["both", "random"] = "both",
     kl: bool = True,
     seed: Seed = 0,
     allow_seen: bool = False,
@@ -176,7 +176,7 @@ def load_preferences(
     *,
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "train",
-    labels: Annotated[int, Bounds(min=1)] = 1200,
+    num_pairs: Annotated[int, Bounds(min=1)] = 1200,
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     seed: Seed = 0,
 ) -> Preferences:
@@ -188,7 +188,7 @@ def load_preferences(
     Args:
         source: a world, or a file, directory or hub dataset of pairs.
         split: name of the split; a world's `train` is the split that its people label.
-        labels: pairs that a world's people label; a file gives all it has.
+        num_pairs: pairs that a world's people label; a file gives all it has.
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples and labels of a world's people.
     """
@@ -196,15 +196,15 @@ def load_preferences(
         return add("read_preferences", source=source, split=split, max_skipped=max_skipped)
     world, k = source.world, 2
     split = world.human_split if split == "train" else split
-    while world.splits.get(split, labels) * k * (k - 1) // 2 < labels:
+    while world.splits.get(split, num_pairs) * k * (k - 1) // 2 < num_pairs:
         k += 1
     completions = add(
         "sample", policy=add("load_policy", source=source), prompts=add("load_prompts", source=source, split=split),
         k=k, stream=_PEOPLES_STREAM, seed=seed,
     )  # fmt: skip
     win_probs = add("compare", completions=completions, oracle=add("load_oracle", oracle=world.gold))
-    labelled = add("pairs", completions=completions, win_probs=win_probs, rule={"drawn": {"seed": seed}})
-    return add("part", table=labelled, index=1, size=labels)
+    labelled = add("pairs", completions=completions, win_probs=win_probs, rule={"sampled": {"seed": seed}})
+    return add("take_batch", table=labelled, index=1, size=num_pairs)
 
 
 def assess(
@@ -221,7 +221,7 @@ def assess(
 ) -> Report:
     """Measure a policy by what a source can tell: a world's gold oracle, or the pairs that a file holds back.
 
-    In a world the baseline is also measured against itself, as `floor`. On pairs that would say 0.5 by definition.
+    In a world the baseline is also measured against itself, as `base_check`. On pairs that would say 0.5 by definition.
 
     Args:
         source: a world (win rate over the baseline on its prompts), or pairs (accuracy of the implicit reward).
@@ -237,7 +237,7 @@ def assess(
         settings: dict[str, Any] = {
             "prompts": prompts, "oracle": gold, "max_tokens": max_tokens, "seed": seed, "allow_seen": allow_seen,
         }  # fmt: skip
-        add("evaluate", "floor", policy=baseline, baseline=baseline, **settings)
+        add("evaluate", "base_check", policy=baseline, baseline=baseline, **settings)
         return add("evaluate", policy=policy, baseline=baseline, **settings)
     pairs = add("load_preferences", source=source, split=split, max_skipped=max_skipped)
     rows = add("tokenize", policy=baseline, data=pairs, max_skipped=max_skipped)

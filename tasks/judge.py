@@ -66,7 +66,7 @@ def compare(
     work: Workspace,
     others: Completions | None = None,
     *,
-    orders: Literal["both", "drawn"] = "both",
+    orders: Literal["both", "random"] = "both",
 ) -> WinProbs:
     """P(a beats b) for all pairs of answers to a prompt: each unordered pair of one table, or each answer × each other.
 

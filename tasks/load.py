@@ -19,7 +19,7 @@ load_demonstrations_files = check_rows
 read_preferences_files = check_rows
 read_policy_files = check_checkpoint
 read_policy_resources = HEAVY
-blank_policy_resources = HEAVY
+init_policy_resources = HEAVY
 
 
 def load_prompts(
@@ -94,7 +94,7 @@ def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -
     return policy
 
 
-def blank_policy(
+def init_policy(
     demonstrations: Demonstrations,
     work: Workspace,
     *,
@@ -104,7 +104,7 @@ def blank_policy(
     heads: Annotated[int, Bounds(min=1)] = 4,
     ffn: Annotated[int, Bounds(min=8)] = 336,
     positions: Annotated[int, Bounds(min=16)] = 128,
-    spread: Annotated[float, Bounds(above=0)] = 0.06,
+    init_std: Annotated[float, Bounds(above=0)] = 0.06,
     max_new_tokens: Annotated[int, Bounds(min=1)] = 48,
     seed: Seed = 0,
 ) -> Policy:
@@ -120,7 +120,7 @@ def blank_policy(
         heads: attention heads in each.
         ffn: inner width of their feed-forward part.
         positions: longest sequence, prompt and answer together, in tokens.
-        spread: standard deviation of the random weights. Learning the toy's facts takes twice the steps from the
+        init_std: standard deviation of the random weights. Learning the toy's facts takes twice the steps from the
             customary 0.02, which suits widths of a thousand.
         max_new_tokens: default maximum length of sampled answers, in tokens.
         seed: the random weights.
@@ -133,7 +133,7 @@ def blank_policy(
     texts = (text for row in rows for text in (*(m["content"] for m in row["prompt"]), row["completion"]))
     tokenizer = write_tokenizer(work.output, texts, vocab, positions)
     write_llama(
-        work.output, tokenizer, seed, spread, max_new_tokens, hidden_size=hidden, num_hidden_layers=layers,
+        work.output, tokenizer, seed, init_std, max_new_tokens, hidden_size=hidden, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, intermediate_size=ffn, max_position_embeddings=positions,
     )  # fmt: skip
     return Policy(work.output)

@@ -35,7 +35,7 @@ def fit_reward(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: Seed = 0,
-    micro_tokens: Execution[int] = 0,
+    max_tokens_per_microbatch: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
 ) -> RewardModel:
     """Minimise a loss over the scores of tokenized answers: a linear head, read at the last token of each.
@@ -62,7 +62,7 @@ def fit_reward(
         save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
             below 1/512 of a weight away, so that a next round would not go on from them.
         seed: the new head, and the order of the rows.
-        micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
     import torch
@@ -88,6 +88,6 @@ def fit_reward(
         steps * batch if steps else epochs * len(data), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerScores(model), examples, loss, settings, packing_for(model, micro_tokens), work)
+    train_model(accelerator, AnswerScores(model), examples, loss, settings, packing_for(model, max_tokens_per_microbatch), work)
     save_reward_model(model, policy, work.output, save_dtype)
     return RewardModel(work.output)

@@ -18,7 +18,7 @@ ppo_resources = HEAVY
 def ppo_cost(step: StepView) -> Cost:
     from tasks.sampling.longest import longest_answer
 
-    answers = step.params["iterations"] * step.params["size"] * step.params["k"]
+    answers = step.params["iterations"] * step.params["prompts_per_iteration"] * step.params["k"]
     longest, _ = longest_answer(step)
     return {"samples": answers, "queries": answers, "tokens": AtMost(answers * longest, typical=False)}
 
@@ -26,7 +26,7 @@ def ppo_cost(step: StepView) -> Cost:
 def ppo_training(step: StepView) -> Training:
     params = step.params
     constants = {name: params[name] for name in ("lr", "epochs")}
-    return Training("ppo", params["kl_coef"], {name: params[name] for name in ("k", "size")}, constants)
+    return Training("ppo", params["kl_coef"], {name: params[name] for name in ("k", "prompts_per_iteration")}, constants)
 
 
 ppo_curves = {
@@ -46,7 +46,7 @@ def ppo(
     demonstrations: Demonstrations | None = None,
     *,
     iterations: Annotated[int, Bounds(min=1)],
-    size: Annotated[int, Bounds(min=1)] = 64,
+    prompts_per_iteration: Annotated[int, Bounds(min=1)] = 64,
     k: Annotated[int, Bounds(min=1)] = 4,
     lr: Annotated[float, Bounds(above=0)],
     value_lr: Annotated[float, Bounds(above=0)] | None = None,
@@ -74,19 +74,19 @@ def ppo(
     seed: Seed = 0,
     stream: Seed = 0,
     engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
-    micro_tokens: Execution[int] = 0,
+    max_tokens_per_microbatch: Execution[int] = 0,
     checkpoint_every: Execution[int] = 10,
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
 
-    Every iteration draws `k` answers to `size` prompts with the weights as they are, scores them, gives each token the
+    Every iteration draws `k` answers to `prompts_per_iteration` prompts with the weights as they are, scores them, gives each token the
     reward −kl_coef·log π/π_ref and the last one the score besides, and takes `epochs` × `minibatches` steps on the
     whitened advantages (GAE over the answer alone). The exact optimum is π_ref·exp(score/kl_coef), normalised.
 
     The value network is one of its own, started from `value` or, where that is empty, from what an earlier `ppo` left
     in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and Adam's
     moments, so that a later round on this result and its `value_of` goes on exactly where lr is constant and prompts,
-    size, k, epochs, minibatches and seed are the same. With other prompts, size, k or seed the order of prompts begins
+    prompts_per_iteration, k, epochs, minibatches and seed are the same. With other prompts, prompts_per_iteration, k or seed the order of prompts begins
     anew, with new noise. Prompts count alike: their `weight` is not read.
 
     One device. By arithmetic, not measurement: P parameters take 36·P bytes where all three networks have as many
@@ -103,7 +103,7 @@ def ppo(
 
     Args:
         iterations: rollouts; each is learnt from once.
-        size: prompts per iteration, in a seeded order through the table, again and again.
+        prompts_per_iteration: prompts per iteration, in a seeded order through the table, again and again.
         k: answers per prompt.
         lr: peak learning rate of the policy; no default, because no value serves two models.
         value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and Adam knows no
@@ -133,7 +133,7 @@ def ppo(
         stream: another stream of noise for the same prompts; in rounds, `$round`, or a round that is tried again after
             a gate refused it would draw the very answers of the refused one.
         engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
-        micro_tokens: largest number of tokens that go through a network together, padding included; 0: what fits.
+        max_tokens_per_microbatch: largest number of tokens that go through a network together, padding included; 0: what fits.
         checkpoint_every: iterations between two checkpoints.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
@@ -157,10 +157,10 @@ def ppo(
         raise SpecError(f"betas = {betas}; Adam has two, such as [0.9, 0.999]")
     if beyond := [c for c in checkpoints if not 1 <= c <= iterations]:
         raise SpecError(f"checkpoints = {checkpoints}: {beyond} lie outside the iterations 1 to {iterations}")
-    if size * k == 1:
-        raise SpecError("size 1 and k 1 give one answer per iteration, and its advantage means nothing without another")
+    if prompts_per_iteration * k == 1:
+        raise SpecError("prompts_per_iteration 1 and k 1 give one answer per iteration, and its advantage means nothing without another")
     control = KlControl(kl_controller, kl_coef)
-    if kl_coef == 0 and control.moves and control.after(0.0, 1e6, size * k) == 0:
+    if kl_coef == 0 and control.moves and control.after(0.0, 1e6, prompts_per_iteration * k) == 0:
         raise SpecError(
             f"kl_coef = 0 stays 0 under `{kl_controller.name}`, which multiplies it: start above 0, or say "
             "`kl_controller: fixed` if nats are to be free"
@@ -180,14 +180,14 @@ def ppo(
     if demonstrations is not None:
         mixed = make_sft_mix(demonstrations, policy, sft, sft_batch, sft_average, seed, positions_of(policy), work)
     draws = Draws(k, seed, stream)
-    carried = read_resume_state(policy, start, control, prompt_order_id(plan, draws, size))
+    carried = read_resume_state(policy, start, control, prompt_order_id(plan, draws, prompts_per_iteration))
     try:
-        networks = n.open_networks(policy, start, ref, temperature, dtype, micro_tokens)
+        networks = n.open_networks(policy, start, ref, temperature, dtype, max_tokens_per_microbatch)
         reinforce(
             networks,
             SamplingConfig(
                 with_remaining_memory(chosen_engine(engine), networks, work)(policy), oracle.open(), plan,
-                PromptOrder(plan, carried.noise(draws), size),
+                PromptOrder(plan, carried.noise(draws), prompts_per_iteration),
                 Options(temperature=temperature, stop_ids=stop_ids(policy)),
             ),
             RewardConfig(gamma, lam, missing_eos_penalty),

@@ -38,12 +38,12 @@ win_rates_wiring = check_comparable
 rankings_wiring = check_comparable
 
 
-def part_size(step: StepView) -> Size:
+def take_batch_size(step: StepView) -> Size:
     table = step.inputs["table"][0]
     return Size(min(step.params["size"], table.rows), table.k)
 
 
-def part(
+def take_batch(
     table: AnyTable,
     work: Workspace,
     *,

@@ -56,13 +56,13 @@ def logps(
     work: Workspace,
     *,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    micro_tokens: Execution[int] = 0,
+    max_tokens_per_microbatch: Execution[int] = 0,
 ) -> Logps:
     """Log-probability of every answer of a tokenized table under a policy: one row per answer, in the table's order.
 
     Args:
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
-        micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
     """
     import torch
 
@@ -77,7 +77,7 @@ def logps(
     half = pick_dtype(dtype, device) == torch.bfloat16
     model = open_model(policy, torch.float32).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
-        values = score_rows(AnswerLogps(model), rows, micro_tokens, work.progress)
+        values = score_rows(AnswerLogps(model), rows, max_tokens_per_microbatch, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa
@@ -115,7 +115,7 @@ def fit(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     save_dtype: Literal["float32", "bfloat16"] = "float32",
     seed: Seed = 0,
-    micro_tokens: Execution[int] = 0,
+    max_tokens_per_microbatch: Execution[int] = 0,
     checkpoint_every: Execution[int] = 50,
 ) -> Policy:
     """Minimise a loss over a tokenized table, from a policy's weights on.
@@ -140,7 +140,7 @@ def fit(
         save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
             below 1/512 of a weight away, so that a next round would not go on from them.
         seed: order of the rows.
-        micro_tokens: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
     import torch
@@ -173,6 +173,6 @@ def fit(
         steps * batch if steps else epochs * len(rows), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerLogps(model), examples, loss, settings, packing_for(model, micro_tokens), work)
+    train_model(accelerator, AnswerLogps(model), examples, loss, settings, packing_for(model, max_tokens_per_microbatch), work)
     save_model(model, policy, work.output, save_dtype)
     return Policy(work.output)

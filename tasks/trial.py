@@ -97,12 +97,12 @@ def _try_controller(controller: Chosen) -> None:
         raise SpecError(f"{controller.module} returned {after!r} for a coefficient of 0.1; it must return a number ≥ 0")
 
 
-def _try_deviation(rule: Chosen) -> None:
+def _try_responses(rule: Chosen) -> None:
     texts = rule("A fox eats mice.")
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise SpecError(f"{rule.module} returned {type(texts).__name__}; it must return a list of texts")
 
 
 _TRIALS: Mapping[str, Callable[[Chosen], None]] = {
-    "pair_rules": _try_pair_rule, "kl_controllers": _try_controller, "deviations": _try_deviation,
+    "pair_rules": _try_pair_rule, "kl_controllers": _try_controller, "responses": _try_responses,
 }  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("flows", "tasks") for p in (ROOT / room).rglob("*.py") if "starter" not in p.parts)
-CHOICES = ("deviations", "engines", "kl_controllers", "oracles", "pair_rules", "sources")
+CHOICES = ("responses", "engines", "kl_controllers", "oracles", "pair_rules", "sources")
 SIGNED = [p for p in SOURCES if p.parts[-2] == "tasks" or {"losses", *CHOICES} & set(p.parts)]
 HEAVY = {"torch", "transformers", "vllm", "prefect", "mlflow"}
 

@@ -47,7 +47,7 @@ class Node:
     """One step of the graph. Steps with equal task, parameters and inputs are one node."""
 
     id: str
-    """Its first address: `floor`, `policy@2` (round 2), `report/sample@2` (inside the composite step `report`)."""
+    """Its first address: `base_check`, `policy@2` (round 2), `report/sample@2` (inside the composite step `report`)."""
     addresses: tuple[str, ...]
     """Every address that names this node, `id` first."""
     task: str

@@ -49,14 +49,14 @@ class Networks:
 
 
 def open_networks(
-    policy: Policy, value: RewardModel, ref: Policy, temperature: float, dtype: str, micro_tokens: int
+    policy: Policy, value: RewardModel, ref: Policy, temperature: float, dtype: str, max_tokens_per_microbatch: int
 ) -> Networks:
     """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do."""
     device = pick_device()
     model = open_model(policy, torch.float32).to(device)
     critic = open_reward_model(value, torch.float32).to(device)
     anchor = open_model(ref, torch.float32).to(device).requires_grad_(False)
-    shapes = [packing_for(m, micro_tokens) for m in (model, critic, anchor)]
+    shapes = [packing_for(m, max_tokens_per_microbatch) for m in (model, critic, anchor)]
     shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
     half = pick_dtype(dtype, device) == torch.bfloat16
     tempered = TokenLogps(model, temperature)

@@ -35,7 +35,7 @@ def base_policy(add: Add, source: ChoiceSpec) -> Policy:
     seed = source.params["seed"]
     answers = add("load_demonstrations", source=source, split="sft")
     return add(
-        "train", policy=add("blank_policy", demonstrations=answers, seed=seed), data=answers,
+        "train", policy=add("init_policy", demonstrations=answers, seed=seed), data=answers,
         loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32, betas=[0.9, 0.95], schedule="cosine",
         warmup=0.1, max_grad_norm=15.0, seed=seed,
     )  # fmt: skip

@@ -100,8 +100,8 @@ def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def packing_for(model: Any, micro_tokens: int) -> PackingConfig:
-    """The packing for this model; 0 micro_tokens: as many as need about 200 MB of activations.
+def packing_for(model: Any, max_tokens_per_microbatch: int) -> PackingConfig:
+    """The packing for this model; 0 max_tokens_per_microbatch: as many as need about 200 MB of activations.
 
     On a GPU 8,192, and 2,048 with eager attention, which stores every pair of a row's tokens.
     """
@@ -109,7 +109,7 @@ def packing_for(model: Any, micro_tokens: int) -> PackingConfig:
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     on_gpu = 2048 if model.config._attn_implementation == "eager" else 8192
     fitting = on_gpu if model.device.type == "cuda" else max(256, _ACTIVATIONS // (width * layers))
-    return PackingConfig(micro_tokens or fitting, width, can_share_prompts(model))
+    return PackingConfig(max_tokens_per_microbatch or fitting, width, can_share_prompts(model))
 
 
 def keep_memory() -> None:

@@ -16,7 +16,7 @@ from tasks.training.rows import Rows
 
 
 def score_rows(
-    scorer: Any, rows: Rows, micro_tokens: int, progress: Callable[[float, float, str], None] | None = None
+    scorer: Any, rows: Rows, max_tokens_per_microbatch: int, progress: Callable[[float, float, str], None] | None = None
 ) -> npt.NDArray[np.float64]:
     """The scorer's value of every answer, `(A,)`, in the order of the rows.
 
@@ -24,7 +24,7 @@ def score_rows(
     """
     out = np.full(len(rows.answer_ids), np.nan)
     done = 0
-    for batch in sorted_micro_batches(rows, packing_for(scorer.model, micro_tokens)):
+    for batch in sorted_micro_batches(rows, packing_for(scorer.model, max_tokens_per_microbatch)):
         answers = [a for row in batch.rows.tolist() for a in rows.answers_of(row)]
         with torch.inference_mode():
             out[answers] = scorer(inputs_of(batch, scorer.model.device)).cpu().numpy()

@@ -44,13 +44,13 @@ def write_tokenizer(directory: Path, texts: Iterable[str], vocab: int, positions
     return tokenizer
 
 
-def write_llama(directory: Path, tokenizer: Any, seed: int, spread: float, max_new_tokens: int, **sizes: int) -> None:
+def write_llama(directory: Path, tokenizer: Any, seed: int, init_std: float, max_new_tokens: int, **sizes: int) -> None:
     """Save a Llama with tied embeddings and random float32 weights, and how long its answers may be."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=spread, **sizes, **ids)
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=init_std, **sizes, **ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).float()

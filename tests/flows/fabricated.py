@@ -135,7 +135,7 @@ def fabricate(root: Path, *, status: Status = "done", hits: Sequence[str] = (), 
     make = Maker(root)
     make.step("base", "fit", Policy(model(root / "checkpoint", "base")), curves=curves())
     make.step("heldout", "load_prompts", prompts(*QUESTIONS), notices=[READ])
-    make.evaluate("floor", "", "base", (0.49, 0.7, 0.0))
+    make.evaluate("base_check", "", "base", (0.49, 0.7, 0.0))
     for n in range(1, rounds + 1):
         loss = ChoiceValue("losses/pointwise", "sppo", {"eta": 10.0})
         before = f"policy@{n - 1}" if n > 1 else "base"

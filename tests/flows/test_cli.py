@@ -27,8 +27,8 @@ pipelines:
     params: {world: toy, size: 20, lr: 1.0e-3, steps: 2, max_length: 100}
     steps:
       data:   {task: load_demonstrations, source: $world, split: sft}
-      blank:  {task: blank_policy, demonstrations: data}
-      part:   {task: part, table: data, index: 1, size: $size}
+      blank:  {task: init_policy, demonstrations: data}
+      part:   {task: take_batch, table: data, index: 1, size: $size}
       policy: {task: train, policy: blank, data: part, loss: sft, lr: $lr, steps: $steps,
                 max_length: $max_length}
 """
@@ -171,10 +171,10 @@ def test_manual_is_the_pipeline_itself_unless_the_file_has_one(project: Path, tm
 
 
 def test_a_broken_pipeline_is_told_with_its_place(tmp_path: Path) -> None:
-    (tmp_path / "pipelines.yaml").write_text(TINY.replace("task: part,", "task: prat,"))
+    (tmp_path / "pipelines.yaml").write_text(TINY.replace("task: take_batch,", "task: take_bach,"))
     done = _run("check", cwd=tmp_path, code=2)
     assert "pipelines.yaml:9:" in done.stdout
-    assert "did you mean 'part'" in done.stdout
+    assert "did you mean 'take_batch'" in done.stdout
 
 
 def test_no_file_at_all_is_said_with_what_to_do(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ pipelines:
     params: {world: toy, seed: 0}
     steps:
       rows:   {task: load_demonstrations, source: $world, split: rm}
-      policy: {task: blank_policy, demonstrations: rows}
+      policy: {task: init_policy, demonstrations: rows}
 """
 
 
@@ -102,7 +102,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
     from flows import entry
 
-    flow = entry.blank_policy
+    flow = entry.init_policy
     assert flow.name == getattr(entry, "blank-policy").name == "blank-policy"
     assert list(inspect.signature(flow.fn).parameters) == ["world", "seed", "max_skipped"]
     assert "A policy that has learnt nothing." in (flow.fn.__doc__ or "")
@@ -140,7 +140,7 @@ def test_the_request_of_a_deployments_run_is_what_its_flow_was_asked(
     file = blank / "pipelines.yaml"
     file.write_text(file.read_text().replace("seed: 0}", "seed: 0, model: $world}").replace(": $world,", ": $model,"))
     with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
-        run = client.create_flow_run(entry.blank_policy, parameters={"model": "toy", "world": "other"})
+        run = client.create_flow_run(entry.init_policy, parameters={"model": "toy", "world": "other"})
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(run.id))
         compiled: list[Any] = []
 
@@ -151,7 +151,7 @@ def test_the_request_of_a_deployments_run_is_what_its_flow_was_asked(
             compiled.append(overrides)
             raise Compiled
 
-        flow = entry.blank_policy
+        flow = entry.init_policy
         monkeypatch.setattr(entry, "compile_pipeline", compile_pipeline)
         with pytest.raises(Compiled):
             flow.fn(world="other", seed=0, model="toy")

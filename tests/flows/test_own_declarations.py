@@ -93,7 +93,7 @@ PIPELINE = """
         steps:
           base:    {task: load_policy, source: toy}
           prompts: {task: load_prompts, source: toy, split: policy}
-          batch:   {task: part, table: prompts, index: 1, size: 10}
+          batch:   {task: take_batch, table: prompts, index: 1, size: 10}
           judge:   {task: load_oracle, oracle: toy_judge}
           answers: {task: sample, policy: base, prompts: batch, k: 2}
           spelt:   {task: respell, completions: answers, passes: 3}

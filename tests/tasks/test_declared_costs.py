@@ -9,13 +9,13 @@ from typing import Any
 
 from tasks.contract import Chosen
 from tasks.declarations import AtMost, Size
-from tasks.exploit import deviations_size
+from tasks.exploit import responses_size
 from tasks.judge import compare_cost, compare_size
 from tasks.reward import fit_reward_cost, fit_reward_work
 from tasks.rl import ppo_cost
 from tasks.sample import sample_cost
 from tasks.sampling.longest import longest_answer
-from tasks.select import concat_size, gold_pairs_size, part_size, win_rates_size
+from tasks.select import concat_size, gold_pairs_size, take_batch_size, win_rates_size
 
 
 class Seen:
@@ -43,13 +43,13 @@ def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
     assert compare_size(Seen(completions=Seen(60, 6), others=Seen(40, 4))) == Size(60 * 4, 6)
     assert compare_cost(Seen(300)) == {"queries": 300}
     assert isnan(concat_size(Seen(tables=[Seen(20, 2), Seen()])).rows)
-    assert isnan(deviations_size(Seen(completions=Seen(20, 2))).rows)
+    assert isnan(responses_size(Seen(completions=Seen(20, 2))).rows)
 
 
 def test_a_piece_has_its_size_or_what_there_is() -> None:
-    assert part_size(Seen(table=Seen(100), size=40)).rows == 40
-    assert part_size(Seen(table=Seen(30), size=40)).rows == 30
-    assert part_size(Seen(table=Seen(), size=40)).rows == 40
+    assert take_batch_size(Seen(table=Seen(100), size=40)).rows == 40
+    assert take_batch_size(Seen(table=Seen(30), size=40)).rows == 30
+    assert take_batch_size(Seen(table=Seen(), size=40)).rows == 40
 
 
 def test_rates_and_golden_pairs_are_as_many_as_the_answers() -> None:

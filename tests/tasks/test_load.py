@@ -15,7 +15,7 @@ from tasks.composites import assess, load_policy, load_preferences
 from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
 from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
-from tasks.load import blank_policy, load_demonstrations, load_prompts, read_policy, read_preferences
+from tasks.load import init_policy, load_demonstrations, load_prompts, read_policy, read_preferences
 from tasks.rendering import AnswerText, Rendered, Template
 from tasks.sources import toy
 from tasks.template import generation_config, stop_ids, tokenizer_of
@@ -39,7 +39,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Demonstrations:
 
 @pytest.fixture(scope="module")
 def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return blank_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
+    return init_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
 
 
 def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct(tmp_path: Path) -> None:
@@ -118,15 +118,15 @@ def test_equal_demonstrations_give_an_equal_policy_byte_by_byte_and_the_seed_cha
     def files(policy: Policy) -> dict[str, bytes]:
         return {f.name: f.read_bytes() for f in policy.path.iterdir()}
 
-    again = files(blank_policy(told, Workspace(tmp_path / "again")))
-    other = files(blank_policy(told, Workspace(tmp_path / "other"), seed=1))
+    again = files(init_policy(told, Workspace(tmp_path / "again")))
+    other = files(init_policy(told, Workspace(tmp_path / "other"), seed=1))
     assert again == files(blank)
     assert [name for name in other if other[name] != again[name]] == ["model.safetensors"]
 
 
 def test_sizes_that_cannot_be_are_refused(told: Demonstrations, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="multiple of 2·heads"):
-        blank_policy(told, Workspace(tmp_path), hidden=100, heads=3)
+        init_policy(told, Workspace(tmp_path), hidden=100, heads=3)
 
 
 def test_a_local_checkpoint_is_referenced_where_it_lies(blank: Policy, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ FILE = ChoiceSpec("sources", "path", {"path": "pairs.jsonl"}, (), "Source")
 def test_a_worlds_policy_is_trained_on_its_demonstrations_and_has_the_worlds_seed() -> None:
     steps = Steps()
     load_policy(steps, source=WORLD)
-    assert steps.names == ["load_demonstrations", "blank_policy", "train"]
+    assert steps.names == ["load_demonstrations", "init_policy", "train"]
     told, blank, train = (inputs for _, inputs in steps.added)
     assert told == {"source": WORLD, "split": "sft"}
     assert blank["seed"] == train["seed"] == 5
@@ -255,21 +255,21 @@ def test_any_other_policy_is_read() -> None:
     assert steps.added == [("read_policy", {"source": FILE})]
 
 
-@pytest.mark.parametrize(("labels", "k"), [(300, 2), (400, 2), (1200, 3), (3000, 5)])
-def test_a_worlds_people_get_enough_answers_for_their_labels(labels: int, k: int) -> None:
+@pytest.mark.parametrize(("num_pairs", "k"), [(300, 2), (400, 2), (1200, 3), (3000, 5)])
+def test_a_worlds_people_get_enough_answers_for_their_labels(num_pairs: int, k: int) -> None:
     steps = Steps()
-    load_preferences(steps, source=WORLD, labels=labels)
+    load_preferences(steps, source=WORLD, num_pairs=num_pairs)
     inputs = dict(steps.added)
     assert inputs["load_prompts"] == {"source": WORLD, "split": "rm"}
     assert inputs["sample"]["k"] == k
-    assert 400 * k * (k - 1) // 2 >= labels
+    assert 400 * k * (k - 1) // 2 >= num_pairs
     assert inputs["load_oracle"] == {"oracle": "toy_gold"}
-    assert steps.added[-1] == ("part", {"table": "pairs#6", "index": 1, "size": labels})
+    assert steps.added[-1] == ("take_batch", {"table": "pairs#6", "index": 1, "size": num_pairs})
 
 
 def test_held_out_people_compare_more_answers_to_fewer_prompts() -> None:
     steps = Steps()
-    load_preferences(steps, source=WORLD, split="heldout", labels=1280)
+    load_preferences(steps, source=WORLD, split="heldout", num_pairs=1280)
     inputs = dict(steps.added)
     assert inputs["load_prompts"] == {"source": WORLD, "split": "heldout"}
     assert inputs["sample"]["k"] == 5  # 128 prompts · 10 pairs
@@ -286,5 +286,5 @@ def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:
 def test_in_a_world_its_gold_oracle_assesses_policy_and_baseline() -> None:
     steps = Steps()
     assess(steps, "policy", "base", source=WORLD)
-    assert steps.names == ["load_prompts", "load_oracle", "floor", "evaluate"]
+    assert steps.names == ["load_prompts", "load_oracle", "base_check", "evaluate"]
     assert [i["policy"] for _, i in steps.added[2:]] == ["base", "policy"]

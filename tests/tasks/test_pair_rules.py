@@ -9,7 +9,7 @@ import pytest
 from tasks.judging.noise import uniform
 from tasks.pair_rules.all_pairs import all_pairs
 from tasks.pair_rules.best_and_worst import best_and_worst
-from tasks.pair_rules.drawn import drawn
+from tasks.pair_rules.sampled import sampled
 
 # Three answers with p(0,1) = 0.9, p(0,2) = 0.6, p(1,2) = 0.3: win rates 0.75, 0.2, 0.55, so places 0, 2, 1.
 WIN_RATE, PLACE = (0.75, 0.2, 0.55), (0, 2, 1)
@@ -62,7 +62,7 @@ def many(n: int, p: float) -> pl.DataFrame:
 
 
 def test_drawn_labels_follow_p() -> None:
-    found = drawn(many(4000, 0.8))
+    found = sampled(many(4000, 0.8))
     share = found["a"].eq(0).mean()
     assert share == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / 4000))
     assert found["p"].round(9).unique().sort().to_list() == [0.2, 0.8]
@@ -71,22 +71,22 @@ def test_drawn_labels_follow_p() -> None:
 
 def test_drawn_labels_stay_when_rows_or_sides_change_places() -> None:
     pairs = many(300, 0.6)
-    first = dict(zip(pairs["a_id"], drawn(pairs)["a"], strict=True))
+    first = dict(zip(pairs["a_id"], sampled(pairs)["a"], strict=True))
     backwards = pairs.reverse()
-    assert dict(zip(backwards["a_id"], drawn(backwards)["a"], strict=True)) == first
+    assert dict(zip(backwards["a_id"], sampled(backwards)["a"], strict=True)) == first
     exchanged = pairs.with_columns(a="b", b="a", a_id="b_id", b_id="a_id", p=1 - pl.col("p"))
-    assert dict(zip(exchanged["b_id"], drawn(exchanged)["a"], strict=True)) == first
+    assert dict(zip(exchanged["b_id"], sampled(exchanged)["a"], strict=True)) == first
 
 
 def test_another_seed_draws_other_labels() -> None:
     pairs = many(300, 0.5)
-    agree = (drawn(pairs, seed=1)["a"] == drawn(pairs, seed=2)["a"]).mean()
+    agree = (sampled(pairs, seed=1)["a"] == sampled(pairs, seed=2)["a"]).mean()
     assert agree == pytest.approx(0.5, abs=0.12)
 
 
 def test_certain_answers_are_never_drawn_otherwise() -> None:
-    assert drawn(many(300, 1.0))["a"].unique().to_list() == [0]
-    assert drawn(many(300, 0.0))["a"].unique().to_list() == [1]
+    assert sampled(many(300, 1.0))["a"].unique().to_list() == [0]
+    assert sampled(many(300, 0.0))["a"].unique().to_list() == [1]
 
 
 @pytest.mark.parametrize(

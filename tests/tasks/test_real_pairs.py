@@ -9,7 +9,7 @@ import pytest
 from tasks.agree import agreement
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Preferences
-from tasks.load import blank_policy, load_demonstrations, read_policy, read_preferences
+from tasks.load import init_policy, load_demonstrations, read_policy, read_preferences
 from tasks.train import fit, logps, tokenize
 from tests.workspace import Workspace
 
@@ -34,7 +34,7 @@ def _checkpoint(house: House) -> Policy:
     """A real checkpoint directory with 1,024 positions, for which nothing but its path is known."""
     source = Chosen("sources", "path", {"path": str(PAIRS)})
     told = load_demonstrations(house.step(), source=source, split="gate")
-    made = blank_policy(told, house.step(), vocab=1024, hidden=32, layers=1, heads=2, ffn=64, positions=1024)
+    made = init_policy(told, house.step(), vocab=1024, hidden=32, layers=1, heads=2, ffn=64, positions=1024)
     return read_policy(source=Chosen("sources", "path", {"path": str(made.path)}))
 
 

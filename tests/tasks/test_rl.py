@@ -237,7 +237,7 @@ def test_a_value_network_that_cannot_read_that_far_is_refused(policy: Policy, tm
         ({"betas": [0.9]}, "Adam has two"),
         ({"sft": 0.1}, "come together"),
         ({"demonstrations": demonstrations()}, "come together"),
-        ({"size": 1, "k": 1}, "size 1 and k 1 give one answer per iteration"),
+        ({"prompts_per_iteration": 1, "k": 1}, "prompts_per_iteration 1 and k 1 give one answer per iteration"),
         ({"kl_coef": 0, "kl_controller": ADAPTIVE}, "stays 0 under `adaptive`.*`kl_controller: fixed`"),
         ({"kl_coef": 0.0, "kl_controller": HALVING}, "stays 0 under `halving`.*start above 0"),
     ],
@@ -338,7 +338,7 @@ def test_another_temperature_still_begins_at_ratio_1(policy: Policy, value: Rewa
 def test_rows_one_by_one_train_as_all_together(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    made = [run(policy, value, Workspace(tmp_path / str(n)), iterations=2, micro_tokens=n) for n in (0, 1)]
+    made = [run(policy, value, Workspace(tmp_path / str(n)), iterations=2, max_tokens_per_microbatch=n) for n in (0, 1)]
     one, other = (load_file(p.path / "model.safetensors") for p in made)
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-4, msg=name)
@@ -347,5 +347,5 @@ def test_rows_one_by_one_train_as_all_together(policy: Policy, value: RewardMode
 def test_prompts_come_again_with_other_draws(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
     """Two prompts, six per iteration: three passes each, no draw twice."""
     work = Workspace(tmp_path)
-    run(policy, value, work, iterations=2, size=6, prompts=prompts(2))
+    run(policy, value, work, iterations=2, prompts_per_iteration=6, prompts=prompts(2))
     assert work.totals["samples"] == 2 * 6 * 3

@@ -12,7 +12,7 @@ from scipy.special import expit
 from tasks.contract import Chosen, DataError
 from tasks.judge import compare
 from tasks.kinds import Completions, Logps, WinProbs, WinRates
-from tasks.select import concat, pairs, part, win_rates
+from tasks.select import concat, pairs, take_batch, win_rates
 from tests.answers import Judge, completions, rows, saved, scorer, win_probs
 from tests.workspace import Workspace
 
@@ -187,7 +187,7 @@ def digest(table: Any) -> str:
     return hashlib.sha256((table.path / "table.arrow").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("rule", ["best_and_worst", "all_pairs", "drawn"])
+@pytest.mark.parametrize("rule", ["best_and_worst", "all_pairs", "sampled"])
 def test_blocks_and_the_order_of_questions_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
@@ -239,7 +239,7 @@ def test_a_prompt_in_which_the_rule_keeps_nothing_is_counted(tmp_path: Path) -> 
 def test_pieces_are_consecutive_and_share_nothing(tmp_path: Path) -> None:
     table = completions({f"p{i}": ["a"] for i in range(25)}, metadata={"template": "abc"})
     work = Workspace(tmp_path)
-    pieces = [part(table, work, index=i, size=10) for i in (1, 2, 3)]
+    pieces = [take_batch(table, work, index=i, size=10) for i in (1, 2, 3)]
     assert [len(p) for p in pieces] == [10, 10, 5]
     assert [r for p in pieces for r in rows(p)] == rows(table)
     assert pieces[0].metadata == {"template": "abc"}
@@ -249,13 +249,13 @@ def test_pieces_are_consecutive_and_share_nothing(tmp_path: Path) -> None:
 def test_a_table_that_is_used_up_says_how_many_rows_and_pieces_it_has(tmp_path: Path) -> None:
     table = completions({f"p{i}": ["a"] for i in range(25)})
     with pytest.raises(DataError, match="25 rows make 3 pieces of 10, so there is no piece 4"):
-        part(table, Workspace(tmp_path), index=4, size=10)
+        take_batch(table, Workspace(tmp_path), index=4, size=10)
 
 
 def test_a_wrapped_piece_goes_on_from_the_first_row_and_says_so(tmp_path: Path) -> None:
     table, work = completions({f"p{i}": ["a"] for i in range(25)}), Workspace(tmp_path)
     numbers = [
-        [int(r["prompt_id"][1:]) for r in rows(part(table, work, index=i, size=10, wrap=True))] for i in (2, 3, 4)
+        [int(r["prompt_id"][1:]) for r in rows(take_batch(table, work, index=i, size=10, wrap=True))] for i in (2, 3, 4)
     ]
     assert numbers == [[*range(10, 20)], [*range(20, 25), *range(5)], [*range(5, 15)]]
     assert len(work.notices) == 2
@@ -265,7 +265,7 @@ def test_a_wrapped_piece_goes_on_from_the_first_row_and_says_so(tmp_path: Path) 
 def test_a_wrapped_piece_never_holds_a_row_twice(tmp_path: Path) -> None:
     table = completions({f"p{i}": ["a"] for i in range(4)})
     for index in (1, 2, 3):
-        found = rows(part(table, Workspace(tmp_path), index=index, size=10, wrap=True))
+        found = rows(take_batch(table, Workspace(tmp_path), index=index, size=10, wrap=True))
         assert sorted(r["prompt_id"] for r in found) == ["p0", "p1", "p2", "p3"]
 
 

@@ -299,19 +299,19 @@ def test_log_probabilities_come_in_the_tables_order_with_their_ids(policy: Polic
 
 def test_micro_batches_change_last_bits_only(policy: Policy, tmp_path: Path) -> None:
     data = tokenized(win_rates(40), policy, tmp_path)
-    a, b = (logps(policy, data, Workspace(tmp_path), micro_tokens=n).frame["logps"] for n in (8192, 128))
+    a, b = (logps(policy, data, Workspace(tmp_path), max_tokens_per_microbatch=n).frame["logps"] for n in (8192, 128))
     assert (a - b).abs().max() < 1e-4
 
 
 def test_a_checkpoint_pins_how_rows_are_cut(policy: Policy, tmp_path: Path) -> None:
     data = tokenized(demonstrations(), policy, tmp_path)
     options = {"loss": SFT, "lr": 1e-3, "epochs": 2, "batch": 8, "checkpoint_every": 2}
-    expected = fit(policy, data, Workspace(tmp_path / "a"), micro_tokens=4096, **options)
+    expected = fit(policy, data, Workspace(tmp_path / "a"), max_tokens_per_microbatch=4096, **options)
     with pytest.raises(Killed):
-        fit(policy, data, Mortal(tmp_path / "b", 3), micro_tokens=4096, **options)
+        fit(policy, data, Mortal(tmp_path / "b", 3), max_tokens_per_microbatch=4096, **options)
     state = json.loads((tmp_path / "b" / "work" / "checkpoint" / "step-2" / "state.json").read_text())
     assert state["shape"]["tokens"] == 4096
-    found = fit(policy, data, Workspace(tmp_path / "b"), micro_tokens=64, **options)
+    found = fit(policy, data, Workspace(tmp_path / "b"), max_tokens_per_microbatch=64, **options)
     assert _weights(found) == _weights(expected)
 
 

@@ -13,7 +13,7 @@ from tasks.contract import Chosen, SpecError
 from tasks.trial import try_choice
 from tests.losses import PLACKETT_LUCE, loss_of
 
-FOLDERS = ("losses", "pair_rules", "kl_controllers", "deviations")
+FOLDERS = ("losses", "pair_rules", "kl_controllers", "responses")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -37,7 +37,7 @@ WRONG = {
     "columns": ("pair_rules", "lambda pairs: pairs.select('a', 'b')", r"returned \['a', 'b'\]; .* columns a, b and p"),
     "a column that is not there": ("pair_rules", "lambda pairs: pairs.select('c')", r"fails on synthetic .*: Column"),
     "a negative price": ("kl_controllers", "lambda coefficient, kl, samples: -kl", r"returned -5\.0 for a coefficient"),
-    "one text": ("deviations", "lambda text: text", r"returned str; it must return a list of texts"),
+    "one text": ("responses", "lambda text: text", r"returned str; it must return a list of texts"),
 }  # fmt: skip
 
 

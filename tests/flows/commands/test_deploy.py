@@ -21,20 +21,20 @@ pipelines:
     params: {world: toy, size: 20, lr: 1.0e-3, steps: 2}
     steps:
       data:   {task: load_demonstrations, source: $world, split: sft}
-      blank:  {task: blank_policy, demonstrations: data}
-      part:   {task: part, table: data, index: 1, size: $size}
+      blank:  {task: init_policy, demonstrations: data}
+      part:   {task: take_batch, table: data, index: 1, size: $size}
       policy: {task: train, policy: blank, data: part, loss: sft, lr: $lr, steps: $steps, max_length: 100}
   loop-heart:
     about: the same, in rounds
     params: {world: toy, rounds: 2, lr: 1.0e-3}
     steps:
       data:   {task: load_demonstrations, source: $world, split: sft}
-      blank:  {task: blank_policy, demonstrations: data}
+      blank:  {task: init_policy, demonstrations: data}
     repeat:
       times: $rounds
       start: {policy: blank}
       steps:
-        part:   {task: part, table: data, index: $round, size: 10, wrap: true}
+        part:   {task: take_batch, table: data, index: $round, size: 10, wrap: true}
         policy: {task: train, policy: prev.policy, data: part, loss: sft, lr: $lr, steps: 1, max_length: 100}
     deployments:
       weekly:
@@ -72,7 +72,7 @@ def test_a_file_may_give_the_manual_one_itself(place: ServePaths) -> None:
 
 
 def test_all_refusals_are_told_at_once_and_nothing_is_deployed(place: ServePaths) -> None:
-    _edit(place, "task: part, table: data, index: 1", "task: prat, table: data, index: 1")
+    _edit(place, "task: take_batch, table: data, index: 1", "task: take_bach, table: data, index: 1")
     _edit(place, "continue: always", "continue: {gate: policy}")
     with pytest.raises(SpecError) as refused:
         deployments(place.file)

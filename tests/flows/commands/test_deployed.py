@@ -296,12 +296,12 @@ def test_a_run_that_is_cancelled_on_the_pages_is_cancelled_everywhere(served: Se
 
 def test_a_run_whose_pipeline_no_longer_compiles_fails_with_the_place(served: Served, executing: Started) -> None:
     file, before = served.folder / "pipelines.yaml", len(served.runs())
-    file.write_text(TINY.replace("task: part, table: data, index: 1", "task: prat, table: data, index: 1"))
+    file.write_text(TINY.replace("task: take_batch, table: data, index: 1", "task: take_bach, table: data, index: 1"))
     try:
         served.prefect("deployment", "run", "tiny/manual", "--watch", code=None)
     finally:
         file.write_text(TINY)
-    executing.wait_for("did you mean 'part'")
+    executing.wait_for("did you mean 'take_batch'")
     assert "pipelines.yaml:9:" in executing.said
     assert "is failed: " in executing.said
     assert "Traceback" not in executing.said + (served.folder / "artifacts" / "logs" / "serve.log").read_text()

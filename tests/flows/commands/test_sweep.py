@@ -24,10 +24,10 @@ pipelines:
     params: {world: toy, loss: sft, steps: 2, draws: 2, lr: 1.0e-3}
     steps:
       data:   {task: load_demonstrations, source: $world, split: sft}
-      blank:  {task: blank_policy, demonstrations: data}
-      some:   {task: part, table: data, index: 1, size: 16}
+      blank:  {task: init_policy, demonstrations: data}
+      some:   {task: take_batch, table: data, index: 1, size: 16}
       all:    {task: load_prompts, source: $world, split: heldout}
-      asked:  {task: part, table: all, index: 1, size: 6}
+      asked:  {task: take_batch, table: all, index: 1, size: 6}
       gold:   {task: load_oracle, oracle: toy_gold}
       policy: {task: train, policy: blank, data: some, loss: $loss, lr: $lr, steps: $steps, batch: 8}
       report: {task: evaluate, policy: policy, baseline: blank, prompts: asked, oracle: gold, k: $draws, max_tokens: 6}

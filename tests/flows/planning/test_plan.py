@@ -25,10 +25,10 @@ FILES = {
     "select.py": """
         from tasks.declarations import Size
 
-        def part(table, *, index, size, wrap):
+        def take_batch(table, *, index, size, wrap):
             return table
 
-        def part_size(step):
+        def take_batch_size(step):
             return Size(step.params["size"])
         """,
     "sample.py": """
@@ -68,7 +68,7 @@ FILES = {
             return fit_cost(step)["steps"] * step.params["batch"]
         """,
 }
-MODULES = {"load_prompts": "load", "part": "select", "sample": "sample", "compare": "judge", "fit": "train"}
+MODULES = {"load_prompts": "load", "take_batch": "select", "sample": "sample", "compare": "judge", "fit": "train"}
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def edit(root: Path, name: str, old: str, new: str) -> None:
 def node(id: str, task: str, inputs: Mapping[str, tuple[str, ...]] | None = None, **params: Any) -> Node:
     return Node(
         id=id, addresses=(id,), task=task, module=f"tasks.{MODULES[task]}", kind="Prompts", params=params, execution={},
-        inputs=inputs or {}, lists=frozenset(), work=task != "part",
+        inputs=inputs or {}, lists=frozenset(), work=task != "take_batch",
         round=int(id.partition("@")[2]) if "@" in id else None, where=Where("pipelines.yaml"),
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def loop(rounds: int = 2, *, k: int = 4, lr: float = 0.1, rule: str = "short", l
         policy = f"policy@{i - 1}" if i > 1 else "base"
         choice = ChoiceValue("rules", rule, {"limit": limit})
         nodes += [
-            node(f"batch@{i}", "part", {"table": ("all",)}, index=i, size=size, wrap=True),
+            node(f"batch@{i}", "take_batch", {"table": ("all",)}, index=i, size=size, wrap=True),
             node(f"answers@{i}", "sample", {"policy": (policy,), "prompts": (f"batch@{i}",)}, k=k),
             node(f"judged@{i}", "compare", {"completions": (f"answers@{i}",)}, rule=choice),
             node(f"policy@{i}", "fit", {"policy": (policy,), "data": (f"answers@{i}",), "ref": (f"judged@{i}",)},
@@ -116,7 +116,7 @@ def loop(rounds: int = 2, *, k: int = 4, lr: float = 0.1, rule: str = "short", l
 
 
 def rows_of(n: Node) -> int:
-    return {"load_prompts": n.params.get("size", 0), "part": n.params.get("size", 0)}.get(n.task, 40)
+    return {"load_prompts": n.params.get("size", 0), "take_batch": n.params.get("size", 0)}.get(n.task, 40)
 
 
 Result = Callable[[Node, str], Artifact]

@@ -27,10 +27,10 @@ def test_runs_of_any_method_have_the_same_axes() -> None:
     assert [chosen_params(graph)["kl_weight"] for graph in changed] == ["0.25"] * 3
     assert [p["oracle"] for p in (sppo, dpo, ppo)] == ["toy_judge", "toy_judge", "reward_model"]
     assert [p["gold"] for p in (sppo, dpo, ppo)] == ["toy_gold"] * 3
-    axes = {"pipeline", "algorithm", "rounds", "k", "kl_weight", "oracle", "gold", "model", "seed", "size", "train/lr"}
+    axes = {"pipeline", "algorithm", "rounds", "k", "kl_weight", "oracle", "gold", "model", "seed", "train/lr"}
     for params in (sppo, dpo, ppo):
         assert axes <= params.keys()
-    for name in ("kl_weight", "rounds", "k", "size", "train/lr", "seed"):
+    for name in ("kl_weight", "rounds", "k", "train/lr", "seed"):
         assert all(float(p[name]) >= 0 for p in (sppo, dpo, ppo))
 
 

@@ -30,9 +30,9 @@ pipelines:
       times: $rounds
       start: {pool: null}
       steps:
-        batch:  {task: part, table: rows, index: $round, size: $size}
+        batch:  {task: take_batch, table: rows, index: $round, size: $size}
         pool:   {task: concat, tables: [prev.pool, batch]}
-        policy: {task: blank_policy, demonstrations: pool}
+        policy: {task: init_policy, demonstrations: pool}
     deployments:
       every-night: {continue: always}
       whole: {schedule: {cron: "0 3 * * *"}}

@@ -216,14 +216,14 @@ def test_fresh_recomputes_that_step_alone_where_its_content_is_equal(small: Path
 
 
 def test_steps_are_named_by_round_by_name_and_by_composite(tmp_path: Path) -> None:
-    ids = ["policy@1", "policy@2", "report/sample@1", "report/measure@1", "floor"]
+    ids = ["policy@1", "policy@2", "report/sample@1", "report/measure@1", "base_check"]
     wanted = graph(tmp_path, *(node(i, "numbers", count=1) for i in ids))
     assert steps_named(wanted, "policy") == ["policy@1", "policy@2"]
     assert steps_named(wanted, "policy@2") == ["policy@2"]
     assert steps_named(wanted, "report") == ["report/sample@1", "report/measure@1"]
     assert steps_named(wanted, "report/sample@1") == ["report/sample@1"]
-    with pytest.raises(SpecError, match=r"no step 'flor' \(did you mean 'floor'\?\)"):
-        steps_named(wanted, "flor")
+    with pytest.raises(SpecError, match=r"no step 'base_chek' \(did you mean 'base_check'\?\)"):
+        steps_named(wanted, "base_chek")
 
 
 def test_a_failed_step_fails_the_run_and_other_branches_go_on(project: Path, server: str) -> None:

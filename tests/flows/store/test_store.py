@@ -110,7 +110,7 @@ def test_a_part_of_another_artifact_is_published_without_a_second_copy_of_its_by
 
 def test_a_step_that_returns_its_input_shares_its_content(store: Store) -> None:
     first = put(store, prompts("a"))
-    same = put(store, store.open(first), "part", {"table": [first]})
+    same = put(store, store.open(first), "take_batch", {"table": [first]})
     assert same.content == first.content
     assert same.key != first.key
     assert names(store.root / "Prompts") == [first.content]

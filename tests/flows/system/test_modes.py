@@ -104,7 +104,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a file system")
     try:
         made = fabricate(disk)
-        (made.store.root / made.records["floor/logps"].path / "table.arrow").write_bytes(b"noise")
+        (made.store.root / made.records["base_check/logps"].path / "table.arrow").write_bytes(b"noise")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         yield disk
     finally:
@@ -124,7 +124,7 @@ def test_a_read_only_store_can_be_looked_at(read_only: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "never run" in said
     assert "policy@2" in said
-    (logps,) = (s for s in Runs(Store(artifacts)).find_run("last").steps.values() if s.id == "floor/logps")
+    (logps,) = (s for s in Runs(Store(artifacts)).find_run("last").steps.values() if s.id == "base_check/logps")
     assert Store(artifacts).lookup(logps.key).reason == f"its content Logps/{logps.content} was damaged"
     (artifact,) = verify_store(Store(artifacts))
     assert artifact.trouble.endswith("was damaged")

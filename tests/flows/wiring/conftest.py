@@ -50,7 +50,7 @@ TREE = {
             '''Pairs.'''
         def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:
             '''A checkpoint.'''
-        def blank_policy(data: Demonstrations) -> Policy:
+        def init_policy(data: Demonstrations) -> Policy:
             '''Random weights.'''
         def load_oracle(*, oracle: Annotated[Chosen, Choice("oracles")]) -> Oracle:
             '''Who decides.'''
@@ -73,7 +73,7 @@ TREE = {
         def score(completions: Completions, oracle: Scorer) -> Scores: ...
         def win_rates(win_probs: WinProbs, completions: Completions, *, keep: Literal["all", "best_and_worst"] = "all") -> WinRates: ...
         def pairs(completions: Completions, win_probs: WinProbs) -> Preferences: ...
-        def part(table: AnyTable, *, index: Annotated[int, Bounds(min=1)], size: int, wrap: bool = False) -> AnyTable: ...
+        def take_batch(table: AnyTable, *, index: Annotated[int, Bounds(min=1)], size: int, wrap: bool = False) -> AnyTable: ...
         def concat(tables: list[AnyTable]) -> AnyTable: ...
         def mixture(policies: list[Policy], *, shares: list[float] | None = None) -> Report: ...
         def logps(policy: Policy, data: Table, *, micro_batch: Execution[int] = 8) -> Logps: ...
@@ -128,7 +128,7 @@ TREE = {
 
         def base_policy(add: Add, source: ChoiceSpec) -> Policy:
             data = add("load_demonstrations", source=source)
-            return add("train", name="pretrain", policy=add("blank_policy", data=data), data=data, loss="sft", lr=0.003)
+            return add("train", name="pretrain", policy=add("init_policy", data=data), data=data, loss="sft", lr=0.003)
 
         splits = dict.fromkeys(["train", "rm", "policy", "gate", "heldout"], 4)
         world = WorldSpec(base_policy, splits, "rm", "toy_gold", ("toy_gold", "toy_judge"), ("lr",))

@@ -52,7 +52,7 @@ def test_gold_judges_nothing_that_trains_but_what_people_labelled(graphs: dict[s
     for graph in graphs.values():
         judges = {n.id: graph.nodes[i].task for n in graph.nodes.values() for i in n.inputs.get("oracle", ())}
         by_gold = {id for id, task in judges.items() if task == "load_oracle"}
-        measured = {id for id in by_gold if id.startswith(("report/", "floor/"))}
+        measured = {id for id in by_gold if id.startswith(("report/", "base_check/"))}
         assert by_gold - measured == {"human/compare", "checks/compare", "more/compare"}
         for r in (1, 2, 3):
             asked = "win_probs" if f"win_probs@{r}" in graph.nodes else "scores"
@@ -62,7 +62,7 @@ def test_gold_judges_nothing_that_trains_but_what_people_labelled(graphs: dict[s
 
 def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: dict[str, Graph]) -> None:
     found = {name: _contents(graph) for name, graph in graphs.items()}
-    for shared in ("human", "by_people", "by_people_report", "floor", "reward@1", "reward_report@1", "completions@1"):
+    for shared in ("human", "human_reward", "human_reward_report", "base_check", "reward@1", "reward_report@1", "completions@1"):
         assert len({contents[shared] for contents in found.values()}) == 1, shared
     assert found["apo-raft"]["scores@1"] == found["apo-rrhf"]["scores@1"]
     assert len({contents["policy@1"] for contents in found.values()}) == 3
@@ -72,7 +72,7 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
 
 def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], tmp_path: Path) -> None:
     apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")))
-    for own, other in (("human", "pairs"), ("checks", "held_out"), ("by_people", "reward"), ("floor", "floor")):
+    for own, other in (("human", "pairs"), ("checks", "eval_pairs"), ("human_reward", "reward"), ("base_check", "base_check")):
         assert apo[own] == ppo[other]
 
 

@@ -69,7 +69,7 @@ WRONG = {
     "one too many": ("oracles", "def mine(model) -> Oracle: ...", r"are \(none: its parameters are keyword-only\)"),
     "an oracle of texts": ("oracles", "def mine() -> str: ...", r"mine says that it returns 'str'"),
     "an engine of nothing": ("engines", "def mine(*, dtype: str = 'auto') -> Engine: ...", r"are \(policy\)"),
-    "a rule of texts": ("deviations", "def mine(text: str) -> None: ...", r"returns 'None'; .*\[str\]"),
+    "a rule of texts": ("responses", "def mine(text: str) -> None: ...", r"returns 'None'; .*\[str\]"),
     "a source of lists": ("sources", "def mine(*, path: str) -> list: ...", r"choose one of \[Source, World\]"),
     "a column that is not there": ("pair_rules", """
         def mine(pairs: pl.DataFrame) -> pl.DataFrame:

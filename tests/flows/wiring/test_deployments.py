@@ -23,7 +23,7 @@ p:
     times: $rounds
     start: {policy: base, pool: null}
     steps:
-      batch: {task: part, table: prompts, index: $round, size: 10}
+      batch: {task: take_batch, table: prompts, index: $round, size: 10}
       answers: {task: sample, policy: prev.policy, prompts: batch}
       probs: {task: compare, completions: answers, oracle: judge}
       pairs: {task: pairs, completions: answers, win_probs: probs}
@@ -38,7 +38,7 @@ p:
       continue: {gate: better}
       steps:
         gate_prompts: {task: load_prompts, source: toy, split: gate}
-        gate_batch: {task: part, table: gate_prompts, index: $round, size: $size}
+        gate_batch: {task: take_batch, table: gate_prompts, index: $round, size: $size}
         better: {task: evaluate, policy: policy, baseline: prev.policy, prompts: gate_batch, oracle: judge}
     plain: {schedule: {cron: "0 3 * * 1"}}
 """

@@ -32,7 +32,7 @@ p:
     start: {policy: base, pool: null, older: null}
     steps:
       older: prev.policy
-      batch: {task: part, table: prompts, index: $round, size: 10}
+      batch: {task: take_batch, table: prompts, index: $round, size: 10}
       answers: {task: sample, policy: prev.policy, prompts: batch}
       probs: {task: compare, completions: answers, oracle: judge}
       pairs: {task: pairs, completions: answers, win_probs: probs}
@@ -130,15 +130,15 @@ p:
     base: {task: load_policy, source: toy}
     held: {task: load_prompts, source: toy, split: heldout}
     gold: {task: load_oracle, oracle: ORACLE}
-    floor: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: gold}
+    base_check: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: gold}
     report: {task: evaluate, policy: base, baseline: base, prompts: held, oracle: gold}
 """
 
 
 def test_equal_steps_are_one_node_with_all_its_addresses(compiled: Compile) -> None:
     graph = compiled(EVALUATION.replace("ORACLE", "toy_gold"))
-    assert graph.nodes["floor"].addresses == ("floor", "floor/measure", "report/measure", "report")
-    assert graph.headline == ("floor",)
+    assert graph.nodes["base_check"].addresses == ("base_check", "base_check/measure", "report/measure", "report")
+    assert graph.headline == ("base_check",)
     assert sum(n.task == "sample" for n in graph.nodes.values()) == 2
 
 
@@ -147,8 +147,8 @@ def test_the_chosen_functions_annotation_decides_the_kind(compiled: Compile) -> 
     oracle = compiled(EVALUATION.replace("ORACLE", "{toy_judge: {sharpness: 2}}"))
     assert scorer.nodes["gold"].kind == "Scorer"
     assert oracle.nodes["gold"].kind == "Oracle"
-    assert "floor/score" in scorer.nodes
-    assert "floor/score" not in oracle.nodes
+    assert "base_check/score" in scorer.nodes
+    assert "base_check/score" not in oracle.nodes
     assert oracle.nodes["gold"].params["oracle"] == ChoiceValue("oracles", "toy_judge", {"sharpness": 2.0})
 
 
@@ -182,7 +182,7 @@ def test_seed_feeds_what_steps_leave_open_but_no_inner_step_and_no_world(compile
         "    told: {task: measure, win_probs: probs, completions: open, others: fixed}\n"
     )
     graph = compiled(text, overrides={"seed": "3"})
-    assert [graph.nodes[n].params["seed"] for n in ("open", "fixed", "floor/sample", "base")] == [3, 5, 3, 0]
+    assert [graph.nodes[n].params["seed"] for n in ("open", "fixed", "base_check/sample", "base")] == [3, 5, 3, 0]
     source = graph.nodes["held"].params["source"]
     assert isinstance(source, ChoiceValue)
     assert source.params["seed"] == 0
@@ -192,7 +192,7 @@ def test_seed_feeds_what_steps_leave_open_but_no_inner_step_and_no_world(compile
 def test_engine_and_execution_parameters_feed_inner_steps_and_choices(compiled: Compile) -> None:
     text = EVALUATION.replace("ORACLE", "toy_gold")
     graph = compiled(text, overrides={"engine": "transformers", "workers": "3", "devices": "2", "micro_batch": "4"})
-    node = graph.nodes["floor/sample"]
+    node = graph.nodes["base_check/sample"]
     assert node.params["engine"] == ChoiceValue("engines", "transformers", {"dtype": "float32"}, {"workers": 3})
     assert node.execution == {"devices": 2}
     assert "devices" not in node.params
@@ -208,7 +208,7 @@ def test_auto_is_resolved_before_the_key(gpu: bool, engine: str, compiled: Compi
     monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
     monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["floor/sample"].params["engine"]
+    chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["base_check/sample"].params["engine"]
     assert isinstance(chosen, ChoiceValue)
     assert chosen.name == engine
 
@@ -254,9 +254,9 @@ def test_two_execution_values_are_still_one_node(compiled: Compile) -> None:
 
 def test_work_is_neither_port_nor_parameter(compiled: Compile) -> None:
     graph = compiled(EVALUATION.replace("ORACLE", "toy_gold"))
-    assert graph.nodes["floor/sample"].work
-    assert set(graph.nodes["floor/sample"].inputs) == {"policy", "prompts"}
-    assert not graph.nodes["floor"].work
+    assert graph.nodes["base_check/sample"].work
+    assert set(graph.nodes["base_check/sample"].inputs) == {"policy", "prompts"}
+    assert not graph.nodes["base_check"].work
 
 
 TRAINING = """
@@ -287,7 +287,7 @@ def test_answers_that_were_sampled_serve_as_demonstrations_do(compiled: Compile)
 
 def test_a_variable_keeps_the_kind_and_lists_are_of_one_kind(compiled: Compile) -> None:
     text = TRAINING.replace("data: data", "data: [a]").replace("data: [a]", "data: piece") + (
-        "    piece: {task: part, table: both, index: 1, size: 4}\n    both: {task: concat, tables: [data, data2]}\n"
+        "    piece: {task: take_batch, table: both, index: 1, size: 4}\n    both: {task: concat, tables: [data, data2]}\n"
         "    data2: {task: read_preferences, source: more.jsonl}\n"
     )
     assert compiled(text).nodes["piece"].kind == "Preferences"

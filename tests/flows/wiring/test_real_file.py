@@ -45,7 +45,7 @@ def test_sppo_is_three_rounds_each_from_the_one_before(tmp_path: Path) -> None:
     graph = compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json")
     assert graph.headline == ("report@1", "report@2", "report@3")
     assert graph.nodes["completions@3"].inputs["policy"] == ("policy@2",)
-    assert "floor" in graph.nodes
+    assert "base_check" in graph.nodes
     trained = [n.id for n in graph.nodes.values() if n.task == "fit"]
     assert trained == ["base", "policy@1", "policy@2", "policy@3"]
 
@@ -65,7 +65,7 @@ def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pair
         _contents(compile_pipeline(FILE, name, cache=tmp_path / "python.json")) for name in ("sppo", "iterative-dpo")
     )
     own = [id for id, content in dpo.items() if content not in sppo.values()]
-    for shared in ("base", "heldout", "judge", "gold", "floor", "batch@1", "completions@1", "win_probs@1", "batch@3"):
+    for shared in ("base", "heldout", "judge", "gold", "base_check", "batch@1", "completions@1", "win_probs@1", "batch@3"):
         assert dpo[shared] == sppo[shared]
     assert next(iter(own)) == "new_pairs@1"
     assert dpo["completions@2"] != sppo["completions@2"]
@@ -100,11 +100,11 @@ def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> No
 def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_prompts(tmp_path: Path) -> None:
     graph = compile_pipeline(FILE, "reward-model", cache=tmp_path / "python.json")
     report = graph.nodes["report"]
-    assert report.inputs == {"pairs": ("held_out",), "oracle": ("reward",)}
+    assert report.inputs == {"pairs": ("eval_pairs",), "oracle": ("reward",)}
     assert report.opens == {"RewardModel"}
-    splits = [graph.nodes[f"{name}/load_prompts"].params["split"] for name in ("pairs", "held_out")]
+    splits = [graph.nodes[f"{name}/load_prompts"].params["split"] for name in ("pairs", "eval_pairs")]
     assert splits == ["rm", "heldout"]
-    assert graph.nodes["held_out"].params["size"] >= 1000
+    assert graph.nodes["eval_pairs"].params["size"] >= 1000
 
 
 SPLITS = ("split", "heldout", "pairs_split", "pairs_heldout", "pairs_more", "golden_split")

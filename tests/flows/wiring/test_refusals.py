@@ -79,10 +79,10 @@ WRONG = {
         "the loop has no step 'polcy'", "did you mean 'policy'?"]),
     "start from the loop": ("start: {policy: base}", "start: {policy: rates}", "rates}", ["must be a step before the loop"]),
     "prev outside the loop": ("held: {task: load_prompts, source: toy, split: heldout}",
-        "held: {task: part, table: prev.rates, index: 1, size: 1}", "prev.rates", ["prev.rates can be used only inside `repeat`"]),
+        "held: {task: take_batch, table: prev.rates, index: 1, size: 1}", "prev.rates", ["prev.rates can be used only inside `repeat`"]),
     "last inside the loop": ("data: rates", "data: last.rates", "last.rates", ["last.rates can be used only in `after`"]),
     "every inside the loop": ("data: rates", "data: every.rates", "every.rates", ["every.rates can be used only in `after`"]),
-    "a loop's step before the loop": ("split: heldout}", "split: heldout}\n    early: {task: part, table: rates, index: 1, "
+    "a loop's step before the loop": ("split: heldout}", "split: heldout}\n    early: {task: take_batch, table: rates, index: 1, "
         "size: 1}", "rates,", ["'rates', which is a step inside `repeat` and cannot be used here"]),
     "prev of a step before the loop": ("data: rates", "data: prev.held", "prev.held", ["the loop has no such step"]),
     "round before the loop": ("split: heldout", "split: $round", "$round", ["$round is known only inside `repeat`"]),

@@ -74,7 +74,7 @@ def test_the_reward_model_of_rm_ppo_is_the_step_that_others_train(tmp_path: Path
         compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json"),
         compile_pipeline(FILE, "apo", cache=tmp_path / "python.json"),
     )
-    assert ours.nodes["reward"].params == theirs.nodes["by_people"].params
+    assert ours.nodes["reward"].params == theirs.nodes["human_reward"].params
 
 
 def test_the_curve_of_over_optimisation_reads_one_training(tmp_path: Path) -> None:

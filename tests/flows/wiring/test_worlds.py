@@ -25,7 +25,7 @@ def mini(*, size: int = 3) -> World:
 
 def base_policy(add: Add, source: ChoiceSpec) -> Policy:
     answers = add("load_demonstrations", source=source, split="practice")
-    return add("blank_policy", demonstrations=answers, layers=source.params["size"])
+    return add("init_policy", demonstrations=answers, layers=source.params["size"])
 
 world = WorldSpec(base_policy, {"practice": 9, "people": 10, "heldout": 5}, "people", "mini_taste", ("mini_taste",), ())
 """
@@ -46,8 +46,8 @@ def compiled(root: Path, name: str, **overrides: Any) -> Graph:
 
 
 def test_a_world_says_what_its_base_policy_is_who_labels_and_what_measures(root: Path) -> None:
-    nodes = compiled(root, "offline-dpo", world="{mini: {size: 4}}", lr=1e-3, labels=60).nodes
-    assert nodes["base"].task == "blank_policy"
+    nodes = compiled(root, "offline-dpo", world="{mini: {size: 4}}", lr=1e-3, num_pairs=60).nodes
+    assert nodes["base"].task == "init_policy"
     assert nodes["base"].params["layers"] == 4
     assert nodes["base/load_demonstrations"].params["split"] == "practice"
     assert nodes["pairs/load_prompts"].params["split"] == "people"

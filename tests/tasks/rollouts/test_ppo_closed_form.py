@@ -35,7 +35,7 @@ def test_ppo_reaches_the_reward_tilted_reference(objective: str, tmp_path: Path)
     assert kl(log_ref, target) > 0.5 < kl(target, log_ref)
     trained = ppo(
         ref, ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / "ppo"),
-        letters_value(ref, tmp_path / "value"), iterations=300, size=4, k=64, lr=1e-3, kl_coef=BETA,
+        letters_value(ref, tmp_path / "value"), iterations=300, prompts_per_iteration=4, k=64, lr=1e-3, kl_coef=BETA,
         objective=Chosen("losses/rl", objective, {}), kl_controller=FIXED, engine=TRANSFORMERS, epochs=2,
         minibatches=2, missing_eos_penalty=0.0, max_tokens=3, checkpoint_every=10**6,
     )  # fmt: skip

@@ -50,7 +50,7 @@ class Counted:
         return [-len(t) / 10 for t in told]
 
 
-MANY: dict[str, Any] = {"size": 8, "k": 20, "iterations": 2, "prompts": prompts(8)}
+MANY: dict[str, Any] = {"prompts_per_iteration": 8, "k": 20, "iterations": 2, "prompts": prompts(8)}
 
 
 def test_equal_answers_to_a_prompt_are_one_question(policy: Policy, value: RewardModel, tmp_path: Path) -> None:

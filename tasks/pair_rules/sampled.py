@@ -9,8 +9,8 @@ from tasks.judging.noise import uniform
 from tasks.judging.oriented import oriented
 
 
-def drawn(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
-    """Every answered pair, the chosen one drawn: a with probability p. p stays P(chosen beats rejected).
+def sampled(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
+    """Every answered pair, the chosen one sampled: a with probability p. p stays P(chosen beats rejected).
 
     On drawn labels DPO's optimum is the KL-regularised one; a deterministic winner has no finite optimum. The noise
     belongs to (seed, the two draws, whichever comes first): neither order nor batch changes a label.
