@@ -62,7 +62,7 @@ def fit_reward(
         save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
             below 1/512 of a weight away, so that a next round would not go on from them.
         seed: the new head, and the order of the rows.
-        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: most tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
     import torch
@@ -88,6 +88,7 @@ def fit_reward(
         steps * batch if steps else epochs * len(data), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerScores(model), examples, loss, settings, packing_for(model, max_tokens_per_microbatch), work)
+    packing = packing_for(model, max_tokens_per_microbatch)
+    train_model(accelerator, AnswerScores(model), examples, loss, settings, packing, work)
     save_reward_model(model, policy, work.output, save_dtype)
     return RewardModel(work.output)

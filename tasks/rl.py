@@ -26,7 +26,9 @@ def ppo_cost(step: StepView) -> Cost:
 def ppo_training(step: StepView) -> Training:
     params = step.params
     constants = {name: params[name] for name in ("lr", "epochs")}
-    return Training("ppo", params["kl_coef"], {name: params[name] for name in ("k", "prompts_per_iteration")}, constants)
+    return Training(
+        "ppo", params["kl_coef"], {name: params[name] for name in ("k", "prompts_per_iteration")}, constants
+    )
 
 
 ppo_curves = {
@@ -79,15 +81,16 @@ def ppo(
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
 
-    Every iteration draws `k` answers to `prompts_per_iteration` prompts with the weights as they are, scores them, gives each token the
-    reward −kl_coef·log π/π_ref and the last one the score besides, and takes `epochs` × `minibatches` steps on the
-    whitened advantages (GAE over the answer alone). The exact optimum is π_ref·exp(score/kl_coef), normalised.
+    Every iteration draws `k` answers to `prompts_per_iteration` prompts with the weights as they are, scores them,
+    gives each token the reward −kl_coef·log π/π_ref and the last one the score besides, and takes `epochs` ×
+    `minibatches` steps on the whitened advantages (GAE over the answer alone). The exact optimum is
+    π_ref·exp(score/kl_coef), normalised.
 
     The value network is one of its own, started from `value` or, where that is empty, from what an earlier `ppo` left
     in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and Adam's
     moments, so that a later round on this result and its `value_of` goes on exactly where lr is constant and prompts,
-    prompts_per_iteration, k, epochs, minibatches and seed are the same. With other prompts, prompts_per_iteration, k or seed the order of prompts begins
-    anew, with new noise. Prompts count alike: their `weight` is not read.
+    their number, k, epochs, minibatches and seed are the same. With other prompts, another number, k or seed the order
+    of prompts begins anew, with new noise. Prompts count alike: their `weight` is not read.
 
     One device. By arithmetic, not measurement: P parameters take 36·P bytes where all three networks have as many
     (weights in float32, gradients and Adam's moments of two), and activations and the engine come besides. vLLM on a
@@ -103,7 +106,7 @@ def ppo(
 
     Args:
         iterations: rollouts; each is learnt from once.
-        prompts_per_iteration: prompts per iteration, in a seeded order through the table, again and again.
+        prompts_per_iteration: how many, in a seeded order through the table, again and again.
         k: answers per prompt.
         lr: peak learning rate of the policy; no default, because no value serves two models.
         value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and Adam knows no
@@ -133,7 +136,7 @@ def ppo(
         stream: another stream of noise for the same prompts; in rounds, `$round`, or a round that is tried again after
             a gate refused it would draw the very answers of the refused one.
         engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
-        max_tokens_per_microbatch: largest number of tokens that go through a network together, padding included; 0: what fits.
+        max_tokens_per_microbatch: most tokens that go through a network together, padding included; 0: what fits.
         checkpoint_every: iterations between two checkpoints.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
@@ -158,7 +161,10 @@ def ppo(
     if beyond := [c for c in checkpoints if not 1 <= c <= iterations]:
         raise SpecError(f"checkpoints = {checkpoints}: {beyond} lie outside the iterations 1 to {iterations}")
     if prompts_per_iteration * k == 1:
-        raise SpecError("prompts_per_iteration 1 and k 1 give one answer per iteration, and its advantage means nothing without another")
+        raise SpecError(
+            "prompts_per_iteration 1 and k 1 give one answer per iteration, and its advantage means nothing without "
+            "another"
+        )
     control = KlControl(kl_controller, kl_coef)
     if kl_coef == 0 and control.moves and control.after(0.0, 1e6, prompts_per_iteration * k) == 0:
         raise SpecError(

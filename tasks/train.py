@@ -62,7 +62,7 @@ def logps(
 
     Args:
         dtype: type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Sums are float64.
-        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: most tokens that go through the model together, padding included; 0: what fits.
     """
     import torch
 
@@ -140,7 +140,7 @@ def fit(
         save_dtype: type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes
             below 1/512 of a weight away, so that a next round would not go on from them.
         seed: order of the rows.
-        max_tokens_per_microbatch: largest number of tokens that go through the model together, padding included; 0: what fits.
+        max_tokens_per_microbatch: most tokens that go through the model together, padding included; 0: what fits.
         checkpoint_every: optimizer steps between two checkpoints; there is one behind the last step too.
     """
     import torch
@@ -173,6 +173,7 @@ def fit(
         steps * batch if steps else epochs * len(rows), lr, batch, optimizer, (betas[0], betas[1]), schedule, warmup,
         max_grad_norm, weight_decay, seed, checkpoint_every,
     )  # fmt: skip
-    train_model(accelerator, AnswerLogps(model), examples, loss, settings, packing_for(model, max_tokens_per_microbatch), work)
+    packing = packing_for(model, max_tokens_per_microbatch)
+    train_model(accelerator, AnswerLogps(model), examples, loss, settings, packing, work)
     save_model(model, policy, work.output, save_dtype)
     return Policy(work.output)

@@ -50,7 +50,9 @@ def write_llama(directory: Path, tokenizer: Any, seed: int, init_std: float, max
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=init_std, **sizes, **ids)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=init_std, **sizes, **ids
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).float()

@@ -62,7 +62,8 @@ def test_gold_judges_nothing_that_trains_but_what_people_labelled(graphs: dict[s
 
 def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: dict[str, Graph]) -> None:
     found = {name: _contents(graph) for name, graph in graphs.items()}
-    for shared in ("human", "human_reward", "human_reward_report", "base_check", "reward@1", "reward_report@1", "completions@1"):
+    before = ("human", "human_reward", "human_reward_report", "base_check")
+    for shared in (*before, "reward@1", "reward_report@1", "completions@1"):
         assert len({contents[shared] for contents in found.values()}) == 1, shared
     assert found["apo-raft"]["scores@1"] == found["apo-rrhf"]["scores@1"]
     assert len({contents["policy@1"] for contents in found.values()}) == 3
@@ -72,7 +73,8 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
 
 def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], tmp_path: Path) -> None:
     apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")))
-    for own, other in (("human", "pairs"), ("checks", "eval_pairs"), ("human_reward", "reward"), ("base_check", "base_check")):
+    same = {"human": "pairs", "checks": "eval_pairs", "human_reward": "reward", "base_check": "base_check"}
+    for own, other in same.items():
         assert apo[own] == ppo[other]
 
 

@@ -22,8 +22,8 @@ FIXED = Chosen("kl_controllers", "fixed", {})
 ADAPTIVE = Chosen("kl_controllers", "adaptive", {"target": 0.5, "horizon": 100.0})
 TIMING = {"tokens_per_second"}
 SETTINGS: dict[str, Any] = {
-    "iterations": 4, "prompts_per_iteration": 4, "k": 3, "lr": 1e-3, "kl_coef": 0.05, "epochs": 2, "schedule": "constant",
-    "objective": CLIPPED, "kl_controller": FIXED, "engine": TRANSFORMERS,
+    "iterations": 4, "prompts_per_iteration": 4, "k": 3, "lr": 1e-3, "kl_coef": 0.05, "epochs": 2,
+    "schedule": "constant", "objective": CLIPPED, "kl_controller": FIXED, "engine": TRANSFORMERS,
 }  # fmt: skip
 
 

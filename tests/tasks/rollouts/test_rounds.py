@@ -45,7 +45,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return found
 
 
-@pytest.mark.parametrize("other", [{"k": 2}, {"prompts_per_iteration": 1}, {"prompts_per_iteration": 5, "k": 4}, {"prompts": prompts(4)}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"k": 2},
+        {"prompts_per_iteration": 1},
+        {"prompts_per_iteration": 5, "k": 4},
+        {"prompts": prompts(4)},
+        {"seed": 1},
+    ],
+)
 def test_a_round_of_another_size_repeats_no_draw_of_the_one_before(
     other: dict[str, Any], asked: Asked, policy: Policy, value: RewardModel, tmp_path: Path
 ) -> None:
