@@ -42,9 +42,7 @@ def drop_damaged(folder: Path, work: Workspace) -> None:
     """Remove damaged checkpoints, with a notice; call it before reading any."""
     for path in _checkpoints(folder):
         if not is_intact(path):
-            work.notice(
-                f"the checkpoint of {path.name} is damaged; training resumes from the previous one, if there is one"
-            )
+            work.notice(f"the checkpoint of {path.name} is damaged; training resumes from the one before, if any")
             shutil.rmtree(path)
 
 

@@ -125,7 +125,7 @@ def test_checkpoints_of_a_training(policy: Policy, tmp_path: Path) -> None:
         lambda folder: Mortal(folder, step=3),
     )
     assert len(notices) == 5  # weights, optimizer, random numbers, state, digests
-    assert all("step-2 was damaged" in n for n in notices)
+    assert all("step-2 is damaged" in n for n in notices)
 
 
 def test_checkpoints_kept_policies_and_scores_of_a_reinforcement(policy: Policy, tmp_path: Path) -> None:
