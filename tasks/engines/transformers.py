@@ -7,7 +7,7 @@ and number of threads). Not supported: models whose layers have more state than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
 from tasks.sampling.draw import Noise, logps_of, sampled_tokens
-from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
+from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
 from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
@@ -65,9 +65,7 @@ class TransformersEngine:
         with torch.inference_mode():
             self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
 
-    def generate(
-        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
-    ) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
 
@@ -131,7 +129,7 @@ class _Batch:
         """By row of the cache; None for a finished one."""
         self.answers: dict[int, Answer] = {}
 
-    def run(self, on_progress: Callable[[int], None]) -> list[Answer]:
+    def run(self, on_progress: OnProgress) -> list[Answer]:
         while True:
             live = [i for i, row in enumerate(self.rows) if row is not None]
             if not live and not self.waiting:

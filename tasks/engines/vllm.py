@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tasks.contract import Execution, SpecError
 from tasks.kinds import Policy
-from tasks.sampling.requests import Answer, Engine, Options, Request, cached_engine, evict
+from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
 from tasks.sampling.weights import check_file_names, checked_weights, meta_model, weights_identity
 from tasks.template import tokenizer_of
@@ -81,9 +81,7 @@ class VllmEngine:
             enable_chunked_prefill=on_gpu,
         )  # fmt: skip
 
-    def generate(
-        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
-    ) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         from vllm import TokensPrompt
 
         if not requests:
@@ -96,7 +94,7 @@ class VllmEngine:
         finished = self._finished(on_progress)
         return [finished_answer(self.tokenizer, *finished[number], options) for number in sorted(finished)]
 
-    def _finished(self, on_progress: Callable[[int], None]) -> dict[int, tuple[list[int], list[float]]]:
+    def _finished(self, on_progress: OnProgress) -> dict[int, tuple[list[int], list[float]]]:
         """Tokens and log-probabilities of all requests, by vLLM's increasing request number."""
         done: dict[int, tuple[list[int], list[float]]] = {}
         engine = self.llm.llm_engine

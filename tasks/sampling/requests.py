@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FinishReason = Literal["stop", "length"]
+OnProgress = Callable[[int], None]
+"""Receives the number of finished requests."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Answer(NamedTuple):
 class Engine(Protocol):
     """A loaded policy that answers requests."""
 
-    def generate(
-        self, requests: Sequence[Request], options: Options, on_progress: Callable[[int], None]
-    ) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         """One answer per request, in their order. `on_progress` receives the number of finished ones.
 
         The answers depend only on the requests and their order, not on earlier calls.
