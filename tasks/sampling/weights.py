@@ -49,7 +49,7 @@ def check_file_names(policy: Policy, model: nn.Module) -> None:
     names = [name for name, _ in model.named_parameters()]
     if renamed := [name for name in names if name not in stored and name.removeprefix(body) not in stored]:
         raise SpecError(
-            f"the *.safetensors of {policy.path} lack {_shortened(renamed)}: weights have other names there than in "
+            f"the *.safetensors of {policy.path} lack {_some(renamed)}: weights have other names there than in "
             f"{type(model).__name__}, so this engine cannot replace them; use engine=transformers"
         )
 
@@ -64,18 +64,15 @@ def checked_weights(weights: Iterable[tuple[str, Tensor]], model: nn.Module) -> 
     known = model.state_dict()
     if unknown := sorted(given.keys() - known.keys()):
         raise SpecError(
-            f"{type(model).__name__} has no weights {_shortened(unknown)}; its weights are {_shortened(sorted(known))}"
+            f"{type(model).__name__} has no weights {_some(unknown)}; its weights are {_some(sorted(known))}"
         )
     tied = _tied(model)
     if missing := sorted(names[0] for names in tied if not given.keys() & set(names)):
-        raise SpecError(
-            f"weights of {type(model).__name__} are missing: {_shortened(missing)}; an update must contain all of them"
-        )
+        raise SpecError(f"weights of {type(model).__name__} are missing: {_some(missing)}; update all of them")
     shapes = [(n, list(t.shape), list(known[n].shape)) for n, t in given.items() if t.shape != known[n].shape]
     if shapes:
         raise SpecError(
-            "weights have wrong shapes: "
-            + _shortened([f"{n} {shape}, should be {right}" for n, shape, right in shapes])
+            "weights have wrong shapes: " + _some([f"{n} {shape}, should be {right}" for n, shape, right in shapes])
         )
     _check_tied_equal(given, tied)
     first = {name: names[0] for names in tied for name in names}
@@ -99,6 +96,6 @@ def _check_tied_equal(given: Mapping[str, Tensor], tied: Iterable[list[str]]) ->
                 raise SpecError(f"{first} and {other} are tied in this model, but the new weights differ")
 
 
-def _shortened(names: list[str]) -> str:
+def _some(names: list[str]) -> str:
     left = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {left} more" if left > 0 else "")
