@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flows.python.imports import Binding, bind, loaded_by, used_as
@@ -45,31 +46,39 @@ _PATH = re.compile(r"[\w./ ~-]{1,200}")
 _DEFINITIONS = frozenset({ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef})
 
 
-class Scan:
+@dataclass
+class Findings:
+    """What the linking needs to know of a piece of code."""
+
+    names: dict[str, int] = field(default_factory=dict)
+    """Dotted names that are read, with the line of the first use; a negative one: imported, not used."""
+    imports: dict[str, Binding] = field(default_factory=dict)
+    loads: list[str] = field(default_factory=list)
+    """Modules that its imports load, and names in them that may be modules."""
+    locals: set[str] = field(default_factory=set)
+    """Names that it assigns or takes as arguments, which may hide what the module calls so."""
+    calls: list[WatchedCall] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, int] = field(default_factory=dict)
+    """Short texts that could be paths."""
+    stores: dict[str, int] = field(default_factory=dict)
+    """Dotted names that are assigned to: `a.b` for `a.b = 1`."""
+    touched: set[str] = field(default_factory=set)
+    """First names of what is changed in place or asked to do something: `a` for `a[0] = 1` and `a.append(1)`."""
+
+
+class Scan(Findings):
     """One walk that writes the canonical form of a tree and collects what the linking needs to know."""
 
     def __init__(self, file: str) -> None:
+        super().__init__()
         self.file = file
         self.out: list[str] = []
-        self.names: dict[str, int] = {}
-        """Dotted names that are read, with the line of the first use."""
-        self.imports: dict[str, Binding] = {}
-        self.loads: list[str] = []
-        """Modules of ours that its imports load, and names in them that may be modules."""
         self.imported: dict[str, int] = {}
         """The dotted names by which its imports are used, with their lines."""
         self.mentioned: set[str] = set()
         """Names in annotations that do not count."""
-        self.calls: list[WatchedCall] = []
-        self.locals: set[str] = set()
-        self.hidden: dict[str, int] = {}
-        self.texts: dict[str, int] = {}
-        """Short texts that could be paths."""
-        self.stores: dict[str, int] = {}
-        """Dotted names that are assigned to: `a.b` for `a.b = 1`."""
         self.globals: set[str] = set()
-        self.touched: set[str] = set()
-        """First names of what is changed in place or asked to do something: `a` for `a[0] = 1` and `a.append(1)`."""
         self._annotations = False
 
     def visit(self, node: ast.AST, body: bool | None = None) -> None:

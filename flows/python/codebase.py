@@ -10,7 +10,6 @@ import ast
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,9 +20,8 @@ from pydantic import TypeAdapter
 from flows.python.functions import PublicNames, public_names
 from flows.python.packages import PYTHON
 from flows.python.units import UnitFile, parse_units
+from flows.system.json_files import read_cache, write_cache
 from tasks.contract import SpecError
-from tasks.digests import with_digest, without_digest
-from tasks.files import atomic_replace
 
 _READERS = ("canonical", "codebase", "functions", "imports", "units")
 """Modules whose edit makes all files be parsed again."""
@@ -67,7 +65,8 @@ class Codebase:
     def __init__(self, packages: Sequence[Package] = (TASKS,), cache: Path | None = None) -> None:
         self.packages = {p.name: p for p in packages}
         self._cache = cache
-        self._texts = _cached_texts(cache) if cache else {}
+        cached = read_cache(cache) if cache else {}
+        self._texts: dict[str, str] = cached["files"] if cached.get("format") == _format() else {}
         self._new = False
         self._parses: dict[str, ParsedFile | None] = {}
 
@@ -107,7 +106,7 @@ class Codebase:
 
     @cached_property
     def _folders(self) -> frozenset[str]:
-        return frozenset(m.rpartition(".")[0] for m in self.files)
+        return frozenset(".".join(m.split(".")[:i]) for m in self.files for i in range(1, m.count(".") + 1))
 
     def is_ours(self, module: str) -> bool:
         """Whether a module belongs to one of the packages."""
@@ -136,10 +135,7 @@ class Codebase:
         if self._cache is None or not self._new:
             return
         texts = dict(list(self._texts.items())[-_MOST:])
-        with suppress(OSError):
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_replace(self._cache, durable=False) as fresh:
-                fresh.write_bytes(with_digest({"format": _format(), "files": {**texts}}))
+        write_cache(self._cache, {"format": _format(), "files": {**texts}})
         self._new = False
 
 
@@ -165,14 +161,6 @@ def _parse(data: bytes, name: str) -> ParsedFile:
     finally:
         if collecting:
             gc.enable()
-
-
-def _cached_texts(cache: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        data = without_digest(cache.read_bytes())
-        if data["format"] == _format():
-            return dict(data["files"])
-    return {}
 
 
 @cache

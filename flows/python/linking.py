@@ -12,7 +12,7 @@ from flows.python.canonical import WatchedCall
 from flows.python.codebase import Codebase
 from flows.python.imports import Binding
 from flows.python.packages import NUMBERS
-from flows.python.unfollowable import Refusals
+from flows.python.unfollowable import CHOICE, DATA_FILE, NAMES, Refusals
 from flows.python.units import CodeUnit
 from tasks.contract import SpecError
 
@@ -108,17 +108,17 @@ class _Link:
         elif self._codebase.is_module(f"{target}.{names[0]}"):
             self._target(f"{target}.{names[0]}", names[1:], dotted, line)
         elif names[0] == "__dict__":
-            self._refuse.namespace(line)
+            self._refuse.use("vars() of a module or of all local names", NAMES, line, "vars")
         elif not names[0].startswith("__"):
             raise SpecError(f"{self._file}:{abs(line)}: '{target}.{names[0]}' does not exist")
 
     def _stores(self) -> None:
         for stored, line in self._unit.stores.items():
             head = stored.split(".")[0]
-            if head not in self._unit.locals and any(
-                self._codebase.is_ours(target) for target, _ in self._bindings(head)
-            ):
-                self._refuse.foreign(stored, line)
+            foreign = any(self._codebase.is_ours(target) for target, _ in self._bindings(head))
+            if foreign and head not in self._unit.locals:
+                what = f"setting '{stored}', which another file defines,"
+                self._refuse.use(what, "set it in its own file", line, stored)
 
     def _texts(self) -> None:
         """A text may name a file beside the code, or one by its whole path."""
@@ -126,7 +126,7 @@ class _Link:
         for text, line in self._unit.texts.items():
             package = self._codebase.packages.get(text.split("/")[0])
             if os.path.isfile(os.path.join(package.folder.parent if package else path.parent, text)):
-                self._refuse.text(text, line)
+                self._refuse.use(f"the file '{text}'", DATA_FILE, line, text)
 
     def _call(self, call: WatchedCall) -> None:
         name = call.function.rpartition(".")[2]
@@ -136,34 +136,31 @@ class _Link:
             self._own(call)
         elif call.function == "vars":
             if not call.argument or self._is_module(call.argument):
-                self._refuse.namespace(call.line)
+                self._refuse.use("vars() of a module or of all local names", NAMES, call.line, "vars")
         elif call.function == name and self._is_module(call.argument):
-            self._refuse.module_call(name, call.argument, call.line)
+            what = f"{name} on the module '{call.argument}'"
+            self._refuse.use(what, f"write the attribute, or {CHOICE}", call.line, name)
 
     def _open(self, call: WatchedCall) -> None:
         """A path that is written out lies outside of every key."""
         text = call.argument[1:-1] if call.argument[:1] in "'\"" else ""
         if call.function in ("open", "io.open", "Path", "pathlib.Path") and text.strip("./~"):
-            self._refuse.text(text, call.line)
+            self._refuse.use(f"the file '{text}'", DATA_FILE, call.line, text)
 
     def _own(self, call: WatchedCall) -> None:
         meaning = self._uses.get(call.function)
         if meaning == _CHOSEN:
-            self._refuse.chosen(call.line)
+            self._refuse.use("a Chosen that a task makes", CHOICE, call.line, "tasks.contract.Chosen")
         elif meaning == _DATA_FILE and call.argument[:1] in ("'", '"'):
             self._read(call.argument[1:-1], call.line)
         elif meaning == _DATA_FILE:
-            self._refuse.data(call.line)
+            self._refuse.use("data_file with a computed name", "write the file's name out", call.line, "data_file")
 
     def _read(self, name: str, line: int) -> None:
         found = [p for p in self._codebase.packages.values() if (p.folder / DATA / name).is_file()]
         if len(found) != 1:
             files = [f"{p.shown}/{DATA}/{name}" for p in found or self._codebase.packages.values()]
-            what = (
-                f"{' and '.join(files)} have one name; rename one"
-                if found
-                else f"there is no file {' or '.join(files)}"
-            )
+            what = f"rename one of {' and '.join(files)}" if found else f"there is no file {' or '.join(files)}"
             raise SpecError(f"{self._file}:{line}: {what}")
         content = (found[0].folder / DATA / name).read_bytes()
         self._data[f"{found[0].name}/{DATA}/{name}"] = blake3(content).hexdigest(16)

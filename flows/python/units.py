@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from blake3 import blake3
 
-from flows.python.canonical import Scan, WatchedCall, dotted_name, has_no_effect, is_undecorated
+from flows.python.canonical import Findings, Scan, dotted_name, has_no_effect, is_undecorated
 from flows.python.imports import Binding, bind, is_named, loaded_by, used_as
 from tasks.contract import SpecError
 
@@ -24,32 +24,20 @@ _SILENT = frozenset({"__future__", "typing"})
 _HOOKS = frozenset({"__init_subclass__", "__set_name__"})
 
 
-@dataclass
-class CodeUnit:
+@dataclass(kw_only=True)
+class CodeUnit(Findings):
     """Code of one unit: what it is, the names it uses, what the key can follow only under conditions."""
 
     digest: str
-    names: dict[str, int]
-    """Dotted names that it reads, with the line of the first use; a negative one: imported, not used."""
-    imports: dict[str, Binding]
-    locals: list[str]
-    """Names that it assigns or takes as arguments, which may hide what the module calls so."""
-    calls: list[WatchedCall]
-    hidden: dict[str, int]
-    texts: dict[str, int]
-    stores: dict[str, int]
-    touched: list[str]
     line: int
-    function: bool = False
-    effect: bool = False
+    function: bool
+    effect: bool
     """Whether loading its file does something beyond giving its name a value: a registration, for instance."""
-    hooks: bool = False
+    hooks: bool
     """Whether it is a class that is told of its sub-classes."""
-    bases: list[str] = field(default_factory=list)
-    called: list[str] = field(default_factory=list)
+    bases: list[str]
+    called: list[str]
     """What is called when its file is loaded."""
-    loads: list[str] = field(default_factory=list)
-    """Modules of ours that are loaded when it runs."""
 
 
 @dataclass
@@ -196,16 +184,16 @@ def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:
         if not isinstance(node, ast.Pass):
             scan.visit(node)
     mentioned |= scan.mentioned
-    names = dict(scan.names)
-    silent = {u: -line for u, line in scan.imported.items() if not is_named(u, {*names, *scan.mentioned})}
+    used = {*scan.names, *scan.mentioned}
+    scan.names |= {u: -line for u, line in scan.imported.items() if not is_named(u, used)}
+    scan.touched = scan.touched - scan.locals | scan.globals
     return CodeUnit(
-        digest=blake3("\n".join(scan.out).encode()).hexdigest(16), names={**names, **silent}, imports=scan.imports,
-        locals=sorted(scan.locals), calls=scan.calls, hidden=scan.hidden, texts=scan.texts, stores=scan.stores,
-        touched=sorted(scan.touched - scan.locals | scan.globals), line=nodes[0].lineno,
+        **{f.name: getattr(scan, f.name) for f in fields(Findings)},
+        digest=blake3("\n".join(scan.out).encode()).hexdigest(16), line=nodes[0].lineno,
         function=any(isinstance(n, ast.FunctionDef) for n in nodes),
         effect=not all(is_undecorated(n) for n in nodes),
         hooks=any(_has_hooks(n) for n in nodes), bases=[b for n in nodes for b in _bases(n)],
-        called=sorted({c for n in nodes for c in _called_at_load(n)}), loads=scan.loads,
+        called=sorted({c for n in nodes for c in _called_at_load(n)}),
     )  # fmt: skip
 
 

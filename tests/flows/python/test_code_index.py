@@ -243,6 +243,11 @@ def _timed(root: Path, cache: Path) -> tuple[float, Reached]:
     return time.perf_counter() - start, found
 
 
+def test_a_module_in_folders_without_files_of_their_own_is_followed(tree: Tree) -> None:
+    root = tree(a="import tasks.x.y.c\n\ndef task():\n    return tasks.x.y.c.f()\n", x__y__c="def f():\n    return 1\n")
+    assert list(reach(root).units) == ["tasks/a.py::task", "tasks/x/y/c.py::f"]
+
+
 def test_every_file_of_this_project_can_be_followed() -> None:
     assert code_index(Path(__file__).parents[3]).faults() == {}
 
