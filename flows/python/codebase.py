@@ -13,15 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
-from pydantic import TypeAdapter
 
 from flows.python.functions import PublicNames, public_names
 from flows.python.packages import PYTHON
 from flows.python.units import UnitFile, parse_units
 from flows.system.json_files import read_cache, write_cache
 from tasks.contract import SpecError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _READERS = ("canonical", "codebase", "functions", "imports", "units")
 """Modules whose edit makes all files be parsed again."""
@@ -165,6 +168,8 @@ def _parse(data: bytes, name: str) -> ParsedFile:
 
 @cache
 def _adapter() -> TypeAdapter[ParsedFile]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(ParsedFile)
 
 
