@@ -15,7 +15,7 @@ from typing import Any
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
 from flows.store.content import Contents
-from flows.store.identities import choices_of, module_of
+from flows.store.identities import choices_of
 from flows.store.keys import Choices
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Node
@@ -154,6 +154,6 @@ class Scenario:
 
     def _code(self, choice: ChoiceValue, code: CodeIndex) -> str:
         try:
-            return code.reach(module_of(choice), choice.name).digest
+            return code.reach(choice.module, choice.name).digest
         except SpecError:
             return "refused"
