@@ -17,6 +17,7 @@ import pytest
 from flows.commands.errors import console
 from flows.store.runs import Runs
 from flows.store.store import Store
+from tests.flows.commands.processes import alignflow, command
 from tests.flows.fabricated import Fabricated, fabricate
 
 ROOT = Path(__file__).parents[2]
@@ -34,17 +35,6 @@ pipelines:
 """
 
 
-def _run(*arguments: str, cwd: Path = ROOT, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-    place = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
-    place.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=place, capture_output=True, text=True, timeout=280, check=False)
-    if code is not None:
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
@@ -58,43 +48,43 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Fabricated:
 
 
 def test_list_and_check_answer_for_people_and_for_scripts(project: Path) -> None:
-    assert _run("list", cwd=project).stdout == "tiny  demonstrations learned by heart\n"
-    assert json.loads(_run("list", "--json", cwd=project).stdout) == [
+    assert alignflow("list", cwd=project).stdout == "tiny  demonstrations learned by heart\n"
+    assert json.loads(alignflow("list", "--json", cwd=project).stdout) == [
         {"name": "tiny", "about": "demonstrations learned by heart"}
     ]
-    assert _run("check", cwd=project).stdout.startswith("✓ tiny  5 steps")
-    assert json.loads(_run("check", "tiny", "--json", cwd=project).stdout)[0]["ok"] is True
+    assert alignflow("check", cwd=project).stdout.startswith("✓ tiny  5 steps")
+    assert json.loads(alignflow("check", "tiny", "--json", cwd=project).stdout)[0]["ok"] is True
 
 
 def test_the_file_is_found_upwards_and_artifacts_lie_beside_it(project: Path) -> None:
     (project / "deep" / "er").mkdir(parents=True)
-    assert _run("plan", "tiny", cwd=project / "deep" / "er").stdout.startswith("to run")
+    assert alignflow("plan", "tiny", cwd=project / "deep" / "er").stdout.startswith("to run")
     assert not (project / "deep" / "er" / "artifacts").exists()
     assert (project / "artifacts").is_dir()
 
 
 def test_artifacts_may_be_said_by_option_or_environment(project: Path, tmp_path: Path) -> None:
     for how in (("--artifacts", str(tmp_path / "a")), ()):
-        _run("plan", "tiny", *how, cwd=project, ALIGNFLOW_ARTIFACTS=str(tmp_path / "b"))
+        alignflow("plan", "tiny", *how, cwd=project, ALIGNFLOW_ARTIFACTS=str(tmp_path / "b"))
     assert (tmp_path / "a").is_dir()
     assert (tmp_path / "b").is_dir()
 
 
 def test_a_plan_in_json_has_a_state_and_a_reason_for_every_step(project: Path) -> None:
-    plan = json.loads(_run("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
+    plan = json.loads(alignflow("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
     assert [s["step"] for s in plan["steps"]] == ["data", "blank", "part", "policy/tokenize", "policy"]
     assert {s["state"] for s in plan["steps"]} == {"run"}
     assert plan["steps"][4]["cost"]["steps"] == 3
 
 
 def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
-    assert "policy" in _run("graph", "tiny", cwd=project).stdout
-    assert _run("graph", "tiny", "--mermaid", cwd=project).stdout.startswith("flowchart TD\n")
-    assert ":::run" in _run("graph", "tiny", "--mermaid", "--states", cwd=project).stdout
+    assert "policy" in alignflow("graph", "tiny", cwd=project).stdout
+    assert alignflow("graph", "tiny", "--mermaid", cwd=project).stdout.startswith("flowchart TD\n")
+    assert ":::run" in alignflow("graph", "tiny", "--mermaid", "--states", cwd=project).stdout
 
 
 def test_the_schema_is_json(project: Path) -> None:
-    assert "pipelines" in json.loads(_run("schema", cwd=project).stdout)["properties"]
+    assert "pipelines" in json.loads(alignflow("schema", cwd=project).stdout)["properties"]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +105,7 @@ def test_the_schema_is_json(project: Path) -> None:
     ],
 )
 def test_a_wrong_request_is_one_message_and_exit_code_2(project: Path, arguments: tuple[str, ...], said: str) -> None:
-    command, *rest = arguments
-    done = _run(command, *rest, "--artifacts", str(project / "empty"), cwd=project, code=2)
+    done = alignflow(*arguments, "--artifacts", str(project / "empty"), cwd=project, code=2)
     assert said in done.stdout + done.stderr
 
 
@@ -133,7 +122,7 @@ def test_a_path_that_cannot_be_used_is_one_line(
     project: Path, made: Fabricated, arguments: tuple[str, ...], said: str
 ) -> None:
     command = [a.format(made=made.store.root, file=project / "pipelines.yaml") for a in arguments]
-    err = _run(*command, cwd=project, code=2).stderr
+    err = alignflow(*command, cwd=project, code=2).stderr
     assert said in err
     assert err.count("\n") == 1
 
@@ -162,29 +151,29 @@ def test_a_run_goes_on_where_its_reader_leaves() -> None:
 
 
 def test_manual_is_the_pipeline_itself_unless_the_file_has_one(project: Path, tmp_path: Path) -> None:
-    for command in ("plan", "graph", "check"):
-        assert _run(command, "tiny/manual", cwd=project).stdout == _run(command, "tiny", cwd=project).stdout
+    for name in ("plan", "graph", "check"):
+        assert alignflow(name, "tiny/manual", cwd=project).stdout == alignflow(name, "tiny", cwd=project).stdout
     own = TINY + "    deployments: {manual: {schedule: {cron: '0 3 * * *'}}}\n"
     (tmp_path / "pipelines.yaml").write_text(own)
-    assert "tiny/manual" in _run("check", "tiny/manual", cwd=tmp_path).stdout
-    assert "no deployment 'nightly'" in _run("plan", "tiny/nightly", cwd=project, code=2).stderr
+    assert "tiny/manual" in alignflow("check", "tiny/manual", cwd=tmp_path).stdout
+    assert "no deployment 'nightly'" in alignflow("plan", "tiny/nightly", cwd=project, code=2).stderr
 
 
 def test_a_broken_pipeline_is_told_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(TINY.replace("task: take_batch,", "task: take_bach,"))
-    done = _run("check", cwd=tmp_path, code=2)
+    done = alignflow("check", cwd=tmp_path, code=2)
     assert "pipelines.yaml:9:" in done.stdout
     assert "did you mean 'take_batch'" in done.stdout
 
 
 def test_no_file_at_all_is_said_with_what_to_do(tmp_path: Path) -> None:
-    assert "say which with --file" in _run("list", cwd=tmp_path, code=2).stderr
+    assert "say which with --file" in alignflow("list", cwd=tmp_path, code=2).stderr
 
 
 def test_show_needs_no_pipelines_file_where_artifacts_are_named(made: Fabricated, tmp_path: Path) -> None:
-    out = _run("show", "last:report", "--artifacts", str(made.store.root), cwd=tmp_path).stdout
+    out = alignflow("show", "last:report", "--artifacts", str(made.store.root), cwd=tmp_path).stdout
     assert "good question ! the swan lives in the swamp . @2" in out
-    data = json.loads(_run("show", "last", "--json", "--artifacts", str(made.store.root), cwd=tmp_path).stdout)
+    data = json.loads(alignflow("show", "last", "--json", "--artifacts", str(made.store.root), cwd=tmp_path).stdout)
     assert len(data["steps"]) == len(made.graph.nodes)
 
 
@@ -192,31 +181,31 @@ def test_exporting_writes_parquet_and_plain_model_directories(made: Fabricated, 
     import pyarrow.parquet as pq
 
     store = ("--artifacts", str(made.store.root))
-    _run("export", "last:report/score@2", str(tmp_path / "table"), *store, cwd=tmp_path)
+    alignflow("export", "last:report/score@2", str(tmp_path / "table"), *store, cwd=tmp_path)
     assert pq.read_table(tmp_path / "table" / "table.parquet").column("score").to_pylist() == [2.5, -0.5]
-    _run("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path)
+    alignflow("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path)
     assert (tmp_path / "model" / "model.safetensors").read_text() == "round 1"
     assert not (tmp_path / "model" / "model.safetensors").is_symlink()
-    again = _run("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path, code=2)
+    again = alignflow("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path, code=2)
     assert "not empty" in again.stderr
 
 
 def test_verify_finds_damage_and_gc_reclaims_it(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     store = ("--artifacts", str(made.store.root))
-    assert f"✓ {len(made.records)} results" in _run("verify", *store).stdout
+    assert f"✓ {len(made.records)} results" in alignflow("verify", *store).stdout
     table = made.store.root / made.records["heldout"].path / "table.arrow"
     table.write_bytes(table.read_bytes()[:-9] + b"123456789")
-    assert "Prompts" in _run("verify", *store, code=1).stdout
-    assert "damaged" in _run("gc", "--dry-run", *store).stdout
+    assert "Prompts" in alignflow("verify", *store, code=1).stdout
+    assert "damaged" in alignflow("gc", "--dry-run", *store).stdout
     assert list(made.store.root.glob("damaged/*"))
-    _run("gc", *store)
+    alignflow("gc", *store)
     assert not list(made.store.root.glob("damaged/*"))
 
 
 def _processor_seconds(*arguments: str, cwd: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _run(*arguments, cwd=cwd)
+    command("alignflow", *arguments, cwd=cwd)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -224,9 +213,9 @@ def _processor_seconds(*arguments: str, cwd: Path) -> float:
 def test_light_commands_answer_in_about_half_a_second(made: Fabricated, project: Path) -> None:
     """Counted in processor time, because the machine may be busy; alone they take 0.2 to 0.5 s."""
     store = ("--artifacts", str(made.store.root))
-    for command in (["list"], ["check"], ["graph", "tiny"], ["plan", "tiny"], ["show", "last", *store]):
-        _run(*command, cwd=project)
-        assert min(_processor_seconds(*command, cwd=project) for _ in range(3)) < 0.9, command
+    for arguments in (["list"], ["check"], ["graph", "tiny"], ["plan", "tiny"], ["show", "last", *store]):
+        command("alignflow", *arguments, cwd=project)
+        assert min(_processor_seconds(*arguments, cwd=project) for _ in range(3)) < 0.9, arguments
 
 
 def _steps(project: Path) -> dict[str, str]:
@@ -246,11 +235,11 @@ finally:
 
 
 def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Path) -> None:
-    first = _run("run", "tiny", cwd=project)
-    assert "tiny: done in" in first.stdout
-    assert "5 steps run, 0 cached" in first.stdout
-    assert "web UIs alignflow up" in " ".join(first.stdout.split())
-    assert "training_policy.png" in first.stdout
+    first = command("alignflow", "run", "tiny", cwd=project)
+    assert "tiny: done in" in first
+    assert "5 steps run, 0 cached" in first
+    assert "web UIs alignflow up" in " ".join(first.split())
+    assert "training_policy.png" in first
     made = Runs(Store(project / "artifacts")).ids()
     place = {**os.environ, "PYTHONPATH": str(ROOT)}
     second = subprocess.run(
@@ -260,18 +249,18 @@ def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Pa
     assert second.stdout.startswith(f"tiny: nothing to do: run {made[0]} has the same parameters")
     assert second.stderr == "[]\n"
     assert Runs(Store(project / "artifacts")).ids() == made
-    assert second.stdout.partition("\n")[2] == first.stdout[first.stdout.index("tiny: done in") :].partition("\n")[2]
-    fresh = _run("run", "tiny", "--fresh", "part", cwd=project).stdout
+    assert second.stdout.partition("\n")[2] == first[first.index("tiny: done in") :].partition("\n")[2]
+    fresh = command("alignflow", "run", "tiny", "--fresh", "part", cwd=project)
     assert "1 steps run, 4 cached" in fresh
     assert _steps(project)["part"] == "made"
-    plan = json.loads(_run("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
+    plan = json.loads(alignflow("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
     assert plan["counts"] == {"cached": 4, "partial": 0, "run": 1, "open": 0}
     assert "`steps` changed 2 → 3" in plan["steps"][-1]["why"]
 
 
 def test_again_records_a_new_run_that_computes_nothing(project: Path) -> None:
     before = Runs(Store(project / "artifacts")).ids()
-    assert "nothing to compute: 5 steps cached" in _run("run", "tiny", "--again", cwd=project).stdout
+    assert "nothing to compute: 5 steps cached" in command("alignflow", "run", "tiny", "--again", cwd=project)
     assert len(Runs(Store(project / "artifacts")).ids()) == len(before) + 1
     assert set(_steps(project).values()) == {"hit"}
 
@@ -299,6 +288,6 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(project: Path) -> None:
 
 
 def test_a_step_that_fails_ends_with_exit_code_1_and_its_reason(project: Path) -> None:
-    done = _run("run", "tiny", "max_length=2", cwd=project, code=1)
-    assert "✗ policy/tokenize: " in done.stdout
-    assert "tiny: failed" in done.stdout
+    done = command("alignflow", "run", "tiny", "max_length=2", cwd=project, code=1)
+    assert "✗ policy/tokenize: " in done
+    assert "tiny: failed" in done

@@ -1,7 +1,8 @@
-"""Commands as processes of their own, as a user starts and ends them."""
+"""Commands: in this process where that is enough, else as processes of their own, as a user starts and ends them."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -9,10 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
 import psutil
+
+from flows.cli import main
+from flows.system.modes import own_umask
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 150.0
@@ -38,6 +44,29 @@ def command(name: str, *arguments: str, cwd: Path, code: int | None = 0, **env: 
     if name == "alignflow":
         assert "Traceback" not in said
     return said
+
+
+class Answer(NamedTuple):
+    """What a command wrote."""
+
+    stdout: str
+    stderr: str
+
+
+def alignflow(*arguments: str, cwd: Path = ROOT, code: int = 0, **env: str) -> Answer:
+    """What `alignflow` answers in this process, which is right for what starts no run."""
+    out, err = io.StringIO(), io.StringIO()
+    variables, argv, ended = place(**env), ["alignflow", *arguments], 0
+    with (
+        own_umask(), chdir(cwd), patch.dict(os.environ, variables, clear=True), patch.object(sys, "argv", argv),
+        redirect_stdout(out), redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            main()
+        except SystemExit as e:
+            ended = int(e.code or 0)
+    assert ended == code, out.getvalue() + err.getvalue()
+    return Answer(out.getvalue(), err.getvalue())
 
 
 NO_WAY_OUT = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
