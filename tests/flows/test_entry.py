@@ -92,9 +92,10 @@ def blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    running = Server(tmp_path / "prefect", log=tmp_path / "server.log")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("prefect")
+    running = Server(folder, log=folder / "server.log")
     yield running.url
     running.stop()
 

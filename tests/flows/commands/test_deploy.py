@@ -12,7 +12,7 @@ from flows.commands import deploy as deploying
 from flows.commands.deploy import ServePaths, deployments, register_deployments, write_prefect_yaml
 from flows.commands.serve import serve_deployments
 from tasks.contract import DataError, SpecError
-from tests.flows.commands.processes import command, free_port
+from tests.flows.commands.processes import alignflow, free_port
 
 TINY = """
 pipelines:
@@ -114,8 +114,8 @@ def test_a_server_that_does_not_answer_is_one_message_and_exit_code_1(
     place: ServePaths, arguments: tuple[str, ...]
 ) -> None:  # fmt: skip
     url = f"http://127.0.0.1:{free_port()}/api"
-    said = command("alignflow", *arguments, cwd=place.file.parent, code=1, PREFECT_API_URL=url)
-    assert f"no Prefect server answers at {url}" in said
+    answer = alignflow(*arguments, cwd=place.file.parent, code=1, PREFECT_API_URL=url)
+    assert f"no Prefect server answers at {url}" in answer.stderr
     assert not list(place.artifacts.glob("runs/*"))
 
 

@@ -23,7 +23,17 @@ from flows.run.prefect.server import running
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
-from tests.flows.commands.processes import NO_WAY_OUT, ROOT, Started, command, free_port, gone, started, wait_until
+from tests.flows.commands.processes import (
+    NO_WAY_OUT,
+    ROOT,
+    Started,
+    alignflow,
+    command,
+    free_port,
+    gone,
+    started,
+    wait_until,
+)
 from tests.flows.commands.test_deploy import TINY
 
 
@@ -77,8 +87,8 @@ class Served(NamedTuple):
         lines = register_deployments(self.place, deployments(self.place.file, name), only=name, **how)
         return " ".join(" ".join(lines).split())
 
-    def alignflow(self, *arguments: str, code: int = 0) -> str:
-        return command("alignflow", *arguments, cwd=self.folder, code=code, **NO_WAY_OUT)
+    def alignflow(self, *arguments: str) -> str:
+        return alignflow(*arguments, cwd=self.folder, **NO_WAY_OUT).stdout
 
     def prefect(self, *arguments: str, code: int | None = 0) -> str:
         """From another directory, to which address and password must be said."""
@@ -282,6 +292,7 @@ def test_serve_executes_nothing_that_deploy_did_not_register(
     served.deploy()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cancelled_on_the_pages_is_cancelled_everywhere(served: Served, executing: Started) -> None:
     served.prefect("deployment", "run", "tiny/manual", "--param", "steps=100001")
     logs = served.folder / "artifacts" / "logs"
@@ -330,8 +341,9 @@ def _newest(served: Served, steps: int) -> str:
     return next((r.id for r in served.runs()[:1] if r.parameters["steps"] == steps), "none")
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line_is_on_the_pages_that_are_up(served: Served) -> None:
-    said = served.alignflow("run", "tiny", "steps=2")
+    said = command("alignflow", "run", "tiny", "steps=2", cwd=served.folder, **NO_WAY_OUT)
     run = served.runs()[0]
     states = served.ask("flow_runs/filter", flow_runs={"id": {"any_": [run.links["prefect"]]}})
     assert [s["state_name"] for s in states] == ["Completed"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.up import PROFILE, serve_web_uis
+from flows.commands.up import PROFILE, _until_signal, serve_web_uis
 from flows.commands.up import _profile as profile
 from flows.run.prefect.server import PORTS, answers, pages, running, up_lock
 from flows.system.locks import try_lock
@@ -25,7 +25,7 @@ def _profile(folder: Path) -> Path:
     return folder / "artifacts" / ".prefect" / "profiles.toml"
 
 
-def test_both_pages_answer_once_they_are_told_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+def test_both_pages_answer_once_they_are_told_and_if_one_server_dies_all_of_it_ends(tmp_path: Path) -> None:
     pages_up = _up(tmp_path)
     pages_up.wait_for("Ctrl-C ends both")
     prefect, mlflow = pages(tmp_path / "artifacts")
@@ -35,23 +35,14 @@ def test_both_pages_answer_once_they_are_told_and_ctrl_c_ends_all_of_it(tmp_path
     assert f'PREFECT_API_URL = "{prefect}/api"' in _profile(tmp_path).read_text()
     everything = pages_up.everything()
     assert len(everything) >= 3
-    assert pages_up.end(signal.SIGINT) == 0
-    assert pages_up.said.endswith("both ended\n")
-    assert gone(everything)
-    assert not _profile(tmp_path).exists()
-    assert running(tmp_path / "artifacts") is None
-
-
-def test_if_one_server_dies_the_other_is_ended_and_its_log_is_named(tmp_path: Path) -> None:
-    pages_up = _up(tmp_path)
-    pages_up.wait_for("Ctrl-C ends both")
-    everything = pages_up.everything()
-    [mlflow] = [p for p in everything if "mlflow" in p.cmdline() and "ui" in p.cmdline()]
-    mlflow.kill()
+    [server] = [p for p in everything if "mlflow" in p.cmdline() and "ui" in p.cmdline()]
+    server.kill()
     assert pages_up.process.wait(60) == 1
     assert "MLflow ended by itself" in pages_up.said
     assert "mlflow-server.log" in pages_up.said
     assert gone(everything)
+    assert not _profile(tmp_path).exists()
+    assert running(tmp_path / "artifacts") is None
 
 
 def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named(tmp_path: Path) -> None:
@@ -75,6 +66,13 @@ def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named
     assert gone(everything)
     assert mine.read_text() == _profile(tmp_path).read_text() == keys
     assert "secret" not in pages_up.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_what_ends_services_and_terminals_interrupt_it(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), _until_signal():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is not signal.SIG_IGN
 
 
 def test_a_profile_that_was_changed_while_it_stood_is_kept(tmp_path: Path) -> None:

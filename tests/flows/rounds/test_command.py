@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.cli import main
 from flows.rounds.gate import Evidence
 from flows.rounds.history import Finished, Measured, RolledBack
 from flows.rounds.ledger import Ledger
 from flows.store.store import Store
 from flows.wiring import CarriedValue
+from tests.flows.commands.processes import alignflow, command, place
 from tests.flows.rounds.test_history import NOW, begun, finished
-from tests.flows.tiny import ROOT
 
 PIPELINES = """
 pipelines:
@@ -40,12 +38,7 @@ pipelines:
 
 
 def run(*arguments: str, cwd: Path, code: int = 0) -> str:
-    place = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=place, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return "".join(alignflow(*arguments, cwd=cwd, code=code))
 
 
 @pytest.fixture(scope="module")
@@ -132,17 +125,8 @@ def test_rolling_back_is_one_command_and_a_wrong_round_is_refused(history: Path)
         (("check", "growing-pool/hole"), "did you mean 'whole'"),
     ],
 )
-def test_a_wrong_request_is_one_message_and_exit_code_2(
-    history: Path, arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.chdir(history)
-    monkeypatch.setattr(sys, "argv", ["alignflow", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    out, err = capsys.readouterr()
-    assert said in out + err
+def test_a_wrong_request_is_one_message_and_exit_code_2(history: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in run(*arguments, cwd=history, code=2)
     assert [p.name for p in (history / "artifacts" / "ledger").iterdir()] == ["sppo.nightly.jsonl"]
 
 
@@ -156,7 +140,7 @@ def test_a_damaged_ledger_is_found_not_asked_for(history: Path) -> None:
 
 def test_ticks_from_the_command_line_and_the_plan_of_the_next_one(project: Path) -> None:
     assert "the next tick is round 1, from the start" in run("plan", "growing-pool/every-night", cwd=project)
-    out = run("run", "growing-pool/every-night", "rounds=2", cwd=project)
+    out = command("alignflow", "run", "growing-pool/every-night", "rounds=2", cwd=project)
     assert "growing-pool/every-night: done in" in out
     assert "round 2 of growing-pool/every-night accepted" in out
     assert "alignflow rounds growing-pool/every-night" in out
@@ -165,7 +149,7 @@ def test_ticks_from_the_command_line_and_the_plan_of_the_next_one(project: Path)
     assert [s["state"] for s in plan["steps"]] == ["cached", "run", "cached", "open", "open"]
     assert "prev.pool" in run("graph", "growing-pool/every-night", cwd=project)
     run("gc", cwd=project)
-    used_up = run("run", "growing-pool/every-night", "size=600", cwd=project, code=1)
+    used_up = command("alignflow", "run", "growing-pool/every-night", "size=600", cwd=project, code=1)
     assert "is used up" in used_up
     assert "round 3 of growing-pool/every-night is unfinished: what is done is kept" in used_up
     assert "to give it up: alignflow rounds growing-pool/every-night --back-to 2" in used_up
@@ -173,22 +157,22 @@ def test_ticks_from_the_command_line_and_the_plan_of_the_next_one(project: Path)
 
 
 def test_a_deployment_that_does_not_continue_runs_the_whole_pipeline(project: Path) -> None:
-    out = run("run", "growing-pool/whole", cwd=project)
+    out = command("alignflow", "run", "growing-pool/whole", cwd=project)
     assert "growing-pool/whole: " in out
     [found] = json.loads(run("rounds", "growing-pool", "--json", cwd=project))
     assert found["deployment"] == "growing-pool/every-night"
 
 
-@pytest.mark.parametrize("command", ["rounds sppo", "plan growing-pool/every-night", "graph growing-pool/every-night"])
-def test_looking_at_rounds_imports_nothing_heavy(history: Path, command: str) -> None:
+def test_looking_at_rounds_imports_nothing_heavy(history: Path) -> None:
+    looks = [["rounds", "sppo"], ["plan", "growing-pool/every-night"], ["graph", "growing-pool/every-night"]]
     code = (
         "import sys\nfrom flows.cli import main\n"
-        f"sys.argv = ['alignflow', *{command.split()!r}]\n"
-        "try: main()\nexcept SystemExit as e: assert not e.code, e.code\n"
+        f"for arguments in {looks!r}:\n"
+        "    sys.argv = ['alignflow', *arguments]\n"
+        "    try: main()\n    except SystemExit as e: assert not e.code, e.code\n"
         "print('LOADED', sorted({'torch', 'transformers', 'vllm', 'prefect', 'mlflow'} & set(sys.modules)))"
     )
-    place = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=history, env=place, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=history, env=place(), capture_output=True, text=True, check=False
     )
     assert "LOADED []" in done.stdout, done.stdout + done.stderr

@@ -130,9 +130,9 @@ def test_of_two_ticks_at_once_the_second_waits_and_takes_the_next_number(tmp_pat
     assert len({r.finished.values["policy"] for r in history.rounds if r.finished}) == 4
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, server: str) -> None:
     project = loop_project(tmp_path)
-    with _start(project, "pause=20", "rounds=3") as process:
+    with _start(project, "pause=20", "rounds=3", server=server) as process:
         _until(process, "round 1 · policy: grow")
         os.kill(process.pid, signal.SIGINT)
         assert process.stdout
