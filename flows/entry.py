@@ -35,28 +35,28 @@ def __getattr__(name: str) -> Flow[Any, Any]:
     """The flow of a pipeline or deployment; names with hyphens may be written with underscores."""
     if name.startswith("_"):
         raise AttributeError(name)
-    asked = parameters_of_this_run()
+    requested = parameters_of_this_run()
     try:
-        flow = _found(pipelines_file_of_flow(), name, asked)
-        if gone := sorted((asked or set()) - set(flow.parameters.properties)):
+        flow = _found(pipelines_file_of_flow(), name, requested)
+        if gone := sorted((requested or set()) - set(flow.parameters.properties)):
             raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` makes its form anew")
         return flow
     except (SpecError, AttributeError) as e:
-        if asked is None:
+        if requested is None:
             raise
-        return refused_flow(name, str(e), asked)  # the run of a deployment has begun: it can tell only by failing
+        return refused_flow(name, str(e), requested)  # the run of a deployment has begun: only its failure can show it
 
 
-def _found(file: Path, name: str, asked: Collection[str] | None) -> Flow[Any, Any]:
+def _found(file: Path, name: str, requested: Collection[str] | None) -> Flow[Any, Any]:
     source = load_file(file)
     for pipeline in source.names:
         if name in _spellings(pipeline):
-            return flow_of(file, pipeline, asked=asked)
+            return flow_of(file, pipeline, requested=requested)
     for pipeline in source.names:
         if any(name.startswith(f"{spelt}__") for spelt in _spellings(pipeline)):
             for deployment in source.pipeline(pipeline).deployments:
                 if name in {f"{p}__{d}" for p in _spellings(pipeline) for d in _spellings(deployment)}:
-                    return flow_of(file, pipeline, deployment, asked)
+                    return flow_of(file, pipeline, deployment, requested)
     raise AttributeError(f"{file} has no pipeline '{name}'; it has {', '.join(source.names)}")
 
 
@@ -64,21 +64,23 @@ def _spellings(name: str) -> set[str]:
     return {name, name.replace("-", "_")}
 
 
-def flow_of(file: Path, pipeline: str, deployment: str = "", asked: Collection[str] | None = None) -> Flow[Any, Any]:
+def flow_of(
+    file: Path, pipeline: str, deployment: str = "", requested: Collection[str] | None = None
+) -> Flow[Any, Any]:
     """The flow of one pipeline of a file, or of its deployment. Raises SpecError where it does not compile.
 
     Args:
         file: the pipelines file.
         pipeline: its name.
         deployment: one of it.
-        asked: names of the parameters in the request for the run, if it is one.
+        requested: names of the parameters in the request for the run, if it is one.
     """
     if deployment and continues(file, pipeline, deployment):
-        return _flow_of_ticks(file, pipeline, deployment, asked)
+        return _flow_of_ticks(file, pipeline, deployment, requested)
     shown = compile_pipeline(file, pipeline, deployment=deployment or None, lenient=True)
 
     def body(values: dict[str, JSON]) -> list[Any]:
-        overrides = overrides_of(values, shown.parameters, asked)
+        overrides = overrides_of(values, shown.parameters, requested)
         graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
         store = _store_of(file)
         refuse_early(graph, store)
@@ -103,21 +105,24 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
         from prefect.states import Completed
 
         follow_folder(store.root)
-        said: list[str] = []
+        messages: list[str] = []
 
         def say(text: str) -> None:
-            said.append(text)
+            messages.append(text)
             _log(text)
 
         watch = TickTracker(store, say)
-        asked = overrides_of({n: v for n, v in values.items() if n in shown.parameters}, shown.parameters, requested)
+        own = {n: v for n, v in values.items() if n in shown.parameters}
+        overrides = overrides_of(own, shown.parameters, requested)
         rounds, force = int(str(values["rounds"])), bool(values["force"])
         try:
-            ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(asked, rounds=rounds, force=force)
+            ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(
+                overrides, rounds=rounds, force=force
+            )
         finally:
             watch.close()
         if ticked.stalled and not ticked.futures:
-            return Completed(name="Stalled", message=said[-1])
+            return Completed(name="Stalled", message=messages[-1])
         return ticked.futures
 
     return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)
@@ -130,25 +135,25 @@ def _log(text: str) -> None:
 
 
 def overrides_of(
-    values: Mapping[str, JSON], parameters: Mapping[str, Parameter], asked: Collection[str] | None = None
+    values: Mapping[str, JSON], parameters: Mapping[str, Parameter], requested: Collection[str] | None = None
 ) -> dict[str, JSON]:
     """The values that are overrides; the others stay as the file has them, so that `model: $world` follows `world`.
 
     Args:
         values: all values with which the flow was called, defaults included.
         parameters: the flow's.
-        asked: names in the request for the run. Some of them: these are overrides, also where they say the default.
-            All of them, as a form in Prefect's pages sends them, or None, as in a call from Python: it cannot be told
-            what was chosen, so overrides are the values that differ from the defaults.
+        requested: names in the request for the run. Some of them: these are overrides, also where they are the default.
+            All of them, as a form in Prefect's pages sends them, or None, as in a call from Python: what was chosen
+            is unknown, so overrides are the values that differ from the defaults.
     """
-    chosen = set(asked or ()) if parameters.keys() - set(asked or ()) else set()
+    chosen = set(requested or ()) if parameters.keys() - set(requested or ()) else set()
     return {n: v for n, v in values.items() if n in chosen or parameters[n].required or v != parameters[n].value}
 
 
 def pipelines_file_of_flow() -> Path:
     """The pipelines file that is meant from here."""
-    if said := os.environ.get("ALIGNFLOW_FILE"):
-        return Path(said)
+    if file := os.environ.get("ALIGNFLOW_FILE"):
+        return Path(file)
     here = Path.cwd()
     found = (folder / "pipelines.yaml" for folder in (here, *here.parents))
     return next((file for file in found if file.exists()), SHIPPED)

@@ -1,4 +1,4 @@
-"""`alignflow check`: what is said of every pipeline and deployment, and of the code that their steps run."""
+"""`alignflow check`: results for every pipeline and deployment, and for the code that their steps run."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SPENT = {"cost/samples": "samples", "cost/oracle_queries": "queries", "cost/seconds": "seconds"}
 ALL_PAIRS = 4
-"""Runs up to which every two are told apart in the text; with more, each from the first."""
+"""Runs up to which every two are compared in the text; with more, each with the first."""
 
 
 def compare_text(
@@ -89,9 +89,9 @@ def grid(found: Comparison, *, rounds: bool) -> RichTable:
         for row in rows:
             last = row is entry.found.rows[-1]
             rank = str(found.rank(entry)) if last and found.differences else ""
-            said = (*(table_cell(row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
+            cells = (*(table_cell(row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
             drawn.add_row(
-                rank, entry.label, str(row.round or ""), str(row.n), *said, style="bold" if rounds and last else ""
+                rank, entry.label, str(row.round or ""), str(row.n), *cells, style="bold" if rounds and last else ""
             )
     return drawn
 
@@ -108,7 +108,7 @@ def draw_comparison_files(store: Store, found: Comparison, out: Path | None) -> 
 
 
 def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:
-    """Pages of MLflow (`alignflow up`) that compare the runs, where it has heard of two of them in one experiment."""
+    """Pages of MLflow (`alignflow up`) that compare the runs, where two of them are in one experiment."""
     links = [run.links["mlflow"].split("/") for run in runs if "mlflow" in run.links]
     experiments = {experiment for experiment, _ in links}
     if len(links) < 2 or len(experiments) != 1:
@@ -131,7 +131,7 @@ def _spent(entry: ComparedRun, row: ResultRow, last: bool) -> Iterator[str]:
 
 
 def _told(found: Comparison) -> Iterator[str]:
-    """Who beats whom, as far as the prompts can tell."""
+    """Who beats whom, as far as the prompts show it."""
     first = found.entries[0].label
     several = [d for d in found.differences if len(found.entries) <= ALL_PAIRS or first in (d.a, d.b)]
     pairs = len(found.differences)
@@ -146,11 +146,11 @@ def _told(found: Comparison) -> Iterator[str]:
     if several:
         yield "  One training each: how another seed would come out is not in these intervals."
     if pairs > 1:
-        yield "  rank: 1 + how many runs beat it; that neighbours can be told apart it does not say."
+        yield "  rank: 1 + how many runs beat it; neighbours need not differ significantly."
 
 
 def _verdict(d: MetricDifference) -> str:
-    return f"{d.winner} is better" if d.winner else "cannot be told apart"
+    return f"{d.winner} is better" if d.winner else "no significant difference"
 
 
 def _notes(found: Comparison) -> Iterator[str]:

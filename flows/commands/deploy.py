@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 POOL = "alignflow"
-"""The work pool whose runs `alignflow serve` executes, unless said."""
+"""The work pool whose runs `alignflow serve` executes by default."""
 TAG = "alignflow"
 SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 QUEUE_UP = "ENQUEUE"
@@ -76,7 +76,7 @@ class Deployment:
 
     @property
     def when(self) -> str:
-        return f"{self.cron}  ({self.timezone})" if self.cron else "when asked"
+        return f"{self.cron}  ({self.timezone})" if self.cron else "on request"
 
     @property
     def description(self) -> str:
@@ -127,7 +127,7 @@ def register_deployments(
         place: the file and artifacts that their runs use.
         found: the deployments.
         pool: the work pool that their runs wait in; made if it is not there.
-        prune: remove those that this file no longer has; they are told of otherwise.
+        prune: remove those that this file no longer has; they are only listed otherwise.
         only: the pipeline, or PIPELINE/DEPLOYMENT, that `found` is of, if not all.
         take_over: replace those of the same names that another file or other artifacts have there.
 
@@ -243,7 +243,7 @@ def _refuse_others(client: SyncPrefectClient, place: ServePaths, found: Sequence
     for d in found:
         before = _existing(client, d.title)
         there = (before.job_variables or {}).get("env", {}) if before else {}
-        if before and any(there.get(name) != said for name, said in place.environment.items()):
+        if before and any(there.get(name) != value for name, value in place.environment.items()):
             file, artifacts = (there.get(name, "unknown") for name in place.environment)
             others.append(f"{d.title}: from {file}, results in {artifacts}")
     if others:
@@ -337,11 +337,11 @@ HEADER = """# Written by `alignflow deploy --prefect-yaml` from pipelines.yaml: 
 
 
 def _in_yaml(place: ServePaths, d: Deployment, pool: str) -> Mapping[str, Any]:
-    said: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "name": d.name, "entrypoint": d.entrypoint, "description": d.description, "tags": [TAG],
         "enforce_parameter_schema": True, "work_pool": {"name": pool, "job_variables": _job(place)},
         "schedules": [{"cron": d.cron, "timezone": d.timezone}] if d.cron else [],
     }  # fmt: skip
     if d.continues:
-        said["concurrency_limit"] = {"limit": 1, "collision_strategy": QUEUE_UP}
-    return said
+        entry["concurrency_limit"] = {"limit": 1, "collision_strategy": QUEUE_UP}
+    return entry

@@ -1,4 +1,4 @@
-"""How a command ends that could not do what was asked: one message and an exit code, never a traceback."""
+"""How a command that fails ends: one message and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def console() -> Console:
 
 
 def with_plain_errors(command: Callable[[], None]) -> None:
-    """Run it; a user's mistake is told in one line, and so is a file that cannot be read or written."""
+    """Run it; a user's mistake becomes a message of one line, and so does a file that cannot be read or written."""
     try:
         command()
     except (SpecError, DataError) as e:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET_SECONDS = 1.0
-"""Steps that take less are not told one by one on a terminal."""
+"""Steps that take less are not shown one by one on a terminal."""
 
 
 def progress(console: Console, expected: Mapping[str, float | None]) -> Listener:
@@ -132,8 +132,8 @@ class Live(Lines):
     def _update(self) -> None:
         now = time.monotonic()
         left = sum(max(0.0, s - (now - self._begun.get(id, now))) for id, s in self._left.items())
-        said = f"about {seconds(left)} left" if left >= 1 else ""
-        self._progress.update(self._whole, completed=self._done, how_far=f"{self._done}/{self._total} steps", left=said)
+        text = f"about {seconds(left)} left" if left >= 1 else ""
+        self._progress.update(self._whole, completed=self._done, how_far=f"{self._done}/{self._total} steps", left=text)
 
 
 def seconds(value: float) -> str:

@@ -16,7 +16,7 @@ from tasks.contract import JSON, DataError
 
 
 def plan_or_none(graph: Graph, store: Store) -> Plan | None:
-    """The plan; None where only a run can tell what is cached, because a choice's identity needs the network.
+    """The plan; None where the identity of a choice needs the network.
 
     Raises SpecError for what can only fail.
     """

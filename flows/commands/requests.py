@@ -35,7 +35,7 @@ def pipelines_file(given: Path | None) -> Path:
 
 
 def deployment_or_pipeline(file: Path, name: str) -> str:
-    """The pipeline where NAME/manual is the deployment that `deploy` gives to all of them; else what was said."""
+    """The pipeline where NAME/manual is the deployment that `deploy` gives to all of them; else NAME itself."""
     pipeline, _, deployment = name.partition("/")
     if deployment != MANUAL:
         return name

@@ -124,7 +124,7 @@ def _round_json(before: Round | None, this: Round) -> JSON:
     return {
         "round": begun.number, "verdict": this.verdict, "begun": begun.when, "runs": list(this.runs),
         "finished": finished.when if finished else None, "parameters": dict(begun.parameters),
-        "asked": dict(begun.asked), "changed": list(changed_parameters(before, this)), "commit": begun.commit,
+        "overrides": dict(begun.overrides), "changed": list(changed_parameters(before, this)), "commit": begun.commit,
         "gate": asdict(finished.gate) if finished and finished.gate else None,
         "evidence": asdict(finished.evidence) if finished and finished.evidence else None,
         "headline": {n: asdict(m) for n, m in finished.headline.items()} if finished else {},

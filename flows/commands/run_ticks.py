@@ -42,46 +42,46 @@ def run_named(
     pipeline, _, deployment = name.partition("/")
     if not deployment or not continues(file, pipeline, deployment):
         if force:
-            raise SpecError(f"command line: --force is for deployments that continue, and {name} is none")
+            raise SpecError(f"command line: --force applies only to continuing deployments, and {name} is not one")
         run = run_once(file, store, pipeline, values, console, fresh=fresh, deployment=deployment, again=again)
         return CODES[run.status]
     if again:
-        raise SpecError(f"command line: --again is for pipelines: a tick of {name} is a new round anyway")
+        raise SpecError(f"command line: --again applies only to pipelines: a tick of {name} is a new round anyway")
     if fresh:
-        raise SpecError(f"command line: --fresh is for pipelines: a round of {name} that is done stays as it is")
+        raise SpecError(f"command line: --fresh applies only to pipelines: a finished round of {name} stays as it is")
     return run_ticks(Continuing(file, pipeline, deployment, store), values, force, console)
 
 
 def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console: Console) -> int:
-    """Make ticks of a continuing deployment in one flow run, and tell how they went. Returns the exit code.
+    """Make ticks of a continuing deployment in one flow run, and print how they went. Returns the exit code.
 
     `values` may hold `rounds` and `force` besides parameters. Raises SpecError for a wrong request, DataError where
     what the head names is gone; both before a number is taken.
     """
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
-    asked, rounds, forced = tick_request(values)
+    overrides, rounds, forced = tick_request(values)
     history = loop.ledger.history()
-    loop.check(asked, history)
-    first = loop.next_tick(asked, history)
+    loop.check(overrides, history)
+    first = loop.next_tick(overrides, history)
     refuse_early(first.graph, loop.store)
     for notice in first.graph.notices:
         say(console, f"note: {notice}")
-    told = _Told(loop, console)
-    ticks = Ticks(loop, told)
+    tracker = _PrintingTracker(loop, console)
+    ticks = Ticks(loop, tracker)
     try:
-        _flow(loop, ticks, asked, rounds, force or forced, told)
+        _flow(loop, ticks, overrides, rounds, force or forced, tracker)
     finally:
-        told.close()
+        tracker.close()
     if ticks.ticked.status == "stopped":
-        _stopped(console, loop, asked, ticks.left)
-    if told.runs:
-        print_where(console, loop.store, told.runs[-1], told.trouble)
+        _stopped(console, loop, overrides, ticks.left)
+    if tracker.runs:
+        print_where(console, loop.store, tracker.runs[-1], tracker.trouble)
     say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
     return CODES[ticks.ticked.status]
 
 
-class _Told(TickTracker):
-    """Shows progress and tells every tick's results as well."""
+class _PrintingTracker(TickTracker):
+    """Prints progress and every tick's results as well."""
 
     def __init__(self, loop: Continuing, console: Console) -> None:
         super().__init__(loop.store, partial(say, console))
@@ -98,31 +98,33 @@ class _Told(TickTracker):
         super().ended(execution)
 
 
-def _flow(loop: Continuing, ticks: Ticks, asked: Mapping[str, JSON], rounds: int, force: bool, told: _Told) -> None:
+def _flow(
+    loop: Continuing, ticks: Ticks, overrides: Mapping[str, JSON], rounds: int, force: bool, tracker: _PrintingTracker
+) -> None:
     """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
     shown = loop.form()
     title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}-{uuid4().hex[:4]}"
-    values = {**_values(loop, asked), "rounds": rounds, "force": force}
+    values = {**_values(loop, overrides), "rounds": rounds, "force": force}
     form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
 
     def body() -> Any:
-        return ticks.make(asked, rounds=rounds, force=force).futures
+        return ticks.make(overrides, rounds=rounds, force=force).futures
 
     with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
-        if not FlowCall(loop.store.root, server, form, body, runs=lambda: told.runs, say=told.say).run():
+        if not FlowCall(loop.store.root, server, form, body, runs=lambda: tracker.runs, say=tracker.say).run():
             ticks.ticked.status = "stopped"
 
 
-def _values(loop: Continuing, asked: Mapping[str, JSON]) -> dict[str, JSON]:
+def _values(loop: Continuing, overrides: Mapping[str, JSON]) -> dict[str, JSON]:
     """All parameters, as the flow run's page shows them."""
-    parameters = loop.next_tick(asked, loop.ledger.history()).graph.parameters
+    parameters = loop.next_tick(overrides, loop.ledger.history()).graph.parameters
     return {n: p.value for n, p in parameters.items()}
 
 
-def _stopped(console: Console, loop: Continuing, asked: Mapping[str, JSON], left: int) -> None:
+def _stopped(console: Console, loop: Continuing, overrides: Mapping[str, JSON], left: int) -> None:
     unfinished = loop.ledger.history().open
     first = f"; the next tick finishes round {unfinished.begun.number} first" if unfinished else ""
     say(console, f"\nStopped. What is finished is kept{first}.")
     if left:
-        again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in asked.items())]
+        again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in overrides.items())]
         say(console, f"Go on with: {shlex.join(again)}")

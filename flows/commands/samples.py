@@ -29,7 +29,7 @@ ORDERS = {
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One answer. `score` is the oracle's, None where it was not asked."""
+    """One answer. `score` is the oracle's, None where it gave none."""
 
     text: str
     score: float | None
@@ -187,8 +187,8 @@ def _scores(store: Store, step: StepView) -> dict[str, float]:
 
 
 def _wins(store: Store, judgements: StepView | None, mine: set[str]) -> dict[tuple[str, str], float]:
-    """(Completion of the policy, of the baseline) → P(the first beats the second), the mean where both orders were
-    asked. `mine`: ids of the policy's completions."""
+    """(Completion of the policy, of the baseline) → P(the first beats the second), the mean over both orders where
+    there are both. `mine`: ids of the policy's completions."""
     table = _table(store, judgements)
     if table is None:
         return {}

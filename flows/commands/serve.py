@@ -1,7 +1,7 @@
 """`alignflow serve`: executes the scheduled and requested runs of deployments, until Ctrl-C or SIGTERM.
 
 A Prefect process worker of our work pool: every run is a process of its own, which takes the machine's heavy slot like
-any other run. When asked to end, it starts nothing more, stops the runs as Ctrl-C stops `alignflow run`, waits for
+any other run. When it is to end, it starts nothing more, stops the runs as Ctrl-C stops `alignflow run`, waits for
 them, and only then ends; what they finished is kept, and the next run goes on there.
 """
 
@@ -38,7 +38,7 @@ LIMIT = 4
 """Runs at a time. Their heavy steps go one by one, whatever this is; each waiting run holds about half a gigabyte."""
 STOP_SECONDS = 60.0
 """How long a run may take to stop before it is killed, which loses nothing but its log's last lines."""
-TOLD_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 EXECUTED = ("command", "env", "working_dir")
 """What Prefect puts together for a run's process, from the work pool, the deployment and the run's request."""
 
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 
 def serve_deployments(artifacts: Path, *, file: Path | None = None, pool: str = POOL, limit: int = LIMIT) -> None:
-    """Execute runs until a signal, and tell of each; what their processes print goes to `logs/serve.log`.
+    """Execute runs until a signal, and print when each begins and ends; their own output goes to `logs/serve.log`.
 
     Each run has its own file and artifacts, those that it was deployed with; `file` and `artifacts` are this process's.
 
@@ -93,7 +93,7 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
             def __init__(self, **options: Any) -> None:
                 super().__init__(**options)
                 self.executing = 0
-                self.telling: set[asyncio.Task[None]] = set()
+                self.reports: set[asyncio.Task[None]] = set()
 
             async def get_and_submit_flow_runs(self) -> list[FlowRun]:
                 return [] if self.ending else await super().get_and_submit_flow_runs()
@@ -101,29 +101,29 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
             async def run(self, flow_run: FlowRun, configuration: Any, task_status: Any = None) -> Any:
                 title = await self._title(flow_run)
                 if why := await self._refusal(title, flow_run, configuration):
-                    _tell(say, f"{title} '{flow_run.name}' is refused: {why}")
+                    _say_at(say, f"{title} '{flow_run.name}' is refused: {why}")
                     await self.client.set_flow_run_state(flow_run.id, Failed(message=f"refused: {why}"), force=True)
                     task_status.started(0)
                     return ProcessWorkerResult(status_code=0, identifier="refused")
-                _tell(say, f"{title} '{flow_run.name}' begins")
+                _say_at(say, f"{title} '{flow_run.name}' begins")
                 self.executing += 1
                 try:
                     result = await super().run(flow_run, configuration, task_status)
                 finally:
                     self.executing -= 1
-                telling = asyncio.create_task(self._tell_end(title, flow_run))
-                self.telling.add(telling)
-                telling.add_done_callback(self.telling.discard)
+                report = asyncio.create_task(self._report_end(title, flow_run))
+                self.reports.add(report)
+                report.add_done_callback(self.reports.discard)
                 return result
 
-            async def _tell_end(self, title: str, flow_run: FlowRun) -> None:
+            async def _report_end(self, title: str, flow_run: FlowRun) -> None:
                 """Where the process crashed, it is this worker that sets the last state, after `run`."""
                 for _ in range(20):
                     state = (await self.client.read_flow_run(flow_run.id)).state
                     if state is not None and state.is_final():
                         break
                     await asyncio.sleep(0.5)
-                _tell(say, f"{title} '{flow_run.name}' {_ended(state)}")
+                _say_at(say, f"{title} '{flow_run.name}' {_ended(state)}")
 
             async def _refusal(self, title: str, flow_run: FlowRun, configuration: Any) -> str:
                 """Why a run is not executed: it is not as registered, or would not be executed as that says."""
@@ -140,8 +140,8 @@ def _worker(pool: str, limit: int, say: Say) -> ProcessWorker:
                     worker_id=self.backend_id,
                 )  # fmt: skip
                 differing = [n for n in EXECUTED if getattr(configuration, n) != getattr(plain, n)]
-                asked = "the run's own request or the work pool changes"
-                return f"{asked} its {' and '.join(differing)}" if differing else ""
+                cause = "the run's own request or the work pool changes"
+                return f"{cause} its {' and '.join(differing)}" if differing else ""
 
             async def _title(self, flow_run: FlowRun) -> str:
                 flow = await self.client.read_flow(flow_run.flow_id)
@@ -165,18 +165,18 @@ def _ended(state: Any) -> str:
     return f"is {state.name.lower()}" + (f": {message[:1000]}" if message and not state.is_completed() else "")
 
 
-def _tell(say: Say, text: str) -> None:
+def _say_at(say: Say, text: str) -> None:
     say(f"{datetime.now():%H:%M:%S} {text}")
 
 
 async def _work(worker: Any, say: Say) -> None:
     """Run the worker until a signal; then end its runs first, and it last."""
-    asked = asyncio.Event()
+    ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, ending.set)
     working = asyncio.create_task(worker.start(printer=lambda _: None))
-    waiting = asyncio.create_task(asked.wait())
+    waiting = asyncio.create_task(ending.wait())
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     if working.done():
@@ -184,11 +184,11 @@ async def _work(worker: Any, say: Say) -> None:
         return
     worker.ending = True
     await _stop_runs(say)
-    end = time.monotonic() + TOLD_SECONDS
+    end = time.monotonic() + REPORT_SECONDS
     while worker.executing and time.monotonic() < end:  # it looks ten times a second whether a process has ended
         await asyncio.sleep(0.05)
-    if worker.telling:
-        await asyncio.wait(worker.telling, timeout=TOLD_SECONDS)
+    if worker.reports:
+        await asyncio.wait(worker.reports, timeout=REPORT_SECONDS)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
 

@@ -33,7 +33,7 @@ class Next:
 
     number: int
     graph: Graph
-    asked: Mapping[str, JSON]
+    overrides: Mapping[str, JSON]
     parameters: Mapping[str, JSON]
     """Values of all parameters that its keys hold."""
     resumed: bool
@@ -102,23 +102,23 @@ class Continuing:
         """The first tick, with any value for what is required: about, and the parameters that ticks read."""
         return self._compiled({}, Tick(1), lenient=True)
 
-    def check(self, asked: Mapping[str, JSON], history: History) -> None:
+    def check(self, overrides: Mapping[str, JSON], history: History) -> None:
         """Raise SpecError for parameters with which the next new round cannot be made, whatever is open now."""
-        for name in self._counts & asked.keys():
+        for name in self._counts & overrides.keys():
             raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: say rounds=…")
-        self._compiled(asked, Tick(history.last + 1, history.head.values))
+        self._compiled(overrides, Tick(history.last + 1, history.head.values))
 
-    def next_tick(self, asked: Mapping[str, JSON], history: History) -> Next:
-        """The tick that comes next: the unfinished round with its own parameters, or a new one with those asked for.
+    def next_tick(self, overrides: Mapping[str, JSON], history: History) -> Next:
+        """The tick that comes next: the unfinished round with its own parameters, or a new one with these.
 
         Raises SpecError where it does not compile or the head does not fit, DataError where a carried value is gone.
         """
         if history.open is None:
-            return self._next(history.last + 1, asked, asked, history.head, resumed=False)
+            return self._next(history.last + 1, overrides, overrides, history.head, resumed=False)
         begun = history.open.begun
         try:
-            overrides = {**begun.asked, **{n: _literal(v) for n, v in begun.parameters.items()}}
-            return self._next(begun.number, begun.asked, overrides, history.head, resumed=True)
+            values = {**begun.overrides, **{n: _literal(v) for n, v in begun.parameters.items()}}
+            return self._next(begun.number, begun.overrides, values, history.head, resumed=True)
         except SpecError as e:
             raise SpecError(
                 f"round {begun.number} of {self.name} is unfinished and cannot be made as it began: {e}\n"
@@ -129,7 +129,7 @@ class Continuing:
         """The command that gives up the round that is unfinished."""
         return f"alignflow rounds {self.name} --back-to {history.head.round}"
 
-    def after(self, asked: Mapping[str, JSON], history: History) -> Graph | None:
+    def after(self, overrides: Mapping[str, JSON], history: History) -> Graph | None:
         """What stands behind the loop, for all accepted rounds; None if that is nothing, or has run for this head.
 
         Raises SpecError where it does not compile, DataError where a carried value is gone.
@@ -137,7 +137,7 @@ class Continuing:
         head = history.head
         if not self._text.section("after") or head.round in (0, history.after):
             return None
-        graph = self._compiled(asked, Tick(history.last, head.values, head.every, after=True))
+        graph = self._compiled(overrides, Tick(history.last, head.values, head.every, after=True))
         self._check_values(graph)
         return graph if graph.nodes else None
 
@@ -191,18 +191,18 @@ class Continuing:
     # Compiling
 
     def _next(
-        self, number: int, asked: Mapping[str, JSON], overrides: Mapping[str, JSON], head: Head, *, resumed: bool
+        self, number: int, overrides: Mapping[str, JSON], values: Mapping[str, JSON], head: Head, *, resumed: bool
     ) -> Next:  # fmt: skip
         if head.round:
-            self._check_head(head, self._compiled(overrides, Tick(number)), number)
-        graph = self._compiled(overrides, Tick(number, head.values))
+            self._check_head(head, self._compiled(values, Tick(number)), number)
+        graph = self._compiled(values, Tick(number, head.values))
         self._check_values(graph)
-        values = {n: p.value for n, p in graph.parameters.items() if _keyed(p)}
-        return Next(number, graph, asked, json.loads(json.dumps(values)), resumed)
+        keyed = {n: p.value for n, p in graph.parameters.items() if _keyed(p)}
+        return Next(number, graph, overrides, json.loads(json.dumps(keyed)), resumed)
 
-    def _compiled(self, overrides: Mapping[str, JSON], tick: Tick, lenient: bool = False) -> Graph:
+    def _compiled(self, values: Mapping[str, JSON], tick: Tick, lenient: bool = False) -> Graph:
         graph = compile_from(
-            self._source, self._catalogue, self.pipeline, overrides, deployment=self.deployment, tick=tick,
+            self._source, self._catalogue, self.pipeline, values, deployment=self.deployment, tick=tick,
             lenient=lenient or self._lenient,
         )  # fmt: skip
         read = {n: p for n, p in graph.parameters.items() if n not in self._counts}

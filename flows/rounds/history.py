@@ -32,11 +32,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Begun:
-    """A tick has taken its number. `asked`: overrides as given; `parameters`: all values that the tick's keys hold."""
+    """A tick has taken its number. `overrides`: as given; `parameters`: all values that the tick's keys hold."""
 
     number: int
     run: str
-    asked: Mapping[str, Any]
+    overrides: Mapping[str, Any]
     parameters: Mapping[str, Any]
     file: str
     commit: str
@@ -140,7 +140,7 @@ class History:
     """Rejected rounds since the head last moved."""
     after: int = 0
     """The head's round for which `after` has run."""
-    told: bool = False
+    stall_recorded: bool = False
     """Whether the last event says that the loop is stalled."""
 
     @property
@@ -206,7 +206,7 @@ def history_of(events: Iterable[Event]) -> History:
 
 
 def _after(h: History, event: Event) -> History:
-    h = replace(h, told=isinstance(event, Stalled))
+    h = replace(h, stall_recorded=isinstance(event, Stalled))
     match event:
         case Begun():
             _expect(h.open is None and event.number == h.last + 1, event, f"after round {h.last}")
@@ -248,6 +248,6 @@ def _finished(h: History, event: Finished) -> History:
 def changed_parameters(before: Round | None, this: Round) -> Sequence[str]:
     """Names of the parameters whose values differ from those of the round before."""
     if before is None:
-        return sorted(this.begun.asked)
+        return sorted(this.begun.overrides)
     old, new = before.begun.parameters, this.begun.parameters
     return sorted(n for n in {*old, *new} if old.get(n) != new.get(n))

@@ -60,7 +60,7 @@ class Ledger:
                 found.append(_event(line))
             except ValueError as e:
                 trouble = e.errors()[0]["msg"] if isinstance(e, ValidationError) else e
-                raise DataError(f"{self.path}:{number}: this is no event of a ledger ({trouble})") from None
+                raise DataError(f"{self.path}:{number}: invalid ledger event ({trouble})") from None
         return found
 
     def append(self, event: Event) -> None:

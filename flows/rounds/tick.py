@@ -35,7 +35,7 @@ def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
 
 
 class TickObserver:
-    """Who is told how the ticks go. Does nothing."""
+    """Observes how the ticks go. Does nothing."""
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         """Listeners for the run of one tick."""
@@ -71,26 +71,26 @@ class Ticks:
         """New rounds that are still to be begun."""
         self.ticked = TickOutcome()
 
-    def make(self, asked: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> TickOutcome:
+    def make(self, overrides: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> TickOutcome:
         """Finish what was left, a round or what stands behind one; then make `rounds` new ones and what stands behind.
 
         Stops at a run that is not done, and where the loop is stalled, unless `force`. Runs inside a flow run.
         Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
         """
-        self._loop.check(asked, self._loop.ledger.history())
+        self._loop.check(overrides, self._loop.ledger.history())
         self.left = rounds
-        self._after(asked, left=True)
+        self._after(overrides, left=True)
         while self.left and self.ticked.status == "done" and not self.ticked.stalled:
             with self._loop.ledger.lock(self._waiting()):
-                self._tick(asked, force)
+                self._tick(overrides, force)
         if self.ticked.status == "done":
-            self._after(asked)
+            self._after(overrides)
         return self.ticked
 
-    def _tick(self, asked: Mapping[str, JSON], force: bool) -> None:
+    def _tick(self, overrides: Mapping[str, JSON], force: bool) -> None:
         """One number, with its verdict; or the word that the loop is stalled."""
         history = self._loop.ledger.history()
-        tick = self._loop.next_tick(asked, history)
+        tick = self._loop.next_tick(overrides, history)
         if not tick.resumed and not force and history.is_stalled(tick.parameters):
             self._stalled(tick, history)
             return
@@ -114,7 +114,9 @@ class Ticks:
 
     def _begun(self, tick: Next, run: str) -> Begun:
         file = tick.graph.file
-        return Begun(tick.number, run, tick.asked, tick.parameters, file, commit(Path(file).absolute().parent), now())
+        return Begun(
+            tick.number, run, tick.overrides, tick.parameters, file, commit(Path(file).absolute().parent), now()
+        )
 
     def _run(self, graph: Graph, begun: Callable[[str], None]) -> Execution:
         loop = self._loop
@@ -141,15 +143,15 @@ class Ticks:
             self._loop.keep(tick, records)
         self._loop.ledger.append(Finished(tick.number, accepted, gate, headline, values, every, now(), evidence))
         self.ticked.made.append(tick.number)
-        said = f" (win rate against the head {estimate_text(gate.value, gate.low, gate.high)}" if gate else ""
-        said += f", {evidence.decision})" if evidence else ""
+        test = f" (win rate against the head {estimate_text(gate.value, gate.low, gate.high)}" if gate else ""
+        test += f", {evidence.decision})" if evidence else ""
         word = "accepted" if accepted else "rejected: the head stays as it was"
-        self._watch.say(f"round {tick.number} of {self._loop.name} {word}{said}")
+        self._watch.say(f"round {tick.number} of {self._loop.name} {word}{test}")
         self._say_stalled(tick, self._loop.ledger.history())
 
     def _stalled(self, tick: Next, history: History) -> None:
         self.ticked.stalled = True
-        if not history.told:
+        if not history.stall_recorded:
             self._loop.ledger.append(Stalled(now()))
         if not self.ticked.made:
             self._say_stalled(tick, history)
@@ -161,11 +163,11 @@ class Ticks:
                 "changes or you say --force (force=true)"
             )
 
-    def _after(self, asked: Mapping[str, JSON], *, left: bool = False) -> None:
+    def _after(self, overrides: Mapping[str, JSON], *, left: bool = False) -> None:
         """What stands behind the loop, unless it has run for this head or a round is unfinished."""
         with self._loop.ledger.lock(self._waiting()):
             history = self._loop.ledger.history()
-            graph = None if history.open else self._loop.after(asked, history)
+            graph = None if history.open else self._loop.after(overrides, history)
             if graph is None:
                 return
             what = f"what stands behind round {history.head.round} of {self._loop.name}"
@@ -179,11 +181,11 @@ class Ticks:
             self._watch.ended(execution)
 
     def _waiting(self) -> Callable[[float, str], None]:
-        told: list[str] = []
+        holders: list[str] = []
 
         def waiting(seconds: float, holder: str) -> None:
-            if seconds > 1 and not told:
-                told.append(holder)
+            if seconds > 1 and not holders:
+                holders.append(holder)
                 self._watch.say(f"another tick of {self._loop.name} is at work ({holder}): waiting for it")
 
         return waiting

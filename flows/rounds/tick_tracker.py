@@ -1,4 +1,4 @@
-"""What MLflow and Prefect's pages are told of ticks."""
+"""Ticks in MLflow and on Prefect's pages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TickTracker(TickObserver):
         self.close()
 
     def close(self) -> None:
-        """Wait for MLflow. A tick that ends by an error is not told of by `ended`, so the caller ends with this."""
+        """Wait for MLflow. `ended` is not called for a tick that ends by an error, so the caller ends with this."""
         if self._open:
             tracker, self._open = self._open, None
             self.trouble = tracker.close(AGAIN_SECONDS if self.trouble else WAIT_SECONDS) or self.trouble

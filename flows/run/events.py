@@ -1,4 +1,4 @@
-"""What a run tells while it goes on. Whoever wants to know makes a Listener and overrides what is of interest."""
+"""Events of a run. A subclass of Listener overrides those that it needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.wiring.model import Graph, Node
 
 
 class Listener:
-    """Does nothing. Methods are called from several threads, one call at a time; each should return at once."""
+    """Ignores all events. Called from several threads, one call at a time; each should return at once."""
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
         """The run has an id, a file, and a folder for what its steps print."""
@@ -27,10 +27,10 @@ class Listener:
         """A step waits for something outside: the heavy slot, or another run that makes the same."""
 
     def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
-        """How far a step is."""
+        """`done` of `total` units of a step's work are finished."""
 
     def step_notice(self, node: Node, text: str) -> None:
-        """A step says something to the user."""
+        """A message of a step for the user."""
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
         """A step has its result, found (`hit`) or made."""
@@ -42,7 +42,7 @@ class Listener:
         """The run is over; `run.status` says how."""
 
     def left_open(self, run: Run) -> None:
-        """An earlier run was killed and is being closed now; its MLflow run, say, may still be open."""
+        """An earlier run was killed and is being closed now; its MLflow run may still be open."""
 
 
 class CompositeListener(Listener):

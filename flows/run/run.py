@@ -62,7 +62,7 @@ class Execution:
         self.errors: dict[str, Exception] = {}
         self.run: Run
         self.seconds = 0.0
-        """How long it took, once it is finished; what Prefect wants to be told afterwards does not count."""
+        """How long it took, once it is finished; what Prefect receives afterwards does not count."""
         self._began = time.monotonic()
         self._tries: dict[str, int] = {}
         self._saved = 0.0
@@ -244,7 +244,7 @@ def run_pipeline(execution: Execution, say: Callable[[str], None] = print) -> Ex
 
     Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
     `errors` hold what each step came to. Raises SpecError for an unknown `fresh` step and for a choice whose identity
-    cannot be told.
+    is unknown.
     """
     graph, store = execution.graph, execution.store
 

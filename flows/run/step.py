@@ -74,11 +74,11 @@ class Steps:
         if node.task == CARRIED:
             return StepOutcome(carried_record(self._store, node), True, "carried over from an earlier tick")
         evaluation = self._views.of_step(node, inputs).evaluation
-        if evaluation and (told := refuse_seen(self._store, evaluation)):
-            self._listener.step_notice(node, told)
+        if evaluation and (notice := refuse_seen(self._store, evaluation)):
+            self._listener.step_notice(node, notice)
         key = self.key(node, inputs)
         if node.id in self._fresh:
-            return self._locked(node, key, inputs, "asked for by --fresh")
+            return self._locked(node, key, inputs, "requested by --fresh")
         look = self._store.lookup(key.digest)
         if look.record:
             return self._hit(node, look.record, look.reason)
@@ -211,17 +211,17 @@ class Steps:
 class Waiting:
     """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
 
-    def __init__(self, stopped: threading.Event, tell: Callable[[], None]) -> None:
+    def __init__(self, stopped: threading.Event, announce: Callable[[], None]) -> None:
         self._stopped = stopped
-        self._tell = tell
-        self._told = False
+        self._announce = announce
+        self._announced = False
 
     def __call__(self, seconds: float, holder: str) -> None:
         if self._stopped.is_set():
             raise Stopped("the run is being stopped")
-        if seconds > 1 and not self._told:
-            self._told = True
-            self._tell()
+        if seconds > 1 and not self._announced:
+            self._announced = True
+            self._announce()
 
 
 def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:

@@ -15,7 +15,7 @@ FULL_BYTES = 8 * 2**20
 
 
 def is_out_of_space(error: BaseException) -> bool:
-    """Whether the system said so, of a disk or of a user's share of it."""
+    """Whether a disk, or a user's share of it, has no space left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

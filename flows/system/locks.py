@@ -66,7 +66,7 @@ def locked(path: Path, who: str = "", *, waiting: Waiting | None = None, shared:
 
 
 def holder(path: Path) -> str:
-    """What the holder said of itself."""
+    """The text that the holder wrote into the lock."""
     try:
         return path.read_text()
     except OSError:

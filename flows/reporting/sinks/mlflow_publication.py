@@ -204,10 +204,10 @@ def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
 
 
 def run_name(run: Run, given: Mapping[str, JSON]) -> str:
-    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, what was asked of it, and when."""
-    asked = " ".join(f"{k}={short_value(v)}" for k, v in given.items())
+    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, its overrides, and when it began."""
+    overrides = " ".join(f"{k}={short_value(v)}" for k, v in given.items())
     when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
-    return f"{f'{run.title} {asked}'.strip()[:NAME]} · {when}"
+    return f"{f'{run.title} {overrides}'.strip()[:NAME]} · {when}"
 
 
 def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:

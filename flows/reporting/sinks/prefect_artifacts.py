@@ -80,8 +80,8 @@ class PrefectArtifacts(Listener):
     def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
         begun = self._begun.setdefault(node.id, time.monotonic())
         if self._sender and total > 0 and time.monotonic() - begun > LONG_SECONDS:
-            said = f"{node.title}: {done:,.0f} of {total:,.0f} {unit}"
-            self._sender.progress(node.id, PageArtifact("progress", round(100 * min(1.0, done / total), 1), said))
+            text = f"{node.title}: {done:,.0f} of {total:,.0f} {unit}"
+            self._sender.progress(node.id, PageArtifact("progress", round(100 * min(1.0, done / total), 1), text))
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
         self._done[node.id] = FinishedStep(node.addresses, node.round, record, hit)
@@ -116,8 +116,8 @@ def _table(run: Run, found: RunResults) -> Iterator[PageArtifact]:
 def _headline(run: Run, found: RunResults, rows: list[dict[str, str]]) -> str:
     """What the page of all artifacts says of the table: its last headline row."""
     last = rows[bool(found.floor) + len(found.rows) - 1] if found.rows else rows[-1]
-    said = [f"{head} {cell}".strip() for head, cell in last.items() if cell != NOTHING]
-    return f"{run.title}, " + ", ".join(said).removeprefix("row ")
+    cells = [f"{head} {cell}".strip() for head, cell in last.items() if cell != NOTHING]
+    return f"{run.title}, " + ", ".join(cells).removeprefix("row ")
 
 
 def as_rows(found: RunResults) -> list[dict[str, str]]:
@@ -240,5 +240,5 @@ def artifact_create(artifact: PageArtifact, flow_run: UUID) -> ArtifactCreate:
     """The request by which Prefect's client makes an artifact of a flow run."""
     from prefect.client.schemas.actions import ArtifactCreate
 
-    said: Mapping[str, Any] = vars(artifact)
-    return ArtifactCreate(**said, flow_run_id=flow_run)
+    fields: Mapping[str, Any] = vars(artifact)
+    return ArtifactCreate(**fields, flow_run_id=flow_run)

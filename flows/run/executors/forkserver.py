@@ -30,13 +30,13 @@ from tasks.contract import DataError, SpecError
 REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": DataError}
 
 TakeSlot = Callable[..., AbstractContextManager[object]]
-"""Takes the machine's heavy slot: `Store.slot`, which is told `waiting`."""
+"""Takes the machine's heavy slot: `Store.slot`, called with `waiting`."""
 
 
 def default_threads() -> int:
     """Threads of a heavy child: a setting, never derived from the load, because gradient bits depend on it."""
-    said = os.environ.get("ALIGNFLOW_THREADS") or os.environ.get("OMP_NUM_THREADS")
-    return int(said) if said else len(os.sched_getaffinity(0))
+    threads = os.environ.get("ALIGNFLOW_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    return int(threads) if threads else len(os.sched_getaffinity(0))
 
 
 class Workers:

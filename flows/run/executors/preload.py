@@ -63,7 +63,7 @@ def detach(log: str) -> None:
 
 
 def warm(packages: list[str]) -> None:
-    """Import what `packages` stand for. What fails here fails again, and better told, in the step that needs it."""
+    """Import what `packages` stand for. What fails here fails again in the step that needs it."""
     for package in packages:
         for module in WARM.get(package, (package,)):
             with suppress(Exception):

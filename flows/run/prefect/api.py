@@ -19,7 +19,7 @@ from flows.system.environment import environment, without_password
 from tasks.contract import DataError
 
 CAUGHT_UP_SECONDS = 20.0
-"""How long a finished run waits for its own server to have written what it was told."""
+"""How long a finished run waits for its own server to have written all that it received."""
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def send_pending() -> None:
 
 
 def parameters_of_this_run() -> set[str] | None:
-    """Names of the parameters that the flow run was asked with which this process executes; None if it is none."""
+    """Names of the parameters in the request for the flow run that this process executes; None if it executes none."""
     from prefect.client.orchestration import get_client
 
     flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")

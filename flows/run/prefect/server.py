@@ -25,7 +25,7 @@ from flows.system.locks import holder, is_free
 from tasks.files import temporary
 
 PORTS = (4200, 5000)
-"""Of Prefect and MLflow under `alignflow up`, unless told."""
+"""Of Prefect and MLflow under `alignflow up`, by default."""
 CLOUD = "prefect.cloud"
 """Part of the address of Prefect Cloud's API, whose pages lie elsewhere."""
 
@@ -64,10 +64,14 @@ def under_up(artifacts: Path, url: str) -> bool:
 
 
 def pages(artifacts: Path) -> tuple[str, str]:
-    """Addresses of Prefect and MLflow under `alignflow up` over these artifacts, or those that it takes unless told."""
+    """Addresses of Prefect and MLflow under `alignflow up` over these artifacts, or its default ones."""
     lock = up_lock(artifacts)
-    told = [] if is_free(lock) else holder(lock).split()
-    return (told[0], told[1]) if len(told) == 2 else (f"http://127.0.0.1:{PORTS[0]}", f"http://127.0.0.1:{PORTS[1]}")
+    addresses = [] if is_free(lock) else holder(lock).split()
+    return (
+        (addresses[0], addresses[1])
+        if len(addresses) == 2
+        else (f"http://127.0.0.1:{PORTS[0]}", f"http://127.0.0.1:{PORTS[1]}")
+    )
 
 
 def prefect_page(artifacts: Path) -> str:

@@ -200,7 +200,7 @@ def test_runs_stand_best_first_with_how_many_beat_them(store: Store) -> None:
     }  # fmt: skip
     text = _text(store, "near", "good", "fair")
     assert "fair − near  +0.002 (" in text
-    assert "cannot be told apart" in text
+    assert "no significant difference" in text
     assert "good is better" in text
 
 

@@ -29,7 +29,7 @@ def test_verify_counts_what_is_whole_and_names_what_is_not(tmp_path: Path, capsy
     assert f"✗ Prompts {made.records['heldout'].content[:12]} (load_prompts): " in said
     assert "✗ a record: keys/" in said
     assert f"✗ a run: runs/{made.run.id}.json is not what was written; set aside in damaged/run-" in said
-    assert f"✗ a ledger: {ledger.path}:1: this is no event" in said
+    assert f"✗ a ledger: {ledger.path}:1: invalid ledger event" in said
     assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in said
 
 

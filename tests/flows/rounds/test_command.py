@@ -119,8 +119,8 @@ def test_rolling_back_is_one_command_and_a_wrong_round_is_refused(history: Path)
         (("run", "growing-pool/every-night", "rounds=0"), "rounds = '0'; the number of ticks must be a whole number"),
         (("run", "growing-pool/every-night", "force=maybe"), "force = 'maybe'; choose one of [false, true]"),
         (("run", "growing-pool/every-night", "sise=3"), "did you mean 'size'"),
-        (("run", "growing-pool/every-night", "--fresh", "policy"), "--fresh is for pipelines"),
-        (("run", "growing-pool/whole", "--force"), "--force is for deployments that continue"),
+        (("run", "growing-pool/every-night", "--fresh", "policy"), "--fresh applies only to pipelines"),
+        (("run", "growing-pool/whole", "--force"), "--force applies only to continuing deployments"),
         (("plan", "growing-pool/whole", "rounds=0"), "growing-pool.repeat.times = 0; it must be at least 1"),
         (("check", "growing-pool/hole"), "did you mean 'whole'"),
     ],
@@ -134,7 +134,7 @@ def test_a_damaged_ledger_is_found_not_asked_for(history: Path) -> None:
     file = history / "artifacts" / "ledger" / "sppo.nightly.jsonl"
     file.write_text(file.read_text().replace('"begun"', '"begone"', 1))
     said = run("rounds", "sppo", cwd=history, code=1)
-    assert "sppo.nightly.jsonl:1: this is no event of a ledger" in said
+    assert "sppo.nightly.jsonl:1: invalid ledger event" in said
     assert said.count("sppo.nightly.jsonl") == 1
 
 

@@ -91,7 +91,7 @@ def test_an_entrypoint_makes_ticks_in_one_flow_run(file: Path, client: str) -> N
     ]
     assert len({r.links["prefect"] for r in runs}) == 1
     history = Ledger(store, "growing-pool", "every-night").history()
-    assert [dict(r.begun.asked) for r in history.rounds] == [{"size": 30}, {"size": 30}]
+    assert [dict(r.begun.overrides) for r in history.rounds] == [{"size": 30}, {"size": 30}]
     pool = history.head.values["pool"]
     assert pool
     assert store.index.of_content(pool.digest)[0].rows == 60

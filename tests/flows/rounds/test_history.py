@@ -126,8 +126,8 @@ def test_a_list_ends_with_the_first_accepted_round_that_adds_nothing_to_it() -> 
 def test_what_ran_behind_the_loop_is_known_by_the_heads_round() -> None:
     h = history_of([*rounds(True, True), AfterDone(2, "after", NOW)])
     assert h.after == h.head.round == 2
-    assert history_of([*rounds(True), Stalled(NOW)]).told
-    assert not history_of([*rounds(True), Stalled(NOW), begun(2)]).told
+    assert history_of([*rounds(True), Stalled(NOW)]).stall_recorded
+    assert not history_of([*rounds(True), Stalled(NOW), begun(2)]).stall_recorded
 
 
 @pytest.mark.parametrize(

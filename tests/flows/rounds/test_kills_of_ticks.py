@@ -112,7 +112,7 @@ def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks
     assert _contents(killed)[:2] == _contents(whole)
     assert len(_contents(killed)) == 3
     again = _history(killed)
-    assert dict(again.rounds[1].begun.asked) == {"pause": "0.4"}
+    assert dict(again.rounds[1].begun.overrides) == {"pause": "0.4"}
     assert again.rounds[2].begun.parameters["gain"] == 3.0
     assert _keys(whole).items() <= _keys(killed).items()
     assert Runs(Store(killed / "artifacts")).open() == []

@@ -126,7 +126,7 @@ def test_a_failed_round_stays_begun_and_is_finished_first_with_its_own_parameter
     went = loop.tick({"gain": 1.0})
     assert went.ticked.made == [2, 3], "the one that was left, then the one that was asked for"
     assert loop.size() == pytest.approx(1 + 5 + 1 + 2 / 1000)
-    assert dict(loop.history.rounds[1].begun.asked) == {"count": 1, "gain": 5.0}
+    assert dict(loop.history.rounds[1].begun.overrides) == {"count": 1, "gain": 5.0}
 
 
 def test_a_round_that_cannot_be_finished_is_given_up_by_rolling_back(loop: Loop) -> None:
