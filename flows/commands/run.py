@@ -49,37 +49,29 @@ def run_once(
     if plan and cached and not again and (former := finished_twin(Runs(store), plan, deployment)):
         print_repeated(console, store, former)
         return former
-    run = _cached(graph, store, console, deployment) if cached else _run(graph, store, plan, console, fresh, deployment)
+    run = _run(graph, store, plan, console, fresh, deployment, cached=cached)
     if run.status == "stopped":
         again_with = shlex.join(["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items())])
         say(console, f"\nStopped. What is finished is kept; go on with: {again_with}")
     return run
 
 
-def _run(graph: Graph, store: Store, plan: Plan | None, console: Console, fresh: Sequence[str], deployment: str) -> Run:
+def _run(
+    graph: Graph, store: Store, plan: Plan | None, console: Console, fresh: Sequence[str], deployment: str,
+    *, cached: bool,
+) -> Run:  # fmt: skip
+    """Run a graph. One whose steps are all `cached` is recorded in MLflow at once, in Prefect once a server is up."""
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
     tracker = Tracker(store)
     try:
-        listeners = [tracker, progress(console, expected_seconds(plan)), PrefectArtifacts(store, lambda: tracker.page)]
+        listeners = [tracker, progress(console, expected_seconds(plan))]
+        listeners += [] if cached else [PrefectArtifacts(store, lambda: tracker.page)]
         execution = Execution(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
-        run_pipeline(execution, partial(say, console))
+        run_cached(execution) if cached else run_pipeline(execution, partial(say, console))
     finally:
         trouble = tracker.close()
     print_outcome(console, store, execution)
-    print_where(console, store, execution.run, trouble)
-    return execution.run
-
-
-def _cached(graph: Graph, store: Store, console: Console, deployment: str) -> Run:
-    """Record a run that computes nothing, in MLflow at once, and in Prefect once a server is up."""
-    tracker = Tracker(store)
-    try:
-        listeners = [tracker, progress(console, {})]
-        execution = run_cached(Execution(graph, store, listeners=listeners, deployment=deployment))
-    finally:
-        trouble = tracker.close()
-    print_outcome(console, store, execution)
-    not_mirrored = mirror(store, execution.run)
+    not_mirrored = mirror(store, execution.run) if cached else ""
     print_where(console, store, execution.run, trouble)
     if not_mirrored:
         say(console, f"  ! {not_mirrored}")
