@@ -15,7 +15,6 @@ from typing import Literal
 
 from flows.planning.costs import StepCost, step_cost, total
 from flows.planning.explain import FormerRecords
-from flows.planning.prechecks import check_step_files
 from flows.python.code_index import CodeIndex
 from flows.python.declared import Declarations
 from flows.store.keys import Choices
@@ -23,6 +22,7 @@ from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
+from flows.wiring.prechecks import check_step_files
 from flows.wiring.views import View, view_of_node
 from tasks.contract import JSON, DataError
 

@@ -16,6 +16,7 @@ from flows.wiring.grammar import MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
+from flows.wiring.prechecks import check_wiring
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.tree import Yaml, entries, fail, quoted_value
@@ -96,8 +97,6 @@ def compile_from(
     if deployed and deployed.continues:
         tick = tick or Tick(1)
     graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
-    from flows.planning.prechecks import check_wiring
-
     check_wiring(graph, catalogue.declared)
     return graph
 
