@@ -1,9 +1,8 @@
-"""A task, a loss and a metric of one's own: what they declare is in the plan, among the parameters and in the tables,
-without an edit in `flows`."""
+"""A task, a loss and a metric of one's own package: what they declare is in the plan, among the parameters and in the
+tables, without an edit in `flows` or `tasks`."""
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 
 from flows.planning.plan import Plan, make_plan
 from flows.python.code_index import CodeIndex
-from flows.python.codebase import Codebase, tasks_in
-from flows.python.declared import Declarations
+from flows.python.codebase import Codebase
 from flows.reporting.parameters import chosen_params
 from flows.reporting.results import run_results, table
 from flows.store.finished import FinishedStep
@@ -24,7 +22,6 @@ from tasks.contract import SpecError
 from tasks.kinds import Report
 from tests.flows.store.made import put
 
-ROOT = Path(__file__).parents[2]
 SPELLING = '''
     """Spelling of answers."""
 
@@ -87,6 +84,7 @@ SHARP = '''
         return 1 / tau
     '''
 PIPELINE = """
+    extend: [./mylab]
     pipelines:
       mine:
         params: {tau: 0.25, lr: 1.0e-3}
@@ -108,21 +106,19 @@ PIPELINE = """
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    files = {"tasks/spelling.py": SPELLING, "tasks/losses/pairwise/sharp.py": SHARP, "pipelines.yaml": PIPELINE}
+    files = {"mylab/spelling.py": SPELLING, "mylab/losses/pairwise/sharp.py": SHARP, "pipelines.yaml": PIPELINE}
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text).lstrip())
     return tmp_path
 
 
-def compiled(project: Path) -> tuple[Graph, Codebase]:
-    graph = compile_pipeline(project / "pipelines.yaml", "mine", tasks_root=project / "tasks")
-    return graph, Codebase([tasks_in(project / "tasks")])
+def compiled(project: Path) -> Graph:
+    return compile_pipeline(project / "pipelines.yaml", "mine")
 
 
 def planned(project: Path) -> Plan:
-    graph, codebase = compiled(project)
-    return make_plan(graph, Store(project / "artifacts"), code=CodeIndex(codebase))
+    return make_plan(compiled(project), Store(project / "artifacts"))
 
 
 def test_the_plan_has_the_cost_of_a_task_whose_file_imports_what_is_not_there(project: Path) -> None:
@@ -135,14 +131,14 @@ def test_the_plan_has_the_cost_of_a_task_whose_file_imports_what_is_not_there(pr
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise SpecError('nothing to spell')", r"pipelines\.yaml:10:\d+: mine\.spelt: nothing to spell"),
+        ("raise SpecError('nothing to spell')", r"pipelines\.yaml:11:\d+: mine\.spelt: nothing to spell"),
         ("return 1 / 0", r"mine\.spelt: .*spelling\.py:\d+: respell_wiring failed \(ZeroDivisionError: .*\)"),
     ],
 )
 def test_what_a_task_refuses_is_refused_at_the_step_and_its_mistakes_are_named(
     project: Path, body: str, message: str
 ) -> None:
-    file = project / "tasks" / "spelling.py"
+    file = project / "mylab" / "spelling.py"
     check = f"\n\ndef respell_wiring(step):\n    from tasks.contract import SpecError\n    {body}\n"
     file.write_text(file.read_text() + check)
     with pytest.raises(SpecError, match=message):
@@ -153,20 +149,19 @@ def test_a_declaration_is_in_no_key(project: Path) -> None:
     """Neither its code nor that it is there."""
 
     def digest() -> str:
-        return CodeIndex(Codebase([tasks_in(project / "tasks")])).reach("tasks.sample", "sample").digest
+        return CodeIndex(Codebase(compiled(project).packages)).reach("mylab.spelling", "respell").digest
 
-    before, file = digest(), project / "tasks" / "sample.py"
+    before, file = digest(), project / "mylab" / "spelling.py"
     text = file.read_text()
-    file.write_text(text.replace("    answers = step", "    answers = 2 * step") + "\n\nsample_training = HEAVY\n")
-    assert "2 * step" in file.read_text()
+    file.write_text(text.replace("* WORDS", "* 2 * WORDS") + "\n\nspelling_resources = Resources(gpus=2)\n")
+    assert "2 * WORDS" in file.read_text()
     assert digest() == before
-    file.write_text(text.replace("    options = Options(", "    options = 0 or Options("))
+    file.write_text(text.replace("return spell(completions, passes)", "return spell(completions, passes + 1)"))
     assert digest() != before
 
 
 def test_the_losss_own_parameter_is_the_kl_weight_of_the_run(project: Path) -> None:
-    graph, codebase = compiled(project)
-    params = chosen_params(graph, Declarations.of(codebase))
+    params = chosen_params(compiled(project))
     shown = {n: params[n] for n in ("algorithm", "kl_weight", "oracle", "tau", "train/lr", "train/epochs")}
     assert shown == {
         "algorithm": "sharp", "kl_weight": "4.0", "oracle": "toy_judge", "tau": "0.25", "train/lr": "0.001",
@@ -176,7 +171,7 @@ def test_the_losss_own_parameter_is_the_kl_weight_of_the_run(project: Path) -> N
 
 def test_the_metric_has_its_column_in_its_own_format(project: Path) -> None:
     store = Store(project / "artifacts")
-    store.declared = Declarations.of(compiled(project)[1])
+    compiled(project)
     rows = {"name": ["text/words", "text/misspelt"], "value": [11.52, 0.0612], "unit": ["words", "share"]}
     ends = {"ci_low": [10.0, 0.05], "ci_high": [12.0, 0.07], "n": [128, 128]}
     report = put(store, Report.of(pa.table({**rows, **ends})), "spelling")
