@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.requests import deployment_or_pipeline, parse_assignments
+from tasks.contract import SpecError
 
 if TYPE_CHECKING:
+    from flows.python.declared import Declarations
     from flows.store.store import Store
     from flows.wiring.model import Graph
     from flows.wiring.signatures import Catalogue
@@ -45,4 +48,17 @@ def open_store(file: Path | None, artifacts: Path | None) -> Store:
     """The store in `artifacts`, else the one beside the file."""
     from flows.store.store import Store
 
-    return Store(artifacts_root(file, artifacts))
+    return Store(artifacts_root(file, artifacts), lambda: _declared_by(file))
+
+
+def _declared_by(file: Path | None) -> Declarations:
+    """The declarations of the shipped tasks and of the packages that extend the file; its mistakes are another
+    command's."""
+    from flows.python.declared import Declarations
+    from flows.python.importing import activate
+    from flows.wiring import load_file
+
+    with suppress(SpecError):
+        if file:
+            activate(load_file(file).packages)
+    return Declarations()

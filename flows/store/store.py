@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,12 +63,17 @@ class HowMade:
 class Store:
     """A folder of results. Safe to use from several threads and processes at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, declared: Callable[[], Declarations] = Declarations) -> None:
         self.root = root.resolve()
-        self.declared = Declarations()
+        self._declared = declared
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, "ledger/records", "kept")
+
+    @cached_property
+    def declared(self) -> Declarations:
+        """What the tasks that made its results declare about themselves."""
+        return self._declared()
 
     def code(self, packages: Sequence[Package]) -> CodeIndex:
         """An index of the code in these packages, whose parses this store remembers."""
