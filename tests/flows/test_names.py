@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import tasks.declarations as tasks_declarations
 from flows.python.declared import Declarations
 from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue
@@ -59,3 +61,13 @@ def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
     assert not found, "\n".join(found)
     assert {"measure", "toy_gold", "kl_coef", "win_probs", "lr"} <= known
     assert "eval/" in prefixes
+
+
+def test_every_declaration_of_the_shipped_tasks_is_that_of_a_task() -> None:
+    declared, tasks = Declarations(), Catalogue().tasks
+    kinds = re.findall(r"^\| `mine_(\w+)`", tasks_declarations.__doc__ or "", re.M)
+    assert len(kinds) == 10
+    ends = tuple(f"_{kind}" for kind in kinds)
+    names = [n for n in declared._files if n.endswith(ends) and not n.startswith("_")]
+    assert not {n for n in names if n.rpartition("_")[0] not in tasks}
+    assert declared.notices == []
