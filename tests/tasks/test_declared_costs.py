@@ -43,7 +43,7 @@ def test_answers_put_together_meet_all_others_of_their_prompt() -> None:
     assert compare_size(Seen(completions=Seen(60, 6), others=Seen(40, 4))) == Size(60 * 4, 6)
     assert compare_cost(Seen(300)) == {"queries": 300}
     assert isnan(concat_size(Seen(tables=[Seen(20, 2), Seen()])).rows)
-    assert isnan(responses_size(Seen(completions=Seen(20, 2))).rows)
+    assert isnan(responses_size.rows)
 
 
 def test_a_piece_has_its_size_or_what_there_is() -> None:
@@ -88,6 +88,6 @@ def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None
     assert sample_cost(Seen(prompts=Seen(10), policy=policy, k=5, max_tokens=None)) == {
         "samples": 50, "tokens": AtMost(2400, typical=True),
     }  # fmt: skip
-    assert ppo_cost(Seen(policy=policy, iterations=3, size=10, k=2, max_tokens=8)) == {
+    assert ppo_cost(Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8)) == {
         "samples": 60, "queries": 60, "tokens": AtMost(480, typical=False),
     }  # fmt: skip
