@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from flows.wiring.model import Where
-from flows.wiring.signatures import Catalogue
-from flows.wiring.text import PipelineFile
+
+if TYPE_CHECKING:
+    from flows.wiring.signatures import Catalogue
+    from flows.wiring.text import PipelineFile
 
 Entry = dict[str, str]
 """`name` and `about`; of what steps may name also the `folder` (`tasks` for tasks) and, of a user's own, the `file`."""
