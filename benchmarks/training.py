@@ -122,21 +122,25 @@ def run_ours(folder: Path, steps: int) -> dict[str, Any]:
     from tasks.kinds import Logps, Policy, Preferences
     from tasks.train import fit
     from tasks.training import loop
+    from tasks.training.settings import OptimConfig, TrainComputeConfig
     from tests.workspace import Workspace
 
     clock: list[float] = []
 
-    def in_order(n: int, settings: loop.Settings, first: int) -> Any:
-        order = np.arange(settings.examples) % n
+    def in_order(n: int, optim: OptimConfig, seed: int) -> Any:
         clock.append(time.perf_counter())
-        yield from ((s, order[s * BATCH : (s + 1) * BATCH]) for s in range(first, settings.steps))
-        clock.append(time.perf_counter())
+        return [part % n for part in np.arange(optim.rows_in_all(n)).reshape(-1, BATCH)]
 
-    loop._batches = in_order  # type: ignore[assignment]
-    imported, work = time.perf_counter(), Workspace(folder / "ours")
+    class Clocked(Workspace):
+        def count(self, **metrics: float) -> None:
+            clock.append(time.perf_counter())
+
+    loop._batches = in_order
+    imported, work = time.perf_counter(), Clocked(folder / "ours")
     fit(
-        Policy(folder / "policy"), Preferences(folder / "data"), work, Logps(folder / "ref"), lr=LR, steps=steps,
-        batch=BATCH, warmup=0.0, loss=Chosen("losses/pairwise", "dpo", {"beta": BETA}), checkpoint_every=10**9,
+        Policy(folder / "policy"), Preferences(folder / "data"), work, Logps(folder / "ref"), lr=LR,
+        loss=Chosen("losses/pairwise", "dpo", {"beta": BETA}),
+        optim=OptimConfig(steps=steps, batch=BATCH, warmup=0.0), compute=TrainComputeConfig(checkpoint_every=10**9),
     )  # fmt: skip
     ended = time.perf_counter()
     losses = [metrics["train/loss"] for _, metrics in work.curves]

@@ -18,6 +18,7 @@ from tasks.contract import Chosen
 from tasks.kinds import Demonstrations, Preferences
 from tasks.load import init_policy, load_demonstrations
 from tasks.train import fit, logps, tokenize
+from tasks.training.settings import OptimConfig
 from tasks.workspace import LocalWorkspace
 
 TOY = Chosen("sources", "toy", {})  # tasks/sources/toy.py::toy()
@@ -55,7 +56,7 @@ def main(folder: Path) -> None:
     rows = tokenize(base, pairs, work)
     ref_logps = logps(base, rows, work)
     training = LocalWorkspace(folder / "training")
-    policy = fit(base, rows, training, ref_logps, loss=DPO, lr=1e-3, epochs=2, batch=16)
+    policy = fit(base, rows, training, ref_logps, loss=DPO, lr=1e-3, optim=OptimConfig(epochs=2, batch=16))
     for step, metrics in training.curves:
         print(f"step {step:2}  loss {metrics['train/loss']:.3f}  accuracy {metrics['rewards/accuracies']:.2f}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from tasks.families import LOSSES
+from tasks.training.settings import OptimConfig, RowsConfig, TrainComputeConfig
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Seed, Step
@@ -22,18 +23,9 @@ def train(
     *,
     loss: Annotated[ChoiceSpec, Choice("losses")],
     lr: Annotated[float, Bounds(above=0)],
-    epochs: Annotated[int, Bounds(min=1)] = 1,
-    steps: Annotated[int, Bounds(min=1)] | None = None,
-    batch: Annotated[int, Bounds(min=1)] = 32,
-    optimizer: Literal["adamw", "rmsprop"] = "adamw",
-    betas: list[float] = [0.9, 0.999],  # noqa: B006 - read as a literal
-    schedule: Literal["linear", "cosine", "constant"] = "linear",
-    warmup: Annotated[float, Bounds(min=0, max=1)] = 0.1,
-    max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
-    weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
-    max_length: Annotated[int, Bounds(min=2)] | None = None,
-    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
-    save_dtype: Literal["float32", "bfloat16"] = "float32",
+    optim: OptimConfig = OptimConfig(),
+    rows: RowsConfig = RowsConfig(),
+    compute: TrainComputeConfig = TrainComputeConfig(),
     seed: Seed = 0,
 ) -> Policy:
     """Train a policy on a table: tokenize, reference log-probabilities (where the loss names one), fit.
@@ -41,28 +33,21 @@ def train(
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        epochs: passes over the data.
-        steps: optimizer steps, instead of epochs.
-        batch: rows per optimizer step, over all devices.
-        optimizer: AdamW, or RMSprop as the first codes of DPO and SPPO.
-        betas: AdamW's two decay rates.
-        schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
-        warmup: share of the steps over which the learning rate rises linearly from 0.
-        max_grad_norm: gradients are scaled down to this global norm.
-        weight_decay: AdamW's decoupled weight decay.
-        max_length: longest row in tokens, prompt and answer together; default: the policy's positions.
-        max_skipped: largest share of the rows that may be unusable; above it `tokenize` fails and names them.
-        save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: order of the rows.
     """
-    rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
-    compared = LOSSES[loss.folder].needs_reference(loss.arguments) and ref is not None
-    ref_logps = add("logps", policy=ref, data=rows) if compared else None
+    table = add("tokenize", policy=policy, data=data, rows=rows)
+    ref_logps = None
+    if LOSSES[loss.folder].needs_reference(loss.arguments) and ref is not None:
+        ref_logps = add(
+            "logps",
+            policy=ref,
+            data=table,
+            dtype=compute.dtype,
+            max_tokens_per_microbatch=compute.max_tokens_per_microbatch,
+        )
     return add(
-        "fit", policy=policy, data=rows, ref_logps=ref_logps, loss=loss, lr=lr, epochs=epochs, steps=steps,
-        batch=batch, optimizer=optimizer, betas=betas, schedule=schedule, warmup=warmup,
-        max_grad_norm=max_grad_norm, weight_decay=weight_decay, save_dtype=save_dtype, seed=seed,
-    )  # fmt: skip
+        "fit", policy=policy, data=table, ref_logps=ref_logps, loss=loss, lr=lr, optim=optim, compute=compute, seed=seed
+    )
 
 
 def train_reward(
@@ -72,16 +57,9 @@ def train_reward(
     *,
     loss: Annotated[ChoiceSpec, Choice("losses/reward")] = "bradley_terry",  # type: ignore[assignment]
     lr: Annotated[float, Bounds(above=0)],
-    epochs: Annotated[int, Bounds(min=1)] = 1,
-    steps: Annotated[int, Bounds(min=1)] | None = None,
-    batch: Annotated[int, Bounds(min=1)] = 64,
-    schedule: Literal["linear", "cosine", "constant"] = "cosine",
-    warmup: Annotated[float, Bounds(min=0, max=1)] = 0.03,
-    max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
-    weight_decay: Annotated[float, Bounds(min=0)] = 0.0,
-    max_length: Annotated[int, Bounds(min=2)] | None = None,
-    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
-    save_dtype: Literal["float32", "bfloat16"] = "float32",
+    optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
+    rows: RowsConfig = RowsConfig(),
+    compute: TrainComputeConfig = TrainComputeConfig(),
     seed: Seed = 0,
 ) -> RewardModel:
     """Train a reward model on judged answers, from a policy's weights or from another reward model: tokenize, fit.
@@ -89,24 +67,10 @@ def train_reward(
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        epochs: passes over the data; a second one overfits.
-        steps: optimizer steps, instead of epochs.
-        batch: rows (pairs, rankings, scored answers) per optimizer step.
-        schedule: how the learning rate falls after the warm-up; linear and cosine end at 0.
-        warmup: share of the steps over which the learning rate rises linearly from 0.
-        max_grad_norm: gradients are scaled down to this global norm.
-        weight_decay: AdamW's decoupled weight decay.
-        max_length: longest row in tokens, prompt and answer together; default: the model's positions.
-        max_skipped: largest share of the rows that may be unusable; above it `tokenize` fails and names them.
-        save_dtype: type that the result is stored in; bfloat16 halves it and rounds small changes away.
         seed: the new head, and the order of the rows.
     """
-    rows = add("tokenize", policy=policy, data=data, max_length=max_length, max_skipped=max_skipped)
-    return add(
-        "fit_reward", policy=policy, data=rows, loss=loss, lr=lr, epochs=epochs, steps=steps, batch=batch,
-        schedule=schedule, warmup=warmup, max_grad_norm=max_grad_norm, weight_decay=weight_decay,
-        save_dtype=save_dtype, seed=seed,
-    )  # fmt: skip
+    table = add("tokenize", policy=policy, data=data, rows=rows)
+    return add("fit_reward", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, seed=seed)
 
 
 def evaluate(

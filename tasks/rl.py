@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, SpecError, Workspace
+from tasks.contract import Bounds, DataError, Execution, Seed, Workspace
 from tasks.declarations import HEAVY, AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
+from tasks.rollouts.settings import (
+    KlConfig,
+    PpoConfig,
+    RewardConfig,
+    RolloutConfig,
+    SftConfig,
+    UpdateConfig,
+)  # fmt: skip
+from tasks.training.settings import AdamConfig, ComputeConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,36 +57,19 @@ def ppo(
     demonstrations: Demonstrations | None = None,
     *,
     iterations: Annotated[int, Bounds(min=1)],
-    prompts_per_iteration: Annotated[int, Bounds(min=1)] = 64,
-    k: Annotated[int, Bounds(min=1)] = 4,
     lr: Annotated[float, Bounds(above=0)],
     value_lr: Annotated[float, Bounds(above=0)] | None = None,
-    objective: Annotated[Chosen, Choice("losses/rl")] = "clipped",  # type: ignore[assignment]
-    kl_coef: Annotated[float, Bounds(min=0)] = 0.05,
-    kl_controller: Annotated[Chosen, Choice("kl_controllers")] = "fixed",  # type: ignore[assignment]
-    epochs: Annotated[int, Bounds(min=1)] = 4,
-    minibatches: Annotated[int, Bounds(min=1)] = 1,
-    gamma: Annotated[float, Bounds(above=0, max=1)] = 1.0,
-    lam: Annotated[float, Bounds(min=0, max=1)] = 0.95,
-    value_clip: Annotated[float, Bounds(above=0)] = 0.2,
-    missing_eos_penalty: Annotated[float, Bounds(min=0)] = 1.0,
-    sft: Annotated[float, Bounds(min=0)] = 0.0,
-    sft_batch: Annotated[int, Bounds(min=1)] = 32,
-    sft_average: Literal["token", "sequence"] = "token",
-    temperature: Annotated[float, Bounds(min=0.01)] = 1.0,
-    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
-    schedule: Literal["linear", "cosine", "constant"] = "linear",
-    warmup: Annotated[float, Bounds(min=0, max=1)] = 0.0,
-    betas: list[float] = [0.9, 0.999],  # noqa: B006 - signatures are read as literals
-    max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0,
-    checkpoints: list[int] = [],  # noqa: B006
+    rollout: RolloutConfig = RolloutConfig(),
+    kl: KlConfig = KlConfig(),
+    reward: RewardConfig = RewardConfig(),
+    update: UpdateConfig = UpdateConfig(),
+    mix: SftConfig = SftConfig(),
+    optim: AdamConfig = AdamConfig(warmup=0.0),
+    compute: ComputeConfig = ComputeConfig(),
+    checkpoints: list[int] = [],
     keep_optimizer: bool = True,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    seed: Seed = 0,
-    stream: Seed = 0,
-    engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
-    max_tokens_per_microbatch: Execution[int] = 0,
     checkpoint_every: Execution[int] = 10,
+    seed: Seed = 0,
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
 
@@ -106,104 +98,42 @@ def ppo(
 
     Args:
         iterations: rollouts; each is learnt from once.
-        prompts_per_iteration: how many, in a seeded order through the table, again and again.
-        k: answers per prompt.
-        lr: peak learning rate of the policy; no default, because no value serves two models.
+        lr: peak learning rate of the policy; no default, because no value serves two models. Adam's eps is 1e-5.
         value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and Adam knows no
             scale, so this is what other codes set by a coefficient of the value loss.
-        objective: what a step minimises.
-        kl_coef: price of a nat, in units of the score; where a controller moves it, its start.
-        kl_controller: how the price goes on after each iteration.
-        epochs: passes over an iteration's answers.
-        minibatches: optimizer steps per pass; the answers to a prompt stay together.
-        gamma: discount per token.
-        lam: GAE's λ: 1 trusts the scores alone, 0 the value network alone.
-        value_clip: how far a value may move in one iteration before its gradient ends, in units of the score.
-        missing_eos_penalty: subtracted from the score of an answer that was cut.
-        sft: coefficient of the demonstrations' mean negative log-likelihood in every step's loss.
-        sft_batch: demonstrations per step.
-        sft_average: mean over their tokens, or over whole answers.
-        temperature: of the answers, and of every log-probability that is compared with them.
-        max_tokens: longest answer; default: generation_config.json's max_new_tokens, else what the positions leave.
-        schedule: how the learning rates fall after the warm-up; linear and cosine end at 0.
-        warmup: share of the iterations over which they rise linearly from 0.
-        betas: Adam's two decay rates; its eps is 1e-5.
-        max_grad_norm: each network's gradient is scaled down to this norm.
         checkpoints: iterations after which the whole policy is kept in `checkpoints/<n>/`.
         keep_optimizer: Adam's moments in `state/`: twice the size of both networks.
-        dtype: type that the networks compute in; auto: float32 on a CPU, bfloat16 on a GPU. Weights stay in float32.
-        seed: of draws, order of prompts and minibatches.
-        stream: another stream of noise for the same prompts; in rounds, `$round`, or a round that is tried again after
-            a gate refused it would draw the very answers of the refused one.
-        engine: what generates; `auto`: vllm on a machine with a GPU, else transformers.
-        max_tokens_per_microbatch: most tokens that go through a network together, padding included; 0: what fits.
         checkpoint_every: iterations between two checkpoints.
+        seed: of draws, order of prompts and minibatches.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
     2403.17031.
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
-    from tasks.rollouts import networks as n
-    from tasks.rollouts.gpu_budget import with_remaining_memory
-    from tasks.rollouts.loop import LoopConfig, SamplingConfig, reinforce
-    from tasks.rollouts.resume import KlControl, prompt_order_id, read_resume_state
-    from tasks.rollouts.rollout import PromptOrder, RewardConfig
+    from tasks.rollouts.loop import open_sampling, reinforce
+    from tasks.rollouts.networks import open_networks, value_start
+    from tasks.rollouts.resume import prompt_order_id, read_resume_state
+    from tasks.rollouts.rollout import plan_for
     from tasks.rollouts.sft_mix import make_sft_mix
-    from tasks.rollouts.update import UpdateConfig
-    from tasks.sampling.plan import Draws, sampling_plan
-    from tasks.sampling.requests import Options, close_engine
-    from tasks.sampling.shards import chosen_engine
-    from tasks.template import stop_ids
-    from tasks.training.model import keep_memory, positions_of
+    from tasks.sampling.plan import Draws
+    from tasks.sampling.requests import close_engine
+    from tasks.training.model import keep_memory
 
-    if len(betas) != 2:
-        raise SpecError(f"betas = {betas}; Adam has two, such as [0.9, 0.999]")
-    if beyond := [c for c in checkpoints if not 1 <= c <= iterations]:
-        raise SpecError(f"checkpoints = {checkpoints}: {beyond} lie outside the iterations 1 to {iterations}")
-    if prompts_per_iteration * k == 1:
-        raise SpecError(
-            "prompts_per_iteration 1 and k 1 give one answer per iteration, and its advantage means nothing without "
-            "another"
-        )
-    control = KlControl(kl_controller, kl_coef)
-    if kl_coef == 0 and control.moves and control.after(0.0, 1e6, prompts_per_iteration * k) == 0:
-        raise SpecError(
-            f"kl_coef = 0 stays 0 under `{kl_controller.name}`, which multiplies it: start above 0, or say "
-            "`kl_controller: fixed` if nats are to be free"
-        )
-    if (demonstrations is None) != (sft == 0):
-        raise SpecError("demonstrations and their coefficient `sft` (above 0) come together")
-    start = n.value_start(policy, value)
-    n.check_tokens(policy, start, "value")
-    n.check_tokens(policy, ref, "ref")
-    plan = sampling_plan(policy, prompts, max_tokens, work)
-    if not plan.prompt_ids:
-        raise DataError("there are no prompts to draw answers to")
-    longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
-    n.check_room(longest, {"value": start, "ref": ref})
+    config = PpoConfig(
+        iterations, lr, value_lr or lr, kl, reward, update, optim, tuple(checkpoints), keep_optimizer,
+        checkpoint_every, seed,
+    )  # fmt: skip
+    kl.check(rollout.prompts_per_iteration * rollout.k)
+    mixed = make_sft_mix(demonstrations, policy, mix, seed, work)
+    start = value_start(policy, value)
+    plan = plan_for(policy, prompts, {"value": start, "ref": ref}, rollout.max_tokens, work)
+    draws = Draws(rollout.k, seed, rollout.stream)
+    carried = read_resume_state(policy, start, kl, prompt_order_id(plan, draws, rollout.prompts_per_iteration))
     keep_memory()
-    mixed = None
-    if demonstrations is not None:
-        mixed = make_sft_mix(demonstrations, policy, sft, sft_batch, sft_average, seed, positions_of(policy), work)
-    draws = Draws(k, seed, stream)
-    carried = read_resume_state(policy, start, control, prompt_order_id(plan, draws, prompts_per_iteration))
     try:
-        networks = n.open_networks(policy, start, ref, temperature, dtype, max_tokens_per_microbatch)
-        reinforce(
-            networks,
-            SamplingConfig(
-                with_remaining_memory(chosen_engine(engine), networks, work)(policy), oracle.open(), plan,
-                PromptOrder(plan, carried.noise(draws), prompts_per_iteration),
-                Options(temperature=temperature, stop_ids=stop_ids(policy)),
-            ),
-            RewardConfig(gamma, lam, missing_eos_penalty),
-            UpdateConfig(objective, epochs, minibatches, value_clip, max_grad_norm, seed),
-            LoopConfig(
-                iterations, lr, value_lr or lr, schedule, warmup, (betas[0], betas[1]), tuple(checkpoints),
-                keep_optimizer, checkpoint_every,
-            ),
-            control, carried, mixed, policy, start, work,
-        )  # fmt: skip
+        networks = open_networks(policy, start, ref, rollout.temperature, compute)
+        sampling = open_sampling(networks, policy, oracle, plan, carried.noise(draws), rollout, work)
+        reinforce(networks, sampling, config, carried, mixed, policy, start, work)
     finally:
         close_engine()
     return Policy(work.output)

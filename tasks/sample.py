@@ -33,7 +33,7 @@ def sample(
     top_p: Annotated[float, Bounds(above=0, max=1)] = 1.0,
     top_k: Annotated[int, Bounds(min=0)] = 0,
     max_tokens: Annotated[int, Bounds(min=1)] | None = None,
-    stop: list[str] = [],  # noqa: B006
+    stop: list[str] = [],
     seed: Seed = 0,
     stream: Seed = 0,
     shard: Annotated[int, Bounds(min=1)] = 256,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 
@@ -19,6 +20,8 @@ class Argument:
     code: str = ""
     line: int = 0
     column: int = 0
+    doc: str = ""
+    """Of a dataclass's field: the text below it."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Function:
 
 @dataclass(frozen=True)
 class PublicNames:
-    """A file's public functions, its classes with their bases, and its type variables with their bounds."""
+    """A file's public functions, its classes with their bases, its type variables with their bounds, and the fields of
+    its dataclasses."""
 
     functions: Mapping[str, Function] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Argument, ...]] = field(default_factory=dict)
 
 
 def public_names(module: ast.Module) -> PublicNames:
@@ -58,15 +63,29 @@ def public_names(module: ast.Module) -> PublicNames:
     functions: dict[str, Function] = {}
     classes: dict[str, tuple[str, ...]] = {}
     variables: dict[str, tuple[str, ...]] = {}
+    fields: dict[str, tuple[Argument, ...]] = {}
     for node in module.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             functions[node.name] = _function(node)
         elif isinstance(node, ast.ClassDef):
             classes[node.name] = tuple(ast.unparse(base) for base in node.bases)
+            if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+                fields[node.name] = tuple(_fields(node))
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="TypeVar")) as call):
                 variables[name] = _bounds(call)
-    return PublicNames(functions, classes, variables)
+    return PublicNames(functions, classes, variables, fields)
+
+
+def _fields(node: ast.ClassDef) -> Iterator[Argument]:
+    """The annotated fields of a class, each with the text that stands below it."""
+    for statement, below in zip_longest(node.body, node.body[1:]):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            name = ast.arg(
+                statement.target.id, statement.annotation, lineno=statement.lineno, col_offset=statement.col_offset
+            )
+            text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
+            yield replace(_argument(name, statement.value), doc=" ".join(str(text).split()))
 
 
 def _bounds(call: ast.Call) -> tuple[str, ...]:

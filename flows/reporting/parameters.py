@@ -28,7 +28,7 @@ def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[st
     that one of them lacks at a value that it never had.
     """
     declared = declared or Declarations()
-    values = {n: p.value for n, p in graph.parameters.items() if not p.annotation.startswith("Execution[")}
+    values = {n: p.value for n, p in graph.parameters.items() if not (p.type and p.type.execution)}
     views = views_of(graph, declared)
     report = next((views[id] for id in reversed(graph.headline) if id in views), None)
     trained = _nearest_trained(report.evaluation.model) if report and report.evaluation else None

@@ -236,7 +236,7 @@ class Continuing:
 
 
 def _keyed(p: Parameter) -> bool:
-    return bool(p.annotation) and not p.annotation.startswith("Execution[")
+    return p.type is not None and not p.type.execution
 
 
 def _literal(value: JSON) -> JSON:

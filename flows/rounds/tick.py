@@ -21,11 +21,12 @@ from flows.run.run import Execution
 from flows.store.provenance import commit
 from flows.wiring.grammar import MOST_ROUNDS, TICKS
 from flows.wiring.model import Graph, Parameter
-from tasks.contract import JSON
+from flows.wiring.types import Type
+from tasks.contract import JSON, Bounds
 
 ABOUT_ROUNDS = f"{TICKS['rounds']}: a gate answers before the next one begins"
-ROUNDS = Parameter("rounds", 1, "int", min=1, max=MOST_ROUNDS, help=ABOUT_ROUNDS)
-FORCE = Parameter("force", False, "bool", help=TICKS["force"])
+ROUNDS = Parameter("rounds", 1, Type("int", bounds=Bounds(1, MOST_ROUNDS)), ABOUT_ROUNDS)
+FORCE = Parameter("force", False, Type("bool"), TICKS["force"])
 
 
 def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:

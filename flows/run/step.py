@@ -169,6 +169,7 @@ class Steps:
         return Job(
             node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
             self._store.partial(key.digest), self._logs / f"{_slug(node.id)}.log", node.work,
+            {name: (group.module, group.name) for name, group in node.groups.items()},
         )  # fmt: skip
 
     def _waiting(self, node: Node, what: str) -> Waiting:

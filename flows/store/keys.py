@@ -132,6 +132,7 @@ def _reached_by(node: Node, code: CodeIndex) -> Reached:
     choice, that stands beside one, or that asks an oracle which is a model."""
     places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
     places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
+    places |= {(group.module, group.name) for group in node.groups.values()}
     choices = [choice for _, choice in choices_of(node.params)]
     if choices and code.defines(*CHOSEN):
         places.add(CHOSEN)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from traceback import extract_tb
+from types import ModuleType
 from typing import Any
 
 from flows.python.loading import fresh_module
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
+from flows.wiring.groups import flattened
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
 from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
@@ -93,12 +95,13 @@ class Builder:
     ) -> Handle:  # fmt: skip
         """Add a step: handles for ports, plain values, mappings or ChoiceSpecs for parameters. Raises SpecError."""
         signature = self.catalogue.signature(task, where, f"{self._pipeline}.{name}.task")
-        allowed = [*signature.ports, *signature.params]
+        allowed = [*signature.ports, *signature.params, *signature.groups]
         for key in inputs:
             if key not in allowed:
                 fail(where, f"{self._pipeline}.{name} ({task}) has no port or parameter '{key}'", key, allowed)
         ports = {k: v for k, v in inputs.items() if k in signature.ports}
-        params = {k: yaml_from_json(_json(v), where) for k, v in inputs.items() if k in signature.params}
+        given = {k: yaml_from_json(_json(v), where) for k, v in inputs.items() if k not in signature.ports}
+        params = flattened(signature.groups, given, f"{self._pipeline}.{name}")
         return self.build(StepSpec(name, round, where, task, where, ports, params, inner))
 
     def build(self, step: StepSpec) -> Handle:
@@ -215,7 +218,7 @@ class Builder:
                 step.address, (), signature.name, signature.module, self._kind(step, signature, ports, picked, what),
                 keyed, execution, inputs, frozenset(p.name for p in signature.ports.values() if p.is_list),
                 signature.work, step.round, step.where, self._opens(signature, ports),
-                frozenset(h.kind for handles in ports.values() for h in handles),
+                frozenset(h.kind for handles in ports.values() for h in handles), signature.groups,
             )  # fmt: skip
             check_node(self.catalogue, self._nodes, self._above, signature, node, what)
             handle = self._append(node)
@@ -255,14 +258,14 @@ class Builder:
             inner = f"{step.name}/{name or task}"
             if address_of(inner, step.round) in self._addresses:
                 fail(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
-            given = {n: restore_values(v) for n, v in inputs.items()}
-            return self.add(inner, task, given, round=step.round, where=step.where, inner=True)
+            return self.add(inner, task, inputs, round=step.round, where=step.where, inner=True)
 
         handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
-        params = {n: stand_in(signature.params[n], v) for n, v in params.items()}
+        values: dict[str, Any] = {n: stand_in(signature.params[n], v) for n, v in params.items()}
+        values |= {name: p.spec for name, p in picked.items()}
         try:
-            composite = getattr(fresh_module(self.catalogue.codebase, signature.module), signature.name)
-            result = composite(add, **handles, **params, **{name: p.spec for name, p in picked.items()})
+            module = fresh_module(self.catalogue.codebase, signature.module)
+            result = getattr(module, signature.name)(add, **handles, **_grouped(module, signature, values))
         except SpecError as e:
             raise _with_step(e, step.where) from None
         except Exception as e:
@@ -280,12 +283,26 @@ def _with_step(error: SpecError, where: Where) -> SpecError:
     return error if str(where) in str(error) else SpecError(f"{error} · step at {where}")
 
 
+def _grouped(module: ModuleType, signature: Signature, values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a composite: fields of a group become the dataclass that its file knows by that name."""
+    for name, group in signature.groups.items():
+        own = {f: values.pop(f) for f in group.fields}
+        own = {f: tuple(v) if isinstance(v, list) else v for f, v in own.items()}
+        values[name] = getattr(module, group.name)(**own)
+    return values
+
+
 def _argument(port: Port, handles: list[Handle]) -> object:
     return handles if port.is_list else (handles[0] if handles else None)
 
 
 def _json(value: Any) -> JSON:
-    return {value.name: dict(value.params)} if isinstance(value, ChoiceSpec) else value
+    """What a composite hands on, as a wiring would write it."""
+    if isinstance(value, ChoiceSpec):
+        return {value.name: dict(value.params)}
+    if is_dataclass(value):
+        return {f.name: _json(getattr(value, f.name)) for f in fields(value)}
+    return restore_values(value)
 
 
 def _canonical(params: Mapping[str, Value]) -> dict[str, JSON]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
+from flows.wiring.groups import flattened
 from flows.wiring.live_steps import LiveSteps, StepRead
 from flows.wiring.model import Where
 from flows.wiring.params import references
@@ -101,10 +102,12 @@ class Checked:
         task = keys["task"]
         signature = self._catalogue.signature(str(task.value), task.where, f"{what}.task")
         self._signatures[step] = signature
-        allowed = ["task", *signature.ports, *signature.params]
+        allowed = ["task", *signature.ports, *signature.params, *signature.groups]
         for key, value in keys.items():
             if key not in allowed:
                 fail(value.place, f"{what} ({signature.name}) has no port or parameter '{key}'", key, allowed)
+        written = {k: v for k, v in keys.items() if k not in signature.groups or not isinstance(v.value, str)}
+        flattened(signature.groups, written, what)
         for port in signature.ports.values():
             if port.name not in keys and not port.optional:
                 fail(step.node.place, f"{what} ({signature.name}) needs its port '{port.name}' ({port})")

@@ -13,6 +13,7 @@ from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
 from flows.wiring.grammar import MOST_ROUNDS, DeploymentText, StepText
+from flows.wiring.groups import flattened
 from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values
@@ -195,7 +196,9 @@ class _Compiler:
     def _built(self, step: StepText, round: int | None) -> Handle:
         keys, signature = entries(step.node), self._checked.signature(step)
         ports = {port: self._fed(keys[port], round) for port in signature.ports if port in keys}
-        params = {k: self._values.substitute(v, round) for k, v in keys.items() if k in signature.params}
+        taken = {*signature.params, *signature.groups}
+        given = {k: self._values.substitute(v, round) for k, v in keys.items() if k in taken}
+        params = flattened(signature.groups, given, f"{self._text.name}.{step.name}")
         spec = StepSpec(step.name, round, step.node.place, signature.name, keys["task"].where, ports, params)
         built = self._builder.build(spec)
         self._world_values.note(signature, params, step.name)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from flows.python.codebase import TASKS, Package
 from tasks.contract import JSON
+
+if TYPE_CHECKING:
+    from flows.wiring.types import Type
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,15 @@ Value = JSON | ChoiceValue
 
 
 @dataclass(frozen=True)
+class Group:
+    """A frozen dataclass that a task or composite takes as one argument; its fields are parameters like any other."""
+
+    module: str
+    name: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Node:
     """One step of the graph. Steps with equal task, parameters and inputs are one node."""
 
@@ -71,6 +84,8 @@ class Node:
     """Kinds of models that it is handed as oracles: the code that asks them counts as the step's own."""
     kinds: frozenset[str] = frozenset()
     """Kinds of its inputs, as far as they are known at compile time: the code of their handles counts."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    """Arguments of the task that are made of several parameters."""
 
     @property
     def title(self) -> str:
@@ -85,14 +100,8 @@ class Parameter:
 
     name: str
     value: JSON
-    annotation: str
-    """As written in the task's signature: `int`, `float | None`, `Literal["all", "best_and_worst"]`, …"""
-    choices: tuple[str, ...] = ()
-    """Allowed names, for a Literal or a choice."""
-    min: float | None = None
-    max: float | None = None
-    above: float | None = None
-    below: float | None = None
+    type: Type | None = None
+    """That of the task parameter that it feeds; a list of it where there is a value for each round."""
     help: str = ""
     required: bool = False
 

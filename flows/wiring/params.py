@@ -11,7 +11,8 @@ from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter, Where
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, fail, parse_yaml, quoted, quoted_value, yaml_from_json
-from tasks.contract import JSON, Bounds, SpecError
+from flows.wiring.types import Type
+from tasks.contract import JSON, SpecError
 
 Overrides = Mapping[str, JSON]
 
@@ -151,16 +152,13 @@ class Values:
         elif param is None or required:
             value = node.plain if node and name in self._given else None
         if param is None:
-            return Parameter(name, value, "", help=BUILT_IN.get(name, ""), required=required)
+            return Parameter(name, value, None, BUILT_IN.get(name, ""), required)
         kind = param.type
-        choices = tuple(map(str, kind.options))
         if kind.choice:
-            choices = tuple(choice_names(self._catalogue, kind.choice))
-        bounds = kind.bounds or (kind.item.bounds if kind.item else None) or Bounds()
-        annotation = f"list[{param.annotation}]" if name in self._text.each else param.annotation
-        return Parameter(
-            name, value, annotation, choices, bounds.min, bounds.max, bounds.above, bounds.below, param.help, required
-        )
+            kind = replace(kind, options=tuple(choice_names(self._catalogue, kind.choice)))
+        if name in self._text.each:
+            kind = Type("list", item=kind, execution=kind.execution)
+        return Parameter(name, value, kind, param.help, required)
 
 
 def _given(value: JSON) -> Yaml:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
 
+from pydantic import TypeAdapter, WithJsonSchema
+
+from flows.wiring.annotations import annotation
 from flows.wiring.choices import choice_names
 from flows.wiring.grammar import (
     ALPHA,
@@ -20,9 +23,8 @@ from flows.wiring.grammar import (
     SCHEDULE,
     STEP_NAME,
 )  # fmt: skip
-from flows.wiring.model import Where
+from flows.wiring.model import Group, Where
 from flows.wiring.signatures import Catalogue, Param, Signature
-from flows.wiring.types import Type
 from tasks.contract import Choice
 from tasks.families import LOSSES
 
@@ -32,8 +34,6 @@ _PARAMETER: Schema = {"type": "string", "pattern": rf"^\$(\$.*|{PARAMETER_NAME})
 _REFERENCE: Schema = {"type": "string", "pattern": f"^{REFERENCE.replace('?:', '')}$"}
 _FOLDERS: Schema = {"type": "array", "items": {"type": "string"}}
 _NULL: Schema = {"type": "null"}
-_BASES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
-_LIMITS = {"min": "minimum", "max": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
 
 
 def json_schema(catalogue: Catalogue) -> Schema:
@@ -123,29 +123,33 @@ def _of_task(signature: Signature) -> Schema:
         many: list[Schema] = [{"type": "array", "items": {"anyOf": [_REFERENCE, _NULL]}}] if port.is_list else []
         properties[port.name] = {"description": f"a {port}", "anyOf": [*one, *many]}
     properties |= {p.name: _parameter(p) for p in signature.params.values()}
+    properties |= {name: _group(group, properties) for name, group in signature.groups.items()}
+    grouped = {field for group in signature.groups.values() for field in group.fields}
     required = [p.name for p in signature.ports.values() if not p.optional]
-    required += [p.name for p in signature.params.values() if p.required]
+    required += [p.name for p in signature.params.values() if p.required and p.name not in grouped]
     return {"properties": properties, "additionalProperties": False, "required": required}
+
+
+def _group(group: Group, flat: Mapping[str, Schema]) -> Schema:
+    own = {"type": "object", "properties": {f: flat[f] for f in group.fields}, "additionalProperties": False}
+    return {"description": f"{', '.join(group.fields)}: as a mapping", "anyOf": [own, _PARAMETER]}
 
 
 def _parameter(param: Param) -> Schema:
     default = {} if param.required else {"default": param.default}
     text = {"description": param.help} if param.help else {}
-    return {**text, **default, "anyOf": [*_alternatives(param.type), _PARAMETER]}
-
-
-def _alternatives(kind: Type) -> Iterable[Schema]:
-    if kind.base == "literal":
-        found: Schema = {"enum": list(kind.options)}
-    elif kind.base == "list" and kind.item:
-        found = {"type": "array", "items": {"anyOf": [*_alternatives(kind.item), _PARAMETER]}}
-    elif kind.choice:
-        found = {"$ref": f"#/$defs/{_definition(kind.choice.folder)}"}
+    if choice := param.type.choice:
+        null = [_NULL] if param.type.optional else []
+        found: Schema = {"anyOf": [{"$ref": f"#/$defs/{_definition(choice.folder)}"}, *null, _PARAMETER]}
     else:
-        bounds = {_LIMITS[k]: v for k, v in vars(kind.bounds).items() if v is not None} if kind.bounds else {}
-        text = {"pattern": r"^(?!\$)"} if kind.base == "str" else {}
-        found = {"type": _BASES[kind.base], **bounds, **text}
-    return [found, *([_NULL] if kind.optional else [])]
+        found = TypeAdapter(annotation(param.type, _or_parameter)).json_schema()
+    return {**text, **default, **found}
+
+
+def _or_parameter(found: Any) -> Any:
+    """What a value may be, or a pipeline's parameter in its place; a text that begins with $ is one."""
+    text = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^(?!\$)"})]
+    return Union[text if found is str else found, Annotated[str, WithJsonSchema(_PARAMETER)]]
 
 
 def _definition(folder: str) -> str:

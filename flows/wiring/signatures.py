@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn
 
 from flows.python.codebase import Codebase
 from flows.python.declared import Declarations
 from flows.python.functions import Argument, Function
 from flows.python.loading import fresh_module
-from flows.wiring.model import Where
+from flows.wiring.groups import Fields, find_fields, members
+from flows.wiring.model import Group, Where
 from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
 from tasks.contract import COMPANIONS, JSON, SpecError, WorldSpec
@@ -80,6 +81,8 @@ class Signature:
     """Columns of a data frame that it reads by name, with their places."""
     companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Functions beside a choice that tasks may call, with the arguments that each must be given."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    """Arguments that are dataclasses; `params` has their fields in their place."""
 
 
 class Catalogue:
@@ -149,7 +152,8 @@ class Catalogue:
         variables = {**self.codebase.public(_KINDS).variables, **public.variables}
         for function in public.functions.values():
             if function.returns in self.kinds or function.returns in variables:
-                yield _Reading(self.file(module), function, self.kinds, variables).task(module)
+                fields = partial(find_fields, self.codebase, module)
+                yield _Reading(self.file(module), function, self.kinds, variables, fields).task(module)
 
     def file(self, module: str) -> str:
         """A module's file as people click on it."""
@@ -216,12 +220,14 @@ class _Reading:
     """One function's signature, as the wiring needs it."""
 
     def __init__(
-        self, file: str, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]]
-    ) -> None:
+        self, file: str, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]],
+        fields: Callable[[str], Fields | None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self._where = Where(file, function.line, 1)
         self._function = function
         self._kinds = kinds
         self._variables = variables
+        self._fields = fields
 
     def task(self, module: str) -> Signature:
         f, composite = self._function, module.endswith(".composites")
@@ -240,15 +246,30 @@ class _Reading:
     ) -> Signature:  # fmt: skip
         f = self._function
         helps = _helps(f.doc)
-        params = {a.name: self._param(a, helps.get(a.name, "")) for a in f.keywords if a.annotation != "Workspace"}
+        params: dict[str, Param] = {}
+        groups: dict[str, Group] = {}
+        for argument in (a for a in f.keywords if a.annotation != "Workspace"):
+            found = self._fields(argument.annotation)
+            if found is not None:
+                groups[argument.name] = found.group
+            for a in [argument] if found is None else self._members(argument, found):
+                if a.name in params or a.name in groups:
+                    self._wrong(argument, f"'{a.name}' is the name of another parameter")
+                params[a.name] = self._param(a, a.doc or helps.get(a.name, ""))
         paper = re.search(r"^\s*Paper: *(.+(?:\n(?! *\w+:| *$).+)*)", f.doc, re.M)
         return Signature(
             f.name, module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
             f.doc.split("\n\n")[0].replace("\n", " "), " ".join(paper.group(1).split()) if paper else "",
             self._where,
             {a.name: Where(self._where.file, a.line, a.column) for a in f.positional},
-            tuple((c.name, Where(self._where.file, c.line, c.column)) for c in f.columns),
+            tuple((c.name, Where(self._where.file, c.line, c.column)) for c in f.columns), groups=groups,
         )  # fmt: skip
+
+    def _members(self, argument: Argument, fields: Fields) -> Iterable[Argument]:
+        try:
+            return members(argument, fields)
+        except ValueError as e:
+            self._wrong(argument, str(e))
 
     def _param(self, argument: Argument, text: str) -> Param:
         if argument.code:

@@ -12,12 +12,13 @@ from flows.wiring.tree import Yaml, fail, quoted_value
 from tasks.contract import JSON, SEED, Bounds, Choice
 
 VOCABULARY = (
-    "int, float, bool, str, Seed, Literal[...], list[T], T | None, Annotated[T, Bounds(...)], "
-    "Annotated[Chosen, Choice(...)], Execution[T]"
+    "int, float, bool, str, Seed, Literal[...], list[T], tuple[T, ...], tuple[T, T], T | None, "
+    "Annotated[T, Bounds(...)], Annotated[Chosen, Choice(...)], Execution[T], or a frozen dataclass of such fields"
 )
 DTYPES = {"float32", "bfloat16"}
 """Literals that hold these and `auto` are number types: `auto` is settled here."""
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+"""How errors call the scalar types."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Type:
     optional: bool = False
     bounds: Bounds | None = None
     options: tuple[JSON, ...] = ()
+    """Of a literal, and of a choice whose names are known."""
     item: Type | None = None
+    size: int | None = None
+    """Of a list: how long it must be."""
     choice: Choice | None = None
     execution: bool = False
 
@@ -37,11 +41,11 @@ class Type:
         if self.base == "literal":
             text = f"one of [{', '.join(map(str, self.options))}]"
         elif self.base == "list":
-            text = f"a list, each {self.item}"
+            text = f"a list{f' of {self.size}' if self.size else ''}, each {self.item}"
         elif self.base == "choice" and self.choice:
             text = f"one of tasks/{self.choice.folder}/"
         else:
-            text = _WORDS[self.base] + (f", {bounds_text(self.bounds)}" if self.bounds else "")
+            text = WORDS[self.base] + (f", {bounds_text(self.bounds)}" if self.bounds else "")
         return text + (" or null" if self.optional else "")
 
 
@@ -75,6 +79,12 @@ def _type(node: ast.expr) -> Type:
             return Type("literal", options=options if isinstance(options, tuple) else (options,))
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return Type("list", item=_type(inner))
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[*several, ast.Constant(value=end)])):
+            [inner] = several if end is ... else []
+            return Type("list", item=_type(inner))
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=several)):
+            [item] = {_type(inner) for inner in several}  # ValueError where they differ, or there is none
+            return Type("list", item=item, size=len(several))
         case ast.Subscript(value=ast.Name(id="Execution"), slice=inner):
             return replace(_type(inner), execution=True)
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, *marks])):
@@ -83,11 +93,11 @@ def _type(node: ast.expr) -> Type:
 
 
 def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
-    found = Type("choice") if isinstance(inner, ast.Name) and inner.id not in _WORDS else _type(inner)
+    found = Type("choice") if isinstance(inner, ast.Name) and inner.id not in WORDS else _type(inner)
     for mark in marks:
         match mark:
             case ast.Call(func=ast.Name(id="Bounds"), args=args, keywords=keywords):
-                found = replace(found, bounds=Bounds(*_literals(args), **_named(keywords)))
+                found = _bounded(found, Bounds(*_literals(args), **_named(keywords)))
             case ast.Call(func=ast.Name(id="Choice"), args=args, keywords=keywords):
                 found = replace(found, base="choice", choice=Choice(*_literals(args), **_named(keywords)))
             case _:
@@ -95,6 +105,11 @@ def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
     if (found.base == "choice") != (found.choice is not None):
         raise ValueError
     return found
+
+
+def _bounded(kind: Type, bounds: Bounds) -> Type:
+    """Bounds of a list are those of its items."""
+    return replace(kind, item=_bounded(kind.item, bounds)) if kind.item else replace(kind, bounds=bounds)
 
 
 def _literals(nodes: list[ast.expr]) -> list[Any]:
@@ -121,7 +136,7 @@ def checked_value(kind: Type, node: Yaml, what: str) -> JSON:
                 return best_dtype() if option == "auto" and set(kind.options) >= DTYPES else option
         fail(node.where, f"{what} = {quoted_value(node)}", str(value), map(str, kind.options))
     if kind.base == "list" and kind.item is not None:
-        if not isinstance(value, list):
+        if not isinstance(value, list) or (kind.size or len(value)) != len(value):
             fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
         return [checked_value(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
     if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:

@@ -15,41 +15,20 @@ import torch
 from tasks.contract import Workspace
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
+from tasks.rollouts.gpu_budget import with_remaining_memory
 from tasks.rollouts.networks import Networks
-from tasks.rollouts.resume import KlControl, ResumeState, restore_moments, write_resume_state
-from tasks.rollouts.rollout import PromptOrder, RewardConfig, ScoredAnswers, make_rollout, sample_scored
+from tasks.rollouts.resume import ResumeState, restore_moments, write_resume_state
+from tasks.rollouts.rollout import PromptOrder, ScoredAnswers, make_rollout, sample_scored
+from tasks.rollouts.settings import PpoConfig, RolloutConfig
 from tasks.rollouts.sft_mix import SftMix
-from tasks.rollouts.update import UpdateConfig, learn, make_adam
-from tasks.sampling.plan import SamplingPlan
+from tasks.rollouts.update import learn, make_adam
+from tasks.sampling.plan import Draws, SamplingPlan
 from tasks.sampling.requests import Engine, Options
+from tasks.sampling.shards import chosen_engine
+from tasks.template import stop_ids
 from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
 from tasks.training.model import save_model
-from tasks.training.optimizer import Schedule, lr_at
 from tasks.training.reward import save_reward_model
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long and how fast; fields as the parameters of `ppo`."""
-
-    iterations: int
-    lr: float
-    value_lr: float
-    schedule: Schedule
-    warmup: float
-    betas: tuple[float, float]
-    kept: Sequence[int]
-    keep_optimizer: bool
-    checkpoint_every: int
-
-    def rates(self, iteration: int) -> tuple[float, float]:
-        """Learning rates of policy and value network."""
-        course = lr_at(iteration, self.iterations, 1.0, self.warmup, self.schedule)
-        return self.lr * course, self.value_lr * course
-
-    def remaining_checkpoints(self, optimizer: torch.optim.Optimizer, last: bool) -> torch.optim.Optimizer | None:
-        """The optimizer where anyone wants its state: behind the last iteration, a later round may."""
-        return None if last and not self.keep_optimizer else optimizer
 
 
 @dataclass(frozen=True)
@@ -61,6 +40,23 @@ class SamplingConfig:
     plan: SamplingPlan
     course: PromptOrder
     options: Options
+
+
+def open_sampling(
+    networks: Networks,
+    policy: Policy,
+    oracle: Scorer,
+    plan: SamplingPlan,
+    draws: Draws,
+    config: RolloutConfig,
+    work: Workspace,
+) -> SamplingConfig:
+    """The engine, with what memory the networks leave it, and the oracle, both open."""
+    engine = with_remaining_memory(chosen_engine(config.engine), networks, work)(policy)
+    options = Options(temperature=config.temperature, stop_ids=stop_ids(policy))
+    return SamplingConfig(
+        engine, oracle.opened(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
+    )
 
 
 @dataclass
@@ -75,10 +71,7 @@ class Totals:
 def reinforce(
     networks: Networks,
     sampling: SamplingConfig,
-    shaping: RewardConfig,
-    updating: UpdateConfig,
-    running: LoopConfig,
-    control: KlControl,
+    config: PpoConfig,
     carried: ResumeState,
     mixed: SftMix | None,
     policy: Policy,
@@ -89,51 +82,50 @@ def reinforce(
     folder, learning = work.path / "checkpoint", networks.learning
     _drop_damaged(folder, work.path / "kept", work)
     networks = replace(networks, shape=pinned_packing(folder, networks.shape))
-    optimizer = make_adam(networks, running.betas)
+    optimizer = make_adam(networks, config.optim.betas)
     state = load_checkpoint(folder, learning, optimizer)
     if state is None:
         state = {"step": 0, "coefficient": carried.coefficient, "totals": {}, "difference": None}
         if carried.moments is not None:
             restore_moments(carried.moments, learning, optimizer)
     coefficient, totals, difference = float(state["coefficient"]), Totals(**state["totals"]), state["difference"]
-    for iteration in range(state["step"], running.iterations):
+    for iteration in range(state["step"], config.iterations):
         begun, number = time.perf_counter(), carried.iterations + iteration
         sampling.engine.update(networks.policy.model.state_dict().items())
-        drawn = _drawn(sampling, number - carried.begun, iteration, running, work)
-        rollout = make_rollout(networks, drawn, coefficient, shaping, difference)
+        drawn = _drawn(sampling, number - carried.begun, iteration, config.iterations, work)
+        rollout = make_rollout(networks, drawn, coefficient, config.reward, difference)
         difference = rollout.difference if difference is None else difference
-        rates = running.rates(iteration)
-        metrics = learn(networks, optimizer, rollout, updating, rates, number, mixed)
+        rates = config.rates(iteration)
+        metrics = learn(networks, optimizer, rollout, config, rates, number, mixed)
         metrics |= {**rollout.metrics, "kl_coef": coefficient, "lr": rates[0]}
-        coefficient = control.after(coefficient, rollout.kl, len(drawn.rows))
+        coefficient = config.kl.after(coefficient, rollout.kl, len(drawn.rows))
         _count(totals, drawn)
         metrics["tokens_per_second"] = int(drawn.rows.tokens.sum()) / (time.perf_counter() - begun)
         work.log(iteration + 1, metrics)
-        work.progress(iteration + 1, running.iterations, "iterations")
-        if iteration + 1 in running.kept:
+        work.progress(iteration + 1, config.iterations, "iterations")
+        if iteration + 1 in config.checkpoints:
             _keep(networks, policy, work.path / "kept", iteration + 1)
-        last = iteration + 1 == running.iterations
-        if last or (iteration + 1) % running.checkpoint_every == 0:
+        last = iteration + 1 == config.iterations
+        if last or (iteration + 1) % config.checkpoint_every == 0:
             kept = {"coefficient": coefficient, "totals": vars(totals), "difference": difference,
                     "shape": networks.shape._asdict(), "threads": torch.get_num_threads()}  # fmt: skip
-            save_checkpoint(folder, iteration + 1, learning, running.remaining_checkpoints(optimizer, last), kept)
+            wanted = None if last and not config.keep_optimizer else optimizer
+            save_checkpoint(folder, iteration + 1, learning, wanted, kept)
             shutil.rmtree(work.path / "scores")
     work.count(**vars(totals))
     write_resume_state(
-        work.output / "state", carried, running.iterations, coefficient, control, learning,
-        running.remaining_checkpoints(optimizer, last=True),
+        work.output / "state", carried, config.iterations, coefficient, config.kl, learning,
+        optimizer if config.keep_optimizer else None,
     )  # fmt: skip
-    _write(networks, policy, value, running, work)
+    _write(networks, policy, value, config.checkpoints, work)
 
 
-def _drawn(
-    sampling: SamplingConfig, number: int, iteration: int, running: LoopConfig, work: Workspace
-) -> ScoredAnswers:
+def _drawn(sampling: SamplingConfig, number: int, iteration: int, iterations: int, work: Workspace) -> ScoredAnswers:
     """number: the iteration's place in the course."""
     course = sampling.course.draws(number)
 
     def on_progress(n: int) -> None:
-        work.progress(iteration + 0.5 * n / len(course[1]), running.iterations, "iterations")
+        work.progress(iteration + 0.5 * n / len(course[1]), iterations, "iterations")
 
     s, kept = sampling, work.path / "scores" / str(iteration)
     return sample_scored(s.engine, s.scorer, s.plan, course, s.options, kept, on_progress, work)
@@ -164,9 +156,9 @@ def _kept(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.glob("*")) if not p.name.startswith(".")]
 
 
-def _write(networks: Networks, policy: Policy, value: RewardModel, running: LoopConfig, work: Workspace) -> None:
+def _write(networks: Networks, policy: Policy, value: RewardModel, checkpoints: Sequence[int], work: Workspace) -> None:
     """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
-    for n in sorted(set(running.kept)):
+    for n in sorted(set(checkpoints)):
         to = work.output / "checkpoints" / str(n)
         shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
     (work.output / "value").mkdir()

@@ -20,6 +20,7 @@ from tasks.training.logps import Inputs, inputs_of
 from tasks.training.model import open_model, packing_for, pick_device, pick_dtype, positions_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
+from tasks.training.settings import ComputeConfig
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ class Networks:
 
 
 def open_networks(
-    policy: Policy, value: RewardModel, ref: Policy, temperature: float, dtype: str, max_tokens_per_microbatch: int
+    policy: Policy, value: RewardModel, ref: Policy, temperature: float, compute: ComputeConfig
 ) -> Networks:
     """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do."""
     device = pick_device()
     model = open_model(policy, torch.float32).to(device)
     critic = open_reward_model(value, torch.float32).to(device)
     anchor = open_model(ref, torch.float32).to(device).requires_grad_(False)
-    shapes = [packing_for(m, max_tokens_per_microbatch) for m in (model, critic, anchor)]
+    shapes = [packing_for(m, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
     shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
-    half = pick_dtype(dtype, device) == torch.bfloat16
+    half = pick_dtype(compute.dtype, device) == torch.bfloat16
     tempered = TokenLogps(model, temperature)
     plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
     return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)

@@ -21,32 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tasks.contract import JSON, Chosen
+from tasks.contract import JSON
 from tasks.ids import digest
 from tasks.kinds import Policy, RewardModel
+from tasks.rollouts.settings import KlConfig
 from tasks.sampling.plan import Draws, SamplingPlan
 
 PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class KlControl:
-    """The KL penalty's coefficient and how it moves."""
-
-    controller: Chosen
-    start: float
-
-    def after(self, coefficient: float, kl: float, samples: int) -> float:
-        return float(self.controller(coefficient, kl, samples))
-
-    @property
-    def moves(self) -> bool:
-        return self.controller.name != "fixed"
-
-    @property
-    def spec(self) -> dict[str, JSON]:
-        return {"controller": self.controller.name, "with": dict(self.controller.params), "start": self.start}
 
 
 @dataclass(frozen=True)
@@ -74,31 +56,29 @@ def prompt_order_id(plan: SamplingPlan, draws: Draws, size: int) -> dict[str, JS
     return {"prompts": digest(*plan.prompt_ids), "size": size, "k": draws.k, "seed": draws.seed}
 
 
-def read_resume_state(
-    policy: Policy, value: RewardModel, control: KlControl, course: Mapping[str, JSON]
-) -> ResumeState:
+def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, course: Mapping[str, JSON]) -> ResumeState:
     """What the policy's `state/` says; the beginning where it has none."""
     file = policy.path / "state" / PROGRESS
     if not file.exists():
-        return ResumeState(0, 0, course, control.start, None)
+        return ResumeState(0, 0, course, kl.kl_coef, None)
     told = json.loads(file.read_text())
     iterations = int(told["iterations"])
     begun = int(told["begun"]) if told.get("course") == course else iterations
-    coefficient = float(told["coefficient"]) if told["control"] == control.spec else control.start
+    coefficient = float(told["coefficient"]) if told["control"] == kl.spec else kl.kl_coef
     moments = policy.path / "state" / MOMENTS
     goes_on = moments.exists() and _same_weights(policy.path / "value", value.path)
     return ResumeState(iterations, begun, course, coefficient, moments if goes_on else None)
 
 
 def write_resume_state(
-    folder: Path, carried: ResumeState, iterations: int, coefficient: float, control: KlControl, learning: nn.Module,
+    folder: Path, carried: ResumeState, iterations: int, coefficient: float, kl: KlConfig, learning: nn.Module,
     optimizer: torch.optim.Optimizer | None,
 ) -> None:  # fmt: skip
     """Write `state/` as `folder`, `iterations` after what was carried; without moments if there is no optimizer."""
     folder.mkdir()
     told = {
         "iterations": carried.iterations + iterations, "begun": carried.begun, "course": carried.course,
-        "coefficient": coefficient, "control": control.spec,
+        "coefficient": coefficient, "control": kl.spec,
     }  # fmt: skip
     (folder / PROGRESS).write_text(json.dumps(told, sort_keys=True, indent=1) + "\n")
     if optimizer is None:

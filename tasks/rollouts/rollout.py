@@ -18,11 +18,12 @@ from tasks.contract import DataError, Workspace
 from tasks.ids import digest
 from tasks.judging.journal import Floats, Journal
 from tasks.judging.pairing import Questions
-from tasks.kinds import Scorer
+from tasks.kinds import Model, Policy, Prompts, Scorer
 from tasks.rollouts.advantages import as_table, explained_variance, gae, k3, mask_of, token_rewards, whitened
-from tasks.rollouts.networks import Networks, read_tokens
+from tasks.rollouts.networks import Networks, check_room, check_tokens, read_tokens
 from tasks.rollouts.noise import PROMPTS, shuffled
-from tasks.sampling.plan import Draws, SamplingPlan
+from tasks.rollouts.settings import RewardConfig
+from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
 from tasks.sampling.requests import Answer, Engine, Options, Request
 from tasks.training.rows import Ints, Rows, rows_of_ids
 
@@ -31,15 +32,6 @@ ALIKE = 0.05
 with. Measured: 1e-6 where both compute in float32, up to 0.016 for a trainer in bfloat16 and an engine in float32."""
 NOISE, GROWTH = 1e-3, 3.0
 """Later they may differ by this, or by so many times the difference at the beginning, which is the number types'."""
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """How scores become advantages; fields as the parameters of `ppo`."""
-
-    gamma: float
-    lam: float
-    missing_eos_penalty: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,20 @@ class PromptOrder:
         return rows, requests
 
 
+def plan_for(
+    policy: Policy, prompts: Prompts, readers: dict[str, Model], max_tokens: int | None, work: Workspace
+) -> SamplingPlan:
+    """The prompts, where all models can read them and their answers. Raises DataError if one cannot."""
+    for port, model in readers.items():
+        check_tokens(policy, model, port)
+    plan = sampling_plan(policy, prompts, max_tokens, work)
+    if not plan.prompt_ids:
+        raise DataError("there are no prompts to draw answers to")
+    longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
+    check_room(longest, readers)
+    return plan
+
+
 def sample_scored(
     engine: Engine,
     scorer: Scorer,
@@ -152,7 +158,7 @@ def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> R
 
 
 def make_rollout(
-    networks: Networks, drawn: ScoredAnswers, coefficient: float, shaping: RewardConfig, first: float | None = None
+    networks: Networks, drawn: ScoredAnswers, coefficient: float, reward: RewardConfig, first: float | None = None
 ) -> Rollout:
     """Rewards, values and advantages of what was drawn. Raises DataError where the sampler is another policy.
 
@@ -169,9 +175,9 @@ def make_rollout(
     lengths = torch.from_numpy(rows.answers.lengths)
     mask = mask_of(lengths)
     old, values, log_ratios = (x.double() for x in (said["old"], said["values"], said["old"] - said["ref"]))
-    scores = drawn.scores - shaping.missing_eos_penalty * ~drawn.finished
+    scores = drawn.scores - reward.missing_eos_penalty * ~drawn.finished
     rewards = token_rewards(as_table(log_ratios, lengths), scores, mask, coefficient)
-    advantages = gae(rewards, as_table(values, lengths), mask, gamma=shaping.gamma, lam=shaping.lam)[mask]
+    advantages = gae(rewards, as_table(values, lengths), mask, gamma=reward.gamma, lam=reward.lam)[mask]
     returns = advantages + values
     kl = float(log_ratios.sum()) / len(rows)
     metrics = {

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from tasks.contract import Workspace
+from tasks.contract import SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy
 from tasks.rollouts.networks import Networks
 from tasks.rollouts.noise import DEMONSTRATIONS, shuffled
+from tasks.rollouts.settings import SftConfig
 from tasks.template import template_digest
 from tasks.training.batches import micro_batches
+from tasks.training.model import positions_of
 from tasks.training.rows import Ints, Rows, rows_of
 from tasks.training.tokens import with_tokens
-
-Average = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -24,43 +23,41 @@ class SftMix:
     """−γ·mean log π(demonstration), added to every update's loss (Ouyang et al., arXiv 2203.02155, eq. 2)."""
 
     rows: Rows
-    coefficient: float
-    batch: int
-    average: Average
+    config: SftConfig
     seed: int
 
     def add_gradients(self, networks: Networks, step: int) -> float:
         """Add the gradient of optimizer step `step`'s demonstrations to the policy's; their loss, without γ."""
         part = self._part(step)
-        count = int(self.rows.answers.lengths[part].sum()) if self.average == "token" else len(part)
+        count = int(self.rows.answers.lengths[part].sum()) if self.config.sft_average == "token" else len(part)
         loss = 0.0
         for batch in micro_batches(self.rows, part, networks.shape):
             with networks.computing():
                 share = -networks.plain(networks.inputs(batch)).double().sum() / count
-            (self.coefficient * share).backward()
+            (self.config.sft * share).backward()
             loss += float(share.detach())
         return loss
 
     def _part(self, step: int) -> Ints:
         """Consecutive pieces of one seeded shuffle per pass."""
-        n = len(self.rows)
-        places = range(step * self.batch, (step + 1) * self.batch)
+        n, size = len(self.rows), self.config.sft_batch
+        places = range(step * size, (step + 1) * size)
         orders = {turn: shuffled(n, self.seed, DEMONSTRATIONS, turn) for turn in {p // n for p in places}}
         return np.array([orders[p // n][p % n] for p in places], np.int64)
 
 
 def make_sft_mix(
-    demonstrations: Demonstrations,
-    policy: Policy,
-    coefficient: float,
-    batch: int,
-    average: Average,
-    seed: int,
-    longest: int | None,
-    work: Workspace,
-) -> SftMix:
-    """Demonstrations with the ids of the policy's template; rows that cannot be read are skipped and counted."""
-    done = with_tokens(demonstrations, policy, longest)
+    demonstrations: Demonstrations | None, policy: Policy, config: SftConfig, seed: int, work: Workspace
+) -> SftMix | None:
+    """Demonstrations with the ids of the policy's template; rows that cannot be read are skipped and counted.
+
+    None where there are none. Raises SpecError for demonstrations without a coefficient, or one without them.
+    """
+    if (demonstrations is None) != (config.sft == 0):
+        raise SpecError("demonstrations and their coefficient `sft` (above 0) come together")
+    if demonstrations is None:
+        return None
+    done = with_tokens(demonstrations, policy, positions_of(policy))
     log = done.log("demonstrations", work, max_skipped=1)
     table = log.check(Demonstrations.of(done.table, {"template": template_digest(policy)}))
-    return SftMix(rows_of(table, policy), coefficient, batch, average, seed)
+    return SftMix(rows_of(table, policy), config, seed)

@@ -17,28 +17,10 @@ from tasks.rollouts.advantages import k2, value_loss
 from tasks.rollouts.networks import Networks, places_of
 from tasks.rollouts.noise import MINIBATCHES, shuffled
 from tasks.rollouts.rollout import Rollout
+from tasks.rollouts.settings import PpoConfig, UpdateConfig
 from tasks.rollouts.sft_mix import SftMix
 from tasks.training.batches import micro_batches
 from tasks.training.rows import Ints, Rows
-
-
-@dataclass(frozen=True)
-class UpdateConfig:
-    """How an iteration's answers are learnt from; fields as the parameters of `ppo`."""
-
-    objective: Chosen
-    epochs: int
-    minibatches: int
-    value_clip: float
-    max_grad_norm: float
-    seed: int
-
-    @property
-    def clip_eps(self) -> float:
-        """Where the objective clips; one that does not is counted at the usual bound, that of `clipped`."""
-        usual = inspect.signature(clipped).parameters["clip_eps"].default
-        eps = self.objective.params.get("clip_eps", usual)
-        return float(eps if isinstance(eps, int | float) else usual)
 
 
 @dataclass(frozen=True)
@@ -66,7 +48,7 @@ def learn(
     networks: Networks,
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
-    updating: UpdateConfig,
+    config: PpoConfig,
     rates: tuple[float, float],
     iteration: int,
     mixed: SftMix | None,
@@ -78,16 +60,17 @@ def learn(
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     models = (networks.policy.model, networks.value.model)
+    update, clip_eps = config.update, _clip_eps(config.update.objective)
     found: list[dict[str, float]] = []
-    for number, part in enumerate(_minibatches(rollout.rows, updating, iteration)):
-        seen = _add_gradients(networks, rollout, part, updating)
+    for number, part in enumerate(_minibatches(rollout.rows, config, iteration)):
+        seen = _add_gradients(networks, rollout, part, update)
         if number == 0:
-            check_first(seen, updating.clip_eps, networks.half)
-        metrics = _metrics(seen, updating)
+            check_first(seen, clip_eps, networks.half)
+        metrics = _metrics(seen, update.value_clip, clip_eps)
         if mixed is not None:
-            step = iteration * updating.epochs * updating.minibatches + number
+            step = iteration * update.epochs * update.minibatches + number
             metrics["loss/sft"] = mixed.add_gradients(networks, step)
-        norms = [float(nn.utils.clip_grad_norm_(m.parameters(), updating.max_grad_norm)) for m in models]
+        norms = [float(nn.utils.clip_grad_norm_(m.parameters(), config.optim.max_grad_norm)) for m in models]
         metrics |= {"grad_norm": norms[0], "value/grad_norm": norms[1]}
         _check_finite(metrics, iteration)
         optimizer.step()
@@ -96,24 +79,31 @@ def learn(
     return {name: float(np.mean([m[name] for m in found])) for name in found[0]}
 
 
-def _minibatches(rows: Rows, updating: UpdateConfig, iteration: int) -> Iterator[Ints]:
+def _clip_eps(objective: Chosen) -> float:
+    """Where the objective clips; one that does not is counted at the usual bound, that of `clipped`."""
+    usual = inspect.signature(clipped).parameters["clip_eps"].default
+    eps = objective.params.get("clip_eps", usual)
+    return float(eps if isinstance(eps, int | float) else usual)
+
+
+def _minibatches(rows: Rows, config: PpoConfig, iteration: int) -> Iterator[Ints]:
     """Each epoch's own shuffle of the prompts, cut into pieces; the answers to a prompt stay together."""
     groups: dict[bytes, list[int]] = {}
     for i in range(len(rows)):
         groups.setdefault(rows.prompts.at(i).tobytes(), []).append(i)
     prompts = [np.array(g, np.int64) for g in groups.values()]
-    for epoch in range(updating.epochs):
-        order = shuffled(len(prompts), updating.seed, MINIBATCHES, iteration, epoch)
-        for piece in np.array_split(order, min(updating.minibatches, len(prompts))):
+    for epoch in range(config.update.epochs):
+        order = shuffled(len(prompts), config.seed, MINIBATCHES, iteration, epoch)
+        for piece in np.array_split(order, min(config.update.minibatches, len(prompts))):
             yield np.concatenate([prompts[i] for i in piece])
 
 
-def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: UpdateConfig) -> MinibatchStats:
+def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: UpdateConfig) -> MinibatchStats:
     """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut.
 
     The policy's graph is gone before the value network's begins: only one network's activations are in memory.
     """
-    names = inspect.signature(updating.objective.function).parameters
+    names = inspect.signature(update.objective.function).parameters
     total = int(rollout.rows.answers.lengths[part].sum())
     parts: list[MinibatchStats] = []
     for batch in micro_batches(rollout.rows, part, networks.shape):
@@ -122,12 +112,12 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: U
             logps = networks.policy(inputs).cpu().double()
         old, advantages = rollout.old_logps[places], rollout.advantages[places]
         given = {"logps": logps, "old_logps": old, "advantages": advantages}
-        losses = updating.objective(**{name: x for name, x in given.items() if name in names})
+        losses = update.objective(**{name: x for name, x in given.items() if name in names})
         (losses.sum() / total).backward()
         with networks.computing():
             values = networks.value(inputs).cpu().double()
         old_values = rollout.old_values[places]
-        value_losses = value_loss(values, old_values, rollout.returns[places], clip=updating.value_clip)
+        value_losses = value_loss(values, old_values, rollout.returns[places], clip=update.value_clip)
         (value_losses.sum() / total).backward()
         moves = (values.detach() - old_values).abs()
         parts.append(MinibatchStats(logps.detach() - old, advantages, losses.detach(), moves, value_losses.detach()))
@@ -136,13 +126,13 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, updating: U
     )
 
 
-def _metrics(seen: MinibatchStats, updating: UpdateConfig) -> dict[str, float]:
+def _metrics(seen: MinibatchStats, value_clip: float, clip_eps: float) -> dict[str, float]:
     return {
         "policy/approx_kl": float(k2(seen.log_ratios).mean()),
-        "policy/clip_frac": _clipped(seen, updating.clip_eps),
+        "policy/clip_frac": _clipped(seen, clip_eps),
         "loss/policy": float(seen.losses.mean()),
         "loss/value": float(seen.value_losses.mean()),
-        "value/clip_frac": float((seen.value_moves > updating.value_clip).double().mean()),
+        "value/clip_frac": float((seen.value_moves > value_clip).double().mean()),
     }
 
 

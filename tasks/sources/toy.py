@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 identity = None
 
 
-def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:  # noqa: B006
+def toy(*, tones: list[float] = [0.5, 0.3, 0.2], seed: Seed = 0) -> World:
     """Questions about animals, answered by writers of random quality.
 
     Args:

@@ -7,7 +7,6 @@ are cut into micro-batches (but for the last bits, hence the pins in a checkpoin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,68 +17,58 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from tasks.contract import Chosen, Workspace
+from tasks.contract import Chosen, Workspace, chunks
 from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.logps import inputs_of
 from tasks.training.metrics import DivergenceMonitor, StepLosses, chosen_drift, step_metrics
-from tasks.training.optimizer import Schedule, lr_at, make_optimizer
+from tasks.training.model import keep_memory, packing_for, pick_device, pick_dtype
+from tasks.training.optimizer import make_optimizer
 from tasks.training.rows import Ints
+from tasks.training.settings import OptimConfig, TrainComputeConfig
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to train; fields as the parameters of `fit`."""
 
-    examples: int
-    """Rows seen in all, counted as often as they come."""
     lr: float
-    batch: int
-    optimizer: str
-    betas: tuple[float, ...]
-    schedule: Schedule
-    warmup: float
-    max_grad_norm: float
-    weight_decay: float
+    optim: OptimConfig
+    compute: TrainComputeConfig
     seed: int
-    checkpoint_every: int
-
-    @property
-    def steps(self) -> int:
-        return -(-self.examples // self.batch)
 
 
-def train_model(
-    accelerator: Accelerator,
-    scorer: Any,
-    examples: Examples,
-    loss: Chosen,
-    settings: Settings,
-    shape: PackingConfig,
-    work: Workspace,
-) -> None:
+def begin(seed: int) -> None:
+    """What every training does first, before it opens a model."""
+    keep_memory()
+    torch.manual_seed(seed)
+
+
+def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Settings, work: Workspace) -> None:
     """Train `scorer.model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges.
 
     `scorer` turns a micro-batch's inputs into a number per answer, which the loss is filled with.
     """
-    model: Any = scorer.model
+    model, optim, compute = scorer.model, settings.optim, settings.compute
     folder = work.path / "checkpoint"
     drop_damaged(folder, work)
-    shape = pinned_packing(folder, shape)
+    shape = pinned_packing(folder, packing_for(model, compute.max_tokens_per_microbatch))
+    accelerator = make_accelerator(compute.dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(parameters, settings.optimizer, settings.lr, settings.betas, settings.weight_decay)
+    optimizer = make_optimizer(parameters, optim.optimizer, settings.lr, optim.betas, optim.weight_decay)
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
     state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
     watch, tokens = DivergenceMonitor(**state["watch"]), state["tokens"]
     sizes = examples.rows.tokens
-    for step, batch in _batches(len(examples.rows), settings, state["step"]):
+    batches = _batches(len(examples.rows), optim, settings.seed)
+    for step, batch in enumerate(batches[state["step"] :], state["step"]):
         begun = time.perf_counter()
-        lr = lr_at(step, settings.steps, settings.lr, settings.warmup, settings.schedule)
+        lr = optim.lr_at(step, len(batches), settings.lr)
         outcome = add_gradients(accelerator, scorer, examples, loss, batch, shape)
-        norm = float(accelerator.clip_grad_norm_(parameters, settings.max_grad_norm))
+        norm = float(accelerator.clip_grad_norm_(parameters, optim.max_grad_norm))
         metrics = step_metrics(examples, outcome)
-        advice = _advice(folder, settings)
+        advice = _advice(folder, settings.lr)
         watch.check_loss(step, metrics["train/loss"], norm, advice)
         watch.check_drift(step, chosen_drift(examples, outcome), advice)
         _update(optimizer, lr)
@@ -87,28 +76,29 @@ def train_model(
         speed = read / (time.perf_counter() - begun)
         tokens += read
         work.log(step + 1, {**metrics, "grad_norm": norm, "lr": lr, "tokens_per_second": speed})
-        work.progress(step + 1, settings.steps, "steps")
-        last = step + 1 == settings.steps
-        if last or (step + 1) % settings.checkpoint_every == 0:
-            kept = {
-                "tokens": tokens,
-                "watch": asdict(watch),
-                "shape": shape._asdict(),
-                "threads": torch.get_num_threads(),
-            }
+        work.progress(step + 1, len(batches), "steps")
+        last = step + 1 == len(batches)
+        if last or (step + 1) % compute.checkpoint_every == 0:
+            kept = {"tokens": tokens, "watch": asdict(watch), "shape": shape._asdict(),
+                    "threads": torch.get_num_threads()}  # fmt: skip
             save_checkpoint(folder, step + 1, model, None if last else optimizer, kept)
-    work.count(tokens=tokens, steps=settings.steps)
+    work.count(tokens=tokens, steps=len(batches))
     if warning := watch.warning():
         work.notice(warning)
 
 
-def _batches(n: int, settings: Settings, first: int) -> Iterator[tuple[int, Ints]]:
-    """The rows of every optimizer step from `first` on: consecutive pieces of one seeded shuffle per epoch."""
-    epochs = -(-settings.examples // n)
-    order = np.concatenate([np.random.default_rng([settings.seed, epoch]).permutation(n) for epoch in range(epochs)])
-    order = order[: settings.examples]
-    for step in range(first, settings.steps):
-        yield step, order[step * settings.batch : (step + 1) * settings.batch]
+def make_accelerator(dtype: str) -> Accelerator:
+    """The GPU if there is one; bodies compute in `dtype`, weights stay in float32."""
+    device = pick_device()
+    half = pick_dtype(dtype, device) == torch.bfloat16
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
+
+
+def _batches(n: int, optim: OptimConfig, seed: int) -> list[Ints]:
+    """The rows of every optimizer step: consecutive pieces of one seeded shuffle per epoch."""
+    total = optim.rows_in_all(n)
+    order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(n) for epoch in range(-(-total // n))])
+    return [order[:total][part] for part in chunks(total, optim.batch)]
 
 
 def add_gradients(
@@ -147,7 +137,7 @@ def _update(optimizer: Any, lr: float) -> None:
     optimizer.zero_grad()
 
 
-def _advice(folder: Path, settings: Settings) -> str:
+def _advice(folder: Path, lr: float) -> str:
     state = last_state(folder)
     kept = (
         f"The last good checkpoint is step {state['step']} in {folder}."
@@ -155,6 +145,6 @@ def _advice(folder: Path, settings: Settings) -> str:
         else "No checkpoint was due before it."
     )
     return (
-        f"Likely causes: lr {settings.lr:g} is too high for this model, warm-up is too short, or some rows are "
+        f"Likely causes: lr {lr:g} is too high for this model, warm-up is too short, or some rows are "
         f"extreme (weights, margins). {kept} Run again with a smaller lr."
     )

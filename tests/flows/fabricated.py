@@ -13,6 +13,7 @@ from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status
 from flows.store.store import HowMade, Store
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Where
+from flows.wiring.types import parse_type
 from tasks.kinds import Artifact, Completions, Logps, Policy, Report, Scores, WinProbs
 from tests.flows.store.made import key_of, model, prompts
 
@@ -148,9 +149,11 @@ def fabricate(root: Path, *, status: Status = "done", hits: Sequence[str] = (), 
 
 def _graph(make: Maker, rounds: int) -> Graph:
     parameters = {
-        "k": Parameter("k", 5, "int"), "lr": Parameter("lr", 5e-4, "float"),
-        "oracle": Parameter("oracle", "toy", "str"),
-        "workers": Parameter("workers", 2, "Execution[int]"), "max_tokens": Parameter("max_tokens", None, "int | None"),
+        name: Parameter(name, value, parse_type(annotation))
+        for name, value, annotation in (
+            ("k", 5, "int"), ("lr", 5e-4, "float"), ("oracle", "toy", "str"), ("workers", 2, "Execution[int]"),
+            ("max_tokens", None, "int | None"),
+        )
     }  # fmt: skip
     headline = tuple(f"report@{n}" for n in range(1, rounds + 1))
     return Graph(

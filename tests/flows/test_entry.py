@@ -13,10 +13,13 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.run.prefect.api import send_pending
 from flows.run.prefect.server import Server
-from flows.run.prefect.typed_flow import annotation, typed_flow
+from flows.run.prefect.typed_flow import typed_flow
 from flows.store.runs import Runs
 from flows.store.store import Store
+from flows.wiring.annotations import annotation
 from flows.wiring.model import Parameter
+from flows.wiring.types import Type, parse_type
+from tasks.contract import Choice
 
 BLANK = """
 pipelines:
@@ -27,10 +30,6 @@ pipelines:
       rows:   {task: load_demonstrations, source: $world, split: rm}
       policy: {task: init_policy, demonstrations: rows}
 """
-
-
-def _parameter(text: str, value: Any = None, **more: Any) -> Parameter:
-    return Parameter("x", value, text, **more)
 
 
 def _bare(annotated: Any) -> Any:
@@ -45,25 +44,24 @@ def _bare(annotated: Any) -> Any:
         ("list[str]", list[str]),
         ("Execution[bool]", bool),
         ("Literal['all', 'best_and_worst']", Literal["all", "best_and_worst"]),
-        ("", Any),
     ],
 )
 def test_a_parameters_annotation_is_the_type_in_the_form(text: str, expected: Any) -> None:
-    assert annotation(_parameter(text)) == expected
+    assert annotation(parse_type(text)) == expected
 
 
 def test_a_choice_is_a_name_or_a_mapping_and_any_text_where_it_has_an_other() -> None:
-    losses = annotation(_parameter("Annotated[Chosen, Choice('losses')]", choices=("dpo", "ipo")))
+    losses = annotation(Type("choice", options=("dpo", "ipo"), choice=Choice("losses")))
     assert [_bare(t) for t in get_args(losses)] == [Literal["dpo", "ipo"], dict[str, Any]]
-    sources = annotation(_parameter("Annotated[Chosen, Choice('sources', other='path')]", choices=("path", "toy")))
+    sources = annotation(Type("choice", options=("path", "toy"), choice=Choice("sources", other="path")))
     assert [_bare(t) for t in get_args(sources)] == [Literal["path", "toy"], dict[str, Any], str]
 
 
 def test_bounds_are_kept_and_checked_before_the_flow_runs() -> None:
     ran: list[dict[str, Any]] = []
-    rounds = Parameter("rounds", 3, "Annotated[int, Bounds(min=1)]", min=1, help="number of rounds")
-    loss = Parameter("loss", "dpo", "Annotated[Chosen, Choice('losses')]", choices=("dpo", "ipo"))
-    rates = Parameter("lr", [0.1], "list[Annotated[float, Bounds(above=0)]]", above=0)
+    rounds = Parameter("rounds", 3, parse_type("Annotated[int, Bounds(min=1)]"), "number of rounds")
+    loss = Parameter("loss", "dpo", Type("choice", options=("dpo", "ipo"), choice=Choice("losses")))
+    rates = Parameter("lr", [0.1], parse_type("Annotated[list[float], Bounds(above=0)]"))
     flow = typed_flow("tiny-one", "Does nothing.", {"rounds": rounds, "loss": loss, "lr": rates}, ran.append)
     assert flow.name == "tiny-one"
     assert flow.validate_parameters({"rounds": 1, "loss": {"ipo": {"beta": 1}}, "lr": [1]})["lr"] == [1.0]
@@ -79,8 +77,8 @@ def test_bounds_are_kept_and_checked_before_the_flow_runs() -> None:
 
 
 def test_a_parameter_without_a_value_is_required() -> None:
-    optional = Parameter("y", 1, "int")
-    flow = typed_flow("t", "", {"y": optional, "x": _parameter("int", required=True)}, lambda _: None)
+    both = {"y": Parameter("y", 1, Type("int")), "x": Parameter("x", None, Type("int"), required=True)}
+    flow = typed_flow("t", "", both, lambda _: None)
     assert flow.parameters.required == ["x"]
 
 
@@ -114,14 +112,14 @@ def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
 def test_only_what_differs_from_the_defaults_is_an_override() -> None:
     from flows.entry import overrides_of
 
-    shown = {"world": Parameter("world", "toy", "str"), "model": Parameter("model", "toy", "str")}
+    shown = {n: Parameter(n, "toy") for n in ("world", "model")}
     assert overrides_of({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
 
 
 def test_what_was_asked_for_stays_also_where_it_is_the_default() -> None:
     from flows.entry import overrides_of
 
-    shown = {n: Parameter(n, "toy", "str") for n in ("world", "model")} | {"seed": Parameter("seed", 0, "int")}
+    shown = {n: Parameter(n, "toy") for n in ("world", "model")} | {"seed": Parameter("seed", 0)}
     values = {"world": "other", "model": "toy", "seed": 0}
     assert overrides_of(values, shown, {"world", "model"}) == {"world": "other", "model": "toy"}
     assert overrides_of(values, shown, {"world"}) == {"world": "other"}

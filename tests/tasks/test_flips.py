@@ -15,8 +15,8 @@ from tasks.judge import score
 from tasks.kinds import Policy, Scorer
 from tasks.parts import is_intact, new_part
 from tasks.sample import sample
-from tasks.train import fit
 from tests.answers import completions
+from tests.flat import fit
 from tests.models import tiny_policy
 from tests.tasks.rollouts.small import TRANSFORMERS, files_of, prompts, run, value_from
 from tests.tasks.training.tables import SFT, demonstrations, tokenized

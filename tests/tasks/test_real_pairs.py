@@ -10,7 +10,7 @@ from tasks.agree import agreement
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Preferences
 from tasks.load import init_policy, load_demonstrations, read_policy, read_preferences
-from tasks.train import fit, logps, tokenize
+from tests.flat import fit, logps, tokenize
 from tests.workspace import Workspace
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "preferences" / "helpful_test.jsonl.gz"

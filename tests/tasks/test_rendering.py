@@ -16,9 +16,9 @@ from tasks.rendering import AnswerText, Rendered, Template
 from tasks.sampling.plan import sampling_plan
 from tasks.select import concat, pairs
 from tasks.template import stop_ids, template_digest, tokenizer_of
-from tasks.train import tokenize
 from tests.answers import completions, saved, win_probs
 from tests.families import CHATML, FAMILIES, QWEN_BASE, Family, expected, family
+from tests.flat import tokenize
 from tests.workspace import Workspace
 
 ASKED = [

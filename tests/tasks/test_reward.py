@@ -17,12 +17,12 @@ from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
 from tasks.load import load_oracle
 from tasks.oracles.reward_model import identity
 from tasks.rendering import Template
-from tasks.reward import fit_reward
 from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.logps import inputs_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
 from tasks.training.scores import AnswerScores, with_end_token
+from tests.flat import fit_reward
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, message, preferences, tokenized
 from tests.workspace import Workspace

@@ -234,7 +234,6 @@ def test_a_value_network_that_cannot_read_that_far_is_refused(policy: Policy, tm
     ("options", "text"),
     [
         ({"checkpoints": [0, 2, 9]}, r"\[0, 9\] lie outside the iterations 1 to 4"),
-        ({"betas": [0.9]}, "Adam has two"),
         ({"sft": 0.1}, "come together"),
         ({"demonstrations": demonstrations()}, "come together"),
         ({"prompts_per_iteration": 1, "k": 1}, "prompts_per_iteration 1 and k 1 give one answer per iteration"),

@@ -16,9 +16,9 @@ from tasks.kinds import Policy, Rankings
 from tasks.message import conversation_text, extra_of
 from tasks.sampling.plan import sampling_plan
 from tasks.sources.path import path
-from tasks.train import tokenize
 from tasks.training.classifier import Layout
 from tests.families import CHATML, Family, expected, family
+from tests.flat import tokenize
 from tests.tasks.reading import Step, bot, rows_of, user, write
 from tests.workspace import Workspace
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file
 
-from tasks.contract import Chosen, DataError, SpecError
+from tasks.contract import Chosen, DataError
 from tasks.kinds import Demonstrations, Logps, Policy
-from tasks.train import fit, logps
+from tests.flat import fit, logps
 from tests.models import tiny_policy
 from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
 from tests.workspace import Workspace
@@ -194,7 +194,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from tasks.kinds import Demonstrations, Policy
-from tasks.train import fit
+from tests.flat import fit
 from tests.tasks.training.tables import SFT
 from tests.workspace import Workspace
 
@@ -241,7 +241,7 @@ import sys
 from pathlib import Path
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Preferences
-from tasks.train import fit, logps
+from tests.flat import fit, logps
 from tests.workspace import Workspace
 policy, data, work = Policy(Path(sys.argv[1])), Preferences(Path(sys.argv[2])), Workspace(Path(sys.argv[3]))
 ref = logps(policy, data, work, dtype="bfloat16")
@@ -313,9 +313,3 @@ def test_a_checkpoint_pins_how_rows_are_cut(policy: Policy, tmp_path: Path) -> N
     assert state["shape"]["tokens"] == 4096
     found = fit(policy, data, Workspace(tmp_path / "b"), max_tokens_per_microbatch=64, **options)
     assert _weights(found) == _weights(expected)
-
-
-def test_betas_are_two(policy: Policy, tmp_path: Path) -> None:
-    data = tokenized(demonstrations(), policy, tmp_path)
-    with pytest.raises(SpecError, match="AdamW has two"):
-        fit(policy, data, Workspace(tmp_path), loss=SFT, lr=1e-3, betas=[0.9])

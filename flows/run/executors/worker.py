@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -53,6 +53,8 @@ class Job:
     log: Path
     work: bool = False
     """Whether the task asks for `work: Workspace`."""
+    groups: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Arguments that are dataclasses, by module and name; `params` has their fields."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
     start = time.monotonic()
     work = StepWorkspace(job.folder, send)
     task = getattr(import_module(job.module), job.task)
-    result = task(**_handles(job), **job.params, **({"work": work} if job.work else {}))
+    result = task(**_handles(job), **_arguments(job), **({"work": work} if job.work else {}))
     if not isinstance(result, Artifact):
         raise TypeError(f"{job.module}.{job.task} returned {type(result).__name__}, which is no kind")
     path, seconds = _saved(result, work.output), time.monotonic() - start
@@ -158,6 +160,18 @@ def _handles(job: Job) -> dict[str, Any]:
 
     opened = {port: [KINDS[i.kind](i.path, i.digest) for i in inputs] for port, inputs in job.inputs.items()}
     return {port: handles if port in job.lists else handles[0] for port, handles in opened.items()}
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    """The parameters, those of a group as its dataclass, whose lists are tuples."""
+    from importlib import import_module
+
+    arguments = dict(job.params)
+    for name, (module, dataclass_name) in job.groups.items():
+        group = getattr(import_module(module), dataclass_name)
+        values = {f.name: arguments.pop(f.name) for f in fields(group)}
+        arguments[name] = group(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+    return arguments
 
 
 def _saved(result: Artifact, output: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from flows.reporting.parameters import chosen_params, overridden_parameters
 from flows.wiring import compile_pipeline
 from flows.wiring.model import Graph, Parameter
+from flows.wiring.types import Type
 
 PROJECT = Path(__file__).parents[3] / "pipelines.yaml"
 
@@ -65,8 +66,8 @@ def test_a_pipeline_without_rounds_has_one_and_leaves_out_what_it_has_not(name: 
 def test_parameters_that_only_say_how_a_step_runs_are_left_out_and_one_without_a_value_is_null() -> None:
     graph = _graph("sppo")
     more = {
-        "workers": Parameter("workers", 2, "Execution[int]"), "cut": Parameter("cut", None, "int | None"),
-        "loss": Parameter("loss", {"dpo": {"beta": 0.5}}, ""),
+        "workers": Parameter("workers", 2, Type("int", execution=True)), "cut": Parameter("cut", None),
+        "loss": Parameter("loss", {"dpo": {"beta": 0.5}}),
     }  # fmt: skip
     chosen = chosen_params(replace(graph, parameters={**graph.parameters, **more}))
     assert chosen["cut"] == "null"

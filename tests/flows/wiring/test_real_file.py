@@ -135,9 +135,9 @@ def test_max_tokens_and_max_skipped_are_parameters_of_what_can_use_them_and_chan
     tmp_path: Path,
 ) -> None:
     parameters = compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json").parameters
-    assert [(parameters[n].value, parameters[n].min) for n in ("max_tokens", "max_skipped")] == [
-        (None, 1),
-        (0.1, 0),
+    assert [(parameters[n].value, str(parameters[n].type)) for n in ("max_tokens", "max_skipped")] == [
+        (None, "a whole number, at least 1 or null"),
+        (0.1, "a number, at least 0 and at most 1"),
     ]
     assert "max_tokens" not in compile_pipeline(FILE, "reward-model", cache=tmp_path / "python.json").parameters
     written = compile_pipeline(FILE, "sppo", {"max_tokens": None, "max_skipped": 0.1}, cache=tmp_path / "python.json")

@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -28,18 +30,31 @@ def _normal(annotation: object) -> str:
 
 def _agrees(read: Signature, seen: inspect.Signature) -> None:
     arguments = list(seen.parameters.values())[1 if read.composite else 0 :]
-    keywords = {a.name: a for a in arguments if a.kind is a.KEYWORD_ONLY and a.annotation != "Workspace"}
-    assert list(keywords) == list(read.params)
-    for name, argument in keywords.items():
+    keywords = [a for a in arguments if a.kind is a.KEYWORD_ONLY and a.annotation != "Workspace"]
+    expected = {name: (annotation, default) for a in keywords for name, annotation, default in _flat(a, read)}
+    assert list(expected) == list(read.params)
+    for name, (annotation, written) in expected.items():
         param = read.params[name]
-        assert param.required == (argument.default is argument.empty), name
+        assert param.required == (written is inspect.Parameter.empty), name
         if not param.required:
-            default = list(argument.default) if isinstance(argument.default, tuple) else argument.default
+            default = list(written) if isinstance(written, tuple) else written
             assert param.default == default, name
             assert type(param.default) is type(default), name
-        assert _normal(param.annotation) == _normal(argument.annotation), name
+        assert _normal(param.annotation) == _normal(annotation), name
     positional = [a.name for a in arguments if a.kind is not a.KEYWORD_ONLY]
     assert positional == list(read.arguments)[1 if read.composite else 0 :]
+
+
+def _flat(argument: inspect.Parameter, read: Signature) -> Iterator[tuple[str, object, object]]:
+    """Name, annotation and default of an argument, or of every field of its dataclass."""
+    if argument.name not in read.groups:
+        yield argument.name, argument.annotation, argument.default
+        return
+    group = read.groups[argument.name]
+    assert group.name == argument.annotation
+    for f in fields(getattr(importlib.import_module(group.module), group.name)):
+        default = f.default if argument.default is argument.empty else getattr(argument.default, f.name)
+        yield f.name, f.type, argument.empty if default is MISSING else default
 
 
 @pytest.mark.parametrize("name", [*REAL.tasks, *REAL.composites])

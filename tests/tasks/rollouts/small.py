@@ -11,8 +11,8 @@ import torch
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Prompts, RewardModel, Scorer
-from tasks.rl import ppo
 from tasks.training.reward import open_reward_model, save_reward_model
+from tests.flat import ppo
 from tests.tasks.training.tables import message
 from tests.workspace import Workspace
 

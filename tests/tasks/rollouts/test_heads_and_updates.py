@@ -9,19 +9,21 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.contract import Chosen, DataError
+from tasks.contract import DataError
 from tasks.kinds import Policy, Prompts
 from tasks.rollouts.networks import open_networks, read_tokens
 from tasks.rollouts.rollout import PromptOrder, Rollout, rows_of_answers
+from tasks.rollouts.settings import KlConfig, PpoConfig, RewardConfig, SftConfig, UpdateConfig
 from tasks.rollouts.sft_mix import make_sft_mix
 from tasks.rollouts.token_heads import TokenLogps
-from tasks.rollouts.update import MinibatchStats, UpdateConfig, check_first, learn, make_adam
+from tasks.rollouts.update import MinibatchStats, check_first, learn, make_adam
 from tasks.sampling.plan import Draws, sampling_plan
 from tasks.sampling.requests import Answer, Request
 from tasks.train import logps
 from tasks.training.model import open_model
+from tasks.training.settings import AdamConfig, ComputeConfig
 from tests.models import tiny_policy
-from tests.tasks.rollouts.small import prompts, value_from
+from tests.tasks.rollouts.small import CLIPPED, prompts, value_from
 from tests.tasks.training.tables import demonstrations, tokenized
 from tests.workspace import Workspace
 
@@ -31,6 +33,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
 
 
+FLOAT32 = ComputeConfig("float32")
 ASKED = [[1, 9, 8, 7], [1, 9, 8, 7], [1, 20]]
 TOLD = [[11, 12, 2], [30], [40, 41, 42, 43]]
 ROWS = rows_of_answers([Request(p, 0, 9) for p in ASKED], [Answer("", t, [], "stop") for t in TOLD])
@@ -40,7 +43,7 @@ def test_log_probabilities_and_values_of_each_token_are_those_of_transformers_al
     policy: Policy, tmp_path: Path
 ) -> None:
     temperature = 0.7
-    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, temperature, "float32", 0)
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, temperature, FLOAT32)
     said = read_tokens(networks, ROWS, {"logps": networks.policy, "plain": networks.plain, "values": networks.value})
     logps, plain, values = [], [], []
     for prompt, answer in zip(ASKED, TOLD, strict=True):
@@ -116,15 +119,16 @@ def test_in_bfloat16_single_tokens_may_move_but_not_their_mean() -> None:
 
 def test_the_policys_activations_are_gone_before_the_value_network_reads(policy: Policy, tmp_path: Path) -> None:
     """By its backward: its gradients are there when the value network begins."""
-    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, "float32", 0)
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, FLOAT32)
     said = read_tokens(networks, ROWS, {"old": networks.policy, "values": networks.value})
     old, values = said["old"].double(), said["values"].double()
     advantages = torch.linspace(-1, 1, len(old)).double()
     rollout = Rollout(ROWS, old, values, advantages, values + advantages, 0.0, 0.0, {})
     head, found = networks.policy.model.lm_head, []
     networks.value.register_forward_pre_hook(lambda *_: found.append(head.weight.grad is not None))
-    updating = UpdateConfig(Chosen("losses/rl", "clipped", {}), 1, 1, 0.2, 1.0, 0)
-    learn(networks, make_adam(networks, (0.9, 0.999)), rollout, updating, (0.0, 0.0), 0, None)
+    update = UpdateConfig(CLIPPED, epochs=1)
+    config = PpoConfig(1, 0.1, 0.1, KlConfig(), RewardConfig(), update, AdamConfig(), (), False, 1, 0)
+    learn(networks, make_adam(networks, (0.9, 0.999)), rollout, config, (0.0, 0.0), 0, None)
     assert found == [True]
 
 
@@ -136,10 +140,11 @@ def test_demonstrations_cost_what_their_log_probabilities_say_at_temperature_1(
     table = logps(policy, tokenized(told, policy, tmp_path), Workspace(tmp_path))
     found = table.frame["logps"].to_numpy()
     expected = -found.sum() / (table.frame["lengths"].sum() if average == "token" else len(found))
-    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 0.5, "float32", 0)
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 0.5, FLOAT32)
     grads = []
     for coefficient in (1.0, 3.0):
-        mixed = make_sft_mix(told, policy, coefficient, 10, average, 0, None, Workspace(tmp_path))  # type: ignore[arg-type]
+        mixed = make_sft_mix(told, policy, SftConfig(coefficient, 10, average), 0, Workspace(tmp_path))  # type: ignore[arg-type]
+        assert mixed
         assert mixed.add_gradients(networks, 4) == pytest.approx(expected, abs=1e-4)
         grads.append(networks.policy.model.lm_head.weight.grad.clone())
         networks.policy.model.zero_grad()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tasks.contract import Chosen
-from tasks.rl import ppo
 from tests.enumerable import kl, normalised
+from tests.flat import ppo
 from tests.tasks.rollouts.letters import (
     letters_distribution,
     letters_oracle,

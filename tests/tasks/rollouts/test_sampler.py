@@ -14,6 +14,7 @@ from tasks.kinds import Policy
 from tasks.rollouts.gpu_budget import fitting_share, with_remaining_memory
 from tasks.rollouts.networks import open_networks
 from tasks.rollouts.rollout import check_sampler
+from tasks.training.settings import ComputeConfig
 from tests.models import tiny_policy
 from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
 from tests.workspace import Workspace
@@ -86,7 +87,7 @@ def test_an_engine_gets_what_the_networks_leave_it() -> None:
 def test_only_vllm_on_a_gpu_is_given_another_share(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, "float32", 0)
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, ComputeConfig("float32"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * GIB, 100 * GIB))
     on_gpu = replace(networks, device=torch.device("cuda"))
     vllm, work = Chosen("engines", "vllm", {}, execution={"gpu_memory": 0.9, "tensor_parallel": 1}), Workspace(tmp_path)

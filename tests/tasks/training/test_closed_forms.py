@@ -13,8 +13,8 @@ from scipy.special import logsumexp, wrightomega
 from tasks.contract import Chosen
 from tasks.kinds import Preferences, WinRates
 from tasks.template import template_digest
-from tasks.train import fit, logps
 from tests.enumerable import ANSWERS, PROMPTS, Matrix, N, World, distribution, everything, kl, normalised, row, world_in
+from tests.flat import fit, logps
 from tests.workspace import Workspace
 
 

@@ -12,13 +12,13 @@ import torch
 
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Logps, Policy, Rankings
-from tasks.train import fit, logps
 from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.logps import AnswerLogps, inputs_of
 from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
+from tests.flat import fit, logps
 from tests.models import tiny_policy
 from tests.tasks.training.tables import RRHF, labels, rankings, tokenized
 from tests.workspace import Workspace

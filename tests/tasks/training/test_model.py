@@ -12,9 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy
-from tasks.reward import fit_reward
-from tasks.train import fit
 from tasks.training.model import open_model, save_model
+from tests.flat import fit, fit_reward
 from tests.models import tiny_policy
 from tests.tasks.training.tables import SFT, demonstrations, preferences, tokenized
 from tests.workspace import Workspace

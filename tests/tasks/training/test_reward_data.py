@@ -12,11 +12,11 @@ import torch
 
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Policy, Rankings, RewardModel, Table
-from tasks.reward import fit_reward
 from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.rows import rows_of
 from tasks.training.scores import with_end_token
+from tests.flat import fit_reward
 from tests.losses import PLACKETT_LUCE, loss_of
 from tests.models import tiny_policy
 from tests.tasks.training.tables import rankings, scores, tokenized

@@ -18,7 +18,6 @@ from tasks.contract import Chosen
 from tasks.judging.games import response_gaps
 from tasks.kinds import Policy, WinRates
 from tasks.template import template_digest
-from tasks.train import fit, logps
 from tests.enumerable import (
     ANSWERS,
     EOS,
@@ -33,6 +32,7 @@ from tests.enumerable import (
     row,
     world_in,
 )
+from tests.flat import fit, logps
 from tests.workspace import Workspace
 
 

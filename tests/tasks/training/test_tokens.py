@@ -12,7 +12,7 @@ import pytest
 from tasks.contract import DataError
 from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Rankings
 from tasks.template import template_digest, tokenizer_of
-from tasks.train import tokenize
+from tests.flat import tokenize
 from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, message, preferences
 from tests.workspace import Workspace
