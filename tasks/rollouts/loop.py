@@ -55,7 +55,7 @@ def open_sampling(
     engine = with_remaining_memory(chosen_engine(config.engine), networks, work)(policy)
     options = Options(temperature=config.temperature, stop_ids=stop_ids(policy))
     return SamplingConfig(
-        engine, oracle.opened(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
+        engine, oracle.open(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
     )
 
 
