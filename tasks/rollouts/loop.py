@@ -54,9 +54,7 @@ def open_sampling(
     """The engine, with what memory the networks leave it, and the oracle, both open."""
     engine = with_remaining_memory(chosen_engine(config.engine), networks, work)(policy)
     options = Options(temperature=config.temperature, stop_ids=stop_ids(policy))
-    return SamplingConfig(
-        engine, oracle.open(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
-    )
+    return SamplingConfig(engine, oracle.open(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options)
 
 
 @dataclass
