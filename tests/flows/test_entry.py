@@ -23,7 +23,7 @@ from tasks.contract import Choice
 
 BLANK = """
 pipelines:
-  blank-policy:
+  init-policy:
     about: A policy that has learnt nothing.
     params: {world: toy, seed: 0}
     steps:
@@ -102,10 +102,10 @@ def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:
     from flows import entry
 
     flow = entry.init_policy
-    assert flow.name == getattr(entry, "blank-policy").name == "blank-policy"
+    assert flow.name == getattr(entry, "init-policy").name == "init-policy"
     assert list(inspect.signature(flow.fn).parameters) == ["world", "seed", "max_skipped"]
     assert "A policy that has learnt nothing." in (flow.fn.__doc__ or "")
-    with pytest.raises(AttributeError, match="no pipeline 'sppoo'; it has blank-policy"):
+    with pytest.raises(AttributeError, match="no pipeline 'sppoo'; it has init-policy"):
         _ = entry.sppoo
 
 
@@ -167,14 +167,14 @@ def test_an_entrypoint_runs_the_pipeline_with_its_parameters(blank: Path, server
     with temporary_settings(updates):
         os.chdir(root)
         try:
-            flow = load_flow_from_entrypoint("flows/entry.py:blank-policy")
+            flow = load_flow_from_entrypoint("flows/entry.py:init-policy")
             state = flow(seed=3, return_state=True)
         finally:
             os.chdir(before)
             send_pending()
     assert state.is_completed()
     store = Store(blank / "artifacts")
-    [run] = Runs(store).newest("blank-policy")
+    [run] = Runs(store).newest("init-policy")
     assert (run.status, run.parameters["seed"]) == ("done", 3)
     assert {s.state for s in run.steps.values()} == {"made"}
     assert (store.root / "Policy" / run.steps["policy"].content / "model.safetensors").exists()

@@ -26,7 +26,7 @@ pipelines:
       data:   {task: load_demonstrations, source: $world, split: sft}
       blank:  {task: init_policy, demonstrations: data}
       some:   {task: take_batch, table: data, index: 1, size: 16}
-      all:    {task: load_prompts, source: $world, split: heldout}
+      all:    {task: load_prompts, source: toy, split: heldout}
       asked:  {task: take_batch, table: all, index: 1, size: 6}
       gold:   {task: load_oracle, oracle: toy_gold}
       policy: {task: train, policy: blank, data: some, loss: $loss, lr: $lr, steps: $steps, batch: 8}
