@@ -17,7 +17,7 @@ from flows.reporting.comparison import (
     comparison,
     differing_facts,
 )
-from flows.reporting.figures.run_figures import figure_cache
+from flows.reporting.figures.saving import figure_cache
 from flows.reporting.results import ResultRow, columns, plain_number, signed_text, table_cell, warnings
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import TRAINING, charts_page

@@ -16,6 +16,7 @@ from flows.python.loading import fresh_module
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.groups import flattened
+from flows.wiring.handles import Fed, Handle
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
 from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
@@ -25,22 +26,6 @@ from flows.wiring.types import checked_value
 from tasks.contract import JSON, ChoiceSpec, SpecError
 
 PYTHON = Where("python")
-
-
-@dataclass(frozen=True, eq=False)
-class Handle:
-    """What stands for a step's result while the graph is built (`tasks.contract.Step`)."""
-
-    index: int
-    kind: str
-    catalogue: Catalogue
-
-    def is_a(self, kind: str) -> bool:
-        return self.catalogue.is_a(self.kind, kind)
-
-
-Fed = Handle | None | Sequence["Handle | None"]
-"""What feeds a port; None is nothing."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.python.importing import activate
-from flows.wiring.builder import Builder, Fed, Handle, StepSpec, address_of
+from flows.wiring.builder import Builder, StepSpec, address_of
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
 from flows.wiring.grammar import MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.groups import flattened
+from flows.wiring.handles import Fed, Handle
 from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Graph
 from flows.wiring.params import Overrides, Values

@@ -14,8 +14,8 @@ from tasks.declarations import Evaluation
 from tasks.families import DATA, LOSSES, REFERENCES
 
 if TYPE_CHECKING:
-    from flows.wiring.builder import Handle
     from flows.wiring.choices import Picked
+    from flows.wiring.handles import Handle
 
 Ports = dict[str, "list[Handle]"]
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.reporting.comparison import ComparedRun, Comparison
-from flows.reporting.figures.run_figures import (
+from flows.reporting.figures.saving import Drawing, save_figures
+from flows.reporting.figures.style import (
     BASE,
     INK,
     KL_AXIS,
     MUTED,
-    Drawing,
     add_foot,
     annotate,
     axis_in_nats,
     draw_base,
     new_figure,
-    save_figures,
     sqrt_kl,
 )
 from flows.reporting.results import Estimate, ResultRow, metric_in

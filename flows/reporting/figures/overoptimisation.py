@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows.reporting.figures.run_figures import ACCENT, BASE, MUTED, add_foot, heading_of, new_figure
+from flows.reporting.figures.style import ACCENT, BASE, MUTED, add_foot, heading_of, new_figure
 from flows.reporting.results import Estimate, ResultRow, RunResults, metric_of
 
 if TYPE_CHECKING:

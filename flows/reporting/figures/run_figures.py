@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from hashlib import blake2b
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
+from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
+from flows.reporting.figures.overoptimisation import overoptimised
+from flows.reporting.figures.saving import Drawing, figure_cache, save_figures
+from flows.reporting.figures.style import (
+    ACCENT,
+    BASE,
+    INK,
+    KL_AXIS,
+    MUTED,
+    add_foot,
+    annotate,
+    axis_in_nats,
+    close_figure,
+    draw_base,
+    heading_of,
+    new_figure,
+    sqrt_kl,
+)
 from flows.reporting.results import Estimate, ResultRow, RunResults, metric_in
 from flows.store.finished import FinishedStep
-from tasks.files import atomic_replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,31 +39,14 @@ if TYPE_CHECKING:
 
     from flows.store.store import Store
 
-Drawing = partial["Figure | None"]
-"""A function that draws, with all that it draws from."""
 Curves = dict[str, list[tuple[int, float]]]
 """Metric → (optimizer step, value) pairs."""
-INK, MUTED, GRID = "#22272e", "#6b7480", "#e6e8eb"
-ACCENT, BASE = "#2f6fb0", "#b9713a"
-KL_AXIS = "KL(policy ‖ base), nats per answer (the axis is √KL)"
-STYLE: Any = {
-    "figure.dpi": 160, "savefig.bbox": "tight", "savefig.pad_inches": 0.18, "figure.facecolor": "white",
-    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED,
-    "axes.edgecolor": "#c5cad1", "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
-    "xtick.color": MUTED, "ytick.color": MUTED, "xtick.major.size": 0, "ytick.major.size": 0,
-    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 12,
-    "legend.frameon": False,
-}  # fmt: skip
 
 
 def draw_figures(
     store: Store, found: RunResults, steps: Sequence[FinishedStep], directory: Path, title: str
 ) -> list[Path]:
     """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
-    from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
-    from flows.reporting.figures.overoptimisation import overoptimised
-
     by_round = {name: e.metric for row in found.rows for name, e in row.metrics.items() if e.metric.figure}
     drawings: dict[str, Drawing] = {
         **{name.rpartition("/")[2]: partial(metric_by_round, found, name, title) for name in by_round},
@@ -63,64 +59,6 @@ def draw_figures(
         names = store.declared.of_task(task, "curves") or {}
         drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, names, f"{name} · {title}")
     return save_figures(drawings, directory, figure_cache(store))
-
-
-def figure_cache(store: Store) -> Path:
-    """Where a store keeps figures by what they are drawn from."""
-    return store.root / ".cache" / "figures"
-
-
-def save_figures(drawings: Mapping[str, Drawing], directory: Path, cache: Path) -> list[Path]:
-    """Write each figure, in our style, as NAME.png; returns the files of those that there are.
-
-    A figure is drawn once: `cache` keeps it under the digest of what it is drawn from, empty where nothing was to draw.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, drawing in drawings.items():
-        file, known = directory / f"{name}.png", cache / f"{digest_of_drawing(drawing)}.png"
-        if known.exists():
-            _copy(known, file)
-        else:
-            _draw(drawing, file)
-            with suppress(OSError):  # it can be drawn again
-                cache.mkdir(parents=True, exist_ok=True)
-                _copy(file, known)
-        if file.stat().st_size:
-            files.append(file)
-        else:
-            file.unlink()
-    return files
-
-
-def _draw(drawing: Drawing, file: Path) -> None:
-    """Draw into a file, which stays empty where there is nothing to draw."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    with matplotlib.rc_context(STYLE), atomic_replace(file, durable=False) as fresh:
-        figure = drawing()
-        fresh.touch()
-        if figure is not None:
-            figure.savefig(fresh, format="png")
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_replace(target, durable=False) as fresh:
-        copyfile(source, fresh)
-
-
-def digest_of_drawing(drawing: Drawing) -> str:
-    """Of all that a figure comes from: its function and arguments, this folder's code, and the library that draws.
-
-    The arguments are dataclasses, mappings and sequences of texts and numbers, whose `repr` is all that they hold.
-    """
-    digest = blake2b(digest_size=16)
-    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(source.read_bytes())
-    what = (version("matplotlib"), drawing.func.__qualname__, drawing.args, drawing.keywords)
-    digest.update(repr(what).encode())
-    return digest.hexdigest()
 
 
 def curves_of(steps: Sequence[FinishedStep]) -> dict[str, dict[str, Curves]]:
@@ -231,7 +169,7 @@ def training(curves: Mapping[str, Curves], names: Mapping[str, str], title: str)
     if len(curves) > 1:
         figure.legend(handles, curves, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=5, fontsize=8.5)
     figure.tight_layout(h_pad=1.6, w_pad=1.4)
-    return _released(figure)
+    return close_figure(figure)
 
 
 def _curve(axes: Axes, points: Sequence[tuple[int, float]], colour: Any, *, smooth: bool) -> None:
@@ -256,22 +194,6 @@ def running_mean(values: Sequence[float], reach: int) -> list[float]:
     last = len(values) - 1
     around = ((i, min(reach, i, last - i)) for i in range(len(values)))
     return [sum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in around]
-
-
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(width, height))
-    _released(figure)
-    return figure, axes
-
-
-def _released(figure: Figure) -> Figure:
-    """Take the figure out of pyplot's list, so that it is freed when we are done with it."""
-    from matplotlib import pyplot as plt
-
-    plt.close(figure)
-    return figure
 
 
 def _having(rows: Sequence[ResultRow], metric: str) -> list[ResultRow]:
@@ -300,46 +222,3 @@ def _limits(floor: Sequence[Estimate], rows: Sequence[Estimate]) -> tuple[float,
     high = max([middle, *(e.high if e.high is not None else e.value for e in [*floor, *rows])])
     room = 0.16 * (high - low) + 0.01
     return (max(0.0, low - room), min(1.04, high + room)) if share else (low - room, high + room)
-
-
-def heading_of(what: str, title: str) -> str:
-    return f"{what} · {title}" if title else what
-
-
-def add_foot(figure: Figure, text: str, *, legend_rows: int = 0) -> None:
-    """A line in small letters below all; `legend_rows`: of a legend that stands between."""
-    height = -0.1 - 0.25 * legend_rows
-    figure.text(0.125, height / figure.get_figheight(), text, color=MUTED, fontsize=7.5, ha="left", va="top")
-
-
-def draw_base(axes: Axes, score: float) -> None:
-    """The base's score, at no distance from itself."""
-    axes.plot(0, score, marker="o", ms=8, color=BASE, mec="white", mew=1.4, zorder=6, clip_on=False)
-    axes.annotate("base", (0, score), (9, -3), textcoords="offset points", color=BASE, va="top")
-
-
-def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str) -> None:
-    """A short text beside a point, readable over lines."""
-    from matplotlib.patheffects import withStroke
-
-    axes.annotate(
-        text, at, (7, -10), textcoords="offset points", color=colour, weight="bold", fontsize=8, zorder=6,
-        path_effects=[withStroke(linewidth=2.2, foreground="white")],
-    )  # fmt: skip
-
-
-def sqrt_kl(kl: float) -> float:
-    """√KL; an estimate that noise made negative stands at 0."""
-    return math.sqrt(max(kl, 0.0))
-
-
-def axis_in_nats(axes: Axes, most: float) -> None:
-    """An axis of √KL up to `most` nats, with ticks at even nats and one more below the first, where the root is
-    steep."""
-    from matplotlib.ticker import MaxNLocator
-
-    even = [t for t in MaxNLocator(4).tick_values(0.0, max(most, 1e-6)) if 0 <= t <= 1.1 * most] or [0.0]
-    ticks = [*even[:1], *(t / 4 for t in even[1:2]), *even[1:]]
-    end = max(sqrt_kl(most), 1e-3)
-    axes.set_xticks([sqrt_kl(t) for t in ticks], [f"{t:.3g}" for t in ticks])
-    axes.set_xlim(-0.03 * end, 1.06 * end)

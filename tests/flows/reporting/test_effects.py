@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
-from flows.reporting.figures.run_figures import axis_in_nats, draw_figures, new_figure, running_mean
+from flows.reporting.figures.run_figures import draw_figures, running_mean
+from flows.reporting.figures.style import axis_in_nats, new_figure
 from flows.reporting.results import Estimate, ResultRow, RunResults
 from flows.reporting.sinks.mlflow_publication import Publication
 from flows.store.finished import FinishedStep, finished_steps
@@ -140,7 +141,7 @@ def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: 
 def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.reporting.figures import run_figures as figures
+    from flows.reporting.figures import saving as figures
 
     made: list[str] = []
     original = figures._draw
