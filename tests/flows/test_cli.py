@@ -83,10 +83,6 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
     assert ":::run" in alignflow("graph", "tiny", "--mermaid", "--states", cwd=project).stdout
 
 
-def test_the_schema_is_json(project: Path) -> None:
-    assert "pipelines" in json.loads(alignflow("schema", cwd=project).stdout)["properties"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -177,32 +173,6 @@ def test_show_needs_no_pipelines_file_where_artifacts_are_named(made: Fabricated
     assert len(data["steps"]) == len(made.graph.nodes)
 
 
-def test_exporting_writes_parquet_and_plain_model_directories(made: Fabricated, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    store = ("--artifacts", str(made.store.root))
-    alignflow("export", "last:report/score@2", str(tmp_path / "table"), *store, cwd=tmp_path)
-    assert pq.read_table(tmp_path / "table" / "table.parquet").column("score").to_pylist() == [2.5, -0.5]
-    alignflow("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path)
-    assert (tmp_path / "model" / "model.safetensors").read_text() == "round 1"
-    assert not (tmp_path / "model" / "model.safetensors").is_symlink()
-    again = alignflow("export", "last:policy@1", str(tmp_path / "model"), *store, cwd=tmp_path, code=2)
-    assert "not empty" in again.stderr
-
-
-def test_verify_finds_damage_and_gc_reclaims_it(tmp_path: Path) -> None:
-    made = fabricate(tmp_path)
-    store = ("--artifacts", str(made.store.root))
-    assert f"✓ {len(made.records)} results" in alignflow("verify", *store).stdout
-    table = made.store.root / made.records["heldout"].path / "table.arrow"
-    table.write_bytes(table.read_bytes()[:-9] + b"123456789")
-    assert "Prompts" in alignflow("verify", *store, code=1).stdout
-    assert "damaged" in alignflow("gc", "--dry-run", *store).stdout
-    assert list(made.store.root.glob("damaged/*"))
-    alignflow("gc", *store)
-    assert not list(made.store.root.glob("damaged/*"))
-
-
 def _processor_seconds(*arguments: str, cwd: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command("alignflow", *arguments, cwd=cwd)
@@ -214,8 +184,7 @@ def test_light_commands_answer_in_about_half_a_second(made: Fabricated, project:
     """Counted in processor time, because the machine may be busy; alone they take 0.2 to 0.5 s."""
     store = ("--artifacts", str(made.store.root))
     for arguments in (["list"], ["check"], ["graph", "tiny"], ["plan", "tiny"], ["show", "last", *store]):
-        command("alignflow", *arguments, cwd=project)
-        assert min(_processor_seconds(*arguments, cwd=project) for _ in range(3)) < 0.9, arguments
+        assert any(_processor_seconds(*arguments, cwd=project) < 0.9 for _ in range(3)), arguments
 
 
 def _steps(project: Path) -> dict[str, str]:

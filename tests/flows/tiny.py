@@ -32,21 +32,12 @@ def _prompts(texts: list[str]) -> pa.Table:
 
 
 def numbers(*, count: Annotated[int, Bounds(min=1)], seed: int = 0) -> Prompts:
-    """Prompts that are numbers.
-
-    Args:
-        count: how many.
-        seed: where they begin.
-    """
+    """Prompts that are numbers."""
     return Prompts.of(_prompts([str(i + seed) for i in range(count)]))
 
 
 def shout(prompts: Prompts, *, suffix: str = "!") -> Prompts:
-    """Every prompt with a suffix.
-
-    Args:
-        suffix: what is added.
-    """
+    """Every prompt with a suffix."""
     return Prompts.of(_prompts([i + suffix for i in prompts.table.column("prompt_id").to_pylist()]))
 
 
@@ -56,12 +47,7 @@ def join(tables: list[Prompts]) -> Prompts:
 
 
 def slow(prompts: Prompts, work: Workspace, *, steps: int = 5, pause: float = 0.05) -> Prompts:
-    """Works step by step, and goes on where it was killed.
-
-    Args:
-        steps: how many.
-        pause: seconds for each.
-    """
+    """Works step by step, and goes on where it was killed."""
     done = work.path / "done"
     first = int(done.read_text()) if done.exists() else 0
     for step in range(first, steps):
@@ -81,11 +67,7 @@ def model(prompts: Prompts, work: Workspace) -> Policy:
 
 
 def refer(*, at: Annotated[Chosen, Choice("models")]) -> Policy:
-    """A model where it lies.
-
-    Args:
-        at: where.
-    """
+    """A model where it lies."""
     return Policy(Path(at()))
 
 
@@ -106,22 +88,13 @@ def disturbed(policy: Policy, work: Workspace) -> Prompts:
 
 
 def warm(policy: Policy, *, engine: Annotated[Chosen, Choice("engines")] = "plain", n: int = 0) -> Prompts:
-    """Heavy: keeps count of how often this process was asked, and says which process it is.
-
-    Args:
-        engine: how.
-        n: makes steps differ.
-    """
+    """Heavy: keeps count of how often this process was asked, and says which process it is."""
     CACHE["asked"] = CACHE.get("asked", 0) + 1
     return Prompts.of(_prompts([f"{os.getpid()}:{CACHE['asked']}:{engine()}:{n}"]))
 
 
 def refuse(*, how: str = "spec") -> Prompts:
-    """Fails as it is told to.
-
-    Args:
-        how: spec, data, bug, kill or exit.
-    """
+    """Fails as it is told to."""
     print("about to fail")
     if how == "spec":
         raise SpecError("no such thing")
@@ -146,22 +119,14 @@ def surroundings() -> Prompts:
 
 ENGINE = '''
 def plain(*, factor: int = 1) -> str:
-    """The only engine.
-
-    Args:
-        factor: changes the choice.
-    """
+    """The only engine."""
     return "plain" * factor
 '''
 
 
 MODEL = '''
 def folder(*, path: str) -> str:
-    """A model in a folder.
-
-    Args:
-        path: the folder.
-    """
+    """A model in a folder."""
     return path
 
 

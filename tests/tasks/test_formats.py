@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract import DataError, SpecError
+from tasks.contract import DataError
 from tasks.formats.answers import SCORES
 from tasks.sources.path import path
 from tests.tasks.reading import Step, bot, rows_of, user, write
@@ -259,14 +259,6 @@ def test_a_conversation_that_ends_with_the_user_is_a_prompt_and_no_demonstration
     assert reasons(step, table.path) == ["it has no answer"]
 
 
-def test_bad_rows_are_counted_and_listed_for_prompts_too(tmp_path: Path) -> None:
-    rows = [{"prompt": "q"}, {"prompt": ""}, {"prompt": None}, {"prompt": 5}, {"prompt": bot("hello")}]
-    step = Step(tmp_path)
-    table = step.prompts(path(path=str(write(tmp_path / "rows.jsonl", rows))))
-    assert (len(table), step.work.totals) == (1, {"rows_skipped": 4})
-    assert [json.loads(line)["row"] for line in (table.path / "skipped.jsonl").read_text().splitlines()] == [2, 3, 4, 5]
-
-
 def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reasons_and_places(tmp_path: Path) -> None:
     rows = [GOOD] * 8 + [GOOD | {"chosen": 7}, GOOD | {"prompt": ""}]
     source = path(path=str(write(tmp_path / "pairs.jsonl", rows)))
@@ -279,11 +271,6 @@ def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reason
         "is empty). Correct them, or raise max_skipped to go on without them"
     )
     assert len(Step(tmp_path, max_skipped=0.2).pairs(source)) == 8
-
-
-def test_what_a_file_gives_not_is_refused_with_its_columns(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"has no preferences.*columns are \['best', 'prompt', 'worst'\]; supported"):
-        read(tmp_path, {"prompt": "q", "best": "a", "worst": "b"})
 
 
 COLUMNAR = {

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from scipy.special import expit
 from tasks.contract import DataError, SpecError
 from tasks.judge import compare, score
 from tasks.kinds import Completions, Oracle, Scorer
-from tasks.oracles.toy_cycle import toy_cycle
 from tests.answers import Judge, completions, rows, saved, scorer
 from tests.workspace import Workspace
 
@@ -101,15 +99,6 @@ def test_two_tables_meet_by_prompt_each_answer_with_each(tmp_path: Path) -> None
         assert r["p"] == pytest.approx(expit(SCORES[texts[r["a_id"]]] - SCORES[texts[r["b_id"]]]))
 
 
-def test_a_swapped_comparison_gives_the_complement(tmp_path: Path) -> None:
-    ours, theirs = completions({"x": ["long", "mid"]}), completions({"x": ["short", "mid"]}, stream=1)
-    there = rows(compare(ours, scorer(SCORES), Workspace(tmp_path / "1"), theirs))
-    back = {
-        (r["b_id"], r["a_id"]): r["p"] for r in rows(compare(theirs, scorer(SCORES), Workspace(tmp_path / "2"), ours))
-    }
-    assert [r["p"] + back[r["a_id"], r["b_id"]] for r in there] == pytest.approx([1.0] * 4, abs=1e-15)
-
-
 def test_two_sides_with_the_same_draws_are_refused(tmp_path: Path) -> None:
     table = completions({"x": ["long", "short"]})
     with pytest.raises(DataError, match="2 draws are on both sides"):
@@ -140,7 +129,7 @@ def test_too_few_answers_stop_the_step(tmp_path: Path) -> None:
         score(completions({"x": ["a"]}), Scorer.scoring(lambda *_: []), Workspace(tmp_path))
 
 
-@pytest.mark.parametrize("killed_after", [0, 3, 64, 130, 199])
+@pytest.mark.parametrize("killed_after", [3, 130])
 def test_a_killed_step_asks_nothing_twice_and_ends_in_the_same_bytes(tmp_path: Path, killed_after: int) -> None:
     texts = {f"p{i}": [f"t{i}{j}" for j in range(4)] for i in range(50)}
     scores = {t: (i * 7 % 11) / 3 for i, t in enumerate(t for ts in texts.values() for t in ts)}
@@ -171,31 +160,12 @@ def test_a_line_that_a_kill_cut_in_the_middle_is_asked_again(tmp_path: Path) -> 
     assert (tmp_path / "cut/work/scores.jsonl").read_bytes() == b"".join(lines)
 
 
-def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {f"p{i}": [f"t{i * j % 5}" for j in range(1 + i % 4)] for i in range(60)}
-    scores = {f"t{i}": i / 2 for i in range(5)}
-    whole = compare(completions(texts), scorer(scores), Workspace(tmp_path / "whole"))
-    monkeypatch.setattr("tasks.judging.grouping.Grouped.blocks.__defaults__", (7,))
-    parts = compare(completions(texts), scorer(scores), Workspace(tmp_path / "parts"))
-    assert _digest(parts.path) == _digest(whole.path)
-
-
 def test_scattered_rows_of_a_prompt_are_brought_together(tmp_path: Path) -> None:
     together = completions({"x": ["long", "short", "mid"], "y": ["mid", "long"]})
     scattered = Completions.of(together.table.take([0, 3, 1, 4, 2]))
     expected = compare(together, scorer(SCORES), Workspace(tmp_path / "1"))
     found = compare(saved(scattered, tmp_path / "table"), scorer(SCORES), Workspace(tmp_path / "2"))
     assert found.table.equals(expected.table)
-
-
-def test_a_non_transitive_oracle_goes_through_the_same_door(tmp_path: Path) -> None:
-    facts = {"place": "swamp", "food": "roots", "size": "big"}
-    truth = json.dumps({"animal": "swan", "asked": ["place"], "facts": facts})
-    answer = "the swan lives in the swamp ."
-    texts = [f"good question ! {answer}", f"ahoy friend ! {answer}", f"certainly . {answer}"]
-    found = rows(compare(completions({"x": texts}, truth=truth), toy_cycle(), Workspace(tmp_path)))
-    warm_playful, warm_formal, playful_formal = (r["p"] for r in found)
-    assert [warm_playful, playful_formal, 1 - warm_formal] == pytest.approx([expit(2.0)] * 3)
 
 
 def _digest(folder: Path) -> str:

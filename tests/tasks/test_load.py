@@ -94,13 +94,6 @@ def test_the_blank_policy_renders_bos_once_and_every_text_survives(blank: Policy
         assert len(ids) + len(answer) <= 128
 
 
-def test_several_turns_are_rendered_with_the_end_of_each_answer(blank: Policy) -> None:
-    tokenizer = tokenizer_of(blank)
-    turns = [{"role": r, "content": c} for r, c in (("user", "a ?"), ("assistant", "b ."), ("user", "c ?"))]
-    (ids,) = Template(blank).prompts([turns])
-    assert tokenizer.decode(ids) == "<bos><user>a ?<bot>b .<eos><user>c ?<bot>"
-
-
 def test_the_blank_policy_is_a_small_llama_whose_pad_is_not_its_eos(blank: Policy) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -249,30 +242,19 @@ def test_a_worlds_policy_is_trained_on_its_demonstrations_and_has_the_worlds_see
     assert (blank["demonstrations"], train["data"]) == ("load_demonstrations#1",) * 2
 
 
-def test_any_other_policy_is_read() -> None:
+@pytest.mark.parametrize(
+    ("split", "prompts", "num_pairs", "k"),
+    [("rm", 400, 300, 2), ("rm", 400, 400, 2), ("rm", 400, 1200, 3), ("rm", 400, 3000, 5), ("heldout", 128, 1280, 5)],
+)
+def test_a_worlds_people_get_enough_answers_for_their_labels(split: str, prompts: int, num_pairs: int, k: int) -> None:
     steps = Steps()
-    load_policy(steps, source=FILE)
-    assert steps.added == [("read_policy", {"source": FILE})]
-
-
-@pytest.mark.parametrize(("num_pairs", "k"), [(300, 2), (400, 2), (1200, 3), (3000, 5)])
-def test_a_worlds_people_get_enough_answers_for_their_labels(num_pairs: int, k: int) -> None:
-    steps = Steps()
-    load_preferences(steps, source=WORLD, num_pairs=num_pairs)
+    load_preferences(steps, source=WORLD, split=split, num_pairs=num_pairs)
     inputs = dict(steps.added)
-    assert inputs["load_prompts"] == {"source": WORLD, "split": "rm"}
+    assert inputs["load_prompts"] == {"source": WORLD, "split": split}
     assert inputs["sample"]["k"] == k
-    assert 400 * k * (k - 1) // 2 >= num_pairs
+    assert prompts * k * (k - 1) // 2 >= num_pairs
     assert inputs["load_oracle"] == {"oracle": "toy_gold"}
     assert steps.added[-1] == ("take_batch", {"table": "pairs#6", "index": 1, "size": num_pairs})
-
-
-def test_held_out_people_compare_more_answers_to_fewer_prompts() -> None:
-    steps = Steps()
-    load_preferences(steps, source=WORLD, split="heldout", num_pairs=1280)
-    inputs = dict(steps.added)
-    assert inputs["load_prompts"] == {"source": WORLD, "split": "heldout"}
-    assert inputs["sample"]["k"] == 5  # 128 prompts · 10 pairs
 
 
 def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from itertools import permutations
 from math import exp
 
@@ -120,11 +119,6 @@ def test_the_cyclic_judge_is_antisymmetric_on_real_answers() -> None:
         assert p(a, b, question.truth) + p(b, a, question.truth) == pytest.approx(1, abs=1e-12)
 
 
-def test_no_score_explains_the_cyclic_judge() -> None:
-    warm, formal, playful = (f"{line} {RIGHT}" for line in ("good question !", "certainly .", "ahoy friend !"))
-    assert min(p(warm, playful), p(playful, formal), p(formal, warm)) > 0.5
-
-
 def test_the_judge_agrees_with_gold_on_about_nine_pairs_in_ten_of_the_writers_answers() -> None:
     agree = []
     for question in ToyWorld().questions("rm"):
@@ -148,12 +142,3 @@ def test_a_loaded_oracle_is_a_specification_that_opens(tmp_path) -> None:  # typ
     assert json.loads((tmp_path / "oracle.json").read_text())["code"] == "abc"
     assert Scorer(tmp_path).open().score([None], [RIGHT], [BOTH]) == [pytest.approx(2.8)]
     assert type(load_oracle(oracle=Chosen("oracles", "toy_cycle", {}))) is Oracle
-
-
-def test_fifty_thousand_answers_take_about_a_second() -> None:
-    question = ToyWorld().questions("rm")[0]
-    texts = [f"{mixed(ToyWorld(), question, k % 50)} {k} ." for k in range(50_000)]
-    scorer = Chosen("oracles", "toy_gold", {})()
-    start = time.process_time()
-    scorer.score([None] * len(texts), texts, [question.truth] * len(texts))
-    assert time.process_time() - start < 3

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from tasks.contract import DataError
 from tasks.judge import score
-from tasks.kinds import Completions, Demonstrations, Preferences, Scores
-from tasks.select import best, concat, gold_pairs, rankings
-from tests.answers import completions, rows, saved, scorer
+from tasks.kinds import Completions, Demonstrations, Scores
+from tasks.select import best, gold_pairs, rankings
+from tests.answers import completions, rows, scorer
 from tests.workspace import Workspace
 
 TEMPLATE = {"template": "abc"}
@@ -73,21 +72,6 @@ def test_an_answer_without_tokens_leaves_them_to_tokenize(tmp_path: Path) -> Non
     assert rows(rankings(bare, Workspace(tmp_path / "r")))[0]["completions_tokens"] is None
 
 
-def test_blocks_change_neither_rankings_nor_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {f"p{i}": [f"{i} {j % 3}" for j in range(2 + i % 4)] for i in range(40)}
-    values: dict[str, float | None] = {t: int(t.split()[1]) % 2 for answers in texts.values() for t in answers}
-    table = scored(texts, values, tmp_path)
-
-    def both(name: str) -> tuple[Any, Any]:
-        return rows(rankings(table, Workspace(tmp_path / name / "1"))), rows(
-            best(table, Workspace(tmp_path / name / "2"))
-        )
-
-    whole = both("whole")
-    monkeypatch.setattr("tasks.judging.grouping.Grouped.blocks.__defaults__", (9,))
-    assert both("parts") == whole
-
-
 def test_the_best_answer_has_the_highest_score_and_of_equal_ones_the_first_is_taken(tmp_path: Path) -> None:
     texts = {"x": ["a", "b", "c"], "y": ["c", "b", "a", "d"]}
     found = best(scored(texts, {"a": 1, "b": 5, "c": 5, "d": None}, tmp_path), Workspace(tmp_path / "b"))
@@ -143,15 +127,3 @@ def test_a_sample_that_equals_the_golden_answer_makes_no_pair(tmp_path: Path) ->
 def test_a_sample_of_a_prompt_without_a_golden_answer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 of 2 prompts of `completions`"):
         gold_pairs(golden({"x": ["gold"]}), completions({"x": ["a"], "y": ["b"]}), Workspace(tmp_path), weight=1.0)
-
-
-def test_put_together_with_peoples_pairs_every_pair_keeps_its_weight(tmp_path: Path) -> None:
-    people = Preferences.of(pa.Table.from_pylist([
-        {"prompt_id": "x", "prompt": [{"role": "user", "content": "ask x"}], "chosen_id": "w", "rejected_id": "l",
-         "chosen": "good", "rejected": "bad", "p": 0.9},
-    ]))  # fmt: skip
-    gold = gold_pairs(golden({"x": ["gold"]}), completions({"x": ["a", "b"]}), Workspace(tmp_path / "g"), weight=0.05)
-    found = saved(concat([people, gold], Workspace(tmp_path / "c")), tmp_path / "t")
-    assert [(r["weight"], r["source"], r["p"]) for r in rows(found)] == [
-        (None, None, 0.9), (0.05, "gold", None), (0.05, "gold", None),
-    ]  # fmt: skip

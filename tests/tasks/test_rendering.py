@@ -90,13 +90,6 @@ def test_an_answer_ends_with_the_templates_own_end_of_turn_and_a_cut_one_with_it
     assert tokenizer.decode(cut.answer).strip().removeprefix("<think>\n\n</think>\n\n") == GOOD
 
 
-def test_a_prompt_is_what_the_generation_prompt_ends(made: dict[str, Policy]) -> None:
-    (ids,) = Template(made["gemma2"]).prompts([ASKED[0]])
-    assert tokenizer_of(made["gemma2"]).decode(ids) == (
-        "<bos><start_of_turn>user\nWhy is the sky blue ?<end_of_turn>\n<start_of_turn>model\n"
-    )
-
-
 def test_qwens_base_model_is_refused_with_both_tokens_named(tmp_path: Path) -> None:
     policy = family(tmp_path / "base", QWEN_BASE)
     with pytest.raises(DataError, match=r"ends an answer with '<\|im_end\|>' \(id 2\), but sampling stops at "
@@ -153,17 +146,6 @@ def test_a_template_that_ends_no_turn_is_refused_for_training(tmp_path: Path) ->
     policy = family(tmp_path / "open", FAMILIES["chatml"]._replace(template=open_end))
     with pytest.raises(DataError, match=r"writes nothing after an answer, but sampling stops at '<\|im_end\|>'"):
         Template(policy).answers([AnswerText(ASKED[0], GOOD)])
-
-
-def test_a_checkpoint_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
-    import json
-
-    policy = family(tmp_path / "none", "chatml")
-    (policy.path / "generation_config.json").write_text("{}")
-    file = policy.path / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": None}))
-    with pytest.raises(DataError, match="no end-of-sequence token"):
-        Template(policy)
 
 
 def test_the_date_in_a_template_is_a_fixed_one(made: dict[str, Policy]) -> None:

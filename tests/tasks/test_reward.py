@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.agree import calibration_error, reward_accuracy
+from tasks.agree import reward_accuracy
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.judge import compare, score
 from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
@@ -24,16 +24,11 @@ from tasks.training.rows import rows_of
 from tasks.training.scores import AnswerScores, with_end_token
 from tests.flat import fit_reward
 from tests.models import tiny_policy
-from tests.tasks.training.tables import demonstrations, message, preferences, tokenized
-from tests.workspace import Workspace
+from tests.tasks.training.tables import message, preferences, tokenized
+from tests.workspace import Killed, Mortal, Workspace
 
 BT = Chosen("losses/reward", "bradley_terry", {})
 TIMING = {"tokens_per_second"}
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +113,6 @@ def test_a_score_is_the_head_at_the_last_token_however_rows_are_packed(
                 assert value == pytest.approx(float(model(input_ids=ids).logits[0, 0]), abs=1e-4)
 
 
-def test_marked_rows_count_the_same_tokens(policy: Policy, tmp_path: Path) -> None:
-    for table in (preferences(6), demonstrations(6)):
-        rows = rows_of(tokenized(table, policy, tmp_path), policy)
-        assert with_end_token(rows).tokens.tolist() == rows.tokens.tolist()
-        assert with_end_token(rows).answers.lengths.tolist() == [n + 1 for n in rows.answers.lengths]
-        assert with_end_token(rows).answers.at(3)[:-1].tolist() == rows.answers.at(3).tolist()
-
-
 def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:
     live = reward.open()
     asked = ["where does the swan live ?", "what does the fox eat ?", "where is it ?"]
@@ -135,30 +122,6 @@ def test_transformers_opens_it_with_equal_scores(reward: RewardModel) -> None:
     config = json.loads((reward.path / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
     assert "_name_or_path" not in config
-
-
-def test_tokenizer_and_template_are_copied_byte_for_byte(reward: RewardModel, policy: Policy) -> None:
-    names = {p.name for p in policy.path.iterdir()} - {"model.safetensors", "config.json"}
-    assert names >= {"tokenizer.json", "tokenizer_config.json"}
-    assert {p.name for p in reward.path.iterdir()} == names | {"model.safetensors", "config.json"}
-    for name in names:
-        assert (reward.path / name).read_bytes() == (policy.path / name).read_bytes()
-
-
-def test_a_score_does_not_depend_on_what_is_asked_with_it(reward: RewardModel) -> None:
-    live = reward.open()
-    texts = ["fish", "the swan eats roots . " * 4, "it eats roots", ""]
-    prompts = [message("what does the swan eat ?")] * 4
-    together = live.score(prompts, texts, [None] * 4)
-    alone = [live.score([p], [t], [None])[0] for p, t in zip(prompts, texts, strict=True)]
-    assert together == pytest.approx(alone, abs=1e-4)
-    assert len(set(together)) == 4
-
-
-def test_a_row_too_long_for_the_model_has_no_score(reward: RewardModel) -> None:
-    long = "swamp roots fish bear " * 40
-    assert reward.open().score([message("where ?")] * 2, [long, "fish"], [None] * 2)[0] is None
-    assert reward.open().score([message("where ?")], [long], [None]) == [None]
 
 
 def test_it_scores_and_compares_where_an_oracle_is_wanted(reward: RewardModel, tmp_path: Path) -> None:
@@ -194,28 +157,13 @@ def test_a_checkpoint_of_the_users_is_an_oracle_where_it_lies(reward: RewardMode
         load_oracle(oracle=Chosen("oracles", "reward_model", {"path": str(tmp_path)}))
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(Workspace):
-    """A workspace whose process dies behind a given step."""
-
-    at = 5
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
-        super().log(step, metrics)
-        if step == self.at:
-            raise Killed
-
-
 def test_an_interrupted_fit_ends_in_the_same_bytes(policy: Policy, tmp_path: Path) -> None:
     data = tokenized(preferences(16), policy, tmp_path)
     options = {"loss": BT, "lr": 1e-3, "epochs": 3, "batch": 4, "checkpoint_every": 3}
     straight = Workspace(tmp_path / "straight")
     expected = fit_reward(policy, data, straight, **options)
     with pytest.raises(Killed):
-        fit_reward(policy, data, Mortal(tmp_path / "killed"), **options)
+        fit_reward(policy, data, Mortal(tmp_path / "killed", 5), **options)
     assert (tmp_path / "killed" / "work" / "checkpoint" / "step-3").exists()
     work = Workspace(tmp_path / "killed")
     found = fit_reward(policy, data, work, **options)
@@ -223,37 +171,6 @@ def test_an_interrupted_fit_ends_in_the_same_bytes(policy: Policy, tmp_path: Pat
     assert _weights(found) == _weights(expected)
     for (_, one), (_, other) in zip(straight.curves[3:], work.curves, strict=True):
         assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
-
-
-def test_another_seed_draws_another_head_and_order(policy: Policy, tmp_path: Path) -> None:
-    a, b, c = (_trained(policy, tmp_path / n, seed=s)[0] for n, s in (("a", 0), ("b", 0), ("c", 1)))
-    assert _weights(a) == _weights(b) != _weights(c)
-
-
-def test_weights_of_rows_count(policy: Policy, tmp_path: Path) -> None:
-    """Rows of weight 0 change no gradient: the same step as on the others alone, where only the norm's size is kept."""
-    data = preferences(8).table
-    place = data.column_names.index("weight")
-    half = Preferences.of(data.set_column(place, "weight", pa.array([1.0, 0.0] * 4, pa.float64())))
-    rest = Preferences.of(data.take(pa.array([0, 2, 4, 6])))
-    options = {"loss": BT, "lr": 1e-3, "warmup": 0.0, "max_grad_norm": 1e-3}
-    a = fit_reward(policy, tokenized(half, policy, tmp_path / "a"), Workspace(tmp_path / "a"), batch=8, **options)
-    b = fit_reward(policy, tokenized(rest, policy, tmp_path / "b"), Workspace(tmp_path / "b"), batch=4, **options)
-    one, other = (open_reward_model(m, torch.float32).state_dict() for m in (a, b))
-    assert max(float((one[n] - other[n]).abs().max()) for n in one) < 1e-5
-
-
-def test_a_margin_asks_for_a_wider_gap(policy: Policy, tmp_path: Path) -> None:
-    data = preferences(16).table
-    margins = pa.array([3.0] * 16, pa.float64())
-    table = Preferences.of(data.set_column(data.column_names.index("margin"), "margin", margins))
-    gaps = []
-    for scale in (0.0, 1.0):
-        work = Workspace(tmp_path / str(scale))
-        loss = Chosen("losses/reward", "bradley_terry", {"margin_scale": scale})
-        fit_reward(policy, tokenized(table, policy, tmp_path), work, loss=loss, lr=1e-3, epochs=20, batch=8)
-        gaps.append(work.curves[-1][1]["rewards/margins"])
-    assert gaps[1] > gaps[0] + 0.5
 
 
 def test_a_tokenizer_without_eos_is_refused(policy: Policy, tmp_path: Path) -> None:
@@ -283,24 +200,7 @@ def test_a_pad_that_is_the_eos_leaves_the_score_at_the_eos(policy: Policy, tmp_p
         assert model(input_ids=torch.tensor([ids])).logits[0, 0] == pytest.approx(float(hidden @ model.score.weight[0]))
 
 
-def test_a_policy_is_no_oracle(policy: Policy) -> None:
-    with pytest.raises(DataError, match="no classification head"):
-        RewardModel(policy.path).open()
-
-
-def test_a_classifier_of_several_classes_is_refused(policy: Policy, tmp_path: Path) -> None:
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(policy.path, num_labels=3)
-    model.save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="3 classes"):
-        open_reward_model(RewardModel(tmp_path), torch.float32)
-
-
 def test_a_model_that_reads_both_ways_is_refused() -> None:
-    class Backwards(torch.nn.Module):
-        """A stand-in whose own score is not that of its last token."""
-
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     config = LlamaConfig(
@@ -341,15 +241,6 @@ def test_accuracy_calibration_and_likelihood_are_those_worked_by_hand(tmp_path: 
     assert rows["eval/accuracy"]["n"] == 3
     assert report.per_prompt is not None
     assert report.per_prompt.column("accuracy").to_pylist() == [1.0, 0.0, 0.5]
-
-
-def test_a_scorer_that_says_what_is_true_is_calibrated() -> None:
-    rng = np.random.default_rng(0)
-    said = rng.uniform(0.5, 1, 200_000)
-    right = (rng.uniform(size=said.size) < said).astype(float)
-    assert calibration_error(said, right) < 0.005
-    assert calibration_error(np.full(10, 0.95), np.array([1.0, 0.0] * 5)) == pytest.approx(0.45)
-    assert calibration_error(np.ones(4), np.ones(4)) == 0.0
 
 
 def test_pairs_without_a_score_are_left_out_and_told(tmp_path: Path) -> None:
@@ -400,25 +291,6 @@ def test_the_change_of_accuracy_is_paired_by_pairs_with_an_interval_over_prompts
     assert report.per_prompt.column("accuracy_change").to_pylist() == [0.75, 0, 0]
     assert report.per_prompt.column("accuracy").to_pylist() == [1, 0, 1]
     assert work.totals == {"queries": 2 * 7, "unanswered": 0}
-
-
-def test_a_scorer_changes_nothing_against_itself(tmp_path: Path) -> None:
-    pairs, now, _ = _paired([1, -1, 2, 0], [0] * 4)
-    rows = {r["name"]: r for r in reward_accuracy(pairs, now, Workspace(tmp_path), now).table.to_pylist()}
-    change = rows["eval/accuracy_change"]
-    assert (change["value"], change["ci_low"], change["ci_high"]) == (0, 0, 0)
-    alone = reward_accuracy(pairs, now, Workspace(tmp_path / "alone")).table.to_pylist()
-    assert alone == [row for name, row in rows.items() if name != "eval/accuracy_change"]
-
-
-def test_scorers_that_err_on_the_same_pairs_have_a_narrower_change_than_two_intervals(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    was = rng.normal(0.5, 1, 26)
-    now = np.where(np.arange(26) == 3, -was, was)
-    pairs, new, old = _paired(now.tolist(), was.tolist(), "abcdefghijklmnopqrstuvwxyz")
-    rows = {r["name"]: r for r in reward_accuracy(pairs, new, Workspace(tmp_path), old).table.to_pylist()}
-    width = {name: row["ci_high"] - row["ci_low"] for name, row in rows.items() if row["ci_high"] is not None}
-    assert 0 < width["eval/accuracy_change"] < width["eval/accuracy"] / 2
 
 
 def test_only_pairs_that_both_score_count_in_the_change(tmp_path: Path) -> None:

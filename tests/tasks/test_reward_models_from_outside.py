@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.chat import TODAY
 from tasks.contract import Chosen, DataError
 from tasks.kinds import RewardModel
 from tasks.load import load_oracle
@@ -20,7 +19,7 @@ from tasks.oracles.reward_model import identity
 from tasks.template import template_digest
 from tasks.training import classifier, heads
 from tasks.training.reward import open_reward_model, save_reward_model
-from tests.families import CHATML, FAMILIES, Family, family
+from tests.families import CHATML, Family, family
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue ?"}]
 TALK = [*QUESTION, {"role": "assistant", "content": "No idea ."}, {"role": "user", "content": "Tell me a story ."}]
@@ -95,20 +94,6 @@ def test_scores_are_those_of_the_models_own_template_and_forward(case: str, tmp_
     assert max(wanted) - min(wanted) > 0.1, "a random model that tells answers apart"
     pairs = [(i, j) for i, j in combinations(range(len(ANSWERS)), 2) if abs(wanted[i] - wanted[j]) > 1e-4]
     assert all((found[i] > found[j]) == (wanted[i] > wanted[j]) for i, j in pairs)  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_reward_model_reads_the_templates_own_rendering_of_the_whole(name: str, tmp_path: Path) -> None:
-    """All of it: what the template writes behind the end of the turn too."""
-    from transformers import AutoTokenizer
-
-    model = family(tmp_path, name)
-    found = classifier.Layout(model).encoded([QUESTION, TALK] * 2, ANSWERS[:4])
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    whole = [[*p, {"role": "assistant", "content": a}] for p, a in zip([QUESTION, TALK] * 2, ANSWERS, strict=False)]
-    assert found == [{"input_ids": ids} for ids in tokenizer.apply_chat_template(
-        whole, tokenize=True, return_dict=False, strftime_now=TODAY.strftime
-    )]  # fmt: skip
 
 
 def test_the_position_is_the_models_own_and_only_what_was_trained_here_is_read_at_the_end_of_the_turn(

@@ -12,8 +12,9 @@ from tasks.ids import prompt_id
 from tasks.kinds import Completions, Policy, Prompts
 from tasks.sample import sample
 from tasks.template import template_digest, tokenizer_of
+from tests.answers import saved
 from tests.models import tiny_policy
-from tests.workspace import Workspace
+from tests.workspace import Killed, Mortal, Workspace
 
 TEXTS = [f"where does the {a} {v} ?" for a in ("swan", "fox", "bear", "mole") for v in ("live", "eat", "sleep", "go")]
 TRANSFORMERS = Chosen("engines", "transformers", {})
@@ -30,12 +31,6 @@ def prompts_of(texts: Sequence[str]) -> Prompts:
         "prompt_id": [prompt_id(m) for m in rows], "prompt": rows, "truth": [f'"{text}"' for text in texts],
         "group": ["short"] * len(texts), "weight": [1.0] * len(texts),
     }))  # fmt: skip
-
-
-def saved(completions: Completions, directory: Path) -> Completions:
-    directory.mkdir(parents=True)
-    completions.save(directory)
-    return Completions(directory)
 
 
 def drawn(policy: Policy, texts: Sequence[str], folder: Path, **how: object) -> Completions:
@@ -158,25 +153,12 @@ def test_a_prompt_that_occurs_twice_is_refused(policy: Policy, tmp_path: Path) -
         sample(policy, prompts_of(["a", "b", "a"]), Workspace(tmp_path), engine=TRANSFORMERS)
 
 
-class Killed(Workspace):
-    """A workspace that stops the task once so many samples are finished."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder)
-        self._at = at
-
-    def progress(self, done: float, total: float, unit: str = "") -> None:
-        super().progress(done, total, unit)
-        if done >= self._at:
-            raise KeyboardInterrupt
-
-
 def test_a_killed_sampling_goes_on_at_its_shard_and_ends_the_same(policy: Policy, tmp_path: Path) -> None:
     how = {"k": 3, "shard": 4, "engine": TRANSFORMERS}
     straight = Workspace(tmp_path / "straight")
     expected = saved(sample(policy, prompts_of(TEXTS), straight, **how), tmp_path / "expected")  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt):
-        sample(policy, prompts_of(TEXTS), Killed(tmp_path / "killed", 30), **how)  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        sample(policy, prompts_of(TEXTS), Mortal(tmp_path / "killed", done=30), **how)  # type: ignore[arg-type]
     finished = sorted((tmp_path / "killed" / "work").glob("shard-*"))
     written = [f.stat().st_mtime_ns for f in finished]
     assert len(finished) == 2
@@ -188,8 +170,3 @@ def test_a_killed_sampling_goes_on_at_its_shard_and_ends_the_same(policy: Policy
     assert again.totals == straight.totals
     assert again.told[0][0] >= 24
     assert straight.totals["samples"] == 48
-
-
-def test_greedy_draws_are_all_the_same(policy: Policy, tmp_path: Path) -> None:
-    rows = drawn(policy, TEXTS[:4], tmp_path, temperature=0.0).table.to_pylist()
-    assert len({(r["prompt_id"], tuple(r["completion_tokens"])) for r in rows}) == 4

@@ -13,7 +13,7 @@ from tasks.contract import Chosen, DataError
 from tasks.judge import compare
 from tasks.kinds import Completions, Logps, WinProbs, WinRates
 from tasks.select import concat, pairs, take_batch, win_rates
-from tests.answers import Judge, completions, rows, saved, scorer, win_probs
+from tests.answers import Judge, completions, rows, saved, win_probs
 from tests.workspace import Workspace
 
 BEST_AND_WORST = Chosen("pair_rules", "best_and_worst", {})
@@ -51,20 +51,6 @@ def test_without_the_self_comparison_a_win_rate_is_the_mean_over_the_others(tmp_
     found = win_rates(judged, completions({"x": ["a", "b", "c"]}), Workspace(tmp_path), count_self=False)
     assert rated(found) == pytest.approx([0.75, 0.2, 0.55])
     assert [r["opponents"] for r in rows(found)] == [2, 2, 2]
-
-
-def test_win_rates_of_a_prompt_add_up_to_half_its_answers(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    texts = {f"p{i}": [f"{i}{j}" for j in range(5)] for i in range(40)}
-    judged = [
-        (p, f"{p}/0/{i}", f"{p}/0/{j}", rng.random()) for p in texts for i in range(5) for j in range(i + 1, 5)
-    ]  # fmt: skip
-    for k, count_self in ((1, True), (2, False)):
-        work = Workspace(tmp_path / str(k))
-        found = win_rates(win_probs(judged), completions(texts), work, count_self=count_self)
-        assert len(found) == 200
-        sums = np.array(rated(found)).reshape(40, 5).sum(1)
-        assert sums == pytest.approx(np.full(40, 2.5))
 
 
 def test_both_orders_of_a_question_are_averaged(tmp_path: Path) -> None:
@@ -111,14 +97,6 @@ def test_a_prompt_whose_answers_win_equally_often_is_left_out_and_counted(tmp_pa
     assert work.totals == {"prompts": 2, "prompts_unanswered": 0, "prompts_tied": 1}
     assert "1 of 2 prompts left out" in work.notices[0]
     assert len(win_rates(judged, table, Workspace(tmp_path / "3"))) == 5
-
-
-def test_equal_texts_keep_their_multiplicity(tmp_path: Path) -> None:
-    oracle, table = Judge({("a", "b"): 0.9}, antisymmetric=True), completions({"x": ["a", "a", "b"]})
-    judged = compare(table, oracle, Workspace(tmp_path / "1"))
-    assert rated(win_rates(judged, table, Workspace(tmp_path / "2"))) == pytest.approx(
-        [(0.5 + 0.5 + 0.9) / 3, (0.5 + 0.5 + 0.9) / 3, (0.1 + 0.1 + 0.5) / 3]
-    )
 
 
 def test_opponents_count_only_where_there_is_an_answer(tmp_path: Path) -> None:
@@ -299,16 +277,3 @@ def test_tokens_of_two_templates_are_left_out_with_a_notice(tmp_path: Path) -> N
     assert [(r["prompt_tokens"], r["completion_tokens"]) for r in rows(found)] == [(None, None)] * 2
     assert [r["token_logps"] for r in rows(found)] == [[-0.5], [-0.5]]
     assert "2 templates" in work.notices[0]
-
-
-def test_a_join_of_two_samplings_gives_win_rates_over_all_answers(tmp_path: Path) -> None:
-    one, two = (
-        completions(t, stream=s) for s, t in enumerate(({"x": ["a"], "y": ["b", "c"]}, {"x": ["b"], "y": ["a"]}))
-    )
-    table = saved(concat([one, two], Workspace(tmp_path / "w")), tmp_path / "t")
-    judged = compare(table, scorer({"a": 1.0, "b": 0.0, "c": -1.0}), Workspace(tmp_path / "1"))
-    found = rows(win_rates(judged, table, Workspace(tmp_path / "2"), count_self=False))
-    assert {r["completion_id"]: r["win_rate"] for r in found} == pytest.approx({
-        "x/0/0": expit(1), "x/1/0": expit(-1), "y/0/0": (expit(1) + expit(-1)) / 2,
-        "y/0/1": (expit(-1) + expit(-2)) / 2, "y/1/0": (expit(1) + expit(2)) / 2,
-    })  # fmt: skip

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -174,11 +172,6 @@ def test_a_file_is_divided_by_prompt_in_the_stated_shares(tmp_path: Path) -> Non
     assert len(split["all"]) == 2000
 
 
-def test_a_split_that_a_file_does_not_have_is_refused_with_those_it_has(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"no split 'test'; it is divided by hash into \['all', 'gate'"):
-        pairs_of(write(tmp_path / "pairs.jsonl", _rows(10)), tmp_path, "test")
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet", ".arrow"])
 def test_every_kind_of_file_reads_the_same(suffix: str, tmp_path: Path) -> None:
     file, rows = tmp_path / f"pairs{suffix}", _rows(20)
@@ -254,14 +247,6 @@ def test_truth_group_and_weight_pass_through(tmp_path: Path) -> None:
     assert (found["truth"], found["group"], found["weight"]) == ('{"answer": 4}', "sums", 2.0)
 
 
-def test_a_table_of_ours_is_a_source(tmp_path: Path) -> None:
-    saved = tmp_path / "prompts"
-    saved.mkdir()
-    prompts = Step(tmp_path).prompts(toy(), "gate")
-    prompts.save(saved)
-    assert Step(tmp_path).prompts(path(path=str(saved))).table.equals(prompts.table)
-
-
 NO_DATA = {
     "pairs.parquet": b"no parquet", "pairs.arrow": b"no arrow", "pairs.jsonl.gz": b"no gzip",
     "pairs.jsonl": '{"prompt": "é"}'.encode("latin-1"), "pairs.json": b'[{"prompt": ', "pairs.csv": b'a,"b\n',
@@ -283,10 +268,6 @@ def test_a_missing_file_is_refused_at_once() -> None:
             path(path=name)
         with pytest.raises(SpecError, match="no file or directory"):
             identity(online=False, base=Path.cwd(), path=name)
-
-
-def test_the_identity_of_a_local_path_is_its_content(tmp_path: Path) -> None:
-    assert identity(online=True, base=Path.cwd(), path=str(tmp_path)) == {"content": tmp_path.resolve()}
 
 
 def test_a_relative_path_is_relative_to_the_folder_of_the_pipelines_file(
@@ -319,12 +300,6 @@ def test_offline_the_identity_of_a_hub_id_is_the_commit_last_seen(
     assert identity(online=False, base=Path.cwd(), path="org/model", revision="def456") == {"dataset": "def456"}
 
 
-def test_identity_needs_the_standard_library_only() -> None:
-    code = "import sys, tasks.sources.path; print({'pyarrow', 'polars', 'torch', 'datasets'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 @real
 @pytest.mark.parametrize(
     ("name", "kept", "skipped"),
@@ -338,15 +313,6 @@ def test_the_real_pairs_are_read(name: str, kept: int, skipped: int, tmp_path: P
         roles = [m["role"] for m in prompt]
         assert roles[-1] == "user"
         assert all(a != b for a, b in pairwise(roles))
-
-
-@real
-def test_most_real_dialogues_have_several_turns_and_the_known_share_of_longer_chosen_answers(tmp_path: Path) -> None:
-    for name, share in (("harmless_base_test", 0.443), ("helpful_test", 0.595)):
-        rows = pairs_of(DATA / "preferences" / f"{name}.jsonl.gz", tmp_path)
-        assert sum(len(r["prompt"]) > 1 for r in rows) > len(rows) / 2
-        longer = sum(len(r["chosen"]) > len(r["rejected"]) for r in rows) / len(rows)
-        assert longer == pytest.approx(share, abs=0.01)
 
 
 @real

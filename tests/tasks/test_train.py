@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +16,10 @@ from safetensors.numpy import load_file
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Demonstrations, Logps, Policy
 from tests.flat import fit, logps
-from tests.models import tiny_policy
 from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
-from tests.workspace import Workspace
+from tests.workspace import Killed, Mortal, Workspace
 
 TIMING = {"tokens_per_second"}
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
 
 
 def _weights(policy: Policy) -> bytes:
@@ -133,23 +126,6 @@ def test_curves_count_steps_from_one_with_the_rate_of_each(policy: Policy, tmp_p
     )
 
 
-class Killed(Exception):
-    pass
-
-
-class Mortal(Workspace):
-    """A workspace whose process dies behind a given step."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder)
-        self.at = at
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
-        super().log(step, metrics)
-        if step == self.at:
-            raise Killed
-
-
 @pytest.mark.parametrize(("loss", "optimizer"), [(SFT, "adamw"), (DPO, "rmsprop")])
 def test_an_interrupted_fit_ends_in_the_same_bytes(
     loss: Chosen, optimizer: str, policy: Policy, tmp_path: Path
@@ -190,59 +166,13 @@ def test_a_kill_behind_the_last_step_loses_none(policy: Policy, tmp_path: Path) 
     assert _weights(found) == _weights(expected)
 
 
-_CHILD = """
-import sys
-from pathlib import Path
-from tasks.kinds import Demonstrations, Policy
-from tests.flat import fit
-from tests.tasks.training.tables import SFT
-from tests.workspace import Workspace
-
-class Telling(Workspace):
-    def log(self, step, metrics):
-        print(step, flush=True)
-
-policy, data, folder = map(Path, sys.argv[1:])
-fit(Policy(policy), Demonstrations(data), Telling(folder), loss=SFT, lr=1e-3, steps=60, batch=4, checkpoint_every=5)
-print("done", flush=True)
-"""
-
-
-def test_sigkill_at_any_step_ends_in_the_same_bytes(policy: Policy, tmp_path: Path) -> None:
-    data = tokenized(demonstrations(), policy, tmp_path)
-    (tmp_path / "data").mkdir()
-    data.save(tmp_path / "data")
-
-    def run(folder: str, kill_behind: int) -> list[str]:
-        child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, policy.path, tmp_path / "data", tmp_path / folder], stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."},
-        )  # fmt: skip
-        said = []
-        for line in child.stdout or []:
-            said.append(line.strip())
-            if said[-1] == str(kill_behind):
-                child.send_signal(signal.SIGKILL)
-        child.wait()
-        return said
-
-    assert run("straight", 0)[-1] == "done"
-    first = run("killed", 23)
-    assert "done" not in first
-    again = run("killed", 0)
-    assert again[-1] == "done"
-    assert int(again[0]) > 20
-    straight, killed = (Policy(tmp_path / name / "output") for name in ("straight", "killed"))
-    assert _weights(killed) == _weights(straight)
-
-
 _HALF = """
 import sys
 from pathlib import Path
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Preferences
 from tests.flat import fit, logps
-from tests.workspace import Workspace
+from tests.workspace import Killed, Mortal, Workspace
 policy, data, work = Policy(Path(sys.argv[1])), Preferences(Path(sys.argv[2])), Workspace(Path(sys.argv[3]))
 ref = logps(policy, data, work, dtype="bfloat16")
 loss = Chosen("losses/pairwise", "dpo", {"beta": 0.5})
@@ -295,12 +225,6 @@ def test_log_probabilities_come_in_the_tables_order_with_their_ids(policy: Polic
     assert table.table.column("lengths").to_pylist() == [
         len(r[f"{side}_tokens"]) for r in rows for side in ("chosen", "rejected")
     ]
-
-
-def test_micro_batches_change_last_bits_only(policy: Policy, tmp_path: Path) -> None:
-    data = tokenized(win_rates(40), policy, tmp_path)
-    a, b = (logps(policy, data, Workspace(tmp_path), max_tokens_per_microbatch=n).frame["logps"] for n in (8192, 128))
-    assert (a - b).abs().max() < 1e-4
 
 
 def test_a_checkpoint_pins_how_rows_are_cut(policy: Policy, tmp_path: Path) -> None:

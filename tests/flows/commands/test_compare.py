@@ -33,17 +33,11 @@ from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
 from tests.flows.evaluated import IDS, evaluated
-from tests.flows.fabricated import fabricate
 
 ROOT = Path(__file__).parents[3]
 GOOD = [0.9, 0.8, 0.85, 0.8, 0.9, 0.85]
 FAIR = [0.6, 0.52, 0.54, 0.51, 0.62, 0.55]
 NEAR = [0.62, 0.5, 0.55, 0.5, 0.62, 0.54]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "artifacts")
 
 
 def _text(store: Store, *refs: str, rounds: bool = False, ranked: bool = True) -> str:
@@ -172,12 +166,6 @@ def test_a_pipelines_name_is_no_tick_and_a_deployments_is_its_newest_tick(store:
     assert [r["label"] for r in _json(store, "sppo", "sppo/nightly")["runs"]] == ["sppo/nightly", "sppo"]
 
 
-def test_a_pipeline_that_only_ticks_is_its_newest_tick(store: Store) -> None:
-    tick = _tick(store, FAIR, 1)
-    _tick(store, FAIR, 2, carried=True)
-    assert [r.id for r in chosen_runs(Runs(store), ["sppo"])] == [tick.id]
-
-
 def test_what_an_earlier_tick_left_costs_a_tick_nothing(store: Store) -> None:
     tick = _tick(store, FAIR, 1)
     step = tick.steps["report/sample@1"]
@@ -254,12 +242,6 @@ def test_runs_of_one_pipeline_are_called_by_the_parameters_that_differ(store: St
     assert all(run.id[-4:] in name for run, name in ((several[1], first), (again, second)))
 
 
-def test_a_tick_is_called_by_its_deployment(store: Store) -> None:
-    run, tick = evaluated(store, "sppo", [FAIR]), evaluated(store, "sppo", [FAIR])
-    tick.deployment = "nightly"
-    assert labels([run, tick]) == ["sppo", "sppo/nightly"]
-
-
 def test_costs_add_up_over_the_rounds_and_each_round_has_its_row(store: Store) -> None:
     evaluated(store, "a", [FAIR, GOOD])
     spent = [r["costs"] for r in _json(store, "a")["runs"][0]["rounds"]]
@@ -289,13 +271,6 @@ def test_the_figures_hold_a_line_for_each_run_with_its_intervals(store: Store) -
     files = compare_json(store, ["a", "b"], ranked=True, out=store.root / "f")["figures"]  # type: ignore[call-overload,index]
     assert [Path(f).name for f in files] == ["win_rate_per_round.png", "gold_vs_kl.png"]  # type: ignore[arg-type,union-attr]
     assert all(Path(f).stat().st_size > 10_000 for f in files)  # type: ignore[arg-type,union-attr]
-
-
-def test_base_against_base_stands_above_the_runs(tmp_path: Path) -> None:
-    made = fabricate(tmp_path)
-    lines = [line.split() for line in _text(made.store, "sppo").splitlines() if line.strip()]
-    assert lines[3][:5] == ["base", "vs.", "base", "2", "0.490"]
-    assert lines[4][:5] == ["sppo", "2", "2", "0.710", "(0.680–0.740)"]
 
 
 def test_the_page_of_mlflow_that_compares_is_named_where_it_knows_the_runs(store: Store) -> None:

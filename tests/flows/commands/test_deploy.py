@@ -179,9 +179,3 @@ def test_a_set_is_registered_whole_or_not_at_all(place: ServePaths, monkeypatch:
     assert len(deploying._register_all(server, place, found, "pool")) == 3  # type: ignore[arg-type]
     assert server.there.keys() == {"tiny/manual", "loop-heart/weekly", "loop-heart/manual"}
     assert server.there["loop-heart/weekly"]["entrypoint"] != "old"
-
-
-def test_a_schedule_that_never_runs_is_refused_before_anything_is_registered(place: ServePaths) -> None:
-    _edit(place, "0 3 * * 1", "0 0 31 2 *")
-    with pytest.raises(SpecError, match=r"nothing is deployed(.|\n)*cron = '0 0 31 2 \*': no date matches it"):
-        deployments(place.file)

@@ -17,11 +17,6 @@ from tests.flows.store.made import put
 from tests.models import tiny_policy
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "artifacts")
-
-
 def test_transformers_opens_an_exported_policy_and_it_says_what_the_stored_one_says(
     store: Store, tmp_path: Path
 ) -> None:
@@ -51,6 +46,8 @@ def test_a_table_becomes_parquet_with_the_same_rows_and_a_report_brings_its_prom
     table = made.store.open(made.records["report/sample@1"]).table  # type: ignore[attr-defined]
     assert file.name == "table.parquet"
     assert pq.read_table(file).equals(table)
+    with pytest.raises(SpecError, match="not empty"):
+        export_to(made.store, "sppo/report/sample", tmp_path / "answers")
     (message,) = pl.read_parquet(file)["prompt"].to_list()[0]
     assert (message["role"], message["content"]) == ("user", "where does the swan live ?")
 

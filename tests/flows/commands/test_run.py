@@ -65,16 +65,6 @@ def test_pages_are_those_of_the_users_servers_without_their_passwords(
     assert lines["Prefect"] == "http://prefect.example.org/runs/flow-run/f1"
 
 
-def test_one_server_of_the_user_leaves_the_other_page_to_alignflow_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example.org/api")
-    lines = _footer(tmp_path)
-    assert lines["web"].startswith("UIs    alignflow up")
-    assert lines["Prefect"] == "http://prefect.example.org/runs/flow-run/f1"
-    assert "MLflow" not in lines
-
-
 def _plan(made: Fabricated, **content: str) -> Plan:
     """A plan whose steps are all cached, with the records of the run; `content`: another one for a step."""
     records = {id: replace(r, content=content.get(id, r.content)) for id, r in made.records.items()}

@@ -263,13 +263,6 @@ def test_a_damaged_report_is_one_line_that_names_the_file(tmp_path: Path) -> Non
         show_text(shown.store, f"{shown.run.id}:report@2", 2, Console(file=io.StringIO()))
 
 
-def test_a_wrong_reference_names_what_comes_near(made: Fabricated) -> None:
-    with pytest.raises(SpecError, match="did you mean 'policy@2'"):
-        show_json(made.store, "last:polcy@2", 1)
-    with pytest.raises(SpecError, match="there is no run"):
-        show_json(made.store, "20200101-nothing", 1)
-
-
 def test_showing_imports_neither_torch_nor_prefect_nor_mlflow(made: Fabricated) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom rich.console import Console\n"

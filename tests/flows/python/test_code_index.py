@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,12 +50,6 @@ def test_a_task_reaches_the_functions_and_constants_it_uses_and_nothing_else(tre
     assert list(units) == ["tasks/a.py::SCALE", "tasks/a.py::task", "tasks/tools.py::helper"]
 
 
-def test_an_edit_changes_the_digest_of_its_unit_alone(tree: Tree) -> None:
-    before = reach(tree(a=TASK, tools=TOOLS)).units
-    after = reach(tree(tools=TOOLS.replace("x + 1", "x + 3"))).units
-    assert [u for u in after if before.get(u) != after[u]] == ["tasks/tools.py::helper"]
-
-
 def test_imports_inside_functions_and_attributes_of_modules_are_followed(tree: Tree) -> None:
     root = tree(
         a="""
@@ -83,26 +76,6 @@ def test_names_passed_on_by_another_module_lead_to_where_they_are_made(tree: Tre
     root = tree(a="from tasks.middle import helper as h\n\ndef task():\n    return h(1)\n",
                 middle="from tasks.tools import helper\n", tools=TOOLS)  # fmt: skip
     assert set(reach(root).units) == {"tasks/a.py::task", "tasks/tools.py::helper", "tasks/middle.py::<module>"}
-
-
-def test_a_class_counts_whole_with_its_bases_and_what_its_methods_use(tree: Tree) -> None:
-    root = tree(
-        a="""
-        class Base:
-            size = 1
-
-        class Thing(Base):
-            def quiet(self):
-                return limit()
-
-        def limit():
-            return 3
-
-        def task():
-            return Thing().size
-    """
-    )
-    assert [u.partition("::")[2] for u in reach(root).units] == ["Base", "Thing", "limit", "task"]
 
 
 def test_a_module_passed_as_a_value_counts_whole(tree: Tree) -> None:
@@ -183,14 +156,11 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
     [
         ("from tasks.tools import *\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: 'from tasks.tools imp"),
         ("from .tools import helper\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: relative imports"),
-        ("import tasks.tools as t\n\ndef task(name):\n    return getattr(t, name)(1)\n", "getattr on the module 't'"),
-        ("from tasks import tools\n\ndef task(n):\n    return getattr(tools, n)\n", "getattr on the module 'tools'"),
-        ("from importlib import import_module\n\ndef task(n):\n    return import_module(n)\n", "import_module is r"),
         ("from tasks.tools import helpr\n\ndef task():\n    return helpr(1)\n", "'tasks.tools.helpr' does not"),
         ("def task(:\n", "tasks/a.py:1:10"),
         ("def tusk():\n    return 1\n", "tasks/a.py has no top-level 'task'"),
     ],
-    ids=["star", "relative", "getattr", "getattr of from", "import_module", "missing name", "syntax", "no task"],
+    ids=["star", "relative", "missing name", "syntax", "no task"],
 )  # fmt: skip
 def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, said: str) -> None:
     with pytest.raises(SpecError, match=r"tasks/a\.py") as refused:
@@ -212,40 +182,6 @@ def test_a_warm_index_says_the_same_as_a_cold_one_and_sees_an_edit(tree: Tree, t
     tree(tools=TOOLS.replace("x + 1", "x + 9"))
     warm = reach_and_save(root, cache)
     assert [u for u in cold.units if cold.units[u] != warm.units[u]] == ["tasks/tools.py::helper"]
-
-
-def test_fourteen_thousand_lines_are_indexed_in_a_fraction_of_a_second(tree: Tree, tmp_path: Path) -> None:
-    body = "".join(
-        f"    if x == {i}:\n        y = [z * {i} for z in range(x)]\n        x = len(y)\n" for i in range(15)
-    )
-    files = {
-        f"m{m}": "".join(f"def f{i}(x):\n{body}    return f{i + 1}(x)\n\n" for i in range(29))
-        + "def f29(x): return x\n"
-        for m in range(10)
-    }
-    imports = "".join(f"import tasks.m{m}\n" for m in range(10))
-    root = tree(
-        a=f"{imports}\ndef task(x):\n    return {' + '.join(f'tasks.m{m}.f0(x)' for m in range(10))}\n", **files
-    )
-    assert sum(len((root / "tasks" / f"{m}.py").read_text().splitlines()) for m in files) > 13_900
-    cache = tmp_path / "code.json"
-    cold, found = _timed(root, cache)
-    warm, again = _timed(root, cache)
-    assert len(found.units) == 301
-    assert found == again
-    assert warm < 0.2
-    assert cold < 1.0  # 0.15 s when the machine is free
-
-
-def _timed(root: Path, cache: Path) -> tuple[float, Reached]:
-    start = time.perf_counter()
-    found = reach_and_save(root, cache)
-    return time.perf_counter() - start, found
-
-
-def test_a_module_in_folders_without_files_of_their_own_is_followed(tree: Tree) -> None:
-    root = tree(a="import tasks.x.y.c\n\ndef task():\n    return tasks.x.y.c.f()\n", x__y__c="def f():\n    return 1\n")
-    assert list(reach(root).units) == ["tasks/a.py::task", "tasks/x/y/c.py::f"]
 
 
 def test_every_file_of_this_project_can_be_followed() -> None:

@@ -292,14 +292,6 @@ def test_a_use_that_is_declared_with_its_reason_is_followed(tree: Tree) -> None:
             code_index(write(tree, b=code.format(wrong))).reach("tasks.b", "task")
 
 
-def test_a_data_file_that_code_names_counts_by_its_content(tree: Tree) -> None:
-    root = write(tree)
-    before = code_index(root).reach("tasks.a", "task")
-    assert "tasks/data/words.txt" in before.units
-    (root / "tasks" / "data" / "words.txt").write_text("one, two")
-    assert digest(root) != before.digest
-
-
 def test_two_functions_of_one_name_and_one_text_are_told_apart_by_what_they_use(tree: Tree) -> None:
     def files(one: str, two: str) -> Mapping[str, str]:
         return {

@@ -89,13 +89,6 @@ def test_two_points_or_no_proxy_make_no_picture() -> None:
     assert "α" not in figure.texts[0].get_text()
 
 
-def test_an_estimate_of_kl_below_zero_is_no_distance() -> None:
-    figure = overoptimised(along((-0.01, 1.0, 2.0), [0.0, 1, 2], [0.0, 1, 2]), "")
-    assert figure is not None
-    x = figure.axes[0].get_lines()[1].get_xdata()
-    np.testing.assert_allclose(x, [0, 0, 1, math.sqrt(2)])
-
-
 def played() -> RunResults:
     """Three policies, each beats the one before, and the first beats the last."""
     metrics = {f"eval/exploitability/{t}": estimate(g, 0.05) for t, g in ((1, 0.8), (2, 0.5), (3, 0.7))}

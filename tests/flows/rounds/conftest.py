@@ -40,23 +40,12 @@ def _size(policy: Policy) -> float:
 
 
 def questions(*, count: Annotated[int, Bounds(min=1)] = 6, first: str = "q") -> Prompts:
-    """Prompts by number.
-
-    Args:
-        count: how many.
-        first: what their ids begin with.
-    """
+    """Prompts by number."""
     return Prompts.of(_prompts([f"{first}{i}" for i in range(count)]))
 
 
 def piece(table: Prompts, *, index: int, size: int = 1, wrap: bool = False) -> Prompts:
-    """One piece after the other.
-
-    Args:
-        index: which.
-        size: rows of each.
-        wrap: begin again.
-    """
+    """One piece after the other."""
     start = (index - 1) * size
     if start >= len(table) and not wrap:
         raise DataError(f"the Prompts is used up at piece {index}; take smaller pieces or `wrap: true`")
@@ -64,11 +53,7 @@ def piece(table: Prompts, *, index: int, size: int = 1, wrap: bool = False) -> P
 
 
 def begin(*, size: float = 0.0) -> Policy:
-    """The first policy.
-
-    Args:
-        size: what it is.
-    """
+    """The first policy."""
     return _policy(size, None)
 
 
@@ -82,12 +67,7 @@ def _policy(size: float, work: Workspace | None) -> Policy:
 
 
 def grow(policy: Policy, data: Prompts, work: Workspace, *, gain: float = 1.0, pause: float = 0.0) -> Policy:
-    """The policy, larger by `gain` and by what it was shown.
-
-    Args:
-        gain: how much.
-        pause: seconds it takes.
-    """
+    """The policy, larger by `gain` and by what it was shown."""
     done = work.path / "done"
     first = int(done.read_text()) if done.exists() else 0
     for step in range(first, 4):
@@ -137,11 +117,7 @@ def checked_evaluation(step: StepView) -> Evaluation:
 
 
 def checked(completions: Completions, *, allow_seen: bool = False) -> Report:
-    """Has what it is given held against what trained.
-
-    Args:
-        allow_seen: prompts may have trained.
-    """
+    """Has what it is given held against what trained."""
     return mixture([])
 
 

@@ -129,14 +129,6 @@ def test_a_failed_round_stays_begun_and_is_finished_first_with_its_own_parameter
     assert dict(loop.history.rounds[1].begun.overrides) == {"count": 1, "gain": 5.0}
 
 
-def test_a_round_that_cannot_be_finished_is_given_up_by_rolling_back(loop: Loop) -> None:
-    loop.tick()
-    loop.tick({"count": 1})
-    assert "round 2 is given up; the next tick is round 3" in roll_back(loop.store, "loop", 1)
-    assert loop.tick().ticked.made == [3]
-    assert loop.verdicts() == ["accepted", "given up", "accepted"]
-
-
 WRONG = {
     "did you mean 'grow'": [("{task: grow,", "{task: grwo,")],
     "(round 1) holds no 'extra', which prev.extra names now: go back to the start": [

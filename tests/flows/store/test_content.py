@@ -134,16 +134,6 @@ def test_a_file_that_took_anothers_place_shows_though_size_and_time_are_equal(
     assert contents.digest(file, trusted=0) == blake3(b"xyz").hexdigest(16)
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "data.jsonl"
-    file.write_bytes(b"abc")
-    (tmp_path / "plain").write_text("a file where a folder would be")
-    _later(monkeypatch)
-    contents = Contents(tmp_path / "plain" / "cache.json")
-    assert contents.digest(file, trusted=0) == blake3(b"abc").hexdigest(16)
-    contents.save()
-
-
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
     file, cache = tmp_path / "data.jsonl", tmp_path / "cache.json"
     file.write_bytes(b"abc")

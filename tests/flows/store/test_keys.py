@@ -178,13 +178,6 @@ def test_a_task_receives_its_choices_with_code_identity_and_execution_parameters
     assert file[0].identity == {"content": blake3(b"one").hexdigest(16), "seen": "online"}
 
 
-def test_a_choices_code_digest_follows_its_rule(tree: Tree) -> None:
-    loss = ChoiceValue("losses", "ipo", {"beta": 0.1})
-    before = choices(tree(**FILES)).chosen(loss).code
-    assert choices(tree(losses__dpo="")).chosen(loss).code == before
-    assert choices(tree(losses__ipo="def ipo(x, *, beta):\n    return x\n")).chosen(loss).code != before
-
-
 def test_a_value_that_has_no_canonical_form_is_an_error_and_never_a_silent_key(tree: Tree) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         key(tree(**FILES), params={"lr": float("nan")})

@@ -112,13 +112,6 @@ def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, sto
         runs.find("sppo/polcy")
 
 
-def test_a_digest_is_named_by_its_first_letters(runs: Runs, store: Store) -> None:
-    first, second = put(store, prompts("a"), seed=1), put(store, prompts("b"), seed=2)
-    assert runs.find(first.content[:6]).record == first
-    assert runs.find(second.key[:8]).record == second
-    assert runs.find(second.content).record == second
-
-
 @pytest.mark.parametrize(
     ("ref", "said"),
     [

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +46,6 @@ def test_a_record_says_on_what_it_was_made_and_names_no_host(store: Store) -> No
     assert record.versions["python"] == sys.version.split()[0]
     assert record.hardware["cores"] == len(os.sched_getaffinity(0))
     assert os.uname().nodename not in json.dumps(record.as_json())
-
-
-def test_a_key_that_never_ran_is_a_miss_that_says_so(store: Store) -> None:
-    assert store.lookup(key_of().digest) == (None, "never run")
 
 
 def test_parents_are_kept_by_port_in_list_order(store: Store) -> None:
@@ -189,23 +182,6 @@ def test_good_bytes_take_the_place_of_content_damaged_under_another_key(store: S
     assert len(names(store.root / "damaged")) == 1
 
 
-def test_equal_content_from_another_key_gives_the_next_step_its_hit(store: Store) -> None:
-    before = put(store, prompts("a"), seed=1)
-    done = put(store, prompts("a", "x"), "extend", {"table": [before]})
-    after = put(store, prompts("a"), seed=2)
-    assert after.key != before.key
-    assert store.record_of(key_of("extend", {"table": [after.content]}).digest) == done
-
-
-def test_a_damaged_record_is_a_miss_and_its_step_runs_again(store: Store) -> None:
-    record = put(store, prompts("a"))
-    file = store.root / "keys" / f"{record.key}.json"
-    file.write_text(file.read_text()[:50])
-    assert store.lookup(record.key) == (None, "its record was damaged")
-    assert store.lookup(record.key) == (None, "never run")
-    assert put(store, prompts("a")).content == record.content
-
-
 @pytest.mark.parametrize("change", [{"parts": {}}, {"key": "0" * 32}])
 def test_a_record_whose_parts_do_not_make_its_key_is_a_miss(store: Store, change: dict[str, Any]) -> None:
     record = put(store, prompts("a"))
@@ -294,45 +270,6 @@ def test_a_kill_at_any_moment_of_publishing_leaves_no_half_result(tmp_path: Path
     assert kills > 9
 
 
-def _compute(root: Path, counter: Path, started: object) -> None:
-    store, key = Store(root), key_of()
-    started.wait()  # type: ignore[attr-defined]
-    with store.lock(key.digest):
-        if store.record_of(key.digest) is None:
-            with counter.open("a") as f:
-                f.write("computed\n")
-            time.sleep(0.3)
-            store.publish(key, prompts("a"))
-
-
-def test_two_processes_that_need_the_same_step_compute_it_once(store: Store, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    started, counter = context.Event(), tmp_path / "counter"
-    workers = [context.Process(target=_compute, args=(store.root, counter, started)) for _ in range(3)]
-    for w in workers:
-        w.start()
-    started.set()
-    for w in workers:
-        w.join(60)
-    assert [w.exitcode for w in workers] == [0, 0, 0]
-    assert counter.read_text() == "computed\n"
-    assert store.record_of(key_of().digest)
-
-
-def test_threads_that_publish_equal_content_under_many_keys_all_succeed(store: Store) -> None:
-    found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda i=i: found.append(put(store, prompts("a"), seed=i).key)) for i in range(8)
-    ]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len({store.record_of(k).content for k in found}) == 1
-    assert len(found) == 8
-    assert names(store.root / "partial") == []
-
-
 def test_who_waits_for_a_lock_is_told_who_holds_it_and_may_give_up(store: Store) -> None:
     said: list[str] = []
 
@@ -348,24 +285,6 @@ def test_who_waits_for_a_lock_is_told_who_holds_it_and_may_give_up(store: Store)
     assert said == ["run 1 · fit"] * 3
     assert not store.is_locked("slot-heavy")
     assert names(store.root / "locks") == []
-
-
-def test_a_killed_holder_frees_its_lock(store: Store) -> None:
-    script = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        from flows.store.store import Store
-        with Store(Path(sys.argv[1])).lock("k"):
-            print("held", flush=True)
-            time.sleep(60)
-    """)
-    child = subprocess.Popen([sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout
-    assert child.stdout.readline() == "held\n"
-    assert store.is_locked("k")
-    child.kill()
-    child.wait()
-    assert not store.is_locked("k")
 
 
 def test_work_that_an_attempt_left_behind_shows_and_its_output_folder_does_not(store: Store) -> None:

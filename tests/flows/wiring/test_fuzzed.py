@@ -8,15 +8,13 @@ import re
 import time
 from pathlib import Path
 
-import pytest
-
 from flows.wiring.graph import compile_from
 from flows.wiring.signatures import Catalogue
 from flows.wiring.text import load_file
 from tasks.contract import SpecError
 
 FILE = Path(__file__).resolve().parents[3] / "pipelines.yaml"
-EDITS = 100
+EDITS = 60
 SLOWEST = 5.0
 """Seconds of one file, on a machine that others use as well."""
 TOKEN = re.compile(r"[\w.$+-]+|[{}\[\]:,#\"']|\s+")
@@ -73,18 +71,17 @@ def judged(file: Path, catalogue: Catalogue) -> list[str]:
     return errors
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_random_edits_of_the_file_are_compiled_or_refused_in_one_line(seed: int, tmp_path: Path) -> None:
-    chance, catalogue, refused = random.Random(seed), Catalogue(), 0
+def test_random_edits_of_the_file_are_compiled_or_refused_in_one_line(tmp_path: Path) -> None:
+    chance, catalogue, refused = random.Random(0), Catalogue(), 0
     text, file = pipelines_of(FILE.read_text()), tmp_path / "pipelines.yaml"
-    for number in range(EDITS // 2):
+    for number in range(EDITS):
         file.write_bytes(edited(text, chance).encode("utf-8", "surrogatepass"))
         begin = time.monotonic()
         errors = judged(file, catalogue)
-        assert time.monotonic() - begin < SLOWEST, f"edit {number} of seed {seed}"
+        assert time.monotonic() - begin < SLOWEST, f"edit {number}"
         refused += bool(errors)
         for error in errors:
             assert "\n" not in error, error
             assert len(error) < 2000, error
             assert re.match(r"\S+(:\d+:\d+)?: ", error), error
-    assert refused > EDITS // 8
+    assert refused > EDITS // 4

@@ -69,14 +69,6 @@ def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(tmp
     assert first["oracle"] == second["oracle"] == proxy == ("reward",)
 
 
-def test_the_reward_model_of_rm_ppo_is_the_step_that_others_train(tmp_path: Path) -> None:
-    ours, theirs = (
-        compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json"),
-        compile_pipeline(FILE, "apo", cache=tmp_path / "python.json"),
-    )
-    assert ours.nodes["reward"].params == theirs.nodes["human_reward"].params
-
-
 def test_the_curve_of_over_optimisation_reads_one_training(tmp_path: Path) -> None:
     graph = compile_pipeline(FILE, "rm-ppo-overoptimised", cache=tmp_path / "python.json")
     kept = graph.nodes["trained"].params["checkpoints"]

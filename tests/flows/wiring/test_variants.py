@@ -105,16 +105,6 @@ def test_null_removes_an_inherited_parameter_and_a_new_null_is_required(variant:
     assert graph.parameters["size"].required
 
 
-def test_null_under_start_means_nothing_yet(variant: Compile) -> None:
-    text = (
-        "  repeat:\n    start: {rates: null}\n    steps:\n      all: {task: concat, tables: [prev.rates, rates]}\n"
-        "      policy: {data: all}\n"
-    )
-    graph = variant(text)
-    assert graph.nodes["all@1"].inputs["tables"] == ("rates@1",)
-    assert graph.nodes["all@2"].inputs["tables"] == ("rates@1", "rates@2")
-
-
 def test_a_removed_step_takes_its_start_with_it(compiled: Compile) -> None:
     text = BASE + (
         "mid:\n  extends: base\n  repeat:\n    start: {rates: null}\n    steps:\n"
@@ -130,14 +120,6 @@ def test_an_inherited_start_that_nothing_reads_is_dropped_with_a_notice(variant:
     assert graph.notices == ("v inherits the start of 'policy', which nothing reads as prev.policy: dropped",)
 
 
-def test_variants_of_variants_and_hidden_bases(compiled: Compile) -> None:
-    text = BASE.replace("base:", "_base:", 1) + (
-        "a:\n  extends: _base\n  params: {lr: 0.1}\nb:\n  extends: a\n  params: {eta: 2.0}\n"
-    )
-    graph = compiled(text, "b")
-    assert (graph.parameters["lr"].value, graph.parameters["eta"].value) == (0.1, 2.0)
-
-
 def test_a_leaf_that_is_written_here_stays_and_one_that_lost_its_reader_goes(compiled: Compile) -> None:
     text = BASE + (
         "x:\n  extends: base\n  steps: {more: {task: load_prompts, source: toy}}\n"
@@ -147,11 +129,6 @@ def test_a_leaf_that_is_written_here_stays_and_one_that_lost_its_reader_goes(com
     assert "more" in graph.addresses, "a leaf of x, so one of y"
     assert "held" not in graph.nodes, "only the report read it"
     assert any("inherits the step 'held', which nothing here reads any more: dropped" in n for n in graph.notices)
-
-
-def test_an_override_of_what_was_dropped_is_refused(variant: Compile) -> None:
-    with pytest.raises(SpecError, match="v has no parameter 'eta'"):
-        variant("  repeat: {steps: {policy: {loss: sppo}}}\n", overrides={"eta": 1})
 
 
 WRONG = {

@@ -22,20 +22,6 @@ def test_the_mean_over_best_and_worst_is_the_authors_loss() -> None:
     assert losses.mean().item() == pytest.approx(1.0)
 
 
-def test_an_answer_that_wins_half_asks_for_a_log_ratio_of_zero() -> None:
-    logps = _double(-7.0).requires_grad_()
-    loss = sppo(logps, _double(-7.0), _double(0.5), torch.zeros(1, 1), eta=1000.0)
-    loss.sum().backward()
-    assert loss.item() == 0
-    assert logps.grad.item() == 0
-
-
-def test_winners_are_pushed_up_and_losers_down() -> None:
-    logps = _double(-7.0, -7.0).requires_grad_()
-    sppo(logps, _double(-7.0, -7.0), _double(0.9, 0.1), torch.zeros(2, 1), eta=10.0).sum().backward()
-    assert logps.grad.tolist() == pytest.approx([-8.0, 8.0])
-
-
 def test_both_forms_agree_with_the_paper_in_numpy() -> None:
     rng = np.random.default_rng(1)
     logps, ref, eta = rng.normal(-20, 3, 8), rng.normal(-20, 3, 8), 5.0
@@ -48,11 +34,6 @@ def test_both_forms_agree_with_the_paper_in_numpy() -> None:
     np.testing.assert_allclose(sppo(*columns, eta=eta, log_z="estimated"), exact, rtol=1e-9)
 
 
-def test_both_forms_are_one_where_every_preference_is_a_half() -> None:
-    columns = _double(-3.0), _double(-5.0), _double(0.5), torch.full((1, 5), 0.5, dtype=torch.float64)
-    assert sppo(*columns, eta=7.0).item() == pytest.approx(sppo(*columns, eta=7.0, log_z="estimated").item())
-
-
 def test_prompts_with_fewer_answers_are_padded_with_nan_and_not_counted() -> None:
     rates = torch.tensor([[0.2, 0.8, math.nan, math.nan]], dtype=torch.float64)
     padded = sppo(_double(-3), _double(-5), _double(0.8), rates, eta=2.0, log_z="estimated")
@@ -63,8 +44,3 @@ def test_prompts_with_fewer_answers_are_padded_with_nan_and_not_counted() -> Non
 def test_a_large_eta_does_not_overflow() -> None:
     loss = sppo(_double(-3), _double(-5), _double(0.8), _double(0.2, 0.8)[None], eta=1e4, log_z="estimated")
     assert loss.item() == pytest.approx((2 - math.log(2)) ** 2)
-
-
-def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(1,\).*\(2,\)"):
-        sppo(_double(1), _double(1), _double(1, 2), torch.zeros(2, 1))

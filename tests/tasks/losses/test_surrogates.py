@@ -30,11 +30,6 @@ def test_past_the_bound_there_is_no_gradient_on_the_side_that_the_advantage_push
     assert logps.grad.tolist() == pytest.approx([0.0, 0.0, 1.3])
 
 
-def test_a_tighter_bound_binds_earlier() -> None:
-    losses = [clipped(*_tensors([1.15], [1.0]), clip_eps=eps).item() for eps in (0.1, 0.2)]
-    assert losses == pytest.approx([-1.1, -1.15])
-
-
 @pytest.mark.parametrize("loss", [clipped, kl_penalty])
 def test_at_the_old_policy_the_gradient_is_the_advantage_and_better_tokens_get_likelier(loss) -> None:  # type: ignore[no-untyped-def]
     logps, old, advantages = _tensors([1.0, 1.0, 1.0], [2.0, -1.0, 0.0])
@@ -58,9 +53,3 @@ def test_the_penalty_is_in_the_mean_the_kl_from_the_old_policy() -> None:
     found = (old * kl_penalty(new.log(), old.log(), torch.zeros(3).double())).sum().item()
     exact = 0.5 * math.log(2.5) + 0.3 * math.log(1.5) + 0.2 * math.log(1 / 3)
     assert found == pytest.approx(exact)
-
-
-@pytest.mark.parametrize("loss", [clipped, kl_penalty])
-def test_unequal_shapes_are_refused_with_all_of_them(loss) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=r"\(2,\).*\(2,\).*\(3,\)"):
-        loss(torch.zeros(2), torch.zeros(2), torch.zeros(3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -22,16 +21,9 @@ from tasks.sampling.requests import Answer, Request
 from tasks.train import logps
 from tasks.training.model import open_model
 from tasks.training.settings import AdamConfig, ComputeConfig
-from tests.models import tiny_policy
 from tests.tasks.rollouts.small import CLIPPED, prompts, value_from
 from tests.tasks.training.tables import demonstrations, tokenized
 from tests.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
-
 
 FLOAT32 = ComputeConfig("float32")
 ASKED = [[1, 9, 8, 7], [1, 9, 8, 7], [1, 20]]
@@ -86,17 +78,6 @@ def test_every_pass_takes_each_prompt_once_and_every_draw_has_noise_of_its_own(p
     assert rows[:5] != rows[5:10]
     seeds = [r.seed for _, requests in made for r in requests]
     assert len(set(seeds)) == len(seeds) == 5 * 3 * 2
-
-
-def test_more_answers_per_prompt_change_none_of_the_first_pass(policy: Policy, tmp_path: Path) -> None:
-    few, many = (_course(policy, prompts(5), tmp_path, size=5, k=k).draws(0)[1] for k in (2, 3))
-    assert {r.seed for r in few} < {r.seed for r in many}
-
-
-def test_prompts_that_occur_twice_are_refused(policy: Policy, tmp_path: Path) -> None:
-    table = prompts(2).table
-    with pytest.raises(DataError, match="occur before"):
-        _course(policy, Prompts.of(pa.concat_tables([table, table])), tmp_path, size=2)
 
 
 def _seen(log_ratios: list[float]) -> MinibatchStats:

@@ -17,23 +17,8 @@ from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.rollouts import loop
 from tasks.training.model import open_model
-from tests.models import tiny_policy
 from tests.tasks.rollouts.small import files_of, plain_curves, prompts, run, value_from
-from tests.workspace import Workspace
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9}, ending=3.5)
-
-
-@pytest.fixture(scope="module")
-def value(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
-    return value_from(policy, tmp_path_factory.mktemp("value") / "made")
+from tests.workspace import Killed, Mortal, Workspace
 
 
 class Counted:
@@ -61,18 +46,15 @@ def test_equal_answers_to_a_prompt_are_one_question(policy: Policy, value: Rewar
     assert work.totals["queries"] == len(oracle.answered)
 
 
-@pytest.mark.parametrize("after", [1, 65])
-def test_a_kill_inside_scoring_loses_one_shard_of_questions(
-    after: int, policy: Policy, value: RewardModel, tmp_path: Path
-) -> None:
+def test_a_kill_inside_scoring_loses_one_shard_of_questions(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
     whole, straight = Counted(), Workspace(tmp_path / "straight")
     expected = run(policy, value, straight, **MANY, oracle=Scorer.scoring(whole))
-    first, second = Counted(after), Counted()
+    first, second = Counted(65), Counted()
     with pytest.raises(Killed):
         run(policy, value, Workspace(tmp_path / "killed"), **MANY, oracle=Scorer.scoring(first))
     work = Workspace(tmp_path / "killed")
     found = run(policy, value, work, **MANY, oracle=Scorer.scoring(second))
-    assert len(first.answered) == after + 63
+    assert len(first.answered) == 128
     assert first.answered + second.answered == whole.answered
     assert files_of(found.path) == files_of(expected.path)
     assert work.totals == straight.totals
@@ -118,20 +100,13 @@ def test_bfloat16_bodies_train_and_resume_to_the_same_bytes(policy: Policy, valu
     straight = Workspace(tmp_path / "straight")
     expected = run(policy, value, straight, **options)
     with pytest.raises(Killed):
-        run(policy, value, _Mortal(tmp_path / "killed"), **options)
+        run(policy, value, Mortal(tmp_path / "killed", 3), **options)
     work = Workspace(tmp_path / "killed")
     assert files_of(run(policy, value, work, **options).path) == files_of(expected.path)
     assert plain_curves(work) == plain_curves(straight)[2:]
     differences = [row["sampler/logp_difference"] for _, row in straight.curves]
     assert 1e-4 < min(differences) < max(differences) < 0.05
     assert {t.dtype for t in load_file(expected.path / "model.safetensors").values()} == {torch.float32}
-
-
-class _Mortal(Workspace):
-    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
-        super().log(step, metrics)
-        if step == 3:
-            raise Killed
 
 
 def test_a_base_stored_in_bfloat16_trains_as_its_numbers_do_and_is_kept_without_a_copy(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tasks.sampling.requests import Answer, Options
 from tasks.sampling.stopping import finished_answer, reached_stop
 
@@ -22,32 +24,21 @@ def end(tokens: list[int], *stop: str) -> Answer:
     return finished_answer(Spelled(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0})))
 
 
-def test_an_answer_that_ended_keeps_its_stop_token() -> None:
-    assert end([1, 2, 0]) == Answer("ab", [1, 2, 0], [-1.0, -2.0, -0.0], "stop")
+ENDS = {
+    "a stop token stays": ([1, 2, 0], (), ("ab", [1, 2, 0], "stop")),
+    "a cut answer gets none": ([1, 2], (), ("ab", [1, 2], "length")),
+    "ended at once": ([0], (), ("", [0], "stop")),
+    "before the stop string, and the tokens with it": ([1, 2, 5, 1, 1], ("##",), ("ab", [1, 2, 5], "stop")),
+    "a stop string inside a token and spelled by several": ([3, 6, 6, 1], ("b##",), ("a", [3, 6, 6], "stop")),
+    "the first of several": ([1, 4, 2, 5], ("##", "\n"), ("a", [1, 4], "stop")),
+    "a stop string at the very first token": ([5, 1], ("#",), ("", [5], "stop")),
+}
 
 
-def test_a_cut_answer_gets_no_stop_token() -> None:
-    assert end([1, 2]) == Answer("ab", [1, 2], [-1.0, -2.0], "length")
-
-
-def test_an_answer_that_ended_at_once_is_empty() -> None:
-    assert end([0]) == Answer("", [0], [-0.0], "stop")
-
-
-def test_the_text_ends_before_the_stop_string_and_the_tokens_with_it() -> None:
-    assert end([1, 2, 5, 1, 1], "##") == Answer("ab", [1, 2, 5], [-1.0, -2.0, -5.0], "stop")
-
-
-def test_a_stop_string_may_begin_inside_a_token_and_be_spelled_by_several() -> None:
-    assert end([3, 6, 6, 1], "b##") == Answer("a", [3, 6, 6], [-3.0, -6.0, -6.0], "stop")
-
-
-def test_the_first_of_several_stop_strings_counts() -> None:
-    assert end([1, 4, 2, 5], "##", "\n").text == "a"
-
-
-def test_a_stop_string_at_the_very_first_token_leaves_nothing() -> None:
-    assert end([5, 1], "#") == Answer("", [5], [-5.0], "stop")
+@pytest.mark.parametrize("case", ENDS)
+def test_an_answer_ends_where_it_stops(case: str) -> None:
+    tokens, stop, (text, kept, reason) = ENDS[case]
+    assert end(tokens, *stop) == Answer(text, kept, [-float(t) for t in kept], reason)  # type: ignore[arg-type]
 
 
 def test_stop_strings_are_found_at_the_end_of_unfinished_answers() -> None:

@@ -16,8 +16,6 @@ from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.sampling.requests import Options, Request
 from tasks.template import stop_ids
-from tasks.training import attention
-from tasks.training.attention import check_attention
 from tasks.training.logps import AnswerLogps
 from tasks.training.model import open_model, packing_for
 from tasks.training.reward import open_reward_model
@@ -101,20 +99,6 @@ def test_a_cap_that_attention_leaves_out_is_refused_with_both_numbers(
     monkeypatch.setattr("tasks.training.model.attention_of", lambda config: "sdpa")
     with pytest.raises(DataError, match=r"gives -\d+\.\d+ with sdpa attention and -\d+\.\d+ with attn_implementation"):
         open_model(policy, torch.float32)
-
-
-def test_the_comparison_is_made_once_for_a_model_and_leaves_it_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "_verified", set())
-    policy = _saved(tmp_path / "model", *(MODELS["window of 6"][:1]), **MODELS["window of 6"][1])
-    model = open_model(policy, torch.float32)
-    assert model.config._attn_implementation == "sdpa"
-    asked: list[int] = []
-    check_attention(model, policy, lambda ids: asked.append(1) or model(input_ids=ids).logits)
-    assert not asked
-    check_attention(model, Policy(policy.path, digest="other"), lambda ids: asked.append(1) or model(ids).logits)
-    assert len(asked) == 2
 
 
 def test_attention_that_is_written_out_gets_smaller_batches_on_a_gpu() -> None:

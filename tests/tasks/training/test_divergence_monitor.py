@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 
 from tasks.contract import DataError
@@ -34,38 +33,25 @@ def lost_at(drifts: Sequence[float]) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 5, 39])
-def test_one_batch_a_thousand_times_heavier_does_not_stop(at: int) -> None:
-    losses = [0.7] * 40
-    losses[at] = 700.0
-    assert stopped_at(losses) is None
+WATCHED = {
+    "one batch a thousand times heavier, the first": ([700.0, *[0.7] * 39], None),
+    "one batch a thousand times heavier, a later one": ([*[0.7] * 5, 700.0, *[0.7] * 34], None),
+    "heavy batches now and then": ([100.0, 0.7] * 100, None),
+    "ten times above the start: at the sixth": ([0.7] * 40 + [7.1] * 20, 46),
+    "less than ten times above the start": ([0.7] * 40 + [6.9] * 20, None),
+    "from the second step on": ([0.7, *[700.0] * 20], 7),
+    "a heavy first batch hides no divergence": ([700.0] + [0.7] * 20 + [7.1] * 20, 27),
+    "small losses may grow to one": ([0.001] * 20 + [0.99] * 20, None),
+    "and not beyond it": ([0.001] * 20 + [1.01] * 20, 26),
+    "losses below zero by their size": ([-1.0] + [-50.0] * 20 + [499.0] * 20, None),
+    "losses below zero that diverge": ([-1.0] + [-50.0] * 20 + [501.0] * 20, 27),
+}  # fmt: skip
 
 
-def test_heavy_batches_now_and_then_do_not_stop() -> None:
-    losses = np.full(200, 0.7)
-    losses[::2] = 100.0
-    assert stopped_at(losses.tolist()) is None
-
-
-def test_losses_that_stay_ten_times_above_the_start_stop_at_the_sixth() -> None:
-    assert stopped_at([0.7] * 40 + [7.1] * 20) == 46
-    assert stopped_at([0.7] * 40 + [6.9] * 20) is None
-    assert stopped_at([0.7, *[700.0] * 20]) == 7
-
-
-def test_a_heavy_first_batch_hides_no_divergence() -> None:
-    assert stopped_at([700.0] + [0.7] * 20 + [7.1] * 20) == 27
-
-
-def test_small_losses_may_grow_to_one() -> None:
-    assert stopped_at([0.7] + [0.001] * 20 + [0.99] * 20) is None
-    assert stopped_at([0.001] * 20 + [0.99] * 20) is None
-    assert stopped_at([0.001] * 20 + [1.01] * 20) == 26
-
-
-def test_losses_below_zero_are_measured_by_their_size() -> None:
-    assert stopped_at([-1.0] + [-50.0] * 20 + [499.0] * 20) is None
-    assert stopped_at([-1.0] + [-50.0] * 20 + [501.0] * 20) == 27
+@pytest.mark.parametrize("case", WATCHED)
+def test_losses_that_stay_ten_times_above_the_start_stop_at_the_sixth_and_single_batches_never_do(case: str) -> None:
+    losses, step = WATCHED[case]
+    assert stopped_at(losses) == step
 
 
 @pytest.mark.parametrize(("loss", "norm", "what"), [(float("nan"), 1.0, "loss is nan"), (1.0, float("inf"), "norm")])
@@ -80,7 +66,9 @@ def test_chosen_answers_that_became_impossible_stop_though_the_loss_falls() -> N
     assert lost_at([0.0] * 5 + [-50.0] + [0.0] * 20) is None
 
 
-@pytest.mark.parametrize(("drifts", "warned"), [([-0.4, -0.45], False), ([-1.3, -1.4], True), ([], False)])
+@pytest.mark.parametrize(
+    ("drifts", "warned"), [([-0.4, -0.45], False), ([-1.3, -1.4], True), ([], False), ([*[0.0] * 10, -30.0], False)]
+)
 def test_a_user_is_warned_when_chosen_answers_lost_more_than_half_a_nat_per_token(
     drifts: list[float], warned: bool
 ) -> None:
@@ -88,13 +76,6 @@ def test_a_user_is_warned_when_chosen_answers_lost_more_than_half_a_nat_per_toke
     for step, drift in enumerate(drifts):
         watch.check_drift(step, drift, "")
     assert bool(watch.warning()) is warned
-
-
-def test_one_bad_batch_in_ten_does_not_warn() -> None:
-    watch = DivergenceMonitor()
-    for step, drift in enumerate([0.0] * 10 + [-30.0]):
-        watch.check_drift(step, drift, "")
-    assert not watch.warning()
 
 
 def test_a_watch_goes_on_from_its_checkpoint() -> None:

@@ -18,14 +18,8 @@ from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.metrics import StepLosses, step_metrics
 from tasks.training.rows import rows_of
 from tests.losses import loss_of
-from tests.models import tiny_policy
 from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
 from tests.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
 def _changed(table: Table, **columns: list[object]) -> Table:

@@ -12,23 +12,14 @@ import torch
 
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Logps, Policy, Rankings
-from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.examples import Examples, examples_of, loss_on_batch
-from tasks.training.logps import AnswerLogps, inputs_of
 from tasks.training.metrics import StepLosses, step_metrics
-from tasks.training.model import open_model
 from tasks.training.rows import rows_of
-from tests.flat import fit, logps
-from tests.models import tiny_policy
+from tests.flat import logps
 from tests.tasks.training.tables import RRHF, labels, rankings, tokenized
 from tests.workspace import Workspace
 
 SIZES = (3, 2, 4, 3)
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9})
 
 
 @pytest.fixture
@@ -65,24 +56,6 @@ def test_each_row_is_filled_with_its_own_answers_whatever_the_order(ranked: Rank
         assert loss == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    "shape", [PackingConfig(4096, 32, True), PackingConfig(1, 32, True), PackingConfig(200, 32, False)]
-)
-def test_losses_do_not_depend_on_how_rankings_are_cut_into_micro_batches(
-    shape: PackingConfig, ranked: Rankings, policy: Policy
-) -> None:
-    examples, scorer = _examples(ranked, policy), AnswerLogps(open_model(policy, torch.float32))
-    table = logps(policy, ranked, _work(policy))
-    found: dict[int, float] = {}
-    for part in micro_batches(examples.rows, np.arange(4), shape):
-        values = scorer(inputs_of(part, torch.device("cpu")))
-        losses = loss_on_batch(examples, RRHF, torch.from_numpy(part.rows), values).tolist()
-        found |= dict(zip(part.rows.tolist(), losses, strict=True))
-    every = torch.tensor(table.table.column("logps").to_pylist(), dtype=torch.float64)
-    expected = loss_on_batch(examples, RRHF, torch.arange(4), every).tolist()
-    assert [found[i] for i in range(4)] == pytest.approx(expected, abs=1e-4)
-
-
 def _work(policy: Policy) -> Workspace:
     return Workspace(policy.path.parent / "logps")
 
@@ -115,24 +88,6 @@ def test_the_best_answer_of_each_prompt_is_the_chosen_side_of_the_metrics(ranked
     assert metrics["logps/chosen"] == pytest.approx((0 + 3 + 4 + 5 + 9) / 5)
     assert metrics["logps/rejected"] == pytest.approx((1 + 2 + 6 + 7 + 8 + 10 + 11) / 7)
     assert metrics["train/loss"] == 1
-
-
-def test_training_brings_the_answers_into_the_order_of_their_scores(policy: Policy, tmp_path: Path) -> None:
-    data = tokenized(rankings((4,) * 6), policy, tmp_path)
-
-    def ordered(p: Policy) -> float:
-        """Share of the pairs with different scores whose better answer has more log-probability per token."""
-        rows = logps(p, data, Workspace(tmp_path / "l")).frame
-        per_token = (rows["logps"] / rows["lengths"]).to_numpy().reshape(-1, 4)
-        return float(np.mean([row[i] > row[j] for row in per_token for i in range(2) for j in range(i + 1, 4)]))
-
-    work = Workspace(tmp_path)
-    loss = Chosen("losses/listwise", "rrhf", {"rank_weight": 10.0, "average": "token"})
-    trained = fit(policy, data, work, loss=loss, lr=3e-3, epochs=30, batch=3)
-    curve = [metrics["train/loss"] for _, metrics in work.curves]
-    assert curve[-1] < 0.3 * curve[0]
-    assert ordered(policy) < 0.8
-    assert ordered(trained) == 1
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,7 @@ from tasks.training.batches import PackingConfig, micro_batches, sorted_micro_ba
 from tasks.training.logps import AnswerLogps, inputs_of
 from tasks.training.model import open_model, packing_for
 from tasks.training.rows import Rows, rows_of
-from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, preferences, tokenized, win_rates
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
 def plain_logps(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
@@ -123,10 +117,8 @@ def test_the_parts_of_a_repeated_row_count_as_often_as_it_comes(policy: Policy, 
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("gemma2", {"final_logit_softcapping": 3.0, "head_dim": 8, "sliding_window": 4, "query_pre_attn_scalar": 8}),
         ("granite", {"logits_scaling": 4.0}),
         ("cohere", {"logit_scale": 0.25}),
-        ("mistral", {"sliding_window": 4, "head_dim": 8}),
         ("qwen2", {}),
         ("gpt2", {}),
     ],

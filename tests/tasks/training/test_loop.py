@@ -20,21 +20,27 @@ from tasks.training.loop import StepLosses, add_gradients
 from tasks.training.model import open_model
 from tasks.training.rows import rows_of
 from tests.models import tiny_policy
-from tests.tasks.training.tables import DPO, SFT, SPPO, demonstrations, preferences, tokenized, win_rates
+from tests.tasks.training.tables import (
+    DPO,
+    RRHF,
+    SFT,
+    SPPO,
+    demonstrations,
+    preferences,
+    rankings,
+    tokenized,
+    win_rates,
+)
 from tests.tasks.training.test_logps import plain_logps
 from tests.workspace import Workspace
 
-CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": (win_rates(10), SPPO)}
+CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": (win_rates(10), SPPO),
+         "rrhf": (rankings(), RRHF)}  # fmt: skip
 SHAPES = {
     "one pass": PackingConfig(4096, 32, True),
     "row by row": PackingConfig(1, 32, True),
     "padded": PackingConfig(200, 32, False),
 }
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
 def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examples:
@@ -44,7 +50,7 @@ def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examp
     ready = tokenized(weighted, policy, folder)
     # Another policy is the reference, so that no log-ratio is 0.
     ref = tiny_policy(folder / "ref", seed=1)
-    ref_logps = None if loss is SFT else logps(ref, ready, Workspace(folder))
+    ref_logps = None if loss in (SFT, RRHF) else logps(ref, ready, Workspace(folder))
     return examples_of(ready, rows_of(ready, policy), loss, ref_logps)
 
 

@@ -14,14 +14,8 @@ from tasks.contract import Chosen
 from tasks.kinds import Policy
 from tasks.training.model import open_model, save_model
 from tests.flat import fit, fit_reward
-from tests.models import tiny_policy
 from tests.tasks.training.tables import SFT, demonstrations, preferences, tokenized
 from tests.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
 def _made(folder: Path) -> Path:

@@ -20,10 +20,6 @@ def test_cosine_is_half_way_down_in_the_middle_and_constant_stays() -> None:
     assert [AdamConfig("constant", 0.0).lr_at(s, 10, 1.0) for s in (0, 9)] == [1.0, 1.0]
 
 
-def test_no_warm_up_begins_at_the_peak() -> None:
-    assert AdamConfig("linear", 0.0).lr_at(0, 10, 3.0) == 3.0
-
-
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
 def test_matrices_decay_and_vectors_do_not(name: str) -> None:
     matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
@@ -32,11 +28,3 @@ def test_matrices_decay_and_vectors_do_not(name: str) -> None:
     optimizer.step()
     assert (matrix < 1).all()
     assert (vector == 1).all()
-
-
-def test_adamw_takes_its_first_step_of_the_learning_rate_against_the_gradients_sign() -> None:
-    weight = torch.nn.Parameter(torch.zeros(1, 2))
-    optimizer = make_optimizer([weight], "adamw", 0.1, (0.9, 0.999), 0.0)
-    weight.grad = torch.tensor([[3.0, -0.2]])
-    optimizer.step()
-    assert weight.tolist()[0] == pytest.approx([-0.1, 0.1], rel=1e-5)

@@ -81,13 +81,6 @@ def test_the_mixture_of_exponential_weights_comes_to_the_winner_and_the_last_doe
     assert max(gap(p, x) for x in policies[300:]) > 0.5
 
 
-def test_from_the_even_start_the_gap_of_rock_paper_scissors_is_nothing_at_once() -> None:
-    p = cycle(np.array([0, 1, 2]))
-    even = np.full((1, 3), -np.log(3))
-    assert gap(p, np.exp(even)) == pytest.approx(0)
-    assert gap(p, np.exp(weights(p, even, 10.0))) == pytest.approx(0)
-
-
 class Round(NamedTuple):
     policy: Policy
     log: Matrix

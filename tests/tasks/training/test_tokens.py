@@ -10,17 +10,11 @@ import pyarrow as pa
 import pytest
 
 from tasks.contract import DataError
-from tasks.kinds import Completions, Demonstrations, Policy, Preferences, Rankings
+from tasks.kinds import Completions, Demonstrations, Policy, Preferences
 from tasks.template import template_digest, tokenizer_of
 from tests.flat import tokenize
-from tests.models import tiny_policy
 from tests.tasks.training.tables import demonstrations, message, preferences
 from tests.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
 def _ids(policy: Policy, prompt: list[dict[str, str]], *answer: str) -> list[int]:
@@ -55,30 +49,6 @@ def test_texts_become_the_templates_ids_with_an_eos(policy: Policy, tmp_path: Pa
         assert row["prompt_tokens"] + row["completion_tokens"] == _ids(policy, row["prompt"], row["completion"])
         assert row["completion_tokens"][-1] == tokenizer.eos_token_id
     assert table.metadata["template"] == template_digest(policy)
-
-
-def test_there_is_one_bos_and_no_second(policy: Policy, tmp_path: Path) -> None:
-    table = tokenize(policy, demonstrations(3), Workspace(tmp_path))
-    assert [row.count(1) for row in table.table.column("prompt_tokens").to_pylist()] == [1, 1, 1]
-
-
-def test_a_completion_cut_by_length_gains_no_eos(policy: Policy, tmp_path: Path) -> None:
-    data = _of(Completions, [_completion("a", "the swan", "length"), _completion("b", "the swan", "stop")])
-    cut, ended = tokenize(policy, data, Workspace(tmp_path)).table.column("completion_tokens").to_pylist()
-    assert ended == [*cut, tokenizer_of(policy).eos_token_id]
-
-
-def test_sampled_ids_of_the_same_template_are_kept_and_only_missing_ones_are_rendered(
-    policy: Policy, tmp_path: Path
-) -> None:
-    odd = {"prompt_tokens": [1, 4, 5], "completion_tokens": [7, 7, 2]}
-    rows = [_completion("a", "the swan", "stop", **odd), _completion("b", "the swan", "stop")]
-    work = Workspace(tmp_path)
-    table = tokenize(policy, _of(Completions, rows, {"template": template_digest(policy)}), work)
-    first, second = table.table.to_pylist()
-    assert (first["prompt_tokens"], first["completion_tokens"]) == ([1, 4, 5], [7, 7, 2])
-    assert second["completion_tokens"] == _answer_ids(policy, "the swan")
-    assert work.notices == []
 
 
 def test_ids_of_another_template_are_rendered_again_and_it_says_so(policy: Policy, tmp_path: Path) -> None:
@@ -144,17 +114,6 @@ def test_an_empty_sampled_answer_that_ended_is_an_answer(policy: Policy, tmp_pat
     rows = [_completion("a", "", "stop", prompt_tokens=[1, 4], completion_tokens=[2])]
     data = _of(Completions, rows, {"template": template_digest(policy)})
     assert len(tokenize(policy, data, Workspace(tmp_path))) == 1
-
-
-def test_every_answer_of_a_ranking_is_rendered(policy: Policy, tmp_path: Path) -> None:
-    def row(name: str, texts: list[str]) -> dict[str, Any]:
-        return {"prompt_id": name, "prompt": message("where ?"), "completion_ids": [f"{name}{i}" for i in range(3)],
-                "completions": texts, "scores": [2.0, 1.0, 0.0]}  # fmt: skip
-
-    data = _of(Rankings, [row("a", ["the swan", "fish", "roots"]), row("b", ["the swan", "", "roots"])])
-    table = tokenize(policy, data, Workspace(tmp_path), max_skipped=0.5)
-    (kept,) = table.table.to_pylist()
-    assert kept["completions_tokens"] == [_answer_ids(policy, t) for t in ("the swan", "fish", "roots")]
 
 
 def test_nothing_skipped_means_no_companion_file_and_the_same_rows(policy: Policy, tmp_path: Path) -> None:

@@ -121,11 +121,6 @@ def test_a_server_that_is_gone_is_logged_once_and_harms_nothing(
     assert [r.message for r in caplog.records if "artifact" in r.message]
 
 
-def test_a_run_that_ended_before_it_began_has_nothing_to_tell(tmp_path: Path) -> None:
-    made = fabricate(tmp_path)
-    PrefectArtifacts(made.store).run_finished(made.run)
-
-
 def test_a_failed_run_tells_which_step_failed_and_why(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     made.run.status = "failed"

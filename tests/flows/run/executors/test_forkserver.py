@@ -228,35 +228,6 @@ def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: 
     workers.close()
 
 
-KILLED = """
-import sys, threading, time
-from contextlib import nullcontext
-from pathlib import Path
-from flows.run.executors.worker import Input, Job
-from flows.run.executors.forkserver import Workers
-
-place, folder = Path(sys.argv[1]), Path(sys.argv[2])
-workers = Workers(place, folder / "forkserver.log", lambda waiting: nullcontext(), threads=1)
-workers.start([])
-def job(name, task, inputs, params, work):
-    return Job("tasks.tiny", task, inputs, frozenset(), params, folder / name, folder / (name + ".log"), work)
-made = workers.submit(job("a", "numbers", {}, {"count": 1}, False), lambda *_: None)
-slow = job("b", "slow", {"prompts": (Input(made.kind, made.path, "d"),)}, {"steps": 1000}, True)
-pids = lambda: [*(c._popen.pid for c in workers._children), workers._server._forkserver_pid]
-workers.submit(slow, lambda kind, *_: kind == "progress" and print(*pids(), flush=True))
-"""
-
-
-def test_children_and_forkserver_die_with_a_killed_main_process(place: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(place), str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as main:
-        assert main.stdout
-        pids = [int(p) for p in main.stdout.readline().split()]
-        assert len(pids) == 2
-        os.kill(main.pid, signal.SIGKILL)
-    assert all(_gone(pid) for pid in pids)
-
-
 IMPORTING = """
 import sys, time
 from contextlib import nullcontext

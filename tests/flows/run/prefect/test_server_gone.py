@@ -11,35 +11,15 @@ import pytest
 
 from flows.rounds.ledger import Ledger
 from flows.run.prefect.server import Server
-from flows.store.runs import Runs
 from flows.store.store import Store
 from tests.flows.commands.processes import place
 from tests.flows.rounds.conftest import loop_project
-from tests.flows.tiny import ROOT, tiny_project
+from tests.flows.tiny import ROOT
 
 SECONDS = 100.0
 """From the end of the server to the end of the process: 6 s for the run and 20 for the ticks where nothing else is at
 work, 150 and more where all is waited for that Prefect repeats."""
 
-RUN = """
-import sys
-from pathlib import Path
-from flows.run.run import Execution, run_pipeline
-from flows.run.events import Listener
-from flows.store.store import Store
-from tests.flows.tiny import graph, node
-
-class Tell(Listener):
-    def step_progress(self, node, done, total, unit):
-        print("progress", flush=True)
-
-project = Path(sys.argv[1])
-slow = node("slow", "slow", inputs={"prompts": "a"}, steps=20, pause=0.1)
-wanted = graph(project, node("a", "numbers", count=2), slow, node("b", "shout", inputs={"prompts": "slow"}))
-store = Store(project / "artifacts")
-execution = run_pipeline(Execution(wanted, store, listeners=[Tell()], threads=1))
-print("ended as", execution.run.status)
-"""
 
 TICKS = """
 import sys
@@ -92,16 +72,6 @@ def _went_away(said: str) -> None:
     assert "Traceback" not in said
     assert "EventsWorker" not in said
     assert len(said) < 6000, said
-
-
-def test_a_run_ends_soon_and_is_done(tmp_path: Path) -> None:
-    project = tiny_project(tmp_path)
-    took, said = _ended_after(RUN, project, tmp_path / "server.log")
-    _went_away(said)
-    assert "ended as done" in said
-    assert took < SECONDS
-    [run] = Runs(Store(project / "artifacts"), tasks_root=project / "tasks").newest()
-    assert {s.state for s in run.steps.values()} == {"made"}
 
 
 @pytest.mark.slow

@@ -21,19 +21,9 @@ from tasks.rollouts.networks import Networks
 from tests.models import TEXTS, tiny_policy
 from tests.tasks.rollouts.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
 from tests.tasks.training.tables import demonstrations
-from tests.workspace import Workspace
+from tests.workspace import Killed, Mortal, Workspace
 
 HALVING = Chosen("kl_controllers", "halving", {})
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return tiny_policy(tmp_path_factory.mktemp("policy"), generation={"max_new_tokens": 9}, ending=3.5)
-
-
-@pytest.fixture(scope="module")
-def value(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
-    return value_from(policy, tmp_path_factory.mktemp("value") / "made")
 
 
 def _curve(work: Workspace, name: str) -> list[float]:
@@ -46,15 +36,6 @@ def test_answers_come_to_be_what_the_oracle_likes(policy: Policy, value: RewardM
     scores = _curve(work, "objective/scores")
     assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.3
     assert _curve(work, "objective/kl")[0] == 0 < 0.2 < _curve(work, "objective/kl")[-1]
-
-
-def test_a_dear_nat_keeps_the_policy_at_its_reference(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
-    far = []
-    for price in (0.0, 3.0):
-        work = Workspace(tmp_path / str(price))
-        run(policy, value, work, iterations=12, lr=3e-3, k=8, kl_coef=price)
-        far.append(float(np.mean(_curve(work, "objective/kl")[-3:])))
-    assert far[1] < 0.7 * far[0]
 
 
 def test_curves_have_the_fields_names_and_start_where_nothing_has_moved(
@@ -86,23 +67,6 @@ def test_the_price_follows_its_controller(policy: Policy, value: RewardModel, tm
     run(policy, value, work, kl_controller=ADAPTIVE, lr=1e-5)
     assert max(_curve(work, "objective/kl")) < 0.1
     assert _curve(work, "kl_coef") == pytest.approx([0.05 * (1 - 0.024) ** i for i in range(4)])
-
-
-class Killed(Exception):
-    pass
-
-
-class Mortal(Workspace):
-    """A workspace whose process dies behind a given iteration."""
-
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder)
-        self.at = at
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
-        super().log(step, metrics)
-        if step == self.at:
-            raise Killed
 
 
 def test_an_interrupted_training_ends_in_the_same_bytes(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
@@ -312,19 +276,10 @@ def test_answers_without_a_score_train_nothing_and_are_counted(
     assert 0 < min(odd) < max(odd) < 12
     assert _curve(work, "objective/unanswered") == odd
     assert work.totals["queries"] == work.totals["samples"] == len(seen) == 24
-    for answer, text in ((None, "scored 0 of 12 answers"), (float("nan"), "answered nan to 12 of 12 questions")):
+    for answer, text in ((None, "scored 0 of 12 answers"), (float("nan"), "nan for 12 of 12 questions")):
         oracle = Scorer.scoring(lambda p, c, t, a=answer: [a] * len(c))
         with pytest.raises(DataError, match=text):
             run(policy, value, Workspace(tmp_path / str(answer)), oracle=oracle)
-
-
-def test_cut_answers_lose_the_penalty(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
-    work = Workspace(tmp_path)
-    run(policy, value, work, iterations=1, max_tokens=1, missing_eos_penalty=2.5)
-    first = work.curves[0][1]
-    assert first["val/length"] == 1
-    expected = first["objective/scores"] - 2.5 * (1 - first["val/finished"])
-    assert first["objective/rlhf_reward"] == pytest.approx(expected)
 
 
 def test_another_temperature_still_begins_at_ratio_1(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
@@ -341,10 +296,3 @@ def test_rows_one_by_one_train_as_all_together(policy: Policy, value: RewardMode
     one, other = (load_file(p.path / "model.safetensors") for p in made)
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-4, msg=name)
-
-
-def test_prompts_come_again_with_other_draws(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
-    """Two prompts, six per iteration: three passes each, no draw twice."""
-    work = Workspace(tmp_path)
-    run(policy, value, work, iterations=2, prompts_per_iteration=6, prompts=prompts(2))
-    assert work.totals["samples"] == 2 * 6 * 3
