@@ -45,7 +45,7 @@ def test_a_ledger_of_before_gates_were_tests_is_read(ledger: Ledger) -> None:
     written = [json.dumps(line) for line in (*old, {"when": NOW, "event": "converged"})]
     ledger.path.write_text("".join(f"{line}\n" for line in written))
     assert ledger.events() == [*rounds(True), Stalled(NOW, "converged")]
-    assert ledger.history().told
+    assert ledger.history().stall_recorded
 
 
 def test_a_torn_last_line_never_happened_wherever_it_was_torn(ledger: Ledger) -> None:
