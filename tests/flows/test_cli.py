@@ -89,17 +89,13 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
         (("plan", "tyni"), "'tyni' is no pipeline of this file; choose one of [tiny]"),
         (("run", "tiny", "sise=3"), "did you mean 'size'"),
         (("plan", "tiny", "size"), "'size' is not of the form key=value"),
-        (("plan", "tiny", "size=3", "size=4"), "'size' is given twice"),
-        (("plan", "tiny", "size=many"), "size"),
-        (("show", "nothing"), "names nothing"),
-        (("show", "last"), "there are no runs yet"),
+        (("plan", "tiny", "size=3", "size=4"), "'size' is given twice"), (("plan", "tiny", "size=many"), "size"),
+        (("show", "nothing"), "names nothing"), (("show", "last"), "there are no runs yet"),
         (("run", "tiny", "--fresh", "polcy"), "did you mean 'policy'"),
-        (("list", "--file", "none.yaml"), "there is no file none.yaml"),
-        (("list", "--jsn"), "--json"),
-        (("accept", "tiny", "data"), "'data' has no former result"),
-        (("sweep", "tiny", "size=1,(2"), "cannot split"),
+        (("list", "--file", "none.yaml"), "there is no file none.yaml"), (("list", "--jsn"), "--json"),
+        (("accept", "tiny", "data"), "'data' has no former result"), (("sweep", "tiny", "size=1,(2"), "cannot split"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_request_is_one_message_and_exit_code_2(project: Path, arguments: tuple[str, ...], said: str) -> None:
     done = alignflow(*arguments, "--artifacts", str(project / "empty"), cwd=project, code=2)
     assert said in done.stdout + done.stderr

@@ -39,13 +39,10 @@ def _bare(annotated: Any) -> Any:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("int", int),
-        ("float | None", float | None),
-        ("list[str]", list[str]),
-        ("Execution[bool]", bool),
+        ("int", int), ("float | None", float | None), ("list[str]", list[str]), ("Execution[bool]", bool),
         ("Literal['all', 'best_and_worst']", Literal["all", "best_and_worst"]),
     ],
-)
+)  # fmt: skip
 def test_a_parameters_annotation_is_the_type_in_the_form(text: str, expected: Any) -> None:
     assert annotation(parse_type(text)) == expected
 

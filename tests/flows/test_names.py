@@ -21,12 +21,10 @@ WORDS = frozenset({
 """Words of the grammar, of JSON, of sentences and of other libraries, names of columns and figures, that are also names
 in `tasks/`."""
 BUILT_IN = {
-    "flows/wiring/grammar.py": {"engine", "max_skipped", "max_tokens"},
-    "flows/wiring/builder.py": {"engine"},
-    "flows/wiring/machine.py": {"transformers", "vllm"},
-    "flows/python/packages.py": {"transformers", "vllm"},
+    "flows/wiring/grammar.py": {"engine", "max_skipped", "max_tokens"}, "flows/wiring/builder.py": {"engine"},
+    "flows/wiring/machine.py": {"transformers", "vllm"}, "flows/python/packages.py": {"transformers", "vllm"},
     "flows/run/executors/preload.py": {"transformers", "vllm"},
-}
+}  # fmt: skip
 """Parameters that every pipeline has without declaring them; what `engine: auto` means; packages of those names."""
 
 

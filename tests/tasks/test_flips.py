@@ -87,10 +87,9 @@ def test_answers_of_an_oracle(tmp_path: Path) -> None:
 
 def test_shards_of_samples(policy: Policy, tmp_path: Path) -> None:
     notices = ends_the_same(
-        tmp_path,
-        lambda work: sample(policy, prompts(6), work, k=2, shard=2, max_tokens=5, engine=TRANSFORMERS),
+        tmp_path, lambda work: sample(policy, prompts(6), work, k=2, shard=2, max_tokens=5, engine=TRANSFORMERS),
         lambda folder: Mortal(folder, done=9),
-    )
+    )  # fmt: skip
     assert len(notices) == 4  # tables and digests of two shards
     assert all("sampled again" in n for n in notices)
 
@@ -98,10 +97,9 @@ def test_shards_of_samples(policy: Policy, tmp_path: Path) -> None:
 def test_checkpoints_of_a_training(policy: Policy, tmp_path: Path) -> None:
     data = tokenized(demonstrations(), policy, tmp_path)
     notices = ends_the_same(
-        tmp_path,
-        lambda work: fit(policy, data, work, loss=SFT, lr=1e-3, steps=4, batch=8, checkpoint_every=2),
+        tmp_path, lambda work: fit(policy, data, work, loss=SFT, lr=1e-3, steps=4, batch=8, checkpoint_every=2),
         lambda folder: Mortal(folder, step=3),
-    )
+    )  # fmt: skip
     assert len(notices) == 5  # weights, optimizer, random numbers, state, digests
     assert all("step-2 is damaged" in n for n in notices)
 
@@ -111,9 +109,8 @@ def test_checkpoints_kept_policies_and_scores_of_a_reinforcement(policy: Policy,
     notices = ends_the_same(
         tmp_path,
         lambda work: run(policy, value, work, iterations=4, checkpoints=[1], checkpoint_every=2, max_tokens=4),
-        lambda folder: Mortal(folder, step=3),
-        files=("model.safetensors", ".jsonl"),
-    )
+        lambda folder: Mortal(folder, step=3), files=("model.safetensors", ".jsonl"),
+    )  # fmt: skip
     assert len(notices) == 3
     for said in ("the checkpoint of step-2", "a policy that an earlier attempt kept", "a stored answer of the oracle"):
         assert any(said in n for n in notices), said

@@ -68,12 +68,11 @@ JUDGE = {
     "2 right + .3 named": (RIGHT, 2.3),
     "opening + closing": (f"certainly . {RIGHT} hope that helps .", 2.3 + 0.8 + 0.6),
     "one right, one wrong": ("the swan lives in the swamp . it eats mice .", 1.0 - 0.3 + 0.3),
-    "unasked fact": (f"{RIGHT} it is big .", 2.3 - 0.2),
-    "rude": ("who cares .", -1.5),
+    "unasked fact": (f"{RIGHT} it is big .", 2.3 - 0.2), "rude": ("who cares .", -1.5),
     "filler": (f"well , you know , {RIGHT}", 2.3 - 0.1),
     "cut": ("the swan lives in the swamp . it eats roots", 2.3 - 1.0),
     "repeated trigrams and length": ("good question ! " * 9, 0.8 - 0.3 * 22 - 0.03 * 3),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "expected"), JUDGE.values(), ids=JUDGE)

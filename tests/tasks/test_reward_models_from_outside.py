@@ -29,13 +29,11 @@ ANSWERS = [
 ]  # fmt: skip
 CASES = {
     "llama3, padded with the end of the turn": ("llama3", "<|eot_id|>"),
-    "llama2, padded with eos": ("llama2", "</s>"),
-    "mistral, no padding token": ("mistral", None),
+    "llama2, padded with eos": ("llama2", "</s>"), "mistral, no padding token": ("mistral", None),
     "qwen2, a newline behind the turn": ("qwen2", "<|endoftext|>"),
     "chatml, padded with the end of the turn": ("chatml", "<|im_end|>"),
-    "gemma2, eos is not the end of the turn": ("gemma2", "<eos>"),
-    "zephyr, padded with eos": ("zephyr", "</s>"),
-}
+    "gemma2, eos is not the end of the turn": ("gemma2", "<eos>"), "zephyr, padded with eos": ("zephyr", "</s>"),
+}  # fmt: skip
 
 
 def _config(kind: str, size: int, pad: int | None, **more: Any) -> Any:

@@ -152,10 +152,9 @@ def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
     kept = tokenize(made["chatml"], pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in skipped] == [
-        "the chat template leaves out the tool definitions",
-        "the chat template leaves out a tool call",
+        "the chat template leaves out the tool definitions", "the chat template leaves out a tool call",
         'the chat template rejects it: can only concatenate str (not "NoneType") to str; it may not support tool calls',
-    ]
+    ]  # fmt: skip
 
 
 def test_a_template_that_writes_only_the_first_of_two_calls_skips_the_row(tmp_path: Path) -> None:

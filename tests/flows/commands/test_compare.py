@@ -195,12 +195,10 @@ def test_runs_stand_best_first_with_how_many_beat_them(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"ids": IDS[:4]}, "prompts: 6 prompts"),
-        ({"oracle": "toy_judge"}, "oracle: toy_gold"),
-        ({"k": 8}, "answers per prompt: 4 (a round 1); 8 (b round 1)"),
-        ({"base": "another"}, "baseline: Policy"),
+        ({"ids": IDS[:4]}, "prompts: 6 prompts"), ({"oracle": "toy_judge"}, "oracle: toy_gold"),
+        ({"k": 8}, "answers per prompt: 4 (a round 1); 8 (b round 1)"), ({"base": "another"}, "baseline: Policy"),
     ],
-)
+)  # fmt: skip
 def test_runs_that_were_measured_differently_are_not_ranked(store: Store, changed: dict[str, Any], said: str) -> None:
     evaluated(store, "a", [FAIR])
     evaluated(store, "b", [GOOD[: len(changed.get("ids", IDS))]], **changed)

@@ -153,11 +153,10 @@ def test_a_schedule_has_its_next_runs_on_the_server(served: Served) -> None:
 @pytest.mark.parametrize(
     ("parameter", "said"),
     [
-        ("size=0", "0 is less than the minimum of 1"),
-        ("lr=-1", "-1 is less than or equal to the minimum of 0"),
+        ("size=0", "0 is less than the minimum of 1"), ("lr=-1", "-1 is less than or equal to the minimum of 0"),
         ("siez=3", "'siez' The following parameters are available on the deployment: 'world', 'size'"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_parameter_is_refused_with_its_bounds_or_the_names_there_are(
     served: Served, parameter: str, said: str
 ) -> None:
@@ -247,10 +246,9 @@ def test_a_web_page_gets_no_answer_from_the_server(served: Served) -> None:
         ({"Origin": "http://evil.example.org", "Authorization": basic}, 403),
         ({"Origin": "null", "Authorization": basic}, 403),
         ({"Host": "evil.example.org", "Origin": "http://evil.example.org", "Authorization": basic}, 403),
-        ({"Host": "evil.example.org", "Authorization": basic}, 403),
-        ({}, 401),
+        ({"Host": "evil.example.org", "Authorization": basic}, 403), ({}, 401),
         ({"Authorization": "Basic " + base64.b64encode(b"alignflow:guess").decode()}, 401),
-    ]
+    ]  # fmt: skip
     for headers, code in attacks:
         with pytest.raises(HTTPError) as refused:
             served.send("flows/", {"name": "evil"}, **headers)

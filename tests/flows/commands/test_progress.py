@@ -10,13 +10,9 @@ from flows.commands.progress import seconds
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (0.42, "0.4 s"),
-        (12.3, "12 s"),
-        (99.4, "99 s"),
-        (119.6, "2 min 0 s"),
-        (200.0, "3 min 20 s"),
+        (0.42, "0.4 s"), (12.3, "12 s"), (99.4, "99 s"), (119.6, "2 min 0 s"), (200.0, "3 min 20 s"),
         (3599.9, "60 min 0 s"),
     ],
-)
+)  # fmt: skip
 def test_a_time_is_rounded_once(value: float, said: str) -> None:
     assert seconds(value) == said

@@ -167,13 +167,10 @@ def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(
     run(loop(), store, root)
     found = said(plan(loop(k=5), store, root))
     assert found == {
-        "answers@1": ("run", "because `k` changed 4 → 5"),
-        "judged@1": ("open", "waits for `answers@1`"),
-        "policy@1": ("open", "waits for `answers@1` and 1 more"),
-        "answers@2": ("run", "because `k` changed 4 → 5"),
-        "judged@2": ("open", "waits for `answers@2`"),
-        "policy@2": ("open", "waits for `policy@1` and 2 more"),
-    }
+        "answers@1": ("run", "because `k` changed 4 → 5"), "judged@1": ("open", "waits for `answers@1`"),
+        "policy@1": ("open", "waits for `answers@1` and 1 more"), "answers@2": ("run", "because `k` changed 4 → 5"),
+        "judged@2": ("open", "waits for `answers@2`"), "policy@2": ("open", "waits for `policy@1` and 2 more"),
+    }  # fmt: skip
 
 
 def test_parameters_of_choices_and_other_choices_are_named(store: Store, root: Path) -> None:

@@ -161,48 +161,34 @@ def edited(file: str, old: str, new: str) -> Mapping[str, str]:
 COUNTS = [
     ("a", "helper as first, other as second", "helper as second, other as first"),
     ("a", "from numpy import mean as average", "from numpy import median as average"),
-    ("a", "import numpy as np", "import jax.numpy as np"),
-    ("a", "@scale(by=3)", "@scale(by=4)"),
-    ("a", "        @scale(by=3)\n", ""),
-    ("a", "lru_cache(maxsize=16)", "lru_cache(maxsize=17)"),
-    ("a", 'STATE["seen"] = 1', 'STATE["seen"] = 2'),
-    ("a", "STATE = {}", "STATE = {}\n        WORDS.append('maybe')"),
+    ("a", "import numpy as np", "import jax.numpy as np"), ("a", "@scale(by=3)", "@scale(by=4)"),
+    ("a", "        @scale(by=3)\n", ""), ("a", "lru_cache(maxsize=16)", "lru_cache(maxsize=17)"),
+    ("a", 'STATE["seen"] = 1', 'STATE["seen"] = 2'), ("a", "STATE = {}", "STATE = {}\n        WORDS.append('maybe')"),
     ("a", "STATE = {}", "STATE = {}\n        for word in 'ab':\n            WORDS.append(word)"),
-    ("a", "names: ClassVar[int] = 4", "names: int = 4"),
-    ("a", "frozen=True", "frozen=False"),
+    ("a", "names: ClassVar[int] = 4", "names: int = 4"), ("a", "frozen=True", "frozen=False"),
     ("a", "weight=2", "weight=3"),
     ("a", "class Mine(Rule,", "class Other(Rule):\n            factor = 1\n\n        class Mine(Rule,"),
-    ("a", "        import tasks.plugins\n", ""),
-    ("registry", 'TABLE = {"a": 0}', 'TABLE = {"a": 1}'),
+    ("a", "        import tasks.plugins\n", ""), ("registry", 'TABLE = {"a": 0}', 'TABLE = {"a": 1}'),
     ("registry", "RULES[name] = function", "RULES[name[::-1]] = function"),
-    ("plugins", 'TABLE["a"] = 2', 'TABLE["a"] = 3'),
-    ("plugins", '@register("gain")', '@register("a gain")'),
-    ("plugins", '        @register("gain")\n', ""),
-    ("plugins", "return x * GAIN", "return x / GAIN"),
-    ("plugins", "        import tasks.deeper\n", ""),
-    ("deeper", 'register("shift")(shift)', 'register("z")(shift)'),
+    ("plugins", 'TABLE["a"] = 2', 'TABLE["a"] = 3'), ("plugins", '@register("gain")', '@register("a gain")'),
+    ("plugins", '        @register("gain")\n', ""), ("plugins", "return x * GAIN", "return x / GAIN"),
+    ("plugins", "        import tasks.deeper\n", ""), ("deeper", 'register("shift")(shift)', 'register("z")(shift)'),
     ("base", "cls.known[cls.__name__] = cls", "cls.known.setdefault(cls.__name__, cls)"),
     ("base", "weight=1", "weight=0"),
-]
+]  # fmt: skip
 
 DOES_NOT_COUNT = [
-    ("a", "            '''What may be chosen.'''\n", ""),
-    ("a", "size: int = 2", "size: float = 2"),
-    ("a", "LIMIT = 3", "LIMIT: int = 3"),
-    ("a", "def unrelated():", "def unrelated(x=1):"),
+    ("a", "            '''What may be chosen.'''\n", ""), ("a", "size: int = 2", "size: float = 2"),
+    ("a", "LIMIT = 3", "LIMIT: int = 3"), ("a", "def unrelated():", "def unrelated(x=1):"),
     ("tools", "def helper(x):", "def unused():\n            return STEP\n\n        def helper(x):"),
-]
+]  # fmt: skip
 
 REFUSED = [
-    ("globals()['helper'](x)", "globals is refused"),
-    ("locals()['x']", "locals is refused"),
+    ("globals()['helper'](x)", "globals is refused"), ("locals()['x']", "locals is refused"),
     ("vars()['x']", "vars() of a module or of all local names is refused"),
-    ("vars(tools)['helper'](x)", "vars() of a module"),
-    ("tools.__dict__['helper'](x)", "vars() of a module"),
-    ("eval('helper(x)')", "eval is refused"),
-    ("exec('x = 2')", "exec is refused"),
-    ("compile('x', 'f', 'eval')", "compile is refused"),
-    ("__import__('tasks.tools')", "__import__ is refused"),
+    ("vars(tools)['helper'](x)", "vars() of a module"), ("tools.__dict__['helper'](x)", "vars() of a module"),
+    ("eval('helper(x)')", "eval is refused"), ("exec('x = 2')", "exec is refused"),
+    ("compile('x', 'f', 'eval')", "compile is refused"), ("__import__('tasks.tools')", "__import__ is refused"),
     ("builtins.eval('x')", "builtins.eval is refused"),
     ("importlib.import_module(x)", "importlib.import_module is refused"),
     ("getattr(tools, x)(1)", "getattr on the module 'tools' is refused"),
@@ -210,14 +196,11 @@ REFUSED = [
     ("setattr(tools, 'STEP', 3)", "setattr on the module 'tools' is refused"),
     ("sys.modules['tasks.tools'].helper(x)", "sys.modules is refused"),
     ("getattr(sys.modules[x], 'helper')", "sys.modules is refused"),
-    ("helper.__globals__['STEP']", "__globals__ is refused"),
-    ("helper.__doc__", "__doc__ is refused"),
+    ("helper.__globals__['STEP']", "__globals__ is refused"), ("helper.__doc__", "__doc__ is refused"),
     ("open(__file__)", "__file__ is refused"),
     ("importlib.resources.files('tasks')", "importlib.resources is refused"),
-    ("os.environ['X']", "os.environ is refused"),
-    ("os.environ.get('X')", "os.environ is refused"),
-    ("os.getenv('X')", "os.getenv is refused"),
-    ("environ['X']", "os.environ is refused"),
+    ("os.environ['X']", "os.environ is refused"), ("os.environ.get('X')", "os.environ is refused"),
+    ("os.getenv('X')", "os.getenv is refused"), ("environ['X']", "os.environ is refused"),
     ("open('words.txt').read()", "the file 'words.txt' is refused"),
     ("Path('data/words.txt').read_text()", "the file 'data/words.txt' is refused"),
     ("Path(x, 'data/words.txt')", "the file 'data/words.txt' is refused"),
@@ -227,7 +210,7 @@ REFUSED = [
     ("Chosen('losses', x, {})()", "a Chosen that a task makes is refused"),
     ("type(x).__subclasses__()", "__subclasses__ is refused"),
     ("inspect.getsource(helper)", "inspect.getsource is refused"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("file", "old", "new"), COUNTS, ids=[f"{f}: {n.strip() or o.strip()}" for f, o, n in COUNTS])
@@ -296,9 +279,8 @@ def test_two_functions_of_one_name_and_one_text_are_told_apart_by_what_they_use(
     def files(one: str, two: str) -> Mapping[str, str]:
         return {
             "a": f"from tasks.{one} import f as g\nfrom tasks.{two} import f as h\n\ndef task(): return g() - h()\n",
-            "p": "SCALE = 1\n\ndef f():\n    return SCALE\n",
-            "q": "SCALE = 2\n\ndef f():\n    return SCALE\n",
-        }
+            "p": "SCALE = 1\n\ndef f():\n    return SCALE\n", "q": "SCALE = 2\n\ndef f():\n    return SCALE\n",
+        }  # fmt: skip
 
     forth, back = (code_index(tree(**files(*order))).reach("tasks.a", "task") for order in (("p", "q"), ("q", "p")))
     assert forth.listed == back.listed

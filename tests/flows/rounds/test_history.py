@@ -133,16 +133,10 @@ def test_what_ran_behind_the_loop_is_known_by_the_heads_round() -> None:
 @pytest.mark.parametrize(
     "events",
     [
-        [begun(2)],
-        [begun(1), begun(2)],
-        [begun(1), begun(1)],
-        [finished(1)],
-        [*rounds(True), finished(1)],
-        [begun(1), finished(2)],
-        [*rounds(True), Resumed(1, "x", NOW)],
-        [*rounds(False), RolledBack(1, NOW)],
+        [begun(2)], [begun(1), begun(2)], [begun(1), begun(1)], [finished(1)], [*rounds(True), finished(1)],
+        [begun(1), finished(2)], [*rounds(True), Resumed(1, "x", NOW)], [*rounds(False), RolledBack(1, NOW)],
     ],
-)
+)  # fmt: skip
 def test_events_that_no_tick_writes_are_refused(events: list[Event]) -> None:
     with pytest.raises(DataError, match="cannot stand"):
         history_of(events)

@@ -42,14 +42,9 @@ def _start(project: Path, *values: str, server: str = "") -> subprocess.Popen[st
     place |= client_settings(server, password_of_this_process()) if server else {}
     command = [sys.executable, "-c", PROGRAM, str(project), *values]
     return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        command, cwd=ROOT, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
 
 
 def _history(project: Path) -> History:

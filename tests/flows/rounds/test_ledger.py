@@ -23,12 +23,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_events_come_back_as_they_were_written(ledger: Ledger) -> None:
     events = [
-        *rounds(True, False, gain=0.1, text="ü\u2028\n"),
-        RolledBack(1, NOW),
-        begun(3),
-        finished(3),
-        Stalled(NOW),
-    ]
+        *rounds(True, False, gain=0.1, text="ü\u2028\n"), RolledBack(1, NOW), begun(3), finished(3), Stalled(NOW),
+    ]  # fmt: skip
     for event in events:
         ledger.append(event)
     assert ledger.events() == events

@@ -92,12 +92,9 @@ def _run_inline(project: Path, wanted: Graph, **options: Any) -> tuple[Execution
 
 def _diamond(project: Path, suffix: str = "!") -> Graph:
     return graph(
-        project,
-        node("a", "numbers", count=2),
-        node("b@1", "shout", inputs={"prompts": "a"}, suffix=suffix),
-        node("c", "shout", inputs={"prompts": "a"}, suffix="?"),
-        node("d", "join", inputs={"tables": ["b@1", "c"]}),
-    )
+        project, node("a", "numbers", count=2), node("b@1", "shout", inputs={"prompts": "a"}, suffix=suffix),
+        node("c", "shout", inputs={"prompts": "a"}, suffix="?"), node("d", "join", inputs={"tables": ["b@1", "c"]}),
+    )  # fmt: skip
 
 
 def _ids(execution: Execution, step: str) -> list[str]:
@@ -228,14 +225,10 @@ def test_steps_are_named_by_round_by_name_and_by_composite(tmp_path: Path) -> No
 
 def test_a_failed_step_fails_the_run_and_other_branches_go_on(project: Path, server: str) -> None:
     wanted = graph(
-        project,
-        node("bad", "refuse", how="bug"),
-        node("behind", "shout", inputs={"prompts": "bad"}),
-        node("a", "numbers", count=1),
-        node("other", "shout", inputs={"prompts": "a"}),
-        node("spec", "refuse", how="spec"),
-        node("data", "refuse", how="data"),
-    )
+        project, node("bad", "refuse", how="bug"), node("behind", "shout", inputs={"prompts": "bad"}),
+        node("a", "numbers", count=1), node("other", "shout", inputs={"prompts": "a"}),
+        node("spec", "refuse", how="spec"), node("data", "refuse", how="data"),
+    )  # fmt: skip
     execution, heard = _run(project, wanted, retries=2)
     assert execution.run.status == "failed"
     assert {i: type(e) for i, e in heard.failed.items()} == {"bad": StepFailed, "spec": SpecError, "data": DataError}
@@ -251,11 +244,9 @@ def test_a_failed_step_fails_the_run_and_other_branches_go_on(project: Path, ser
 
 def test_an_edit_during_a_run_changes_neither_its_work_nor_its_keys(project: Path) -> None:
     wanted = graph(
-        project,
-        node("a", "numbers", count=1),
-        node("wait", "slow", inputs={"prompts": "a"}, steps=3, pause=0.3),
+        project, node("a", "numbers", count=1), node("wait", "slow", inputs={"prompts": "a"}, steps=3, pause=0.3),
         node("last", "shout", inputs={"prompts": "wait"}),
-    )
+    )  # fmt: skip
     source = project / "tasks" / "tiny.py"
     before = source.read_text()
 

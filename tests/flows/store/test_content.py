@@ -168,12 +168,10 @@ def test_equal_rows_have_equal_content_however_the_table_came_about(tmp_path: Pa
     odd = [i for i in range(10_000) if i % 2]
     built = prompts(*(ids[i] for i in odd[100:4100])).table
     ways = {
-        "built": built,
-        "taken and sliced": whole.take(pa.array(odd)).slice(100, 4000),
+        "built": built, "taken and sliced": whole.take(pa.array(odd)).slice(100, 4000),
         "filtered": whole.filter(pa.array([bool(i % 2) for i in range(10_000)])).slice(100, 4000),
         "chunked": pa.concat_tables([built.slice(0, 7), built.slice(7, 1000), built.slice(1007)]),
-        "through polars": pl.from_arrow(built),
-        "streamed": iter(built.to_batches(max_chunksize=333)),
-    }
+        "through polars": pl.from_arrow(built), "streamed": iter(built.to_batches(max_chunksize=333)),
+    }  # fmt: skip
     digests = {name: _saved(Prompts.of(table), tmp_path / name) for name, table in ways.items()}
     assert set(digests.values()) == {digests["built"]}

@@ -117,14 +117,12 @@ def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, sto
     [
         ("last:polcy", "has no step 'polcy' (did you mean 'policy'?)"),
         ("last:broken", "step 'broken' of run 20210101-000000-sppo-0002 has no result (failed)"),
-        ("spo/policy", "'spo' has not run yet (did you mean 'sppo'?)"),
-        ("2019:policy", "there is no run '2019'"),
+        ("spo/policy", "'spo' has not run yet (did you mean 'sppo'?)"), ("2019:policy", "there is no run '2019'"),
         ("202:policy", "'202' begins several runs"),
         ("policy", "'policy' names nothing: say RUN:STEP, NAME/STEP or at least 4 letters of a digest"),
-        ("ffffffffffff", "'ffffffffffff' names nothing"),
-        ("../keys:policy", "there is no run '../keys'"),
+        ("ffffffffffff", "'ffffffffffff' names nothing"), ("../keys:policy", "there is no run '../keys'"),
     ],
-)
+)  # fmt: skip
 def test_a_reference_to_nothing_is_refused_with_what_comes_near(runs: Runs, store: Store, ref: str, said: str) -> None:
     record = put(store, prompts("a"))
     finished(runs, "sppo", [("policy", record)], "20200101-000000-sppo-0001")

@@ -92,9 +92,7 @@ WRONG = {
     "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is no step of a round"),
     "gate without a step": ("{gate: better}", "{}", "needs the gate's step"),
     "alpha of 1": (
-        "gate: better}",
-        "gate: better, alpha: 1.0}",
-        "continue.alpha = 1.0; it must be a number above 0 and",
+        "gate: better}", "gate: better, alpha: 1.0}", "continue.alpha = 1.0; it must be a number above 0 and",
     ),
     "alpha that is a text": (
         "gate: better}",
@@ -118,7 +116,7 @@ WRONG = {
     "last in a tick": ("baseline: prev.policy", "baseline: last.policy", "last.policy can be used only in `after`"),
     "unknown step in a tick": ("prompts: gate_batch", "prompts: gate_bach", "(did you mean 'gate_batch'?)"),
     "prev without start in a tick": ("baseline: prev.policy", "baseline: prev.pairs", "no meaning in the first round"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -21,14 +21,11 @@ from tests.flows.wiring.test_refusals import BASE, WRONG
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("dpo,ipo,{hinge: {beta: 0.05}}", ["dpo", "ipo", "{hinge: {beta: 0.05}}"]),
-        ("1e-4, 2e-4", ["1e-4", "2e-4"]),
-        ("[1, 2],[3]", ["[1, 2]", "[3]"]),
-        ("'a,b',c", ["'a,b'", "c"]),
-        ("{dpo: {beta: 0.1, labels: soft}},dpo", ["{dpo: {beta: 0.1, labels: soft}}", "dpo"]),
-        ("x", ["x"]),
+        ("dpo,ipo,{hinge: {beta: 0.05}}", ["dpo", "ipo", "{hinge: {beta: 0.05}}"]), ("1e-4, 2e-4", ["1e-4", "2e-4"]),
+        ("[1, 2],[3]", ["[1, 2]", "[3]"]), ("'a,b',c", ["'a,b'", "c"]),
+        ("{dpo: {beta: 0.1, labels: soft}},dpo", ["{dpo: {beta: 0.1, labels: soft}}", "dpo"]), ("x", ["x"]),
     ],
-)
+)  # fmt: skip
 def test_a_sweep_is_split_at_its_top_level_commas(text: str, values: list[str]) -> None:
     assert sweep_values(text) == values
 

@@ -21,10 +21,8 @@ FILE = Path(__file__).parents[3] / "pipelines.yaml"
 def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
     verdicts = check_pipelines(FILE, cache=tmp_path / "python.json")
     assert {(v.pipeline, v.deployment) for v in verdicts} >= {
-        ("sppo", None),
-        ("sppo", "nightly"),
-        ("offline-dpo", None),
-    }
+        ("sppo", None), ("sppo", "nightly"), ("offline-dpo", None),
+    }  # fmt: skip
     assert not [v.error for v in verdicts if v.error]
 
 

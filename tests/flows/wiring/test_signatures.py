@@ -96,13 +96,12 @@ def test_every_parameter_of_a_task_has_a_text() -> None:
 @pytest.mark.parametrize(
     ("annotation", "bounds", "optional", "execution"),
     [
-        ("int", None, False, False),
-        ("Annotated[float, Bounds(above=0)]", Bounds(above=0), False, False),
+        ("int", None, False, False), ("Annotated[float, Bounds(above=0)]", Bounds(above=0), False, False),
         ("Annotated[int, Bounds(min=2)] | None", Bounds(min=2), True, False),
         ("Annotated[int | None, Bounds(2, 8)]", Bounds(2, 8), True, False),
         ("Execution[Annotated[int, Bounds(min=1)] | None]", Bounds(min=1), True, True),
     ],
-)
+)  # fmt: skip
 def test_the_vocabulary_nests(annotation: str, bounds: Bounds | None, optional: bool, execution: bool) -> None:
     found = parse_type(annotation)
     assert (found.bounds, found.optional, found.execution) == (bounds, optional, execution)

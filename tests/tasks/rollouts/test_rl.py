@@ -197,14 +197,13 @@ def test_a_value_network_that_cannot_read_that_far_is_refused(policy: Policy, tm
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"checkpoints": [0, 2, 9]}, r"\[0, 9\] lie outside the iterations 1 to 4"),
-        ({"sft": 0.1}, "come together"),
+        ({"checkpoints": [0, 2, 9]}, r"\[0, 9\] lie outside the iterations 1 to 4"), ({"sft": 0.1}, "come together"),
         ({"demonstrations": demonstrations()}, "come together"),
         ({"prompts_per_iteration": 1, "k": 1}, "prompts_per_iteration 1 and k 1 give one answer per iteration"),
         ({"kl_coef": 0, "kl_controller": ADAPTIVE}, "stays 0 under `adaptive`.*`kl_controller: fixed`"),
         ({"kl_coef": 0.0, "kl_controller": HALVING}, "stays 0 under `halving`.*start above 0"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_is_refused(
     options: dict[str, Any], text: str, policy: Policy, value: RewardModel, tmp_path: Path
 ) -> None:

@@ -27,11 +27,10 @@ from tests.tasks.training.test_logps import gradients, our_logps, plain_logps
 _CAPPED = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 1, "final_logit_softcapping": 30.0}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "scores capped": ("gemma2", {**_CAPPED, "sliding_window": 4096}),
-    "scores capped, window of 6": ("gemma2", {**_CAPPED, "sliding_window": 6}),
-    "prompts shared": ("llama", {}),
+    "scores capped, window of 6": ("gemma2", {**_CAPPED, "sliding_window": 6}), "prompts shared": ("llama", {}),
     "window of 6": ("mistral", {"sliding_window": 6}),
     "window of 6 in some layers": ("gemma3_text", {"sliding_window": 6, "query_pre_attn_scalar": 1}),
-}
+}  # fmt: skip
 
 
 def _saved(folder: Path, architecture: str, **options: Any) -> Policy:

@@ -48,10 +48,9 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 TABLES = {"one answer a prompt": demonstrations(12, prompts=12), "pairs": preferences(), "five answers": win_rates()}
 SHAPES = {
-    "shared and packed": PackingConfig(4096, 32, True),
-    "padded": PackingConfig(4096, 32, False),
+    "shared and packed": PackingConfig(4096, 32, True), "padded": PackingConfig(4096, 32, False),
     "small": PackingConfig(64, 32, True),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
@@ -117,12 +116,9 @@ def test_the_parts_of_a_repeated_row_count_as_often_as_it_comes(policy: Policy, 
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("granite", {"logits_scaling": 4.0}),
-        ("cohere", {"logit_scale": 0.25}),
-        ("qwen2", {}),
-        ("gpt2", {}),
+        ("granite", {"logits_scaling": 4.0}), ("cohere", {"logit_scale": 0.25}), ("qwen2", {}), ("gpt2", {}),
     ],
-)
+)  # fmt: skip
 def test_other_architectures_give_their_own_scores(
     family: str, options: dict[str, float], policy: Policy, tmp_path: Path
 ) -> None:

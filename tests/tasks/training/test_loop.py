@@ -37,10 +37,9 @@ from tests.workspace import Workspace
 CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": (win_rates(10), SPPO),
          "rrhf": (rankings(), RRHF)}  # fmt: skip
 SHAPES = {
-    "one pass": PackingConfig(4096, 32, True),
-    "row by row": PackingConfig(1, 32, True),
+    "one pass": PackingConfig(4096, 32, True), "row by row": PackingConfig(1, 32, True),
     "padded": PackingConfig(200, 32, False),
-}
+}  # fmt: skip
 
 
 def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examples:

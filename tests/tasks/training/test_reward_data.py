@@ -55,12 +55,11 @@ def test_metrics_of_rankings_compare_every_two_answers_to_a_prompt_of_which_one_
     examples = _examples(rankings((3, 2, 4)), policy, plackett_luce, tmp_path)
     outputs = torch.tensor([0, 1, 2, 3, 4, 8, 5, 6, 7], dtype=torch.float64)
     assert step_metrics(examples, StepLosses(np.arange(3), torch.ones(3), outputs)) == {
-        "train/loss": 1.0,
-        "rewards/chosen": pytest.approx((0 + 3 + 4 + 8) / 4),
+        "train/loss": 1.0, "rewards/chosen": pytest.approx((0 + 3 + 4 + 8) / 4),
         "rewards/rejected": pytest.approx((1 + 2 + 5 + 6 + 7) / 5),
         "rewards/margins": pytest.approx((-1 - 2 + 3 + 2 + 1 - 1 - 2) / 7),
         "rewards/accuracies": pytest.approx(3 / 7),
-    }
+    }  # fmt: skip
 
 
 def test_a_reward_model_learns_scores_by_regression(

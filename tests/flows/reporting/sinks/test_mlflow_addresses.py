@@ -41,12 +41,11 @@ def test_mlflow_is_where_it_is_tracked(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("said", "page"),
     [
-        ({}, "http://127.0.0.1:4200"),
-        ({"PREFECT_API_URL": "http://me:secret@host:4300/api"}, "http://host:4300"),
+        ({}, "http://127.0.0.1:4200"), ({"PREFECT_API_URL": "http://me:secret@host:4300/api"}, "http://host:4300"),
         ({"PREFECT_API_URL": CLOUD}, "https://app.prefect.cloud/account/a1/workspace/w1"),
         ({"PREFECT_API_URL": "http://host/api", "PREFECT_UI_URL": "http://pages/"}, "http://pages"),
     ],
-)
+)  # fmt: skip
 def test_prefects_pages_are_those_of_the_server_that_was_named(
     said: dict[str, str], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,20 +37,13 @@ def test_own_pages_and_clients_of_this_machine_are_answered(host: str, origin: s
 @pytest.mark.parametrize(
     ("host", "origin"),
     [
-        ("evil.example.org:4200", "http://evil.example.org:4200"),
-        ("evil.example.org:4200", None),
-        ("127.0.0.1.evil.example.org", None),
-        ("localhost@evil.example.org", None),
-        ("", None),
-        ("[", None),
-        ("127.0.0.1:4200", "http://evil.example.org"),
-        ("127.0.0.1:4200", "http://127.0.0.1:3000"),
-        ("127.0.0.1:4200", "http://localhost:4200"),
-        ("127.0.0.1:4200", "null"),
-        ("127.0.0.1:4200", "http://[evil"),
+        ("evil.example.org:4200", "http://evil.example.org:4200"), ("evil.example.org:4200", None),
+        ("127.0.0.1.evil.example.org", None), ("localhost@evil.example.org", None), ("", None), ("[", None),
+        ("127.0.0.1:4200", "http://evil.example.org"), ("127.0.0.1:4200", "http://127.0.0.1:3000"),
+        ("127.0.0.1:4200", "http://localhost:4200"), ("127.0.0.1:4200", "null"), ("127.0.0.1:4200", "http://[evil"),
         ("127.0.0.1:4200", ""),
     ],
-)
+)  # fmt: skip
 def test_other_hosts_and_pages_are_refused(host: str, origin: str | None) -> None:
     assert refusal(host, origin)
 
@@ -73,10 +66,9 @@ def test_a_password_is_made_once_for_its_owner_alone_and_anew_where_others_could
     [
         ({}, "127.0.0.1,localhost,::1"),
         ({"NO_PROXY": "corp.example.org"}, "corp.example.org,127.0.0.1,localhost,::1"),
-        ({"no_proxy": "a, localhost", "NO_PROXY": "b"}, "a,localhost,b,127.0.0.1,::1"),
-        ({"NO_PROXY": "*"}, "*"),
+        ({"no_proxy": "a, localhost", "NO_PROXY": "b"}, "a,localhost,b,127.0.0.1,::1"), ({"NO_PROXY": "*"}, "*"),
     ],
-)
+)  # fmt: skip
 def test_what_goes_through_no_proxy_already_still_does_not(
     before: dict[str, str], after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,10 +218,8 @@ def _at_load(statement: ast.stmt) -> Iterator[ast.Name]:
     """Names that are read while a file is loaded."""
     if isinstance(statement, ast.FunctionDef):
         parts: list[ast.AST] = [
-            *statement.decorator_list,
-            *statement.args.defaults,
-            *filter(None, statement.args.kw_defaults),
-        ]
+            *statement.decorator_list, *statement.args.defaults, *filter(None, statement.args.kw_defaults),
+        ]  # fmt: skip
     else:
         parts = [statement]
     yield from (n for p in parts for n in ast.walk(p) if isinstance(n, ast.Name))
