@@ -64,7 +64,7 @@ def _contents(project: Path) -> list[tuple[str, dict[str, str | None]]]:
 def _keys(project: Path) -> dict[str, str]:
     """Step → key, for all steps of rounds that are done; a step of one round has one key, however often it ran."""
     found: dict[str, str] = {}
-    for run in Runs(Store(project / "artifacts"), tasks_root=project / "tasks").newest("loop"):
+    for run in Runs(Store(project / "artifacts")).newest("loop"):
         for step in run.steps.values():
             if step.round and step.key:
                 assert found.setdefault(step.id, step.key) == step.key
@@ -137,7 +137,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, server: str)
     assert "Go on with: alignflow run loop/nightly rounds=2 pause=20" in said
     assert "Traceback" not in said
     assert [r.verdict for r in _history(project).rounds] == ["unfinished"]
-    assert Runs(Store(project / "artifacts"), tasks_root=project / "tasks").open() == []
+    assert Runs(Store(project / "artifacts")).open() == []
 
 
 @pytest.mark.slow
