@@ -117,14 +117,11 @@ Cost = Mapping[str, "float | AtMost"]
 class Resources:
     """What a step needs of the machine while it runs."""
 
-    gpus: int = 0
-    """GPUs that it computes on, where the machine has any."""
-    processes: int = 1
     exclusive: bool = False
-    """Whether it uses all CPU threads, so that no other such step runs beside it."""
+    """Whether it uses all CPU threads or the GPU, so that no other such step runs beside it."""
 
 
-HEAVY = Resources(gpus=1, exclusive=True)
+HEAVY = Resources(exclusive=True)
 """Of steps that compute with a model."""
 
 

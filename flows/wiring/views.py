@@ -77,10 +77,7 @@ class View:
         choices = [*self.choices.values(), *(c for oracle in oracles for c in oracle.choices.values())]
         given = [declared.value(declared.of_choice(c.folder, c.name, "resources"), Resources) for c in choices]
         models = [HEAVY for oracle in oracles if oracle.kind in JUDGES]
-        several = [r for r in (own, *given, *models) if r] or [Resources()]
-        return Resources(
-            max(r.gpus for r in several), max(r.processes for r in several), any(r.exclusive for r in several)
-        )
+        return Resources(exclusive=any(r.exclusive for r in (own, *given, *models) if r))
 
     @cached_property
     def evaluation(self) -> Evaluation | None:

@@ -49,7 +49,7 @@ SPELLING = '''
         return {"words": step.rows_of("completions") * WORDS * step.params["passes"]}
 
 
-    respell_resources = Resources(processes=4)
+    respell_resources = Resources(exclusive=True)
 
 
     def spelling(completions: Completions) -> Report:
@@ -154,7 +154,7 @@ def test_a_declaration_is_in_no_key(project: Path) -> None:
 
     before, file = digest(), project / "mylab" / "spelling.py"
     text = file.read_text()
-    file.write_text(text.replace("* WORDS", "* 2 * WORDS") + "\n\nspelling_resources = Resources(gpus=2)\n")
+    file.write_text(text.replace("* WORDS", "* 2 * WORDS") + "\n\nspelling_resources = Resources(exclusive=True)\n")
     assert "2 * WORDS" in file.read_text()
     assert digest() == before
     file.write_text(text.replace("return spell(completions, passes)", "return spell(completions, passes + 1)"))
