@@ -20,8 +20,9 @@ from flows.run.prefect.api import users_server
 from flows.system.environment import environment
 from flows.wiring import check_pipelines, load_file
 from flows.wiring.grammar import PipelineText
-from flows.wiring.model import Graph, Where
+from flows.wiring.model import Graph
 from flows.wiring.tree import fail
+from flows.wiring.where import Where
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:

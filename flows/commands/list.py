@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from flows.wiring.model import Where
+from flows.wiring.where import Where
 
 if TYPE_CHECKING:
     from flows.wiring.signatures import Catalogue

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from flows.wiring.extensions import check_package_name
-from flows.wiring.model import Where
+from flows.wiring.where import Where
 from tasks.contract import SpecError
 
 _STARTER = Path(__file__).with_name("starter")

@@ -129,7 +129,7 @@ def covers(code: CodeIndex, module: str, param: str) -> bool:
 
 def check_outside(code: CodeIndex, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """(file, what is wrong) of each task or choice that may read what no key sees."""
-    from flows.wiring.model import Where
+    from flows.wiring.where import Where
 
     tasks = [*catalogue.tasks.values(), *catalogue.composites.values()]
     for signature in tasks:

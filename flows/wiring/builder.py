@@ -17,12 +17,13 @@ from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.groups import flattened
 from flows.wiring.handles import Fed, Handle
-from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value, Where
+from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value
 from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Catalogue, Param, Port, Signature
 from flows.wiring.tree import Yaml, fail, yaml_from_json
 from flows.wiring.types import checked_value
+from flows.wiring.where import Where
 from tasks.contract import JSON, ChoiceSpec, SpecError
 
 PYTHON = Where("python")

@@ -9,10 +9,10 @@ from functools import cached_property
 from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
 from flows.wiring.groups import flattened
 from flows.wiring.live_steps import LiveSteps, StepRead
-from flows.wiring.model import Where
 from flows.wiring.params import references
 from flows.wiring.signatures import Catalogue, Port, Signature
 from flows.wiring.tree import Yaml, fail, mapping, quoted_value
+from flows.wiring.where import Where
 
 _SEEN = {
     "steps": ("steps",),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
+from flows.wiring.where import Where
 from tasks.calls import CALLS, PAIR_COLUMNS, CallContract
 from tasks.contract import SpecError
 from tasks.families import LOSSES

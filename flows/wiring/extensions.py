@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.python.codebase import TASKS, Package
-from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, fail, name_of, quoted, quoted_value
+from flows.wiring.where import Where
 from tasks.contract import EXTENSIONS
 
 VARIABLE = "ALIGNFLOW_EXTEND"

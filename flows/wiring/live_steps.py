@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flows.wiring.grammar import PipelineText, StepText
-from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, entries
+from flows.wiring.where import Where
 
 
 @dataclass(frozen=True)

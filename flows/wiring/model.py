@@ -10,19 +10,8 @@ from flows.python.codebase import TASKS, Package
 from tasks.contract import JSON
 
 if TYPE_CHECKING:
-    from flows.wiring.types import Type
-
-
-@dataclass(frozen=True)
-class Where:
-    """A place in a file; `line` and `column` count from 1. `file` is "command line" for overrides."""
-
-    file: str
-    line: int = 0
-    column: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+    from flows.wiring.where import Where
+from flows.wiring.types import Type
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from flows.wiring.choices import choice_names
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
-from flows.wiring.model import Parameter, Where
+from flows.wiring.model import Parameter
 from flows.wiring.signatures import Catalogue, Param
 from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, fail, parse_yaml, quoted, quoted_value, yaml_from_json
 from flows.wiring.types import Type
+from flows.wiring.where import Where
 from tasks.contract import JSON, SpecError
 
 Overrides = Mapping[str, JSON]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.python.declared import Declarations
-from flows.wiring.model import Node, Where
+from flows.wiring.model import Node
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
 from flows.wiring.views import View
+from flows.wiring.where import Where
 from tasks.declarations import Evaluation
 from tasks.families import DATA, LOSSES, REFERENCES
 

@@ -23,8 +23,9 @@ from flows.wiring.grammar import (
     SCHEDULE,
     STEP_NAME,
 )  # fmt: skip
-from flows.wiring.model import Group, Where
+from flows.wiring.model import Group
 from flows.wiring.signatures import Catalogue, Param, Signature
+from flows.wiring.where import Where
 from tasks.contract import Choice
 from tasks.families import LOSSES
 

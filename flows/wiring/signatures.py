@@ -15,9 +15,10 @@ from flows.python.declared import Declarations
 from flows.python.functions import Argument, Function
 from flows.python.loading import fresh_module
 from flows.wiring.groups import Fields, find_fields, members
-from flows.wiring.model import Group, Where
+from flows.wiring.model import Group
 from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.types import Type, parse_type
+from flows.wiring.where import Where
 from tasks.contract import COMPANIONS, JSON, SpecError, WorldSpec
 
 _KINDS = "tasks.kinds"

@@ -27,9 +27,9 @@ from flows.wiring.grammar import (
     PipelineText,
     StepText,
 )  # fmt: skip
-from flows.wiring.model import Where
 from flows.wiring.tree import Yaml, fail, mapping, quoted, quoted_value
 from flows.wiring.variants import Files, variant_line
+from flows.wiring.where import Where
 from tasks.contract import SpecError
 
 

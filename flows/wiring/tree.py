@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flows.wiring.model import Where
+from flows.wiring.where import Where
 from tasks.contract import JSON, SpecError
 
 COMMAND_LINE = Where("command line")

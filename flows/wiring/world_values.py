@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from flows.wiring.choices import choice_name
 from flows.wiring.grammar import PipelineText
-from flows.wiring.model import Where
 from flows.wiring.params import Values
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import COMMAND_LINE, Yaml, entries, fail, quoted_value
+from flows.wiring.where import Where
 from tasks.contract import WorldSpec
 
 

@@ -12,8 +12,9 @@ from flows.store.keys import plain_value
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status
 from flows.store.store import HowMade, Store
-from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Where
+from flows.wiring.model import ChoiceValue, Graph, Node, Parameter
 from flows.wiring.types import parse_type
+from flows.wiring.where import Where
 from tasks.kinds import Artifact, Completions, Logps, Policy, Report, Scores, WinProbs
 from tests.flows.store.made import key_of, model, prompts
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tasks.declarations as tasks_declarations
 from flows.python.declared import Declarations
-from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue
+from flows.wiring.where import Where
 
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({

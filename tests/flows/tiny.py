@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.python.codebase import tasks_in
-from flows.wiring.model import Graph, Node, Parameter, Where
+from flows.wiring.model import Graph, Node, Parameter
+from flows.wiring.where import Where
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,8 @@ from flows.planning.plan import Plan, make_plan
 from flows.store.keys import Choices
 from flows.store.runs import Runs, RunStep
 from flows.store.store import HowMade, Store
-from flows.wiring.model import ChoiceValue, Graph, Node, Where
+from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.where import Where
 from tasks.kinds import Artifact
 from tests.flows.codebases import code_index
 from tests.flows.store.made import prompts

@@ -12,7 +12,8 @@ from flows.store.keys import Key, digest_of
 from flows.store.records import Record
 from flows.store.store import HowMade, Store
 from flows.store.views import RecordViews
-from flows.wiring.model import Node, Where
+from flows.wiring.model import Node
+from flows.wiring.where import Where
 from tasks.contract import JSON
 from tasks.kinds import Artifact, Completions, Preferences, Prompts
 

@@ -13,7 +13,8 @@ from blake3 import blake3
 from flows.planning.key_diff import differences
 from flows.store.content import Contents
 from flows.store.keys import Choices, Key, fixed_digest
-from flows.wiring.model import ChoiceValue, Node, Where
+from flows.wiring.model import ChoiceValue, Node
+from flows.wiring.where import Where
 from tasks.contract import SpecError
 from tests.flows.codebases import code_index
 

@@ -14,7 +14,8 @@ from flows.store.maintenance import collect_garbage, verify_store
 from flows.store.records import Record
 from flows.store.retained import KEPT, carried_record, retain_values
 from flows.store.store import Store
-from flows.wiring.model import Node, Where
+from flows.wiring.model import Node
+from flows.wiring.where import Where
 from tasks.contract import DataError
 from tasks.kinds import Artifact, Policy
 from tests.flows.store.made import completions, model, prompts, put, refuse_seen

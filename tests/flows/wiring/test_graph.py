@@ -12,9 +12,10 @@ import pytest
 from flows.wiring import draw_graph
 from flows.wiring.builder import Builder
 from flows.wiring.machine import has_gpu
-from flows.wiring.model import ChoiceValue, Graph, Node, Where
+from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import yaml_from_json
 from flows.wiring.types import Type, checked_value, parse_type
+from flows.wiring.where import Where
 from tasks.contract import Bounds, SpecError
 from tests.flows.codebases import catalogue_of
 from tests.flows.wiring.conftest import Compile

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring.model import Where
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.types import parse_type
+from flows.wiring.where import Where
 from tasks.contract import Bounds, Choice, SpecError
 from tests.flows.codebases import catalogue_of
 
