@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
+from flows.run.executors.worker import Input, Job, _arguments, _handles
 from flows.store.content import Contents
 from flows.store.keys import Choices
 from flows.wiring.graph import compile_pipeline
@@ -61,14 +62,15 @@ class Server:
         folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
         code = CodeIndex(Codebase([tasks_in(Path(root, "tasks"))], self.folder / "parsed.json"))
         choices = Choices(code, self.contents, self.folder)
-        inputs = {port: [self.made[i] for i in ids] for port, ids in node.inputs.items()}
+        inputs = {port: tuple(Input(*self.made[i]) for i in ids) for port, ids in node.inputs.items()}
+        groups = {name: (group.module, group.name) for name, group in node.groups.items()}
         try:
-            call = pickle.dumps(
-                (node.module, node.task, inputs, node.lists, choices.prepare(node).arguments, node.work)
-            )
+            arguments = choices.prepare(node).arguments
         except SpecError as e:
             return {"content": f"refused: {e}"}
-        answer = _forked(lambda: _run(call, root, folder))
+        job = Job(node.module, node.task, inputs, node.lists, arguments, folder, folder / "log", node.work, groups)
+        call = pickle.dumps(job)
+        answer = _forked(lambda: _run(call, root))
         if root == str(ROOT) and "kind" in answer:
             self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
         return answer
@@ -95,36 +97,29 @@ def _forked(work: Any) -> dict[str, Any]:
     return json.loads(text or '{"content": "killed"}')
 
 
-def _run(call: bytes, root: str, folder: Path) -> dict[str, Any]:
+def _run(call: bytes, root: str) -> dict[str, Any]:
     """In the fork: load the task and what it is given from `root`, run it under the trace, save what it returns."""
     for name in [m for m in sys.modules if m.split(".")[0] == "tasks"]:
         del sys.modules[name]
     sys.path.insert(0, root)
     trace = _Trace(root)
     trace.start()
-    module, task, inputs, lists, arguments, work = pickle.loads(call)
-    from tasks.kinds import KINDS
-
-    function = getattr(__import__(module, fromlist=[task]), task)
-    opened = {port: [KINDS[k](path, digest) for k, path, digest in several] for port, several in inputs.items()}
-    handles = {port: h if port in lists else h[0] for port, h in opened.items()}
-    space = _workspace(folder)
-    result = function(**handles, **arguments, **({"work": space} if work else {}))
+    job: Job = pickle.loads(call)
+    function = getattr(__import__(job.module, fromlist=[job.task]), job.task)
+    handles, arguments, space = _handles(job), _arguments(job), _workspace(job.folder)
+    result = function(**handles, **arguments, **({"work": space} if job.work else {}))
     if result._path is None:
         result.save(space.output)
     path = result._path or space.output
     trace.stop()
-    kinds = {("tasks.kinds", type(a).__name__) for a in (result, *(h for several in opened.values() for h in several))}
-    chosen = [*_chosen(arguments)]
-    walk = Walk([(module, task), *((c.module, c.name) for c in chosen), *kinds, *trace.ran()])
+    kinds = {("tasks.kinds", i.kind) for several in job.inputs.values() for i in several}
+    chosen = {(c.module, c.name) for c in job.params.values() if type(c).__name__ == "Chosen"}
+    of_result = ("tasks.kinds", type(result).__name__)
+    walk = Walk([(job.module, job.task), of_result, *chosen, *kinds, *job.groups.values(), *trace.ran()])
     return {
         "content": Contents().digest(path), "kind": type(result).__name__, "path": str(path), **trace.found(),
         "reachable": sorted(walk.names),
     }  # fmt: skip
-
-
-def _chosen(arguments: dict[str, Any]) -> Iterator[Any]:
-    return (v for v in arguments.values() if type(v).__name__ == "Chosen")
 
 
 def _workspace(folder: Path) -> Any:

@@ -32,6 +32,7 @@ import pytest
 from flows.store.identities import choices_of
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.signatures import Catalogue
+from tasks.contract import COMPANIONS
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
 from tests.flows.store.proof import edits as e
@@ -176,7 +177,12 @@ def _may_be_renamed(file: str, scenario: Scenario) -> bool:
 def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Functions moved to a file of their own, with what they need of their file."""
     files = [f for f in sorted({f for t in scenario.made.values() for f in t.executed}) if f != "tasks/contract.py"]
-    names = [(f, n) for f in files for n in e.functions(scenario.files[f]) if n not in (Path(f).stem, "identity")]
+    names = [
+        (f, n)
+        for f in files
+        for n in e.functions(scenario.files[f])
+        if n not in (Path(f).stem, "identity", *COMPANIONS)
+    ]
     tasks = {(node.module, node.task) for node in scenario.nodes.values()}
     done = 0
     for file, name in rng.sample(names, len(names)):
