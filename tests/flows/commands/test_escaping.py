@@ -56,5 +56,5 @@ def test_errors_and_abouts_are_escaped(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "alignflow: no \\x1b[31mred\\x1b[0m\n"
     file = tmp_path / "pipelines.yaml"
     file.write_text('pipelines:\n  p: {about: "is \\e[31mred"}\n')
-    cli.list_(file)
+    cli.list_(choices=False, shipped=False, file=file)
     assert capsys.readouterr().out == "p  is \\x1b[31mred\n"

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from typing import Any, ClassVar
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
-from flows.run.executors.worker import Input, Job, _arguments, _handles
+from flows.run.executors.worker import Input, Job, StepWorkspace, _arguments, _handles
 from flows.store.content import Contents
 from flows.store.keys import Choices
 from flows.wiring.graph import compile_pipeline
@@ -123,12 +124,9 @@ def _run(call: bytes, root: str) -> dict[str, Any]:
 
 
 def _workspace(folder: Path) -> Any:
-    import shutil
-
-    from tests.workspace import Workspace
-
+    """As a worker has it: nothing of `tasks/`."""
     shutil.rmtree(folder, ignore_errors=True)
-    return Workspace(folder)
+    return StepWorkspace(folder, lambda *_: None)
 
 
 class _Trace:
