@@ -17,6 +17,8 @@ JUDGES = frozenset({"RewardModel", "PreferenceModel"})
 """Kinds of models that judge."""
 ORACLES = JUDGES | {"Oracle", "Scorer"}
 """Kinds that a step asks about answers."""
+WITHOUT_ROWS = ORACLES | {"Policy"}
+"""Kinds of results that are no tables."""
 Inputs = Mapping[str, Sequence["View"]]
 
 
@@ -59,7 +61,9 @@ class View:
 
     @cached_property
     def size(self) -> Size:
-        """As the task declares it; else that of the first input with rows that are known."""
+        """As the task declares it; else that of the first input with rows that are known. Models have none."""
+        if self.kind in WITHOUT_ROWS:
+            return Size()
         declared = self._declared.of_task(self.task, "size")
         if declared is not None:
             return self._declared.value(declared, Size, self) or Size()

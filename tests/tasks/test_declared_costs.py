@@ -7,6 +7,8 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+from flows.python.declared import Declarations
+from flows.wiring.views import View
 from tasks.contract import Chosen
 from tasks.declarations import AtMost, Size
 from tasks.exploit import responses_size
@@ -91,3 +93,13 @@ def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None
     assert ppo_cost(Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8)) == {
         "samples": 60, "queries": 60, "tokens": AtMost(480, typical=False),
     }  # fmt: skip
+
+
+def test_a_model_has_no_rows_so_the_table_beside_it_counts() -> None:
+    declared = Declarations()
+    demonstrations = View(declared, "load_demonstrations", "Demonstrations", {}, dict, origin=None, rows=3136)
+    policy = View(declared, "fit", "Policy", {}, lambda: {"data": [demonstrations]}, origin=None)
+    batch = View(declared, "take_batch", "Prompts", {"size": 100}, dict, origin=None, rows=100)
+    rows = View(declared, "tokenize", "Prompts", {}, lambda: {"policy": [policy], "data": [batch]}, origin=None)
+    assert isnan(policy.rows)
+    assert rows.rows == 100
