@@ -169,7 +169,7 @@ def _may_be_renamed(file: str, scenario: Scenario) -> bool:
     """Not a file of tasks, a choice, or one that keys know by its name."""
     fixed = {"tasks/kinds.py", "tasks/contract.py", "tasks/training/reward_scorer.py"}
     name = Path(file).stem
-    tasks = {node.module for node in scenario.nodes.values()}
+    tasks = {m for node in scenario.nodes.values() for m in (node.module, *(g.module for g in node.groups.values()))}
     is_choice = f"def {name}(" in scenario.files[file]
     return not (is_choice or file in fixed or e.module_of(file) in tasks or name == "__init__")
 
@@ -184,6 +184,7 @@ def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[
         if n not in (Path(f).stem, "identity", *COMPANIONS)
     ]
     tasks = {(node.module, node.task) for node in scenario.nodes.values()}
+    tasks |= {(group.module, group.name) for node in scenario.nodes.values() for group in node.groups.values()}
     done = 0
     for file, name in rng.sample(names, len(names)):
         if done < most and (e.module_of(file), name) not in tasks:
