@@ -1,7 +1,5 @@
 """Small tables of completions and judgements for tests, and oracles that write down what they are asked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

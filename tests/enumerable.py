@@ -4,8 +4,6 @@ Three letters and EOS, at most three tokens, cut without EOS: 1 + 3 + 9 + 27 = 4
 tokens are out of reach. Distributions are read by the real `logps`.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple

@@ -4,8 +4,6 @@
 config.json, no weights); `expected` is what transformers itself renders, which every table of tokens must equal.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache

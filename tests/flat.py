@@ -1,7 +1,5 @@
 """Tasks that take the fields of their groups as keyword arguments, as a wiring writes them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace

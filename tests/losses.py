@@ -1,7 +1,5 @@
 """Losses that a test writes itself: as files that the compiler reads, and as modules that the trainer imports."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tiny policies made from nothing in under a second: a real tokenizer, a real chat template, random weights."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

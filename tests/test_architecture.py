@@ -1,7 +1,5 @@
 """The house itself: modules import, pipelines compile, parameters are read, the README tells the truth."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The workspace of tests, which they look into."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tasks.workspace import LocalWorkspace as Workspace

@@ -1,7 +1,5 @@
 """The example runs from top to bottom, and learns."""
 
-from __future__ import annotations
-
 import re
 from math import log
 from pathlib import Path

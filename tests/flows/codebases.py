@@ -1,7 +1,5 @@
 """Code bases of a test's own tasks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flows.python.code_index import CodeIndex

@@ -1,7 +1,5 @@
 """A store in a fresh folder, a tree of tasks to edit; clients know the password of the Prefect servers started here."""
 
-from __future__ import annotations
-
 import os
 import textwrap
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Finished runs with a headline by round, made by hand: real tables and reports, no model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A finished run of a pipeline like sppo, made by hand: two rounds, base against base, real tables, no model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

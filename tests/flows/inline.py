@@ -1,7 +1,5 @@
 """Runs without other processes: tasks in this one, steps one after the other, no Prefect."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable

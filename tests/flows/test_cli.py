@@ -1,7 +1,5 @@
 """The command line: what it answers, how fast, and that a user's mistake is one message and an exit code."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Pipelines as Prefect flows: found by name, typed as the pipeline is, and run for real."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The proof of resumption: `alignflow run sppo` killed again and again at random moments ends as an undisturbed one."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """`flows` knows no task, choice, parameter, port or metric by its name: what it needs of them, they declare."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

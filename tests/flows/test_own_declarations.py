@@ -1,8 +1,6 @@
 """A task, a loss and a metric of one's own package: what they declare is in the plan, among the parameters and in the
 tables, without an edit in `flows` or `tasks`."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A tiny tree of tasks, for tests of what runs them: the real contracts, and one module with tasks of no weight."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading a source as a step does, for tests: rows are written to a file, and what the step said is kept."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Agreement with held-out pairs, worked by hand."""
 
-from __future__ import annotations
-
 from math import sqrt
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the shipped tasks declare about sizes and costs, by hand."""
 
-from __future__ import annotations
-
 import json
 from math import isnan, nan
 from pathlib import Path

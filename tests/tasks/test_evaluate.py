@@ -1,7 +1,5 @@
 """`evaluate`: what it adds, and that its steps fit together with a real policy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

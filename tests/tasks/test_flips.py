@@ -1,7 +1,5 @@
 """A bit of unfinished work changes on the disk: the next attempt makes that part again, says so, and ends the same."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Formats of rows as they are published: what is read of each, what is skipped with which reason, what is refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Intervals over prompts: by hand at the ends, and how often they hold the true value."""
 
-from __future__ import annotations
-
 from math import sqrt
 
 import numpy as np

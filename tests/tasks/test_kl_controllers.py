@@ -1,7 +1,5 @@
 """KL controllers: lm-human-preferences' number, both bounds of the PPO paper's rule, and a coefficient that stays."""
 
-from __future__ import annotations
-
 import pytest
 
 from tasks.kl_controllers.adaptive import adaptive

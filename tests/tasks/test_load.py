@@ -1,7 +1,5 @@
 """Loading: what the toy world gives, the blank policy, checkpoints from outside, the composites on top."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The toy world's oracles: every term of their formulas, worked by hand."""
 
-from __future__ import annotations
-
 import json
 from itertools import permutations
 from math import exp

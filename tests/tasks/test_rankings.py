@@ -1,7 +1,5 @@
 """Rankings and the best of K out of scored answers; golden answers against sampled ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

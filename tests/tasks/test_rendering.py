@@ -1,7 +1,5 @@
 """What is trained on is what the model's own chat template renders: family by family, compared with transformers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """fit_reward as a task: the head, what is learnt, what transformers makes of the result, kills, refusals; scoring."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reward models that others trained: scored as their cards do, by transformers alone, on the layouts of the field."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from itertools import combinations

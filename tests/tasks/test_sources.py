@@ -1,7 +1,5 @@
 """Sources: what files, directories and hub ids give, in which formats and splits."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Splits: named ones by name or with a suffix, shares by hash, and all rows at once."""
 
-from __future__ import annotations
-
 import pytest
 
 from tasks.contract import SpecError

@@ -1,7 +1,5 @@
 """Tools: their definitions and calls go from a file's row to the chat template, in every layout that files have."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

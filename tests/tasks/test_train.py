@@ -1,7 +1,5 @@
 """fit and logps as tasks: what is learnt, what is written, kills, divergence."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

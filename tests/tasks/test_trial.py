@@ -1,7 +1,5 @@
 """Trial calls of choices: every shipped one passes, wrong results are named."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """The toy world: facts, questions, splits, writers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Commands: in this process where that is enough, else as processes of their own, as a user starts and ends them."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

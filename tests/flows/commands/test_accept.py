@@ -1,7 +1,5 @@
 """An old result stands for a new key after an edit of code, and after nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Runs beside each other: only what was measured alike is ranked, and only what the prompts can tell is claimed."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """What `alignflow deploy` finds in a file, and what it refuses before it asks any server."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

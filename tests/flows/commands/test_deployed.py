@@ -3,8 +3,6 @@
 All of it where a proxy is set that is not there.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import signal

@@ -1,7 +1,5 @@
 """Control characters in texts of files and models never reach the terminal."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What other programs open: a policy in transformers, a table in pandas and polars, an oracle as it was specified."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import polars as pl

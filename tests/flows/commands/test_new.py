@@ -1,7 +1,5 @@
 """`alignflow new`: what it writes works at once."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Times as people read them."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.commands.progress import seconds

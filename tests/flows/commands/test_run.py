@@ -1,7 +1,5 @@
 """Where the end of a run says that its web UIs are, and which finished run stands for one that would repeat it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """How `alignflow serve` ends the runs that it executes."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import sys

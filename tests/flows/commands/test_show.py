@@ -1,7 +1,5 @@
 """What people and scripts are shown of runs and artifacts."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """A sweep through the real command line: what its runs share is made once, and a table of them stands at its end."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from pathlib import Path

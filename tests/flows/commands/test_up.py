@@ -1,7 +1,5 @@
 """`alignflow up`: both pages answer, both end, and what stands in the way is said."""
 
-from __future__ import annotations
-
 import signal
 import socket
 from pathlib import Path

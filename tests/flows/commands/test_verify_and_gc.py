@@ -1,7 +1,5 @@
 """Verify and gc as commands: what they say, and that neither touches what is in use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Where two runs, or two results, part: by key and, under one key, by content."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

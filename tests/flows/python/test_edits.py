@@ -3,8 +3,6 @@
 The proof in `store/proof` edits the real tree.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

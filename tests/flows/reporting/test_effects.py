@@ -1,7 +1,5 @@
 """Pictures of over-optimisation and of games: what is fitted, when they are drawn, and what stands in them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from types import SimpleNamespace

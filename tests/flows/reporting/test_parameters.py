@@ -1,7 +1,5 @@
 """The parameters that runs of different pipelines are compared by: few, of one meaning, on one scale."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What MLflow is told of a run, that a cached run is as complete, and that MLflow never stops a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A loop of no weight: a policy is a number, and the gate measures whether it grew."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The command line of continuing deployments: what it shows, what it refuses, and with which exit code."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A deployment as a Prefect flow: its name, its form, and real ticks by its entrypoint."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The gate's test: numbers by hand, its error over whole loops by simulation, and which gains it sees."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import exp, log, sqrt
 

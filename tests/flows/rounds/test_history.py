@@ -1,7 +1,5 @@
 """What events come to, by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

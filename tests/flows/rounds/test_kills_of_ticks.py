@@ -1,7 +1,5 @@
 """No round is skipped or repeated: ticks at once and ticks killed at any moment, as processes."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """The ledger on disk: what a kill leaves is no event, what is damaged is told, and `gc` keeps what heads name."""
 
-from __future__ import annotations
-
 import json
 import random
 import threading

@@ -1,7 +1,5 @@
 """Death at every moment at which the ledger changes: before an event is written, in its middle, and behind it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

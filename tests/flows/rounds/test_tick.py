@@ -1,7 +1,5 @@
 """Ticks: gates, rejections, stalls, rollback, and what stays unfinished."""
 
-from __future__ import annotations
-
 import io
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What MLflow is told of ticks: each is told of before the next begins, and one that hangs costs its minute once."""
 
-from __future__ import annotations
-
 import threading
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A graph as a Prefect flow: what runs, what is found, how it fails, and how it is killed and goes on."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

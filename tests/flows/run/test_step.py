@@ -1,7 +1,5 @@
 """Single steps, without Prefect: what they read stays as it was, or their result is not kept."""
 
-from __future__ import annotations
-
 import textwrap
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Keys and tables for the tests of the store."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

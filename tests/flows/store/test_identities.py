@@ -1,7 +1,5 @@
 """What a step reads of the outside world is in its key, or it is refused."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a ledger names is found, has its lineage and is not reclaimed, whatever results its keys get later."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A file outside of the store that is changed during a step shows, also when it was put back."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files of a store that several threads, processes and disks have to do with at once."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A full disk is blamed in one line, and what stands in the way of nothing does not stop the run."""
 
-from __future__ import annotations
-
 import errno
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Permissions of what is in a store, locks of other users, and stores that are read-only."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """A small tree of tasks with every feature that a signature can have, and a way to compile a text against it."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """APO's wirings in the project's own pipelines.yaml: what trains on what, and what the variants share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

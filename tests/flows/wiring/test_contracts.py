@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """What choices are called with: those that do not fit their folder are refused where they are wrong."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from pathlib import Path

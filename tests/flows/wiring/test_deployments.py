@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """Deployments compile one round at a time; `check` judges them with the pipelines."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

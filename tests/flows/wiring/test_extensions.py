@@ -1,7 +1,5 @@
 """`extend:`: a user's own package of tasks, composites, choices and data files beside the shipped ones."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """Random edits of the real file give a graph or one line that says where, never a traceback and never a hang."""
 
-from __future__ import annotations
-
 import random
 import re
 import time

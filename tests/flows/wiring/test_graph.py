@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """What the grammar means: rounds, references, composites, choices, one node for equal steps."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Groups: a dataclass in a signature is its fields in a wiring, and one object for the task and the composite."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent

@@ -1,7 +1,5 @@
 """Compiler and trainer refuse the same: both run over every family, kind of table, set of arguments and reference."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import combinations

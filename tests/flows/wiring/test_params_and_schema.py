@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """Sweeps split at top-level commas; the JSON Schema accepts what compiles and refuses what editors should show."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 from typing import Any

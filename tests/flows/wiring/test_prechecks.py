@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """`plan` and `run` reject what the wiring and the files show before any step."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The project's own pipelines.yaml."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from time import process_time

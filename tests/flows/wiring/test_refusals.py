@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """Every refusal of the grammar: where it points, what it says was allowed, what came near."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The wiring of PPO, against the real tasks: its reference, its oracle, its objective, rounds that hand a critic on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

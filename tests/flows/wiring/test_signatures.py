@@ -1,7 +1,5 @@
 """Signatures read from source are those that Python sees; the vocabulary of parameters is closed."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

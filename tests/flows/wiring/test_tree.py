@@ -1,7 +1,5 @@
 """YAML 1.2 with places."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

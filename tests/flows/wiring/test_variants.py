@@ -1,8 +1,6 @@
 # ruff: noqa: E501
 """`extends`: what is merged, what is replaced, what null removes."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

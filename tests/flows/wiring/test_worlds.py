@@ -1,7 +1,5 @@
 """A second world, of two new files: another base policy, other splits and oracles, under the shipped wirings."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Both engines for real, on the CPU, side by side."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """New weights for a loaded engine, for real: it must answer as one that was loaded with them."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bradley-Terry worked by hand: values, margin, centring, slopes, shifts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """DPO against the fixtures of TRL 1.16 (executed in float64), a NumPy version of the paper, and its limits."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

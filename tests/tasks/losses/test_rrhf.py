@@ -1,7 +1,5 @@
 """RRHF against the value worked by hand, a NumPy version of the paper, ties, masks and the signs of its gradient."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

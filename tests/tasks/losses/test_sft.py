@@ -1,7 +1,5 @@
 """Supervised fine-tuning: hand-worked values."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Losses refuse tensors of other shapes, and name the shapes."""
 
-from __future__ import annotations
-
 import pytest
 from torch import ones
 

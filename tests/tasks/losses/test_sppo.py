@@ -1,7 +1,5 @@
 """SPPO against the authors' loss (uclaml/SPPO 5e61c4e), a NumPy version of the paper, and its limits."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

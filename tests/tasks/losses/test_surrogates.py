@@ -1,7 +1,5 @@
 """PPO's two surrogates: numbers worked out elsewhere, limits, and where there is no gradient."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

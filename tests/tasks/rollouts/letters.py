@@ -4,8 +4,6 @@ At most three tokens, cut without EOS: 40 answers to each of 4 prompts. The toke
 distributions are read by the real `logps`.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A small PPO: a tiny policy, a dozen prompts, a rule that likes short answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

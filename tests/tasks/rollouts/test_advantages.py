@@ -1,7 +1,5 @@
 """PPO's arithmetic: numbers worked out elsewhere in float64, NumPy versions from the papers, limits and signs."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

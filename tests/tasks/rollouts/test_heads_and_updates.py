@@ -1,7 +1,5 @@
 """What the networks say of each token, against transformers alone; draws; the checks of an iteration's first update."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

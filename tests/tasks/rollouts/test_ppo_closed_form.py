@@ -1,7 +1,5 @@
 """PPO against a fixed price of a nat has one optimum, π* ∝ π_ref·exp(r/β): the real `ppo` must come near it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

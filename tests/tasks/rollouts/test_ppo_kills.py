@@ -1,7 +1,5 @@
 """Kills inside scoring and behind the last iteration; number types where a training is resumed, or a policy kept."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shutil

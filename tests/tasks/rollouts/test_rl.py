@@ -1,7 +1,5 @@
 """ppo as a task: what it learns, kills, rounds that go on exactly, what is kept, refusals."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """What a later round draws: the same course goes on, another one repeats nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What PPO asks of its sampler: the policy's own answers, found out at small rates too, and a share of a GPU."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Small tables to train on, made of the toy world's words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Attention that a model asks for is the one it gets: in training, in log-probabilities and in sampling."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The enumerable world's optima: each fit is the real one; its result is read by the real `logps`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

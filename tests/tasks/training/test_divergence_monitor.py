@@ -1,7 +1,5 @@
 """When a training is stopped or warned of: by most of its last steps, never by a single batch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Filling a loss by name: joins by id, missing values, kinds that do not fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rankings through the real training code: filling by name, padding, metrics, learning; tables of one class only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Log-probabilities and their gradients against the plain way: one row at a time through transformers' own forward."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

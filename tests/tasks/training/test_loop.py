@@ -1,7 +1,5 @@
 """One optimizer step, cut in every way: batch 8 × 1 = 1 × 8, packed = padded, whatever the lengths and weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

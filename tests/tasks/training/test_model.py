@@ -1,7 +1,5 @@
 """The type that results are stored in."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

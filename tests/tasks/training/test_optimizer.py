@@ -1,7 +1,5 @@
 """The course of the learning rate, and which parameters decay."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

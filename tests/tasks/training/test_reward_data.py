@@ -1,7 +1,5 @@
 """Reward models beyond pairs: a K-wise loss on rankings and a regression on scores, through fit_reward."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

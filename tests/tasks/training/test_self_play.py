@@ -4,8 +4,6 @@ Three groups of answers go round (each beats the next with 0.9); all others lose
 world the groups are the ended answers by their first letter; what is cut or empty is dominated.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

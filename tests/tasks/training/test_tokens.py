@@ -1,7 +1,5 @@
 """Token columns: what is kept, what is rendered, what is skipped and why."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """APO's two-stream loss: people's pairs and golden ones in one table, weighted, and one plain mean."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where pages are, and that no password is shown with them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """MLflow's database: a kill in its first migration breaks nothing, and a damaged one makes room for a new one."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path

@@ -1,7 +1,5 @@
 """MLflow goes away while a run is on, or hangs: the run goes on, and all of it arrives with the next run, once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

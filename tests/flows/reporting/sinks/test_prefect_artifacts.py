@@ -1,7 +1,5 @@
 """What a run leaves on Prefect's pages: bars for long steps, the results, where to look; and that it harms no run."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

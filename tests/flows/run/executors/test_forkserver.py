@@ -1,7 +1,5 @@
 """Child processes: what they are given, what comes back, and that nothing of them stays behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Flow runs that nobody ends, servers that end too early, databases that are damaged: the next run sees to them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

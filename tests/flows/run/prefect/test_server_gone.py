@@ -1,7 +1,5 @@
 """A Prefect server that goes away in mid-run: the work is done and kept, it is said once, and the process ends soon."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """Who is answered by the servers, who knows their passwords, and what never goes through a proxy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The steps of `proof.yaml`, run and traced once, and their keys for any edit of the code, parameters or inputs."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

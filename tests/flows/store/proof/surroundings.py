@@ -1,7 +1,5 @@
 """Edits of what a step is given and where it runs: parameters, contents of inputs, files outside, packages."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

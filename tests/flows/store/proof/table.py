@@ -1,7 +1,5 @@
 """What the proof counted, by class of edit."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass, field
 

@@ -18,8 +18,6 @@ it is imported, gives no result and so no stale one.
 **Needless miss**: the result could not change and the key did. At most 5% of all misses.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 from collections.abc import Iterator
