@@ -58,18 +58,19 @@ def logps(
     """
     import torch
 
+    from tasks.training.device import this_device
     from tasks.training.logps import AnswerLogps
-    from tasks.training.model import keep_memory, open_model, pick_device, pick_dtype
+    from tasks.training.model import keep_memory, open_model
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
 
     keep_memory()
     rows = rows_of(data, policy)
-    device = pick_device()
-    half = pick_dtype(compute.dtype, device) == torch.bfloat16
-    model = open_model(policy, torch.float32).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
-        values = score_rows(AnswerLogps(model), rows, compute.max_tokens_per_microbatch, work.progress)
+    device = this_device()
+    half = device.dtype(compute.dtype) == torch.bfloat16
+    model = open_model(policy, torch.float32).to(device.torch_device)
+    with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
+        values = score_rows(AnswerLogps(model), rows, device, compute.max_tokens_per_microbatch, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa

@@ -52,10 +52,11 @@ class TransformersEngine:
     """A loaded model. See `tasks.sampling.requests.Engine`."""
 
     def __init__(self, policy: Policy, batch: int, memory: float, dtype: str) -> None:
-        from tasks.training.model import open_model, pick_device, pick_dtype
+        from tasks.training.device import this_device
+        from tasks.training.model import open_model
 
-        device = pick_device()
-        self.model = open_model(policy, pick_dtype(dtype, device)).to(device).eval()
+        device = this_device()
+        self.model = open_model(policy, device.dtype(dtype)).to(device.torch_device).eval()
         self.body = self.model.base_model
         if not has_plain_cache(self.body):
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")

@@ -20,10 +20,10 @@ def with_remaining_memory(engine: Chosen, networks: Networks, work: Workspace) -
 
     Only vLLM takes its share at once, and refuses where that much is not free. Raises SpecError where nothing is left.
     """
-    if engine.name != "vllm" or networks.device.type != "cuda":
+    if engine.name != "vllm" or not networks.device.is_gpu:
         return engine
     asked = engine.execution.get("gpu_memory")
-    free, total = torch.cuda.mem_get_info(networks.device)
+    free, total = torch.cuda.mem_get_info(networks.device.torch_device)
     learning = sum(p.numel() for p in networks.learning.parameters())
     wanted = float(asked) if isinstance(asked, int | float) else 1.0
     share = fitting_share(wanted, free, total, learning)

@@ -15,9 +15,10 @@ from tasks.kinds import Model, Policy, RewardModel
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.template import template_digest
 from tasks.training.batches import MicroBatch, PackingConfig, sorted_micro_batches
+from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
 from tasks.training.logps import Inputs, inputs_of
-from tasks.training.model import open_model, packing_for, pick_device, pick_dtype, positions_of
+from tasks.training.model import open_model, packing_for, positions_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
 from tasks.training.settings import ComputeConfig
@@ -32,13 +33,13 @@ class Networks:
     ref: TokenLogps
     plain: TokenLogps
     """The policy at temperature 1, which samplers' log-probabilities and demonstrations are measured at."""
-    device: torch.device
+    device: Device
     half: bool
     """Whether bodies compute in bfloat16."""
     shape: PackingConfig
 
     def computing(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(self.device.kind, torch.bfloat16, enabled=self.half)
 
     @property
     def learning(self) -> nn.ModuleDict:
@@ -46,20 +47,20 @@ class Networks:
         return nn.ModuleDict({"policy": self.policy.model, "value": self.value.model})
 
     def inputs(self, batch: MicroBatch) -> Inputs:
-        return inputs_of(batch, self.device)
+        return inputs_of(batch, self.device.torch_device)
 
 
 def open_networks(
     policy: Policy, value: RewardModel, ref: Policy, temperature: float, compute: ComputeConfig
 ) -> Networks:
     """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do."""
-    device = pick_device()
-    model = open_model(policy, torch.float32).to(device)
-    critic = open_reward_model(value, torch.float32).to(device)
-    anchor = open_model(ref, torch.float32).to(device).requires_grad_(False)
-    shapes = [packing_for(m, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
+    device = this_device()
+    model = open_model(policy, torch.float32).to(device.torch_device)
+    critic = open_reward_model(value, torch.float32).to(device.torch_device)
+    anchor = open_model(ref, torch.float32).to(device.torch_device).requires_grad_(False)
+    shapes = [packing_for(m, device, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
     shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
-    half = pick_dtype(compute.dtype, device) == torch.bfloat16
+    half = device.dtype(compute.dtype) == torch.bfloat16
     tempered = TokenLogps(model, temperature)
     plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
     return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)

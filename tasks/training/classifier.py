@@ -18,6 +18,7 @@ from tasks.message import Message, uses_tools
 from tasks.rendering import Template
 from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
+from tasks.training.device import Device
 from tasks.training.model import packing_for, positions_of
 from tasks.training.reward import open_classifier
 
@@ -67,10 +68,10 @@ class Classifier:
     Raises DataError if it cannot be opened, or if a row's score depends on its batch.
     """
 
-    def __init__(self, source: Model, device: torch.device) -> None:
-        self._source = source
+    def __init__(self, source: Model, device: Device) -> None:
+        self._source, self._device = source, device
         self.layout = Layout(source)
-        self.model = open_classifier(source, torch.float32).to(device)
+        self.model = open_classifier(source, torch.float32).to(device.torch_device)
         self._longest = _max_length(self.model, positions_of(source))
         check_attention(self.model, source, self._each)
         self._check_padding()
@@ -91,7 +92,7 @@ class Classifier:
 
     def _batches(self, rows: Sequence[Encoded]) -> Iterator[list[int]]:
         """Indices of rows, longest first. Without a padding token, transformers supports only single rows."""
-        budget = packing_for(self.model, 0).tokens if self._pad is not None else 0
+        budget = packing_for(self.model, self._device, 0).tokens if self._pad is not None else 0
         batch: list[int] = []
         for i in sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])):
             if batch and (len(batch) + 1) * len(rows[batch[0]]["input_ids"]) > budget:

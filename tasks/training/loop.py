@@ -20,10 +20,11 @@ from accelerate.utils import gather_object
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
+from tasks.training.device import Device, this_device
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.logps import inputs_of
 from tasks.training.metrics import DivergenceMonitor, StepLosses, chosen_drift, step_metrics
-from tasks.training.model import keep_memory, packing_for, pick_device, pick_dtype
+from tasks.training.model import keep_memory, packing_for
 from tasks.training.optimizer import make_optimizer
 from tasks.training.rows import Ints
 from tasks.training.settings import OptimConfig, TrainComputeConfig
@@ -51,10 +52,10 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     `scorer` turns a micro-batch's inputs into a number per answer, which the loss is filled with.
     """
     model, optim, compute = scorer.model, settings.optim, settings.compute
-    folder = work.path / "checkpoint"
+    folder, device = work.path / "checkpoint", this_device()
     drop_damaged(folder, work)
-    shape = pinned_packing(folder, packing_for(model, compute.max_tokens_per_microbatch))
-    accelerator = make_accelerator(compute.dtype)
+    shape = pinned_packing(folder, packing_for(model, device, compute.max_tokens_per_microbatch))
+    accelerator = make_accelerator(device, compute.dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, optim.optimizer, settings.lr, optim.betas, optim.weight_decay)
     scorer, optimizer = accelerator.prepare(scorer, optimizer)
@@ -87,11 +88,10 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
         work.notice(warning)
 
 
-def make_accelerator(dtype: str) -> Accelerator:
-    """The GPU if there is one; bodies compute in `dtype`, weights stay in float32."""
-    device = pick_device()
-    half = pick_dtype(dtype, device) == torch.bfloat16
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
+def make_accelerator(device: Device, dtype: str) -> Accelerator:
+    """Bodies compute in `dtype`, weights stay in float32."""
+    half = device.dtype(dtype) == torch.bfloat16
+    return Accelerator(cpu=not device.is_gpu, mixed_precision="bf16" if half else "no")
 
 
 def _batches(n: int, optim: OptimConfig, seed: int) -> list[Ints]:

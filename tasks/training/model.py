@@ -15,6 +15,7 @@ from tasks.contract import DataError
 from tasks.kinds import Model, Policy
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.batches import PackingConfig
+from tasks.training.device import Device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
@@ -85,30 +86,20 @@ def _set_dtype(file: Path, dtype: str) -> None:
     file.write_text(json.dumps({**config, "dtype": dtype}, indent=2, sort_keys=True) + "\n")
 
 
-def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: float32 on a CPU, bfloat16 on a GPU."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return DTYPES[name]
-
-
 def trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def packing_for(model: Any, max_tokens_per_microbatch: int) -> PackingConfig:
-    """The packing for this model; 0 max_tokens_per_microbatch: as many as need about 200 MB of activations.
+def packing_for(model: Any, device: Device, max_tokens_per_microbatch: int) -> PackingConfig:
+    """The packing for this model where it computes on `device`, wherever it lies now.
 
-    On a GPU 8,192, and 2,048 with eager attention, which stores every pair of a row's tokens.
+    max_tokens_per_microbatch: 0: on a CPU as many as need about 200 MB of activations, on a GPU 8,192, and 2,048 with
+    eager attention, which stores every pair of a row's tokens.
     """
     config = model.config.get_text_config()
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     on_gpu = 2048 if model.config._attn_implementation == "eager" else 8192
-    fitting = on_gpu if model.device.type == "cuda" else max(256, _ACTIVATIONS // (width * layers))
+    fitting = on_gpu if device.is_gpu else max(256, _ACTIVATIONS // (width * layers))
     return PackingConfig(max_tokens_per_microbatch or fitting, width, can_share_prompts(model))
 
 

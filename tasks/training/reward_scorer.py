@@ -11,8 +11,9 @@ from tasks.kinds import RewardModel, Scorer
 from tasks.message import Message
 from tasks.rendering import AnswerText, Rendered, Template
 from tasks.training.classifier import Classifier
+from tasks.training.device import this_device
 from tasks.training.heads import check_scores, is_trained_here
-from tasks.training.model import keep_memory, pick_device, positions_of
+from tasks.training.model import keep_memory, positions_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of_ids
 from tasks.training.score import score_rows
@@ -41,7 +42,7 @@ def reward_scorer(*, path: str) -> Scorer:
 
 
 def _from_outside(source: RewardModel) -> Scoring:
-    model = Classifier(source, pick_device())
+    model = Classifier(source, this_device())
 
     def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
         made = model.layout.encoded(prompts, completions)
@@ -52,7 +53,8 @@ def _from_outside(source: RewardModel) -> Scoring:
 
 
 def _trained_here(source: RewardModel) -> Scoring:
-    model = AnswerScores(open_reward_model(source, torch.float32).to(pick_device()))
+    device = this_device()
+    model = AnswerScores(open_reward_model(source, torch.float32).to(device.torch_device))
     template, longest = Template(source), positions_of(source)
 
     def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
@@ -62,7 +64,8 @@ def _trained_here(source: RewardModel) -> Scoring:
         if not fits:
             return [None] * len(made)
         rows = rows_of_ids([m.prompt[: m.shared] for _, m in fits], [m.answer for _, m in fits])
-        return _placed(len(made), [i for i, _ in fits], score_rows(model, with_end_token(rows), 0).tolist())
+        scores = score_rows(model, with_end_token(rows), device, 0).tolist()
+        return _placed(len(made), [i for i, _ in fits], scores)
 
     return score
 

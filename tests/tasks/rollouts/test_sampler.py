@@ -13,6 +13,7 @@ from tasks.rollouts.gpu_budget import fitting_share, with_remaining_memory
 from tasks.rollouts.networks import open_networks
 from tasks.rollouts.rollout import check_sampler
 from tasks.training.settings import ComputeConfig
+from tests.devices import H100
 from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
 from tests.workspace import Killed, Mortal, Workspace
 
@@ -72,7 +73,7 @@ def test_only_vllm_on_a_gpu_is_given_another_share(
 ) -> None:
     networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, ComputeConfig("float32"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * GIB, 100 * GIB))
-    on_gpu = replace(networks, device=torch.device("cuda"))
+    on_gpu = replace(networks, device=H100)
     vllm, work = Chosen("engines", "vllm", {}, execution={"gpu_memory": 0.9, "tensor_parallel": 1}), Workspace(tmp_path)
     assert with_remaining_memory(vllm, networks, work) is vllm
     assert with_remaining_memory(TRANSFORMERS, on_gpu, work) is TRANSFORMERS

@@ -14,10 +14,12 @@ from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.sampling.requests import Options, Request
 from tasks.template import stop_ids
+from tasks.training.device import this_device
 from tasks.training.logps import AnswerLogps
 from tasks.training.model import open_model, packing_for
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
+from tests.devices import H100
 from tests.families import family
 from tests.tasks.training.tables import tokenized, win_rates
 from tests.tasks.training.test_logps import gradients, our_logps, plain_logps
@@ -62,7 +64,7 @@ def test_logps_gradients_and_samples_are_those_of_eager_attention(
     expected.sum().backward()
     wanted = gradients(plain)
 
-    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, 4096))
+    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, this_device(), 4096))
     found.sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
     for name, gradient in gradients(ours).items():
@@ -84,8 +86,8 @@ def test_prompts_are_shared_in_eager_attention_too(tmp_path: Path, monkeypatch: 
     rows = rows_of(tokenized(win_rates(10), policy, tmp_path), policy)
     monkeypatch.setattr("tasks.training.model.attention_of", lambda config: "eager")
     ours = open_model(policy, torch.float32)
-    assert packing_for(ours, 4096).share
-    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, 4096))
+    assert packing_for(ours, this_device(), 4096).share
+    found = our_logps(AnswerLogps(ours), rows, packing_for(ours, this_device(), 4096))
     torch.testing.assert_close(found, plain_logps(_eager(policy), rows), rtol=1e-5, atol=1e-3)
 
 
@@ -104,7 +106,7 @@ def test_attention_that_is_written_out_gets_smaller_batches_on_a_gpu() -> None:
     def tokens(implementation: str) -> int:
         text = SimpleNamespace(hidden_size=4096, num_hidden_layers=32)
         config = SimpleNamespace(_attn_implementation=implementation, get_text_config=lambda: text)
-        return packing_for(SimpleNamespace(config=config, device=torch.device("cuda")), 0).tokens
+        return packing_for(SimpleNamespace(config=config), H100, 0).tokens
 
     assert (tokens("sdpa"), tokens("eager")) == (8192, 2048)
 

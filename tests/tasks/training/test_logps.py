@@ -11,6 +11,7 @@ from tasks.contract import SpecError
 from tasks.kinds import Policy, Table
 from tasks.training import logps as logps_module
 from tasks.training.batches import PackingConfig, micro_batches, sorted_micro_batches
+from tasks.training.device import this_device
 from tasks.training.logps import AnswerLogps, inputs_of
 from tasks.training.model import open_model, packing_for
 from tasks.training.rows import Rows, rows_of
@@ -75,7 +76,7 @@ def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monke
     scorer, results = AnswerLogps(model), []
     for chunk in (1 << 24, 320 * 7):
         monkeypatch.setattr(logps_module, "CHUNK", chunk)
-        values = our_logps(scorer, rows, packing_for(model, 4096))
+        values = our_logps(scorer, rows, packing_for(model, this_device(), 4096))
         values.sum().backward()
         results.append((values.detach(), gradients(model)))
     torch.testing.assert_close(results[0][0], results[1][0])
@@ -134,7 +135,7 @@ def test_other_architectures_give_their_own_scores(
     expected = plain_logps(model, rows)
     expected.sum().backward()
     wanted = gradients(model)
-    found = our_logps(AnswerLogps(model), rows, packing_for(model, 4096))
+    found = our_logps(AnswerLogps(model), rows, packing_for(model, this_device(), 4096))
     found.sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for name, gradient in gradients(model).items():
