@@ -47,6 +47,7 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m flows.run.prefect.server prepare
+	@$(BIN)/python -m flows.reporting.sinks.mlflow_database
 	@touch $@
 
 clean:  ## forget the environment and everything that runs produced

@@ -1,21 +1,39 @@
-"""A store in a fresh folder, a tree of tasks to edit; clients know the password of the Prefect servers started here."""
+"""Fixtures of all tests of `flows`: a store, a tree of tasks to edit, one Prefect server for the whole session."""
 
 import os
+import signal
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.run.prefect.password import password_of_this_process
+from flows.run.prefect.server import Server
 from flows.store.store import Store
 
 os.environ["PREFECT_API_AUTH_STRING"] = password_of_this_process()  # before Prefect is imported, which reads it then
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Shared by all tests that only need one: starting a server takes six seconds of processor time."""
+    folder = tmp_path_factory.mktemp("prefect")
+    running = Server(folder, log=folder / "server.log")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def server(prefect_server: Server) -> str:
+    """The address of the shared server."""
+    return prefect_server.url
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.errors import console
+from flows.run.prefect.server import Server
 from flows.store.runs import Runs
 from flows.store.store import Store
 from tests.flows.commands.processes import alignflow, command
@@ -197,7 +198,7 @@ finally:
 """
 
 
-def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Path) -> None:
+def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Path, prefect_server: Server) -> None:
     first = command("alignflow", "run", "tiny", cwd=project)
     assert "tiny: done in" in first
     assert "5 steps run, 0 cached" in first
@@ -213,7 +214,7 @@ def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Pa
     assert second.stderr == "[]\n"
     assert Runs(Store(project / "artifacts")).ids() == made
     assert second.stdout.partition("\n")[2] == first[first.index("tiny: done in") :].partition("\n")[2]
-    fresh = command("alignflow", "run", "tiny", "--fresh", "part", cwd=project)
+    fresh = command("alignflow", "run", "tiny", "--fresh", "part", cwd=project, **prefect_server.client)
     assert "1 steps run, 4 cached" in fresh
     assert _steps(project)["part"] == "made"
     plan = json.loads(alignflow("plan", "tiny", "steps=3", "--json", cwd=project).stdout)
@@ -250,7 +251,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(project: Path) -> None:
     assert _steps(project)["policy"] == "stopped"
 
 
-def test_a_step_that_fails_ends_with_exit_code_1_and_its_reason(project: Path) -> None:
-    done = command("alignflow", "run", "tiny", "max_length=2", cwd=project, code=1)
+def test_a_step_that_fails_ends_with_exit_code_1_and_its_reason(project: Path, prefect_server: Server) -> None:
+    done = command("alignflow", "run", "tiny", "max_length=2", cwd=project, code=1, **prefect_server.client)
     assert "✗ policy/tokenize: " in done
     assert "tiny: failed" in done

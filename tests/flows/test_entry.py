@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,7 +9,6 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 
 from flows.run.prefect.api import send_pending
-from flows.run.prefect.server import Server
 from flows.run.prefect.typed_flow import typed_flow
 from flows.store.runs import Runs
 from flows.store.store import Store
@@ -83,14 +81,6 @@ def blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ALIGNFLOW_FILE", str(tmp_path / "pipelines.yaml"))
     monkeypatch.setenv("ALIGNFLOW_ARTIFACTS", str(tmp_path / "artifacts"))
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("prefect")
-    running = Server(folder, log=folder / "server.log")
-    yield running.url
-    running.stop()
 
 
 def test_the_module_has_every_pipeline_under_its_name(blank: Path) -> None:

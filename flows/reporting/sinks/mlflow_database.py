@@ -1,14 +1,18 @@
 """MLflow's SQLite file of a store: migrated under another name, and set aside where it is damaged.
 
 MLflow migrates a new file in place for some seconds; one that is killed in between can never be opened again. So the
-migration happens beside the file's place, and a rename makes it visible.
+migration happens beside the file's place, and a rename makes it visible. `python -m
+flows.reporting.sinks.mlflow_database` (part of `make setup`) migrates an empty database once for the environment; new
+stores begin with a copy of it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -60,15 +64,37 @@ def quiet() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def _migrate(database: Path) -> None:
-    quiet()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+def template() -> Path:
+    """The empty, migrated database of this environment's MLflow, if `make setup` has made it."""
+    from importlib.metadata import version
 
+    return Path(sys.prefix) / "share" / "alignflow" / f"mlflow-{version('mlflow')}.db"
+
+
+def _migrate(database: Path) -> None:
     fresh = temporary(database)
     try:
-        store = SqlAlchemyStore(f"sqlite:///{fresh}", (database.parent / "mlruns").as_uri())
-        store.engine.dispose()
+        _create(fresh, (database.parent / "mlruns").as_uri())
         fresh.chmod(0o666 & ~umask_of(database.parent))  # SQLite's own files are never writable for a group
         fresh.rename(database)
     finally:
         remove(fresh)
+
+
+def _create(database: Path, folder: str) -> None:
+    """An empty database whose experiments keep their files below `folder`, a URI."""
+    if template().exists():
+        shutil.copyfile(template(), database)
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("update experiments set artifact_location = ? || '/' || experiment_id", (folder,))
+        return
+    quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(f"sqlite:///{database}", folder).engine.dispose()
+
+
+if __name__ == "__main__":
+    template().parent.mkdir(parents=True, exist_ok=True)
+    if not template().exists():
+        _migrate(template())

@@ -1,7 +1,6 @@
 """A sweep through the real command line: what its runs share is made once, and a table of them stands at its end."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +37,6 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """One for all runs, which would bring one each."""
-    server = Server(tmp_path / "prefect", log=tmp_path / "server.log")
-    yield server
-    server.stop()
-
-
 def _states(run: Run) -> dict[str, str]:
     return {id: step.state for id, step in run.steps.items()}
 
@@ -59,11 +50,11 @@ def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: di
 
 
 def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begin_and_ends_with_their_table(
-    project: Path, server: Server
+    project: Path, prefect_server: Server
 ) -> None:
     """Whether a file is there is asked when its run begins."""
     values = ("world=./nothing.jsonl,toy", "loss=sft,{sft: {average: answer}}")
-    told = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, **server.client)
+    told = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, **prefect_server.client)
     assert told.count("✗ there is no file or directory './nothing.jsonl'") == 2
     assert "[4/4] tiny world=toy loss={sft: {average: answer}}" in told
     second, first = (run for run in Runs(Store(project / "artifacts")).newest() if run.status == "done")

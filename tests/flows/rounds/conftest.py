@@ -1,6 +1,6 @@
 """A loop of no weight: a policy is a number, and the gate measures whether it grew."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,6 @@ import pytest
 from flows.rounds.head import Continuing
 from flows.rounds.history import History
 from flows.rounds.tick import TickObserver, TickOutcome, Ticks
-from flows.run.prefect.server import Server
 from flows.run.run import Execution
 from flows.store.store import Store
 from tasks.contract import JSON
@@ -224,14 +223,6 @@ class Loop:
         carried = self.history.head.values["policy"]
         assert carried
         return float(json.loads((self.store.root / carried.kind / carried.digest / "config.json").read_text())["size"])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    place = tmp_path_factory.mktemp("prefect")
-    running = Server(place, log=place / "server.log")
-    yield running.url
-    running.stop()
 
 
 @pytest.fixture

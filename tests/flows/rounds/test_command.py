@@ -10,6 +10,7 @@ import pytest
 from flows.rounds.gate import Evidence
 from flows.rounds.history import Finished, Measured, RolledBack
 from flows.rounds.ledger import Ledger
+from flows.run.prefect.server import Server
 from flows.store.store import Store
 from flows.wiring import CarriedValue
 from tests.flows.commands.processes import alignflow, command, place
@@ -28,7 +29,6 @@ pipelines:
       steps:
         batch:  {task: take_batch, table: rows, index: $round, size: $size}
         pool:   {task: concat, tables: [prev.pool, batch]}
-        policy: {task: init_policy, demonstrations: pool}
     deployments:
       every-night: {continue: always}
       whole: {schedule: {cron: "0 3 * * *"}}
@@ -136,18 +136,20 @@ def test_a_damaged_ledger_is_found_not_asked_for(history: Path) -> None:
     assert said.count("sppo.nightly.jsonl") == 1
 
 
-def test_ticks_from_the_command_line_and_the_plan_of_the_next_one(project: Path) -> None:
+def test_ticks_from_the_command_line_and_the_plan_of_the_next_one(project: Path, prefect_server: Server) -> None:
     assert "the next tick is round 1, from the start" in run("plan", "growing-pool/every-night", cwd=project)
-    out = command("alignflow", "run", "growing-pool/every-night", "rounds=2", cwd=project)
+    out = command("alignflow", "run", "growing-pool/every-night", "rounds=2", cwd=project, **prefect_server.client)
     assert "growing-pool/every-night: done in" in out
     assert "round 2 of growing-pool/every-night accepted" in out
     assert "alignflow rounds growing-pool/every-night" in out
     plan = json.loads(run("plan", "growing-pool/every-night", "--json", cwd=project))
-    assert [s["step"] for s in plan["steps"]] == ["rows", "batch@3", "prev.pool", "pool@3", "policy@3"]
-    assert [s["state"] for s in plan["steps"]] == ["cached", "run", "cached", "open", "open"]
+    assert [s["step"] for s in plan["steps"]] == ["rows", "batch@3", "prev.pool", "pool@3"]
+    assert [s["state"] for s in plan["steps"]] == ["cached", "run", "cached", "open"]
     assert "prev.pool" in run("graph", "growing-pool/every-night", cwd=project)
     run("gc", cwd=project)
-    used_up = command("alignflow", "run", "growing-pool/every-night", "size=600", cwd=project, code=1)
+    used_up = command(
+        "alignflow", "run", "growing-pool/every-night", "size=600", cwd=project, code=1, **prefect_server.client
+    )
     assert "is used up" in used_up
     assert "round 3 of growing-pool/every-night is unfinished: what is done is kept" in used_up
     assert "to give it up: alignflow rounds growing-pool/every-night --back-to 2" in used_up

@@ -65,13 +65,13 @@ def test_a_deployment_is_found_by_pipeline_and_name_and_its_flow_is_the_pipeline
     assert flow.name == "growing-pool"
     assert getattr(entry, "growing-pool__every-night").name == "growing-pool"
     shown = flow.parameters.model_dump()["properties"]
-    assert list(shown) == ["rounds", "force", "world", "size", "max_skipped", "seed"]
+    assert list(shown) == ["rounds", "force", "world", "size", "max_skipped"]
     assert (shown["rounds"]["default"], shown["rounds"]["minimum"], shown["force"]["default"]) == (1, 1, False)
     assert "ticks to make" in shown["rounds"]["description"]
     with pytest.raises(ParameterTypeError):
         flow.validate_parameters({"rounds": 0})
     whole = entry.growing_pool__whole
-    assert list(whole.parameters.model_dump()["properties"]) == ["world", "rounds", "size", "max_skipped", "seed"]
+    assert list(whole.parameters.model_dump()["properties"]) == ["world", "rounds", "size", "max_skipped"]
     with pytest.raises(AttributeError, match="has no pipeline 'growing_pool__nightly'"):
         _ = entry.growing_pool__nightly
 

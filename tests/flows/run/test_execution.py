@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flows.run.events import Listener
 from flows.run.executors.forkserver import StepFailed
 from flows.run.executors.slots import Stopped
 from flows.run.prefect.password import password_of_this_process
-from flows.run.prefect.server import Server
 from flows.run.run import Execution, run_cached, run_pipeline, steps_named
 from flows.store.records import Record
 from flows.store.runs import Runs
@@ -26,14 +24,6 @@ from flows.wiring.model import Graph, Node
 from tasks.contract import DataError, SpecError
 from tests.flows.inline import run_inline
 from tests.flows.tiny import ROOT, graph, killable, node, tiny_project
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    place = tmp_path_factory.mktemp("prefect")
-    running = Server(place, log=place / "server.log")
-    yield running.url
-    running.stop()
 
 
 @pytest.fixture
