@@ -34,6 +34,12 @@ from typing import Any, Literal, Protocol
 from tasks.contract import JSON, Chosen
 
 
+DECLARATIONS = (
+    "size", "cost", "work", "resources", "wiring", "files", "training", "evaluation", "metrics", "curves",
+)  # fmt: skip
+"""What `<what>` may be in `mine_<what>`."""
+
+
 class StepView(Protocol):
     """A step as its declarations see it: before it runs, or as its record has it."""
 

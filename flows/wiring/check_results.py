@@ -1,4 +1,4 @@
-"""`alignflow check`: every pipeline, with its deployments, compiled and judged."""
+"""`alignflow check`: every pipeline with its deployments compiled, and the files that they could name checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from flows.wiring.contracts import broken_choices
+from flows.wiring.contracts import broken_files
 from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from
 from flows.wiring.model import Graph
 from flows.wiring.signatures import Catalogue
@@ -18,10 +18,10 @@ from tasks.contract import SpecError
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What `check` says of a pipeline, or of one of its deployments: a graph or an error."""
+    """A pipeline, or one of its deployments, as `check` finds it: a graph or an error."""
 
     pipeline: str
-    """Or the file of a choice that does not fit its folder."""
+    """Or a file that is wrong whatever pipelines name of it."""
     deployment: str | None
     graph: Graph | None
     error: str = ""
@@ -30,34 +30,33 @@ class CheckResult:
 def check_pipelines(
     file: Path, names: Sequence[str] = (), *, tasks_root: Path | None = None, cache: Path | None = None
 ) -> list[CheckResult]:
-    """Judge the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run, and every choice).
+    """Check the named pipelines, or PIPELINE/DEPLOYMENT (default: all that can run, every choice and declaration).
 
     Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
     """
     source = load_file(file)
     catalogue = catalogue_for(source, tasks_root, cache)
-    found = [v for name in names or source.names for v in _named(source, catalogue, name)]
-    said = "\n".join(v.error for v in found)
-    broken = (
-        [] if names else [CheckResult(file, None, None, e) for file, e in broken_choices(catalogue) if e not in said]
-    )
+    results = [result for name in names or source.names for result in _named(source, catalogue, name)]
+    if not names:
+        reported = "\n".join(result.error for result in results)
+        broken = [CheckResult(file, None, None, error) for file, error in broken_files(catalogue)]
+        results += [result for result in broken if result.error not in reported]
     catalogue.codebase.save()
-    return [*found, *broken]
+    return results
 
 
 def _named(source: PipelineFile, catalogue: Catalogue, name: str) -> list[CheckResult]:
     pipeline, _, deployment = name.partition("/")
-    found = list(_verdicts(source, catalogue, pipeline))
-    if not deployment or found[0].error:
-        return found
-    of_it = [v for v in found if v.deployment == deployment]
-    if not of_it:
-        text = source.pipeline(pipeline)
+    results = list(_results(source, catalogue, pipeline))
+    if not deployment or results[0].error:
+        return results
+    text = source.pipeline(pipeline)
+    if deployment not in text.deployments:
         fail(text.node.place, f"{pipeline} has no deployment '{deployment}'", deployment, text.deployments)
-    return of_it
+    return [result for result in results if result.deployment == deployment]
 
 
-def _verdicts(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[CheckResult]:
+def _results(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[CheckResult]:
     compiled = partial(compile_from, source, catalogue, name, {}, lenient=True)
     try:
         yield CheckResult(name, None, compiled())

@@ -1,15 +1,21 @@
-"""Whether a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`), by its source alone."""
+"""Whether a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`), by its source alone,
+and whether what lies beside a task is named as a declaration (`tasks.declarations`) is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from flows.wiring.signatures import Catalogue, Signature
 from flows.wiring.tree import fail
 from flows.wiring.where import Where
 from tasks.calls import CALLS, PAIR_COLUMNS, CallContract
 from tasks.contract import SpecError
+from tasks.declarations import DECLARATIONS
 from tasks.families import LOSSES
+
+_NEAR = 0.7
+"""Likeness, by difflib's ratio, from which a name is taken for a misspelt declaration: `cots` and `cost` have 0.75."""
 
 
 def check_contract(choice: Signature) -> None:
@@ -22,14 +28,34 @@ def check_contract(choice: Signature) -> None:
         _check_columns(choice)
 
 
-def broken_choices(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """Files of choices that do not fit their folders, also of choices that no pipeline names, with what is wrong."""
+def broken_files(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Files of choices that do not fit their folders, also where no pipeline names them, and of misspelt declarations,
+    with what is wrong."""
     for folder in ("losses", *CALLS):
         for name, module in catalogue.choices(folder).items():
             try:
                 check_contract(catalogue.choice(folder, name, Where(module), name))
             except SpecError as e:
                 yield catalogue.codebase.shown(module), str(e)
+    for name, module in catalogue.declared.modules.items():
+        try:
+            _check_declaration(catalogue, name, module)
+        except SpecError as e:
+            yield catalogue.codebase.shown(module), str(e)
+
+
+def _check_declaration(catalogue: Catalogue, name: str, module: str) -> None:
+    """Refuse `mine_cots` in the file of the task `mine`, which nothing would read."""
+    owners = [t for t, task in catalogue.tasks.items() if task.module == module and name.startswith(f"{t}_")]
+    if not owners or name in catalogue.tasks:
+        return
+    task = max(owners, key=len)
+    what = name.removeprefix(f"{task}_")
+    if what not in DECLARATIONS and get_close_matches(what, DECLARATIONS, 1, _NEAR):
+        source = catalogue.codebase.units(module)
+        where = Where(catalogue.file(module), source.units[name].line if source else 0, 1)
+        text = f"nothing reads '{name}', which is named as the declarations of the task {task} are"
+        fail(where, text, name, [f"{task}_{declaration}" for declaration in DECLARATIONS])
 
 
 def _check_loss(loss: Signature) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import check_pipelines
 from flows.wiring.builder import PYTHON
+from flows.wiring.check_results import check_pipelines
 from flows.wiring.contracts import check_contract
 from flows.wiring.signatures import Catalogue
 from tasks.calls import CALLS
@@ -81,6 +81,21 @@ WRONG = {
 def test_a_choice_that_does_not_fit_its_folder_is_refused_where_it_is_wrong(case: str, tmp_path: Path) -> None:
     folder, text, wanted = WRONG[case]
     assert re.search(wanted, refusal(tmp_path, folder, text.strip("\n") if "\n" not in text else text))
+
+
+def test_check_refuses_a_misspelt_declaration_beside_its_task_and_no_other_name(tmp_path: Path) -> None:
+    made(tmp_path, work=TREE["work.py"] + """
+        def sample_cots(step): ...
+        def sample_rows(step): ...
+        sample_metrics = {}
+    """)  # fmt: skip
+    (tmp_path / "pipelines.yaml").write_text("pipelines: {}\n")
+    [found] = check_pipelines(tmp_path / "pipelines.yaml", tasks_root=tmp_path / "tasks")
+    assert found.pipeline == "tasks/work.py"
+    wanted = (
+        r"work\.py:39:1: nothing reads 'sample_cots', which is named as .* task sample .*did you mean 'sample_cost'"
+    )
+    assert re.search(wanted, found.error), found.error
 
 
 def test_check_names_a_broken_loss_with_the_step_that_uses_it_and_unused_ones_by_their_file(tmp_path: Path) -> None:
