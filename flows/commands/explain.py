@@ -24,8 +24,9 @@ def find_divergence(here: Store, left: str, there: Store, right: str) -> Diverge
     if one and other:
         return of_runs((here, one), (there, other))
     found = Runs(here).find(left), Runs(there).find(right)
-    step = found[0].step.title if found[0].step else ""
-    return of_records(StoredResult(here, found[0].record), StoredResult(there, found[1].record), step)
+    steps = [side.step.title if side.step else "" for side in found]
+    results = StoredResult(here, found[0].record), StoredResult(there, found[1].record)
+    return of_records(*results, (steps[0], steps[1]))
 
 
 def _run_of(store: Store, ref: str) -> Run | None:
@@ -42,7 +43,11 @@ def explanation(found: Divergence | None, code: CodeIndex) -> str:
         lacking = "the first" if found.left is None else "the second"
         return f"They part at `{found.step}`: {lacking} has no result of it."
     one, other = (side.record.content[:12] for side in sides if side)
-    lines = [f"They part at `{found.step}`: {one} and {other}"]
+    lines = [f"They are wired differently: {text}" for text in found.unlike]
+    if found.unlike and not found.reasons and not found.content:
+        return "\n".join(lines)
+    alike = "Among the steps that both have in the same place, they" if lines else "They"
+    lines.append(f"{alike} part at `{found.step}`: {one} and {other}")
     lines += [f"  because {_with_line(reason, code)}" for reason in found.reasons[:_MOST]]
     if len(found.reasons) > _MOST:
         lines.append(f"  and {len(found.reasons) - _MOST} more")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,14 +38,13 @@ class ContentDifference(NamedTuple):
 
 def first_difference(left: Path, right: Path) -> ContentDifference | None:
     """The first difference between two folders of results, by the names of their files; None if there is none."""
-    names = {root: set(files_of(root)) for root in (left, right)}
-    for name in sorted(names[left] | names[right]):
-        if name not in names[left] or name not in names[right]:
-            present = ["absent" if name not in names[root] else "present" for root in (left, right)]
+    names = [set(files_of(root)) for root in (left, right)]
+    for name in sorted(names[0] | names[1]):
+        present = ["present" if name in side else "absent" for side in names]
+        if "absent" in present:
             return ContentDifference(name, "", *present)
-        one, other = left / name, right / name
-        if one.stat().st_size != other.stat().st_size or one.read_bytes() != other.read_bytes():
-            return _within(name, one, other)
+        if not filecmp.cmp(left / name, right / name, shallow=False):
+            return _within(name, left / name, right / name)
     return None
 
 
@@ -54,97 +55,68 @@ def _within(name: str, left: Path, right: Path) -> ContentDifference:
     return ContentDifference(name, place, values[0], values[1])
 
 
-Found = tuple[str, Sequence[JSON]] | None
-"""A place, and what both sides have there."""
+PlaceAndValues = tuple[str, Sequence[Any]] | None
+"""A place in a file, and the value there on both sides; None where all that can be read is equal."""
 
 
-def _in_text(left: Path, right: Path) -> Found:
-    """The first line that differs, or the first byte of what is no text."""
-    one, other = left.read_bytes(), right.read_bytes()
-    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _in_text(left: Path, right: Path) -> PlaceAndValues:
+    """The first line that differs, or the first byte of what is not text."""
+    sides: list[Sequence[Any]] = [file.read_bytes() for file in (left, right)]
     try:
-        lines = [data.decode().splitlines() for data in (one, other)]
+        unit, first, sides = "line", 1, [data.decode().splitlines() for data in sides]  # type: ignore[attr-defined]
     except UnicodeDecodeError:
-        return f"byte {at}", [data[at] if at < len(data) else None for data in (one, other)]
-    line = one[:at].count(b"\n")
-    return f"line {line + 1}", [text[line] if line < len(text) else None for text in lines]
+        unit, first = "byte", 0
+    pairs = enumerate(zip_longest(*sides), first)
+    return next(((f"{unit} {number}", values) for number, values in pairs if values[0] != values[1]), None)
 
 
-def _in_tables(left: Path, right: Path) -> Found:
+def _in_tables(left: Path, right: Path) -> PlaceAndValues:
     import pyarrow as pa
 
     one, other = (pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in (left, right))
-    if one.schema.names != other.schema.names:
-        return "columns", [list(one.schema.names), list(other.schema.names)]
-    rows = [(r, name) for name in one.schema.names if (r := _row(one[name], other[name])) is not None]
+    names = one.schema.names
+    if names != other.schema.names:
+        return "columns", [names, other.schema.names]
+    rows = {name: row for name in names if (row := _first_row(one[name], other[name])) is not None}
     if not rows:
         return _in_metadata(one.schema, other.schema)
-    row, name = min(rows, key=lambda found: (found[0], one.schema.names.index(found[1])))
-    values = [table[name][row].as_py() if row < len(table) else None for table in (one, other)]
-    inner, *values = _innermost(values[0], values[1])
+    name = min(rows, key=lambda name: rows[name])
+    row = rows[name]
+    here, there = (table[name][row].as_py() if row < len(table) else None for table in (one, other))
+    inner, *values = _innermost(here, there)
     return f"row {row}, {name}{inner}", values
 
 
-def _row(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None:
-    """The first row in which two columns differ, by halving what is equal."""
-    one, other = _bits(one), _bits(other)
-    if one.equals(other):
-        return None
-    low, high = 0, max(len(one), len(other))
-    while high - low > 1:
-        middle = (low + high) // 2
-        if one.slice(low, middle - low).equals(other.slice(low, middle - low)):
-            low = middle
-        else:
-            high = middle
-    return low
+def _first_row(one: pa.ChunkedArray, other: pa.ChunkedArray) -> int | None:
+    """The first row in which two columns differ; nan is equal to itself."""
+    import polars as pl
 
-
-def _bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Floats as whole numbers of the same bits, so that nan is equal to itself."""
-    import pyarrow as pa
-
-    def of(array: pa.Array) -> pa.Array:
-        if pa.types.is_floating(array.type):
-            return array.view(f"int{array.type.bit_width}")
-        if pa.types.is_list(array.type) and pa.types.is_floating(array.type.value_type):
-            mask = array.is_null() if array.null_count else None
-            return pa.ListArray.from_arrays(array.offsets, of(array.values), mask=mask)
-        return array
-
-    return pa.chunked_array([of(chunk) for chunk in column.chunks]) if column.num_chunks else column
-
-
-def _same(left: object, right: object) -> bool:
-    """Equal, where nan is equal to itself."""
-    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
-        return math.isnan(right)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return left == right
+    rows = min(len(one), len(other))
+    left, right = (pl.Series("", column.slice(0, rows)) for column in (one, other))
+    unequal = left.ne_missing(right).arg_true()
+    if len(unequal):
+        return int(unequal[0])
+    return rows if len(one) != len(other) else None
 
 
 def _innermost(left: Any, right: Any, place: str = "") -> tuple[str, Any, Any]:
-    """Into lists and mappings, to the first item that differs."""
+    """The first item that differs in nested lists and mappings. Compared as written: nan is equal to itself."""
+    pairs: dict[str, tuple[Any, Any]] = {}
     if isinstance(left, list) and isinstance(right, list):
-        for i in range(max(len(left), len(right))):
-            one, other = (side[i] if i < len(side) else None for side in (left, right))
-            if not _same(one, other):
-                return _innermost(one, other, f"{place}[{i}]")
-    if isinstance(left, dict) and isinstance(right, dict):
-        for name in left:
-            if not _same(left[name], right.get(name)):
-                return _innermost(left[name], right.get(name), f"{place}.{name}")
-    return place, left, right
+        pairs = {f"[{i}]": pair for i, pair in enumerate(zip_longest(left, right))}
+    elif isinstance(left, dict) and isinstance(right, dict):
+        pairs = {f".{name}": (left[name], right.get(name)) for name in left}
+    unequal = next((step for step, (one, other) in pairs.items() if repr(one) != repr(other)), None)
+    return _innermost(*pairs[unequal], place + unequal) if unequal else (place, left, right)
 
 
-def _in_metadata(one: pa.Schema, other: pa.Schema) -> Found:
+def _in_metadata(one: pa.Schema, other: pa.Schema) -> PlaceAndValues:
     sides = [{k.decode(): v.decode(errors="replace") for k, v in (s.metadata or {}).items()} for s in (one, other)]
     name = next((n for n in sorted(sides[0] | sides[1]) if sides[0].get(n) != sides[1].get(n)), "")
     return (f"metadata {name}", [side.get(name) for side in sides]) if name else None
 
 
-def _in_tensors(left: Path, right: Path) -> Found:
+def _in_tensors(left: Path, right: Path) -> PlaceAndValues:
     import numpy as np
 
     sides = [dict(_tensors(file)) for file in (left, right)]
@@ -156,25 +128,25 @@ def _in_tensors(left: Path, right: Path) -> Found:
             continue
         size = max(one[2].size // max(math.prod(one[1]), 1), 1)
         element = int(np.flatnonzero(one[2] != other[2])[0]) // size
-        values = [_value(t[0], t[2][element * size : (element + 1) * size].tobytes()) for t in (one, other)]
+        values = [_number(t[0], t[2][element * size : (element + 1) * size].tobytes()) for t in (one, other)]
         index = ", ".join(str(int(i)) for i in np.unravel_index(element, one[1])) if one[1] else ""
         return f"{name}[{index}]", values
     return None
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, tuple[str, list[int], Any]]]:
-    """Name, and type, shape and bytes, of each tensor; only what is looked at is read."""
+    """Name, and type, shape and bytes, of each tensor in a file of safetensors; bytes are read when they are used."""
     import numpy as np
 
     data = np.memmap(file, dtype=np.uint8, mode="r")
     length = int.from_bytes(data[:8].tobytes(), "little")
-    for name, told in json.loads(data[8 : 8 + length].tobytes()).items():
+    for name, header in json.loads(data[8 : 8 + length].tobytes()).items():
         if name != "__metadata__":
-            first, last = told["data_offsets"]
-            yield name, (told["dtype"], told["shape"], data[8 + length + first : 8 + length + last])
+            first, last = header["data_offsets"]
+            yield name, (header["dtype"], header["shape"], data[8 + length + first : 8 + length + last])
 
 
-def _value(dtype: str, data: bytes) -> JSON:
+def _number(dtype: str, data: bytes) -> JSON:
     import numpy as np
 
     if dtype == "BF16":

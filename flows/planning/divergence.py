@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from flows.planning.content_diff import ContentDifference, first_difference
@@ -35,6 +37,8 @@ class Divergence:
     """Where their contents first differ, if their keys are equal."""
     later: str = ""
     """Where this step came out equal: the first step of the runs that did not."""
+    unlike: tuple[str, ...] = ()
+    """In what the two are wired differently; everything else is of a step that both have in the same place."""
 
     @property
     def came_out_equal(self) -> bool:
@@ -43,8 +47,8 @@ class Divergence:
 
     @property
     def circumstances(self) -> list[str]:
-        """In what the machines and settings that no key holds differ: versions of builds, hardware, execution."""
-        if self.left is None or self.right is None or self.reasons:
+        """How machines and settings that no key holds differ under one key: versions of builds, hardware, execution."""
+        if self.left is None or self.right is None or self.left.record.key != self.right.record.key:
             return []
         one, other = self.left.record, self.right.record
         pairs = ((one.versions, other.versions), (one.hardware, other.hardware), (one.execution, other.execution))
@@ -56,6 +60,7 @@ class Divergence:
             "because": [{"part": d.part, "name": d.name, "text": d.text} for d in self.reasons],
             "content": self.content._asdict() if self.content else None, "circumstances": [*self.circumstances],
             "came_out_equal": self.came_out_equal, "first_step_of_other_content": self.later or None,
+            "unlike": [*self.unlike],
         }  # fmt: skip
 
 
@@ -76,8 +81,8 @@ def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | N
     found: Divergence | None = None
     for step in one.steps.values():
         opposite = next((theirs[a] for a in step.addresses if a in theirs), None)
-        sides = [_side(store, s.key) if s else None for store, s in ((here, step), (there, opposite))]
-        if sides == [None, None] or (None not in sides and not _differ(*sides)):
+        sides = _side(here, step.key), _side(there, opposite.key) if opposite else None
+        if not _differ(*sides):
             continue
         parted = _parted(step.title, *sides)
         if found and not parted.came_out_equal:
@@ -90,22 +95,79 @@ def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | N
     return found or (Divergence(more.title, None, _side(there, more.key)) if more else None)
 
 
-def of_records(left: StoredResult, right: StoredResult, step: str = "") -> Divergence | None:
-    """The first step behind two results, inputs first, in which they differ."""
+def of_records(left: StoredResult, right: StoredResult, steps: tuple[str, str] = ("", "")) -> Divergence | None:
+    """The first step behind two results, inputs first, in which they differ; `steps` are those that gave the results.
+
+    Only results of one task in the same place, whose inputs come from the same tasks, are compared with each other.
+    """
     if not _differ(left, right):
         return None
-    for port in left.record.parents:
-        for one, other in zip(left.record.parents[port], right.record.parents.get(port, ()), strict=False):
-            sides = _of_parent(left.store, one), _of_parent(right.store, other)
-            found = of_records(*sides, f"{step or left.record.task} ← {port}") if all(sides) and one != other else None  # type: ignore[arg-type]
-            if found:
-                return found
-    return _parted(step or left.record.task, left, right)
+    unlike = [f"`{steps[0]}` and `{steps[1]}` are two steps"] if all(steps) and steps[0] != steps[1] else []
+    top = _Pair(steps[0] or left.record.task, left, right)
+    pairs, wired = _alike(top)
+    unlike += wired[:1]
+    first = next((p for p in pairs.values() if not any(i.keys in pairs for i in p.inputs)), None)
+    found = _parted(first.place, first.left, first.right) if first else Divergence(top.place, left, right)
+    return replace(found, unlike=tuple(unlike))
 
 
-def _of_parent(store: Store, parent: Parent) -> StoredResult | None:
-    side = _side(store, parent.key)
-    return side if side and side.record.content == parent.content else None
+@dataclass(frozen=True)
+class _Pair:
+    """Two different results in the same place."""
+
+    place: str
+    left: StoredResult
+    right: StoredResult
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        return self.left.record.key, self.right.record.key
+
+    @cached_property
+    def inputs(self) -> list[_Pair]:
+        """Those inputs that differ and whose records are still there."""
+        sides = [
+            (port, _of_parent(self.left.store, one), _of_parent(self.right.store, other))
+            for port, one, other in self._parents()
+        ]
+        return [_Pair(f"{self.place} ← {port}", a, b) for port, a, b in sides if a and b and _differ(a, b)]
+
+    def unlike(self) -> str:
+        """How the two are made by different tasks, or from results of different tasks; empty if they are not."""
+        if self.left.record.task != self.right.record.task:
+            return f"`{self.place}` is a result of `{self.left.record.task}` here, of `{self.right.record.task}` there"
+        for port, one, other in self._parents():
+            if not one or not other:
+                return f"`{self.place}` has more inputs `{port}` {'here' if one else 'there'}"
+        different = (p for p in self.inputs if p.left.record.task != p.right.record.task)
+        return next((p.unlike() for p in different), "")
+
+    def _parents(self) -> Iterator[tuple[str, Parent | None, Parent | None]]:
+        one, other = self.left.record.parents, self.right.record.parents
+        for port in {**one, **other}:
+            for parents in zip_longest(one.get(port, ()), other.get(port, ())):
+                yield port, *parents
+
+
+def _alike(top: _Pair) -> tuple[dict[tuple[str, str], _Pair], list[str]]:
+    """The pairs that can be compared, from the results down to what they came from, and how the others are unlike."""
+    alike: dict[tuple[str, str], _Pair] = {}
+    unlike: list[str] = []
+    todo, seen = [top], {top.keys}
+    for pair in todo:
+        if problem := pair.unlike():
+            unlike.append(problem)
+            continue
+        alike[pair.keys] = pair
+        below = [p for p in pair.inputs if p.keys not in seen]
+        seen.update(p.keys for p in below)
+        todo += below
+    return alike, unlike
+
+
+def _of_parent(store: Store, parent: Parent | None) -> StoredResult | None:
+    side = _side(store, parent.key) if parent else None
+    return side if side and parent and side.record.content == parent.content else None
 
 
 def _side(store: Store, key: str) -> StoredResult | None:
@@ -114,16 +176,15 @@ def _side(store: Store, key: str) -> StoredResult | None:
 
 
 def _differ(left: StoredResult | None, right: StoredResult | None) -> bool:
-    assert left
-    assert right
-    return (left.record.key, left.record.content) != (right.record.key, right.record.content)
+    one, other = ((side.record.key, side.record.content) if side else None for side in (left, right))
+    return one != other
 
 
 def _parted(step: str, left: StoredResult | None, right: StoredResult | None) -> Divergence:
     if left is None or right is None:
         return Divergence(step, left, right)
+    if left.record.task != right.record.task:
+        return Divergence(step, left, right, unlike=(_Pair(step, left, right).unlike(),))
     reasons = tuple(differences(left.record, right.record)) if left.record.key != right.record.key else ()
-    if reasons:
-        return Divergence(step, left, right, reasons)
     paths = (side.store.root / side.record.path for side in (left, right))
-    return Divergence(step, left, right, (), first_difference(*paths))
+    return Divergence(step, left, right, reasons, None if reasons else first_difference(*paths))

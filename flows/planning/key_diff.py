@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from tasks.contract import JSON
@@ -32,26 +32,18 @@ def differences(old: Keyed, new: Keyed) -> list[KeyDifference]:
 
     A part that `new` lacks (inputs not known yet) is not compared. Code that only moved to another file is the same.
     """
-    found = list(_changed("params", old, new, _param))
-    found += _code(old, new)
-    for part, say in (("identities", _identity), ("packages", _package), ("inputs", _input)):
-        found += _changed(part, old, new, say)
-    return found
+    found = [*_in_part("params", old, new), *_in_code(old, new)]
+    return found + [d for part in ("identities", "packages", "inputs") for d in _in_part(part, old, new)]
 
 
-def _changed(part: str, old: Keyed, new: Keyed, say: Callable[[str, JSON, JSON], str]) -> Iterator[KeyDifference]:
+def _in_part(part: str, old: Keyed, new: Keyed) -> Iterator[KeyDifference]:
     if part in new.parts:
-        before, after = _flat(old.parts.get(part)), _flat(new.parts[part])
-        for name in sorted(before | after):
-            if before.get(name, _NOTHING) != after.get(name, _NOTHING):
-                yield KeyDifference(part, name, say(name, before.get(name), after.get(name)))
+        yield from _changed(part, _flat(old.parts.get(part)), _flat(new.parts[part]))
 
 
-def _code(old: Keyed, new: Keyed) -> list[KeyDifference]:
+def _in_code(old: Keyed, new: Keyed) -> list[KeyDifference]:
     """By the files that the code lies in; which of several functions of one name is meant shows in the wiring alone."""
-    before, after = _unmoved(old.code, new.code), _unmoved(new.code, old.code)
-    changed = [u for u in sorted(before | after) if before.get(u) != after.get(u)]
-    found = [KeyDifference("code", u, _said_of_code(u, before.get(u), after.get(u))) for u in changed]
+    found = [*_changed("code", _unmoved(old.code, new.code), _unmoved(new.code, old.code))]
     if not found and any(old.parts.get(p) != new.parts.get(p) for p in ("code", "wiring")):
         found.append(KeyDifference("code", "", "what its code means by a name changed"))
     return found
@@ -61,9 +53,6 @@ def _unmoved(code: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str
     """The units without those that the other side has, equal, in another file alone."""
     elsewhere = {(u.partition("::")[2], digest) for u, digest in other.items() if u not in code}
     return {u: d for u, d in code.items() if u in other or (u.partition("::")[2], d) not in elsewhere}
-
-
-_NOTHING = object()
 
 
 def _flat(part: JSON, prefix: str = "") -> dict[str, JSON]:
@@ -81,30 +70,21 @@ def _flat(part: JSON, prefix: str = "") -> dict[str, JSON]:
     return flat
 
 
-def _param(name: str, old: JSON, new: JSON) -> str:
-    return f"`{name}` changed {_short(old)} → {_short(new)}"
+def _changed(part: str, old: Mapping[str, JSON], new: Mapping[str, JSON]) -> Iterator[KeyDifference]:
+    for name in sorted({*old, *new}):
+        if name not in old or name not in new or old[name] != new[name]:
+            yield KeyDifference(part, name, _sentence(part, name, old.get(name), new.get(name)))
 
 
-def _said_of_code(name: str, old: str | None, new: str | None) -> str:
-    if old is None:
-        return f"`{name}` is used now"
-    return f"`{name}` changed" if new is not None else f"`{name}` is no longer used"
-
-
-def _identity(name: str, old: JSON, new: JSON) -> str:
-    return f"what `{name}` reads changed {_short(old)} → {_short(new)}"
-
-
-def _package(name: str, old: JSON, new: JSON) -> str:
+def _sentence(part: str, name: str, old: JSON, new: JSON) -> str:
+    shown = name if part == "packages" else f"`{name}`"
+    if part in ("params", "identities"):
+        subject = shown if part == "params" else f"what {shown} reads"
+        return f"{subject} changed {_short(old)} → {_short(new)}"
     if old is None or new is None:
-        return f"{name} is used now" if old is None else f"{name} is no longer used"
-    return f"{name} {old} → {new}"
-
-
-def _input(name: str, old: JSON, new: JSON) -> str:
-    if old is None:
-        return f"`{name}` is fed now"
-    return f"`{name}` came out different" if new is not None else f"`{name}` is no longer fed"
+        verb = "fed" if part == "inputs" else "used"
+        return f"{shown} is {verb} now" if old is None else f"{shown} is no longer {verb}"
+    return {"packages": f"{shown} {old} → {new}", "inputs": f"{shown} came out different"}.get(part, f"{shown} changed")
 
 
 def _short(value: JSON) -> str:
