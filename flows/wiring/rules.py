@@ -40,6 +40,14 @@ def check_losses(
     return ports
 
 
+def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
+    """Whether there is a kind of table, given a reference, with which the task can train by the loss."""
+    family, port = LOSSES[loss.folder], task.ports.get(DATA)
+    tables = [kinds for kinds in catalogue.kinds.values() if port and not set(kinds).isdisjoint(port.kinds)] or [()]
+    model = catalogue.kinds.get(task.returns, (task.returns,))
+    return any(not family.mismatch(loss.arguments, model, table, reference=True) for table in tables)
+
+
 def _without_reference(
     catalogue: Catalogue, what: str, signature: Signature, ports: Ports, loss: str, notices: list[str]
 ) -> Ports:

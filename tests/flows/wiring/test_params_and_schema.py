@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from flows.wiring import json_schema, sweep_values
+from flows.wiring.params import sweep_values
+from flows.wiring.schema import json_schema
 from flows.wiring.tree import parse_yaml
 from tasks.contract import SpecError
 from tests.flows.codebases import catalogue_of
@@ -70,6 +71,13 @@ SHOWN = ["unknown task", "unknown choice", "unknown port or parameter", "unknown
 def test_the_schema_refuses_what_can_be_seen_without_the_other_steps(case: str, schema: dict[str, Any]) -> None:
     old, new, *_ = WRONG[case]
     assert _errors(schema, BASE.replace(old, new))
+
+
+def test_the_schema_offers_a_step_only_losses_by_which_its_task_can_train(schema: dict[str, Any]) -> None:
+    offered = {
+        folder: set(schema["$defs"][f"choice.{folder}"]["anyOf"][0]["enum"]) for folder in ("losses", "losses.reward")
+    }
+    assert offered == {"losses": {"dpo", "simpo", "kto", "sft", "sppo", "rank"}, "losses.reward": {"bradley_terry"}}
 
 
 def test_the_schema_describes_tasks_and_parameters(schema: dict[str, Any]) -> None:
