@@ -46,7 +46,8 @@ def list_(
 ) -> None:
     """Show the pipelines and what they are."""
     from flows.commands import list as listing
-    from flows.wiring import SHIPPED, load_file
+    from flows.wiring.text import load_file
+    from flows.wiring.variants import SHIPPED
 
     where = SHIPPED if shipped else pipelines_file(file)
     found = listing.choices(catalogue_of_file(where, artifacts)) if choices else listing.pipelines(load_file(where))
@@ -74,7 +75,8 @@ def check(
 ) -> None:
     """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
     from flows.commands.check import check_results_json, check_results_text, code_check_results, try_choices
-    from flows.wiring import check_pipelines, load_file
+    from flows.wiring.check_results import check_pipelines
+    from flows.wiring.text import load_file
 
     where = pipelines_file(file)
     store, names = open_store(where, artifacts), [deployment_or_pipeline(where, name)] if name else []
@@ -96,7 +98,7 @@ def graph(
     artifacts: Artifacts = None,
 ) -> None:
     """Draw the graph of a pipeline."""
-    from flows.wiring import draw_graph
+    from flows.wiring.draw import draw_graph
 
     where = pipelines_file(file)
     compiled = compiled_graph(where, name, values, artifacts, lenient=not states)
@@ -385,7 +387,7 @@ def up(
 @app.command()
 def schema(file: File = None, artifacts: Artifacts = None) -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
-    from flows.wiring import json_schema
+    from flows.wiring.schema import json_schema
 
     print(json_text(json_schema(catalogue_of_file(pipelines_file(file), artifacts))))
 

@@ -23,8 +23,10 @@ from flows.run.prefect.typed_flow import refused_flow, typed_flow
 from flows.run.run import Execution
 from flows.store.store import Store
 from flows.system.modes import follow_folder
-from flows.wiring import SHIPPED, compile_pipeline, load_file
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Parameter
+from flows.wiring.text import load_file
+from flows.wiring.variants import SHIPPED
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from flows.commands.registered_deployments import ENTRY, forget_deployments, rem
 from flows.commands.requests import MANUAL
 from flows.run.prefect.api import users_server
 from flows.system.environment import environment
-from flows.wiring import check_pipelines, load_file
+from flows.wiring.check_results import check_pipelines
 from flows.wiring.grammar import PipelineText
 from flows.wiring.model import Graph
+from flows.wiring.text import load_file
 from flows.wiring.tree import fail
 from flows.wiring.where import Where
 from tasks.contract import DataError, SpecError

@@ -39,7 +39,7 @@ def deployment_or_pipeline(file: Path, name: str) -> str:
     pipeline, _, deployment = name.partition("/")
     if deployment != MANUAL:
         return name
-    from flows.wiring import load_file
+    from flows.wiring.text import load_file
 
     return name if MANUAL in load_file(file).pipeline(pipeline).deployments else pipeline
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from flows.reporting.results import estimate_text
 from flows.rounds.history import AlphaUse, Finished, History, Measured, RolledBack, Round, alpha_use, changed_parameters
 from flows.rounds.ledger import Ledger, ledgers, now
-from flows.wiring import load_file
+from flows.wiring.text import load_file
 from tasks.contract import JSON, SpecError
 from tasks.declarations import Metric
 

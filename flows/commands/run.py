@@ -17,7 +17,7 @@ from flows.reporting.sinks.prefect_mirror import mirror
 from flows.reporting.tracker import Tracker
 from flows.run.run import Execution, run_cached, run_pipeline
 from flows.store.runs import Runs
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 
 if TYPE_CHECKING:
     from rich.console import Console

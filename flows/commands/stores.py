@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from flows.commands.requests import deployment_or_pipeline, parse_assignments
 from tasks.contract import SpecError
 
 if TYPE_CHECKING:
-    from flows.python.declared import Declarations
+    from flows.python.codebase import Package
     from flows.store.store import Store
     from flows.wiring.model import Graph
     from flows.wiring.signatures import Catalogue
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 def catalogue_of_file(file: Path, artifacts: Path | None) -> Catalogue:
     """What a file's pipelines may name. Raises SpecError."""
-    from flows.wiring import load_file
     from flows.wiring.graph import catalogue_for
+    from flows.wiring.text import load_file
 
     return catalogue_for(load_file(file), cache=open_store(file, artifacts).python_cache)
 
@@ -48,17 +49,15 @@ def open_store(file: Path | None, artifacts: Path | None) -> Store:
     """The store in `artifacts`, else the one beside the file."""
     from flows.store.store import Store
 
-    return Store(artifacts_root(file, artifacts), lambda: _declared_by(file))
+    return Store(artifacts_root(file, artifacts), lambda: _packages_of(file))
 
 
-def _declared_by(file: Path | None) -> Declarations:
-    """The declarations of the shipped tasks and of the packages that extend the file; its mistakes are another
-    command's."""
-    from flows.python.declared import Declarations
-    from flows.python.importing import activate
-    from flows.wiring import load_file
+def _packages_of(file: Path | None) -> Sequence[Package]:
+    """The shipped tasks and the packages that extend the file; other commands report its mistakes."""
+    from flows.python.importing import activate, active_packages
+    from flows.wiring.text import load_file
 
     with suppress(SpecError):
         if file:
             activate(load_file(file).packages)
-    return Declarations()
+    return active_packages()

@@ -12,7 +12,8 @@ from flows.commands.run import CODES, run_once
 from flows.reporting.results import headlines
 from flows.store.finished import finished_steps
 from flows.store.store import Store
-from flows.wiring import compile_pipeline, sweep_values
+from flows.wiring.graph import compile_pipeline
+from flows.wiring.params import sweep_values
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from typing import Literal
 
 from flows.planning.costs import StepCost, step_cost, total
 from flows.planning.explain import FormerRecords
-from flows.python.code_index import CodeIndex
 from flows.python.declared import Declarations
 from flows.store.keys import Choices
 from flows.store.records import Record
@@ -103,15 +102,15 @@ def _and_cost(step: Planned) -> str:
     return f"{step.why}  [{price}]" if price else step.why
 
 
-def make_plan(graph: Graph, store: Store, *, code: CodeIndex | None = None) -> Plan:
+def make_plan(graph: Graph, store: Store) -> Plan:
     """Plan a run of `graph` against `store`, for the code as it stands. Never uses the network.
 
     Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where a
     glance at a file shows that a step can only fail; DataError where a key needs the network.
     """
-    code = code or store.code(graph.packages)
+    code = store.code(graph.packages)
     choices = Choices(code, store.contents, Path(graph.file).parent)
-    declared = Declarations.of(code.codebase)
+    declared = Declarations(code.codebase)
     planner = _Planner(graph, store, choices, declared)
     steps = tuple(planner.step(node) for node in graph.nodes.values())
     plan = Plan(graph, steps, (*graph.notices, *declared.notices))

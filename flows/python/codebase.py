@@ -11,7 +11,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,7 @@ class Codebase:
         data = path.read_bytes()
         digest = blake3(data).hexdigest(16)
         if digest in self._texts:
-            return _adapter().validate_json(self._texts[digest])
+            return _restored(self._texts[digest])
         parsed = _parse(data, name)
         if not parsed.fault:
             self._texts[digest] = _adapter().dump_json(parsed).decode()
@@ -151,6 +151,7 @@ def _modules(package: Package) -> Iterator[tuple[str, Path]]:
             yield ".".join(above if name == "__init__" else [*above, name]), Path(base, f"{name}.py")
 
 
+@lru_cache(maxsize=_MOST)
 def _parse(data: bytes, name: str) -> ParsedFile:
     collecting = gc.isenabled()
     gc.disable()  # a tree is all live objects: collecting in between doubles the time
@@ -164,6 +165,11 @@ def _parse(data: bytes, name: str) -> ParsedFile:
     finally:
         if collecting:
             gc.enable()
+
+
+@lru_cache(maxsize=_MOST)
+def _restored(text: str) -> ParsedFile:
+    return _adapter().validate_json(text)
 
 
 @cache

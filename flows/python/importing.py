@@ -14,8 +14,13 @@ from tasks.contract import EXTENSIONS
 _LOCK = Lock()
 
 
+def active_packages() -> tuple[Package, ...]:
+    """The shipped tasks and the packages that extend them in this process."""
+    return (TASKS, *(Package(name, folder, str(folder)) for name, folder in EXTENSIONS.items()))
+
+
 def activate(packages: Iterable[Package]) -> None:
-    """Let choices, data files and imports of these packages be found: anew, for an earlier one may have been edited."""
+    """Make these packages the ones that extend the tasks, loaded anew, because a file may have been edited since."""
     wanted = {p.name: p.folder for p in packages if p.name != TASKS.name}
     with _LOCK:
         for former in [m for m in sys.modules if m.split(".")[0] in EXTENSIONS]:

@@ -48,6 +48,8 @@ class UnitFile:
     imports: dict[str, Binding] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
     unkeyed: dict[str, str] = field(default_factory=dict)
+    spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Top-level name → first and last line of each statement that binds it, imports included."""
 
 
 def parse_units(tree: ast.Module, name: str) -> UnitFile:
@@ -69,7 +71,7 @@ class _Sorting:
 
     def add(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            self._import(statement)
+            self._import(statement, statement)
             return
         if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
             for other in statement.orelse:
@@ -86,18 +88,26 @@ class _Sorting:
             self._statements.setdefault(MODULE, []).append(statement)
         for name in names or [MODULE]:
             self._statements.setdefault(name, []).append(statement)
+            self._span(name, statement)
 
     def _inside(self, statement: ast.stmt) -> Iterator[str]:
         """Names bound by the module-level statements inside a compound one."""
         for node in _module_level(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                self._import(node)
+                self._import(node, statement)
             yield from _bound(node)
 
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+    def _import(self, node: ast.Import | ast.ImportFrom, statement: ast.stmt) -> None:
+        """Note an import, which is a top-level statement or lies in one."""
         bind(self._source.imports, node, self._file)
         self._source.loads.extend(loaded_by(node))
         self._imports.append(node)
+        for name in used_as(node):
+            self._span(name.split(".")[0], statement)
+
+    def _span(self, name: str, statement: ast.stmt) -> None:
+        first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))])
+        self._source.spans.setdefault(name, []).append((first, statement.end_lineno or first))
 
     def source(self) -> UnitFile:
         mentioned: set[str] = set()

@@ -52,7 +52,7 @@ def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[st
 
 def overridden_parameters(graph: Graph) -> dict[str, JSON]:
     """The parameters whose values are not those of the file; nothing where the file no longer has the pipeline."""
-    from flows.wiring import compile_pipeline
+    from flows.wiring.graph import compile_pipeline
 
     try:
         written = compile_pipeline(Path(graph.file), graph.pipeline, lenient=True).parameters

@@ -15,11 +15,10 @@ from flows.rounds.tick_request import tick_request
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record, retain_values
 from flows.store.store import Store
-from flows.wiring import CarriedValue, Tick, compile_pipeline
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
 from flows.wiring.grammar import DeploymentText, PipelineText
-from flows.wiring.graph import catalogue_for, compile_from
+from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from, compile_pipeline
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
 from flows.wiring.text import load_file

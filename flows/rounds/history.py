@@ -12,7 +12,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from flows.rounds.gate import Evidence
-from flows.wiring import CarriedValue
+from flows.wiring.graph import CarriedValue
 from tasks.contract import DataError
 
 Verdict = Literal["accepted", "rejected", "unfinished", "given up"]

@@ -57,7 +57,7 @@ class Steps:
         self._graph, self._store, self._choices, self._workers = graph, store, choices, workers
         self._listener, self._logs, self._fresh = listener, logs, fresh
         self._stopped = stopped or threading.Event()
-        self._views = RecordViews(store, Declarations.of(choices.code.codebase))
+        self._views = RecordViews(store, Declarations(choices.code.codebase))
         self._order = {id: i for i, id in enumerate(graph.nodes)}
         self._started = threading.Lock()
         self._running = False

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
 from flows.python.declared import Declarations
+from flows.python.importing import active_packages
 from flows.python.packages import installed_versions
 from flows.store import provenance as surroundings
 from flows.store.content import Contents
@@ -63,9 +64,9 @@ class HowMade:
 class Store:
     """A folder of results. Safe to use from several threads and processes at once."""
 
-    def __init__(self, root: Path, declared: Callable[[], Declarations] = Declarations) -> None:
+    def __init__(self, root: Path, packages: Callable[[], Sequence[Package]] = active_packages) -> None:
         self.root = root.resolve()
-        self._declared = declared
+        self._packages = packages
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, "ledger/records", "kept")
@@ -73,7 +74,7 @@ class Store:
     @cached_property
     def declared(self) -> Declarations:
         """What the tasks that made its results declare about themselves."""
-        return self._declared()
+        return Declarations(Codebase(self._packages(), self.python_cache))
 
     def code(self, packages: Sequence[Package]) -> CodeIndex:
         """An index of the code in these packages, whose parses this store remembers."""

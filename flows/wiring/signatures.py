@@ -97,7 +97,7 @@ class Catalogue:
     @cached_property
     def declared(self) -> Declarations:
         """What tasks and choices declare about themselves."""
-        return Declarations.of(self.codebase)
+        return Declarations(self.codebase)
 
     @cached_property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:

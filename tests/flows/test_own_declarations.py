@@ -15,7 +15,7 @@ from flows.reporting.parameters import chosen_params
 from flows.reporting.results import run_results, table
 from flows.store.finished import FinishedStep
 from flows.store.store import Store
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
 from tasks.contract import SpecError
 from tasks.kinds import Report

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
 from tasks.contract import Chosen, SpecError
 from tasks.judge import compare, score

@@ -8,7 +8,7 @@ import torch
 from lab.losses.pairwise.capped_dpo import capped_dpo
 from lab.oracles.brief import brief
 
-from flows.wiring import check_pipelines
+from flows.wiring.check_results import check_pipelines
 
 
 def test_every_pipeline_of_the_file_compiles() -> None:

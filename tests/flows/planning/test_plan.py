@@ -8,6 +8,7 @@ import pytest
 
 from flows.planning.costs import StepCost
 from flows.planning.plan import Plan, make_plan
+from flows.python.codebase import tasks_in
 from flows.store.keys import Choices
 from flows.store.runs import Runs, RunStep
 from flows.store.store import HowMade, Store
@@ -140,7 +141,7 @@ def run(graph: Graph, store: Store, root: Path, *, only: set[str] | None = None,
 
 
 def plan(graph: Graph, store: Store, root: Path) -> Plan:
-    return make_plan(graph, store, code=code_index(root))
+    return make_plan(replace(graph, packages=(tasks_in(root / "tasks"),)), store)
 
 
 def said(planned: Plan) -> dict[str, tuple[str, str]]:

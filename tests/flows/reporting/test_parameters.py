@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.reporting.parameters import chosen_params, overridden_parameters
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.types import Type
 

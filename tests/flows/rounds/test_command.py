@@ -12,7 +12,7 @@ from flows.rounds.history import Finished, Measured, RolledBack
 from flows.rounds.ledger import Ledger
 from flows.run.prefect.server import Server
 from flows.store.store import Store
-from flows.wiring import CarriedValue
+from flows.wiring.graph import CarriedValue
 from tests.flows.commands.processes import alignflow, command, place
 from tests.flows.rounds.test_history import NOW, begun, finished
 

@@ -20,7 +20,7 @@ from flows.rounds.history import (
     changed_parameters,
     history_of,
 )
-from flows.wiring import CarriedValue
+from flows.wiring.graph import CarriedValue
 from tasks.contract import DataError
 
 NOW = "2026-01-02T02:00:00+00:00"

@@ -78,13 +78,13 @@ def test_a_step_over_a_folder_of_texts_is_not_cached_once_a_text_changed(tree: T
     root = project(tree)
     compiled = load(root)
     store.publish(key(root, compiled), prompts("otters"))
-    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "cached"}
+    assert make_plan(compiled, store).states == {"prompts": "cached"}
     (root / "texts" / "one.txt").write_text("What do badgers eat?")
-    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "run"}
+    assert make_plan(compiled, store).states == {"prompts": "run"}
     (root / "texts" / "one.txt").write_text("What do otters eat?")
-    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "cached"}
+    assert make_plan(compiled, store).states == {"prompts": "cached"}
     (root / "texts" / "two.txt").write_text("Where do otters live?")
-    assert make_plan(compiled, store, code=code_index(root)).states == {"prompts": "run"}
+    assert make_plan(compiled, store).states == {"prompts": "run"}
 
 
 SILENT = re.sub(r"    def identity.*", "", TEXTS, flags=re.S)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
 
 TREE = {

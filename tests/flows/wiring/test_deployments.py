@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import CarriedValue, Tick, check_pipelines, load_file
+from flows.wiring.check_results import check_pipelines
+from flows.wiring.graph import CarriedValue, Tick
+from flows.wiring.text import load_file
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 

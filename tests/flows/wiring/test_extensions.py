@@ -14,9 +14,11 @@ from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase
 from flows.store.content import Contents
 from flows.store.keys import Choices
-from flows.wiring import check_pipelines, compile_pipeline, json_schema, load_file
-from flows.wiring.graph import catalogue_for
+from flows.wiring.check_results import check_pipelines
+from flows.wiring.graph import catalogue_for, compile_pipeline
 from flows.wiring.model import Graph
+from flows.wiring.schema import json_schema
+from flows.wiring.text import load_file
 from flows.wiring.tree import read
 from tasks.contract import Chosen, SpecError, data_file
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import draw_graph
 from flows.wiring.builder import Builder
+from flows.wiring.draw import draw_graph
 from flows.wiring.machine import has_gpu
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import yaml_from_json

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph, Group
 from tasks.contract import Bounds, SpecError
 from tasks.training import settings

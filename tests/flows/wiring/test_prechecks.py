@@ -10,7 +10,7 @@ import pytest
 from flows.commands.repeats import plan_or_none
 from flows.planning.plan import make_plan
 from flows.store.store import Store
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from tasks.contract import SpecError
 
 SAMPLED = """

@@ -8,8 +8,10 @@ from typing import Any
 from blake3 import blake3
 from jsonschema import Draft202012Validator
 
-from flows.wiring import check_pipelines, compile_pipeline, json_schema
+from flows.wiring.check_results import check_pipelines
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.schema import json_schema
 from flows.wiring.signatures import Catalogue
 from flows.wiring.tree import read
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.python.codebase import TASKS
-from flows.wiring import compile_pipeline
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
 from tasks.contract import SpecError
 
