@@ -31,8 +31,8 @@ def test_every_module_imports() -> None:
 
 
 def test_the_schema_that_editors_read_is_the_one_the_code_generates() -> None:
+    from flows.wiring.catalogue import Catalogue
     from flows.wiring.schema import json_schema
-    from flows.wiring.signatures import Catalogue
 
     assert json.loads((ROOT / "pipelines.schema.json").read_text()) == json_schema(Catalogue()), "run `make schema`"
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from flows.python.code_index import CodeIndex
 from flows.store.identities import check_outside
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.check_results import CheckResult
 from flows.wiring.model import ChoiceValue
-from flows.wiring.signatures import Catalogue
 from tasks.contract import JSON, Chosen, SpecError
 
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from flows.wiring.where import Where
-
 if TYPE_CHECKING:
-    from flows.wiring.signatures import Catalogue
+    from flows.wiring.catalogue import Catalogue
     from flows.wiring.text import PipelineFile
 
 Entry = dict[str, str]
@@ -23,10 +21,9 @@ def pipelines(source: PipelineFile) -> list[Entry]:
 
 def choices(catalogue: Catalogue) -> list[Entry]:
     """Tasks, composites and choices, by folder."""
-    tasks = [*catalogue.tasks.values(), *catalogue.composites.values()]
-    folders = {p.type.choice.folder for s in tasks for p in s.params.values() if p.type.choice}
-    found = [catalogue.choice(f, name, Where(f), name) for f in folders for name in catalogue.choices(f)]
-    entries = {s.name: s for s in sorted([*tasks, *found], key=lambda s: (s.folder, s.name))}
+    chosen = [s for choice in catalogue.takers for s in catalogue.all_choices(choice.folder)]
+    signatures = [*catalogue.tasks.values(), *catalogue.composites.values(), *chosen]
+    entries = {s.name: s for s in sorted(signatures, key=lambda s: (s.folder, s.name))}
     return [
         {"folder": s.folder or "tasks", "name": s.name, "about": s.about}
         | ({} if s.module.startswith("tasks.") else {"file": catalogue.codebase.shown(s.module)})

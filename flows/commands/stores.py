@@ -13,8 +13,8 @@ from tasks.contract import SpecError
 if TYPE_CHECKING:
     from flows.python.codebase import Package
     from flows.store.store import Store
+    from flows.wiring.catalogue import Catalogue
     from flows.wiring.model import Graph
-    from flows.wiring.signatures import Catalogue
 
 
 def catalogue_of_file(file: Path, artifacts: Path | None) -> Catalogue:

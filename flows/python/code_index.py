@@ -8,14 +8,19 @@ versions, if they make numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 
+from flows.python.closure import closure
 from flows.python.codebase import Codebase
 from flows.python.linking import Linked, Place, link
 from flows.python.packages import BEHIND
 from flows.python.reached import Reached
-from flows.python.units import MODULE, CodeUnit
+from flows.python.units import MODULE, CodeUnit, UnitFile
 from tasks.contract import SpecError
+
+_LOADING = "<loading>"
+"""In the place of a unit's name: what happens when its file is loaded."""
 
 
 class CodeIndex:
@@ -24,7 +29,6 @@ class CodeIndex:
     def __init__(self, codebase: Codebase) -> None:
         self.codebase = codebase
         self._linked: dict[Place, Linked] = {}
-        self._loaded: dict[str, frozenset[str]] = {}
         self._effects: dict[str, tuple[Place, ...]] = {}
         self._reached: dict[frozenset[Place], Reached] = {}
 
@@ -39,13 +43,12 @@ class CodeIndex:
             for module, name in sorted(roots):
                 if not self.defines(module, name):
                     raise SpecError(f"{self.codebase.shown(module)} has no top-level '{name}'")
-            self._reached[roots] = self._gathered(self._closure(roots))
+            self._reached[roots] = self._gathered(closure(roots, self._below))
         return self._reached[roots]
 
     def defines(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines `name` at its top level."""
-        source = self.codebase.units(module)
-        return source is not None and name in source.units
+        return name in (self.codebase.units(module) or UnitFile()).units
 
     def is_function(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines a function `name` at its top level."""
@@ -66,51 +69,36 @@ class CodeIndex:
 
         What only `identity` uses is left out: what it reads is in the key by what it answers.
         """
-        found: dict[str, str] = {}
-        seen: set[Place] = set()
-        todo = [place for module in self.codebase.files for place in self._public(module, found)]
-        while todo:
-            place = todo.pop()
-            if place in seen:
-                continue
-            seen.add(place)
+        faults: dict[str, str] = {}
+
+        def noted(find: Callable[[], Iterable[Place]]) -> list[Place]:
             try:
-                todo.extend(self._link(place).uses.values())
-                todo.extend(p for module in self._loads(place) for p in self._effects_of(module))
+                return list(find())
             except SpecError as e:
-                found.setdefault(str(e).partition(":")[0], str(e))
-        return dict(sorted(found.items()))
+                faults.setdefault(str(e).partition(":")[0], str(e))
+                return []
 
-    def _public(self, module: str, found: dict[str, str]) -> list[Place]:
-        try:
-            source = self.codebase.units(module)
-        except SpecError as e:
-            found[str(e).partition(":")[0]] = str(e)
-            return []
-        names = (name for name in (source.units if source else ()) if not name.startswith("_") and name != "identity")
-        return [(module, name) for name in names]
+        public = [place for module in self.codebase.files for place in noted(partial(self._public, module))]
+        closure(public, lambda place: noted(partial(self._below, place)))
+        return dict(sorted(faults.items()))
 
-    # Reaching
+    def _public(self, module: str) -> list[Place]:
+        source = self.codebase.units(module) or UnitFile()
+        return [(module, name) for name in source.units if not name.startswith("_") and name != "identity"]
 
-    def _closure(self, roots: Iterable[Place]) -> dict[Place, Linked]:
-        """All units that are reached, effects of loading files included."""
-        found: dict[Place, Linked] = {}
-        loaded: set[str] = set()
-        todo = list(roots)
-        while todo:
-            place = todo.pop()
-            if place in found:
-                continue
-            linked = found[place] = self._link(place)
-            todo.extend(linked.uses.values())
-            for module in self._loads(place) - loaded:
-                loaded.add(module)
-                todo.extend(self._effects_of(module))
-        return found
+    def _below(self, place: Place) -> list[Place]:
+        """What a unit uses and which files it needs loaded; of a file, what its loading runs and loads."""
+        module, name = place
+        if name != _LOADING:
+            inside = filter(self.codebase.is_ours, self._unit(place).loads)
+            return [*self._link(place).uses.values(), (module, _LOADING), *((m, _LOADING) for m in inside)]
+        source, package = self.codebase.units(module) or UnitFile(), module.rpartition(".")[0]
+        loads = [*([package] if package else []), *filter(self.codebase.is_ours, source.loads)]
+        return [*self._effects_of(module), *((m, _LOADING) for m in loads)]
 
-    def _gathered(self, found: Mapping[Place, Linked]) -> Reached:
-        files = {module: self.codebase.name(module) for module in {module for module, _ in found}}
-        keys = {(module, name): f"{files[module]}::{name}" for module, name in found}
+    def _gathered(self, places: Iterable[Place]) -> Reached:
+        found = {place: self._link(place) for place in places if place[1] != _LOADING}
+        keys = {(module, name): f"{self.codebase.name(module)}::{name}" for module, name in found}
         units = {keys[place]: linked.digest for place, linked in found.items()}
         units |= {name: digest for linked in found.values() for name, digest in linked.data.items()}
         links = {keys[p]: {used: keys[t] for used, t in linked.uses.items()} for p, linked in found.items()}
@@ -128,59 +116,29 @@ class CodeIndex:
         assert source is not None
         return source.units[place[1]]
 
-    def _loads(self, place: Place) -> frozenset[str]:
-        """The modules that are loaded where a unit runs."""
-        inside = map(self._with_imports, filter(self.codebase.is_ours, self._unit(place).loads))
-        return self._with_imports(place[0]).union(*inside)
-
-    def _with_imports(self, module: str) -> frozenset[str]:
-        """A module, the packages that it lies in, and all that they import at their top."""
-        if module not in self._loaded:
-            found: set[str] = set()
-            todo = [module]
-            while todo:
-                parts = todo.pop().split(".")
-                for one in (".".join(parts[: i + 1]) for i in range(len(parts))):
-                    source = self.codebase.units(one)
-                    if source and one not in found:
-                        found.add(one)
-                        todo.extend(filter(self.codebase.is_ours, source.loads))
-            self._loaded[module] = frozenset(found)
-        return self._loaded[module]
-
     def _effects_of(self, module: str) -> tuple[Place, ...]:
         """The units that do something when their file is loaded, whether or not anybody names them."""
         if module not in self._effects:
-            source = self.codebase.units(module)
-            places = [(module, name) for name in (source.units if source else ())]
-            self._effects[module] = tuple(p for p in places if self._has_effect(p))
+            source = self.codebase.units(module) or UnitFile()
+            self._effects[module] = tuple((module, name) for name in source.units if self._has_effect((module, name)))
         return self._effects[module]
 
     def _has_effect(self, place: Place) -> bool:
         unit = self._unit(place)
-        if place[1] == MODULE or unit.effect or any(self._is_told(place, b) for b in unit.bases):
+        if place[1] == MODULE or unit.effect or any(self._runs_at_subclass(place, b) for b in unit.bases):
             return True
         uses = self._link(place).uses if unit.called else {}
         return any(self._touches(uses[name]) for name in unit.called if name in uses)
 
-    def _is_told(self, place: Place, base: str) -> bool:
-        """Whether the base, or one of its own, is told of its sub-classes."""
+    def _runs_at_subclass(self, place: Place, base: str) -> bool:
+        """Whether making a class below this base runs code of the base or of one above it."""
         above = self._link(place).uses.get(base)
         if above is None or above == place:
             return False
         unit = self._unit(above)
-        return unit.hooks or any(self._is_told(above, b) for b in unit.bases)
+        return unit.hooks or any(self._runs_at_subclass(above, b) for b in unit.bases)
 
     def _touches(self, place: Place) -> bool:
         """Whether a function may change what lies at the top of a file."""
-        found: set[Place] = set()
-        todo = [place]
-        while todo:
-            one = todo.pop()
-            if one not in found:
-                found.add(one)
-                uses = self._link(one).uses
-                if any(name.split(".")[0] in self._unit(one).touched for name in uses):
-                    return True
-                todo.extend(uses.values())
-        return False
+        reached = closure([place], lambda one: self._link(one).uses.values())
+        return any(name.split(".")[0] in self._unit(one).touched for one in reached for name in self._link(one).uses)

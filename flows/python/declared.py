@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flows.python.closure import closure
 from flows.python.codebase import Codebase
 from flows.python.importing import active_packages
 from flows.python.units import UnitFile
@@ -104,13 +105,13 @@ def _place(function: Any, lines: Mapping[str, int | None] | None = None) -> str:
 
 def _executed(file: Path, source: UnitFile, name: str) -> Any:
     """The value of a top-level name after the statements that it needs, and no others, have run."""
-    needed: set[str] = set()
-    todo = {name}
-    while todo:
-        needed |= todo
-        used = {dotted.split(".")[0] for n in todo & source.units.keys() for dotted in source.units[n].names}
-        todo = (used & source.spans.keys()) - needed
-    lines = {line for n in needed for first, last in source.spans[n] for line in range(first, last + 1)}
+
+    def used(name: str) -> Iterator[str]:
+        names = source.units[name].names if name in source.units else ()
+        return (head for head in (dotted.split(".")[0] for dotted in names) if head in source.spans)
+
+    spans = [span for needed in closure([name], used) for span in source.spans[needed]]
+    lines = {line for first, last in spans for line in range(first, last + 1)}
     text = "\n".join(
         line if number in lines else "" for number, line in enumerate(file.read_text().split("\n"), start=1)
     )

@@ -16,8 +16,9 @@ from flows.wiring.model import ChoiceValue, Value
 from tasks.contract import DataError, SpecError
 
 if TYPE_CHECKING:
+    from flows.wiring.catalogue import Catalogue
     from flows.wiring.model import Node
-    from flows.wiring.signatures import Catalogue, Param, Signature
+    from flows.wiring.signatures import Param, Signature
 
 READS_OUTSIDE = "READS_OUTSIDE"
 """Defined in the `__init__.py` of a folder whose choices must each say what they read."""

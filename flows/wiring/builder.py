@@ -12,15 +12,16 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
+from flows.python.closure import closure
 from flows.python.loading import fresh_module
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.groups import flattened
-from flows.wiring.handles import Fed, Handle
-from flows.wiring.model import ChoiceValue, Graph, Node, Parameter, Value
+from flows.wiring.model import ChoiceValue, Fed, Graph, Handle, Node, Parameter, Value
 from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
-from flows.wiring.signatures import Catalogue, Param, Port, Signature
+from flows.wiring.signatures import Param, Port, Signature
 from flows.wiring.tree import Yaml, fail, yaml_from_json
 from flows.wiring.types import checked_value
 from flows.wiring.where import Where
@@ -135,7 +136,7 @@ class Builder:
         nodes, names = self._nodes, set(sinks)
         kept = {i for i, n in enumerate(nodes) if n.kind == "Report"}
         kept |= {i for a, i in self._addresses.items() if a.split("@")[0] in names}
-        kept |= self._upstream(kept)
+        kept = {*closure(kept, lambda i: (int(i) for ids in nodes[i].inputs.values() for i in ids))}
         final = {}
         for node in (n for i, n in enumerate(nodes) if i in kept):
             inputs = {port: tuple(nodes[int(i)].id for i in indices) for port, indices in node.inputs.items()}
@@ -146,15 +147,6 @@ class Builder:
             self._pipeline, about, file, final, addresses, parameters or {}, rounds, headline,
             (*notices, *self.notices), tuple(self.catalogue.codebase.packages.values()),
         )  # fmt: skip
-
-    def _upstream(self, indices: Iterable[int]) -> set[int]:
-        found: set[int] = set()
-        todo = list(indices)
-        while todo:
-            below = {int(i) for indices in self._nodes[todo.pop()].inputs.values() for i in indices}
-            todo += below - found
-            found |= below
-        return found
 
     def _ports(self, step: StepSpec, signature: Signature, what: str) -> dict[str, list[Handle]]:
         found = {}
@@ -197,7 +189,7 @@ class Builder:
         inputs = {name: tuple(str(h.index) for h in handles) for name, handles in ports.items()}
         equal = json.dumps([signature.name, _canonical(keyed), sorted(inputs.items())], sort_keys=True)
         if equal in self._equal:
-            handle = Handle(self._equal[equal], self._nodes[self._equal[equal]].kind, self.catalogue)
+            handle = self._handle(self._equal[equal])
         else:
             what = f"{self._pipeline}.{step.name}"
             node = Node(
@@ -220,9 +212,13 @@ class Builder:
     def _append(self, node: Node) -> Handle:
         self._nodes.append(node)
         self._above.append(upstream_of(node, self._above))
-        handle = Handle(len(self._nodes) - 1, node.kind, self.catalogue)
+        handle = self._handle(len(self._nodes) - 1)
         self.name(handle, node.id)
         return handle
+
+    def _handle(self, index: int) -> Handle:
+        kind = self._nodes[index].kind
+        return Handle(index, self.catalogue.kinds.get(kind, (kind,)))
 
     def _kind(
         self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], picked: Mapping[str, Picked],

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
+from flows.python.closure import closure
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.grammar import BUILT_IN, REFERENCE, TICKS, DeploymentText, PipelineText, StepText
 from flows.wiring.groups import flattened
 from flows.wiring.live_steps import LiveSteps, StepRead
 from flows.wiring.params import references
-from flows.wiring.signatures import Catalogue, Port, Signature
+from flows.wiring.signatures import Port, Signature
 from flows.wiring.tree import Yaml, fail, mapping, quoted_value
 from flows.wiring.where import Where
 
@@ -206,13 +208,11 @@ class Checked:
 
     def _with_their_values(self, names: set[str], declared: Mapping[str, Yaml]) -> set[str]:
         """The parameters and those that their values read."""
-        todo, found = list(names), set[str]()
-        while todo:
-            name = todo.pop()
-            if name in declared and name not in found:
-                found.add(name)
-                todo += [n for n, _ in references(declared[name])]
-        return found
+
+        def read(name: str) -> list[str]:
+            return [n for n, _ in references(declared[name]) if n in declared]
+
+        return {*closure(names & declared.keys(), read)}
 
     def _unread_parameters(self) -> Iterator[str]:
         for section, params in (("params", self.text.params), ("each", self.text.each)):

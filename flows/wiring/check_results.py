@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.contracts import broken_files
 from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from
 from flows.wiring.model import Graph
-from flows.wiring.signatures import Catalogue
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.tree import fail
 from tasks.contract import SpecError

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.contracts import check_contract
 from flows.wiring.machine import best_engine
 from flows.wiring.model import ChoiceValue
-from flows.wiring.signatures import Catalogue, Param, Signature
+from flows.wiring.signatures import Param, Signature
 from flows.wiring.tree import Missing, Yaml, entries, fail, quoted_value, yaml_from_json
 from flows.wiring.types import checked_value
 from tasks.contract import JSON, Choice, ChoiceSpec, WorldSpec

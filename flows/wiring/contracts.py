@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.catalogue import Catalogue
+from flows.wiring.signatures import Signature
 from flows.wiring.tree import fail
 from flows.wiring.where import Where
 from tasks.calls import CALLS, PAIR_COLUMNS, CallContract

@@ -10,16 +10,16 @@ from pathlib import Path
 from flows.python.codebase import CACHE, Codebase, tasks_in
 from flows.python.importing import activate
 from flows.wiring.builder import Builder, StepSpec, address_of
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.check import Checked, fed_steps, split_reference
 from flows.wiring.cron import cron_error
 from flows.wiring.grammar import MOST_ROUNDS, DeploymentText, StepText
 from flows.wiring.groups import flattened
-from flows.wiring.handles import Fed, Handle
 from flows.wiring.live_steps import StepRead
-from flows.wiring.model import Graph
+from flows.wiring.model import Fed, Graph, Handle
 from flows.wiring.params import Overrides, Values
 from flows.wiring.prechecks import check_wiring
-from flows.wiring.signatures import Catalogue, Param
+from flows.wiring.signatures import Param
 from flows.wiring.text import PipelineFile, load_file
 from flows.wiring.tree import Yaml, entries, fail, quoted_value
 from flows.wiring.types import checked_value, parse_type

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from flows.python.closure import closure
 from flows.wiring.grammar import PipelineText, StepText
 from flows.wiring.tree import Yaml, entries
 from flows.wiring.where import Where
@@ -75,13 +76,8 @@ class LiveSteps:
 
     def _upstream(self, names: Iterable[str]) -> frozenset[str]:
         """The steps, and all from which they are made."""
-        todo, found = list(names), set[str]()
-        while todo:
-            name = todo.pop()
-            if name in self._reads and name not in found:
-                found.add(name)
-                todo += self._below(self._reads[name])
-        return frozenset(found)
+        known = self._reads.keys()
+        return frozenset(closure(known & set(names), lambda name: known & set(self._below(self._reads[name]))))
 
     def _below(self, reads: list[StepRead]) -> Iterator[str]:
         """The steps that are read; with prev.x, also what stands for it in the first round."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,26 @@ class Node:
         """`round 2 · report/sample`, as people read it."""
         name = self.id.split("@")[0]
         return f"round {self.round} · {name}" if self.round else name
+
+
+@dataclass(frozen=True, eq=False)
+class Handle:
+    """The result of a step while the graph is built (`tasks.contract.Step`)."""
+
+    index: int
+    kinds: tuple[str, ...]
+    """The kind of the result, then all other kinds that it may stand for."""
+
+    @property
+    def kind(self) -> str:
+        return self.kinds[0]
+
+    def is_a(self, kind: str) -> bool:
+        return kind in self.kinds
+
+
+Fed = Handle | None | Sequence["Handle | None"]
+"""What feeds a port; None is nothing."""
 
 
 @dataclass(frozen=True)

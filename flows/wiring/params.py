@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import choice_names
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter
-from flows.wiring.signatures import Catalogue, Param
+from flows.wiring.signatures import Param
 from flows.wiring.tree import COMMAND_LINE, Missing, Yaml, fail, parse_yaml, quoted, quoted_value, yaml_from_json
 from flows.wiring.types import Type
 from flows.wiring.where import Where

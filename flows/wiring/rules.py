@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.python.declared import Declarations
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.model import Node
-from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.signatures import Signature
 from flows.wiring.tree import fail
 from flows.wiring.views import View
 from flows.wiring.where import Where
@@ -16,7 +17,7 @@ from tasks.families import DATA, LOSSES, REFERENCES
 
 if TYPE_CHECKING:
     from flows.wiring.choices import Picked
-    from flows.wiring.handles import Handle
+    from flows.wiring.model import Handle
 
 Ports = dict[str, "list[Handle]"]
 
@@ -31,7 +32,7 @@ def check_losses(
             continue
         family = LOSSES[loss.folder]
         given = any(port in ports for port in REFERENCES)
-        for data in [catalogue.kinds[handle.kind] for handle in ports.get(DATA, [])] or [()]:
+        for data in [handle.kinds for handle in ports.get(DATA, [])] or [()]:
             model = catalogue.kinds.get(signature.returns, (signature.returns,))
             if problem := family.mismatch(loss.arguments, model, data, given):
                 fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {problem}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
 from pydantic import TypeAdapter, WithJsonSchema
 
 from flows.wiring.annotations import annotation
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import choice_names
 from flows.wiring.grammar import (
     ALPHA,
@@ -25,8 +26,7 @@ from flows.wiring.grammar import (
 )  # fmt: skip
 from flows.wiring.model import Group
 from flows.wiring.rules import can_train
-from flows.wiring.signatures import Catalogue, Param, Signature
-from flows.wiring.where import Where
+from flows.wiring.signatures import Param, Signature
 from tasks.contract import Choice
 from tasks.families import LOSSES
 
@@ -41,10 +41,6 @@ _NULL: Schema = {"type": "null"}
 def json_schema(catalogue: Catalogue) -> Schema:
     """The schema of a pipelines file, draft 2020-12. Null is allowed wherever a variant may remove something."""
     signatures = {**catalogue.tasks, **catalogue.composites}
-    takers: dict[Choice, list[Signature]] = {}
-    for signature in signatures.values():
-        for choice in (p.type.choice for p in signature.params.values() if p.type.choice):
-            takers.setdefault(choice, []).append(signature)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "alignflow pipelines",
@@ -54,7 +50,7 @@ def json_schema(catalogue: Catalogue) -> Schema:
             "deployment": _deployment(),
             "step": {"anyOf": [{"$ref": "#/$defs/mapping"}, _REFERENCE, _NULL]},
             "mapping": _step(signatures),
-            **{_definition(c.folder): _choice(catalogue, c, takers[c]) for c in sorted(takers, key=lambda c: c.folder)},
+            **{_definition(c.folder): _choice(catalogue, c) for c in sorted(catalogue.takers, key=lambda c: c.folder)},
         },
     }
 
@@ -159,16 +155,15 @@ def _definition(folder: str) -> str:
     return f"choice.{folder.replace('/', '.')}"
 
 
-def _choice(catalogue: Catalogue, choice: Choice, takers: Sequence[Signature]) -> Schema:
+def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
     """A name, a name with parameters, or, where there is an `other` choice, any text that is no name.
 
     Of losses only those by which one of the tasks that take the choice can train.
     """
-    every = {n: catalogue.choice(choice.folder, n, Where(n), n) for n in catalogue.choices(choice.folder)}
-    signatures = {
-        n: s for n, s in every.items() if s.folder not in LOSSES or any(can_train(catalogue, t, s) for t in takers)
-    }
-    names = [n for n in choice_names(catalogue, choice) if n in signatures or n not in every]
+    every, takers = catalogue.all_choices(choice.folder), catalogue.takers[choice]
+    refused = {s.name for s in every if s.folder in LOSSES and not any(can_train(catalogue, t, s) for t in takers)}
+    signatures = {s.name: s for s in every if s.name not in refused}
+    names = [name for name in choice_names(catalogue, choice) if name not in refused]
     without = [n for n in names if n not in signatures or not any(p.required for p in signatures[n].params.values())]
     forms: list[Schema] = [{"enum": without}] if without else []
     forms += [_with_parameters(signature) for signature in signatures.values()]

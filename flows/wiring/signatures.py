@@ -1,28 +1,20 @@
-"""The catalogue of tasks, composites and choices, read from source: checking a wiring imports none of them."""
+"""The signature of a task, a composite or a choice, read from source."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-from flows.python.codebase import Codebase
-from flows.python.declared import Declarations
 from flows.python.functions import Argument, Function
-from flows.python.loading import fresh_module
-from flows.wiring.groups import Fields, find_fields, members
+from flows.wiring.groups import Fields, members
 from flows.wiring.model import Group
-from flows.wiring.tree import fail, name_of, quoted
+from flows.wiring.tree import fail
 from flows.wiring.types import Type, parse_type
 from flows.wiring.where import Where
-from tasks.contract import COMPANIONS, JSON, SpecError, WorldSpec
-
-_KINDS = "tasks.kinds"
-_NO_TASKS = ("tasks.contract", _KINDS)
+from tasks.contract import JSON
 
 
 @dataclass(frozen=True)
@@ -86,171 +78,41 @@ class Signature:
     """Arguments that are dataclasses; `params` has their fields in their place."""
 
 
-class Catalogue:
-    """Everything that a wiring may name: the tasks, composites and choices of a code base."""
+@dataclass(frozen=True)
+class SignatureReader:
+    """Reads the signature of one function."""
 
-    def __init__(self, codebase: Codebase | None = None) -> None:
-        self.codebase = codebase or Codebase()
-        self._choices: dict[tuple[str, str], Signature] = {}
-        self._modules: dict[str, Mapping[str, str]] = {}
+    module: str
+    file: str
+    function: Function
+    kinds: Mapping[str, object]
+    variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: Callable[[str], Fields | None] = lambda _: None
 
-    @cached_property
-    def declared(self) -> Declarations:
-        """What tasks and choices declare about themselves."""
-        return Declarations(self.codebase)
+    @property
+    def where(self) -> Where:
+        return Where(self.file, self.function.line, 1)
 
-    @cached_property
-    def kinds(self) -> Mapping[str, tuple[str, ...]]:
-        """Every kind and everything that it may stand for, itself first."""
-        bases = self.codebase.public(_KINDS).classes
-
-        def above(name: str) -> tuple[str, ...]:
-            return (name, *(a for base in bases.get(name, ()) for a in above(base)))
-
-        return {name: tuple(dict.fromkeys(above(name))) for name in bases if "Artifact" in above(name)}
-
-    def is_a(self, kind: str, wanted: str) -> bool:
-        """Whether `kind` serves where `wanted` is asked for."""
-        return wanted in self.kinds.get(kind, ())
-
-    @cached_property
-    def composites(self) -> Mapping[str, Signature]:
-        """Composites by name."""
-        return self._named(f"{package}.composites" for package in self.codebase.packages)
-
-    @cached_property
-    def tasks(self) -> Mapping[str, Signature]:
-        """Tasks by name."""
-        modules = [m for m in self.codebase.files if m.count(".") == 1 and m not in _NO_TASKS]
-        found = self._named(m for m in modules if not m.endswith(".composites"))
-        for name in found.keys() & self.composites.keys():
-            self._refuse_second(name, "task or composite", found[name].module, self.composites[name].module)
-        return found
-
-    def _named(self, modules: Iterable[str]) -> dict[str, Signature]:
-        """The tasks or composites of several modules."""
-        found: dict[str, Signature] = {}
-        for module in modules:
-            for signature in self._of_module(module):
-                if signature.name in found:
-                    self._refuse_second(signature.name, "task or composite", found[signature.name].module, module)
-                found[signature.name] = signature
-        return found
-
-    def _refuse_second(self, name: str, what: str, *modules: str) -> NoReturn:
-        files = " and ".join(self.codebase.shown(m) for m in modules)
-        raise SpecError(f"{files} both define the {what} '{name}'; rename one")
-
-    def signature(self, name: str, where: Where, what: str) -> Signature:
-        """The task or composite of that name. Raises SpecError at `where`."""
-        known = {**self.tasks, **self.composites}
-        if name not in known:
-            fail(where, f"{what} = {quoted(name)}; there is no such task", name, known)
-        return known[name]
-
-    def _of_module(self, module: str) -> Iterator[Signature]:
-        public = self.codebase.public(module)
-        variables = {**self.codebase.public(_KINDS).variables, **public.variables}
-        for function in public.functions.values():
-            if function.returns in self.kinds or function.returns in variables:
-                fields = partial(find_fields, self.codebase, module)
-                yield _Reading(self.file(module), function, self.kinds, variables, fields).task(module)
-
-    def file(self, module: str) -> str:
-        """A module's file as people click on it."""
-        return name_of(self.codebase.files[module])
-
-    def choices(self, folder: str) -> Mapping[str, str]:
-        """Name → module of every choice in the folder and its sub-folders."""
-        if folder not in self._modules:
-            self._modules[folder] = self._find(folder.replace("/", "."))
-        return self._modules[folder]
-
-    def _find(self, folder: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for module, file in self.codebase.files.items():
-            name = module.rpartition(".")[2]
-            if not module.partition(".")[2].startswith(f"{folder}.") or file.name.startswith("_"):
-                continue
-            if name in found:
-                self._refuse_second(name, "choice", found[name], module)
-            found[name] = module
-        return found
-
-    def choice(self, folder: str, name: str, where: Where, what: str) -> Signature:
-        """The choice of that name. Raises SpecError at `where`."""
-        if (folder, name) not in self._choices:
-            known = self.choices(folder)
-            if name not in known:
-                fail(where, f"{what} = {quoted(name)}; there is no such choice", name, known)
-            module = known[name]
-            functions = self.codebase.public(module).functions
-            if name not in functions:
-                fail(Where(self.file(module)), f"has no function '{name}'; a choice bears its file's name")
-            signature = _Reading(self.file(module), functions[name], self.kinds, {}).choice(module)
-            beside = {n: _required(functions[n]) for n in COMPANIONS if n in functions}
-            self._choices[folder, name] = replace(signature, companions=beside)
-        return self._choices[folder, name]
-
-    @cached_property
-    def worlds(self) -> Mapping[str, WorldSpec]:
-        """What each world among the sources says of itself. Raises SpecError where it says nothing."""
-        choices = [self.choice("sources", name, Where("sources"), "source") for name in self.choices("sources")]
-        return {s.name: self._world(s) for s in choices if s.returns == "World"}
-
-    def _world(self, source: Signature) -> WorldSpec:
-        try:
-            world = vars(fresh_module(self.codebase, source.module)).get("world")
-        except Exception as e:
-            fail(source.where, f"cannot be loaded to see what the world says of itself: {type(e).__name__}: {e}")
-        if not isinstance(world, WorldSpec):
-            fail(source.where, f"{source.name} returns a World, so its file must define `world`, a WorldSpec")
-        return world
-
-    @cached_property
-    def execution(self) -> frozenset[str]:
-        """Names of all `Execution` parameters, of tasks, composites and choices."""
-        signatures = [*self.tasks.values(), *self.composites.values()]
-        folders = {p.type.choice.folder for s in signatures for p in s.params.values() if p.type.choice}
-        for folder in folders:
-            signatures += [self.choice(folder, name, Where(folder), folder) for name in self.choices(folder)]
-        return frozenset(p.name for s in signatures for p in s.params.values() if p.type.execution)
-
-
-class _Reading:
-    """One function's signature, as the wiring needs it."""
-
-    def __init__(
-        self, file: str, function: Function, kinds: Mapping[str, object], variables: Mapping[str, tuple[str, ...]],
-        fields: Callable[[str], Fields | None] = lambda _: None,
-    ) -> None:  # fmt: skip
-        self._where = Where(file, function.line, 1)
-        self._function = function
-        self._kinds = kinds
-        self._variables = variables
-        self._fields = fields
-
-    def task(self, module: str) -> Signature:
-        f, composite = self._function, module.endswith(".composites")
+    def task(self) -> Signature:
+        f, composite = self.function, self.module.endswith(".composites")
         arguments = f.positional[1:] if composite else f.positional
         ports = {a.name: self._port(a) for a in arguments if a.annotation != "Workspace"}
         work = any(a.annotation == "Workspace" for a in (*arguments, *f.keywords))
-        return self._signature(module, ports, f.returns, work, composite)
+        return self._signature(ports, f.returns, work, composite)
 
-    def choice(self, module: str) -> Signature:
-        returns = (re.findall(r"\w+", self._function.returns) or [""])[-1]
-        return self._signature(module, {}, returns, folder="/".join(module.split(".")[1:-1]))
+    def choice(self) -> Signature:
+        returns = (re.findall(r"\w+", self.function.returns) or [""])[-1]
+        return self._signature({}, returns, folder="/".join(self.module.split(".")[1:-1]))
 
     def _signature(
-        self, module: str, ports: Mapping[str, Port], returns: str, work: bool = False, composite: bool = False,
-        folder: str = "",
-    ) -> Signature:  # fmt: skip
-        f = self._function
+        self, ports: Mapping[str, Port], returns: str, work: bool = False, composite: bool = False, folder: str = ""
+    ) -> Signature:
+        f = self.function
         helps = _helps(f.doc)
         params: dict[str, Param] = {}
         groups: dict[str, Group] = {}
         for argument in (a for a in f.keywords if a.annotation != "Workspace"):
-            found = self._fields(argument.annotation)
+            found = self.fields(argument.annotation)
             if found is not None:
                 groups[argument.name] = found.group
             for a in [argument] if found is None else self._members(argument, found):
@@ -259,11 +121,11 @@ class _Reading:
                 params[a.name] = self._param(a, a.doc or helps.get(a.name, ""))
         paper = re.search(r"^\s*Paper: *(.+(?:\n(?! *\w+:| *$).+)*)", f.doc, re.M)
         return Signature(
-            f.name, module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
+            f.name, self.module, ports, tuple(a.name for a in f.positional), params, returns, work, composite, folder,
             f.doc.split("\n\n")[0].replace("\n", " "), " ".join(paper.group(1).split()) if paper else "",
-            self._where,
-            {a.name: Where(self._where.file, a.line, a.column) for a in f.positional},
-            tuple((c.name, Where(self._where.file, c.line, c.column)) for c in f.columns), groups=groups,
+            self.where,
+            {a.name: Where(self.file, a.line, a.column) for a in f.positional},
+            tuple((c.name, Where(self.file, c.line, c.column)) for c in f.columns), groups=groups,
         )  # fmt: skip
 
     def _members(self, argument: Argument, fields: Fields) -> Iterable[Argument]:
@@ -282,31 +144,17 @@ class _Reading:
         return Param(argument.name, kind, argument.annotation, argument.required, argument.default, text)
 
     def _port(self, argument: Argument) -> Port:
-        names = _alternatives(ast.parse(argument.annotation or "None", mode="eval").body)
-        inner = [n for n in names if n != "None"]
-        is_list = len(inner) == 1 and inner[0].startswith("list[")
-        if is_list:
-            inner = _alternatives(ast.parse(inner[0][5:-1], mode="eval").body)
-        variable = inner[0] if len(inner) == 1 and inner[0] in self._variables else None
-        kinds = self._variables[variable] if variable else tuple(inner)
-        unknown = [k for k in kinds if k not in self._kinds]
-        if unknown or not kinds:
+        text = re.sub(r"\s*\|\s*None\b|\bNone\s*\|\s*", "", argument.annotation)
+        listed = re.fullmatch(r"list\[(.+)\]", text)
+        names = tuple(re.split(r"\s*\|\s*", listed[1] if listed else text))
+        variable = names[0] if len(names) == 1 and names[0] in self.variables else None
+        kinds = self.variables[variable] if variable else names
+        if not set(kinds) <= self.kinds.keys():
             self._wrong(argument, f"'{argument.annotation}' is no kind; parameters are keyword-only arguments")
-        return Port(argument.name, kinds, variable, is_list, "None" in names or not argument.required)
+        return Port(argument.name, kinds, variable, bool(listed), text != argument.annotation or not argument.required)
 
     def _wrong(self, argument: Argument, text: str) -> NoReturn:
-        fail(self._where, f"{self._function.name}({argument.name}): {text}")
-
-
-def _required(function: Function) -> tuple[str, ...]:
-    return tuple(a.name for a in (*function.positional, *function.keywords) if a.required)
-
-
-def _alternatives(node: ast.expr) -> list[str]:
-    """The names of `A | B | None`."""
-    if isinstance(node, ast.BinOp):
-        return _alternatives(node.left) + _alternatives(node.right)
-    return [ast.unparse(node)]
+        fail(self.where, f"{self.function.name}({argument.name}): {text}")
 
 
 def _helps(doc: str) -> dict[str, str]:

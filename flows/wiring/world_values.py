@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import choice_name
 from flows.wiring.grammar import PipelineText
 from flows.wiring.params import Values
-from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.signatures import Signature
 from flows.wiring.tree import COMMAND_LINE, Yaml, entries, fail, quoted_value
 from flows.wiring.where import Where
 from tasks.contract import WorldSpec

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
-from flows.wiring.signatures import Catalogue
+from flows.wiring.catalogue import Catalogue
 
 
 def code_index(root: Path, cache: Path | None = None) -> CodeIndex:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tasks.declarations as tasks_declarations
 from flows.python.declared import Declarations
-from flows.wiring.signatures import Catalogue
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.where import Where
 
 FLOWS = Path(__file__).parents[2] / "flows"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flows.wiring.builder import PYTHON
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.check_results import check_pipelines
 from flows.wiring.contracts import check_contract
-from flows.wiring.signatures import Catalogue
 from tasks.calls import CALLS
 from tasks.contract import SpecError
 from tests.flows.codebases import catalogue_of

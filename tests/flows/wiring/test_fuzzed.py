@@ -6,8 +6,8 @@ import re
 import time
 from pathlib import Path
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.graph import compile_from
-from flows.wiring.signatures import Catalogue
 from flows.wiring.text import load_file
 from tasks.contract import SpecError
 

@@ -10,7 +10,7 @@ import pytest
 
 import tasks
 from flows.wiring.builder import PYTHON, Builder
-from flows.wiring.signatures import Catalogue
+from flows.wiring.catalogue import Catalogue
 from tasks.contract import Chosen, SpecError
 from tasks.families import LOSSES
 from tasks.kinds import Completions, Logps, Policy, RewardModel, Table

@@ -8,11 +8,11 @@ from typing import Any
 from blake3 import blake3
 from jsonschema import Draft202012Validator
 
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.check_results import check_pipelines
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.schema import json_schema
-from flows.wiring.signatures import Catalogue
 from flows.wiring.tree import read
 
 FILE = Path(__file__).parents[3] / "pipelines.yaml"

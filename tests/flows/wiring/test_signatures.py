@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring.signatures import Catalogue, Signature
+from flows.wiring.catalogue import Catalogue
+from flows.wiring.signatures import Signature
 from flows.wiring.types import parse_type
 from flows.wiring.where import Where
 from tasks.contract import Bounds, Choice, SpecError

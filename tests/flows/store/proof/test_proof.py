@@ -28,8 +28,8 @@ import pyarrow as pa
 import pytest
 
 from flows.store.identities import choices_of
+from flows.wiring.catalogue import Catalogue
 from flows.wiring.graph import compile_pipeline
-from flows.wiring.signatures import Catalogue
 from tasks.contract import COMPANIONS
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
