@@ -46,11 +46,11 @@ def list_(
 ) -> None:
     """Show the pipelines and what they are."""
     from flows.commands import list as listing
-    from flows.wiring.text import load_file
+    from flows.wiring.text import PipelineFile
     from flows.wiring.variants import SHIPPED
 
     where = SHIPPED if shipped else pipelines_file(file)
-    found = listing.choices(catalogue_of_file(where, artifacts)) if choices else listing.pipelines(load_file(where))
+    found = listing.choices(catalogue_of_file(where, artifacts)) if choices else listing.pipelines(PipelineFile(where))
     print(json_text(found) if as_json else escape_control_characters("\n".join(listing.lines(found))))
 
 
@@ -76,13 +76,13 @@ def check(
     """Validate pipelines, their deployments and the choices that they may name; nothing runs."""
     from flows.commands.check import check_results_json, check_results_text, code_check_results, try_choices
     from flows.wiring.check_results import check_pipelines
-    from flows.wiring.text import load_file
+    from flows.wiring.text import PipelineFile
 
     where = pipelines_file(file)
     store, names = open_store(where, artifacts), [deployment_or_pipeline(where, name)] if name else []
     verdicts = check_pipelines(where, names, cache=store.python_cache)
     verdicts = try_choices(verdicts) if deep else verdicts
-    verdicts += code_check_results(store.code(load_file(where).packages))
+    verdicts += code_check_results(store.code(PipelineFile(where).packages))
     text = "\n".join(check_results_text(verdicts))
     print(json_text(check_results_json(verdicts)) if as_json else escape_control_characters(text))
     raise typer.Exit(2 if any(v.error for v in verdicts) else 0)

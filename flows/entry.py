@@ -25,7 +25,7 @@ from flows.store.store import Store
 from flows.system.modes import follow_folder
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Parameter
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.variants import SHIPPED
 from tasks.contract import JSON, SpecError
 
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Flow[Any, Any]:
 
 
 def _found(file: Path, name: str, requested: Collection[str] | None) -> Flow[Any, Any]:
-    source = load_file(file)
+    source = PipelineFile(file)
     for pipeline in source.names:
         if name in _spellings(pipeline):
             return flow_of(file, pipeline, requested=requested)

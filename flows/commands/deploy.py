@@ -21,7 +21,7 @@ from flows.system.environment import environment
 from flows.wiring.check_results import check_pipelines
 from flows.wiring.grammar import PipelineText
 from flows.wiring.model import Graph
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import fail
 from flows.wiring.where import Where
 from tasks.contract import DataError, SpecError
@@ -93,11 +93,11 @@ def deployments(file: Path, name: str | None = None, cache: Path | None = None) 
     Raises SpecError with every refusal.
     """
     pipeline, _, deployment = (name or "").partition("/")
-    verdicts = check_pipelines(file, [pipeline] if pipeline else load_file(file).names, cache=cache)
+    verdicts = check_pipelines(file, [pipeline] if pipeline else PipelineFile(file).names, cache=cache)
     refused = ["/".join(filter(None, (v.pipeline, v.deployment))) + f": {v.error}" for v in verdicts if v.error]
     if refused:
         raise SpecError("\n  ".join(["nothing is deployed, because of", *refused]))
-    source = load_file(file)
+    source = PipelineFile(file)
     found = [d for p in dict.fromkeys(v.pipeline for v in verdicts) for d in _of(source.pipeline(p))]
     missing = {(v.pipeline, v.deployment): _missing(v.graph) for v in verdicts}
     for d in found:

@@ -39,9 +39,9 @@ def deployment_or_pipeline(file: Path, name: str) -> str:
     pipeline, _, deployment = name.partition("/")
     if deployment != MANUAL:
         return name
-    from flows.wiring.text import load_file
+    from flows.wiring.text import PipelineFile
 
-    return name if MANUAL in load_file(file).pipeline(pipeline).deployments else pipeline
+    return name if MANUAL in PipelineFile(file).pipeline(pipeline).deployments else pipeline
 
 
 def parse_assignments(values: Sequence[str] | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from flows.reporting.results import estimate_text
 from flows.rounds.history import AlphaUse, Finished, History, Measured, RolledBack, Round, alpha_use, changed_parameters
 from flows.rounds.ledger import Ledger, ledgers, now
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from tasks.contract import JSON, SpecError
 from tasks.declarations import Metric
 
@@ -65,7 +65,7 @@ def _these(titles: Sequence[str]) -> str:
 
 def _deployed(file: Path) -> Iterator[tuple[str, bool]]:
     """Pipelines and deployments of a file, and whether they continue; those that cannot be read are left out."""
-    source = load_file(file)
+    source = PipelineFile(file)
     for name in source.names:
         yield name, False
         with suppress(SpecError):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def catalogue_of_file(file: Path, artifacts: Path | None) -> Catalogue:
     """What a file's pipelines may name. Raises SpecError."""
     from flows.wiring.graph import catalogue_for
-    from flows.wiring.text import load_file
+    from flows.wiring.text import PipelineFile
 
-    return catalogue_for(load_file(file), cache=open_store(file, artifacts).python_cache)
+    return catalogue_for(PipelineFile(file), cache=open_store(file, artifacts).python_cache)
 
 
 def artifacts_root(file: Path | None, artifacts: Path | None) -> Path:
@@ -55,9 +55,9 @@ def open_store(file: Path | None, artifacts: Path | None) -> Store:
 def _packages_of(file: Path | None) -> Sequence[Package]:
     """The shipped tasks and the packages that extend the file; other commands report its mistakes."""
     from flows.python.importing import activate, active_packages
-    from flows.wiring.text import load_file
+    from flows.wiring.text import PipelineFile
 
     with suppress(SpecError):
         if file:
-            activate(load_file(file).packages)
+            activate(PipelineFile(file).packages)
     return active_packages()

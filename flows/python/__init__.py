@@ -1,1 +1,1 @@
-"""What Python source says: signatures, and the code that a task reaches."""
+"""Python source, read without importing it: signatures, and the code that a task reaches."""

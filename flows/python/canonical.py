@@ -1,7 +1,7 @@
 """The canonical form of a piece of code, and the names in it.
 
-What cannot change a result leaves no trace in the form: positions, docstrings, annotations that nothing reads, and
-the files that names of ours are imported from. Decorators and their arguments count.
+The form leaves out what cannot change a result: positions, docstrings, annotations that nothing reads, and the files
+from which names of ours are imported. Decorators and their arguments count.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from flows.python.imports import Binding, bind, loaded_by, used_as
 
 
 class WatchedCall(NamedTuple):
-    """A call that the key can follow only under conditions."""
+    """A call that a key can follow only under conditions."""
 
     function: str
     argument: str
@@ -30,25 +31,24 @@ HIDDEN = frozenset({
     "__annotations__", "__builtins__", "__code__", "__doc__", "__file__", "__globals__", "__loader__", "__path__",
     "__spec__", "__subclasses__",
 })  # fmt: skip
-"""Attributes through which code sees what the key does not hold."""
+"""Attributes through which code reads what is not in the key."""
 QUIET = frozenset({
     "ABC", "ABCMeta", "Enum", "Exception", "Generic", "IntEnum", "Module", "NamedTuple", "Protocol", "StrEnum",
     "ValueError", "abstractmethod", "asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager",
     "dataclass", "final", "inference_mode", "lru_cache", "no_grad", "object", "overload", "override", "property",
     "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps",
 })  # fmt: skip
-"""Decorators and base classes that read no annotation and register nothing, by their last names."""
+"""Decorators and base classes, by their last names, that read no annotations and register nothing."""
 _MARKS = frozenset({"ClassVar", "InitVar", "KW_ONLY"})
 """Annotations that change what `dataclass` makes of a field."""
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "annotation", "returns", "type_params", "simple"))
-_FIELDS: dict[type, tuple[str, tuple[str, ...]]] = {}
 _PATH = re.compile(r"[\w./ ~-]{1,200}")
 _DEFINITIONS = frozenset({ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef})
 
 
 @dataclass
 class Findings:
-    """What the linking needs to know of a piece of code."""
+    """What `flows.python.linking` needs of a piece of code."""
 
     names: dict[str, int] = field(default_factory=dict)
     """Dotted names that are read, with the line of the first use; a negative one: imported, not used."""
@@ -56,7 +56,7 @@ class Findings:
     loads: list[str] = field(default_factory=list)
     """Modules that its imports load, and names in them that may be modules."""
     locals: set[str] = field(default_factory=set)
-    """Names that it assigns or takes as arguments, which may hide what the module calls so."""
+    """Names that it assigns or takes as arguments, which may hide names of the module."""
     calls: list[WatchedCall] = field(default_factory=list)
     hidden: dict[str, int] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
@@ -64,11 +64,11 @@ class Findings:
     stores: dict[str, int] = field(default_factory=dict)
     """Dotted names that are assigned to: `a.b` for `a.b = 1`."""
     touched: set[str] = field(default_factory=set)
-    """First names of what is changed in place or asked to do something: `a` for `a[0] = 1` and `a.append(1)`."""
+    """First names of what is changed in place or has a method called: `a` for `a[0] = 1` and `a.append(1)`."""
 
 
 class Scan(Findings):
-    """One walk that writes the canonical form of a tree and collects what the linking needs to know."""
+    """One walk that writes the canonical form of a tree and collects the findings."""
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Scan(Findings):
         self._annotations = False
 
     def visit(self, node: ast.AST, body: bool | None = None) -> None:
-        """`body`: whether annotations count in the class body that the node stands in; None outside of one."""
+        """`body`: whether annotations count in the class body that holds the node; None outside of one."""
         cls = type(node)
         if cls is ast.AnnAssign:
             self._annotated(node, body)  # type: ignore[arg-type]
@@ -106,11 +106,10 @@ class Scan(Findings):
         self._fields(node, cls)
 
     def _fields(self, node: ast.AST, cls: type) -> None:
-        name, fields = _FIELDS.get(cls) or _known_fields(cls)
-        self.out.append(name)
+        self.out.append(cls.__name__)
         reads = cls in _DEFINITIONS and not is_quiet(node)
         before = self._annotations
-        for f in fields:
+        for f in _fields_of(cls):
             self._annotations = before if cls is ast.arguments else reads and f == "args"
             self._field(node.__dict__.get(f), reads if cls is ast.ClassDef and f == "body" else None)
         if cls is ast.arg:
@@ -160,7 +159,7 @@ class Scan(Findings):
         self.mentioned.update(_words(node))
 
     def _dotted(self, node: ast.AST, dotted: str) -> None:
-        """A chain is one name: what lies before its last dot is not used by itself."""
+        """A chain is one name: its parts before the last dot are not used by themselves."""
         self.out.append(f".{dotted}")
         line, parts = node.lineno, dotted.split(".")  # type: ignore[attr-defined]
         for part in HIDDEN.intersection(parts):
@@ -175,7 +174,7 @@ class Scan(Findings):
             self.touched.add(parts[0])
 
     def _chain(self, node: ast.AST) -> None:
-        """An attribute or an item of something that is no plain name, or an item of a name."""
+        """An attribute or an item of something other than a plain name, or an item of a name."""
         if isinstance(node, ast.Attribute) and node.attr in HIDDEN:
             self.hidden.setdefault(node.attr, node.lineno)
         if type(node.ctx) is not ast.Load and (root := _root(node)):  # type: ignore[attr-defined]
@@ -195,14 +194,14 @@ class Scan(Findings):
             self.calls.append(WatchedCall(name, _first_argument(call), call.lineno))
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Bind what it imports; it leaves no trace in the form, because the digest holds what the names mean."""
+        """An import is not part of the form, because the digest has what its names mean."""
         bind(self.imports, node, self.file)
         self.loads.extend(loaded_by(node))
         self.imported.update(dict.fromkeys(used_as(node), node.lineno))
 
 
 def is_quiet(node: ast.AST) -> bool:
-    """Whether nothing that a definition names at its top can read its annotations."""
+    """Whether no decorator, base or keyword of a definition can read its annotations."""
     bases = [*node.bases, *(k.value for k in node.keywords)] if isinstance(node, ast.ClassDef) else []
     return is_undecorated(node) and all(_last_name(n) in QUIET for n in bases)
 
@@ -231,7 +230,7 @@ def dotted_name(node: ast.AST) -> str:
 
 
 def has_no_effect(node: ast.AST, in_class: bool = False) -> bool:
-    """Docstrings, `...`, `pass`, and bare annotations outside classes (inside one they make a field)."""
+    """Whether it is a docstring, `...`, `pass`, or a bare annotation outside a class (inside one it makes a field)."""
     cls = type(node)
     return (
         cls is ast.Pass
@@ -241,7 +240,7 @@ def has_no_effect(node: ast.AST, in_class: bool = False) -> bool:
 
 
 def _words(node: ast.expr | None) -> Iterator[str]:
-    """Every name in an annotation, those in quotes included; `a.b` gives `a`, `a.b` and `b`."""
+    """Every name in an annotation, also in quotes; `a.b` gives `a`, `a.b` and `b`."""
     for part in ast.walk(node) if node is not None else ():
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
             yield from re.findall(r"[\w.]+", part.value)
@@ -264,7 +263,6 @@ def _first_argument(call: ast.Call) -> str:
     return dotted_name(first) or "*"
 
 
-def _known_fields(cls: type) -> tuple[str, tuple[str, ...]]:
-    fields: tuple[str, ...] = cls._fields  # type: ignore[attr-defined]
-    _FIELDS[cls] = (cls.__name__, tuple(f for f in fields if f not in _SKIPPED))
-    return _FIELDS[cls]
+@cache
+def _fields_of(cls: type) -> tuple[str, ...]:
+    return tuple(f for f in cls._fields if f not in _SKIPPED)  # type: ignore[attr-defined]

@@ -1,9 +1,8 @@
-"""Which code a task reaches, and its digest.
+"""The code that a task reaches, and its digest.
 
-Followed are the names that a unit uses, `module.attribute`s and imports inside functions included, as long as they
-lead into `tasks/`, and what loading the files that hold those units does: statements at their top, registrations by
-decorators and by sub-classes, imports that nobody names. What packages outside compute counts by their public
-versions, if they make numbers.
+A unit reaches the units of `tasks/` and of a user's packages that it names, also as `module.attribute` and by imports
+inside functions, and what loading their files runs: statements at their top, registrations by decorators and by
+sub-classes, imports that nothing names. Other packages count by their public versions, if they compute numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LOADING = "<loading>"
 
 
 class CodeIndex:
-    """What the code of a code base reaches: make a new one to see later edits."""
+    """The code that functions of a code base reach: make a new one to see later edits."""
 
     def __init__(self, codebase: Codebase) -> None:
         self.codebase = codebase
@@ -67,7 +66,7 @@ class CodeIndex:
     def faults(self) -> dict[str, str]:
         """What cannot be followed, by file, among all that is public below `tasks/`.
 
-        What only `identity` uses is left out: what it reads is in the key by what it answers.
+        What only `identity` uses is left out: its answer is in the key.
         """
         faults: dict[str, str] = {}
 
@@ -117,7 +116,7 @@ class CodeIndex:
         return source.units[place[1]]
 
     def _effects_of(self, module: str) -> tuple[Place, ...]:
-        """The units that do something when their file is loaded, whether or not anybody names them."""
+        """The units that do something when their file is loaded, whether or not anything names them."""
         if module not in self._effects:
             source = self.codebase.units(module) or UnitFile()
             self._effects[module] = tuple((module, name) for name in source.units if self._has_effect((module, name)))
@@ -139,6 +138,6 @@ class CodeIndex:
         return unit.hooks or any(self._runs_at_subclass(above, b) for b in unit.bases)
 
     def _touches(self, place: Place) -> bool:
-        """Whether a function may change what lies at the top of a file."""
+        """Whether a function may change a top-level value of a file."""
         reached = closure([place], lambda one: self._link(one).uses.values())
         return any(name.split(".")[0] in self._unit(one).touched for one in reached for name in self._link(one).uses)

@@ -1,7 +1,7 @@
 """The Python files whose functions steps run, each parsed once: for its signatures and for its units of code.
 
-What was parsed is cached in one file, by the digest of each file's content; an edit of the readers, or another Python,
-makes everything be parsed again.
+Parses are cached in one file, by the digest of each file's content; after an edit of the readers, or with another
+Python, everything is parsed again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _READERS = ("canonical", "codebase", "functions", "imports", "units")
-"""Modules whose edit makes all files be parsed again."""
+"""Modules after whose edit all files are parsed again."""
 _MOST = 1000
 """Parsed files that the cache keeps."""
 CACHE = Path(".cache/python.json")
-"""Where a store keeps what was parsed."""
+"""The cache of parses in a store."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Package:
     name: str
     folder: Path
     shown: str
-    """The folder as messages name it."""
+    """Its name in messages."""
 
 
 def tasks_in(folder: Path) -> Package:
-    """The tasks that lie in a folder: `tasks` in the code that they run, whatever the folder's name."""
+    """The tasks in a folder: code imports them from `tasks`, whatever the folder's name."""
     return Package("tasks", folder, "tasks")
 
 
@@ -54,16 +54,16 @@ TASKS = tasks_in(Path(__file__).resolve().parents[2] / "tasks")
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """What one parse of a file gives."""
+    """A parsed file."""
 
     names: PublicNames
     code: UnitFile
     fault: str = ""
-    """Why no key can follow its code."""
+    """Why no key can follow its code; empty if one can."""
 
 
 class Codebase:
-    """The files of `packages`, read once: make a new one to see later edits. `cache` is a file that later ones use."""
+    """The files of `packages`, read once: make a new one to see later edits. `cache` is a file of parses."""
 
     def __init__(self, packages: Sequence[Package] = (TASKS,), cache: Path | None = None) -> None:
         self.packages = {p.name: p for p in packages}
@@ -134,7 +134,7 @@ class Codebase:
         )
 
     def save(self) -> None:
-        """Keep what was parsed for the next command; where that cannot be written, the next one parses again."""
+        """Write the parses for the next command; where that fails, the next one parses again."""
         if self._cache is None or not self._new:
             return
         texts = dict(list(self._texts.items())[-_MOST:])

@@ -1,9 +1,9 @@
-"""What a Python file says of its public functions and classes, without importing it."""
+"""The public functions and classes of a Python file, read without importing it."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -21,7 +21,7 @@ class Argument:
     line: int = 0
     column: int = 0
     doc: str = ""
-    """Of a dataclass's field: the text below it."""
+    """Of a field of a dataclass: the text below it."""
 
 
 @dataclass(frozen=True)
@@ -52,45 +52,36 @@ class PublicNames:
     """A file's public functions, its classes with their bases, its type variables with their bounds, and the fields of
     its dataclasses."""
 
-    functions: Mapping[str, Function] = field(default_factory=dict)
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fields: Mapping[str, tuple[Argument, ...]] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    variables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fields: dict[str, tuple[Argument, ...]] = field(default_factory=dict)
 
 
 def public_names(module: ast.Module) -> PublicNames:
-    """What a file says of its functions and classes."""
-    functions: dict[str, Function] = {}
-    classes: dict[str, tuple[str, ...]] = {}
-    variables: dict[str, tuple[str, ...]] = {}
-    fields: dict[str, tuple[Argument, ...]] = {}
+    """The names of a parsed file."""
+    names = PublicNames()
     for node in module.body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            functions[node.name] = _function(node)
-        elif isinstance(node, ast.ClassDef):
-            classes[node.name] = tuple(ast.unparse(base) for base in node.bases)
-            if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-                fields[node.name] = tuple(_fields(node))
         match node:
+            case ast.FunctionDef(name=name) if not name.startswith("_"):
+                names.functions[name] = _function(node)
+            case ast.ClassDef(name=name):
+                names.classes[name] = tuple(ast.unparse(base) for base in node.bases)
+                if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+                    names.fields[name] = tuple(_fields(node))
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="TypeVar")) as call):
-                variables[name] = _bounds(call)
-    return PublicNames(functions, classes, variables, fields)
+                bound = [ast.unparse(k.value).strip("'") for k in call.keywords if k.arg == "bound"]
+                names.variables[name] = tuple(bound or (ast.unparse(a) for a in call.args[1:]))
+    return names
 
 
 def _fields(node: ast.ClassDef) -> Iterator[Argument]:
-    """The annotated fields of a class, each with the text that stands below it."""
+    """The annotated fields of a class, each with the text below it."""
     for statement, below in zip_longest(node.body, node.body[1:]):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            name = ast.arg(
-                statement.target.id, statement.annotation, lineno=statement.lineno, col_offset=statement.col_offset
-            )
+            name = ast.copy_location(ast.arg(statement.target.id, statement.annotation), statement)
             text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
             yield replace(_argument(name, statement.value), doc=" ".join(str(text).split()))
-
-
-def _bounds(call: ast.Call) -> tuple[str, ...]:
-    bound = [ast.unparse(k.value).strip("'") for k in call.keywords if k.arg == "bound"]
-    return tuple(bound or (ast.unparse(a) for a in call.args[1:]))
 
 
 def _function(node: ast.FunctionDef) -> Function:
@@ -126,14 +117,15 @@ def _columns(function: ast.FunctionDef, frame: str) -> tuple[ColumnUse, ...]:
 
 
 def _argument(argument: ast.arg, default: ast.expr | None) -> Argument:
-    annotation, place = _unparse(argument.annotation), (argument.lineno, argument.col_offset + 1)
-    if default is None:
-        return Argument(argument.arg, annotation, True, None, "", *place)
+    value, code = None, ""
     try:
-        value = ast.literal_eval(default)
+        value = ast.literal_eval(default) if default else None
     except ValueError:
-        return Argument(argument.arg, annotation, False, None, ast.unparse(default), *place)
-    return Argument(argument.arg, annotation, False, list(value) if isinstance(value, tuple) else value, "", *place)
+        code = ast.unparse(default) if default else ""
+    return Argument(
+        argument.arg, _unparse(argument.annotation), default is None,
+        list(value) if isinstance(value, tuple) else value, code, argument.lineno, argument.col_offset + 1,
+    )  # fmt: skip
 
 
 def _unparse(node: ast.expr | None) -> str:

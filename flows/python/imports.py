@@ -1,4 +1,4 @@
-"""What imports bind and load. Refuses those that no key can follow: star and relative ones."""
+"""The names that imports bind and the modules that they load. Star and relative imports are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Binding = tuple[str, str | None]
 
 
 def bind(imports: dict[str, Binding], node: ast.Import | ast.ImportFrom, file: str) -> None:
-    """Add what an import binds. Raises SpecError where one name would mean two things: the key follows only one."""
+    """Add the names that an import binds. Raises SpecError where one name would mean two things."""
     for name, target in _bindings(node, file):
         if imports.setdefault(name, target) != target:
             raise SpecError(
@@ -41,7 +41,7 @@ def _bindings(node: ast.Import | ast.ImportFrom, file: str) -> Iterator[tuple[st
 
 
 def used_as(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """The dotted names that code must use to use an import: `a.b` for `import a.b`."""
+    """The dotted names by which code uses an import: `a.b` for `import a.b`."""
     return (alias.asname or alias.name for alias in node.names)
 
 

@@ -1,4 +1,4 @@
-"""What the names in a unit mean: units of ours, or things of packages outside. Refuses what no key can follow."""
+"""What the names in a unit mean: units of ours, or things of other packages. Refuses what no key can follow."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Linked:
     """A unit with the meaning of its names."""
 
     digest: str
-    """Of its canonical form and of what its names mean: the names of our units, whole names outside. No path."""
+    """Of its canonical form and of what its names mean: names of our units, whole names of other packages. No path."""
     uses: Mapping[str, Place]
-    """The units that it uses, by the name that it uses them by."""
+    """The units that it uses, by the names in its code."""
     packages: frozenset[str]
     data: Mapping[str, str]
     """Data files that it names, with their content digests."""
 
 
 def link(codebase: Codebase, module: str, name: str) -> Linked:
-    """Give the names in a unit their meaning. Raises SpecError for what the key cannot follow."""
+    """Find the meaning of each name in a unit. Raises SpecError for what a key cannot follow."""
     return _Link(codebase, module, name).linked()
 
 
@@ -121,7 +121,7 @@ class _Link:
                 self._refuse.use(what, "set it in its own file", line, stored)
 
     def _texts(self) -> None:
-        """A text may name a file beside the code, or one by its whole path."""
+        """Refuse a text that names a file beside the code, or one by its whole path."""
         path = self._codebase.files[self._module]
         for text, line in self._unit.texts.items():
             package = self._codebase.packages.get(text.split("/")[0])
@@ -142,7 +142,7 @@ class _Link:
             self._refuse.use(what, f"write the attribute, or {CHOICE}", call.line, name)
 
     def _open(self, call: WatchedCall) -> None:
-        """A path that is written out lies outside of every key."""
+        """Refuse a path that is written out: the file is in no key."""
         text = call.argument[1:-1] if call.argument[:1] in "'\"" else ""
         if call.function in ("open", "io.open", "Path", "pathlib.Path") and text.strip("./~"):
             self._refuse.use(f"the file '{text}'", DATA_FILE, call.line, text)

@@ -1,4 +1,4 @@
-"""Light Python files, loaded as they are now: what was imported before may be another version."""
+"""Light Python files, loaded as they are now, whatever version of them was imported before."""
 
 from __future__ import annotations
 

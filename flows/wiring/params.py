@@ -1,4 +1,4 @@
-"""Parameters of a pipeline: their values, what `$name` stands for, and what they turn out to feed."""
+"""Parameters of a pipeline: their values, what `$name` means, and which parameters of tasks they feed."""
 
 from __future__ import annotations
 
@@ -21,23 +21,16 @@ Overrides = Mapping[str, JSON]
 
 def sweep_values(text: str) -> list[str]:
     """`dpo,ipo,{hinge: {beta: 0.05}}` → its values: split at commas outside brackets and quotes. Raises SpecError."""
-    values, depth, quote, begin = [], 0, "", 0
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "\"'":
-            quote = c
-        elif c in "([{":
-            depth += 1
-        elif c in ")]}":
-            depth -= 1
-        elif c == "," and depth == 0:
-            values.append(text[begin:i].strip())
-            begin = i + 1
-    values.append(text[begin:].strip())
-    if depth or quote or "" in values:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        nodes = YAML(typ="safe", pure=True).compose(f"[{text}]").value
+    except YAMLError:
+        nodes = []
+    if not nodes or text.rstrip().endswith(","):
         raise SpecError(f"command line: cannot split '{text}' at its commas: a bracket, a quote or a value is missing")
-    return values
+    return [text[node.start_mark.index - 1 : node.end_mark.index - 1] for node in nodes]
 
 
 def references(node: Yaml) -> Iterator[tuple[str, Where]]:
@@ -51,7 +44,7 @@ def references(node: Yaml) -> Iterator[tuple[str, Where]]:
 
 
 class Values:
-    """The values of a pipeline's parameters under given overrides, and what each was found to feed."""
+    """The values of a pipeline's parameters under given overrides, and the task parameter that each feeds."""
 
     def __init__(
         self, text: PipelineText, read: frozenset[str], catalogue: Catalogue, overrides: Overrides, lenient: bool
@@ -66,14 +59,11 @@ class Values:
         self._uses: dict[str, tuple[Param, JSON]] = {}
         for name in overrides:
             if name not in self._read and name not in BUILT_IN and name not in catalogue.execution:
-                fail(
-                    COMMAND_LINE,
-                    f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)",
-                    name, [*self._read, *BUILT_IN],
-                )  # fmt: skip
+                what = f"{text.name} has no parameter {quoted(name)} (anything else is a variant: `extends`)"
+                fail(COMMAND_LINE, what, name, [*self._read, *BUILT_IN])
 
     def feed(self, name: str) -> Yaml | None:
-        """What feeds an open parameter of that name: `seed`, `engine` or an `Execution` parameter."""
+        """The value for an open parameter of that name: `seed`, `engine` or an `Execution` parameter."""
         if name not in self._given and name not in self._text.params:
             return yaml_from_json(0, COMMAND_LINE, ("seed",)) if name == "seed" else None
         return self._parameter(name, None, ()).through(name)
@@ -122,16 +112,14 @@ class Values:
     def per_round(self, name: str) -> list[Yaml]:
         """The values of an `each` parameter, round by round."""
         node = self._given.get(name) or self._declared[name]
-        found = self.substitute(node, 1, (name,)) if isinstance(node.value, str) else node
-        if not isinstance(found.value, list) or not found.value:
-            fail(
-                node.where,
-                f"{self._text.name}.{name} = {quoted_value(node)}; it must be a list with one value per round",
-            )
-        return found.value
+        values = (self.substitute(node, 1, (name,)) if isinstance(node.value, str) else node).value
+        if not isinstance(values, list) or not values:
+            what = f"{self._text.name}.{name} = {quoted_value(node)}"
+            fail(node.where, f"{what}; it must be a list with one value per round")
+        return values
 
     def used(self, node: Yaml, param: Param) -> None:
-        """Note that the value, wherever it came from, feeds this task parameter."""
+        """Note that the value feeds this task parameter."""
         for name in node.origins:
             self._uses.setdefault(name, (param, node.plain))
 
@@ -164,5 +152,5 @@ class Values:
 
 
 def _given(value: JSON) -> Yaml:
-    """A value from the command line is YAML; one that is no text stands for itself."""
+    """A text from the command line is YAML; any other value is taken as it is."""
     return parse_yaml(value, None) if isinstance(value, str) else yaml_from_json(value, COMMAND_LINE)

@@ -94,6 +94,7 @@ class SignatureReader:
         return Where(self.file, self.function.line, 1)
 
     def task(self) -> Signature:
+        """As that of a task or composite. Raises SpecError."""
         f, composite = self.function, self.module.endswith(".composites")
         arguments = f.positional[1:] if composite else f.positional
         ports = {a.name: self._port(a) for a in arguments if a.annotation != "Workspace"}
@@ -101,6 +102,7 @@ class SignatureReader:
         return self._signature(ports, f.returns, work, composite)
 
     def choice(self) -> Signature:
+        """As that of a choice. Raises SpecError."""
         returns = (re.findall(r"\w+", self.function.returns) or [""])[-1]
         return self._signature({}, returns, folder="/".join(self.module.split(".")[1:-1]))
 

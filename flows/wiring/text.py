@@ -34,9 +34,10 @@ from tasks.contract import SpecError
 
 
 class PipelineFile:
-    """A pipelines file. A pipeline is read when it is asked for, so that a broken one does not hide the others."""
+    """A pipelines file. Each pipeline is read on demand, so that a broken one does not hide the others."""
 
     def __init__(self, path: Path) -> None:
+        """Read a file. Raises SpecError."""
         self.path = path
         self._files = Files()
         self._raw = self._files.pipelines(path)
@@ -46,14 +47,9 @@ class PipelineFile:
         """Pipelines that can run: those whose names do not begin with `_`."""
         return [name for name in self._raw if not name.startswith("_")]
 
-    @property
-    def all_names(self) -> list[str]:
-        """Those that are only for `extends`, too."""
-        return list(self._raw)
-
     @cached_property
     def abouts(self) -> Mapping[str, str]:
-        """What each pipeline that can run is."""
+        """The `about` of each pipeline that can run."""
         return {n: _text(mapping(self._raw[n], n).get("about")) for n in self.names}
 
     @cached_property
@@ -75,11 +71,6 @@ class PipelineFile:
         return _pipeline(name, variant_line(self._files, self.path, name))
 
 
-def load_file(file: Path) -> PipelineFile:
-    """Read a pipelines file. Raises SpecError."""
-    return PipelineFile(file)
-
-
 def _text(node: Yaml | None) -> str:
     return "" if node is None or node.value is None else " ".join(str(node.plain).split())
 
@@ -91,13 +82,16 @@ def _pipeline(name: str, ancestors: tuple[Ancestor, ...]) -> PipelineText:
     repeat = _section(parts, "repeat", name, REPEAT)
     mine_repeat = _section(mine, "repeat", name)
     steps: dict[str, StepText] = {}
-    for section, every, here in (("steps", parts, mine), ("repeat", repeat, mine_repeat), ("after", parts, mine)):
-        key = "after" if section == "after" else "steps"
-        _gather(steps, section, _section(every, key, name), _section(here, key, name), name)
+    for section, key, every, here in (
+        ("steps", "steps", parts, mine), ("repeat", "steps", repeat, mine_repeat), ("after", "after", parts, mine)
+    ):  # fmt: skip
+        _add_steps(steps, section, _section(every, key, name), _section(here, key, name), name)
     params, each = _section(parts, "params", name), _section(repeat, "each", name)
     _check_parameters(params, each, name)
-    if "repeat" in parts:
-        _check_repeat(parts["repeat"], repeat, name)
+    if "repeat" in parts and not _section(repeat, "steps", name):
+        fail(parts["repeat"].place, f"{name}.repeat has no steps")
+    if "repeat" in parts and "times" not in repeat and not each:
+        fail(parts["repeat"].place, f"{name}.repeat needs `times`, or `each` whose length is the number of rounds")
     if not steps:
         fail(own.place, f"{name} has no steps")
     start = _section(repeat, "start", name)
@@ -123,7 +117,7 @@ def _section(
     return mapping(parts[key], f"{name}.{key}", allowed) if key in parts else {}
 
 
-def _gather(
+def _add_steps(
     steps: dict[str, StepText], section: str, found: Mapping[str, Yaml], own: Mapping[str, Yaml], pipeline: str
 ) -> None:
     for name, node in found.items():
@@ -134,15 +128,13 @@ def _gather(
         if name in steps:
             fail(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
         if not isinstance(node.value, dict | str):
-            fail(
-                node.where,
-                f"{pipeline}.{name} = {quoted_value(node)}; a step is a mapping with a task, or a step's name",
-            )
+            form = "a step is a mapping with a task, or a step's name"
+            fail(node.where, f"{pipeline}.{name} = {quoted_value(node)}; {form}")
         steps[name] = StepText(name, section, node, name in own)
 
 
 def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipeline: str) -> None:
-    for name, node in _both(params, each):
+    for name, node in [*params.items(), *each.items()]:
         if not re.fullmatch(PARAMETER_NAME, name):
             fail(node.place, f"{pipeline}: {quoted(name)} is no name for a parameter ({NAME_RULE}, without -)")
         if name == "round":
@@ -152,33 +144,21 @@ def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipe
             fail(node.place, f"{pipeline}.{name}: the name is taken by the parameter at {params[name].place}")
 
 
-def _both(params: Mapping[str, Yaml], each: Mapping[str, Yaml]) -> Iterator[tuple[str, Yaml]]:
-    yield from params.items()
-    yield from each.items()
-
-
-def _check_repeat(node: Yaml, repeat: Mapping[str, Yaml], pipeline: str) -> None:
-    if not repeat.get("steps") or not mapping(repeat["steps"], f"{pipeline}.repeat.steps"):
-        fail(node.place, f"{pipeline}.repeat has no steps")
-    if "times" not in repeat and not _section(repeat, "each", pipeline):
-        fail(node.place, f"{pipeline}.repeat needs `times`, or `each` whose length is the number of rounds")
-
-
 def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
     what = f"{pipeline}.deployments.{name}"
     if not re.fullmatch(PIPELINE_NAME, name):
         fail(node.place, f"{quoted(name)} is no name for a deployment ({NAME_RULE})")
     parts = mapping(node, what, DEPLOYMENT)
-    own = dict(steps)
-    _gather(own, "tick", _section(parts, "steps", what), _section(parts, "steps", what), what)
-    tick = {n: s for n, s in own.items() if s.section == "tick"}
+    known, written = dict(steps), _section(parts, "steps", what)
+    _add_steps(known, "tick", written, written, what)
+    tick = {n: known[n] for n in written}
     continues, gate, alpha = _continuing(parts.get("continue"), what)
     if continues and not repeats:
         fail(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
         fail(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
-    if gate is not None and not (isinstance(gate.value, str) and gate.value in own):
-        fail(gate.where, f"{what}.continue.gate = {quoted_value(gate)}; there is no such step", str(gate.value), own)
+    if gate is not None and not (isinstance(gate.value, str) and gate.value in known):
+        fail(gate.where, f"{what}.continue.gate = {quoted_value(gate)}; there is no such step", str(gate.value), known)
     cron, timezone = _schedule(parts.get("schedule"), what)
     return DeploymentText(name, node, str(cron.value) if cron else None, timezone, continues, gate, alpha, tick, cron)
 
@@ -192,15 +172,10 @@ def _continuing(node: Yaml | None, what: str) -> tuple[bool, Yaml | None, float]
     parts = mapping(node, f"{what}.continue", CONTINUE)
     if "gate" not in parts:
         fail(node.where, f"{what}.continue needs the gate's step: {{gate: STEP}}")
-    return True, parts["gate"], _alpha(parts.get("alpha"), what)
-
-
-def _alpha(node: Yaml | None, what: str) -> float:
-    if node is None:
-        return ALPHA
-    if not isinstance(node.value, float) or not 0 < node.value < 1:
-        fail(node.where, f"{what}.continue.alpha = {quoted_value(node)}; it must be a number above 0 and below 1")
-    return node.value
+    alpha = parts.get("alpha", Yaml(ALPHA, node.where))
+    if not isinstance(alpha.value, float) or not 0 < alpha.value < 1:
+        fail(alpha.where, f"{what}.continue.alpha = {quoted_value(alpha)}; it must be a number above 0 and below 1")
+    return True, parts["gate"], alpha.value
 
 
 def _schedule(node: Yaml | None, what: str) -> tuple[Yaml | None, str]:

@@ -1,7 +1,7 @@
-"""YAML as a tree in which every key and value knows where it stands.
+"""YAML as a tree in which every key and value has its place in the file.
 
-YAML 1.2, core schema: `5e-7` is a number, `on` is a word, a date stays text. What a wiring has no use for is refused:
-tags, anchors, several documents, duplicate keys.
+YAML 1.2, core schema: `5e-7` is a number, `on` is a word, a date stays text. Tags, anchors, several documents and
+duplicate keys are refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Missing(str):
 
 @dataclass(frozen=True, eq=False)
 class Yaml:
-    """A value and where it stands. A mapping's values also know where their keys stand."""
+    """A value and its place. The values of a mapping have the places of their keys as well."""
 
     value: Scalar | list[Yaml] | dict[str, Yaml]
     where: Where
@@ -61,7 +61,7 @@ class Yaml:
 
     @property
     def missing(self) -> bool:
-        """Whether this stands for a value that nobody has given yet."""
+        """Whether this is in place of a value that has not been given yet."""
         return isinstance(self.value, Missing)
 
     @property
@@ -73,23 +73,22 @@ class Yaml:
 
     @property
     def place(self) -> Where:
-        """Where the key stands, or the value if there is none: what an error about the whole entry points at."""
+        """The place of the key, or of the value if there is none: where an error about the whole entry points."""
         return self.key or self.where
 
     def walk(self) -> Iterator[Yaml]:
         """The node and every node below it."""
         yield self
-        below: Iterable[Yaml] = self.value.values() if isinstance(self.value, dict) else ()
-        for node in self.value if isinstance(self.value, list) else below:
+        for node in entries(self).values() if not isinstance(self.value, list) else self.value:
             yield from node.walk()
 
     def through(self, parameter: str) -> Yaml:
-        """The same value, marked as having come through a parameter."""
+        """The same value, as that of a parameter."""
         return replace(self, origins=(*self.origins, parameter))
 
 
 def yaml_from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> Yaml:
-    """A tree whose every node stands at `where`."""
+    """A tree of which every node has the place `where`."""
     if isinstance(value, Mapping):
         return Yaml({k: yaml_from_json(v, where) for k, v in value.items()}, where, where, origins)
     if isinstance(value, list | tuple):
@@ -98,7 +97,7 @@ def yaml_from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> 
 
 
 def fail(where: Where, text: str, got: str | None = None, allowed: Iterable[str] = ()) -> NoReturn:
-    """Raise SpecError: where it stands, what was wrong, what was allowed and what came near to `got`."""
+    """Raise SpecError: where, what was wrong, what was allowed, and which of that is nearest to `got`."""
     names = sorted(set(allowed))
     choices = f"; choose one of [{', '.join(names)}]" if names else ""
     others = [name for name in names if name != got]
@@ -153,17 +152,15 @@ def parse_yaml(text: str, file: str | None) -> Yaml:
         fail(where, f"invalid YAML: {' '.join(str(e).split())}")
 
 
-@lru_cache(maxsize=8)
-def _parsed(text: str, name: str) -> Yaml:
-    """A file of which several readers in one command ask."""
-    return parse_yaml(text, name)
+_parsed_file = lru_cache(maxsize=8)(parse_yaml)
+"""One command reads a file several times."""
 
 
 def read(file: Path) -> Yaml:
     """Parse a file. Raises SpecError if it cannot be read."""
     name = name_of(file)
     try:
-        return _parsed(file.read_text(encoding="utf-8-sig"), name)
+        return _parsed_file(file.read_text(encoding="utf-8-sig"), name)
     except FileNotFoundError:
         fail(Where(name), "there is no such file")
     except (OSError, UnicodeDecodeError) as e:
@@ -186,17 +183,13 @@ class _Reader:
         self._file = file
 
     def document(self, where: Where) -> Yaml:
-        found = Yaml(None, where)
-        count = 0
+        documents: list[Yaml] = []
         for event in self._events:
-            name = type(event).__name__
-            if name == "DocumentStartEvent":
-                count += 1
-                if count > 1:
-                    fail(self._where(event), "a second YAML document; one is enough")
-            elif name in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent", "AliasEvent"):
-                found = self._node(event, 0)
-        return found
+            if type(event).__name__ in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent", "AliasEvent"):
+                documents.append(self._node(event, 0))
+            elif type(event).__name__ == "DocumentStartEvent" and documents:
+                fail(self._where(event), "a second YAML document; one is enough")
+        return documents[0] if documents else Yaml(None, where)
 
     def _where(self, event: Any) -> Where:
         mark = event.start_mark
@@ -212,10 +205,9 @@ class _Reader:
             fail(where, f"tags are no part of the grammar: {event.tag}")
         if name == "ScalarEvent":
             return Yaml(_scalar(event, where), where)
-        return Yaml(self._entries(depth) if name == "MappingStartEvent" else self._items(depth), where)
-
-    def _items(self, depth: int) -> list[Yaml]:
-        return [self._node(event, depth + 1) for event in self._until("SequenceEndEvent")]
+        if name == "SequenceStartEvent":
+            return Yaml([self._node(item, depth + 1) for item in self._until("SequenceEndEvent")], where)
+        return Yaml(self._entries(depth), where)
 
     def _entries(self, depth: int) -> dict[str, Yaml]:
         entries: dict[str, Yaml] = {}
@@ -228,7 +220,7 @@ class _Reader:
             if len(name) > _LONGEST_KEY or not name.isprintable():
                 fail(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} printable letters")
             if name in entries:
-                fail(key.where, f"the key {quoted(name)} stands twice: first at {entries[name].key}")
+                fail(key.where, f"the key {quoted(name)} is used twice: first at {entries[name].key}")
             entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)
         return entries
 
@@ -250,7 +242,7 @@ def _scalar(event: Any, where: Where) -> Scalar:
 
 
 def _check_characters(text: str, where: Where) -> None:
-    """Refuse what can stand in no file and in no file's name."""
+    """Refuse characters that neither a text file nor the name of a file can have."""
     bad = re.search("[\0\ud800-\udfff]", text)
     if bad:
         near = quoted(text[max(0, bad.start() - 20) : bad.end() + 20])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NoReturn, TypeVar
 
 from flows.wiring.machine import best_dtype
 from flows.wiring.tree import Yaml, fail, quoted_value
@@ -17,6 +17,7 @@ VOCABULARY = (
 )
 DTYPES = {"float32", "bfloat16"}
 """Literals that hold these and `auto` are number types: `auto` is settled here."""
+Mark = TypeVar("Mark", Bounds, Choice)
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 """How errors call the scalar types."""
 
@@ -51,9 +52,9 @@ class Type:
 
 def bounds_text(bounds: Bounds) -> str:
     """`at least 1 and below 2`."""
-    words = {"min": "at least", "max": "at most", "above": "above", "below": "below"}
-    said = {word: getattr(bounds, key) for key, word in words.items()}
-    return " and ".join(f"{word} {b if isinstance(b, int) else f'{b:g}'}" for word, b in said.items() if b is not None)
+    words = {"at least": bounds.min, "at most": bounds.max, "above": bounds.above, "below": bounds.below}
+    limits = {word: limit for word, limit in words.items() if limit is not None}
+    return " and ".join(f"{word} {b if isinstance(b, int) else f'{b:g}'}" for word, b in limits.items())
 
 
 def parse_type(annotation: str) -> Type:
@@ -96,10 +97,10 @@ def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
     found = Type("choice") if isinstance(inner, ast.Name) and inner.id not in WORDS else _type(inner)
     for mark in marks:
         match mark:
-            case ast.Call(func=ast.Name(id="Bounds"), args=args, keywords=keywords):
-                found = _bounded(found, Bounds(*_literals(args), **_named(keywords)))
-            case ast.Call(func=ast.Name(id="Choice"), args=args, keywords=keywords):
-                found = replace(found, base="choice", choice=Choice(*_literals(args), **_named(keywords)))
+            case ast.Call(func=ast.Name(id="Bounds")):
+                found = _bounded(found, _called(Bounds, mark))
+            case ast.Call(func=ast.Name(id="Choice")):
+                found = replace(found, base="choice", choice=_called(Choice, mark))
             case _:
                 raise ValueError
     if (found.base == "choice") != (found.choice is not None):
@@ -112,19 +113,20 @@ def _bounded(kind: Type, bounds: Bounds) -> Type:
     return replace(kind, item=_bounded(kind.item, bounds)) if kind.item else replace(kind, bounds=bounds)
 
 
-def _literals(nodes: list[ast.expr]) -> list[Any]:
-    return [ast.literal_eval(n) for n in nodes]
-
-
-def _named(keywords: list[ast.keyword]) -> dict[str, Any]:
-    return {k.arg or "": ast.literal_eval(k.value) for k in keywords}
+def _called(mark: type[Mark], call: ast.Call) -> Mark:
+    arguments = (ast.literal_eval(argument) for argument in call.args)
+    return mark(*arguments, **{k.arg or "": ast.literal_eval(k.value) for k in call.keywords})
 
 
 def checked_value(kind: Type, node: Yaml, what: str) -> JSON:
     """The value, converted where nothing is lost (`1` for a float). Raises SpecError, at its place, if it does not fit.
 
-    Choices are not looked into here.
+    kind: any but a choice.
     """
+
+    def refuse(expected: object = kind) -> NoReturn:
+        fail(node.where, f"{what} = {quoted_value(node)}; it must be {expected}")
+
     if node.missing:
         return node.plain
     value = node.value
@@ -137,21 +139,18 @@ def checked_value(kind: Type, node: Yaml, what: str) -> JSON:
         fail(node.where, f"{what} = {quoted_value(node)}", str(value), map(str, kind.options))
     if kind.base == "list" and kind.item is not None:
         if not isinstance(value, list) or (kind.size or len(value)) != len(value):
-            fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
+            refuse()
         return [checked_value(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
     if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         value = float(value)
-    if type(value).__name__ != kind.base:
-        fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
-    if isinstance(value, float) and not math.isfinite(value):
-        fail(node.where, f"{what} = {quoted_value(node)}; it must be {kind}")
-    if kind.bounds and isinstance(value, int | float) and not in_bounds(kind.bounds, value):
-        fail(node.where, f"{what} = {quoted_value(node)}; it must be {bounds_text(kind.bounds)}")
+    if type(value).__name__ != kind.base or (isinstance(value, float) and not math.isfinite(value)):
+        refuse()
+    if kind.bounds and isinstance(value, int | float) and not _in_bounds(kind.bounds, value):
+        refuse(bounds_text(kind.bounds))
     return node.plain if isinstance(value, dict | list) else value
 
 
-def in_bounds(bounds: Bounds, value: float) -> bool:
-    """Whether the value lies within the bounds."""
+def _in_bounds(bounds: Bounds, value: float) -> bool:
     return (
         (bounds.min is None or value >= bounds.min)
         and (bounds.max is None or value <= bounds.max)

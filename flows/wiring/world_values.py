@@ -1,8 +1,8 @@
-"""What was written for a world serves no other model and no other prompts: such values must be given anew.
+"""Values that were chosen for a world serve no other model and no other prompts: such values must be given anew.
 
-A value is a world's own if the world says so of its parameter (`WorldSpec.own_values`) and the pipeline that writes it
-has that world as its model, unless it is the one that the method's own paper gives. What is given on the command line
-is meant. An oracle of a world judges that world's prompts only.
+A value is a world's own if the world names its parameter (`WorldSpec.own_values`) and the pipeline that writes it has
+that world as its model, unless it is the one that the method's own paper gives. Values of the command line are never a
+world's own. An oracle of a world judges that world's prompts only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from flows.wiring.params import Values
 from flows.wiring.signatures import Signature
 from flows.wiring.tree import COMMAND_LINE, Yaml, entries, fail, quoted_value
 from flows.wiring.where import Where
-from tasks.contract import WorldSpec
 
 
 class _Given(NamedTuple):
@@ -28,6 +27,12 @@ class _Given(NamedTuple):
     parameter: str
     value: Yaml
     signature: Signature
+    paper: str = ""
+    """What the paper of the step's loss (or of its task) gives."""
+
+    @property
+    def choice(self) -> str:
+        return choice_name(self.value)
 
 
 class WorldValues:
@@ -40,39 +45,25 @@ class WorldValues:
         self._models: list[_Given] = []
         self._prompts: list[_Given] = []
         self._oracles: list[_Given] = []
-        self._values: dict[str, tuple[_Given, str]] = {}
+        self._values: dict[str, _Given] = {}
 
     def note(self, signature: Signature, params: Mapping[str, Yaml], step: str) -> None:
         """Note a step's values."""
-        for name, param in signature.params.items():
-            given = _Given(step, name, params[name], signature) if name in params else None
-            if given is None or given.value.missing:
-                continue
-            folder = param.type.choice.folder if param.type.choice else ""
-            if folder == "sources":
-                self._note_source(given)
-            elif folder == "oracles":
+        own = {name for world in self._catalogue.worlds.values() for name in world.own_values}
+        for name in (n for n in signature.params if n in params and not params[n].missing):
+            choice = signature.params[name].type.choice
+            given = _Given(step, name, params[name], signature)
+            if choice and choice.folder == "sources":
+                noted = {"Model": self._models, "Prompts": self._prompts}
+                for kind in (k for k in noted if self._catalogue.is_a(signature.returns, k)):
+                    noted[kind].append(given)
+            elif choice and choice.folder == "oracles":
                 self._oracles.append(given)
-            elif any(name in world.own_values for world in self._worlds.values()):
-                self._note_value(given, params)
-
-    def _note_source(self, given: _Given) -> None:
-        for kind, noted in (("Model", self._models), ("Prompts", self._prompts)):
-            if self._catalogue.is_a(given.signature.returns, kind):
-                noted.append(given)
-
-    def _note_value(self, given: _Given, params: Mapping[str, Yaml]) -> None:
-        origins = given.value.origins
-        if not self._overridden.intersection(origins):
-            name = origins[0] if origins else f"a literal of {self._text.name}.{given.step}"
-            self._values.setdefault(name, (given, self._paper(given.signature, params)))
-
-    @property
-    def _worlds(self) -> Mapping[str, WorldSpec]:
-        return self._catalogue.worlds
+            elif name in own and not self._override(given):
+                origin = next(iter(given.value.origins), f"a literal of {self._text.name}.{step}")
+                self._values.setdefault(origin, given._replace(paper=self._paper(signature, params)))
 
     def _paper(self, signature: Signature, params: Mapping[str, Yaml]) -> str:
-        """What the paper of the step's loss (or of its task) gives."""
         paper, loss = signature.paper, signature.params.get("loss")
         if loss and loss.type.choice:
             folder, name = loss.type.choice.folder, choice_name(params.get("loss"))
@@ -82,56 +73,51 @@ class WorldValues:
 
     def check(self) -> None:
         """Refuse a model with the values of another world, and an oracle without its world. Raises SpecError."""
-        for model in self._models:
-            for name, world in self._worlds.items():
-                left = {k: v for k, v in self._values.items() if self._is_own(name, world, *v, model)}
-                if left and choice_name(model.value) != name:
+        for name, world in self._catalogue.worlds.items():
+            for model in self._models:
+                own = {k: v for k, v in self._values.items() if v.parameter in world.own_values}
+                left = {k: v for k, v in own.items() if self._was_chosen_for(name, v, model)}
+                if left and model.choice != name:
                     self._refuse_values(model, name, left)
-        prompts = {choice_name(p.value): p for p in self._prompts}
-        for oracle in self._oracles:
-            for name, world in self._worlds.items():
-                if choice_name(oracle.value) in world.oracles and prompts and name not in prompts:
+            prompts = {p.choice: self._shown(p) for p in self._prompts}
+            for oracle in self._oracles:
+                if oracle.choice in world.oracles and prompts and name not in prompts:
                     what = f"judges the prompts of the world '{name}' only, and these come from"
-                    others = " and ".join(self._shown(p) for p in prompts.values())
-                    fail(self._place(oracle), f"{self._prefix(oracle)}{self._shown(oracle)} {what} {others}")
+                    self._refuse(oracle, f"{what} {' and '.join(prompts.values())}")
 
-    def _is_own(self, name: str, world: WorldSpec, given: _Given, paper: str, model: _Given) -> bool:
-        """Whether a value was written where the world is the model, and is not its method's general one."""
-        value, numbers = given.value, rf"\b{given.parameter} (\d+(?:\.\d+)?(?:e-?\d+)?)"
-        if given.parameter not in world.own_values or value.value in [float(n) for n in re.findall(numbers, paper)]:
-            return False
-        return any(
-            choice_name(_value(ancestor.whole, model)) == name
+    def _was_chosen_for(self, world: str, given: _Given, model: _Given) -> bool:
+        """Whether a value was written where the world is the model, and is not the one that its paper gives."""
+        numbers = re.findall(rf"\b{given.parameter} (\d+(?:\.\d+)?(?:e-?\d+)?)", given.paper)
+        return given.value.value not in [float(n) for n in numbers] and any(
+            choice_name(_value(ancestor.whole, model)) == world
             for ancestor in self._text.lineage
-            if any(n.where == value.where for n in ancestor.written.walk())
+            if any(node.where == given.value.where for node in ancestor.written.walk())
         )
 
-    def _refuse_values(self, model: _Given, world: str, left: Mapping[str, tuple[_Given, str]]) -> None:
+    def _refuse_values(self, model: _Given, world: str, left: Mapping[str, _Given]) -> None:
         names = [name for name in left if name.isidentifier()]
         how = f"give {', '.join(f'{name}=…' for name in names)} as well" if names else "make it a parameter"
-        values = " · ".join(_described(name, *value) for name, value in left.items())
-        what = f"{self._shown(model)} is not the world '{world}', which these values were chosen for; {how}: {values}"
-        fail(self._place(model), f"{self._prefix(model)}{what}")
+        values = " · ".join(
+            f"{name} = {quoted_value(v.value)} ({v.value.where}){f'; the paper: {v.paper}' if v.paper else ''}"
+            for name, v in left.items()
+        )
+        self._refuse(model, f"is not the world '{world}', which these values were chosen for; {how}: {values}")
+
+    def _refuse(self, given: _Given, what: str) -> None:
+        override, pipeline = self._override(given), self._text.name
+        where = COMMAND_LINE if override else given.value.where
+        fail(where, f"{pipeline}{': ' if override else f'.{given.step}.'}{self._shown(given)} {what}")
 
     def _override(self, given: _Given) -> str:
+        """The parameter by which the command line gave the value; empty if it did not."""
         return min(self._overridden.intersection(given.value.origins), default="")
-
-    def _place(self, given: _Given) -> Where:
-        return COMMAND_LINE if self._override(given) else given.value.where
-
-    def _prefix(self, given: _Given) -> str:
-        return f"{self._text.name}: " if self._override(given) else f"{self._text.name}.{given.step}."
 
     def _shown(self, given: _Given) -> str:
         return f"{self._override(given) or given.parameter} = {quoted_value(given.value)}"
 
 
-def _described(name: str, given: _Given, paper: str) -> str:
-    return f"{name} = {quoted_value(given.value)} ({given.value.where}){f'; the paper: {paper}' if paper else ''}"
-
-
 def _value(pipeline: Yaml, model: _Given) -> Yaml:
-    """What the parameter of the step is in a pipeline as its file has it; null where it has no such step."""
+    """The value of the step's parameter in a pipeline as its file has it; null where it has no such step."""
     parts = entries(pipeline)
     sections = [parts.get("steps"), entries(parts.get("repeat")).get("steps"), parts.get("after")]
     steps = [entries(section)[model.step] for section in sections if model.step in entries(section)]

@@ -8,7 +8,7 @@ import pytest
 
 from flows.wiring.check_results import check_pipelines
 from flows.wiring.graph import CarriedValue, Tick
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from tasks.contract import SpecError
 from tests.flows.wiring.conftest import Compile
 
@@ -189,5 +189,5 @@ def test_alpha_is_0_05_unless_given(tmp_path: Path) -> None:
     file = tmp_path / "pipelines.yaml"
     for said, alpha in (("gate: better", 0.05), ("gate: better, alpha: 0.01", 0.01)):
         file.write_text("pipelines:\n" + textwrap.indent(TEXT.replace("gate: better", said), "  "))
-        found = load_file(file).pipeline("p").deployments["nightly"]
+        found = PipelineFile(file).pipeline("p").deployments["nightly"]
         assert (str(found.gate and found.gate.value), found.alpha) == ("better", alpha)

@@ -18,7 +18,7 @@ from flows.wiring.check_results import check_pipelines
 from flows.wiring.graph import catalogue_for, compile_pipeline
 from flows.wiring.model import Graph
 from flows.wiring.schema import json_schema
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import read
 from tasks.contract import Chosen, SpecError, data_file
 
@@ -112,7 +112,7 @@ def test_a_users_tasks_composites_and_choices_are_named_like_shipped_ones(tmp_pa
     assert graph.nodes["policy"].params["loss"].module == "mylab.losses.pairwise.softer"  # type: ignore[union-attr]
     assert [v.error for v in check_pipelines(file)] == ["", ""]
     assert code_check_results(CodeIndex(Codebase(graph.packages))) == []
-    catalogue = catalogue_for(load_file(file))
+    catalogue = catalogue_for(PipelineFile(file))
     own = [" ".join(line.split()) for line in lines(choices(catalogue)) if "mylab" in line]
     assert own == [
         f"halved The first half. ({tmp_path}/mylab/tasks.py)", f"quartered ({tmp_path}/mylab/composites.py)",
@@ -121,7 +121,7 @@ def test_a_users_tasks_composites_and_choices_are_named_like_shipped_ones(tmp_pa
     ]  # fmt: skip
     schema = json_schema(catalogue)
     assert not list(Draft202012Validator(schema).iter_errors(read(file).plain))
-    assert list(Draft202012Validator(json_schema(catalogue_for(load_file(Path("pipelines.yaml"))))).iter_errors(
+    assert list(Draft202012Validator(json_schema(catalogue_for(PipelineFile(Path("pipelines.yaml"))))).iter_errors(
         {"pipelines": {"p": {"steps": {"judge": {"task": "load_oracle", "oracle": "terse"}}}}}
     ))  # fmt: skip
     file.write_text(file.read_text().replace("loss: softer", "loss: softr"))
@@ -212,7 +212,7 @@ def test_a_folder_whose_name_cannot_be_imported_is_refused(folder: str, message:
     file = tmp_path / "pipelines.yaml"
     file.write_text(f"extend: [./{folder}]\npipelines: {{}}\n")
     with pytest.raises(SpecError, match=message):
-        load_file(file)
+        PipelineFile(file)
 
 
 def test_a_file_takes_the_packages_of_the_files_that_it_inherits_from(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_file_takes_the_packages_of_the_files_that_it_inherits_from(tmp_path: 
     own = tmp_path / "pipelines.yaml"
     own.write_text(f"extend: [b/blab]\npipelines:\n  p: {{extends: {inherited}#mine}}\n")
     with pytest.raises(SpecError, match="there is no such folder"):
-        load_file(own)
+        PipelineFile(own)
     (tmp_path / "b/blab").mkdir(parents=True)
     assert [p.name for p in compile_pipeline(own, "p").packages] == ["tasks", "blab", "alab"]
     (tmp_path / "c/alab").mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.graph import compile_from
-from flows.wiring.text import load_file
+from flows.wiring.text import PipelineFile
 from tasks.contract import SpecError
 
 FILE = Path(__file__).resolve().parents[3] / "pipelines.yaml"
@@ -55,7 +55,7 @@ def pipelines_of(text: str) -> str:
 def judged(file: Path, catalogue: Catalogue) -> list[str]:
     """The error of each pipeline that does not compile; of the file itself where it cannot be read."""
     try:
-        source = load_file(file)
+        source = PipelineFile(file)
     except SpecError as e:
         return [str(e)]
     errors = []

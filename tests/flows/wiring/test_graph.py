@@ -305,7 +305,9 @@ def test_the_last_value_of_each_repeats(compiled: Compile) -> None:
 def test_what_is_nothing_yet_leaves_an_optional_port_empty_and_a_required_one_is_refused(compiled: Compile) -> None:
     text = LOOP
     empty = text.replace("policies: [policy, prev.older]", "policies: prev.older")
-    with pytest.raises(SpecError, match=r"needs its port 'policies' \(list\[Policy\]\) \(what feeds it is nothing yet"):
+    with pytest.raises(
+        SpecError, match=r"needs its port 'policies' \(list\[Policy\]\) \(what feeds it is empty in this round"
+    ):
         compiled(empty)
     optional = text.replace("ref: base, data: pool, loss: dpo", "ref: prev.older, data: pool, loss: simpo")
     assert compiled(optional).rounds == 3

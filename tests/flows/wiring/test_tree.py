@@ -37,7 +37,7 @@ def test_every_key_and_value_knows_its_place() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", "f.yaml:2:1: the key 'a' stands twice: first at f.yaml:1:1"), ("a: [1, 2", "invalid YAML"),
+        ("a: 1\na: 2", "f.yaml:2:1: the key 'a' is used twice: first at f.yaml:1:1"), ("a: [1, 2", "invalid YAML"),
         ("a: b: c", "f.yaml:1:5: invalid YAML"), ("\ta: 1", "invalid YAML"),
         ("a: !!str 5", "f.yaml:1:4: tags are no part"),
         ("a: !!python/name:os.system x", "f.yaml:1:4: tags are no part"),
