@@ -1,11 +1,11 @@
-"""What a step will cost, before it runs: the quantities that its task declares, and seconds from the nearest former
-record of its task. Upper bounds where sizes are only bounded.
+"""What a step will cost, before it runs: the quantities that its task declares, and seconds from an earlier record of
+its task. Upper bounds where sizes are only bounded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flows.python.declared import Declarations
@@ -20,10 +20,10 @@ class StepCost:
     """What a step takes. A quantity that is None is not known before it runs."""
 
     units: Mapping[str, float | None] = field(default_factory=dict)
-    """`samples`, `queries`, `tokens`, `steps`, or what a task calls them."""
+    """`samples`, `queries`, `tokens`, `steps`, or other names that a task gives."""
     seconds: float | None = None
     more: frozenset[str] = frozenset()
-    """Of a sum: the quantities that some step did not know, so that more will come."""
+    """Of a sum: the quantities that are not known for every step, so that more will come."""
     bounds: frozenset[str] = frozenset()
     """The quantities that are the most it can be, not what is expected."""
 
@@ -43,26 +43,24 @@ def total(costs: Iterable[StepCost]) -> StepCost:
     several = list(costs)
     names = dict.fromkeys(n for c in several for n in c.units)
     values = {n: [c.units[n] for c in several if n in c.units] for n in names}
-    seconds = [c.seconds for c in several]
-    more = {n for n, of in {**values, "seconds": seconds}.items() if None in of}
-    return StepCost({n: _known(of) for n, of in values.items()}, _known(seconds), frozenset(more))
-
-
-def _known(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
+    values["seconds"] = [c.seconds for c in several]
+    known = {n: [v for v in of if v is not None] for n, of in values.items()}
+    sums = {n: sum(of) if of else None for n, of in known.items()}
+    seconds = sums.pop("seconds")
+    return StepCost(sums, seconds, frozenset(n for n, of in values.items() if None in of))
 
 
 def step_cost(step: View, former: tuple[Record, View] | None, declared: Declarations) -> StepCost:
     """What a step's task declares; bounds and seconds as a former record of the task shows them, scaled by the work."""
     units = _units(step, declared)
-    factor = _ratio(_work(step, declared), _work(former[1], declared)) if former else math.nan
+    work = _work(former[1], declared) if former else math.nan
+    factor = _work(step, declared) / work if work else math.nan
     totals = former[0].totals if former else {}
     values: dict[str, float | None] = {}
     bounds = set[str]()
     for name, value in units.items():
         if not isinstance(value, AtMost):
-            values[name] = _known_number(value)
+            values[name] = value if math.isfinite(value) else None
             continue
         expected = totals[name] * factor if value.typical and name in totals else math.nan
         least = min((v for v in (expected, value.bound) if v == v), default=math.nan)
@@ -88,14 +86,6 @@ def _work(step: View, declared: Declarations) -> float:
         return float(declared.value(work, float | int, step) or math.nan)
     plain = [v for v in _units(step, declared).values() if not isinstance(v, AtMost)]
     return plain[0] if plain else step.main.rows
-
-
-def _known_number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _ratio(a: float, b: float) -> float:
-    return a / b if b else math.nan
 
 
 def _count(value: float | None) -> str:

@@ -1,6 +1,6 @@
-"""What a run would do: for each step whether its result is here, why not, and what it will cost.
+"""What a run would do: for each step whether its result is in the store, why not, and what it will cost.
 
-A plan makes nothing; what it finds damaged it sets aside, as a run would.
+A plan computes no result; it sets damaged results aside, as a run would.
 
 States: `cached`; `partial` (an earlier attempt left work to go on from); `run`; `open` (its input must run first; it
 is cached if that comes out equal).
@@ -55,7 +55,7 @@ class Plan:
     graph: Graph
     steps: tuple[Planned, ...]
     notices: tuple[str, ...] = ()
-    """Those of the graph, and what its tasks declare wrongly."""
+    """Those of the graph, and mistakes in what its tasks declare."""
 
     @property
     def states(self) -> dict[str, str]:
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def total(self) -> StepCost:
-        """What all steps that are not cached cost at most, as far as it is known."""
+        """The most that all steps that are not cached cost, as far as it is known."""
         return total(s.cost for s in self.steps if s.state != "cached")
 
     def counts(self) -> dict[State, int]:
@@ -82,31 +82,23 @@ class Plan:
         """The plan as people read it, one line per step."""
         names = {"cached": "cached", "partial": "partly done", "run": "to run", "open": "open"}
         width = max((len(s.node.title) for s in self.steps), default=0)
+        costs = [f"  [{text}]" if (text := s.cost.text()) and s.state != "cached" else "" for s in self.steps]
         lines = [
-            "  ".join((f"{names[s.state]:<11}", f"{s.node.title:<{width}}", _and_cost(s))).rstrip() for s in self.steps
+            f"{names[s.state]:<11}  {s.node.title:<{width}}  {s.why}{cost}".rstrip()
+            for s, cost in zip(self.steps, costs, strict=True)
         ]
         counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
         legend = ["open: cached if what it waits for comes out as before"] if self.counts()["open"] else []
-        return "\n".join([*lines, "", *legend, f"{counts}{_sum(self.total)}"])
-
-
-def _sum(cost: StepCost) -> str:
-    said = cost.text()
-    if not said:
-        return ""
-    return f"; {said}, and what is not known yet" if cost.more else f"; at most {said}"
-
-
-def _and_cost(step: Planned) -> str:
-    price = step.cost.text() if step.state != "cached" else ""
-    return f"{step.why}  [{price}]" if price else step.why
+        total = self.total.text()
+        limit = f"{total}, and what is not known yet" if self.total.more else f"at most {total}"
+        return "\n".join([*lines, "", *legend, f"{counts}; {limit}" if total else counts])
 
 
 def make_plan(graph: Graph, store: Store) -> Plan:
     """Plan a run of `graph` against `store`, for the code as it stands. Never uses the network.
 
-    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where a
-    glance at a file shows that a step can only fail; DataError where a key needs the network.
+    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where
+    the files that a step reads show that it can only fail; DataError where a key needs the network.
     """
     code = store.code(graph.packages)
     choices = Choices(code, store.contents, Path(graph.file).parent)
@@ -133,35 +125,35 @@ class _Planner:
         self.graph, self.store, self.choices, self.declared = graph, store, choices, declared
         self.base = Path(graph.file).absolute().parent
         self.former = FormerRecords(store, graph, declared)
-        self.found: dict[str, Record | None] = {}
+        self.records: dict[str, Record | None] = {}
         self.views: dict[str, View] = {}
 
     def step(self, node: Node) -> Planned:
         if node.task == CARRIED:
             carried = carried_record(self.store, node)
-            self._found(node, carried)
+            self._enter(node, carried)
             return Planned(node, "cached", "carried over from an earlier tick", carried.key, carried, StepCost())
-        waits_for = [i for ids in node.inputs.values() for i in ids if self.found[i] is None]
+        waits_for = [i for ids in node.inputs.values() for i in ids if self.records[i] is None]
         key, record, state, why = self._waiting(node, waits_for) if waits_for else self._ready(node)
-        view = self._found(node, record)
+        view = self._enter(node, record)
         price = StepCost() if record else step_cost(view, self.former.of_task(node), self.declared)
         return Planned(node, state, why, key, record, price)
 
-    def _found(self, node: Node, record: Record | None) -> View:
+    def _enter(self, node: Node, record: Record | None) -> View:
         rows = float(record.rows) if record and record.rows is not None else None
-        self.found[node.id] = record
+        self.records[node.id] = record
         view = self.views[node.id] = view_of_node(node, self.views, self.declared, self.base, rows)
         _ = view.size  # inputs first, or thousands of rounds would be one recursion
         return view
 
     def _ready(self, node: Node) -> tuple[str, Record | None, State, str]:
-        inputs = {port: [self._content(i) for i in ids] for port, ids in node.inputs.items()}
+        inputs = {port: [r.content for i in ids if (r := self.records[i])] for port, ids in node.inputs.items()}
         key = self.choices.prepare(node).key(inputs)
-        look = self.store.lookup(key.digest)
-        if look.record:
-            accepted = "accepted, " if look.record.accepted else ""
-            return key.digest, look.record, "cached", accepted + look.reason
-        why = self.former.why(node, key) if look.reason == "never run" else look.reason
+        found = self.store.lookup(key.digest)
+        if found.record:
+            accepted = "accepted, " if found.record.accepted else ""
+            return key.digest, found.record, "cached", accepted + found.reason
+        why = self.former.why(node, key) if found.reason == "never run" else found.reason
         return key.digest, None, "partial" if self.store.begun(key.digest) else "run", why
 
     def _waiting(self, node: Node, waits_for: list[str]) -> tuple[str, None, State, str]:
@@ -170,8 +162,3 @@ class _Planner:
             first, *others = dict.fromkeys(waits_for)
             return "", None, "open", f"waits for `{first}`{f' and {len(others)} more' if others else ''}"
         return "", None, "run", self.former.why(node, key)
-
-    def _content(self, id: str) -> str:
-        record = self.found[id]
-        assert record is not None
-        return record.content
