@@ -1,10 +1,11 @@
-"""What can be said of a pipeline before any value is known: every reference, what is read and what nothing reads."""
+"""The checks of a pipeline that need no values: every reference holds, and nothing is written that nothing reads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 
 from flows.python.closure import closure
 from flows.wiring.catalogue import Catalogue
@@ -14,20 +15,17 @@ from flows.wiring.live_steps import LiveSteps, StepRead
 from flows.wiring.params import references
 from flows.wiring.signatures import Port, Signature
 from flows.wiring.tree import Yaml, fail, mapping, quoted_value
-from flows.wiring.where import Where
 
 _SEEN = {
-    "steps": ("steps",),
-    "repeat": ("steps", "repeat"),
-    "after": ("steps", "after"),
+    "steps": ("steps",), "repeat": ("steps", "repeat"), "after": ("steps", "after"),
     "tick": ("steps", "repeat", "tick"),
-}
-"""Sections whose steps a step may name as they are."""
+}  # fmt: skip
+"""Section → the sections whose steps its steps may name without a prefix."""
 _PREFIXES = {"steps": (), "repeat": ("prev",), "after": ("last", "every"), "tick": ("prev",)}
 
 
 def split_reference(node: Yaml, what: str) -> StepRead:
-    """What `x`, `prev.x`, `last.x` or `every.x` names. Raises SpecError."""
+    """`x`, `prev.x`, `last.x` or `every.x` as prefix and name. Raises SpecError."""
     found = re.fullmatch(REFERENCE, node.value) if isinstance(node.value, str) else None
     if isinstance(node.value, str) and node.value.startswith("$"):
         fail(node.where, f"{what} = {node.value}; a port is fed by a step: other wiring is a variant (`extends`)")
@@ -55,18 +53,18 @@ class Checked:
         return self._signatures[step]
 
     def unread(self) -> list[str]:
-        """Refuse what is written here and serves nothing; notices on what is inherited and was dropped.
+        """Refuse what is written here and nothing reads; notices on what is inherited and dropped.
 
-        Asked last, so that a typo is told before its consequence.
+        Called last, so that a typing error is reported before its consequences.
         """
         return [*self._unread_starts(), *self.results.notices(), *self._unread_parameters()]
 
     def head(self, deployment: DeploymentText) -> tuple[frozenset[str], frozenset[str]]:
-        """What a continuing deployment's ticks hand on: names behind prev. and last., and names behind every."""
-        reads = [*self.reads.values(), *self.tick_reads[deployment.name].values()]
-        found = [read for step in reads for read in step]
-        one = frozenset(r.name for r in found if r.prefix in ("prev", "last"))
-        return one, frozenset(r.name for r in found if r.prefix == "every")
+        """The steps whose results ticks hand on: those that are read by prev. or last., and those by every."""
+        steps = [*self.reads.values(), *self.tick_reads[deployment.name].values()]
+        reads = [read for step in steps for read in step]
+        one = frozenset(r.name for r in reads if r.prefix in ("prev", "last"))
+        return one, frozenset(r.name for r in reads if r.prefix == "every")
 
     def _reads_of_ticks(self, deployment: DeploymentText) -> dict[str, list[StepRead]]:
         known = {**self.text.steps, **deployment.steps}
@@ -74,17 +72,17 @@ class Checked:
         self._check_circles(deployment.steps, reads)
         if deployment.continues:
             self._check_names(deployment)
-        gate = deployment.gate
-        if gate is not None:
+        if gate := deployment.gate:
             step = known[str(gate.value)]
+            what = f"{self.text.name}.{deployment.name}: the gate '{step.name}'"
             if step.alias or not self._catalogue.is_a(self.signature(step).returns, "Report"):
-                fail(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' must be a Report")
+                fail(gate.where, f"{what} must be a Report")
             if step.section not in ("repeat", "tick"):
-                fail(gate.where, f"{self.text.name}.{deployment.name}: the gate '{step.name}' is no step of a round")
+                fail(gate.where, f"{what} is no step of a round")
         return reads
 
     def _check_names(self, deployment: DeploymentText) -> None:
-        """Refuse a parameter that no tick could be given, for a tick understands something else by its name."""
+        """Refuse a parameter that has the name of an option of ticks, because no tick could be given its value."""
         counts = {name for name, _ in references(self.text.times)} if self.text.times else set()
         declared = {**self.text.params, **self.text.each}
         for name in (n for n in TICKS if n in declared and n not in counts):
@@ -114,20 +112,14 @@ class Checked:
             if port.name not in keys and not port.optional:
                 fail(step.node.place, f"{what} ({signature.name}) needs its port '{port.name}' ({port})")
         return [
-            self._fits(port, keys[port.name], self._read(node, step, known, f"{what}.{port.name}"), what)
+            self._one_or_list(port, keys[port.name], self._read(node, step, known, f"{what}.{port.name}"), what)
             for port in signature.ports.values()
             for node in fed_steps(keys.get(port.name))
         ]
 
     def _read(self, node: Yaml, step: StepText, known: Mapping[str, StepText], what: str) -> StepRead:
-        return self._legal(split_reference(node, what), step, known, what)
-
-    def _fits(self, port: Port, value: Yaml, read: StepRead, what: str) -> StepRead:
-        if not port.is_list and (isinstance(value.value, list) or read.prefix == "every"):
-            fail(value.where, f"{what}.{port.name} = {quoted_value(value)}; it takes one {port}, not a list")
-        return read
-
-    def _legal(self, read: StepRead, step: StepText, known: Mapping[str, StepText], what: str) -> StepRead:
+        """The step that a node names, which must be one that a step of this section may read."""
+        read = split_reference(node, what)
         target = known.get(read.name)
         if target is None:
             fail(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known.keys() - {step.name})
@@ -142,27 +134,25 @@ class Checked:
             loop = [s.name for s in known.values() if s.section == "repeat"]
             fail(read.where, f"{what} = {read.prefix}.{read.name}; the loop has no such step", read.name, loop)
         if read.prefix == "prev" and read.name not in self.text.start:
-            fail(
-                read.where, f"{what}: prev.{read.name} has no meaning in the first round: say it in repeat.start "
-                "(null: nothing yet)", read.name, self.text.start,
-            )  # fmt: skip
+            meaning = f"prev.{read.name} has no meaning in the first round: give it one in repeat.start (null: empty)"
+            fail(read.where, f"{what}: {meaning}", read.name, self.text.start)
+        return read
+
+    def _one_or_list(self, port: Port, value: Yaml, read: StepRead, what: str) -> StepRead:
+        if not port.is_list and (isinstance(value.value, list) or read.prefix == "every"):
+            fail(value.where, f"{what}.{port.name} = {quoted_value(value)}; it takes one {port}, not a list")
         return read
 
     def _check_circles(self, steps: Mapping[str, StepText], reads: Mapping[str, list[StepRead]]) -> None:
-        done: set[str] = set()
-
-        def visit(name: str, path: tuple[str, ...], where: Where) -> None:
-            if name in path:
-                circle = [*path[path.index(name) :], name]
-                fail(where, f"{self.text.name}: a circle of steps: {' → '.join(circle)}")
-            if name not in done:
-                for read in reads.get(name, []):
-                    if read.prefix is None:
-                        visit(read.name, (*path, name), read.where)
-                done.add(name)
-
-        for name, step in steps.items():
-            visit(name, (), step.node.place)
+        names = [*steps]
+        try:
+            TopologicalSorter({n: [r.name for r in reads[n] if r.prefix is None] for n in names}).prepare()
+        except CycleError as e:
+            circle = e.args[1][:0:-1]
+            first = min(circle, key=names.index)
+            start = circle.index(first)
+            shown = " → ".join([*circle[start:], *circle[:start], first])
+            fail(steps[first].node.place, f"{self.text.name}: a circle of steps: {shown}")
 
     def _check_starts(self) -> None:
         outer = {s.name: s for s in self.text.section("steps")}
@@ -178,8 +168,9 @@ class Checked:
         read = {r.name for reads in steps for r in reads if r.prefix == "prev"}
         for name, node in self.text.start.items():
             if name not in read:
-                what = f"the start of '{name}', which nothing reads as prev.{name}"
-                yield from self._unread(node, what, f"start.{name}" in self.text.own)
+                yield from self._unread(
+                    node, f"the start of '{name}', which nothing reads as prev.{name}", "start", name
+                )
 
     def _wanted(self, step: StepText) -> bool:
         """Whether a step is a result by its kind: a report, or a model that is trained on a table."""
@@ -189,9 +180,9 @@ class Checked:
         tables = any(is_a(k, "Table") for p in signature.ports.values() for k in p.kinds)
         return is_a(signature.returns, "Report") or (tables and is_a(signature.returns, "Model"))
 
-    def _unread(self, node: Yaml, what: str, own: bool) -> Iterator[str]:
-        """Refuse what is written here and serves nothing; drop, with a notice, what is inherited."""
-        if own:
+    def _unread(self, node: Yaml, what: str, section: str, name: str) -> Iterator[str]:
+        """Refuse an entry that is written here; a notice where it is inherited."""
+        if f"{section}.{name}" in self.text.own:
             fail(node.place, f"{self.text.name} has {what}")
         yield f"{self.text.name} inherits {what}: dropped"
 
@@ -218,12 +209,11 @@ class Checked:
         for section, params in (("params", self.text.params), ("each", self.text.each)):
             for name, node in params.items():
                 if name not in self.read_parameters:
-                    what = f"the parameter '{name}', which nothing reads"
-                    yield from self._unread(node, what, f"{section}.{name}" in self.text.own)
+                    yield from self._unread(node, f"the parameter '{name}', which nothing reads", section, name)
 
 
 def fed_steps(node: Yaml | None) -> list[Yaml]:
-    """What a port is given, as a list; null is nothing."""
+    """The values of a port as a list, without nulls."""
     if node is None or node.value is None:
         return []
     return [n for n in node.value if n.value is not None] if isinstance(node.value, list) else [node]

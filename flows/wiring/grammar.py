@@ -1,4 +1,4 @@
-"""What a pipelines file may hold: reader, compiler, refusals and JSON Schema use the tables and texts of this file."""
+"""The grammar of a pipelines file: its keys with their texts, for reader, compiler, refusals and JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ FILE = {
     "pipelines": "every wiring, by name",
 }
 PIPELINE = {
-    "about": "what it is, with its source",
+    "about": "what the pipeline does, with its source",
     "extends": "the pipeline that this one changes: NAME, FILE#NAME with a path from this file, or alignflow#NAME",
     "params": "parameters and their values; an empty value means required",
     "steps": "the steps before the loop",
     "repeat": "the loop over rounds",
-    "after": "the steps behind the loop; they may use last.x and every.x",
+    "after": "the steps after the loop; they may use last.x and every.x",
     "deployments": "how it is deployed",
 }
 REPEAT = {
     "times": "number of rounds; default: the length of `each`",
-    "start": "what prev.x means in the first round; null: nothing yet",
+    "start": "what prev.x means in the first round; null: empty",
     "each": "parameters with one value per round; the last one repeats",
     "steps": "the steps of one round; they may use prev.x and $round",
 }
@@ -32,26 +32,26 @@ DEPLOYMENT = {
     "continue": "never (the default), always, or {gate: STEP, alpha: 0.05}: go on where the last tick stopped",
     "steps": "steps of the tick, over the pipeline's",
 }
-SCHEDULE = {"cron": "five fields", "timezone": "an IANA name; UTC unless said"}
+SCHEDULE = {"cron": "five fields", "timezone": "an IANA name; default: UTC"}
 CONTINUE = {
     "gate": "the step that measures a round's policy against the head; the round is accepted only if it is better",
-    "alpha": "largest probability of ever accepting a policy that is no better, over all rounds; 0.05 unless said",
+    "alpha": "largest probability of ever accepting a policy that is no better, over all rounds; default: 0.05",
 }
 RESERVED = ("prev", "last", "every", "start")
 TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop is stalled"}
-"""What a deployment that continues is asked for besides the pipeline's parameters."""
+"""Parameters of a deployment that continues, besides the pipeline's."""
 ALPHA = 0.05
 BUILT_IN = {
-    "seed": "seed of every step that leaves it open", "engine": "what samples",
+    "seed": "seed of every step that leaves it open", "engine": "engine of every step that samples",
     "max_tokens": "longest answer of every step that samples and leaves it open",
     "max_skipped": "largest share of unusable rows, at every step that leaves it open",
 }  # fmt: skip
 """Parameters that every pipeline has without declaring them."""
 
 MOST_ROUNDS = 2000
-"""Rounds of one run: each is laid out, step by step, before the first one begins."""
+"""Rounds of one run, all of whose steps are in its graph before the first one begins."""
 LONGEST_NAME = 80
-"""Letters; names become names of files."""
+"""In characters; names become names of files."""
 NAME_RULE = f"letters, digits, _ and -; at most {LONGEST_NAME}"
 PIPELINE_NAME = rf"[A-Za-z_][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}"
 STEP_NAME = PIPELINE_NAME
@@ -68,7 +68,7 @@ class StepText:
     """`steps`, `repeat`, `after` or `tick` (a deployment's)."""
     node: Yaml
     own: bool
-    """Whether this pipeline itself writes it, at least in part."""
+    """Whether the pipeline itself writes it, at least in part."""
 
     @property
     def alias(self) -> bool:
@@ -101,7 +101,7 @@ class Ancestor:
     whole: Yaml
     """With what it inherits."""
     extensions: tuple[Extension, ...]
-    """By which its file is extended."""
+    """Those of its file."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class PipelineText:
     """Of all sections but the deployments'."""
     deployments: Mapping[str, DeploymentText]
     own: frozenset[str]
-    """`params.x`, `start.x`, `each.x` that this pipeline itself writes."""
+    """`params.x`, `start.x`, `each.x` that the pipeline itself writes."""
     lineage: tuple[Ancestor, ...]
     """This pipeline and those that it extends, nearest first."""
 

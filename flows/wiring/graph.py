@@ -1,4 +1,4 @@
-"""From a pipeline's text to its graph: every round laid out, every reference followed."""
+"""From a pipeline's text to its graph: the steps of every round, every reference followed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TIMES = Param("times", parse_type(_COUNT), _COUNT, True, None, "number of round
 
 @dataclass(frozen=True)
 class CarriedValue:
-    """A value that an earlier tick left: `digest` is its content."""
+    """A result of an earlier tick: `digest` is its content."""
 
     kind: str
     digest: str
@@ -40,11 +40,11 @@ class CarriedValue:
 
 @dataclass(frozen=True)
 class Tick:
-    """One round of a continuing deployment, or, with `after`, what runs once behind the last one."""
+    """One round of a continuing deployment, or, with `after`, the steps after the last one."""
 
     round: int
     values: Mapping[str, CarriedValue | None] = field(default_factory=dict)
-    """What prev.x and last.x mean; a step that is missing here means its `start`."""
+    """Step → what prev.x and last.x mean; for a step that is missing, its `start`."""
     every: Mapping[str, tuple[CarriedValue, ...]] = field(default_factory=dict)
     after: bool = False
 
@@ -69,7 +69,7 @@ def compile_pipeline(
         deployment: compile this deployment of it: one round at a time if it continues.
         tick: which round, for a continuing deployment; default: the first.
         tasks_root: the folder of tasks; default: the package's.
-        cache: file of what was parsed before; default: the one among the artifacts.
+        cache: file of parses; default: the one among the artifacts.
         lenient: required parameters without a value are accepted as any value (`check`, `graph`).
 
     Raises SpecError with file, line and column.
@@ -85,7 +85,7 @@ def compile_from(
     source: PipelineFile, catalogue: Catalogue, name: str, overrides: Overrides, *, deployment: str | None = None,
     tick: Tick | None = None, lenient: bool = False,
 ) -> Graph:  # fmt: skip
-    """`compile_pipeline` for a file and a catalogue that were read before."""
+    """Compile a pipeline of a file and a catalogue that were read before, as `compile_pipeline` does."""
     activate(catalogue.codebase.packages.values())
     text = source.pipeline(name)
     if deployment is not None and deployment not in text.deployments:
@@ -104,7 +104,7 @@ def compile_from(
 
 
 def catalogue_for(source: PipelineFile, tasks_root: Path | None = None, cache: Path | None = None) -> Catalogue:
-    """What the pipelines of a file may name. Raises SpecError where two folders that extend it have one name."""
+    """The catalogue of a file's pipelines. Raises SpecError where two folders that extend it have one name."""
     cache = cache or Path(os.environ.get("ALIGNFLOW_ARTIFACTS") or source.path.parent / "artifacts") / CACHE
     tasks, *own = source.packages
     packages = [tasks_in(tasks_root) if tasks_root else tasks, *own]
@@ -159,7 +159,7 @@ class _Compiler:
         return graph
 
     def _check_gate(self, graph: Graph, tick: Tick) -> None:
-        """Refuse a gate whose task does not say that it reports what a gate decides by."""
+        """Refuse a gate whose task declares no win rate among its metrics."""
         gate = self._deployment.gate if self._deployment else None
         if gate is None:
             return
@@ -171,7 +171,7 @@ class _Compiler:
             fail(gate.where, f"{self._text.name}: {what}; tasks that do: {', '.join(gates) or 'none'}")
 
     def _plan(self) -> list[tuple[StepText, int | None]]:
-        """Which steps in which rounds, as people read them: before the loop, round by round, behind it."""
+        """The steps with their rounds, in the order of drawings: before the loop, round by round, after it."""
         live = [s for s in self._steps.values() if s.section == "tick" or s.name in self._checked.results.live]
         rounds = [self._tick.round] if self._tick else range(1, self._last + 1)
         behind: list[tuple[StepText, int | None]] = [(s, None) for s in live if s.section == "after"]
@@ -182,17 +182,17 @@ class _Compiler:
         return [*before, *loop, *([] if self._tick else behind)]
 
     def _result(self, step: StepText, round: int | None) -> Handle | None:
-        """The step's result in a round; None where it is a plain reference to nothing yet."""
+        """The step's result in a round; None where it is a plain reference to something empty."""
         key = (step.name, round)
         if key not in self._done:
             self._done[key] = self._aliased(step, round) if step.alias else self._built(step, round)
         return self._done[key]
 
     def _aliased(self, step: StepText, round: int | None) -> Handle | None:
-        [found] = self._found(split_reference(step.node, step.name), round)
-        if found is not None:
-            self._builder.name(found, address_of(step.name, round))
-        return found
+        [result] = self._referenced(split_reference(step.node, step.name), round)
+        if result is not None:
+            self._builder.name(result, address_of(step.name, round))
+        return result
 
     def _built(self, step: StepText, round: int | None) -> Handle:
         keys, signature = entries(step.node), self._checked.signature(step)
@@ -206,11 +206,11 @@ class _Compiler:
         return built
 
     def _fed(self, node: Yaml, round: int | None) -> Fed:
-        found = [h for n in fed_steps(node) for h in self._found(split_reference(n, ""), round)]
-        return found[0] if not isinstance(node.value, list) and len(found) == 1 else found
+        results = [h for n in fed_steps(node) for h in self._referenced(split_reference(n, ""), round)]
+        return results[0] if not isinstance(node.value, list) and len(results) == 1 else results
 
-    def _found(self, read: StepRead, round: int | None) -> list[Handle | None]:
-        """What a reference stands for in a round."""
+    def _referenced(self, read: StepRead, round: int | None) -> list[Handle | None]:
+        """The results that a reference means in a round."""
         target = self._steps[read.name]
         if read.prefix is None:
             return [self._result(target, round if target.section in ("repeat", "tick") else None)]
@@ -234,7 +234,7 @@ class _Compiler:
         return [None if read.name in tick.values else self._start(read.name)]
 
     def _carry(self, address: str, carried: CarriedValue) -> Handle:
-        """Values of equal content are one node; of several under one name, later ones are counted."""
+        """Results of equal content are one node; of several of one step, later ones have a number."""
         if carried not in self._carried:
             number = sum(h is not None for h in self._carried.values())
             where = self._text.node.place

@@ -1,4 +1,4 @@
-"""Which steps of a pipeline run: what is wanted for itself, what nothing reads, and all from which these are made."""
+"""Which steps of a pipeline run: reports and trained models, steps that nothing reads, and all that feeds these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flows.python.closure import closure
-from flows.wiring.grammar import PipelineText, StepText
+from flows.wiring.grammar import PipelineText
 from flows.wiring.tree import Yaml, entries
 from flows.wiring.where import Where
 
@@ -27,21 +27,25 @@ Reads = Mapping[str, list[StepRead]]
 
 
 class LiveSteps:
-    """The results of a pipeline: reports, trained models, and leaves of any kind."""
+    """The results of a pipeline: reports, trained models, and steps of any kind that nothing reads.
+
+    Args:
+        reads: of the pipeline's own steps.
+        tick_reads: of the steps of each deployment.
+        wanted: the steps whose kind makes them results.
+    """
 
     def __init__(
         self, text: PipelineText, reads: Reads, tick_reads: Mapping[str, Reads], wanted: frozenset[str]
     ) -> None:
-        """tick_reads: what the steps of each deployment read; wanted: the steps whose kind makes them results."""
-        self._text = text
-        self._reads = reads
-        self._tick_reads = tick_reads
-        self._wanted = wanted
+        self._text, self._reads, self._tick_reads, self._wanted = text, reads, tick_reads, wanted
 
     @cached_property
     def live(self) -> frozenset[str]:
-        """Steps that run: all that this pipeline writes, and what is inherited and has not lost what read it."""
-        leaves = [n for n, readers in self._readers.items() if not readers and self._stays(self._text.steps[n])]
+        """Steps that run: all that this pipeline writes, and those inherited ones that have not lost their readers."""
+        inherited = _named_in(self._text.lineage[1].whole) if len(self._text.lineage) > 1 else set()
+        unread = [self._text.steps[n] for n, readers in self._readers.items() if not readers]
+        leaves = [step.name for step in unread if step.own or step.name not in inherited]
         of_ticks = [n for ticks in self._tick_reads.values() for reads in ticks.values() for n in self._below(reads)]
         found = self._upstream([*self._wanted, *leaves, *of_ticks])
         own = [s.name for s in self._text.steps.values() if s.own and s.name not in found]  # read in a circle of rounds
@@ -70,17 +74,13 @@ class LiveSteps:
                     found.get(name, set()).add(reader)
         return {name: frozenset(readers - {name}) for name, readers in found.items()}
 
-    def _stays(self, leaf: StepText) -> bool:
-        """Whether a leaf is written here, or was one already in what it is inherited from."""
-        return leaf.own or leaf.name not in _named_in(self._text.lineage[1].whole)
-
     def _upstream(self, names: Iterable[str]) -> frozenset[str]:
-        """The steps, and all from which they are made."""
+        """The steps and all that feeds them."""
         known = self._reads.keys()
         return frozenset(closure(known & set(names), lambda name: known & set(self._below(self._reads[name]))))
 
     def _below(self, reads: list[StepRead]) -> Iterator[str]:
-        """The steps that are read; with prev.x, also what stands for it in the first round."""
+        """The steps that are read; with prev.x, also its start."""
         for read in reads:
             yield read.name
             if read.prefix == "prev":
@@ -88,7 +88,7 @@ class LiveSteps:
 
 
 def _named_in(pipeline: Yaml) -> set[str]:
-    """The steps that other steps of a pipeline, or of its deployments, name, with whatever prefix."""
+    """The steps that other steps of a pipeline, or of its deployments, name, with any prefix."""
     parts = entries(pipeline)
     repeat = entries(parts.get("repeat"))
     ticks = (entries(deployment).get("steps") for deployment in entries(parts.get("deployments")).values())
