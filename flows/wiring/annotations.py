@@ -19,7 +19,7 @@ SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 def annotation(kind: Type | None, at_each_depth: Callable[[Any], Any] = lambda found: found) -> Any:
     """`Annotated[int, Field(ge=1)]`, `Literal["all", "best_and_worst"]`, …; anything where the type is not known.
 
-    at_each_depth: what stands for the annotation of the value, and of each item of a list.
+    at_each_depth: is applied to the annotation of the value, and of each item of a list.
     """
     if kind is None:
         return Any

@@ -17,7 +17,7 @@ from tasks.contract import JSON, Choice, ChoiceSpec, WorldSpec
 
 
 class Feeds(Protocol):
-    """Where parameters that a step leaves open get their values, and who is told what fed what."""
+    """The values of parameters that a step leaves open, and a record of which value feeds which parameter."""
 
     def feed(self, name: str) -> Yaml | None: ...
 
@@ -32,7 +32,7 @@ class Picked:
     params: Mapping[str, JSON]
     execution: Mapping[str, JSON]
     missing: bool = False
-    """Whether it only stands for a choice that nobody has made yet."""
+    """Whether it is in place of a choice that has not been made yet."""
     world: WorldSpec | None = None
 
     @property
@@ -49,7 +49,7 @@ class Picked:
 
 def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: str) -> Picked:
     """The choice that a value names, with its parameters checked and completed. Raises SpecError."""
-    name, given = _parted(catalogue, choice, node, what)
+    name, given = _name_and_parameters(catalogue, choice, node, what)
     if choice.folder == "engines" and name == "auto":
         name = best_engine()
     signature = catalogue.choice(choice.folder, name, node.where, what)
@@ -62,18 +62,18 @@ def pick(catalogue: Catalogue, feeds: Feeds, choice: Choice, node: Yaml, what: s
     params: dict[str, JSON] = {}
     execution: dict[str, JSON] = {}
     for p in signature.params.values():
-        found = given.get(p.name) or (feeds.feed(p.name) if p.type.execution else None)
-        if found is None and p.required:
+        own = given.get(p.name) or (feeds.feed(p.name) if p.type.execution else None)
+        if own is None and p.required:
             fail(node.where, f"{what}.{name}.{p.name} has no default: give it a value ({p.type})")
-        found = found or yaml_from_json(p.default, node.where)
-        feeds.used(found, p)
-        (execution if p.type.execution else params)[p.name] = checked_value(p.type, found, f"{what}.{name}.{p.name}")
+        own = own or yaml_from_json(p.default, node.where)
+        feeds.used(own, p)
+        (execution if p.type.execution else params)[p.name] = checked_value(p.type, own, f"{what}.{name}.{p.name}")
     world = catalogue.worlds.get(name) if choice.folder == "sources" else None
     return Picked(signature, params, execution, node.missing or isinstance(name, Missing), world)
 
 
 def choice_names(catalogue: Catalogue, choice: Choice) -> list[str]:
-    """What may be chosen; engines have `auto` besides."""
+    """The names that a choice accepts: for engines also `auto`."""
     return [*catalogue.choices(choice.folder), *(["auto"] if choice.folder == "engines" else [])]
 
 
@@ -84,7 +84,9 @@ def choice_name(node: Yaml | None) -> str:
     return next(iter(entries(node)), "")
 
 
-def _parted(catalogue: Catalogue, choice: Choice, node: Yaml, what: str) -> tuple[str, Yaml | Mapping[str, Yaml]]:
+def _name_and_parameters(
+    catalogue: Catalogue, choice: Choice, node: Yaml, what: str
+) -> tuple[str, Yaml | Mapping[str, Yaml]]:
     """The choice's name and its parameters, or the one text for the `other` choice."""
     known = choice_names(catalogue, choice)
     if node.missing:

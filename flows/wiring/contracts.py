@@ -65,7 +65,7 @@ def _check_loss(loss: Signature) -> None:
         fail(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
     error, name = family.misnamed(loss.arguments)
     if error:
-        what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its vocabulary"
+        what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its family"
         fail(loss.places.get(name, loss.where), what, name, family.arguments)
     _check_returns(loss, ("Tensor",))
     for companion, arguments in loss.companions.items():
@@ -90,7 +90,7 @@ def _check_call(choice: Signature, call: CallContract) -> None:
 def _check_returns(choice: Signature, allowed: tuple[str, ...]) -> None:
     if choice.returns not in allowed:
         given = f"'{choice.returns}'" if choice.returns else "nothing"
-        what = f"{choice.name} says that it returns {given}; what tasks/{choice.folder}/ returns"
+        what = f"{choice.name} returns {given} by its annotation, but not what choices of tasks/{choice.folder}/ return"
         fail(choice.where, what, choice.returns, allowed)
 
 

@@ -34,11 +34,11 @@ def draw_graph(
 
 
 def _groups(graph: Graph) -> dict[int | None, list[Node]]:
-    """Nodes by round, in the graph's order; what stands behind the loop comes last, under round 0."""
+    """Nodes by round, in the graph's order; those after the loop come last, under round 0."""
     groups: dict[int | None, list[Node]] = {}
     for node in graph.nodes.values():
-        behind = node.round is None and any(r for r in groups)
-        groups.setdefault(0 if behind else node.round, []).append(node)
+        after = node.round is None and any(r for r in groups)
+        groups.setdefault(0 if after else node.round, []).append(node)
     return groups
 
 
@@ -56,19 +56,15 @@ def _text(graph: Graph, states: Mapping[str, str], colour: bool) -> Iterator[str
             yield _title(round)
         for node in nodes:
             does = f"{node.task} → {node.kind}"
-            line = f"  {names[node.id]:{width}}  {does:{tasks}}  {_fed(node)}".rstrip()
+            line = f"  {names[node.id]:{width}}  {does:{tasks}}  {_inputs(node)}".rstrip()
             state = states.get(node.id, "")
             line += f"  [{state}]" if state else ""
             yield f"\033[{_ANSI[state]}m{line}\033[0m" if colour and state in _ANSI else line
 
 
-def _fed(node: Node) -> str:
-    edges = [f"{port}: {_sources(ids, port in node.lists)}" for port, ids in node.inputs.items()]
-    return "← " + ", ".join(edges) if edges else ""
-
-
-def _sources(ids: tuple[str, ...], is_list: bool) -> str:
-    return f"[{', '.join(ids)}]" if is_list else ids[0]
+def _inputs(node: Node) -> str:
+    sources = {port: f"[{', '.join(ids)}]" if port in node.lists else ids[0] for port, ids in node.inputs.items()}
+    return "← " + ", ".join(f"{port}: {source}" for port, source in sources.items()) if sources else ""
 
 
 def _mermaid(graph: Graph, states: Mapping[str, str]) -> Iterator[str]:
@@ -81,7 +77,8 @@ def _mermaid(graph: Graph, states: Mapping[str, str]) -> Iterator[str]:
         for node in nodes:
             state = states.get(node.id, "")
             mark = f":::{state}" if state in _FILL else ""
-            yield f'    {numbers[node.id]}["{_safe(node.id.split("@")[0])}<br/>{node.task} → {node.kind}"]{mark}'
+            name = re.sub(r'["<>\[\]]', "", node.id.split("@")[0])
+            yield f'    {numbers[node.id]}["{name}<br/>{node.task} → {node.kind}"]{mark}'
         if len(groups) > 1:
             yield "  end"
     for node in graph.nodes.values():
@@ -89,7 +86,3 @@ def _mermaid(graph: Graph, states: Mapping[str, str]) -> Iterator[str]:
             yield from (f"  {numbers[i]} -->|{port}| {numbers[node.id]}" for i in ids)
     for state in sorted(set(states.values()) & set(_FILL)):
         yield f"  classDef {state} fill:{_FILL[state]}"
-
-
-def _safe(text: str) -> str:
-    return re.sub(r'["<>\[\]]', "", text)

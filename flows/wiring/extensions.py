@@ -1,4 +1,4 @@
-"""`extend:` and `--extend`: folders of a user's own tasks and choices, beside the ones that are shipped."""
+"""`extend:` and `--extend`: folders of a user's own tasks and choices, beside the shipped ones."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flows.wiring.where import Where
 from tasks.contract import EXTENSIONS
 
 VARIABLE = "ALIGNFLOW_EXTEND"
-"""Folders that every pipelines file is extended by, as `--extend` gives them; separated as those of PATH are."""
+"""Environment variable with the folders of `--extend`, which extend every file; they are separated as in PATH."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A package, and where it is named."""
+    """A package, and the place that names it."""
 
     package: Package
     where: Where
 
 
 def extensions(node: Yaml | None, base: Path) -> Iterator[Extension]:
-    """What a file's `extend:` names; its paths are relative to `base`. Raises SpecError."""
+    """The packages of a file's `extend:`, whose paths are relative to `base`. Raises SpecError."""
     if node is not None and not isinstance(node.value, list):
         fail(node.where, f"extend = {quoted_value(node)}; it must be a list of folders, e.g. [./mylab]")
     for one in node.value if node is not None and isinstance(node.value, list) else ():
@@ -38,16 +38,16 @@ def extensions(node: Yaml | None, base: Path) -> Iterator[Extension]:
 
 
 def given_extensions() -> Iterator[Extension]:
-    """What the command line, or the environment, names. Raises SpecError."""
+    """The packages of the command line, or of the environment. Raises SpecError."""
     where = Where("--extend")
     for folder in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         yield Extension(_package(Path(folder), where), where)
 
 
-def united(found: Iterable[Extension]) -> tuple[Package, ...]:
+def united(extensions: Iterable[Extension]) -> tuple[Package, ...]:
     """The shipped tasks and all these packages. Raises SpecError where two folders have one name."""
     by_name: dict[str, Extension] = {}
-    for one in found:
+    for one in extensions:
         other = by_name.setdefault(one.package.name, one)
         if other.package != one.package:
             what = f"{one.package.shown} and {other.package.shown} ({other.where}) have one name; rename a folder"

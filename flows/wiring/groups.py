@@ -1,6 +1,6 @@
 """Groups of parameters: a frozen dataclass as one keyword-only argument, which a wiring writes flat or as a mapping.
 
-Fields have type, bounds, default and text in the dataclass alone. A task may set other defaults for some of them:
+The dataclass alone gives type, bounds, default and text of its fields. A task may set other defaults for some of them:
 `optim: OptimConfig = OptimConfig(batch=64)`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from flows.python.codebase import Codebase
@@ -52,22 +53,17 @@ def members(argument: Argument, found: Fields) -> list[Argument]:
 
 
 def _defaults(argument: Argument) -> dict[str, JSON]:
-    try:
+    with suppress(SyntaxError, ValueError):
         call = ast.parse(argument.code, mode="eval").body
         if isinstance(call, ast.Call) and ast.unparse(call.func) == argument.annotation and not call.args:
-            return {k.arg or "": _listed(ast.literal_eval(k.value)) for k in call.keywords}
-    except (SyntaxError, ValueError):
-        pass
+            values = {k.arg or "": ast.literal_eval(k.value) for k in call.keywords}
+            return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
     form = f"{argument.annotation}(field=literal, …)"
     raise ValueError(f"its default must be {form}, not {argument.code or argument.default}")
 
 
-def _listed(value: object) -> JSON:
-    return list(value) if isinstance(value, tuple) else value  # type: ignore[return-value]
-
-
 def flattened(groups: Mapping[str, Group], keys: Mapping[str, Yaml], what: str) -> dict[str, Yaml]:
-    """What a step gives, with the mappings of groups written out as the parameters that they hold. Raises SpecError."""
+    """The parameters of a step, with those in the mappings of its groups beside the others. Raises SpecError."""
     flat = {name: node for name, node in keys.items() if name not in groups}
     for name in (name for name in groups if name in keys):
         for key, node in mapping(keys[name], f"{what}.{name}").items():

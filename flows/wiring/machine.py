@@ -1,4 +1,4 @@
-"""What `auto` means on this machine, settled before any key is made."""
+"""The meaning of `auto` on this machine, which is fixed before any key is made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEVICES = Path("/dev")
 
 
 def has_gpu() -> bool:
-    """Whether steps will compute on a GPU: one is there, not hidden, and the torch that is installed can use it."""
+    """Whether steps will compute on a GPU: one is present and not hidden, and the installed torch can use it."""
     there = any(DEVICES.glob("nvidia[0-9]*"))
     return there and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1") and not _torch_is_for_cpus()
 
@@ -29,5 +29,5 @@ def best_engine() -> str:
 
 
 def best_dtype() -> str:
-    """Of the numbers that a model computes with."""
+    """The number type of models: bfloat16 on a GPU, else float32."""
     return "bfloat16" if has_gpu() else "float32"

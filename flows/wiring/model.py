@@ -1,4 +1,4 @@
-"""The compiled graph: what every other room of `flows` works on. Plain data."""
+"""The compiled graph, on which every other room of `flows` works. Plain data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ChoiceValue:
     execution: Mapping[str, JSON] = field(default_factory=dict)
     """Its `Execution` parameters: recorded, not keyed."""
     package: str = "tasks"
-    """Not keyed: a choice may move to another package."""
+    """Not keyed, so that a choice may move to another package."""
 
     @property
     def module(self) -> str:
@@ -70,7 +70,7 @@ class Node:
     round: int | None
     where: Where
     opens: frozenset[str] = frozenset()
-    """Kinds of models that it is handed as oracles: the code that asks them counts as the step's own."""
+    """Kinds of the models that serve it as oracles: the code by which they judge counts as the step's own."""
     kinds: frozenset[str] = frozenset()
     """Kinds of its inputs, as far as they are known at compile time: the code of their handles counts."""
     groups: Mapping[str, Group] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Numbers in place of parameters that have no value yet, so that composites can compute with them in `check`."""
+"""Numbers in place of parameters without a value, so that composites can compute with them in `check`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.contract import JSON, Bounds
 
 
 class _OpenInt(int):
-    """A number that a composite can compute with, in place of a parameter that nobody has given a value yet."""
+    """A number in place of a parameter without a value."""
 
     missing: Missing
 
@@ -22,7 +22,7 @@ class _OpenFloat(float):
 
 
 def stand_in(param: Param, value: JSON) -> JSON:
-    """The value; where nobody has given one yet, a number within its bounds, which `restore_values` replaces."""
+    """The value; where there is none yet, a number within its bounds, which `restore_values` replaces."""
     if not isinstance(value, Missing) or param.type.base not in ("int", "float", "bool"):
         return value
     if param.type.base == "bool":
@@ -33,7 +33,7 @@ def stand_in(param: Param, value: JSON) -> JSON:
 
 
 def _within(param: Param) -> float:
-    """A number that the parameter may have: its default, or one inside its bounds."""
+    """The parameter's default, or a number inside its bounds."""
     if param.default is not None:
         return param.default  # type: ignore[return-value]
     bounds = param.type.bounds or Bounds()
@@ -45,5 +45,5 @@ def _within(param: Param) -> float:
 
 
 def restore_values(value: Any) -> Any:
-    """What a composite hands on: the open parameter itself where it was not computed with."""
+    """The parameter without a value in place of its number, unless the composite has computed with it."""
     return value.missing if isinstance(value, _OpenInt | _OpenFloat) else value

@@ -1,4 +1,4 @@
-"""Refusals of what tasks declare to fail before any step runs: in the wiring at compile time, in files by a plan."""
+"""The checks that tasks declare for their own steps: of the wiring at compile time, of files by a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_wiring(graph: Graph, declared: Declarations) -> None:
 
 
 def check_step_files(graph: Graph, steps: Iterable[View], declared: Declarations) -> None:
-    """The same for what these steps read, where that costs next to nothing."""
+    """Raise SpecError, at its place, for the first of these steps that can only fail with the files that it reads."""
     _check(graph, steps, declared, "files")
 
 

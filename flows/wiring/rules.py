@@ -1,4 +1,4 @@
-"""Refusals that know what tasks mean: losses and their data, comparison with itself, evaluation on what trained."""
+"""Refusals by the meaning of steps: losses without their data, comparison with itself, evaluation on what trained."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
 def _without_reference(
     catalogue: Catalogue, what: str, signature: Signature, ports: Ports, loss: str, notices: list[str]
 ) -> Ports:
-    """Ports without the optional one of a reference that would have to be computed."""
+    """Ports without optional references, which would have to be computed."""
     models = [n for n in REFERENCES if n in ports and any(handle.is_a("Model") for handle in ports[n])]
     dropped = [n for n in models if signature.ports[n].optional]
     texts = [f"{what}: the loss {loss} takes no `{n}`, so that edge is dropped" for n in dropped]
@@ -95,7 +95,7 @@ def _view(declared: Declarations, nodes: Sequence[Node], node: Node, known: dict
 
 
 def upstream_of(node: Node, above: Sequence[int]) -> int:
-    """The nodes upstream of a node as a set of bits: bit i is node i. Sets of thousands of rounds stay small so."""
+    """The nodes upstream of a node as a set of bits: bit i is node i. So the sets of thousands of rounds stay small."""
     bits = 0
     for i in (int(i) for indices in node.inputs.values() for i in indices):
         bits |= above[i] | 1 << i
@@ -105,25 +105,21 @@ def upstream_of(node: Node, above: Sequence[int]) -> int:
 def _check_seen(
     catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], node: Node, what: str, evaluation: Evaluation
 ) -> None:  # fmt: skip
-    """What is measured must not be downstream of the prompts or pairs on which it is measured."""
+    """Refuse a measured model that is downstream of the prompts or pairs on which it is measured."""
     index = {id(n): i for i, n in enumerate(nodes)}
     for table, models in evaluation.measured:
         i, kind = index[id(table.origin)], table.kind
         found = above[i] | 1 << i
-        if catalogue.is_a(kind, "Completions"):  # the policy that answered lies above: only the prompts count
-            found, kind = (
-                sum(1 << int(n) for n in {n for several in nodes[i].inputs.values() for n in several}),
-                "Prompts",
-            )
+        if catalogue.is_a(kind, "Completions"):  # the policy that answered is upstream: only the prompts count
+            inputs = {int(n) for several in nodes[i].inputs.values() for n in several}
+            found, kind = sum(1 << n for n in inputs), "Prompts"
         trained = 0
         for m in (index[id(m.origin)] for m in models if catalogue.is_a(m.kind, "Model")):
             trained |= above[m]
         for seen in _bits(found & trained):
             if catalogue.is_a(nodes[seen].kind, kind):
-                fail(
-                    node.where, f"{what}: {nodes[seen].id}, on which this measures, also trained what is measured; "
-                    "say `allow_seen: true` if that is meant",
-                )  # fmt: skip
+                problem = f"{nodes[seen].id}, on which this measures, also trained what is measured"
+                fail(node.where, f"{what}: {problem}; set `allow_seen: true` if that is intended")
 
 
 def _bits(bits: int) -> Iterable[int]:

@@ -39,7 +39,7 @@ _NULL: Schema = {"type": "null"}
 
 
 def json_schema(catalogue: Catalogue) -> Schema:
-    """The schema of a pipelines file, draft 2020-12. Null is allowed wherever a variant may remove something."""
+    """The schema of a pipelines file, draft 2020-12. Null is allowed where a variant may remove something."""
     signatures = {**catalogue.tasks, **catalogue.composites}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -106,7 +106,7 @@ def _deployment() -> Schema:
 
 
 def _step(signatures: Mapping[str, Signature]) -> Schema:
-    """A step with a task must fit it; one without changes an inherited step."""
+    """A step with a task must fit the task; one without changes an inherited step."""
     cases = [
         {"if": {"properties": {"task": {"const": name}}, "required": ["task"]}, "then": _of_task(signature)}
         for name, signature in sorted(signatures.items())
@@ -146,7 +146,7 @@ def _parameter(param: Param) -> Schema:
 
 
 def _or_parameter(found: Any) -> Any:
-    """What a value may be, or a pipeline's parameter in its place; a text that begins with $ is one."""
+    """The value, or a pipeline's parameter in its place; a text that begins with $ is a parameter."""
     text = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^(?!\$)"})]
     return Union[text if found is str else found, Annotated[str, WithJsonSchema(_PARAMETER)]]
 
@@ -156,9 +156,9 @@ def _definition(folder: str) -> str:
 
 
 def _choice(catalogue: Catalogue, choice: Choice) -> Schema:
-    """A name, a name with parameters, or, where there is an `other` choice, any text that is no name.
+    """A name, a name with parameters, or, where there is an `other` choice, any text that is not a name.
 
-    Of losses only those by which one of the tasks that take the choice can train.
+    Losses by which no task that takes the choice can train are left out.
     """
     every, takers = catalogue.all_choices(choice.folder), catalogue.takers[choice]
     refused = {s.name for s in every if s.folder in LOSSES and not any(can_train(catalogue, t, s) for t in takers)}

@@ -20,7 +20,7 @@ _SHAPE: Mapping[str, Any] = {
     "repeat": {"times": None, "start": _VALUES, "each": _VALUES, "steps": _STEPS},
     "after": _STEPS,
 }
-"""Where merging goes deeper; None: replaced whole."""
+"""The mappings that are merged key by key; None: replaced whole."""
 SHIPPED = Path(__file__).resolve().parents[1] / "pipelines.yaml"
 """The wirings that come with this package."""
 _NOT_INHERITED = ("about", "deployments", "extends")
@@ -34,14 +34,14 @@ class PipelinePlace(NamedTuple):
 
 
 class Files:
-    """The pipelines of files as written; a file is read when something in it is first asked for."""
+    """The pipelines of files as written. Each file is read once, on demand."""
 
     def __init__(self) -> None:
         self._files: dict[Path, Mapping[str, Yaml]] = {}
         self._extensions: dict[Path, tuple[Extension, ...]] = {}
 
     def extensions(self, file: Path) -> tuple[Extension, ...]:
-        """The folders that a file is extended by. Raises SpecError."""
+        """The packages that extend a file. Raises SpecError."""
         self.pipelines(file)
         return self._extensions[file.resolve()]
 
@@ -86,15 +86,13 @@ def _extends(files: Files, place: PipelinePlace) -> Yaml | None:
 
 
 def _base(files: Files, place: PipelinePlace, extends: Yaml) -> PipelinePlace:
-    """What NAME, FILE#NAME with a path relative to the file that says it, or alignflow#NAME means."""
+    """The pipeline that NAME, FILE#NAME with a path from the file of `place`, or alignflow#NAME means."""
     what = f"{place.name}.extends = {quoted_value(extends)}"
     path, other, name = str(extends.value).rpartition("#")
     file = (SHIPPED if path == "alignflow" else place.file.parent / path).resolve() if other else place.file
     if not file.is_file():
-        fail(
-            extends.where,
-            f"{what}; there is no file {name_of(file)} (NAME, FILE#NAME with a path from here, or alignflow#NAME)",
-        )
+        forms = "NAME, FILE#NAME with a path from here, or alignflow#NAME"
+        fail(extends.where, f"{what}; there is no file {name_of(file)} ({forms})")
     known = files.pipelines(file)
     if name not in known:
         others = [n for n in known if PipelinePlace(file, n) != place]
@@ -126,14 +124,14 @@ def _merged(base: Yaml, own: Yaml, shape: Mapping[str, Any] | None, path: str) -
 
 
 def _replaces(own: Yaml, path: str) -> bool:
-    """Whether a step says its own task, and so replaces the inherited one."""
+    """Whether a step has a task of its own, and so replaces the inherited one."""
     parts = path.split(".")
     section, depth = (parts[2:3], 4) if parts[1:2] == ["repeat"] else (parts[1:2], 3)
     return section in (["steps"], ["after"]) and len(parts) == depth and "task" in mapping(own, path)
 
 
 def _added(value: Yaml, shape: Mapping[str, Any] | None, path: str) -> Yaml:
-    """A section that is new in the variant: nothing is there that a null in it could remove."""
+    """A section that is new in the variant, where a null has nothing to remove."""
     return _merged(replace(value, value={}), value, shape, path) if shape and isinstance(value.value, dict) else value
 
 

@@ -1,11 +1,11 @@
-"""Steps as their declarations see them: those of a graph, and those that records remember."""
+"""Steps as their declarations see them: those of a graph, and those of records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flows.python.declared import Declarations
 from flows.wiring.model import ChoiceValue, Graph, Node
@@ -13,23 +13,24 @@ from flows.wiring.tree import Missing
 from tasks.contract import Chosen
 from tasks.declarations import HEAVY, Evaluation, Resources, Size, Training
 
+T = TypeVar("T")
 JUDGES = frozenset({"RewardModel", "PreferenceModel"})
 """Kinds of models that judge."""
 ORACLES = JUDGES | {"Oracle", "Scorer"}
-"""Kinds that a step asks about answers."""
+"""Kinds that judge answers."""
 WITHOUT_ROWS = ORACLES | {"Policy"}
 """Kinds of results that are no tables."""
 Inputs = Mapping[str, Sequence["View"]]
 
 
 class View:
-    """A `tasks.declarations.StepView`. What costs something to know is found when it is asked for."""
+    """A `tasks.declarations.StepView`, which computes its properties on demand."""
 
     def __init__(
         self, declared: Declarations, task: str, kind: str, params: Mapping[str, Any], inputs: Callable[[], Inputs], *,
         origin: Any, rows: float | None = None, base: Path = Path(),
     ) -> None:  # fmt: skip
-        """origin: the node or record that it shows; rows: of its result, where they are known."""
+        """origin: the node or record that it shows; rows: of its result, None where they are not known."""
         self._declared, self._inputs, self._rows = declared, inputs, rows
         self.task, self.kind, self.base, self.origin = task, kind, base, origin
         self.params = {n: v for n, v in params.items() if not isinstance(v, ChoiceValue | Missing)}
@@ -64,18 +65,18 @@ class View:
         """As the task declares it; else that of the first input with rows that are known. Models have none."""
         if self.kind in WITHOUT_ROWS:
             return Size()
-        declared = self._declared.of_task(self.task, "size")
-        if declared is not None:
-            return self._declared.value(declared, Size, self) or Size()
-        return self.main
+        if self._declared.of_task(self.task, "size") is None:
+            return self.main
+        return self._declared_value("size", Size) or Size()
 
     @property
     def resources(self) -> Resources:
-        """As the task declares them (those of a step that computes with a model, where it takes one and declares
-        nothing), with those of its choices; those of a model where the step is handed one to ask, and those of the
-        choice that another oracle comes from."""
+        """Those that the task declares, of its choices, and of what its oracles need: a model, or their choices.
+
+        A task that takes a policy and declares nothing needs what computing with a model needs.
+        """
         declared, fed = self._declared, [one for several in self.inputs.values() for one in several]
-        own = declared.value(declared.of_task(self.task, "resources"), Resources, self)
+        own = self._declared_value("resources", Resources)
         own = own or (HEAVY if any(one.kind == "Policy" for one in fed) else None)
         oracles = [one for one in fed if one.kind in ORACLES]
         choices = [*self.choices.values(), *(c for oracle in oracles for c in oracle.choices.values())]
@@ -85,21 +86,21 @@ class View:
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
-        """What its Report measures; None where the task does not say."""
-        found: Evaluation | None = self._declared.value(
-            self._declared.of_task(self.task, "evaluation"), Evaluation, self
-        )
-        return found
+        """How its Report measures; None where the task does not declare it."""
+        return self._declared_value("evaluation", Evaluation)
 
     @cached_property
     def training(self) -> Training | None:
         """How it trains a model; None where it trains none."""
-        found: Training | None = self._declared.value(self._declared.of_task(self.task, "training"), Training, self)
-        return found
+        return self._declared_value("training", Training)
+
+    def _declared_value(self, what: str, kind: type[T]) -> T | None:
+        value: T | None = self._declared.value(self._declared.of_task(self.task, what), kind, self)
+        return value
 
     @property
     def main(self) -> Size:
-        """Size of what the step goes through: its first input with rows that are known."""
+        """Size of its first input with a known number of rows."""
         several = [Size(one.rows, one.k) for fed in self.inputs.values() for one in fed]
         known = [s for s in several if s.rows == s.rows] or [s for s in several if s.k == s.k]
         return known[0] if known else Size()

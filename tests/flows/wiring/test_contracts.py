@@ -59,15 +59,15 @@ WRONG = {
         r"the loss mine names none of policy_logps .log-probability of .*, so that nothing could be learnt from it"),
     "two tables": ("losses/pointwise", "def mine(policy_logps, win_rate, label) -> Tensor: ...",
         r"the loss mine names win_rate \(of WinRates\), label \(of Labels\), and no table has all of these"),
-    "no result": ("losses/rl", "def mine(logps, advantages): ...", r"says that it returns nothing; .*\[Tensor\]"),
+    "no result": ("losses/rl", "def mine(logps, advantages): ...", r"returns nothing by its annotation.*\[Tensor\]"),
     "no family": ("losses/other", "def mine(logps) -> Tensor: ...", r"lies in tasks/losses/other/; losses lie in one of"),
     "another order": ("kl_controllers", "def mine(kl, coefficient, samples) -> float: ...",
         r"mine\.py:1:10: mine has the positional arguments \(kl, coefficient, samples\); .*\(coefficient, kl, samples\)"),
     "too few": ("kl_controllers", "def mine(coefficient, _kl) -> float: ...", r"has the positional arguments"),
     "one too many": ("oracles", "def mine(model) -> Oracle: ...", r"are \(none: its parameters are keyword-only\)"),
-    "an oracle of texts": ("oracles", "def mine() -> str: ...", r"mine says that it returns 'str'"),
+    "an oracle of texts": ("oracles", "def mine() -> str: ...", r"mine returns 'str' by its annotation"),
     "an engine of nothing": ("engines", "def mine(*, dtype: str = 'auto') -> Engine: ...", r"are \(policy\)"),
-    "a rule of texts": ("responses", "def mine(text: str) -> None: ...", r"returns 'None'; .*\[str\]"),
+    "a rule of texts": ("responses", "def mine(text: str) -> None: ...", r"returns 'None' by its annotation.*\[str\]"),
     "a source of lists": ("sources", "def mine(*, path: str) -> list: ...", r"choose one of \[Source, World\]"),
     "a column that is not there": ("pair_rules", """
         def mine(pairs: pl.DataFrame) -> pl.DataFrame:
