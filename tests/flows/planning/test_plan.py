@@ -1,4 +1,3 @@
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from flows.store.store import HowMade, Store
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.where import Where
 from tasks.kinds import Artifact
-from tests.flows.codebases import code_index
+from tests.flows.codebases import code_index, write_files
 from tests.flows.store.made import prompts
 
 FILES = {
@@ -71,11 +70,7 @@ MODULES = {"load_prompts": "load", "take_batch": "select", "sample": "sample", "
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name, text in FILES.items():
-        file = tmp_path / "project" / "tasks" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text))
-    return tmp_path / "project"
+    return write_files(tmp_path / "project" / "tasks", FILES).parent
 
 
 def edit(root: Path, name: str, old: str, new: str) -> None:

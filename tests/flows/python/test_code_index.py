@@ -159,8 +159,11 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
         ("from tasks.tools import helpr\n\ndef task():\n    return helpr(1)\n", "'tasks.tools.helpr' does not"),
         ("def task(:\n", "tasks/a.py:1:10"),
         ("def tusk():\n    return 1\n", "tasks/a.py has no top-level 'task'"),
+        ("class C:\n    def m(self):\n        from tasks.p import f\n        return f()\n"
+         "    def n(self):\n        from tasks.q import f\n        return f()\n",
+         "tasks/a.py:6: 'f' is imported from two places"),
     ],
-    ids=["star", "relative", "missing name", "syntax", "no task"],
+    ids=["star", "relative", "missing name", "syntax", "no task", "two places"],
 )  # fmt: skip
 def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, said: str) -> None:
     with pytest.raises(SpecError, match=r"tasks/a\.py") as refused:
@@ -186,16 +189,3 @@ def test_a_warm_index_says_the_same_as_a_cold_one_and_sees_an_edit(tree: Tree, t
 
 def test_every_file_of_this_project_can_be_followed() -> None:
     assert code_index(Path(__file__).parents[3]).faults() == {}
-
-
-def test_one_name_imported_from_two_places_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "tasks"
-    folder.mkdir()
-    for name in ("p", "q"):
-        (folder / f"{name}.py").write_text("def f():\n    return 1\n")
-    (folder / "c.py").write_text(
-        "class C:\n    def m(self):\n        from tasks.p import f\n        return f()\n"
-        "    def n(self):\n        from tasks.q import f\n        return f()\n"
-    )
-    with pytest.raises(SpecError, match=r"c\.py:6: 'f' is imported from two places"):
-        code_index(tmp_path).reach("tasks.c", "C")

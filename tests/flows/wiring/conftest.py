@@ -3,6 +3,7 @@
 
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph
+from tests.flows.codebases import write_files
 
 TREE = {
     "kinds.py": """
@@ -164,15 +166,20 @@ TREE = {
 }
 
 Compile = Callable[..., Graph]
+FILE = Path(__file__).parents[3] / "pipelines.yaml"
+"""The project's own."""
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree") / "tasks"
-    for name, text in TREE.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(textwrap.dedent(text))
-    return root
+    return write_files(tmp_path_factory.mktemp("tree") / "tasks", TREE)
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Graph]:
+    """Compile a pipeline of the project's own file, each once."""
+    parses = tmp_path_factory.mktemp("shipped") / "python.json"
+    return cache(lambda name: compile_pipeline(FILE, name, cache=parses))
 
 
 @pytest.fixture

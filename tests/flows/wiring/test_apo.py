@@ -7,14 +7,15 @@ import pytest
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph
 from tasks.contract import SpecError
-from tests.flows.wiring.test_real_file import FILE, _contents
+from tests.flows.wiring.conftest import Compile
+from tests.flows.wiring.test_real_file import _contents
 
 VARIANTS = ("apo", "apo-raft", "apo-rrhf")
 
 
 @pytest.fixture
-def graphs(tmp_path: Path) -> dict[str, Graph]:
-    return {name: compile_pipeline(FILE, name, cache=tmp_path / "python.json") for name in VARIANTS}
+def graphs(shipped: Compile) -> dict[str, Graph]:
+    return {name: shipped(name) for name in VARIANTS}
 
 
 def test_every_rounds_reward_model_starts_from_the_base_on_peoples_and_golden_pairs(graphs: dict[str, Graph]) -> None:
@@ -69,8 +70,8 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
     assert [x.name for x in losses if isinstance(x, ChoiceValue)] == ["dpo", "sft", "rrhf"]
 
 
-def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], tmp_path: Path) -> None:
-    apo, ppo = (_contents(g) for g in (graphs["apo"], compile_pipeline(FILE, "rm-ppo", cache=tmp_path / "python.json")))
+def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], shipped: Compile) -> None:
+    apo, ppo = _contents(graphs["apo"]), _contents(shipped("rm-ppo"))
     same = {"human": "pairs", "checks": "eval_pairs", "human_reward": "reward", "base_check": "base_check"}
     for own, other in same.items():
         assert apo[own] == ppo[other]

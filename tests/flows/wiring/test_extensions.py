@@ -1,6 +1,5 @@
 """`extend:`: a user's own package of tasks, composites, choices and data files beside the shipped ones."""
 
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from flows.wiring.schema import json_schema
 from flows.wiring.text import PipelineFile
 from flows.wiring.tree import read
 from tasks.contract import Chosen, SpecError, data_file
+from tests.flows.codebases import write_files
 
 LOSS = """
     import torch
@@ -89,12 +89,9 @@ FILE = """
 
 def write_lab(folder: Path, package: str = "mylab", **changed: str) -> Path:
     """A file of pipelines, extended by a package; `changed` are files of it, written with `__` for `/` and no `.py`."""
-    files = {**LAB, **{f"{name.replace('__', '/')}.py": text for name, text in changed.items()}}
-    for name, text in files.items():
-        file = folder / package / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text).replace("PACKAGE", package))
-    (folder / "pipelines.yaml").write_text(textwrap.dedent(FILE).replace("PACKAGE", package))
+    own = {f"{name.replace('__', '/')}.py": text for name, text in changed.items()}
+    files = {"pipelines.yaml": FILE, **{f"{package}/{name}": text for name, text in {**LAB, **own}.items()}}
+    write_files(folder, {name: text.replace("PACKAGE", package) for name, text in files.items()})
     return folder / "pipelines.yaml"
 
 
@@ -198,10 +195,7 @@ def test_what_a_user_declares_to_change_no_result_is_allowed(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        (
-            "no-name",
-            r"pipelines\.yaml:1:10: 'no-name' is an invalid name for a package; use letters, digits and _",
-        ),
+        ("no-name", r"pipelines\.yaml:1:10: 'no-name' is an invalid name for a package; use letters, digits and _"),
         ("tasks", "'tasks' is the name of another package, which it would hide; choose another name"),
         ("json", "'json' is the name of another package"),
         ("torch", "'torch' is the name of another package"),

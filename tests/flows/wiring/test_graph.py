@@ -15,8 +15,8 @@ from flows.wiring.tree import yaml_from_json
 from flows.wiring.types import Type, checked_value, parse_type
 from flows.wiring.where import Where
 from tasks.contract import Bounds, SpecError
-from tests.flows.codebases import catalogue_of
-from tests.flows.wiring.conftest import Compile
+from tests.flows.codebases import catalogue_of, write_files
+from tests.flows.wiring.conftest import TREE, Compile
 
 LOOP = """
 p:
@@ -84,8 +84,7 @@ def test_inputs_come_first_in_the_order_of_nodes(loop: Graph) -> None:
 
 
 def test_more_rounds_leave_the_first_ones_as_they_are(compiled: Compile, loop: Graph) -> None:
-    longer = compiled(LOOP,
-                      overrides={"rounds": 5})  # fmt: skip
+    longer = compiled(LOOP, overrides={"rounds": 5})
     for name in ("answers@2", "policy@3", "pool@3"):
         assert replace(longer.nodes[name], addresses=()) == replace(loop.nodes[name], addresses=())
     assert longer.rounds == 5
@@ -373,18 +372,17 @@ def test_the_same_graph_can_be_built_in_python(compiled: Compile, tree: Path) ->
         builder.add("x", "train", {"los": "dpo"})
 
 
-def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path, tree: Path) -> None:
-    root = tmp_path / "tasks"
-    root.mkdir()
-    for name in ("kinds.py", "load.py"):
-        (root / name).write_text((tree / name).read_text())
-    (root / "sources").mkdir()
-    (root / "sources/toy.py").write_text("def toy() -> Source: ...")
-    (root / "composites.py").write_text(
-        "from __future__ import annotations\n\ndef twice(add: Add) -> Policy:\n    add('load_prompts', source='toy')\n    return add('load_prompts', source='toy')\n"
-    )
+def test_a_composite_that_adds_one_name_twice_is_refused(tmp_path: Path) -> None:
+    text = """
+        from __future__ import annotations
+
+        def twice(add: Add) -> Policy:
+            add('load_prompts', source='toy')
+            return add('load_prompts', source='toy')
+    """
+    files = {**TREE, "composites.py": text, "sources/toy.py": "def toy() -> Source: ..."}
     with pytest.raises(SpecError, match=r"p\.x: twice adds two steps 'load_prompts'"):
-        Builder(catalogue_of(root), "p").add("x", "twice", {})
+        Builder(catalogue_of(write_files(tmp_path, files)), "p").add("x", "twice", {})
 
 
 def test_drawings_name_every_step_and_edge(loop: Graph) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -10,7 +9,7 @@ from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph, Group
 from tasks.contract import Bounds, SpecError
 from tasks.training import settings
-from tests.flows.codebases import catalogue_of
+from tests.flows.codebases import catalogue_of, write_files
 
 SETTINGS = '''
     from dataclasses import dataclass
@@ -59,11 +58,7 @@ Compile = Callable[..., Graph]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name, text in TREE.items():
-        file = tmp_path / "tasks" / name
-        file.parent.mkdir(exist_ok=True, parents=True)
-        file.write_text(dedent(text))
-    return tmp_path / "tasks"
+    return write_files(tmp_path / "tasks", TREE)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.schema import json_schema
 from flows.wiring.tree import read
-
-FILE = Path(__file__).parents[3] / "pipelines.yaml"
+from tests.flows.wiring.conftest import FILE, Compile
 
 
 def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
@@ -26,7 +25,7 @@ def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
     assert not [v.error for v in verdicts if v.error]
 
 
-def test_the_schema_accepts_the_file(tmp_path: Path) -> None:
+def test_the_schema_accepts_the_file() -> None:
     errors = Draft202012Validator(json_schema(Catalogue())).iter_errors(read(FILE).plain)
     assert not [f"{e.json_path}: {e.message}" for e in errors]
 
@@ -38,8 +37,8 @@ def test_a_warm_compile_takes_little_time(tmp_path: Path) -> None:
     assert process_time() - begin < 0.2
 
 
-def test_sppo_is_three_rounds_each_from_the_one_before(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "sppo", cache=tmp_path / "python.json")
+def test_sppo_is_three_rounds_each_from_the_one_before(shipped: Compile) -> None:
+    graph = shipped("sppo")
     assert graph.headline == ("report@1", "report@2", "report@3")
     assert graph.nodes["completions@3"].inputs["policy"] == ("policy@2",)
     assert "base_check" in graph.nodes
@@ -57,10 +56,8 @@ def _contents(graph: Graph) -> dict[str, str]:
     return found
 
 
-def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pairs(tmp_path: Path) -> None:
-    sppo, dpo = (
-        _contents(compile_pipeline(FILE, name, cache=tmp_path / "python.json")) for name in ("sppo", "iterative-dpo")
-    )
+def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pairs(shipped: Compile) -> None:
+    sppo, dpo = (_contents(shipped(name)) for name in ("sppo", "iterative-dpo"))
     own = [id for id, content in dpo.items() if content not in sppo.values()]
     before = ("base", "heldout", "judge", "gold", "base_check")
     for shared in (*before, "batch@1", "completions@1", "win_probs@1", "batch@3"):
@@ -69,23 +66,23 @@ def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pair
     assert dpo["completions@2"] != sppo["completions@2"]
 
 
-def test_the_pool_of_iterative_dpo_grows_and_its_reference_is_what_the_wiring_says(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "iterative-dpo", cache=tmp_path / "python.json")
+def test_the_pool_of_iterative_dpo_grows_and_its_reference_is_what_the_wiring_says(shipped: Compile) -> None:
+    graph = shipped("iterative-dpo")
     assert graph.nodes["pool@1"].inputs["tables"] == ("new_pairs@1",)
     assert graph.nodes["pool@3"].inputs["tables"] == ("pool@2", "new_pairs@3")
     references = {}
     for name in ("", "-base-ref", "-from-base"):
-        graph = compile_pipeline(FILE, f"iterative-dpo{name}", cache=tmp_path / "python.json")
+        graph = shipped(f"iterative-dpo{name}")
         fit, ref = graph.nodes["policy@3"], graph.nodes["policy/logps@3"]
         references[name] = fit.inputs["policy"] + ref.inputs["policy"]
     assert references == {"": ("policy@2", "policy@2"), "-base-ref": ("policy@2", "base"), "-from-base": ("base",) * 2}
-    offline = compile_pipeline(FILE, "iterative-dpo-offline-start", cache=tmp_path / "python.json")
+    offline = shipped("iterative-dpo-offline-start")
     assert offline.nodes["pool@1"].inputs["tables"] == ("offline", "new_pairs@1")
 
 
-def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> None:
+def test_the_variants_of_iterative_dpo_explore_as_they_say(shipped: Compile) -> None:
     def sampled(variant: str, second: str) -> list[tuple[object, ...]]:
-        nodes = compile_pipeline(FILE, f"iterative-dpo-{variant}", cache=tmp_path / "python.json").nodes
+        nodes = shipped(f"iterative-dpo-{variant}").nodes
         both = (nodes["current@3"], nodes[f"{second}@3"])
         return [(n.inputs["policy"], n.params["temperature"], n.params["stream"]) for n in both]
 
@@ -95,8 +92,8 @@ def test_the_variants_of_iterative_dpo_explore_as_they_say(tmp_path: Path) -> No
     assert sampled("older", "olds") == [current, (("policy@1",), 1.0, 1)]
 
 
-def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_prompts(tmp_path: Path) -> None:
-    graph = compile_pipeline(FILE, "reward-model", cache=tmp_path / "python.json")
+def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_prompts(shipped: Compile) -> None:
+    graph = shipped("reward-model")
     report = graph.nodes["report"]
     assert report.inputs == {"pairs": ("eval_pairs",), "oracle": ("reward",)}
     assert report.opens == {"RewardModel"}

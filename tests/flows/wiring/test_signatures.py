@@ -15,12 +15,11 @@ from flows.wiring.signatures import Signature
 from flows.wiring.types import parse_type
 from flows.wiring.where import Where
 from tasks.contract import Bounds, Choice, SpecError
-from tests.flows.codebases import catalogue_of
+from tests.flows.codebases import catalogue_of, write_files
 
+KINDS = "class Artifact: ...\nclass Policy(Artifact): ...\n"
 REAL = Catalogue()
-FOLDERS = sorted({p.type.choice.folder for s in (*REAL.tasks.values(), *REAL.composites.values())
-                  for p in s.params.values() if p.type.choice})  # fmt: skip
-CHOICES = [(folder, name) for folder in FOLDERS for name in REAL.choices(folder)]
+CHOICES = [(choice.folder, name) for choice in REAL.takers for name in REAL.choices(choice.folder)]
 
 
 def _normal(annotation: object) -> str:
@@ -131,30 +130,23 @@ def test_what_is_outside_the_vocabulary_is_refused(annotation: str) -> None:
     ],
 )
 def test_a_signature_that_cannot_be_read_is_refused_at_its_place(source: str, part: str, tmp_path: Path) -> None:
-    (tmp_path / "kinds.py").write_text("class Artifact: ...\nclass Policy(Artifact): ...\n")
-    (tmp_path / "verbs.py").write_text("\n" + source)
+    write_files(tmp_path, {"kinds.py": KINDS, "verbs.py": f"\n{source}"})
     with pytest.raises(SpecError, match=part) as caught:
         _ = catalogue_of(tmp_path).tasks
     assert re.match(r"(.*/|tasks/)verbs\.py:2:", str(caught.value))
 
 
 def test_names_are_unique(tmp_path: Path) -> None:
-    (tmp_path / "kinds.py").write_text("class Artifact: ...\nclass Policy(Artifact): ...\n")
-    for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text("def f() -> Policy: ...")
+    write_files(tmp_path, {"kinds.py": KINDS, **dict.fromkeys(["a.py", "b.py"], "def f() -> Policy: ...")})
     with pytest.raises(SpecError, match=r"tasks/a\.py and tasks/b\.py both define the task or composite 'f'"):
         _ = catalogue_of(tmp_path).tasks
-    (tmp_path / "losses/x").mkdir(parents=True)
-    for name in ("losses/dpo.py", "losses/x/dpo.py"):
-        (tmp_path / name).write_text("def dpo() -> Tensor: ...")
+    write_files(tmp_path, dict.fromkeys(["losses/dpo.py", "losses/x/dpo.py"], "def dpo() -> Tensor: ..."))
     with pytest.raises(SpecError, match=r"losses/dpo\.py and tasks/losses/x/dpo\.py both define the choice 'dpo'"):
         catalogue_of(tmp_path).choices("losses")
 
 
 def test_a_choice_bears_its_files_name(tmp_path: Path) -> None:
-    (tmp_path / "kinds.py").write_text("class Artifact: ...\n")
-    (tmp_path / "losses").mkdir()
-    (tmp_path / "losses/dpo.py").write_text("def ipo() -> Tensor: ...")
+    write_files(tmp_path, {"kinds.py": KINDS, "losses/dpo.py": "def ipo() -> Tensor: ..."})
     with pytest.raises(SpecError, match=re.escape("has no function 'dpo'; a choice bears its file's name")):
         catalogue_of(tmp_path).choice("losses", "dpo", Where("x"), "loss")
 
