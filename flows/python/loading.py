@@ -21,11 +21,14 @@ def fresh_module(codebase: Codebase, module: str) -> ModuleType:
 
 @lru_cache(maxsize=256)
 def _loaded(file: Path, module: str, digest: str) -> ModuleType:
-    name = f"{module}.{blake3(str(file).encode()).hexdigest(4)}.{digest}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    return load_as(f"{module}.{blake3(str(file).encode()).hexdigest(4)}.{digest}", file)
+
+
+def load_as(name: str, file: Path, folders: list[str] | None = None) -> ModuleType:
+    """Execute a file as the module of that name; `folders` make it a package. Raises what its execution raises."""
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
     assert spec is not None
     assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -7,7 +7,7 @@ A unit is a top-level function, a whole class or an assignment; every other top-
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from blake3 import blake3
@@ -178,14 +178,16 @@ def _unkeyed(statement: ast.stmt, file: str) -> dict[str, str]:
     """The literal that a file gives `UNKEYED`. Raises SpecError for anything else."""
     value = getattr(statement, "value", None)
     try:
-        found = ast.literal_eval(value) if value is not None else None
+        reasons = ast.literal_eval(value) if value is not None else None
     except ValueError:
-        found = None
-    if not isinstance(found, Mapping) or not all(isinstance(v, str) and v.strip() for kv in found.items() for v in kv):
+        reasons = None
+    if not isinstance(reasons, Mapping) or not all(
+        isinstance(v, str) and v.strip() for kv in reasons.items() for v in kv
+    ):
         raise SpecError(
             f"{file}:{statement.lineno}: {UNKEYED} must be written out as {{name: why it changes no result}}"
         )
-    return dict(found)
+    return dict(reasons)
 
 
 def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:

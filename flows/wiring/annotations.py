@@ -16,7 +16,7 @@ from flows.wiring.types import Type
 SCALARS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
-def annotation(kind: Type | None, at_each_depth: Callable[[Any], Any] = lambda found: found) -> Any:
+def annotation(kind: Type | None, at_each_depth: Callable[[Any], Any] = lambda form: form) -> Any:
     """`Annotated[int, Field(ge=1)]`, `Literal["all", "best_and_worst"]`, …; anything where the type is not known.
 
     at_each_depth: is applied to the annotation of the value, and of each item of a list.
@@ -24,18 +24,18 @@ def annotation(kind: Type | None, at_each_depth: Callable[[Any], Any] = lambda f
     if kind is None:
         return Any
     if kind.base == "choice":
-        found = _choice(kind)
+        form = _choice(kind)
     elif kind.base == "literal":
-        found = Literal[kind.options]
+        form = Literal[kind.options]
     elif kind.base == "list" and kind.item:
-        found = list[annotation(kind.item, at_each_depth)]  # type: ignore[misc]
-        found = Annotated[found, Field(min_length=kind.size, max_length=kind.size)] if kind.size else found
+        form = list[annotation(kind.item, at_each_depth)]  # type: ignore[misc]
+        form = Annotated[form, Field(min_length=kind.size, max_length=kind.size)] if kind.size else form
     else:
-        found = SCALARS[kind.base]
+        form = SCALARS[kind.base]
     if b := kind.bounds:
-        found = Annotated[found, Field(ge=b.min, le=b.max, gt=b.above, lt=b.below)]
-    found = at_each_depth(found)
-    return Union[found, None] if kind.optional else found
+        form = Annotated[form, Field(ge=b.min, le=b.max, gt=b.above, lt=b.below)]
+    form = at_each_depth(form)
+    return Union[form, None] if kind.optional else form
 
 
 def _choice(kind: Type) -> Any:

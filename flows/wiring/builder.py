@@ -24,6 +24,7 @@ from flows.wiring.rules import check_losses, check_node, upstream_of
 from flows.wiring.signatures import Param, Signature
 from flows.wiring.tree import Yaml, fail, yaml_from_json
 from flows.wiring.types import checked_value
+from flows.wiring.views import View
 from flows.wiring.where import Where
 from tasks.contract import JSON, ChoiceSpec, SpecError
 
@@ -71,6 +72,7 @@ class Builder:
         self.notices: list[str] = []
         self._nodes: list[Node] = []
         self._above: list[int] = []
+        self._views: list[View] = []
         self._addresses: dict[str, int] = {}
         self._feeds: Feeds = feeds or OnlySeed()
         self._pipeline = pipeline
@@ -196,7 +198,7 @@ class Builder:
                 signature.work, step.round, step.where, self._opens(signature, ports),
                 frozenset(h.kind for handles in ports.values() for h in handles), signature.groups,
             )  # fmt: skip
-            check_node(self.catalogue, self._nodes, self._above, signature, node, what)
+            check_node(self.catalogue, self._nodes, self._above, signature, node, self._view(node), what)
             handle = self._append(node)
             self._equal[equal] = handle.index
         self.name(handle, step.address)
@@ -207,7 +209,12 @@ class Builder:
         judging = [n for n in ports if any(self.catalogue.is_a(k, "Oracle") for k in signature.ports[n].kinds)]
         return frozenset(h.kind for n in judging for h in ports[n] if h.is_a("Model"))
 
+    def _view(self, node: Node) -> View:
+        inputs = {port: [self._views[int(i)] for i in indices] for port, indices in node.inputs.items()}
+        return View(self.catalogue.declared, node.task, node.kind, node.params, lambda: inputs, origin=len(self._views))
+
     def _append(self, node: Node) -> Handle:
+        self._views.append(self._view(node))
         self._nodes.append(node)
         self._above.append(upstream_of(node, self._above))
         handle = self._handle(len(self._nodes) - 1)

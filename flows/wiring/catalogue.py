@@ -44,7 +44,7 @@ class Catalogue:
         return {name: tuple(dict.fromkeys(above(name))) for name in bases if "Artifact" in above(name)}
 
     def is_a(self, kind: str, wanted: str) -> bool:
-        """Whether `kind` serves where `wanted` is asked for."""
+        """Whether `kind` serves where `wanted` is expected."""
         return wanted in self.kinds.get(kind, ())
 
     @cached_property
@@ -140,7 +140,7 @@ class Catalogue:
         try:
             world = vars(fresh_module(self.codebase, source.module)).get("world")
         except Exception as e:
-            fail(source.where, f"cannot be loaded to see what the world says of itself: {type(e).__name__}: {e}")
+            fail(source.where, f"cannot be loaded for its `world`: {type(e).__name__}: {e}")
         if not isinstance(world, WorldSpec):
             fail(source.where, f"{source.name} returns a World, so its file must define `world`, a WorldSpec")
         return world

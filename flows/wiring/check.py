@@ -26,12 +26,12 @@ _PREFIXES = {"steps": (), "repeat": ("prev",), "after": ("last", "every"), "tick
 
 def split_reference(node: Yaml, what: str) -> StepRead:
     """`x`, `prev.x`, `last.x` or `every.x` as prefix and name. Raises SpecError."""
-    found = re.fullmatch(REFERENCE, node.value) if isinstance(node.value, str) else None
+    parts = re.fullmatch(REFERENCE, node.value) if isinstance(node.value, str) else None
     if isinstance(node.value, str) and node.value.startswith("$"):
         fail(node.where, f"{what} = {node.value}; a port is fed by a step: other wiring is a variant (`extends`)")
-    if found is None:
+    if parts is None:
         fail(node.where, f"{what} = {quoted_value(node)}; a port is fed by a step's name, prev.x, last.x or every.x")
-    return StepRead(found.group(1), found.group(2), node.where)
+    return StepRead(parts.group(1), parts.group(2), node.where)
 
 
 class Checked:
@@ -124,7 +124,7 @@ class Checked:
         if target is None:
             fail(read.where, f"{what} = '{read.name}'; there is no such step", read.name, known.keys() - {step.name})
         if read.prefix is None and target.section not in _SEEN[step.section]:
-            how = f": say last.{read.name} or every.{read.name}" if step.section == "after" else ""
+            how = f": use last.{read.name} or every.{read.name}" if step.section == "after" else ""
             place = {"repeat": "inside `repeat`", "after": "in `after`", "tick": "in a deployment"}[target.section]
             fail(read.where, f"{what} = '{read.name}', which is a step {place} and cannot be used here{how}")
         if read.prefix and read.prefix not in _PREFIXES[step.section]:
@@ -193,9 +193,9 @@ class Checked:
         nodes += [s.node for d in self.text.deployments.values() for s in d.steps.values()]
         nodes += [self.text.times] if self.text.times else []
         declared = {**self.text.params, **self.text.each}
-        found = self._with_their_values({name for node in nodes for name, _ in references(node)}, declared)
-        built_in = {n for n in declared if n not in found and (n in BUILT_IN or n in self._catalogue.execution)}
-        return frozenset(found | self._with_their_values(built_in, declared))
+        read = self._with_their_values({name for node in nodes for name, _ in references(node)}, declared)
+        built_in = {n for n in declared if n not in read and (n in BUILT_IN or n in self._catalogue.execution)}
+        return frozenset(read | self._with_their_values(built_in, declared))
 
     def _with_their_values(self, names: set[str], declared: Mapping[str, Yaml]) -> set[str]:
         """The parameters and those that their values read."""

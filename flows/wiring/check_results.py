@@ -75,7 +75,7 @@ def _results(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[
 
 
 def _later_ticks(first: Graph) -> list[Tick]:
-    """The second tick, and what runs behind the last one, given what the first one would have left."""
+    """The second tick and the steps after the last one, after a first tick with these results."""
     left = {
         a.split("@")[0]: CarriedValue(first.nodes[n].kind, a) for a, n in first.addresses.items() if a.endswith("@1")
     }

@@ -1,5 +1,5 @@
 """Whether a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`), by its source alone,
-and whether what lies beside a task is named as a declaration (`tasks.declarations`) is."""
+and whether the names beside a task are those of declarations (`tasks.declarations`)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _check_declaration(catalogue: Catalogue, name: str, module: str) -> None:
 def _check_loss(loss: Signature) -> None:
     family = LOSSES.get(loss.folder)
     if family is None:
-        fail(loss.where, f"the loss {loss.name} lies in tasks/{loss.folder}/; losses lie in one of", allowed=LOSSES)
+        fail(loss.where, f"the loss {loss.name} is in tasks/{loss.folder}/; losses belong in one of", allowed=LOSSES)
     error, name = family.misnamed(loss.arguments)
     if error:
         what = f"the loss {loss.name} {error}; a loss of tasks/{loss.folder}/ names arguments of its family"

@@ -174,12 +174,12 @@ class _Compiler:
         """The steps with their rounds, in the order of drawings: before the loop, round by round, after it."""
         live = [s for s in self._steps.values() if s.section == "tick" or s.name in self._checked.results.live]
         rounds = [self._tick.round] if self._tick else range(1, self._last + 1)
-        behind: list[tuple[StepText, int | None]] = [(s, None) for s in live if s.section == "after"]
+        after: list[tuple[StepText, int | None]] = [(s, None) for s in live if s.section == "after"]
         if self._tick and self._tick.after:
-            return behind
+            return after
         before: list[tuple[StepText, int | None]] = [(s, None) for s in live if s.section == "steps"]
         loop = [(s, number) for number in rounds for s in live if s.section in ("repeat", "tick")]
-        return [*before, *loop, *([] if self._tick else behind)]
+        return [*before, *loop, *([] if self._tick else after)]
 
     def _result(self, step: StepText, round: int | None) -> Handle | None:
         """The step's result in a round; None where it is a plain reference to something empty."""

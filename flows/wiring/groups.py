@@ -44,12 +44,12 @@ def find_fields(codebase: Codebase, module: str, name: str) -> Fields | None:
     return find_fields(codebase, source, imported) if imported and source in codebase.files else None
 
 
-def members(argument: Argument, found: Fields) -> list[Argument]:
+def members(argument: Argument, fields: Fields) -> list[Argument]:
     """The fields as parameters of a function, with the defaults that its signature sets. Raises ValueError."""
     own = {} if argument.required else _defaults(argument)
-    if unknown := sorted(own.keys() - {f.name for f in found.fields}):
-        raise ValueError(f"{found.name} has no field '{unknown[0]}'")
-    return [replace(f, required=False, default=own[f.name], code="") if f.name in own else f for f in found.fields]
+    if unknown := sorted(own.keys() - {f.name for f in fields.fields}):
+        raise ValueError(f"{fields.name} has no field '{unknown[0]}'")
+    return [replace(f, required=False, default=own[f.name], code="") if f.name in own else f for f in fields.fields]
 
 
 def _defaults(argument: Argument) -> dict[str, JSON]:

@@ -47,9 +47,9 @@ class LiveSteps:
         unread = [self._text.steps[n] for n, readers in self._readers.items() if not readers]
         leaves = [step.name for step in unread if step.own or step.name not in inherited]
         of_ticks = [n for ticks in self._tick_reads.values() for reads in ticks.values() for n in self._below(reads)]
-        found = self._upstream([*self._wanted, *leaves, *of_ticks])
-        own = [s.name for s in self._text.steps.values() if s.own and s.name not in found]  # read in a circle of rounds
-        return found | self._upstream(own)
+        live = self._upstream([*self._wanted, *leaves, *of_ticks])
+        own = [s.name for s in self._text.steps.values() if s.own and s.name not in live]  # read in a circle of rounds
+        return live | self._upstream(own)
 
     @property
     def sinks(self) -> list[str]:
@@ -67,12 +67,12 @@ class LiveSteps:
     @cached_property
     def _readers(self) -> Mapping[str, frozenset[str]]:
         """Step → the other steps, also of deployments, that read it."""
-        found: dict[str, set[str]] = {name: set() for name in self._text.steps}
+        readers: dict[str, set[str]] = {name: set() for name in self._text.steps}
         for several in (self._reads, *self._tick_reads.values()):
             for reader, reads in several.items():
                 for name in self._below(reads):
-                    found.get(name, set()).add(reader)
-        return {name: frozenset(readers - {name}) for name, readers in found.items()}
+                    readers.get(name, set()).add(reader)
+        return {name: frozenset(several - {name}) for name, several in readers.items()}
 
     def _upstream(self, names: Iterable[str]) -> frozenset[str]:
         """The steps and all that feeds them."""

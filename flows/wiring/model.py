@@ -66,7 +66,7 @@ class Node:
     lists: frozenset[str]
     """Ports that take a list (the others get one handle)."""
     work: bool
-    """Whether the task asks for `work: Workspace`."""
+    """Whether the task takes `work: Workspace`."""
     round: int | None
     where: Where
     opens: frozenset[str] = frozenset()

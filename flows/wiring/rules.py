@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flows.python.declared import Declarations
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.model import Node
 from flows.wiring.signatures import Signature
@@ -61,11 +60,19 @@ def _without_reference(
 
 
 def check_node(
-    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], signature: Signature, node: Node, what: str
-) -> None:
+    catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], signature: Signature, node: Node, view: View,
+    what: str,
+) -> None:  # fmt: skip
     """Refuse one table on both sides of a comparison, and an evaluation on a table that trained. Raises SpecError.
 
-    above: of every node, the nodes upstream of it as a set of bits (`upstream_of`).
+    Args:
+        catalogue: the catalogue of the graph.
+        nodes: all nodes before this one.
+        above: of each of them, the nodes upstream of it as a set of bits (`upstream_of`).
+        signature: of the node's task.
+        node: the node, whose inputs are indices of nodes.
+        view: its view, like those of its inputs with the index of its node as origin.
+        what: its name in messages.
     """
     single = [p for p in signature.ports.values() if not p.is_list and p.name in node.inputs]
     for i, one in enumerate(single):
@@ -75,23 +82,9 @@ def check_node(
             if same and not by_proxy and all(catalogue.is_a(k, "Table") for k in one.kinds):
                 source = nodes[int(node.inputs[one.name][0])].id
                 fail(node.where, f"{what} ({node.task}): '{one.name}' and '{other.name}' are the same step, {source}")
-    evaluation = _view(catalogue.declared, nodes, node, {}).evaluation
+    evaluation = view.evaluation
     if evaluation and not evaluation.allow_seen:
         _check_seen(catalogue, nodes, above, node, what, evaluation)
-
-
-def _view(declared: Declarations, nodes: Sequence[Node], node: Node, known: dict[int, View]) -> View:
-    """The view of a node whose inputs are indices of nodes."""
-
-    def inputs() -> dict[str, list[View]]:
-        return {port: [at(int(i)) for i in indices] for port, indices in node.inputs.items()}
-
-    def at(index: int) -> View:
-        if index not in known:
-            known[index] = _view(declared, nodes, nodes[index], known)
-        return known[index]
-
-    return View(declared, node.task, node.kind, node.params, inputs, origin=node)
 
 
 def upstream_of(node: Node, above: Sequence[int]) -> int:
@@ -106,16 +99,15 @@ def _check_seen(
     catalogue: Catalogue, nodes: Sequence[Node], above: Sequence[int], node: Node, what: str, evaluation: Evaluation
 ) -> None:  # fmt: skip
     """Refuse a measured model that is downstream of the prompts or pairs on which it is measured."""
-    index = {id(n): i for i, n in enumerate(nodes)}
     for table, models in evaluation.measured:
-        i, kind = index[id(table.origin)], table.kind
+        i, kind = table.origin, table.kind
         found = above[i] | 1 << i
         if catalogue.is_a(kind, "Completions"):  # the policy that answered is upstream: only the prompts count
             inputs = {int(n) for several in nodes[i].inputs.values() for n in several}
             found, kind = sum(1 << n for n in inputs), "Prompts"
         trained = 0
-        for m in (index[id(m.origin)] for m in models if catalogue.is_a(m.kind, "Model")):
-            trained |= above[m]
+        for m in (m for m in models if catalogue.is_a(m.kind, "Model")):
+            trained |= above[m.origin]
         for seen in _bits(found & trained):
             if catalogue.is_a(nodes[seen].kind, kind):
                 problem = f"{nodes[seen].id}, on which this measures, also trained what is measured"

@@ -139,16 +139,16 @@ def _parameter(param: Param) -> Schema:
     text = {"description": param.help} if param.help else {}
     if choice := param.type.choice:
         null = [_NULL] if param.type.optional else []
-        found: Schema = {"anyOf": [{"$ref": f"#/$defs/{_definition(choice.folder)}"}, *null, _PARAMETER]}
+        schema: Schema = {"anyOf": [{"$ref": f"#/$defs/{_definition(choice.folder)}"}, *null, _PARAMETER]}
     else:
-        found = TypeAdapter(annotation(param.type, _or_parameter)).json_schema()
-    return {**text, **default, **found}
+        schema = TypeAdapter(annotation(param.type, _or_parameter)).json_schema()
+    return {**text, **default, **schema}
 
 
-def _or_parameter(found: Any) -> Any:
+def _or_parameter(form: Any) -> Any:
     """The value, or a pipeline's parameter in its place; a text that begins with $ is a parameter."""
     text = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^(?!\$)"})]
-    return Union[text if found is str else found, Annotated[str, WithJsonSchema(_PARAMETER)]]
+    return Union[text if form is str else form, Annotated[str, WithJsonSchema(_PARAMETER)]]
 
 
 def _definition(folder: str) -> str:

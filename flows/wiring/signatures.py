@@ -66,7 +66,7 @@ class Signature:
     about: str
     """First sentence of the docstring."""
     paper: str
-    """What the docstring's `Paper:` says, else empty."""
+    """The `Paper:` of the docstring, else empty."""
     where: Where = field(default_factory=lambda: Where(""))
     places: Mapping[str, Where] = field(default_factory=dict)
     """Of the positional arguments."""
@@ -114,10 +114,10 @@ class SignatureReader:
         params: dict[str, Param] = {}
         groups: dict[str, Group] = {}
         for argument in (a for a in f.keywords if a.annotation != "Workspace"):
-            found = self.fields(argument.annotation)
-            if found is not None:
-                groups[argument.name] = found.group
-            for a in [argument] if found is None else self._members(argument, found):
+            fields = self.fields(argument.annotation)
+            if fields is not None:
+                groups[argument.name] = fields.group
+            for a in [argument] if fields is None else self._members(argument, fields):
                 if a.name in params or a.name in groups:
                     self._wrong(argument, f"'{a.name}' is the name of another parameter")
                 params[a.name] = self._param(a, a.doc or helps.get(a.name, ""))

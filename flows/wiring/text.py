@@ -59,7 +59,7 @@ class PipelineFile:
 
     def _inherited(self) -> Iterator[Extension]:
         for name in self._raw:
-            with suppress(SpecError):  # raised again where the pipeline itself is asked for
+            with suppress(SpecError):  # raised again where the pipeline itself is read
                 for ancestor in variant_line(self._files, self.path, name):
                     yield from ancestor.extensions
 
@@ -118,9 +118,9 @@ def _section(
 
 
 def _add_steps(
-    steps: dict[str, StepText], section: str, found: Mapping[str, Yaml], own: Mapping[str, Yaml], pipeline: str
+    steps: dict[str, StepText], section: str, written: Mapping[str, Yaml], own: Mapping[str, Yaml], pipeline: str
 ) -> None:
-    for name, node in found.items():
+    for name, node in written.items():
         if name in RESERVED:
             fail(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
         if not re.fullmatch(STEP_NAME, name):
@@ -156,7 +156,7 @@ def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: b
     if continues and not repeats:
         fail(parts["continue"].place, f"{what} continues, and the pipeline has no `repeat`")
     if tick and not continues:
-        fail(parts["steps"].place, f"{what}.steps belong to a tick: say `continue: always` or {{gate: STEP}}")
+        fail(parts["steps"].place, f"{what}.steps belong to a tick: write `continue: always` or {{gate: STEP}}")
     if gate is not None and not (isinstance(gate.value, str) and gate.value in known):
         fail(gate.where, f"{what}.continue.gate = {quoted_value(gate)}; there is no such step", str(gate.value), known)
     cron, timezone = _schedule(parts.get("schedule"), what)

@@ -168,7 +168,7 @@ def read(file: Path) -> Yaml:
 
 
 def name_of(file: Path) -> str:
-    """The path as people click on it: relative to here where it lies below."""
+    """The path as people click on it: relative to the working directory if it is below it."""
     try:
         return str(file.resolve().relative_to(Path.cwd()))
     except ValueError:

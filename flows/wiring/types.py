@@ -1,4 +1,4 @@
-"""The closed vocabulary of parameters: what an annotation may say, and which values it lets through."""
+"""The closed vocabulary of parameters: the annotations that there are, and the values that fit them."""
 
 from __future__ import annotations
 
@@ -94,18 +94,18 @@ def _type(node: ast.expr) -> Type:
 
 
 def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
-    found = Type("choice") if isinstance(inner, ast.Name) and inner.id not in WORDS else _type(inner)
+    kind = Type("choice") if isinstance(inner, ast.Name) and inner.id not in WORDS else _type(inner)
     for mark in marks:
         match mark:
             case ast.Call(func=ast.Name(id="Bounds")):
-                found = _bounded(found, _called(Bounds, mark))
+                kind = _bounded(kind, _called(Bounds, mark))
             case ast.Call(func=ast.Name(id="Choice")):
-                found = replace(found, base="choice", choice=_called(Choice, mark))
+                kind = replace(kind, base="choice", choice=_called(Choice, mark))
             case _:
                 raise ValueError
-    if (found.base == "choice") != (found.choice is not None):
+    if (kind.base == "choice") != (kind.choice is not None):
         raise ValueError
-    return found
+    return kind
 
 
 def _bounded(kind: Type, bounds: Bounds) -> Type:

@@ -121,9 +121,9 @@ def _value(pipeline: Yaml, model: _Given) -> Yaml:
     parts = entries(pipeline)
     sections = [parts.get("steps"), entries(parts.get("repeat")).get("steps"), parts.get("after")]
     steps = [entries(section)[model.step] for section in sections if model.step in entries(section)]
-    found = entries(steps[0]).get(model.parameter) if steps else None
+    node = entries(steps[0]).get(model.parameter) if steps else None
     params, seen = entries(parts.get("params")), set[str]()
-    while found and isinstance(found.value, str) and found.value.startswith("$") and found.value not in seen:
-        seen.add(found.value)
-        found = params.get(found.value[1:])
-    return found or Yaml(None, model.value.where)
+    while node and isinstance(node.value, str) and node.value.startswith("$") and node.value not in seen:
+        seen.add(node.value)
+        node = params.get(node.value[1:])
+    return node or Yaml(None, model.value.where)

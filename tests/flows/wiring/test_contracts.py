@@ -50,7 +50,7 @@ WRONG = {
     "two tables": ("losses/pointwise", "def mine(policy_logps, win_rate, label) -> Tensor: ...",
         r"the loss mine names win_rate \(of WinRates\), label \(of Labels\), and no table has all of these"),
     "no result": ("losses/rl", "def mine(logps, advantages): ...", r"returns nothing by its annotation.*\[Tensor\]"),
-    "no family": ("losses/other", "def mine(logps) -> Tensor: ...", r"lies in tasks/losses/other/; losses lie in one of"),
+    "no family": ("losses/other", "def mine(logps) -> Tensor: ...", r"is in tasks/losses/other/; losses belong in one of"),
     "another order": ("kl_controllers", "def mine(kl, coefficient, samples) -> float: ...",
         r"mine\.py:1:10: mine has the positional arguments \(kl, coefficient, samples\); .*\(coefficient, kl, samples\)"),
     "too few": ("kl_controllers", "def mine(coefficient, _kl) -> float: ...", r"has the positional arguments"),

@@ -2,6 +2,7 @@
 """`plan` and `run` reject what the wiring and the files show before any step."""
 
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flows.planning.plan import make_plan
 from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from tasks.contract import SpecError
+from tests.flows.codebases import write_files
 
 SAMPLED = """
     base: {task: load_policy, source: toy}
@@ -52,9 +54,8 @@ def pipeline(folder: Path, steps: str) -> Path:
 @pytest.mark.parametrize("case", WIRED)
 def test_a_wiring_that_can_only_fail_is_refused_at_compile_time(case: str, tmp_path: Path) -> None:
     steps, message = WIRED[case]
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError, match=re.escape(message)):
         compile_pipeline(pipeline(tmp_path, f"{SAMPLED}|{steps}"), "p")
-    assert message in str(caught.value)
 
 
 def test_one_answer_against_those_of_another_table_can_be_compared(tmp_path: Path) -> None:
@@ -66,16 +67,14 @@ def test_one_answer_against_those_of_another_table_can_be_compared(tmp_path: Pat
 ROWS = [{"prompt": f"question {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(3)]
 
 
-def write_files(folder: Path) -> None:
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (folder / "prompts.jsonl").write_text('{"prompt": "why?"}\n{"prompt": "who?"}\n')
-    (folder / "half.jsonl").write_text('{"prompt": "why?"}\n{"prompt": null}\n')
+def write_data(folder: Path) -> None:
     (folder / "empty").mkdir()
-    (folder / "saved").mkdir()
-    (folder / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "extra"]}')
-    (folder / "ckpt").mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (folder / "ckpt" / name).write_text("{}")
+    write_files(folder, {
+        "pairs.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS),
+        "prompts.jsonl": '{"prompt": "why?"}\n{"prompt": "who?"}\n',
+        "half.jsonl": '{"prompt": "why?"}\n{"prompt": null}\n',
+        "saved/dataset_dict.json": '{"splits": ["train", "extra"]}', "ckpt/config.json": "{}", "ckpt/tokenizer.json": "{}",
+    })  # fmt: skip
     (folder / "ckpt" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
 
 
@@ -103,21 +102,18 @@ def test_a_file_with_which_a_step_can_only_fail_is_refused_by_plan_and_run(
     case: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    write_files(tmp_path)
+    write_data(tmp_path)
     step, message = FILES[case]
     graph = compile_pipeline(pipeline(tmp_path, f"read: {step}"), "p")
     for plan in (make_plan, plan_or_none):
-        with pytest.raises(SpecError) as caught:
+        with pytest.raises(SpecError, match=re.escape(message)):
             plan(graph, store)
-        assert message in str(caught.value)
 
 
 def test_what_can_be_read_is_planned_and_a_hub_id_waits_for_the_run(tmp_path: Path, store: Store) -> None:
-    write_files(tmp_path)
-    for step in (
-        "{task: load_prompts, source: ./pairs.jsonl, split: all}",
-        "{task: load_preferences, source: ./pairs.jsonl, split: all}",
-    ):
-        assert make_plan(compile_pipeline(pipeline(tmp_path, f"read: {step}"), "p"), store).counts()["run"] >= 1
+    write_data(tmp_path)
+    for task in ("load_prompts", "load_preferences"):
+        step = f"read: {{task: {task}, source: ./pairs.jsonl, split: all}}"
+        assert make_plan(compile_pipeline(pipeline(tmp_path, step), "p"), store).counts()["run"] >= 1
     hub = compile_pipeline(pipeline(tmp_path, "read: {task: load_prompts, source: nobody/nothing-at-all}"), "p")
     assert plan_or_none(hub, store) is None
