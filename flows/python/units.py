@@ -176,18 +176,14 @@ def _roots(target: ast.expr) -> Iterator[str]:
 
 def _unkeyed(statement: ast.stmt, file: str) -> dict[str, str]:
     """The literal that a file gives `UNKEYED`. Raises SpecError for anything else."""
-    value = getattr(statement, "value", None)
-    try:
+    value, reasons = getattr(statement, "value", None), None
+    with suppress(ValueError):
         reasons = ast.literal_eval(value) if value is not None else None
-    except ValueError:
-        reasons = None
-    if not isinstance(reasons, Mapping) or not all(
-        isinstance(v, str) and v.strip() for kv in reasons.items() for v in kv
-    ):
-        raise SpecError(
-            f"{file}:{statement.lineno}: {UNKEYED} must be written out as {{name: why it changes no result}}"
-        )
-    return dict(reasons)
+    texts = [text for entry in reasons.items() for text in entry] if isinstance(reasons, dict) else [None]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        form = f"{UNKEYED} must be written out as {{name: why it changes no result}}"
+        raise SpecError(f"{file}:{statement.lineno}: {form}")
+    return dict(reasons or {})
 
 
 def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:
