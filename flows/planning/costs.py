@@ -75,7 +75,7 @@ def _units(step: View, declared: Declarations) -> Mapping[str, float | AtMost]:
     units = declared.value(declared.of_task(step.task, "cost") or {}, Mapping, step) or {}
     wrong = [n for n, v in units.items() if not isinstance(v, int | float | AtMost)]
     if wrong:
-        declared.notice(f"{step.task}_cost gave {wrong[0]} = {units[wrong[0]]!r}, which is no number")
+        declared.notice(f"{step.task}_cost gave {wrong[0]} = {units[wrong[0]]!r}, which is not a number")
     return {n: v for n, v in units.items() if n not in wrong}
 
 

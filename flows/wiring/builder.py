@@ -5,7 +5,6 @@ A graph is built in Python with the same class: `Builder(Catalogue(), "mine")`, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from traceback import extract_tb
@@ -33,7 +32,7 @@ PYTHON = Where("python")
 
 @dataclass(frozen=True)
 class StepSpec:
-    """A step to be built. `inner`: inside a composite, where `seed` comes only from the composite."""
+    """A step to be built. `inner`: inside a composite, which alone gives it a `seed`."""
 
     name: str
     round: int | None
@@ -132,7 +131,7 @@ class Builder:
         self, *, about: str = "", file: str = "", parameters: Mapping[str, Parameter] | None = None, rounds: int = 0,
         sinks: Iterable[str] = (), notices: Iterable[str] = (),
     ) -> Graph:  # fmt: skip
-        """The graph of what is wanted (reports, and the steps named in `sinks`) and of what feeds it."""
+        """The graph of all reports, of the steps named in `sinks`, and of everything that feeds them."""
         nodes, names = self._nodes, set(sinks)
         kept = {i for i, n in enumerate(nodes) if n.kind == "Report"}
         kept |= {i for a, i in self._addresses.items() if a.split("@")[0] in names}
@@ -187,7 +186,8 @@ class Builder:
             for name in signature.params if name not in execution
         }  # fmt: skip
         inputs = {name: tuple(str(h.index) for h in handles) for name, handles in ports.items()}
-        equal = json.dumps([signature.name, _canonical(keyed), sorted(inputs.items())], sort_keys=True)
+        plain = {n: replace(v, execution={}) if isinstance(v, ChoiceValue) else v for n, v in keyed.items()}
+        equal = repr((signature.name, plain, inputs))
         if equal in self._equal:
             handle = self._handle(self._equal[equal])
         else:
@@ -272,7 +272,7 @@ def _with_step(error: SpecError, where: Where) -> SpecError:
 
 
 def _grouped(module: ModuleType, signature: Signature, values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a composite: fields of a group become the dataclass that its file knows by that name."""
+    """Arguments of a composite: the fields of a group become an object of the dataclass in its file."""
     for name, group in signature.groups.items():
         own = {f: values.pop(f) for f in group.fields}
         own = {f: tuple(v) if isinstance(v, list) else v for f, v in own.items()}
@@ -281,16 +281,9 @@ def _grouped(module: ModuleType, signature: Signature, values: dict[str, Any]) -
 
 
 def _json(value: Any) -> JSON:
-    """What a composite hands on, as a wiring would write it."""
+    """A value that a composite gives a step, as a wiring would write it."""
     if isinstance(value, ChoiceSpec):
         return {value.name: dict(value.params)}
     if is_dataclass(value):
         return {f.name: _json(getattr(value, f.name)) for f in fields(value)}
     return restore_values(value)
-
-
-def _canonical(params: Mapping[str, Value]) -> dict[str, JSON]:
-    return {
-        name: {"choice": [v.folder, v.name, dict(v.params)]} if isinstance(v, ChoiceValue) else v
-        for name, v in params.items()
-    }

@@ -78,7 +78,7 @@ class Checked:
             if step.alias or not self._catalogue.is_a(self.signature(step).returns, "Report"):
                 fail(gate.where, f"{what} must be a Report")
             if step.section not in ("repeat", "tick"):
-                fail(gate.where, f"{what} is no step of a round")
+                fail(gate.where, f"{what} is not a step of a round")
         return reads
 
     def _check_names(self, deployment: DeploymentText) -> None:

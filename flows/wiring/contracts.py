@@ -71,7 +71,7 @@ def _check_loss(loss: Signature) -> None:
     for companion, arguments in loss.companions.items():
         for name in arguments:
             if name not in loss.params:
-                what = f"{companion} beside the loss {loss.name} needs '{name}', which is no parameter of the loss"
+                what = f"{companion} beside the loss {loss.name} needs '{name}', which is not a parameter of the loss"
                 fail(loss.where, what, name, loss.params)
 
 

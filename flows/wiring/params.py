@@ -39,7 +39,10 @@ def references(node: Yaml) -> Iterator[tuple[str, Where]]:
         if isinstance(part.value, str) and part.value.startswith("$") and not part.value.startswith("$$"):
             name = part.value[1:]
             if not re.fullmatch(PARAMETER_NAME, name):
-                fail(part.where, f"'{part.value}' is no parameter: $name is a whole value; $$ is a literal dollar")
+                fail(
+                    part.where,
+                    f"'{part.value}' is an invalid parameter: $name is a whole value; $$ is a literal dollar",
+                )
             yield name, part.where
 
 

@@ -152,7 +152,7 @@ class SignatureReader:
         variable = names[0] if len(names) == 1 and names[0] in self.variables else None
         kinds = self.variables[variable] if variable else names
         if not set(kinds) <= self.kinds.keys():
-            self._wrong(argument, f"'{argument.annotation}' is no kind; parameters are keyword-only arguments")
+            self._wrong(argument, f"'{argument.annotation}' is not a kind; parameters are keyword-only arguments")
         return Port(argument.name, kinds, variable, bool(listed), text != argument.annotation or not argument.required)
 
     def _wrong(self, argument: Argument, text: str) -> NoReturn:

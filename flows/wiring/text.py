@@ -66,7 +66,7 @@ class PipelineFile:
     def pipeline(self, name: str) -> PipelineText:
         """The pipeline with what it inherits. Raises SpecError."""
         if name not in self.names:
-            why = "is only for `extends`" if name in self._raw else "is no pipeline of this file"
+            why = "is only for `extends`" if name in self._raw else "is not a pipeline of this file"
             fail(Where(str(self.path)), f"{quoted(name)} {why}", name, self.names)
         return _pipeline(name, variant_line(self._files, self.path, name))
 
@@ -124,7 +124,7 @@ def _add_steps(
         if name in RESERVED:
             fail(node.place, f"{pipeline}.{name}: the name '{name}' is reserved")
         if not re.fullmatch(STEP_NAME, name):
-            fail(node.place, f"{pipeline}: {quoted(name)} is no name for a step ({NAME_RULE})")
+            fail(node.place, f"{pipeline}: {quoted(name)} is an invalid name for a step ({NAME_RULE})")
         if name in steps:
             fail(node.place, f"{pipeline}.{name}: the name is taken by the step at {steps[name].node.place}")
         if not isinstance(node.value, dict | str):
@@ -136,7 +136,7 @@ def _add_steps(
 def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipeline: str) -> None:
     for name, node in [*params.items(), *each.items()]:
         if not re.fullmatch(PARAMETER_NAME, name):
-            fail(node.place, f"{pipeline}: {quoted(name)} is no name for a parameter ({NAME_RULE}, without -)")
+            fail(node.place, f"{pipeline}: {quoted(name)} is an invalid name for a parameter ({NAME_RULE}, without -)")
         if name == "round":
             fail(node.place, f"{pipeline}.{name}: $round is the number of the round")
     for name, node in each.items():
@@ -147,7 +147,7 @@ def _check_parameters(params: Mapping[str, Yaml], each: Mapping[str, Yaml], pipe
 def _deployment(name: str, node: Yaml, steps: Mapping[str, StepText], repeats: bool, pipeline: str) -> DeploymentText:
     what = f"{pipeline}.deployments.{name}"
     if not re.fullmatch(PIPELINE_NAME, name):
-        fail(node.place, f"{quoted(name)} is no name for a deployment ({NAME_RULE})")
+        fail(node.place, f"{quoted(name)} is an invalid name for a deployment ({NAME_RULE})")
     parts = mapping(node, what, DEPLOYMENT)
     known, written = dict(steps), _section(parts, "steps", what)
     _add_steps(known, "tick", written, written, what)

@@ -218,7 +218,7 @@ class _Reader:
             key = self._node(event, depth + 1)
             name = str(event.value)
             if len(name) > _LONGEST_KEY or not name.isprintable():
-                fail(key.where, f"{quoted(name)} is no key: at most {_LONGEST_KEY} printable letters")
+                fail(key.where, f"{quoted(name)} is an invalid key: at most {_LONGEST_KEY} printable letters")
             if name in entries:
                 fail(key.where, f"the key {quoted(name)} is used twice: first at {entries[name].key}")
             entries[name] = replace(self._node(next(self._events), depth + 1), key=key.where)

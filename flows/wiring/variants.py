@@ -51,34 +51,29 @@ class Files:
         if place not in self._files:
             top = mapping(read(place), "the file", FILE)
             self._extensions[place] = tuple(extensions(top.get("extend"), place.parent))
-            found = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
-            for name, node in found.items():
+            pipelines = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
+            for name, node in pipelines.items():
                 if not re.fullmatch(PIPELINE_NAME, name):
-                    fail(node.place, f"{quoted(name)} is no name for a pipeline ({NAME_RULE})")
-            self._files[place] = found
+                    fail(node.place, f"{quoted(name)} is an invalid name for a pipeline ({NAME_RULE})")
+            self._files[place] = pipelines
         return self._files[place]
 
 
 def variant_line(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
     """The pipeline and those that it extends, nearest first. Raises SpecError on a circle or an unknown name."""
-    place = PipelinePlace(file.resolve(), name)
-    above: list[PipelinePlace] = []
-    while True:
-        above.append(place)
-        extends = _extends(files, place)
-        if extends is None:
-            break
-        base = _base(files, place, extends)
-        if base in above:
-            names = [p.name if p.file == above[0].file else f"{name_of(p.file)}#{p.name}" for p in [*above, base]]
+    places = [PipelinePlace(file.resolve(), name)]
+    while (extends := _extends(files, places[-1])) is not None:
+        base = _base(files, places[-1], extends)
+        places.append(base)
+        if base in places[:-1]:
+            names = [p.name if p.file == places[0].file else f"{name_of(p.file)}#{p.name}" for p in places]
             fail(extends.where, f"a circle of extends: {' → '.join(names)}")
-        place = base
-    found: list[Ancestor] = []
-    for place in reversed(above):
+    line: list[Ancestor] = []
+    for place in reversed(places):
         own = files.pipelines(place.file)[place.name]
-        whole = _inheriting(found[-1].whole, own, place.name) if found else own
-        found.append(Ancestor(own, whole, files.extensions(place.file)))
-    return tuple(reversed(found))
+        whole = _inheriting(line[0].whole, own, place.name) if line else own
+        line.insert(0, Ancestor(own, whole, files.extensions(place.file)))
+    return tuple(line)
 
 
 def _extends(files: Files, place: PipelinePlace) -> Yaml | None:

@@ -85,7 +85,7 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("plan", "tyni"), "'tyni' is no pipeline of this file; choose one of [tiny]"),
+        (("plan", "tyni"), "'tyni' is not a pipeline of this file; choose one of [tiny]"),
         (("run", "tiny", "sise=3"), "did you mean 'size'"),
         (("plan", "tiny", "size"), "'size' is not of the form key=value"),
         (("plan", "tiny", "size=3", "size=4"), "'size' is given twice"), (("plan", "tiny", "size=many"), "size"),

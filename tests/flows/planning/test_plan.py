@@ -297,7 +297,7 @@ def test_a_bound_gives_way_to_what_a_former_run_shows_where_that_is_typical(
     [
         ('1 / step.params["size"]', "sample.py:14: sample_cost failed (KeyError: 'size')"),
         ("[1]", "sample.py:13: sample_cost returned [1]"),
-        ("{'samples': 'many'}", "sample_cost gave samples = 'many', which is no number"),
+        ("{'samples': 'many'}", "sample_cost gave samples = 'many', which is not a number"),
         ("no_such_name", "sample.py:14: sample_cost failed (NameError: name 'no_such_name' is not defined)"),
     ],
 )

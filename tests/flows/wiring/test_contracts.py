@@ -41,10 +41,10 @@ WRONG = {
         r"mine\.py:1:18: the loss mine names the argument 'label'; .*\[chosen_scores, margin, mask, rejected_scores, scores, target_scores\]"),
     "arguments of two tables of one family": ("losses/reward", "def mine(scores, margin) -> Tensor: ...",
         r"the loss mine names scores \(of Scores and Rankings\), margin \(of Preferences\), and no table has all of these"),
-    "a reward scale of what is no parameter": ("losses/pointwise", """
+    "a reward scale of what is an invalid parameter": ("losses/pointwise", """
         def reward_scale(*, beta: float, floor: float = 0.0) -> float: ...
         def mine(policy_logps, *, tau: float = 1.0) -> Tensor: ...
-        """, r"mine\.py:3:1: reward_scale beside the loss mine needs 'beta', which is no parameter of the loss; .*\[tau\]"),
+        """, r"mine\.py:3:1: reward_scale beside the loss mine needs 'beta', which is not a parameter of the loss; .*\[tau\]"),
     "nothing of the model": ("losses/pointwise", "def mine(lengths) -> Tensor: ...",
         r"the loss mine names none of policy_logps .log-probability of .*, so that nothing could be learnt from it"),
     "two tables": ("losses/pointwise", "def mine(policy_logps, win_rate, label) -> Tensor: ...",

@@ -90,7 +90,7 @@ WRONG = {
     "unknown deployment key": ("    plain: {", "    plain: {every: day, ", "p.deployments.plain has no key 'every'"),
     "unknown gate": ("gate: better", "gate: beter", "(did you mean 'better'?)"),
     "gate that is no report": ("gate: better", "gate: gate_batch", "the gate 'gate_batch' must be a Report"),
-    "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is no step of a round"),
+    "gate behind the loop": ("gate: better", "gate: mix", "the gate 'mix' is not a step of a round"),
     "gate without a step": ("{gate: better}", "{}", "needs the gate's step"),
     "alpha of 1": ("gate: better}", "gate: better, alpha: 1.0}", "alpha = 1.0; it must be a number above 0 and"),
     "alpha that is a text": ("gate: better}", "gate: better, alpha: low}", "alpha = 'low'; it must be a number"),

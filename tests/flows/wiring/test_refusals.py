@@ -47,8 +47,8 @@ WRONG = {
     "duplicate parameter": ("    start:", "    each: {lr: [1]}\n    start:", "lr: [1]", ["the name is taken by the parameter"]),
     "reserved name": ("held:", "last:", "last:", ["the name 'last' is reserved"]),
     "reserved parameter": ("params: {model", "params: {round: 1, model", "round: 1", ["$round is the number of the round"]),
-    "bad step name": ("held:", "h@ld:", "h@ld", ["'h@ld' is no name for a step"]),
-    "bad parameter name": ("params: {model", "params: {a-b: 1, model", "a-b", ["'a-b' is no name for a parameter"]),
+    "bad step name": ("held:", "h@ld:", "h@ld", ["'h@ld' is an invalid name for a step"]),
+    "bad parameter name": ("params: {model", "params: {a-b: 1, model", "a-b", ["'a-b' is an invalid name for a parameter"]),
     "wrong kind": ("oracle: judge}\n      rates", "oracle: base}\n      rates", "probs: {", [
         "p.probs.oracle takes Oracle, and base is Policy"]),
     "missing port": (", oracle: judge}\n      rates", "}\n      rates", "probs: {", ["needs its port 'oracle' (Oracle)"]),
@@ -86,9 +86,9 @@ WRONG = {
     "a negative seed": ("prompts: prompts}", "prompts: prompts, seed: -1}", "-1}", [
         "p.answers.seed = -1; it must be at least 0 and at most 9223372036854775807"]),
     "half a surrogate pair": ("split: heldout", 'split: "\\ud800"', None, ["invalid YAML"]),
-    "an escape sequence in a name": ("held:", '"h\\e[31m":', '"h', ["'h\\x1b[31m' is no key"]),
-    "a name of 300 letters": ("held:", f"{'h' * 300}:", "hhh", ["is no key: at most 200 printable letters"]),
-    "a step's name of 100 letters": ("held:", f"{'h' * 100}:", "hhh", ["is no name for a step (letters, digits, _ and -; at most 80)"]),
+    "an escape sequence in a name": ("held:", '"h\\e[31m":', '"h', ["'h\\x1b[31m' is an invalid key"]),
+    "a name of 300 letters": ("held:", f"{'h' * 300}:", "hhh", ["is an invalid key: at most 200 printable letters"]),
+    "a step's name of 100 letters": ("held:", f"{'h' * 100}:", "hhh", ["is an invalid name for a step (letters, digits, _ and -; at most 80)"]),
     "a hundred million rounds": ("times: $rounds", "times: 100000000", "1000", [
         "p.repeat.times = 100000000; it must be at least 1 and at most 2000"]),
     "times below 1": ("times: $rounds", "times: 0", "0", ["p.repeat.times = 0; it must be at least 1 and at most 2000"]),
@@ -97,7 +97,7 @@ WRONG = {
     "a parameter as a port": ("oracle: judge}\n      rates", "oracle: $model}\n      rates", "$model", [
         "a port is fed by a step", "variant"]),
     "no reference": ("oracle: judge}\n      rates", "oracle: next.judge}\n      rates", "next.judge", ["prev.x, last.x or every.x"]),
-    "dollar": ("split: heldout", "split: $1", "$1", ["'$1' is no parameter", "$$ is a literal dollar"]),
+    "dollar": ("split: heldout", "split: $1", "$1", ["'$1' is an invalid parameter", "$$ is a literal dollar"]),
     "a list for one": ("data: rates", "data: [rates, rates]", "[rates,", ["p.policy.data = ['rates', 'rates']; it takes one Table"]),
     "loss of other data": ("loss: sppo", "loss: dpo", "policy: {", ["dpo (losses/pairwise) trains on Preferences, not on "
                            "WinRates"]),
@@ -207,7 +207,7 @@ def test_what_trained_may_be_evaluated_on_if_the_step_says_so(compiled: Compile)
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("q", "is no pipeline of this file; choose one of [p]"), ("_x", "is only for `extends`")],
+    [("q", "is not a pipeline of this file; choose one of [p]"), ("_x", "is only for `extends`")],
 )
 def test_a_pipeline_that_cannot_run_is_refused(name: str, part: str, compiled: Compile) -> None:
     with pytest.raises(SpecError, match=re.escape(part)):

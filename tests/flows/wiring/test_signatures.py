@@ -124,7 +124,7 @@ def test_what_is_outside_the_vocabulary_is_refused(annotation: str) -> None:
     ("source", "part"),
     [
         ("def f(*, x: dict) -> Policy: ...", r"f\(x\): 'dict' is outside the vocabulary"),
-        ("def f(x: int) -> Policy: ...", r"f\(x\): 'int' is no kind; parameters are keyword-only"),
+        ("def f(x: int) -> Policy: ...", r"f\(x\): 'int' is not a kind; parameters are keyword-only"),
         ("def f(*, x: int = LIMIT) -> Policy: ...", r"f\(x\): its default must be a literal, not LIMIT"),
         ("def f( -> Policy: ...", "invalid Python"),
     ],
