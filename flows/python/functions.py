@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument as written. A default that is no literal is left as `code`."""
+    """An argument as written. A default that is not a literal is left as `code`."""
 
     name: str
     annotation: str

@@ -200,9 +200,9 @@ class _Reader:
         if depth > _DEEPEST:
             fail(where, f"nested more than {_DEEPEST} deep")
         if name == "AliasEvent" or event.anchor:
-            fail(where, "anchors and aliases are no part of the grammar: use a parameter or `extends`")
+            fail(where, "anchors and aliases are not part of the grammar: use a parameter or `extends`")
         if event.tag is not None:
-            fail(where, f"tags are no part of the grammar: {event.tag}")
+            fail(where, f"tags are not part of the grammar: {event.tag}")
         if name == "ScalarEvent":
             return Yaml(_scalar(event, where), where)
         if name == "SequenceStartEvent":

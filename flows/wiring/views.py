@@ -19,7 +19,7 @@ JUDGES = frozenset({"RewardModel", "PreferenceModel"})
 ORACLES = JUDGES | {"Oracle", "Scorer"}
 """Kinds that judge answers."""
 WITHOUT_ROWS = ORACLES | {"Policy"}
-"""Kinds of results that are no tables."""
+"""Kinds of results that are not tables."""
 Inputs = Mapping[str, Sequence["View"]]
 
 

@@ -40,9 +40,9 @@ def test_every_key_and_value_knows_its_place() -> None:
     [
         ("a: 1\na: 2", "f.yaml:2:1: the key 'a' is used twice: first at f.yaml:1:1"), ("a: [1, 2", "invalid YAML"),
         ("a: b: c", "f.yaml:1:5: invalid YAML"), ("\ta: 1", "invalid YAML"),
-        ("a: !!str 5", "f.yaml:1:4: tags are no part"),
-        ("a: !!python/name:os.system x", "f.yaml:1:4: tags are no part"),
-        ("a: !x {b: 1}", "f.yaml:1:4: tags are no part"), ("a: &x 1\nb: *x", "f.yaml:1:4: anchors and aliases"),
+        ("a: !!str 5", "f.yaml:1:4: tags are not part"),
+        ("a: !!python/name:os.system x", "f.yaml:1:4: tags are not part"),
+        ("a: !x {b: 1}", "f.yaml:1:4: tags are not part"), ("a: &x 1\nb: *x", "f.yaml:1:4: anchors and aliases"),
         ("? [a]\n: b", "f.yaml:1:3: a key must be a word"), ("a: 1\n---\nb: 2", "f.yaml:2:1: a second YAML document"),
         ("[" * 60 + "]" * 60, "nested more than 40 deep"), ("a: \x00", "invalid YAML"),
     ],
