@@ -126,11 +126,12 @@ class _Pair:
     @cached_property
     def inputs(self) -> list[_Pair]:
         """Those inputs that differ and whose records are still there."""
-        sides = [
-            (port, _of_parent(self.left.store, one), _of_parent(self.right.store, other))
-            for port, one, other in self._parents()
-        ]
-        return [_Pair(f"{self.place} ← {port}", a, b) for port, a, b in sides if a and b and _differ(a, b)]
+        pairs: list[_Pair] = []
+        for port, *parents in self._parents():
+            one, other = _of_parent(self.left.store, parents[0]), _of_parent(self.right.store, parents[1])
+            if one and other and _differ(one, other):
+                pairs.append(_Pair(f"{self.place} ← {port}", one, other))
+        return pairs
 
     def unlike(self) -> str:
         """How the two are made by different tasks, or from results of different tasks; empty if they are not."""
@@ -153,15 +154,13 @@ def _alike(top: _Pair) -> tuple[dict[tuple[str, str], _Pair], list[str]]:
     """The pairs that can be compared, from the results down to what they came from, and how the others are unlike."""
     alike: dict[tuple[str, str], _Pair] = {}
     unlike: list[str] = []
-    todo, seen = [top], {top.keys}
+    todo = [top]
     for pair in todo:
         if problem := pair.unlike():
             unlike.append(problem)
-            continue
-        alike[pair.keys] = pair
-        below = [p for p in pair.inputs if p.keys not in seen]
-        seen.update(p.keys for p in below)
-        todo += below
+        elif pair.keys not in alike:
+            alike[pair.keys] = pair
+            todo += pair.inputs
     return alike, unlike
 
 

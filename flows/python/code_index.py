@@ -15,7 +15,7 @@ from flows.python.codebase import Codebase
 from flows.python.linking import Linked, Place, link
 from flows.python.packages import BEHIND
 from flows.python.reached import Reached
-from flows.python.units import MODULE, CodeUnit, UnitFile
+from flows.python.units import MODULE, CodeUnit
 from tasks.contract import SpecError
 
 _LOADING = "<loading>"
@@ -47,7 +47,7 @@ class CodeIndex:
 
     def defines(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines `name` at its top level."""
-        return name in (self.codebase.units(module) or UnitFile()).units
+        return name in self.codebase.units(module).units
 
     def is_function(self, module: str, name: str) -> bool:
         """Whether the file of `module` defines a function `name` at its top level."""
@@ -82,8 +82,8 @@ class CodeIndex:
         return dict(sorted(faults.items()))
 
     def _public(self, module: str) -> list[Place]:
-        source = self.codebase.units(module) or UnitFile()
-        return [(module, name) for name in source.units if not name.startswith("_") and name != "identity"]
+        names = self.codebase.units(module).units
+        return [(module, name) for name in names if not name.startswith("_") and name != "identity"]
 
     def _below(self, place: Place) -> list[Place]:
         """What a unit uses and which files it needs loaded; of a file, what its loading runs and loads."""
@@ -91,7 +91,7 @@ class CodeIndex:
         if name != _LOADING:
             inside = filter(self.codebase.is_ours, self._unit(place).loads)
             return [*self._link(place).uses.values(), (module, _LOADING), *((m, _LOADING) for m in inside)]
-        source, package = self.codebase.units(module) or UnitFile(), module.rpartition(".")[0]
+        source, package = self.codebase.units(module), module.rpartition(".")[0]
         loads = [*([package] if package else []), *filter(self.codebase.is_ours, source.loads)]
         return [*self._effects_of(module), *((m, _LOADING) for m in loads)]
 
@@ -111,15 +111,13 @@ class CodeIndex:
         return self._linked[place]
 
     def _unit(self, place: Place) -> CodeUnit:
-        source = self.codebase.units(place[0])
-        assert source is not None
-        return source.units[place[1]]
+        return self.codebase.units(place[0]).units[place[1]]
 
     def _effects_of(self, module: str) -> tuple[Place, ...]:
         """The units that do something when their file is loaded, whether or not anything names them."""
         if module not in self._effects:
-            source = self.codebase.units(module) or UnitFile()
-            self._effects[module] = tuple((module, name) for name in source.units if self._has_effect((module, name)))
+            places = ((module, name) for name in self.codebase.units(module).units)
+            self._effects[module] = tuple(place for place in places if self._has_effect(place))
         return self._effects[module]
 
     def _has_effect(self, place: Place) -> bool:

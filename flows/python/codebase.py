@@ -10,7 +10,7 @@ import ast
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +56,8 @@ TASKS = tasks_in(Path(__file__).resolve().parents[2] / "tasks")
 class ParsedFile:
     """A parsed file."""
 
-    names: PublicNames
-    code: UnitFile
+    names: PublicNames = field(default_factory=PublicNames)
+    code: UnitFile = field(default_factory=UnitFile)
     fault: str = ""
     """Why no key can follow its code; empty if one can."""
 
@@ -71,24 +71,23 @@ class Codebase:
         cached = read_cache(cache) if cache else {}
         self._texts: dict[str, str] = cached["files"] if cached.get("format") == _format() else {}
         self._new = False
-        self._parses: dict[str, ParsedFile | None] = {}
+        self._parses: dict[str, ParsedFile] = {}
 
-    def units(self, module: str) -> UnitFile | None:
-        """The code of a module, None if it has no file here. Raises SpecError where no key can follow it."""
+    def units(self, module: str) -> UnitFile:
+        """The code of a module, empty if it has no file here. Raises SpecError where no key can follow it."""
         parsed = self._parsed(module)
-        if parsed and parsed.fault:
+        if parsed.fault:
             raise SpecError(parsed.fault)
-        return parsed.code if parsed else None
+        return parsed.code
 
     def public(self, module: str) -> PublicNames:
         """The functions and classes of a module; none if it has no file here. Raises SpecError for invalid Python."""
-        parsed = self._parsed(module)
-        return parsed.names if parsed else PublicNames()
+        return self._parsed(module).names
 
-    def _parsed(self, module: str) -> ParsedFile | None:
+    def _parsed(self, module: str) -> ParsedFile:
         if module not in self._parses:
             path = self.files.get(module)
-            self._parses[module] = self._read(path, self.shown(module)) if path else None
+            self._parses[module] = self._read(path, self.shown(module)) if path else ParsedFile()
         return self._parses[module]
 
     def _read(self, path: Path, name: str) -> ParsedFile:
@@ -128,10 +127,8 @@ class Codebase:
         return self._named(module, self.packages[module.split(".")[0]].shown)
 
     def _named(self, module: str, package: str) -> str:
-        file = self.files.get(module)
-        return (
-            f"{package}/{file.relative_to(self.packages[module.split('.')[0]].folder).as_posix()}" if file else module
-        )
+        file, folder = self.files.get(module), self.packages[module.split(".")[0]].folder
+        return f"{package}/{file.relative_to(folder).as_posix()}" if file else module
 
     def save(self) -> None:
         """Write the parses for the next command; where that fails, the next one parses again."""
@@ -161,7 +158,7 @@ def _parse(data: bytes, name: str) -> ParsedFile:
     except SyntaxError as e:
         raise SpecError(f"{name}:{e.lineno or 1}:{e.offset or 1}: invalid Python: {e.msg}") from None
     except SpecError as e:
-        return ParsedFile(public_names(tree), UnitFile(), str(e))
+        return ParsedFile(public_names(tree), fault=str(e))
     finally:
         if collecting:
             gc.enable()

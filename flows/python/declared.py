@@ -75,7 +75,7 @@ class Declarations:
     def _source(self, module: str) -> UnitFile:
         """A module's code; empty where it is refused, which `check` reports."""
         try:
-            return self._codebase.units(module) or UnitFile()
+            return self._codebase.units(module)
         except SpecError:
             return UnitFile()
 

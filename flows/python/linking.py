@@ -44,12 +44,10 @@ def link(codebase: Codebase, module: str, name: str) -> Linked:
 
 class _Link:
     def __init__(self, codebase: Codebase, module: str, name: str) -> None:
-        source = codebase.units(module)
-        assert source is not None
-        self._codebase, self._module, self._source = codebase, module, source
+        self._codebase, self._module, self._source = codebase, module, codebase.units(module)
         self._file = codebase.shown(module)
-        self._unit: CodeUnit = source.units[name]
-        self._refuse = Refusals(self._file, source)
+        self._unit: CodeUnit = self._source.units[name]
+        self._refuse = Refusals(self._file, self._source)
         self._uses: dict[str, Place] = {}
         self._outside: dict[str, str] = {}
         self._data: dict[str, str] = {}
@@ -98,11 +96,11 @@ class _Link:
             return
         source = self._codebase.units(target)
         if not names:
-            for unit in source.units if source else ():
+            for unit in source.units:
                 self._uses[f"{dotted}.{unit}"] = (target, unit)
-        elif source and names[0] in source.units:
+        elif names[0] in source.units:
             self._uses[dotted] = (target, names[0])
-        elif source and names[0] in source.imports:
+        elif names[0] in source.imports:
             again, name = source.imports[names[0]]
             self._target(again, [*([name] if name else []), *names[1:]], dotted, line)
         elif self._codebase.is_module(f"{target}.{names[0]}"):
@@ -175,5 +173,5 @@ class _Link:
         whole = ".".join([target, *([name] if name else []), *rest])
         if not self._codebase.is_ours(target):
             return name is None and not rest
-        source = self._codebase.units(whole.rpartition(".")[0]) if name or rest else None
-        return self._codebase.is_module(whole) and not (source and whole.rpartition(".")[2] in source.units)
+        module, _, last = whole.rpartition(".")
+        return self._codebase.is_module(whole) and not ((name or rest) and last in self._codebase.units(module).units)

@@ -53,8 +53,7 @@ def _check_declaration(catalogue: Catalogue, name: str, module: str) -> None:
     task = max(owners, key=len)
     what = name.removeprefix(f"{task}_")
     if what not in DECLARATIONS and get_close_matches(what, DECLARATIONS, 1, _NEAR):
-        source = catalogue.codebase.units(module)
-        where = Where(catalogue.file(module), source.units[name].line if source else 0, 1)
+        where = Where(catalogue.file(module), catalogue.codebase.units(module).units[name].line, 1)
         text = f"nothing reads '{name}', which is named as the declarations of the task {task} are"
         fail(where, text, name, [f"{task}_{declaration}" for declaration in DECLARATIONS])
 

@@ -39,8 +39,8 @@ def find_fields(codebase: Codebase, module: str, name: str) -> Fields | None:
         bases = [find_fields(codebase, module, base) for base in public.classes[name]]
         several = [*(base.fields for base in bases if base), public.fields[name]]
         return Fields(module, name, tuple({f.name: f for own in several for f in own}.values()))
-    units = codebase.units(module) if name.isidentifier() and name not in WORDS else None
-    source, imported = units.imports.get(name, ("", None)) if units else ("", None)
+    imports = codebase.units(module).imports if name.isidentifier() and name not in WORDS else {}
+    source, imported = imports.get(name, ("", None))
     return find_fields(codebase, source, imported) if imported and source in codebase.files else None
 
 
