@@ -70,9 +70,9 @@ def test_the_first_step_in_graph_order_whose_key_differs_is_named_with_what_diff
     here: Made, there: Made
 ) -> None:
     for made, temperature in ((here, 1.0), (there, 0.5)):
-        asked = made.step("load", prompts("a", "b"))
-        drawn = made.step("sample", completions("a", str(temperature)), asked, params={"temperature": temperature})
-        made.step("judge", completions("a"), drawn, params={"order": temperature})
+        loaded = made.step("load", prompts("a", "b"))
+        sampled = made.step("sample", completions("a", str(temperature)), loaded, params={"temperature": temperature})
+        made.step("judge", completions("a"), sampled, params={"order": temperature})
     runs = explain_text(here.store, "last", there.store, "last")
     assert "They part at `sample`" in runs
     assert "because `temperature` changed 1.0 → 0.5" in runs
@@ -104,8 +104,8 @@ def test_of_two_steps_in_other_places_it_says_so_first_and_compares_what_is_in_o
 
 def test_where_another_key_gave_the_same_content_the_first_step_that_did_not_is_named(here: Made, there: Made) -> None:
     for made, factor in ((here, 1), (there, 2)):
-        asked = made.step("load", prompts("a"), params={"factor": factor})
-        made.step("sample", completions("a", str(factor)), asked, params={"factor": factor})
+        loaded = made.step("load", prompts("a"), params={"factor": factor})
+        made.step("sample", completions("a", str(factor)), loaded, params={"factor": factor})
     found = explain_text(here.store, "last", there.store, "last")
     assert "They part at `load`" in found
     assert "the contents are equal nevertheless; the first that differ are those of `sample`" in found

@@ -139,7 +139,7 @@ def plan(graph: Graph, store: Store, root: Path) -> Plan:
     return make_plan(replace(graph, packages=(tasks_in(root / "tasks"),)), store)
 
 
-def said(planned: Plan) -> dict[str, tuple[str, str]]:
+def reasons(planned: Plan) -> dict[str, tuple[str, str]]:
     return {s.node.id: (s.state, s.why) for s in planned.steps if s.state != "cached"}
 
 
@@ -160,7 +160,7 @@ def test_after_a_run_everything_is_cached_and_the_plan_has_the_records(store: St
 
 def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(store: Store, root: Path) -> None:
     run(loop(), store, root)
-    found = said(plan(loop(k=5), store, root))
+    found = reasons(plan(loop(k=5), store, root))
     assert found == {
         "answers@1": ("run", "because `k` changed 4 → 5"), "judged@1": ("open", "waits for `answers@1`"),
         "policy@1": ("open", "waits for `answers@1` and 1 more"), "answers@2": ("run", "because `k` changed 4 → 5"),
@@ -170,8 +170,8 @@ def test_a_changed_parameter_is_named_with_both_values_and_what_follows_is_open(
 
 def test_parameters_of_choices_and_other_choices_are_named(store: Store, root: Path) -> None:
     run(loop(1), store, root)
-    assert said(plan(loop(1, limit=9), store, root))["judged@1"] == ("run", "because `rule.limit` changed 3 → 9")
-    assert said(plan(loop(1, rule="long"), store, root))["judged@1"] == (
+    assert reasons(plan(loop(1, limit=9), store, root))["judged@1"] == ("run", "because `rule.limit` changed 3 → 9")
+    assert reasons(plan(loop(1, rule="long"), store, root))["judged@1"] == (
         "run", "because `rule` changed short → long, `tasks/rules/long.py::long` is used now and 1 more",
     )  # fmt: skip
 
@@ -188,13 +188,13 @@ def test_an_edited_function_is_named_by_file(
 ) -> None:
     run(loop(1), store, root)
     edit(root, file, old, new)
-    assert said(plan(loop(1), store, root))[step] == ("run", why)
+    assert reasons(plan(loop(1), store, root))[step] == ("run", why)
 
 
 def test_an_input_that_came_out_different_is_named_by_the_step_that_feeds_it(store: Store, root: Path) -> None:
     run(loop(1), store, root)
     run(loop(1, k=5), store, root, only={"all", "base", "batch@1", "answers@1"})
-    found = said(plan(loop(1, k=5), store, root))
+    found = reasons(plan(loop(1, k=5), store, root))
     assert found["judged@1"] == ("run", "because `answers@1` came out different")
     assert found["policy@1"] == ("open", "waits for `judged@1`")
 
@@ -205,15 +205,15 @@ def test_an_input_that_comes_out_equal_after_an_edit_cuts_the_work_off(store: St
 
     run(loop(1), store, root, result=same)
     edit(root, "engine.py", "return k", "return k + 0")
-    states = {s: state for s, (state, _) in said(plan(loop(1), store, root)).items()}
+    states = {s: state for s, (state, _) in reasons(plan(loop(1), store, root)).items()}
     assert states == {"answers@1": "run", "judged@1": "open", "policy@1": "open"}
     assert run(loop(1), store, root, result=same) == ["answers@1"]
-    assert said(plan(loop(1), store, root)) == {}
+    assert reasons(plan(loop(1), store, root)) == {}
 
 
 def test_more_rounds_reuse_the_first_ones(store: Store, root: Path) -> None:
     run(loop(2), store, root)
-    found = said(plan(loop(3), store, root))
+    found = reasons(plan(loop(3), store, root))
     assert set(found) == {"batch@3", "answers@3", "judged@3", "policy@3"}
     assert found["batch@3"] == ("run", "round 3 has not run before")
     assert found["answers@3"] == ("open", "waits for `batch@3`")
@@ -225,7 +225,7 @@ def test_a_step_that_another_pipeline_made_is_cached_and_a_like_one_says_how_it_
     run(loop(1), store, root)
     other = replace(loop(1, lr=0.2), pipeline="other")
     why = "never run in this pipeline (nearest: `policy@1` of loop, but `lr` changed 0.1 → 0.2)"
-    assert said(plan(other, store, root)) == {"policy@1": ("run", why)}
+    assert reasons(plan(other, store, root)) == {"policy@1": ("run", why)}
 
 
 def test_a_step_fed_by_another_task_says_by_which(store: Store, root: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_step_fed_by_another_task_says_by_which(store: Store, root: Path) -> N
     run(graph, store, root)
     fed = replace(graph.nodes["judged@1"], inputs={"completions": ("batch@1",)})
     rewired = replace(graph, nodes={**graph.nodes, "judged@1": fed})
-    assert said(plan(rewired, store, root))["judged@1"] == ("run", "because `completions` is fed by `batch@1` now")
+    assert reasons(plan(rewired, store, root))["judged@1"] == ("run", "because `completions` is fed by `batch@1` now")
 
 
 def test_damaged_content_is_the_reason_and_stays_in_place_of_an_explanation(store: Store, root: Path) -> None:
@@ -242,7 +242,7 @@ def test_damaged_content_is_the_reason_and_stays_in_place_of_an_explanation(stor
     record = before["answers@1"]
     assert record
     (store.root / record.path / "table.arrow").write_bytes(b"noise")
-    state, why = said(plan(loop(1), store, root))["answers@1"]
+    state, why = reasons(plan(loop(1), store, root))["answers@1"]
     assert state == "run"
     assert why.startswith(f"its content Prompts/{record.content} was damaged; set aside in damaged/")
 
@@ -253,7 +253,7 @@ def test_work_that_was_stopped_is_partly_done(store: Store, root: Path) -> None:
     work = store.partial(key) / "work"
     work.mkdir(parents=True)
     (work / "shard-0.arrow").write_text("x")
-    assert said(plan(loop(1), store, root))["answers@1"] == ("partial", "never run")
+    assert reasons(plan(loop(1), store, root))["answers@1"] == ("partial", "never run")
 
 
 def test_costs_are_samples_queries_and_steps_from_the_sizes_of_the_inputs(store: Store, root: Path) -> None:
@@ -274,7 +274,7 @@ def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: St
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "cost"),
     [
         ("declarations.AtMost(step.rows * 48, typical=False)", "50 samples · at most 2,400 tokens · 15 s"),
         ("declarations.AtMost(step.rows * 48)", "50 samples · 1,000 tokens · 15 s"),
@@ -283,12 +283,12 @@ def test_time_and_tokens_are_scaled_from_the_former_record_of_the_task(store: St
     ],
 )
 def test_a_bound_gives_way_to_what_a_former_run_shows_where_that_is_typical(
-    store: Store, root: Path, declared: str, said: str
+    store: Store, root: Path, declared: str, cost: str
 ) -> None:
     run(loop(1, k=4), store, root)  # 40 samples, 800 tokens, 12 s
     edit(root, "sample.py", "declarations.AtMost(step.rows * LONGEST)", declared)
     planned = plan(loop(1, k=5), store, root)
-    assert {s.node.id: s.cost.text() for s in planned.steps}["answers@1"] == said
+    assert {s.node.id: s.cost.text() for s in planned.steps}["answers@1"] == cost
     assert plan(loop(1, k=4), store, root).counts()["cached"] == 6, "a declaration is in no key"
 
 

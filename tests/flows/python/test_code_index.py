@@ -152,7 +152,7 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("from tasks.tools import *\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: 'from tasks.tools imp"),
         ("from .tools import helper\n\ndef task():\n    return helper(1)\n", "tasks/a.py:1: relative imports"),
@@ -165,10 +165,10 @@ def test_a_version_is_the_public_one_whatever_the_build() -> None:
     ],
     ids=["star", "relative", "missing name", "syntax", "no task", "two places"],
 )  # fmt: skip
-def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, said: str) -> None:
+def test_code_that_cannot_be_followed_is_refused(tree: Tree, text: str, message: str) -> None:
     with pytest.raises(SpecError, match=r"tasks/a\.py") as refused:
         reach(tree(a=text, tools=TOOLS))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_getattr_on_an_object_that_has_a_modules_name_is_allowed(tree: Tree) -> None:

@@ -240,11 +240,11 @@ IMPORTS = """
 """
 
 
-@pytest.mark.parametrize(("code", "said"), REFUSED, ids=[code for code, _ in REFUSED])
-def test_what_no_key_can_follow_is_refused_with_its_line(tree: Tree, code: str, said: str) -> None:
+@pytest.mark.parametrize(("code", "message"), REFUSED, ids=[code for code, _ in REFUSED])
+def test_what_no_key_can_follow_is_refused_with_its_line(tree: Tree, code: str, message: str) -> None:
     contract = f"{FILES['contract']}\n        class Chosen:\n            pass\n"
     root = write(tree, b=IMPORTS.format(code), contract=contract)
-    with pytest.raises(SpecError, match=rf"^tasks/b\.py:18: .*{re.escape(said)}"):
+    with pytest.raises(SpecError, match=rf"^tasks/b\.py:18: .*{re.escape(message)}"):
         code_index(root).reach("tasks.b", "task")
     code_index(write(tree, b=IMPORTS.format("helper(x)"), contract=contract)).reach("tasks.b", "task")
 

@@ -54,8 +54,8 @@ def test_gold_judges_nothing_that_trains_but_what_people_labelled(graphs: dict[s
         measured = {id for id in by_gold if id.startswith(("report/", "base_check/"))}
         assert by_gold - measured == {"human/compare", "checks/compare", "more/compare"}
         for r in (1, 2, 3):
-            asked = "win_probs" if f"win_probs@{r}" in graph.nodes else "scores"
-            for step in (f"{asked}@{r}", f"reward_report@{r}", f"report/proxy_score@{r}"):
+            judged = "win_probs" if f"win_probs@{r}" in graph.nodes else "scores"
+            for step in (f"{judged}@{r}", f"reward_report@{r}", f"report/proxy_score@{r}"):
                 assert graph.nodes[step].inputs["oracle"] == (f"reward@{r}",)
 
 

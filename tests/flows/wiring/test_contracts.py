@@ -102,8 +102,8 @@ def test_check_names_a_broken_loss_with_the_step_that_uses_it_and_unused_ones_by
               policy: {task: train, policy: base, ref: base, data: pairs, loss: dpo, lr: 0.1}
         """)
     )
-    verdicts = check_pipelines(file, tasks_root=tmp_path / "tasks")
-    assert [v.pipeline for v in verdicts] == ["p", "tasks/losses/pairwise/unused.py"]
-    assert "did you mean 'ref_chosen_logps'?" in verdicts[0].error
-    assert re.search(r"dpo\.py:2:\d+: the loss dpo names .* step at .*pipelines\.yaml:7:7$", verdicts[0].error)
-    assert "names none of policy_chosen_logps" in verdicts[1].error
+    results = check_pipelines(file, tasks_root=tmp_path / "tasks")
+    assert [v.pipeline for v in results] == ["p", "tasks/losses/pairwise/unused.py"]
+    assert "did you mean 'ref_chosen_logps'?" in results[0].error
+    assert re.search(r"dpo\.py:2:\d+: the loss dpo names .* step at .*pipelines\.yaml:7:7$", results[0].error)
+    assert "names none of policy_chosen_logps" in results[1].error

@@ -169,13 +169,13 @@ def test_check_finds_what_breaks_only_in_the_second_tick(tree: Path, tmp_path: P
         "read_preferences, source: ./x}\n    judge:").replace("start: {policy: base, pool: null}", "start: {policy: base, "
         "pool: prompts}")  # fmt: skip
     file.write_text("pipelines:\n" + textwrap.indent(text, "  "))
-    verdicts = check_pipelines(file, tasks_root=tree)
-    assert "takes tables of one kind, not Prompts and Preferences" in verdicts[0].error
+    results = check_pipelines(file, tasks_root=tree)
+    assert "takes tables of one kind, not Prompts and Preferences" in results[0].error
 
 
 def test_alpha_is_0_05_unless_given(tmp_path: Path) -> None:
     file = tmp_path / "pipelines.yaml"
-    for said, alpha in (("gate: better", 0.05), ("gate: better, alpha: 0.01", 0.01)):
-        file.write_text("pipelines:\n" + textwrap.indent(TEXT.replace("gate: better", said), "  "))
+    for gate, alpha in (("gate: better", 0.05), ("gate: better, alpha: 0.01", 0.01)):
+        file.write_text("pipelines:\n" + textwrap.indent(TEXT.replace("gate: better", gate), "  "))
         found = PipelineFile(file).pipeline("p").deployments["nightly"]
         assert (str(found.gate and found.gate.value), found.alpha) == ("better", alpha)

@@ -52,7 +52,7 @@ def pipelines_of(text: str) -> str:
     return blocks[0] + "".join(b for b in blocks[1:] if b.split(":")[0].strip() in wanted)
 
 
-def judged(file: Path, catalogue: Catalogue) -> list[str]:
+def errors_of(file: Path, catalogue: Catalogue) -> list[str]:
     """The error of each pipeline that does not compile; of the file itself where it cannot be read."""
     try:
         source = PipelineFile(file)
@@ -75,7 +75,7 @@ def test_random_edits_of_the_file_are_compiled_or_refused_in_one_line(tmp_path: 
     for number in range(EDITS):
         file.write_bytes(edited(text, chance).encode("utf-8", "surrogatepass"))
         begin = time.monotonic()
-        errors = judged(file, catalogue)
+        errors = errors_of(file, catalogue)
         assert time.monotonic() - begin < SLOWEST, f"edit {number}"
         refused += bool(errors)
         for error in errors:

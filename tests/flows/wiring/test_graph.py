@@ -177,7 +177,7 @@ def test_seed_feeds_what_steps_leave_open_but_no_inner_step_and_no_world(compile
     text = EVALUATION.replace("ORACLE", "toy_gold") + (
         "    open: {task: sample, policy: base, prompts: held}\n    fixed: {task: sample, policy: base, prompts: held, seed: 5}\n"
         "    probs: {task: compare, completions: open, others: fixed, oracle: gold}\n"
-        "    told: {task: measure, win_probs: probs, completions: open, others: fixed}\n"
+        "    measured: {task: measure, win_probs: probs, completions: open, others: fixed}\n"
     )
     graph = compiled(text, overrides={"seed": "3"})
     assert [graph.nodes[n].params["seed"] for n in ("open", "fixed", "base_check/sample", "base")] == [3, 5, 3, 0]

@@ -18,11 +18,11 @@ from tests.flows.wiring.conftest import FILE, Compile
 
 
 def test_every_pipeline_and_deployment_compiles(tmp_path: Path) -> None:
-    verdicts = check_pipelines(FILE, cache=tmp_path / "python.json")
-    assert {(v.pipeline, v.deployment) for v in verdicts} >= {
+    results = check_pipelines(FILE, cache=tmp_path / "python.json")
+    assert {(v.pipeline, v.deployment) for v in results} >= {
         ("sppo", None), ("sppo", "nightly"), ("offline-dpo", None),
     }  # fmt: skip
-    assert not [v.error for v in verdicts if v.error]
+    assert not [v.error for v in results if v.error]
 
 
 def test_the_schema_accepts_the_file() -> None:

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Every refusal of the grammar: where it points, what it says was allowed, what came near."""
+"""Every refusal of the grammar: its place, what was allowed, what came near."""
 
 import re
 from pathlib import Path
@@ -110,8 +110,8 @@ WRONG = {
     "agreement with pairs that trained": (
         "      report:", "      chosen: {task: pairs, completions: answers, win_probs: probs}\n"
         "      tuned: {task: train, policy: prev.policy, ref: prev.policy, data: chosen, loss: dpo, lr: $lr}\n"
-        "      told: {task: logps, policy: tuned, data: chosen}\n"
-        "      agrees: {task: agreement, pairs: chosen, logps: told}\n      report:", "agrees:",
+        "      tuned_logps: {task: logps, policy: tuned, data: chosen}\n"
+        "      agrees: {task: agreement, pairs: chosen, logps: tuned_logps}\n      report:", "agrees:",
         ["chosen@1, on which this measures, also trained"]),
     "a step that is a number": ("held: {task: load_prompts, source: toy, split: heldout}", "held: 3", "3", [
         "a step is a mapping with a task, or a step's name"]),
