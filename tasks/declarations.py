@@ -33,7 +33,6 @@ from typing import Any, Literal, Protocol
 
 from tasks.contract import JSON, Chosen
 
-
 DECLARATIONS = (
     "size", "cost", "work", "resources", "wiring", "files", "training", "evaluation", "metrics", "curves",
 )  # fmt: skip
