@@ -39,9 +39,9 @@ def __getattr__(name: str) -> Flow[Any, Any]:
         raise AttributeError(name)
     requested = parameters_of_this_run()
     try:
-        flow = _found(pipelines_file_of_flow(), name, requested)
+        flow = _flow_named(pipelines_file_of_flow(), name, requested)
         if gone := sorted((requested or set()) - set(flow.parameters.properties)):
-            raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` makes its form anew")
+            raise SpecError(f"{flow.name} no longer has the parameters {gone}: `alignflow deploy` updates its form")
         return flow
     except (SpecError, AttributeError) as e:
         if requested is None:
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Flow[Any, Any]:
         return refused_flow(name, str(e), requested)  # the run of a deployment has begun: only its failure can show it
 
 
-def _found(file: Path, name: str, requested: Collection[str] | None) -> Flow[Any, Any]:
+def _flow_named(file: Path, name: str, requested: Collection[str] | None) -> Flow[Any, Any]:
     source = PipelineFile(file)
     for pipeline in source.names:
         if name in _spellings(pipeline):
@@ -74,8 +74,8 @@ def flow_of(
     Args:
         file: the pipelines file.
         pipeline: its name.
-        deployment: one of it.
-        requested: names of the parameters in the request for the run, if it is one.
+        deployment: the name of one of its deployments.
+        requested: names of the parameters in the request for the run; None without a request.
     """
     if deployment and continues(file, pipeline, deployment):
         return _flow_of_ticks(file, pipeline, deployment, requested)
@@ -104,6 +104,7 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
     shown = Continuing(file, pipeline, deployment, store).form()
 
     def body(values: dict[str, JSON]) -> Any:
+        from prefect.logging import get_run_logger
         from prefect.states import Completed
 
         follow_folder(store.root)
@@ -111,29 +112,22 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
 
         def say(text: str) -> None:
             messages.append(text)
-            _log(text)
+            get_run_logger().info(text)
 
-        watch = TickTracker(store, say)
+        tracker = TickTracker(store, say)
         own = {n: v for n, v in values.items() if n in shown.parameters}
         overrides = overrides_of(own, shown.parameters, requested)
         rounds, force = int(str(values["rounds"])), bool(values["force"])
+        ticks = Ticks(Continuing(file, pipeline, deployment, store), tracker)
         try:
-            ticked = Ticks(Continuing(file, pipeline, deployment, store), watch).make(
-                overrides, rounds=rounds, force=force
-            )
+            ticked = ticks.make(overrides, rounds=rounds, force=force)
         finally:
-            watch.close()
+            tracker.close()
         if ticked.stalled and not ticked.futures:
             return Completed(name="Stalled", message=messages[-1])
         return ticked.futures
 
     return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)
-
-
-def _log(text: str) -> None:
-    from prefect.logging import get_run_logger
-
-    get_run_logger().info(text)
 
 
 def overrides_of(
@@ -145,24 +139,24 @@ def overrides_of(
         values: all values with which the flow was called, defaults included.
         parameters: the flow's.
         requested: names in the request for the run. Some of them: these are overrides, also where they are the default.
-            All of them, as a form in Prefect's pages sends them, or None, as in a call from Python: what was chosen
-            is unknown, so overrides are the values that differ from the defaults.
+            All of them, as a form in Prefect's pages sends them, or None, as in a call from Python: the user's choices
+            are unknown, so overrides are the values that differ from the defaults.
     """
     chosen = set(requested or ()) if parameters.keys() - set(requested or ()) else set()
     return {n: v for n, v in values.items() if n in chosen or parameters[n].required or v != parameters[n].value}
 
 
 def pipelines_file_of_flow() -> Path:
-    """The pipelines file that is meant from here."""
+    """The pipelines file of flows in this process."""
     if file := os.environ.get("ALIGNFLOW_FILE"):
         return Path(file)
     here = Path.cwd()
-    found = (folder / "pipelines.yaml" for folder in (here, *here.parents))
-    return next((file for file in found if file.exists()), SHIPPED)
+    candidates = (folder / "pipelines.yaml" for folder in (here, *here.parents))
+    return next((file for file in candidates if file.exists()), SHIPPED)
 
 
 def _store_of(file: Path) -> Store:
-    """The store of a pipelines file; what this process makes from now on has the permissions of its folder."""
+    """The store of a pipelines file. From now on, all that this process writes has the permissions of its folder."""
     root = artifacts_of(file)
     follow_folder(root)
     return Store(root)

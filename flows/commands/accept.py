@@ -1,4 +1,4 @@
-"""`alignflow accept`: old results of a step stand for its new key after a harmless edit of code."""
+"""`alignflow accept`: old results of a step serve under its new key after a harmless edit of code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.contract import JSON, SpecError
 
 
 def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
-    """Accept the former results of what STEP names, in all rounds, and yield a line for each.
+    """Accept the former results of STEP, in all rounds, and yield a line for each.
 
     Raises SpecError where a step has no former result, where an input must run first, or where more than code differs.
     """
@@ -44,39 +44,30 @@ def accept_step(graph: Graph, store: Store, step: str) -> Iterator[str]:
             old = former.of_step(node)
             if old is None:
                 raise SpecError(f"'{node.id}' has no former result in the last runs of {graph.pipeline}")
-            record = _accepted(store, key, old, node.id)
+            try:
+                record = accept_result(store, key, old)
+            except SpecError as e:
+                raise SpecError(f"'{node.id}': {e}") from None
             accepted += 1
-            yield f"{node.title}: {record.content[:12]} of {old.made[:16].replace('T', ' ')} stands"
+            yield f"{node.title}: {record.content[:12]} of {old.made[:16].replace('T', ' ')} is accepted"
         if record:
             known[node.id] = record
     if not accepted:
         yield f"nothing to accept: '{step}' is cached"
 
 
-def _accepted(store: Store, key: Key, old: Record, step: str) -> Record:
-    try:
-        return accept_result(store, key, old)
-    except SpecError as e:
-        raise SpecError(f"'{step}': {e}") from None
-
-
 def accept_result(store: Store, key: Key, old: Record) -> Record:
-    """Let an old result stand for a new key after a harmless edit; recorded as accepted.
+    """Write an old result's record under a new key, marked as accepted.
 
     Raises SpecError where more than code or package versions differ, or where the old content is not intact.
     """
-    other = [d for d in differences(old, key) if d.part not in {"code", "packages"}]
-    if other:
-        raise SpecError(f"only an edit of code can be accepted, but {'; '.join(d.text for d in other)}")
-    trouble = store.integrity_error(old)
-    if trouble:
-        raise SpecError(f"the old result cannot stand for the new one: {trouble}")
-    because: list[JSON] = [d.text for d in differences(old, key)]
-    accepted: dict[str, JSON] = {
-        "from": old.key,
-        "because": because,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    changes = differences(old, key)
+    if other := [change.text for change in changes if change.part not in {"code", "packages"}]:
+        raise SpecError(f"only an edit of code can be accepted, but {'; '.join(other)}")
+    if damage := store.integrity_error(old):
+        raise SpecError(f"the old result cannot be accepted: {damage}")
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    accepted: dict[str, JSON] = {"from": old.key, "because": [change.text for change in changes], "when": when}
     record = replace(old, key=key.digest, parts=key.parts, code=key.code, accepted=accepted)
     with store.lock(key.digest), locked(store.root / "locks" / "gc", shared=True):
         if store.record_of(key.digest):

@@ -5,30 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from flows.commands.project import Project
 from flows.python.code_index import CodeIndex
 from flows.store.identities import check_outside
 from flows.wiring.catalogue import Catalogue
-from flows.wiring.check_results import CheckResult
+from flows.wiring.check_results import CheckResult, check_pipelines
 from flows.wiring.model import ChoiceValue
+from flows.wiring.text import PipelineFile
 from tasks.contract import JSON, Chosen, SpecError
 
 
-def try_choices(verdicts: Sequence[CheckResult]) -> list[CheckResult]:
-    """The verdicts after the choices that they name have been called on made-up numbers, each once (imports torch)."""
+def check_project(project: Project, name: str | None = None, *, deep: bool = False) -> list[CheckResult]:
+    """The results for NAME, or for all that the file defines; `deep`: choices are called on made-up numbers, too."""
+    names = [project.target(name)] if name else []
+    results = check_pipelines(project.file, names, cache=project.store.python_cache)
+    code = project.store.code(PipelineFile(project.file).packages)
+    return [*(try_choices(results) if deep else results), *code_check_results(code)]
+
+
+def try_choices(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """The results after each choice that they name has been called once on made-up numbers (imports torch)."""
     errors: dict[str, str] = {}
 
-    def judged(verdict: CheckResult) -> CheckResult:
-        for node in verdict.graph.nodes.values() if verdict.graph else ():
+    def tried(result: CheckResult) -> CheckResult:
+        for node in result.graph.nodes.values() if result.graph else ():
             for choice in (v for v in node.params.values() if isinstance(v, ChoiceValue)):
                 key = f"{choice.folder}/{choice.name} {choice.params}"
                 if key not in errors:
                     errors[key] = _error_of(choice)
                 if errors[key]:
-                    error = f"{node.where}: {verdict.pipeline}.{node.id}: {errors[key]}"
-                    return replace(verdict, graph=None, error=error)
-        return verdict
+                    error = f"{node.where}: {result.pipeline}.{node.id}: {errors[key]}"
+                    return replace(result, graph=None, error=error)
+        return result
 
-    return [judged(v) for v in verdicts]
+    return [tried(result) for result in results]
 
 
 def _error_of(choice: ChoiceValue) -> str:
@@ -42,7 +52,7 @@ def _error_of(choice: ChoiceValue) -> str:
 
 
 def code_check_results(code: CodeIndex) -> list[CheckResult]:
-    """A verdict for each file of tasks that no key can follow, or that may read what no key sees."""
+    """A result for each file of tasks that no key can follow, or that may read what no key sees."""
     faults = code.faults()
     for file, fault in check_outside(code, Catalogue(code.codebase)) if not faults else ():
         faults.setdefault(file, fault)
@@ -50,20 +60,20 @@ def code_check_results(code: CodeIndex) -> list[CheckResult]:
     return [CheckResult(file, None, None, fault) for file, fault in faults.items()]
 
 
-def check_results_json(verdicts: Sequence[CheckResult]) -> JSON:
-    """The verdicts for scripts."""
+def check_results_json(results: Sequence[CheckResult]) -> JSON:
+    """The results for scripts."""
     return [
         {
-            "pipeline": v.pipeline, "deployment": v.deployment, "ok": not v.error, "error": v.error,
-            "steps": len(v.graph.nodes) if v.graph else None, "notices": list(v.graph.notices) if v.graph else [],
+            "pipeline": r.pipeline, "deployment": r.deployment, "ok": not r.error, "error": r.error,
+            "steps": len(r.graph.nodes) if r.graph else None, "notices": list(r.graph.notices) if r.graph else [],
         }
-        for v in verdicts
+        for r in results
     ]  # fmt: skip
 
 
-def check_results_text(verdicts: Sequence[CheckResult]) -> Iterator[str]:
-    """The verdicts as lines."""
-    for v in verdicts:
-        title = f"{v.pipeline}/{v.deployment}" if v.deployment else v.pipeline
-        yield f"✗ {title}\n  {v.error}" if v.error or not v.graph else f"✓ {title}  {len(v.graph.nodes)} steps"
-        yield from (f"  note: {notice}" for notice in (v.graph.notices if v.graph else ()))
+def check_results_text(results: Sequence[CheckResult]) -> Iterator[str]:
+    """The results as lines."""
+    for r in results:
+        title = f"{r.pipeline}/{r.deployment}" if r.deployment else r.pipeline
+        yield f"✗ {title}\n  {r.error}" if r.error or not r.graph else f"✓ {title}  {len(r.graph.nodes)} steps"
+        yield from (f"  note: {notice}" for notice in (r.graph.notices if r.graph else ()))

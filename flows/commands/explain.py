@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
+from flows.commands.project import run_of
 from flows.planning.divergence import Divergence, StoredResult, of_records, of_runs
 from flows.planning.key_diff import KeyDifference
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import TASKS
-from flows.store.runs import Run, Runs
+from flows.store.runs import Runs
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
 
@@ -17,53 +16,46 @@ _MOST = 5
 
 
 def find_divergence(here: Store, left: str, there: Store, right: str) -> Divergence | None:
-    """Compare what two names mean, each in its store: two runs, or two results. Raises SpecError."""
-    one, other = _run_of(here, left), _run_of(there, right)
+    """Compare the two runs, or the two results, that two references name, each in its store. Raises SpecError."""
+    one, other = run_of(here, left), run_of(there, right)
     if (one is None) != (other is None):
         raise SpecError(f"'{left}' and '{right}' are a run and a result: name two runs, or a step of each (RUN:STEP)")
     if one and other:
         return of_runs((here, one), (there, other))
-    found = Runs(here).find(left), Runs(there).find(right)
-    steps = [side.step.title if side.step else "" for side in found]
-    results = StoredResult(here, found[0].record), StoredResult(there, found[1].record)
-    return of_records(*results, (steps[0], steps[1]))
+    first, second = Runs(here).find(left), Runs(there).find(right)
+    steps = (first.step.title if first.step else "", second.step.title if second.step else "")
+    return of_records(StoredResult(here, first.record), StoredResult(there, second.record), steps)
 
 
-def _run_of(store: Store, ref: str) -> Run | None:
-    is_run = ref == "last" or re.match(r"\d{8}-", ref)
-    return Runs(store).find_run(ref) if is_run and ":" not in ref else None
-
-
-def explanation(found: Divergence | None, code: CodeIndex) -> str:
+def explanation(divergence: Divergence | None, code: CodeIndex) -> str:
     """A divergence in sentences."""
-    if found is None:
+    if divergence is None:
         return "They are the same: every key and every content is equal."
-    sides = (found.left, found.right)
-    if None in sides:
-        lacking = "the first" if found.left is None else "the second"
-        return f"They part at `{found.step}`: {lacking} has no result of it."
-    one, other = (side.record.content[:12] for side in sides if side)
-    lines = [f"They are wired differently: {text}" for text in found.unlike]
-    if found.unlike and not found.reasons and not found.content:
+    step, left, right, reasons = divergence.step, divergence.left, divergence.right, divergence.reasons
+    if left is None or right is None:
+        return f"They part at `{step}`: {'the first' if left is None else 'the second'} has no result of it."
+    lines = [f"They are wired differently: {text}" for text in divergence.unlike]
+    if lines and not reasons and not divergence.content:
         return "\n".join(lines)
-    alike = "Among the steps that both have in the same place, they" if lines else "They"
-    lines.append(f"{alike} part at `{found.step}`: {one} and {other}")
-    lines += [f"  because {_with_line(reason, code)}" for reason in found.reasons[:_MOST]]
-    if len(found.reasons) > _MOST:
-        lines.append(f"  and {len(found.reasons) - _MOST} more")
-    if found.came_out_equal:
-        then = f"the first that differ are those of `{found.later}`" if found.later else "so are all that follow"
+    both = "Among the steps that both have in the same place, they" if lines else "They"
+    lines.append(f"{both} part at `{step}`: {left.record.content[:12]} and {right.record.content[:12]}")
+    lines += [f"  because {_with_line(reason, code)}" for reason in reasons[:_MOST]]
+    if len(reasons) > _MOST:
+        lines.append(f"  and {len(reasons) - _MOST} more")
+    if divergence.came_out_equal:
+        later = divergence.later
+        then = f"the first that differ are those of `{later}`" if later else "so are those of all later steps"
         lines.append(f"  the contents are equal nevertheless; {then}")
-    if not found.reasons:
-        lines.append("  under one key: what makes the difference is in no key")
-        lines += [f"  {text}" for text in found.circumstances]
-    if found.content:
-        lines.append(f"  {found.content}")
+    if not reasons:
+        lines.append("  under one key: the difference comes from something that the key does not contain")
+        lines += [f"  {text}" for text in divergence.circumstances]
+    if divergence.content:
+        lines.append(f"  {divergence.content}")
     return "\n".join(lines)
 
 
 def _with_line(reason: KeyDifference, code: CodeIndex) -> str:
-    """A reason; a unit of code with the line where it lies now."""
+    """A reason; for a unit of code with its present file and line."""
     file, _, unit = reason.name.partition("::")
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if reason.part != "code" or not unit or module not in code.codebase.files:
@@ -78,5 +70,5 @@ def explain_text(here: Store, left: str, there: Store, right: str) -> str:
 
 def explain_json(here: Store, left: str, there: Store, right: str) -> JSON:
     """The same facts for scripts; `step` is null where nothing differs. Raises SpecError."""
-    found = find_divergence(here, left, there, right)
-    return found.as_json() if found else {"step": None}
+    divergence = find_divergence(here, left, there, right)
+    return divergence.as_json() if divergence else {"step": None}

@@ -1,4 +1,4 @@
-"""`alignflow verify` and `alignflow gc`: whether all is what its digest says; what nothing names any more."""
+"""`alignflow verify` and `alignflow gc`: whether every result has its digest; what no record needs any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.contract import DataError, SpecError
 
 
 def verify_text(store: Store) -> int:
-    """Print what is damaged and how much is not. Returns the exit code; raises SpecError where there is no store."""
+    """Print what is damaged and how many results are intact. Returns the exit code. Raises SpecError."""
     _refuse_none(store)
     damaged = verify_store(store)
     for damage in damaged:
@@ -25,7 +25,7 @@ def verify_text(store: Store) -> int:
 
 
 def _damaged_ledgers(store: Store) -> Iterator[str]:
-    """What is wrong with each ledger that is not what was written; it stays where it is, for nothing can make it."""
+    """A message for each damaged ledger. It is not set aside, because nothing can make it again."""
     for ledger in all_ledgers(store):
         try:
             ledger.history()
@@ -34,7 +34,7 @@ def _damaged_ledgers(store: Store) -> Iterator[str]:
 
 
 def gc_text(store: Store, *, dry: bool) -> None:
-    """Print what was reclaimed, or would be. What a record names stays, of a key or of a ledger.
+    """Print what was deleted, or would be. Everything that a record or a ledger names stays.
 
     Raises SpecError where there is no store.
     """
@@ -47,4 +47,4 @@ def gc_text(store: Store, *, dry: bool) -> None:
 
 def _refuse_none(store: Store) -> None:
     if not store.root.is_dir():
-        raise SpecError(f"there are no artifacts in {store.root}; say where with --artifacts")
+        raise SpecError(f"there are no artifacts in {store.root}; name their folder with --artifacts")

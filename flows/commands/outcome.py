@@ -5,28 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flows.commands.progress import seconds, short_path
-from flows.reporting.results import notices, run_results, tables, warnings
+from rich.console import Console
+
+from flows.commands.printing import say, seconds, short_path
+from flows.reporting.results import RunResults, run_results, tables
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
 from flows.reporting.sinks.mlflow_view import charts_page, run_page
 from flows.reporting.sinks.pending import PendingRuns
 from flows.run.prefect.server import prefect_page, running
+from flows.run.run import Execution
 from flows.store.finished import finished_steps
+from flows.store.runs import Run
+from flows.store.store import Store
 from flows.store.views import RecordViews
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.run.run import Execution
-    from flows.store.finished import FinishedStep
-    from flows.store.runs import Run
-    from flows.store.store import Store
 
 
 def print_outcome(console: Console, store: Store, execution: Execution) -> None:
-    """How a run that was made now went, and its results."""
+    """Print how a run went that this process made, and its results."""
     run, took = execution.run, seconds(execution.seconds)
     own = [step.id for step in run.steps.values() if not step.carried]
     done = [execution.done[id] for id in own if id in execution.done]
@@ -39,30 +35,30 @@ def print_outcome(console: Console, store: Store, execution: Execution) -> None:
         left = len(own) - len(done)
         counts = f"{len(done) - hits} steps run, {hits} cached{f', {left} not done' if left else ''}"
         say(console, f"{run.title}: {run.status} in {took}; {counts}")
-    _print_results(console, store, done)
+    print_results(console, run_results(store, done))
 
 
 def print_repeated(console: Console, store: Store, run: Run) -> None:
-    """The results of a finished run that a new one would repeat."""
+    """Print the results of a finished run that a new one would repeat."""
     say(console, f"{run.title}: nothing to do: run {run.id} has the same parameters, and its {len(run.steps)} steps "
                  f"are all in the store (--again records a new run)")  # fmt: skip
-    _print_results(console, store, finished_steps(store, run))
+    print_results(console, run_results(store, finished_steps(store, run)))
     waiting = PendingRuns(store, "mlflow").ids()
     print_where(console, store, run, "MLflow did not take all of an earlier run" if waiting else "")
 
 
-def _print_results(console: Console, store: Store, done: Sequence[FinishedStep]) -> None:
-    found = run_results(store, done)
-    for table in tables(found):
+def print_results(console: Console, results: RunResults, more_warnings: Sequence[str] = ()) -> None:
+    """Print the tables of results, the notices of steps, and the warnings."""
+    for table in tables(results):
         console.print(table)
-    for text in notices(found):
+    for text in results.notices():
         say(console, f"  - {text}")
-    for warning in warnings(found):
-        say(console, f"  ! {warning}")
+    for text in [*more_warnings, *results.warnings()]:
+        say(console, f"  ! {text}")
 
 
 def print_where(console: Console, store: Store, run: Run, trouble: str = "") -> None:
-    """Where to look next. `trouble`: what MLflow did not take."""
+    """Print where to look next. `trouble`: what MLflow did not take."""
     for what, where in _where(store, run):
         say(console, f"  {what:<10} {where}".rstrip())
     if trouble:
@@ -79,8 +75,7 @@ def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
     if not run.headline and (made := [step.id for step in run.steps.values() if step.key]):
         yield "result", f"alignflow show {run.id}:{made[-1]}   (`alignflow export` writes it to a folder)"
     yield "artifacts", short_path(store.root)
-    figures = figures_of(store, run)
-    if figures:
+    if figures := figures_of(store, run):
         yield "figures", f"{', '.join(f.name for f in figures)} in {short_path(figures[0].parent)}"
     if (logs := store.root / "logs" / run.id).exists():
         yield "logs", short_path(logs)
@@ -88,7 +83,7 @@ def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
 
 
 def figures_of(store: Store, run: Run) -> list[Path]:
-    """The figures that were drawn of a run."""
+    """The figures of a run."""
     files = store.inside("figures", run.id).glob("*.png")
     return sorted(files, key=lambda f: (f.stem != "win_rate", f.stem.startswith("training"), f.stem))
 
@@ -103,7 +98,3 @@ def _web_uis(store: Store, links: Mapping[str, str]) -> Iterator[tuple[str, str]
         yield "charts", f"{address(store.root)}/{charts_page(links['mlflow'].partition('/')[0])}"
     if "prefect" in links and (served or os.environ.get("PREFECT_API_URL")):
         yield "Prefect", f"{prefect_page(store.root)}/runs/flow-run/{links['prefect']}"
-
-
-def say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,37 +1,36 @@
-"""What a run shows while it goes on: the current steps, how many are done, the time left. Plain lines for a pipe."""
+"""The progress of a run: the current steps, how many are done, the time left. Plain lines where output is a pipe."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from flows.commands.printing import say, seconds, short_path
 from flows.run.events import Listener
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.wiring.model import Graph, Node
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
 
 QUIET_SECONDS = 1.0
 """Steps that take less are not shown one by one on a terminal."""
 
 
 def progress(console: Console, expected: Mapping[str, float | None]) -> Listener:
-    """A listener that shows the run on `console`. `expected`: node id → seconds that the plan expects, if it knows."""
+    """A listener that shows the run on `console`. `expected`: node id → seconds by the plan, None if unknown."""
     return Live(console, expected) if console.is_terminal else Lines(console)
 
 
 class Lines(Listener):
-    """A line when a step begins to run, one when it has finished, and what it says."""
+    """Prints a line when a step begins to run, one for each of its notices, and one when it has finished."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._done = self._total = 0
-        self._said: set[tuple[str, str]] = set()
+        self._notices: set[tuple[str, str]] = set()
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
         self._total = len(graph.nodes)
@@ -44,8 +43,8 @@ class Lines(Listener):
         self._say(f"  {node.title}: waiting, {what}")
 
     def step_notice(self, node: Node, text: str) -> None:
-        if (node.id, text) not in self._said:
-            self._said.add((node.id, text))
+        if (node.id, text) not in self._notices:
+            self._notices.add((node.id, text))
             self._say(f"  {node.title}: {text}")
 
     def step_finished(self, node: Node, record: Record, *, hit: bool, reason: str) -> None:
@@ -57,11 +56,11 @@ class Lines(Listener):
         self._say(f"  {node.title}: failed: {error}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
 
 class Live(Lines):
-    """The same on a terminal: finished steps above, the running ones and the whole below, drawn anew all the time."""
+    """Progress bars on a terminal: finished steps above, the running ones and the whole run below."""
 
     def __init__(self, console: Console, expected: Mapping[str, float | None]) -> None:
         super().__init__(console)
@@ -72,8 +71,6 @@ class Live(Lines):
         self._whole: TaskID
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
         super().run_started(run, graph, logs)
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[how_far]}"),
@@ -134,21 +131,3 @@ class Live(Lines):
         left = sum(max(0.0, s - (now - self._begun.get(id, now))) for id, s in self._left.items())
         text = f"about {seconds(left)} left" if left >= 1 else ""
         self._progress.update(self._whole, completed=self._done, how_far=f"{self._done}/{self._total} steps", left=text)
-
-
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    if value < 100:
-        return f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
-
-
-def short_path(path: Path) -> str:
-    """A path as short as it can be typed from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -1,7 +1,7 @@
-"""What `alignflow deploy` registered, kept beside the artifacts, so that `alignflow serve` executes nothing else.
+"""A file beside the artifacts with what `alignflow deploy` registered, so that `alignflow serve` executes nothing else.
 
-Whoever reaches a Prefect server can write deployments there, and a deployment can name any command. So `serve` compares
-what the server says of a run with this file, which only its owner can read or write, and which the server never sees.
+Everybody who reaches a Prefect server can write deployments there, and a deployment can name any command. So `serve`
+compares the server's deployments with this file, which only its owner can read or write and the server never sees.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def registered_file(artifacts: Path) -> Path:
     return artifacts.absolute() / ".prefect" / "deployments.json"
 
 
-def remember_deployments(artifacts: Path, found: Registered) -> None:
-    """Add deployments to those that are kept, or replace them."""
-    write_private(registered_file(artifacts), json.dumps({**_kept(artifacts), **found}, indent=1, sort_keys=True))
+def remember_deployments(artifacts: Path, more: Registered) -> None:
+    """Add deployments to the file, or replace them."""
+    write_private(registered_file(artifacts), json.dumps({**_kept(artifacts), **more}, indent=1, sort_keys=True))
 
 
 def forget_deployments(artifacts: Path, titles: Collection[str]) -> None:
@@ -42,7 +42,7 @@ def forget_deployments(artifacts: Path, titles: Collection[str]) -> None:
 
 
 def difference(title: str, deployment: DeploymentResponse) -> str:
-    """Why a deployment on the server is not one that `alignflow deploy` of this checkout registered; empty if it is."""
+    """How a deployment differs from what `alignflow deploy` of this checkout registered; empty if it is the same."""
     artifacts = ((deployment.job_variables or {}).get("env") or {}).get("ALIGNFLOW_ARTIFACTS")
     if not isinstance(artifacts, str) or not (before := _kept(Path(artifacts)).get(title)):
         return "`alignflow deploy` did not register it"
@@ -55,7 +55,7 @@ def difference(title: str, deployment: DeploymentResponse) -> str:
 
 
 def _kept(artifacts: Path) -> Registered:
-    """Those that are kept; none where somebody else could have written them."""
+    """The deployments in the file; none if somebody else could have written it."""
     file = registered_file(artifacts)
     try:
         return json.loads(file.read_text()) if file.exists() and is_private(file) else {}

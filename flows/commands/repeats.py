@@ -27,7 +27,7 @@ def plan_or_none(graph: Graph, store: Store) -> Plan | None:
 
 
 def all_cached(plan: Plan | None) -> bool:
-    """Whether every step's result is in the store, intact, under its key of today."""
+    """Whether every step's result is in the store, intact, under its present key."""
     return plan is not None and all(step.state == "cached" for step in plan.steps)
 
 
@@ -38,8 +38,10 @@ def left_open(store: Store) -> bool:
 
 
 def finished_twin(runs: Runs, plan: Plan, deployment: str = "") -> Run | None:
-    """The newest finished run that a run of this plan would repeat: the same pipeline and parameters, and the same
-    steps with the same keys and results. None if there is none."""
+    """The newest finished run that a run of this plan would repeat; None if there is none.
+
+    It has the same pipeline and parameters, and the same steps with the same keys and results.
+    """
     graph = plan.graph
     wanted = {s.node.id: (s.key, s.record.content if s.record else "", s.node.addresses) for s in plan.steps}
     parameters = _text({n: p.value for n, p in graph.parameters.items()})
@@ -54,5 +56,5 @@ def finished_twin(runs: Runs, plan: Plan, deployment: str = "") -> Run | None:
 
 
 def _text(parameters: Mapping[str, JSON]) -> str:
-    """As a run's file has them: what JSON makes equal is equal."""
+    """Parameters as JSON, as a run's file has them: a tuple equals a list."""
     return json.dumps(parameters, sort_keys=True)

@@ -1,4 +1,4 @@
-"""One run from the command line: progress while it goes on, then the table per round and where to look next."""
+"""One run from the command line: its progress, then the table by round and where to look next."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flows.commands.outcome import print_outcome, print_repeated, print_where, say
+from rich.console import Console
+
+from flows.commands.outcome import print_outcome, print_repeated, print_where
+from flows.commands.printing import say
 from flows.commands.progress import progress
 from flows.commands.repeats import all_cached, finished_twin, left_open, plan_or_none
+from flows.planning.plan import Plan
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
 from flows.reporting.sinks.prefect_mirror import mirror
 from flows.reporting.tracker import Tracker
 from flows.run.run import Execution, run_cached, run_pipeline
-from flows.store.runs import Runs
+from flows.store.runs import Run, Runs
+from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.planning.plan import Plan
-    from flows.store.runs import Run
-    from flows.store.store import Store
-    from flows.wiring.model import Graph
+from flows.wiring.model import Graph
 
 QUIET = "ignore:resource_tracker:UserWarning"
 """A child that is killed leaves a semaphore to Python's resource tracker, which removes it and warns about that."""
@@ -38,8 +35,8 @@ def run_once(
 ) -> Run:  # fmt: skip
     """Compile and run a pipeline, or a deployment of it that does not continue, and print how it went.
 
-    A run that would only repeat a finished one is not made, unless `again`: that one's results are printed. Returns the
-    run. Raises SpecError for a wrong request.
+    Unless `again`, a run that would only repeat a finished one is not made: the results of that one are printed, and it
+    is returned. Raises SpecError for a wrong request.
     """
     graph = compile_pipeline(file, name, values, deployment=deployment or None, cache=store.python_cache)
     for notice in graph.notices:

@@ -1,4 +1,4 @@
-"""`alignflow run PIPELINE/DEPLOYMENT`: ticks without a server of yours, and how each of them went."""
+"""`alignflow run PIPELINE/DEPLOYMENT`: ticks from the command line, and the results of each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
-from flows.commands.outcome import print_outcome, print_where, say
+from rich.console import Console
+
+from flows.commands.outcome import print_outcome, print_where
+from flows.commands.printing import say
 from flows.commands.progress import progress
 from flows.commands.repeats import plan_or_none
 from flows.commands.run import CODES, QUIET, expected_seconds, run_once
@@ -24,14 +27,10 @@ from flows.run.events import Listener
 from flows.run.prefect.api import own_server
 from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.run import Execution
+from flows.store.store import Store
 from flows.system.disk import blaming_the_disk
 from flows.wiring.model import Graph
 from tasks.contract import JSON, SpecError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.store.store import Store
 
 
 def run_named(
@@ -53,10 +52,10 @@ def run_named(
 
 
 def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console: Console) -> int:
-    """Make ticks of a continuing deployment in one flow run, and print how they went. Returns the exit code.
+    """Make ticks of a continuing deployment in one flow run, and print their results. Returns the exit code.
 
-    `values` may hold `rounds` and `force` besides parameters. Raises SpecError for a wrong request, DataError where
-    what the head names is gone; both before a number is taken.
+    `values` may hold `rounds` and `force` besides parameters. Raises SpecError for a wrong request, DataError if a
+    value of the head is gone; both before a number is taken.
     """
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
     overrides, rounds, forced = tick_request(values)
@@ -88,10 +87,8 @@ class _PrintingTracker(TickTracker):
         self._console = console
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
-        return [
-            *super().listeners(graph),
-            progress(self._console, expected_seconds(plan_or_none(graph, self._store))),
-        ]
+        shown = progress(self._console, expected_seconds(plan_or_none(graph, self._store)))
+        return [*super().listeners(graph), shown]
 
     def ended(self, execution: Execution) -> None:
         print_outcome(self._console, self._store, execution)
@@ -101,10 +98,12 @@ class _PrintingTracker(TickTracker):
 def _flow(
     loop: Continuing, ticks: Ticks, overrides: Mapping[str, JSON], rounds: int, force: bool, tracker: _PrintingTracker
 ) -> None:
-    """One flow run with all the ticks, on a server of our own unless PREFECT_API_URL is set."""
+    """Make all ticks in one flow run, on a server of our own unless PREFECT_API_URL is set."""
     shown = loop.form()
     title = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{loop.pipeline}-{loop.deployment}-{uuid4().hex[:4]}"
-    values = {**_values(loop, overrides), "rounds": rounds, "force": force}
+    parameters = loop.next_tick(overrides, loop.ledger.history()).graph.parameters
+    values: dict[str, JSON] = {name: p.value for name, p in parameters.items()}
+    values |= {"rounds": rounds, "force": force}
     form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
 
     def body() -> Any:
@@ -113,12 +112,6 @@ def _flow(
     with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
         if not FlowCall(loop.store.root, server, form, body, runs=lambda: tracker.runs, say=tracker.say).run():
             ticks.ticked.status = "stopped"
-
-
-def _values(loop: Continuing, overrides: Mapping[str, JSON]) -> dict[str, JSON]:
-    """All parameters, as the flow run's page shows them."""
-    parameters = loop.next_tick(overrides, loop.ledger.history()).graph.parameters
-    return {n: p.value for n, p in parameters.items()}
 
 
 def _stopped(console: Console, loop: Continuing, overrides: Mapping[str, JSON], left: int) -> None:

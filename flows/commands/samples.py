@@ -1,35 +1,36 @@
-"""Answers before and after: the base policy's and the new policy's answers to the same prompts, side by side."""
+"""Answers before and after: those of the base policy and of the new policy to the same prompts, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flows.commands.requests import Sort
+from rich.console import Console
+from rich.markup import escape
+
+from flows.commands.options import Sort
+from flows.commands.printing import say
 from flows.reporting.comparability import choice_of
+from flows.reporting.results import new_table
 from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.store.views import RecordViews
-from tasks.contract import JSON
 from tasks.declarations import StepView
 from tasks.message import conversation_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 ANSWERS = frozenset({"Completions", "Scores", "WinRates"})
 ORDERS = {
     Sort.FIRST: "the first of the table", Sort.BEST: "those where this policy does best",
-    Sort.WORST: "those where this policy does worst", Sort.RANDOM: "drawn at random (always the same)",
+    Sort.WORST: "those where this policy does worst", Sort.RANDOM: "at random (always the same)",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One answer. `score` is the oracle's, None where it gave none."""
+    """One answer. `score`: by the oracle, None where it gave none."""
 
     text: str
     score: float | None
@@ -38,8 +39,10 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """One answer of each side to a prompt, the first two that the oracle compared. `p`: P(the new one beats the
-    base's), by the oracle that decided the evaluation; None where it compared none."""
+    """One answer of each side to a prompt, the first two that the oracle compared.
+
+    `p`: P(the new policy's answer beats the base's) by the oracle of the evaluation; None where it compared none.
+    """
 
     prompt: tuple[Mapping[str, str], ...]
     before: ShownAnswer
@@ -57,19 +60,11 @@ class Samples:
     pairs: tuple[AnswerPair, ...]
     sort: Sort
     oracle: str
-    """Who gave `p`; empty where that is not known."""
-
-    def as_json(self) -> JSON:
-        pairs: list[JSON] = [{**asdict(p), "prompt": [dict(m) for m in p.prompt]} for p in self.pairs]
-        return {
-            "report": self.report, "prompts": self.prompts, "sort": self.sort.value, "oracle": self.oracle,
-            "pairs": pairs,
-        }  # fmt: skip
+    """The oracle that gave `p`; empty where it is unknown."""
 
 
 def before_and_after(store: Store, record: Record, rows: int, sort: Sort = Sort.FIRST) -> Samples | None:
-    """`rows` prompts of the evaluation that a record is, was drawn for, or (a policy) was measured by; None if there is
-    none."""
+    """`rows` prompts of the evaluation that a record is, or that used or measured it; None if there is none."""
     views = RecordViews(store)
     report = _report_of(views, store, record)
     evaluation = views.of(report).evaluation if report else None
@@ -80,7 +75,7 @@ def before_and_after(store: Store, record: Record, rows: int, sort: Sort = Sort.
         return None
     old, new = _by_prompt(before), _by_prompt(after)
     scores = {id: s for step in evaluation.scores for id, s in _scores(store, step).items()}
-    wins = _wins(store, evaluation.judgements, set(_ids(after)))
+    wins = _wins(store, evaluation.judgements, set(after.column("completion_id").to_pylist()))
     pairs = [_pair(old[i], new[i], scores, wins) for i in new if i in old]
     chosen = tuple(_sorted(pairs, sort, report.content)[:rows])
     oracle = choice_of(evaluation.oracle) if evaluation.oracle else ""
@@ -97,37 +92,31 @@ def _sorted(pairs: list[AnswerPair], sort: Sort, seed: str) -> list[AnswerPair]:
     return sorted(pairs, key=lambda pair: (pair.p is None, sign * (pair.p or 0.0)))
 
 
-def pick_samples(found: Samples, console: Console) -> None:
+def print_samples(samples: Samples, console: Console) -> None:
     """Print the pairs as two columns."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    title = f"Answers before and after: {len(found.pairs)} of {found.prompts} prompts, {ORDERS[found.sort]}"
-    drawn = Table(box=box.SIMPLE_HEAD, show_lines=True, title=title, title_justify="left", title_style="bold")
-    drawn.add_column("prompt", ratio=3, overflow="fold")
-    drawn.add_column("base policy", ratio=4, overflow="fold")
-    drawn.add_column("this policy", ratio=4, overflow="fold")
-    drawn.add_column("P(this wins)", justify="right", no_wrap=True)
-    for pair in found.pairs:
+    title = f"Answers before and after: {len(samples.pairs)} of {samples.prompts} prompts, {ORDERS[samples.sort]}"
+    table = new_table(show_lines=True, title=title)
+    table.add_column("prompt", ratio=3, overflow="fold")
+    table.add_column("base policy", ratio=4, overflow="fold")
+    table.add_column("this policy", ratio=4, overflow="fold")
+    table.add_column("P(this wins)", justify="right", no_wrap=True)
+    for pair in samples.pairs:
         p = "–" if pair.p is None else f"[{'green' if pair.p > 0.5 else 'red'}]{pair.p:.2f}[/]"
-        drawn.add_row(escape(conversation_text(pair.prompt)), _said(pair.before), _said(pair.after), p)
-    console.print(drawn)
-    by = f"by {found.oracle}, " if found.oracle else ""
+        table.add_row(escape(conversation_text(pair.prompt)), _cell(pair.before), _cell(pair.after), p)
+    console.print(table)
+    by = f"by {samples.oracle}, " if samples.oracle else ""
     text = f"P(this wins): {by}of the two answers shown; the win rate is the mean over all pairs of answers and prompts"
-    console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"  {text}")
 
 
-def _said(answer: ShownAnswer) -> str:
-    from rich.markup import escape
-
+def _cell(answer: ShownAnswer) -> str:
     cut = "" if answer.finished else " [dim]… (cut)[/]"
     score = "" if answer.score is None else f"\n[dim]score {answer.score:.2f}[/]"
     return escape(answer.text) + cut + score
 
 
 def _report_of(views: RecordViews, store: Store, record: Record) -> Record | None:
-    """The newest evaluation that shows the record: itself, of its completions, of the policy it is."""
+    """The record itself if it is an evaluation, else the newest one that has it among its answers or measured it."""
     if record.kind == "Report":
         return record
     if record.kind not in ANSWERS | {"Policy"}:
@@ -135,11 +124,11 @@ def _report_of(views: RecordViews, store: Store, record: Record) -> Record | Non
     entries = store.index.entries().values()
     for entry in sorted((e for e in entries if e.kind == "Report"), key=lambda e: e.made, reverse=True):
         report = store.record(entry.key)
-        found = views.of(report).evaluation if report else None
-        if found is None:
+        evaluation = views.of(report).evaluation if report else None
+        if evaluation is None:
             continue
-        shown = {origin(step).content for step in (found.model, *found.sides) if step}
-        if record.content in shown - ({origin(found.baseline).content} if found.baseline else set()):
+        shown = {origin(step).content for step in (evaluation.model, *evaluation.sides) if step}
+        if record.content in shown - ({origin(evaluation.baseline).content} if evaluation.baseline else set()):
             return report
     return None
 
@@ -192,14 +181,10 @@ def _wins(store: Store, judgements: StepView | None, mine: set[str]) -> dict[tup
     table = _table(store, judgements)
     if table is None:
         return {}
-    found: dict[tuple[str, str], list[float]] = {}
+    ps: dict[tuple[str, str], list[float]] = {}
     for row in table.select(["a_id", "b_id", "p"]).to_pylist():
         if row["p"] is not None:
-            ours = row["a_id"] in mine
-            pair = (row["a_id"], row["b_id"]) if ours else (row["b_id"], row["a_id"])
-            found.setdefault(pair, []).append(row["p"] if ours else 1 - row["p"])
-    return {pair: sum(several) / len(several) for pair, several in found.items()}
-
-
-def _ids(table: Any) -> Sequence[str]:
-    return [] if table is None else table.column("completion_id").to_pylist()
+            mine_first = row["a_id"] in mine
+            pair = (row["a_id"], row["b_id"]) if mine_first else (row["b_id"], row["a_id"])
+            ps.setdefault(pair, []).append(row["p"] if mine_first else 1 - row["p"])
+    return {pair: sum(several) / len(several) for pair, several in ps.items()}

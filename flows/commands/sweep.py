@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from flows.commands.compare import compare_text
+from flows.commands.printing import say
 from flows.commands.run import CODES, run_once
 from flows.reporting.results import headlines
 from flows.store.finished import finished_steps
+from flows.store.runs import Run
 from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.params import sweep_values
 from tasks.contract import DataError, SpecError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.store.runs import Run
 
 
 def run_sweep(
@@ -27,8 +25,8 @@ def run_sweep(
 ) -> int:
     """Run all combinations of `KEY=V1,V2,…`, the last key fastest; all are checked before the first one runs.
 
-    One that fails, or cannot begin, does not end the others; Ctrl-C does. One that would only repeat a finished run is
-    not made, unless `again`. Returns the worst exit code. Raises SpecError before anything runs.
+    A run that fails, or cannot begin, does not stop the others; Ctrl-C does. Unless `again`, a run that would only
+    repeat a finished one is not made. Returns the worst exit code. Raises SpecError before anything runs.
     """
     axes = {key: sweep_values(value) for key, value in values.items()}
     grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
@@ -37,12 +35,12 @@ def run_sweep(
     runs, codes = [], []
     for number, point in enumerate(grid, 1):
         title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])
-        console.print(f"\n[{number}/{len(grid)}] {title}", markup=False, highlight=False)
+        say(console, f"\n[{number}/{len(grid)}] {title}")
         try:
             runs.append(run_once(file, store, name, point, console, again=again))
             codes.append(CODES[runs[-1].status])
-        except (SpecError, DataError) as e:  # of this run alone, lest it take the others with it
-            console.print(f"✗ {e}", markup=False, highlight=False, soft_wrap=True)
+        except (SpecError, DataError) as e:  # the other runs may still succeed
+            say(console, f"✗ {e}")
             codes.append(2 if isinstance(e, SpecError) else 1)
         if codes[-1] == CODES["stopped"]:
             break
@@ -51,7 +49,7 @@ def run_sweep(
 
 
 def _compared(store: Store, runs: list[Run], console: Console) -> None:
-    """A table of the runs that have a headline, ranked where they were measured alike."""
+    """Print a table of the runs that have a headline, ranked if they are comparable."""
     ids = [run.id for run in runs]
     if len(ids) < 2:
         return
@@ -59,5 +57,5 @@ def _compared(store: Store, runs: list[Run], console: Console) -> None:
     try:
         compare_text(store, ids, console, rounds=False, ranked=True, out=None)
     except SpecError as e:
-        console.print(str(e).rpartition("\n")[0], markup=False, highlight=False, soft_wrap=True)
+        say(console, str(e).rpartition("\n")[0])
         compare_text(store, ids, console, rounds=False, ranked=False, out=None)

@@ -1,10 +1,9 @@
 """`alignflow up`: Prefect's server and MLflow's pages together, on loopback, until Ctrl-C or SIGTERM.
 
-While it runs, it holds a lock with both addresses in it: `alignflow deploy` and `serve` on the same artifacts find the
-server by it, and a kill frees it; the servers end then as well. Prefect's asks everybody for a password. The plain
-`prefect` command reads address and password from a profile of its own, `artifacts/.prefect/profiles.toml`, which
-`[tool.prefect]` in pyproject.toml names. Where MLFLOW_TRACKING_URI names a server, that one has MLflow's pages, and
-Prefect's are served alone.
+It holds a lock with both addresses in it, by which `alignflow deploy` and `serve` on the same artifacts find the
+server; a kill frees the lock and ends the servers. Prefect's server requires a password. The plain `prefect` command
+reads address and password from a profile, `artifacts/.prefect/profiles.toml`, which `[tool.prefect]` in pyproject.toml
+names. Where MLFLOW_TRACKING_URI names a server, that one has MLflow's pages, and only Prefect's are served.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
-from flows.commands.progress import short_path
+from flows.commands.printing import short_path
 from flows.reporting.sinks.mlflow_database import make_ready
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, tracking_uri
 from flows.reporting.sinks.mlflow_view import charts_page, table_page
@@ -36,7 +35,7 @@ from flows.system.locks import holder, try_lock
 from tasks.contract import DataError, SpecError
 
 READY_SECONDS = 120.0
-"""How long a server may take until it answers; alone on two cores Prefect takes 5 s and MLflow 6."""
+"""How long a server may take until it answers; on two idle cores Prefect takes 5 s and MLflow 6."""
 END_SECONDS = 10.0
 PROFILE = """# Written by `alignflow up`, which removes it when it ends; change it, and it is yours.
 active = "alignflow"
@@ -46,15 +45,15 @@ PREFECT_API_URL = "{url}/api"
 PREFECT_API_AUTH_STRING = "{password}"
 """
 MLFLOW_HOSTS = ("127.0.0.1", "localhost")
-"""Host names under which MLflow answers; by itself also those of a whole private network. It refuses what pages of
-other machines send."""
+"""Host names under which MLflow answers; its default includes those of a whole private network. It refuses requests
+from pages of other machines."""
 SLOT_SECONDS = "5"
-"""How often a run that waits for the one before it asks again; Prefect's own is 30."""
+"""How often a run checks whether the one before it has ended; Prefect's own is 30."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One server, and where it says that it is well."""
+    """One server. `option` sets its port, `health` is the path of its health check."""
 
     name: str
     port: int
@@ -74,9 +73,9 @@ def serve_web_uis(
     say: Callable[[str], None] = print,
     link: bool = False,
 ) -> None:
-    """Start both servers over `artifacts`, say where they are once they answer, and wait for Ctrl-C or SIGTERM.
+    """Start both servers over `artifacts`, print their addresses once they answer, and wait for Ctrl-C or SIGTERM.
 
-    `link`: also say the address that has Prefect's password in it, for a terminal that nobody else reads.
+    `link`: also print the address that contains Prefect's password, for a terminal that nobody else reads.
 
     Raises SpecError for a port that is taken or artifacts that are served already, DataError if a server does not
     come up or ends by itself; the other one is ended then.
@@ -84,7 +83,8 @@ def serve_web_uis(
     artifacts = artifacts.absolute()
     pages = _pages(artifacts, prefect_port, mlflow_port)
     for page in pages:
-        _refuse_taken(page)
+        with socket.socket() as probe:
+            _bind(probe, page)
     where = f"{pages[0].url} {address(artifacts) if served_elsewhere(artifacts) else pages[1].url}"
     held = try_lock(up_lock(artifacts), where)
     if held is None:
@@ -99,9 +99,7 @@ def serve_web_uis(
         with _until_signal(), _processes(pages, artifacts, password) as running:
             _wait_until_well(pages, running)
             with _profile(artifacts, pages[0].url, password) as written:
-                for line in _where(pages, artifacts, password if link else "", written):
-                    say(line)
-                for line in _views(artifacts):
+                for line in [*_where(pages, artifacts, password if link else "", written), *_views(artifacts)]:
                     say(line)
                 _record_waiting(artifacts, say)
                 while True:
@@ -114,7 +112,7 @@ def serve_web_uis(
 
 
 def _views(artifacts: Path) -> Iterator[str]:
-    """Where MLflow shows the runs by what they measured, once there is one."""
+    """The addresses of MLflow's table and charts of all runs, once there is a run."""
     links = (run.links["mlflow"] for run in Runs(Store(artifacts)).newest() if "mlflow" in run.links)
     if link := next(links, None):
         experiment = link.partition("/")[0]
@@ -124,13 +122,12 @@ def _views(artifacts: Path) -> Iterator[str]:
 
 def _record_waiting(artifacts: Path, say: Callable[[str], None]) -> None:
     """Record the runs that computed nothing while no server was up, in the background: each takes half a second."""
-    if not waiting_runs(Store(artifacts)).ids():
-        return
 
     def record() -> None:
         say(mirror_waiting(Store(artifacts)) or "Prefect has the runs that computed nothing while it was down")
 
-    Thread(target=record, name="waiting runs", daemon=True).start()
+    if waiting_runs(Store(artifacts)).ids():
+        Thread(target=record, name="waiting runs", daemon=True).start()
 
 
 def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
@@ -142,7 +139,7 @@ def _pages(artifacts: Path, prefect_port: int, mlflow_port: int) -> list[Page]:
 
 
 def _where(pages: Sequence[Page], artifacts: Path, password: str, written: bool) -> Iterator[str]:
-    """The lines that say where all is. An empty password is named by its file only."""
+    """Addresses, the password (only its file if `password` is empty), and what to do next, in lines."""
     for page in pages:
         yield f"{page.name:<8} {page.url}   (log: {short_path(page.log)})"
     if len(pages) == 1:
@@ -161,28 +158,23 @@ def _where(pages: Sequence[Page], artifacts: Path, password: str, written: bool)
     yield f"next: `alignflow deploy` registers deployments, `alignflow serve` executes their runs; {ends}"
 
 
-def _refuse_taken(page: Page) -> None:
-    with socket.socket() as probe:
-        _bind(probe, page)
-
-
 def _bind(listener: socket.socket, page: Page) -> None:
+    """Raises SpecError if the port is taken."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
     try:
         listener.bind(("127.0.0.1", page.port))
     except OSError as e:
-        raise SpecError(
-            f"port {page.port} for {page.name} cannot be had ({e.strerror}); choose another: {page.option} PORT"
-        ) from None
+        why = f"port {page.port} for {page.name} is not available ({e.strerror})"
+        raise SpecError(f"{why}; choose another: {page.option} PORT") from None
 
 
 @contextmanager
 def _processes(pages: Sequence[Page], artifacts: Path, password: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Both servers. None is left behind, also where this process is killed."""
+    """Both servers, which end with the block, and also if this process is killed."""
     environment = {
         **os.environ, **settings(artifacts), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": SLOT_SECONDS,
-        "PREFECT_UI_API_URL": "/api",  # whatever the port is, and through a tunnel: Prefect's own guess is port 4200
+        "PREFECT_UI_API_URL": "/api",  # for every port, and through a tunnel: Prefect's default has port 4200
     }  # fmt: skip
     environment.pop("PREFECT_API_URL", None)
     running: list[subprocess.Popen[bytes]] = []
@@ -201,7 +193,7 @@ def _processes(pages: Sequence[Page], artifacts: Path, password: str) -> Iterato
 def _start_mlflow(page: Page, artifacts: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     own = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # all could read an argument: it may hold a password
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri(artifacts),  # may hold a password: not as an argument
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(h for name in MLFLOW_HOSTS for h in (name, f"{name}:*")),
     }  # fmt: skip
     arguments = ["mlflow", "ui", "--host", "127.0.0.1", "--port", str(page.port), "--workers", "1"]
@@ -209,7 +201,7 @@ def _start_mlflow(page: Page, artifacts: Path, environment: Mapping[str, str]) -
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End servers and what they started: MLflow's own child outlives it otherwise."""
+    """End servers and their process groups: MLflow's child would outlive it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for server in running:
             with suppress(ProcessLookupError):
@@ -239,7 +231,7 @@ def _refuse_ended(pages: Sequence[Page], running: Sequence[subprocess.Popen[byte
 
 @contextmanager
 def _until_signal() -> Iterator[None]:
-    """Within it, SIGTERM and a closed terminal are Ctrl-C, which works even where the shell had it ignored (`&`)."""
+    """Within it, SIGTERM and a closed terminal act as Ctrl-C, which works even if the shell ignored it (`&`)."""
 
     def interrupt(*_: object) -> None:
         for number in before:
@@ -260,8 +252,8 @@ def _profiles(artifacts: Path) -> Path:
 
 @contextmanager
 def _profile(artifacts: Path, url: str, password: str) -> Iterator[bool]:
-    """Prefect's profile with the server's address and password, for as long as there is one. Yields whether it could
-    be written: a file that this command did not write, or that was changed since, may hold people's keys, and stays."""
+    """Write Prefect's profile with the server's address and password, and remove it at the end. Yields whether it was
+    written: a file that another program wrote or changed may contain keys, so it stays as it is."""
     file, text = _profiles(artifacts), PROFILE.format(url=url, password=password)
     ours = not file.exists() or _is_ours(file.read_text())
     if ours:
@@ -274,6 +266,6 @@ def _profile(artifacts: Path, url: str, password: str) -> Iterator[bool]:
 
 
 def _is_ours(text: str) -> bool:
-    """Whether it is what this command writes, with any address and password: a killed one leaves it."""
+    """Whether this command wrote it, with any address and password: a killed one leaves it."""
     written = re.escape(PROFILE).replace(r"\{url\}", ".*").replace(r"\{password\}", ".*")
     return re.fullmatch(written, text) is not None

@@ -1,9 +1,8 @@
-"""What an evaluation measured with. Numbers may stand beside each other only where all of it is equal, by content."""
+"""What an evaluation measured with. Numbers of two evaluations are comparable only where all of it is equal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from flows.store.lineage import origin
 from flows.store.records import Record
@@ -11,48 +10,44 @@ from flows.store.store import Store
 from flows.store.views import RecordViews
 from tasks.declarations import Evaluation, StepView
 
-
-class Fact(NamedTuple):
-    """One thing that must be equal, and how it is said."""
-
-    value: str
-    said: str
+Facts = Mapping[str, str]
+"""Name (`prompts`, `oracle`, `baseline`, …) → value: a name, or the first letters of a content digest, or both."""
+DIGEST = 12
+"""Letters of a digest, of 4 bits each: more than enough to tell the data of a comparison apart."""
 
 
-Yardstick = Mapping[str, Fact]
-"""What it is (`prompts`, `oracle`, `baseline`, …) → which one it was."""
+def measurement_facts(store: Store, report: Record) -> Facts:
+    """The facts of a Report: the kind of evaluation, prompts or pairs, oracle, baseline, how answers were sampled.
 
-
-def measurement_facts(store: Store, report: Record) -> Yardstick:
-    """What a Report was measured with: the kind of evaluation, prompts or pairs, oracle, baseline, how answers were
-    sampled. A record that is gone leaves its facts out, which differs from every fact."""
+    A fact whose record is gone is missing, and a missing fact differs from every other.
+    """
     evaluation = RecordViews(store).of(report).evaluation
     if evaluation is None:
-        return {"evaluation": Fact(report.task, f"`{report.task}`")}
-    return {"evaluation": Fact(report.task, evaluation.title), **dict(_facts(evaluation))}
+        return {"evaluation": f"`{report.task}`"}
+    return {"evaluation": f"{evaluation.title} (`{report.task}`)", **dict(_facts(evaluation))}
 
 
-def differing_values(several: Mapping[str, Yardstick]) -> dict[str, dict[str, Fact | None]]:
-    """What differs between named yardsticks: which fact → name → its value; None where it has no such fact.
+def differing_facts(evaluations: Mapping[str, Facts]) -> dict[str, dict[str, str | None]]:
+    """The facts that differ between named evaluations: name of the fact → name of the evaluation → its value, None
+    where the evaluation has none.
 
     Evaluations of different kinds differ in that alone: the rest of one has no counterpart in the other.
     """
-    known = dict.fromkeys(name for facts in several.values() for name in facts)
-    found = {name: {who: facts.get(name) for who, facts in several.items()} for name in known}
-    differ = {name: said for name, said in found.items() if len({f.value if f else None for f in said.values()}) > 1}
+    names = dict.fromkeys(name for facts in evaluations.values() for name in facts)
+    values = {name: {who: facts.get(name) for who, facts in evaluations.items()} for name in names}
+    differ = {name: by_evaluation for name, by_evaluation in values.items() if len({*by_evaluation.values()}) > 1}
     return {"evaluation": differ["evaluation"]} if "evaluation" in differ else differ
 
 
-def _facts(evaluation: Evaluation) -> Iterator[tuple[str, Fact]]:
+def _facts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     for name, step in (("oracle", evaluation.oracle), ("baseline", evaluation.baseline)):
         if step:
-            content = origin(step).content
-            yield name, Fact(content, f"{choice_of(step)} {content[:8]}")
+            yield name, f"{choice_of(step)} {origin(step).content[:DIGEST]}"
     if data := evaluation.data:
-        name, content = "pairs" if data.kind == "Preferences" else "prompts", origin(data).content
-        yield name, Fact(content, f"{data.rows:.0f} {name} {content[:8]}")
+        name = "pairs" if data.kind == "Preferences" else "prompts"
+        yield name, f"{data.rows:.0f} {name} {origin(data).content[:DIGEST]}"
     for name, value in evaluation.settings.items():
-        yield name, Fact(str(value), "not given" if value is None else str(value))
+        yield name, "not given" if value is None else str(value)
 
 
 def choice_of(step: StepView) -> str:

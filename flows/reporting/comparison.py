@@ -1,7 +1,5 @@
-"""Several runs beside each other: their headlines by round, what differs in how they were measured, who beats whom.
-
-Read from runs and records alone, which hold all of it with or without MLflow.
-"""
+"""The comparison of several runs: their headlines by round, what they were measured with, and which differences are
+significant. Everything is read from runs and records, so MLflow is not needed."""
 
 from __future__ import annotations
 
@@ -11,17 +9,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-from flows.reporting.comparability import Fact, differing_values, measurement_facts
+from flows.reporting.comparability import differing_facts, measurement_facts
 from flows.reporting.results import RunResults, costs, headlines, main_metric, run_results
 from flows.store.finished import FinishedStep, finished_steps
+from flows.store.records import Record
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from flows.store.records import Record
 
 
 class PairedMean(NamedTuple):
@@ -40,10 +37,10 @@ class PairedMean(NamedTuple):
 
 
 class MetricDifference(NamedTuple):
-    """Mean of a − b over the prompts that both were measured on, with its interval: wide enough that all intervals of
-    a comparison hold together with 95% (Bonferroni), for the best of many runs is picked after looking.
+    """Mean of a − b over the prompts that both were measured on, with its interval.
 
-    Holm's procedure finds a little more, but has no intervals that agree with what it finds and can be drawn.
+    All intervals of a comparison hold together with 95% (Bonferroni), because the best of many runs is chosen after the
+    numbers are known. Holm's procedure has a little more power, but no intervals that agree with its decisions.
     """
 
     a: str
@@ -56,7 +53,7 @@ class MetricDifference(NamedTuple):
 
     @property
     def winner(self) -> str:
-        """The run whose advantage the interval holds up; empty if it holds 0."""
+        """The run that is better over the whole interval; empty if the interval contains 0."""
         higher = self.a if self.low > 0 else self.b if self.high < 0 else ""
         return higher if self.higher_is_better or not higher else self.b if higher == self.a else self.a
 
@@ -68,58 +65,56 @@ class ComparedRun:
     run: Run
     label: str
     steps: tuple[FinishedStep, ...]
-    found: RunResults
+    results: RunResults
     reports: tuple[FinishedStep, ...]
     """Its headline evaluations, by round; at least one."""
 
     @property
     def metric(self) -> str:
-        """What it is ranked by."""
-        return main_metric(self.found.rows[-1].metrics)
+        """The metric that it is ranked by."""
+        return main_metric(self.results.rows[-1].metrics)
 
     @property
     def value(self) -> float:
         """That metric after the last round, as it is ranked: higher is better."""
-        return self.found.rows[-1].metrics[self.metric].goodness if self.metric else float("-inf")
+        return self.results.rows[-1].metrics[self.metric].goodness if self.metric else float("-inf")
 
     @property
     def hits(self) -> int:
         return sum(s.hit for s in self.steps)
 
     def spent(self, round: int | None) -> dict[str, float]:
-        """What its steps cost until the end of a round when they were made, whoever made them."""
+        """The costs of its steps until the end of a round: what it took to make them, cached ones included."""
         return costs(s for s in self.steps if not s.round or not round or s.round <= round)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in the order asked for, or ranked, best first."""
+    """Runs in the order of the request, or ranked, best first."""
 
     entries: tuple[ComparedRun, ...]
     differences: tuple[MetricDifference, ...]
-    """Of the last headlines of every two runs; empty where they may not be ranked."""
-    differ: Mapping[str, Mapping[str, Fact | None]]
-    """What differs in how they were measured; not empty only if that was asked for."""
+    """Between the last headlines of every two runs; empty where they may not be ranked."""
+    differ: Mapping[str, Mapping[str, str | None]]
+    """The facts of their measurements that differ; always empty if they are ranked."""
 
     def rank(self, entry: ComparedRun) -> int:
-        """1 + the number of runs that beat it beyond doubt.
+        """1 + the number of runs that are significantly better.
 
-        Who has the better rank need not have beaten the other: of A > C, with B not told apart from either, A and B are
-        first and C is second.
+        A better rank does not imply a significant difference: where only A > C is significant, A and B are first and C
+        is second.
         """
-        beaten = [d for d in self.differences if entry.label in (d.a, d.b) and d.winner not in ("", entry.label)]
-        return 1 + len(beaten)
+        return 1 + sum(entry.label in (d.a, d.b) and d.winner not in ("", entry.label) for d in self.differences)
 
 
 def chosen_runs(runs: Runs, refs: Sequence[str]) -> list[Run]:
     """The runs that RUN… names: ids, their first letters, `last`, NAME (a pipeline's last finished run), or
-    PIPELINE/DEPLOYMENT (its last finished tick).
+    PIPELINE/DEPLOYMENT (its last finished tick). A run that is named twice is returned once. Raises SpecError.
 
-    Runs that measure no headline, as those of what stands behind a loop of ticks, are named by ids only. NAME is a
-    deployment's run only where the pipeline has no other. One that is named twice counts once. Raises SpecError.
+    Only an id names a run without a headline of its own, such as the steps `after` a loop of ticks. NAME is a
+    deployment's run only where the pipeline has no other.
     """
-    found = {run.id: run for run in (_chosen(runs, ref) for ref in refs)}
-    return list(found.values())
+    return list({run.id: run for run in (_chosen(runs, ref) for ref in refs)}.values())
 
 
 def _chosen(runs: Runs, ref: str) -> Run:
@@ -130,7 +125,7 @@ def _chosen(runs: Runs, ref: str) -> Run:
         return runs.find_run(ref)
     if not called:
         known = ", ".join(sorted({r.title for r in runs.newest()})) or "none yet"
-        raise SpecError(f"'{ref}' is no run, and no pipeline or deployment that has run; those are {known}")
+        raise SpecError(f"there is no run of '{ref}'; pipelines and deployments that have run: {known}")
     finished = [run for run in called if run.status == "done"]
     if not finished:
         raise SpecError(f"no run of '{ref}' has finished; name one by its id, e.g. {called[0].id}")
@@ -139,10 +134,9 @@ def _chosen(runs: Runs, ref: str) -> Run:
 
 
 def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> Comparison:
-    """Set runs beside each other. Raises SpecError for a run without a headline, and where `ranked` is asked of runs
-    that were measured differently."""
+    """Compare runs. Raises SpecError for a run without a headline, and if `ranked` for runs that are not comparable."""
     entries = tuple(_entry(store, run, label) for run, label in zip(chosen, labels(chosen), strict=True))
-    differ = differing_values({title: measurement_facts(store, record) for title, record in _measured(entries)})
+    differ = differing_facts({title: measurement_facts(store, record) for title, record in _measured(entries)})
     if differ and ranked:
         raise SpecError(_refusal(differ))
     if not ranked:
@@ -152,8 +146,7 @@ def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> C
 
 
 def labels(several: Sequence[Run]) -> list[str]:
-    """The name of the pipeline or deployment; where several runs have it, with the parameters that differ, or else the
-    run's time."""
+    """The title of each run; where several have the same, with the parameters that differ, or else the run's time."""
     return [_label(run, [r for r in several if r.title == run.title]) for run in several]
 
 
@@ -174,13 +167,9 @@ def short_value(value: JSON) -> str:
     if isinstance(value, dict) and "choice" in value:
         return short_value({str(value["choice"]).rpartition("/")[2]: value.get("params", {})})
     if isinstance(value, dict) and len(value) == 1:
-        ((name, given),) = value.items()
-        inner = (
-            ", ".join(f"{k}={short_value(v)}" for k, v in given.items())
-            if isinstance(given, dict)
-            else short_value(given)
-        )
-        return f"{name}({inner})" if inner else name
+        [(name, given)] = value.items()
+        own = [f"{k}={short_value(v)}" for k, v in given.items()] if isinstance(given, dict) else [short_value(given)]
+        return f"{name}({', '.join(own)})" if own else name
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -198,28 +187,28 @@ def _measured(entries: Sequence[ComparedRun]) -> Iterator[tuple[str, Record]]:
             yield f"{entry.label}{f' round {report.round}' if report.round else ''}", report.record
 
 
-def _refusal(differ: Mapping[str, Mapping[str, Fact | None]]) -> str:
-    head = "these runs were not measured alike, so their numbers cannot be ranked:"
-    hint = "Evaluate them alike (the step `report`), leave some out, or see them with --unranked."
-    return "\n".join([head, *(f"  {line}" for line in differing_facts(differ)), hint])
+def _refusal(differ: Mapping[str, Mapping[str, str | None]]) -> str:
+    head = "these runs are not comparable, because they were measured with different"
+    hint = "Evaluate them in the same way (the step `report`), leave some out, or add --unranked."
+    return "\n".join([head, *(f"  {line}" for line in fact_lines(differ)), hint])
 
 
-def differing_facts(differ: Mapping[str, Mapping[str, Fact | None]]) -> Iterator[str]:
+def fact_lines(differ: Mapping[str, Mapping[str, str | None]]) -> Iterator[str]:
     """A line for each fact that differs: its values, and which runs have them."""
-    for fact, values in differ.items():
-        alike: dict[str, list[str]] = {}
-        for who, value in values.items():
-            alike.setdefault(value.said if value else "none", []).append(who)
-        yield f"{fact}: {'; '.join(f'{value} ({_few(whose)})' for value, whose in alike.items())}"
+    for name, values in differ.items():
+        evaluations: dict[str, list[str]] = {}
+        for evaluation, value in values.items():
+            evaluations.setdefault(value or "none", []).append(evaluation)
+        yield f"{name}: {'; '.join(f'{value} ({_grouped(several)})' for value, several in evaluations.items())}"
 
 
-def _few(names: Sequence[str]) -> str:
-    """Names with their rounds, a run's rounds in one: `sppo, rounds 1-3`."""
-    found: dict[str, list[str]] = {}
+def _grouped(names: Sequence[str]) -> str:
+    """Names of evaluations, a run's rounds in one: `sppo rounds 1–3`."""
+    rounds: dict[str, list[str]] = {}
     for name in names:
         run, _, round = name.partition(" round ")
-        found.setdefault(run, []).append(round)
-    return ", ".join(f"{run} {_rounds(rounds)}".strip() for run, rounds in found.items())
+        rounds.setdefault(run, []).append(round)
+    return ", ".join(f"{run} {_rounds(several)}".strip() for run, several in rounds.items())
 
 
 def _rounds(rounds: Sequence[str]) -> str:
@@ -229,18 +218,18 @@ def _rounds(rounds: Sequence[str]) -> str:
 
 
 def _differences(store: Store, entries: Sequence[ComparedRun]) -> Iterator[MetricDifference]:
-    """Of every two runs; where a Report has no table by prompt, there is none."""
+    """The differences of every two runs whose Reports have a table by prompt."""
     tables = {e.label: _per_prompt(store, e) for e in entries}
-    found: dict[tuple[str, str], PairedMean] = {}
-    higher = all(e.found.rows[-1].metrics[e.metric].metric.higher_is_better for e in entries if e.metric)
+    means: dict[tuple[str, str], PairedMean] = {}
+    higher = all(e.results.rows[-1].metrics[e.metric].metric.higher_is_better for e in entries if e.metric)
     for a, b in combinations(entries, 2):
         ours, theirs = tables[a.label], tables[b.label]
         if not a.metric or a.metric != b.metric or ours is None or theirs is None:
             continue
-        if told := paired_mean(ours, theirs, a.metric.rpartition("/")[2]):
-            found[a.label, b.label] = told
-    for pair, told in found.items():
-        yield MetricDifference(*pair, told.value, *told.ends(len(found)), told.n, higher)
+        if mean := paired_mean(ours, theirs, a.metric.rpartition("/")[2]):
+            means[a.label, b.label] = mean
+    for pair, mean in means.items():
+        yield MetricDifference(*pair, mean.value, *mean.ends(len(means)), mean.n, higher)
 
 
 def _per_prompt(store: Store, entry: ComparedRun) -> pl.DataFrame | None:

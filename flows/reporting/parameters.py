@@ -1,4 +1,4 @@
-"""The parameters by which runs of any pipeline are compared, named alike whatever the pipeline calls them.
+"""The parameters by which runs of all pipelines are compared, under the same names in every pipeline.
 
 MLflow's comparison begins with the first three names, by the alphabet, that differ: `algorithm`, `kl_weight` and
 `oracle` are meant to be among them, and constants of the training are called `train/…` so that they come last.
@@ -21,11 +21,10 @@ from tasks.declarations import StepView, Training
 
 
 def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[str, str]:
-    """The axes by which pipelines are compared, then all further parameters of this one; none that only says how a
-    step runs.
+    """The axes by which pipelines are compared, then all further parameters of this one, but for execution parameters.
 
-    Which they are follows from the pipeline alone, whatever a run gave: a page that compares runs draws a parameter
-    that one of them lacks at a value that it never had.
+    Their names follow from the pipeline alone, not from the overrides of a run: a page that compares runs draws a
+    parameter that one of them lacks at a value that it never had.
     """
     declared = declared or Declarations()
     values = {n: p.value for n, p in graph.parameters.items() if not (p.type and p.type.execution)}
@@ -33,25 +32,25 @@ def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[st
     report = next((views[id] for id in reversed(graph.headline) if id in views), None)
     trained = _nearest_trained(report.evaluation.model) if report and report.evaluation else None
     training = trained.training if trained else None
-    found: dict[str, JSON] = dict.fromkeys(("pipeline", "algorithm", "kl_weight", "oracle", "gold", "model"))
-    found |= {"pipeline": graph.pipeline, "rounds": graph.rounds or 1}
+    chosen: dict[str, JSON] = dict.fromkeys(("pipeline", "algorithm", "kl_weight", "oracle", "gold", "model"))
+    chosen |= {"pipeline": graph.pipeline, "rounds": graph.rounds or 1}
     if trained and training:
         weight = kl_weight(trained, training, declared)
         oracle = next(_oracles(trained), None)
-        found |= {"algorithm": training.algorithm, "kl_weight": weight, "oracle": oracle}
-        found |= {name: value for name, value in training.parameters.items() if values.get(name) is None}
+        chosen |= {"algorithm": training.algorithm, "kl_weight": weight, "oracle": oracle}
+        chosen |= {name: value for name, value in training.parameters.items() if values.get(name) is None}
     constants = {name: value for name, value in training.constants.items() if value is not None} if training else {}
-    found |= {f"train/{name}": value for name, value in constants.items()}
+    chosen |= {f"train/{name}": value for name, value in constants.items()}
     if report and report.evaluation and report.evaluation.oracle:
-        found["gold"] = _name(report.evaluation.oracle)
-    found["model"] = values.get("model") or values.get("world")
-    axes = {name: value for name, value in found.items() if value is not None}
-    covered = {*found, *constants, "world"}
+        chosen["gold"] = _name(report.evaluation.oracle)
+    chosen["model"] = values.get("model") or values.get("world")
+    axes = {name: value for name, value in chosen.items() if value is not None}
+    covered = {*chosen, *constants, "world"}
     return {n: short_value(v) for n, v in {**axes, **{n: v for n, v in values.items() if n not in covered}}.items()}
 
 
 def overridden_parameters(graph: Graph) -> dict[str, JSON]:
-    """The parameters whose values are not those of the file; nothing where the file no longer has the pipeline."""
+    """The parameters whose values are not those of the file; empty if the file no longer has the pipeline."""
     from flows.wiring.graph import compile_pipeline
 
     try:
@@ -62,7 +61,7 @@ def overridden_parameters(graph: Graph) -> dict[str, JSON]:
 
 
 def _nearest_trained(model: StepView | None) -> View | None:
-    """The step that trained a model: the nearest on the way back that declares how it trains."""
+    """The step that trained a model: the nearest of its ancestors that declares how it trains."""
     while isinstance(model, View) and model.training is None:
         fed = (one for several in model.inputs.values() for one in several if one.kind in MODELS)
         model = next(fed, None)
@@ -87,7 +86,7 @@ def kl_weight(trained: View, training: Training, declared: Declarations) -> JSON
 
 
 def _oracles(trained: View) -> Iterator[str]:
-    """Who decided what was trained on, nearest first: oracles and models that judge, behind the step that trained."""
+    """Names of the oracles and judging models behind the step that trained, nearest first."""
     todo, done = [one for several in trained.inputs.values() for one in several], set[int]()
     while todo:
         step = todo.pop(0)

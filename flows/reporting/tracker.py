@@ -28,13 +28,13 @@ AGAIN = "the next run publishes this one again"
 
 
 class Tracker(Listener):
-    """Writes to MLflow from a thread of its own, so that MLflow never slows or fails a run. `close` after the run waits
-    for the rest. A run that MLflow did not take whole is published again, from the records, by the next tracker.
+    """Writes to MLflow from a thread of its own, so that MLflow never slows or fails a run; `close` waits for the rest.
+
+    A run that MLflow did not take whole is published again, from the records, by the next tracker.
     """
 
     def __init__(self, store: Store) -> None:
         self.uri = tracking_uri(store.root)
-        """Where the run is tracked."""
         self._store = store
         self._waiting = PendingRuns(store, "mlflow")
         self._queue: queue.Queue[Callable[[Publication], None] | None] = queue.Queue()
@@ -56,7 +56,7 @@ class Tracker(Listener):
         return self._server.link(self._run.id) if self._server and self._run else ""
 
     def close(self, seconds: float = 60.0) -> str:
-        """Wait for MLflow, at most `seconds`. Returns what went wrong, or nothing."""
+        """Wait for MLflow, at most `seconds`. Returns a message if something went wrong."""
         self._queue.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -103,13 +103,13 @@ class Tracker(Listener):
     # The thread
 
     def _work(self) -> None:
-        while (write := self._queue.get()) is not None:
+        for write in iter(self._queue.get, None):
             self._attempt(write)
         if self._server:
             self._attempt(lambda to: self._publish_waiting(to.server))
 
     def _attempt(self, write: Callable[[Publication], None]) -> None:
-        """Write something of this run; once MLflow has given no answer, nothing more."""
+        """Write something of this run, unless MLflow has already failed to answer."""
         if self._incomplete or self._run is None:
             return
         try:

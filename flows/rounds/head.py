@@ -1,4 +1,4 @@
-"""The next tick of a continuing deployment: its number, its graph over the head, and what it leaves behind."""
+"""The next tick of a continuing deployment: its number, its graph over the head, and the values that it leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tasks.contract import JSON, DataError, SpecError
 
 @dataclass(frozen=True)
 class Next:
-    """A tick that could begin now."""
+    """The tick that comes next."""
 
     number: int
     graph: Graph
@@ -40,9 +40,8 @@ class Next:
 
 
 def continues(file: Path, pipeline: str, deployment: str) -> bool:
-    """Whether a deployment goes on where its last tick stopped. Raises SpecError if there is none of that name."""
-    text = PipelineFile(file).pipeline(pipeline)
-    return _deployed(text, deployment).continues
+    """Whether a deployment goes on where its last tick stopped. Raises SpecError for an unknown name."""
+    return _deployed(PipelineFile(file).pipeline(pipeline), deployment).continues
 
 
 def compile_named(file: Path, name: str, values: Mapping[str, JSON], store: Store, *, lenient: bool = False) -> Graph:
@@ -72,13 +71,13 @@ def _deployed(text: PipelineText, deployment: str) -> DeploymentText:
 
 
 class Continuing:
-    """A continuing deployment as its file says it now, over a store. Raises SpecError where it does not compile."""
+    """A continuing deployment, as the file defines it now, over a store. Raises SpecError where it does not compile."""
 
     def __init__(
         self, file: Path, pipeline: str, deployment: str, store: Store, *, tasks_root: Path | None = None,
         lenient: bool = False,
     ) -> None:  # fmt: skip
-        """`lenient`: required parameters without a value are accepted as any value."""
+        """`lenient`: required parameters may be without a value."""
         self._lenient = lenient
         self.store, self.pipeline, self.deployment = store, pipeline, deployment
         self.ledger = Ledger(store, pipeline, deployment)
@@ -98,13 +97,13 @@ class Continuing:
         return f"{self.pipeline}/{self.deployment}"
 
     def form(self) -> Graph:
-        """The first tick, with any value for what is required: about, and the parameters that ticks read."""
+        """The graph of the first tick, for its description and its parameters; required ones may be without a value."""
         return self._compiled({}, Tick(1), lenient=True)
 
     def check(self, overrides: Mapping[str, JSON], history: History) -> None:
-        """Raise SpecError for parameters with which the next new round cannot be made, whatever is open now."""
+        """Raise SpecError for parameters with which no new round can be made, even if an unfinished one comes first."""
         for name in self._counts & overrides.keys():
-            raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: say rounds=…")
+            raise SpecError(f"command line: {self.name} makes one round per tick, whatever '{name}' is: use rounds=…")
         self._compiled(overrides, Tick(history.last + 1, history.head.values))
 
     def next_tick(self, overrides: Mapping[str, JSON], history: History) -> Next:
@@ -129,7 +128,7 @@ class Continuing:
         return f"alignflow rounds {self.name} --back-to {history.head.round}"
 
     def after(self, overrides: Mapping[str, JSON], history: History) -> Graph | None:
-        """What stands behind the loop, for all accepted rounds; None if that is nothing, or has run for this head.
+        """The graph of the steps `after` the loop; None if there are none, or they have run for this head.
 
         Raises SpecError where it does not compile, DataError where a carried value is gone.
         """
@@ -143,7 +142,7 @@ class Continuing:
     # What a finished tick left
 
     def left(self, tick: Next, records: Mapping[str, Record]) -> tuple[dict[str, CarriedValue | None], ...]:
-        """The values that it carries on, and what it adds to the lists."""
+        """The values that it leaves to the next tick, and those that it appends to the lists."""
 
         def value(name: str) -> CarriedValue | None:
             record = self._record(tick, records, name)
@@ -152,7 +151,7 @@ class Continuing:
         return {n: value(n) for n in sorted(self._one)}, {n: value(n) for n in sorted(self._every)}
 
     def keep(self, tick: Next, records: Mapping[str, Record]) -> None:
-        """Keep the records of what it left, whatever becomes of the keys: the plain pipeline may have the same."""
+        """Retain the records of what it left: the plain pipeline has the same keys, and may replace their results."""
         values = [self._record(tick, records, name) for name in sorted(self._one | self._every)]
         retain_values(self.store, [r for r in values if r], records.values())
 
@@ -161,7 +160,7 @@ class Continuing:
         return records[id] if id else None
 
     def gate(self, tick: Next, records: Mapping[str, Record]) -> tuple[Measured, Evidence] | None:
-        """What the gate measured and what its test says of it; None where every round is accepted.
+        """The gate's win rate and its test; None for a deployment that accepts every round.
 
         Raises DataError for a report that has no win rate, or none by prompt.
         """
@@ -171,21 +170,21 @@ class Continuing:
             return None
         step = str(self._deployed.gate.value)
         record = records[tick.graph.addresses[address_of(step, tick.number)]]
-        found = read_report(self.store, record)
-        name = metric_of(found, "win_rate")
+        metrics = read_report(self.store, record)
+        name = metric_of(metrics, "win_rate")
         try:
             if not name:
-                raise DataError(f"reports no win rate; it has {', '.join(found)}")
+                raise DataError(f"reports no win rate; it has {', '.join(metrics)}")
             rates = win_rates_by_prompt(Report(self.store.root / record.path).per_prompt, name)
         except DataError as e:
             what = f"the gate '{step}' of {self.name} {e}"
             raise DataError(f"{what}. The round is unfinished until the file names another gate") from None
-        return _measured(found[name]), evidence_of(rates, self._deployed.alpha, tick.number)
+        return _measured(metrics[name]), evidence_of(rates, self._deployed.alpha, tick.number)
 
     def headline(self, tick: Next, records: Mapping[str, Record]) -> dict[str, Measured]:
-        """What the step `report` measured."""
-        found = [read_report(self.store, records[id]) for id in tick.graph.headline]
-        return {name: _measured(e) for one in found for name, e in one.items() if e.metric.column}
+        """The numbers of the step `report`."""
+        reports = [read_report(self.store, records[id]) for id in tick.graph.headline]
+        return {name: _measured(e) for metrics in reports for name, e in metrics.items() if e.metric.column}
 
     # Compiling
 
@@ -208,7 +207,7 @@ class Continuing:
         return replace(graph, parameters=read, rounds=tick.round)
 
     def _check_head(self, head: Head, now: Graph, number: int) -> None:
-        """Refuse a head that lacks a value that the file carries now, or holds one of another kind."""
+        """Raise SpecError for a head that lacks a value that the file names now, or holds one of another kind."""
         has = f"the head of {self.name} (round {head.round})"
         how = f"go back to the start (alignflow rounds {self.name} --back-to 0), or name the deployment otherwise"
         for prefix, wanted, held in (("prev", self._one, head.values), ("every", self._every, head.every)):
@@ -225,13 +224,13 @@ class Continuing:
         return self._catalogue.is_a(new, old) or self._catalogue.is_a(old, new)
 
     def _check_values(self, graph: Graph) -> None:
-        """Refuse a graph over a value that is gone."""
+        """Raise DataError for a graph over a value that is gone."""
         try:
             for node in graph.nodes.values():
                 if node.task == CARRIED:
                     carried_record(self.store, node)
         except DataError as e:
-            raise DataError(f"{e}: alignflow rounds {self.name} shows the rounds that one can go back to") from None
+            raise DataError(f"{e}: alignflow rounds {self.name} lists the rounds to which you can go back") from None
 
 
 def _keyed(p: Parameter) -> bool:
@@ -239,7 +238,7 @@ def _keyed(p: Parameter) -> bool:
 
 
 def _literal(value: JSON) -> JSON:
-    """A value as an override that means just that value: a text is read as YAML otherwise."""
+    """A value as an override: a text must be quoted, for overrides are read as YAML."""
     if not isinstance(value, str):
         return value
     return json.dumps(f"${value}" if value.startswith("$") else value)

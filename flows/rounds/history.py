@@ -1,6 +1,6 @@
-"""What the events of a continuing deployment come to: its rounds, its head, and what is unfinished. Pure.
+"""The history of a continuing deployment, folded from its events: its rounds, its head, and what is unfinished.
 
-The head is every value that `prev.` and `last.` carry and every list that `every.` names, as the last accepted round
+The head is every value that `prev.` and `last.` name and every list that `every.` names, as the last accepted round
 left them. Numbers only go up: a rejected round and one that was given up have used theirs.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from tasks.contract import DataError
 
 Verdict = Literal["accepted", "rejected", "unfinished", "given up"]
 REJECTIONS = 3
-"""So many rejections with equal parameters, since the head last moved, say that the loop is stalled."""
+"""The loop is stalled after so many rejections with equal parameters since the head last moved."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,18 @@ class Measured:
     n: int
 
 
+def now() -> str:
+    """The time, as events hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    when: str = field(default_factory=now)
+
+
 @dataclass(frozen=True)
-class Begun:
+class Begun(_Timed):
     """A tick has taken its number. `overrides`: as given; `parameters`: all values that the tick's keys hold."""
 
     number: int
@@ -40,61 +51,55 @@ class Begun:
     parameters: Mapping[str, Any]
     file: str
     commit: str
-    when: str
     event: Literal["begun"] = "begun"
 
 
 @dataclass(frozen=True)
-class Resumed:
+class Resumed(_Timed):
     """Another attempt at the number that was begun last."""
 
     number: int
     run: str
-    when: str
     event: Literal["resumed"] = "resumed"
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A round has its verdict. `values` is what it carries on, `every` what it adds to the lists, if it is accepted."""
+class Finished(_Timed):
+    """A round has its verdict. If it is accepted, `values` is what the next one starts from, and `every` is appended to
+    the lists."""
 
     number: int
     accepted: bool
     gate: Measured | None
+    evidence: Evidence | None
+    """The test by which the gate decided; None without a gate, like `gate`."""
     headline: Mapping[str, Measured]
     values: Mapping[str, CarriedValue | None]
     every: Mapping[str, CarriedValue | None]
-    when: str
-    evidence: Evidence | None = None
-    """What the gate decided by; None without a gate, and for rounds of before there was a test over all ticks."""
     event: Literal["finished"] = "finished"
 
 
 @dataclass(frozen=True)
-class RolledBack:
-    """The head is again what it was after that round; 0 is the start. An unfinished round is given up."""
+class RolledBack(_Timed):
+    """The head is again what it was after round `to`; 0 is the start. An unfinished round is given up."""
 
     to: int
-    when: str
     event: Literal["rolled back"] = "rolled back"
 
 
 @dataclass(frozen=True)
-class Stalled:
-    """A tick found that enough rounds with its parameters were rejected, and did no work."""
+class Stalled(_Timed):
+    """A tick did no work, because enough rounds with its parameters had been rejected."""
 
-    when: str
-    event: Literal["stalled", "converged"] = "stalled"
-    """Ledgers of before say `converged`."""
+    event: Literal["stalled"] = "stalled"
 
 
 @dataclass(frozen=True)
-class AfterDone:
-    """What stands behind the loop has run for the head of that round."""
+class AfterDone(_Timed):
+    """The steps `after` the loop have run for the head of that round."""
 
     round: int
     run: str
-    when: str
     event: Literal["after"] = "after"
 
 
@@ -108,12 +113,12 @@ class Head:
     round: int = 0
     values: Mapping[str, CarriedValue | None] = field(default_factory=dict)
     every: Mapping[str, tuple[CarriedValue, ...]] = field(default_factory=dict)
-    """A name that a round did not list has no list any more: it would lack that round."""
+    """The list of a name ends with the first round that does not add to it: it would lack that round."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One number and what became of it."""
+    """One number with its runs and its verdict."""
 
     begun: Begun
     runs: tuple[str, ...]
@@ -130,7 +135,7 @@ class Round:
 
 @dataclass(frozen=True)
 class History:
-    """The state that the events come to."""
+    """The state after all events."""
 
     rounds: tuple[Round, ...] = ()
     head: Head = Head()
@@ -141,7 +146,7 @@ class History:
     after: int = 0
     """The head's round for which `after` has run."""
     stall_recorded: bool = False
-    """Whether the last event says that the loop is stalled."""
+    """Whether the last event is `Stalled`."""
 
     @property
     def last(self) -> int:
@@ -163,7 +168,7 @@ class History:
         return self.rejections(parameters) >= REJECTIONS
 
     def stall(self, parameters: Mapping[str, Any]) -> str:
-        """How often these parameters were rejected, and the smallest gain that the last gate would have seen."""
+        """How often these parameters were rejected, and the smallest gain that the last gate would have detected."""
         tests = [r.finished.evidence for r in self.streak if r.finished and r.finished.evidence]
         reach = f"; {tests[-1].reach}" if tests else ""
         count = self.rejections(parameters)
@@ -176,28 +181,24 @@ class History:
 
 @dataclass(frozen=True)
 class AlphaUse:
-    """What the gate's tests have used of alpha, as far as they went."""
+    """The part of alpha that the gate's tests have used."""
 
     used: float
     """Sum of the levels of all tests."""
     bound: float
-    """P(a policy no better than its head is ever accepted), for all ticks to come too, if alpha stays as it is."""
+    """P(a policy no better than its head is ever accepted), with all future ticks, if alpha stays as it is."""
     alpha: float
     """That of the last test."""
     tests: int
-    before: int
-    """Accepted rounds whose gate went by an interval alone: the bound says nothing of them."""
 
 
 def alpha_use(history: History) -> AlphaUse | None:
     """None where nothing was tested."""
-    finished = [r.finished for r in history.rounds if r.finished]
-    tests = [(f.number, f.evidence) for f in finished if f.evidence]
+    tests = [(f.number, f.evidence) for r in history.rounds if (f := r.finished) and f.evidence]
     if not tests:
         return None
-    used, (last, newest) = sum(t.level for _, t in tests), tests[-1]
-    before = sum(f.accepted and f.gate is not None and f.evidence is None for f in finished)
-    return AlphaUse(used, used + newest.alpha / (last + 1), newest.alpha, len(tests), before)
+    used, (last, newest) = sum(test.level for _, test in tests), tests[-1]
+    return AlphaUse(used, used + newest.alpha / (last + 1), newest.alpha, len(tests))
 
 
 def history_of(events: Iterable[Event]) -> History:

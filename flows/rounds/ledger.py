@@ -1,17 +1,15 @@
 """The ledger of a continuing deployment: `ledger/<pipeline>.<deployment>.jsonl`, one event per line, only appended to.
 
-A line counts once its newline is on disk. What a kill left behind the last newline never happened: readers pass over
-it, and the next writer cuts it off.
+A line counts once its newline is on disk. Readers ignore what a kill left behind the last newline, and the next writer
+cuts it off.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -27,7 +25,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 class Ledger:
-    """The events of one deployment in a store. Whoever writes holds `lock`."""
+    """The events of one deployment in a store. A writer must hold `lock`."""
 
     def __init__(self, store: Store, pipeline: str, deployment: str) -> None:
         self.name = f"{pipeline}/{deployment}"
@@ -45,7 +43,7 @@ class Ledger:
         return self._store.is_locked(f"ledger-{self.path.stem}")
 
     def history(self) -> History:
-        """What the events come to. Raises DataError for a ledger that was damaged."""
+        """The history of all events. Raises DataError for a ledger that was damaged."""
         events = self.events()
         try:
             return history_of(events)
@@ -53,15 +51,15 @@ class Ledger:
             raise DataError(f"{self.path}: {e}") from None
 
     def events(self) -> list[Event]:
-        """All events, oldest first. Raises DataError, with the line, for one that is none."""
-        found: list[Event] = []
+        """All events, oldest first. Raises DataError with the number of the first invalid line."""
+        events: list[Event] = []
         for number, line in enumerate(self._whole().splitlines(keepends=True), 1):
             try:
-                found.append(_event(line))
+                events.append(_event(line))
             except ValueError as e:
                 trouble = e.errors()[0]["msg"] if isinstance(e, ValidationError) else e
                 raise DataError(f"{self.path}:{number}: invalid ledger event ({trouble})") from None
-        return found
+        return events
 
     def append(self, event: Event) -> None:
         """Write an event; it is on disk when this returns."""
@@ -84,24 +82,19 @@ class Ledger:
         except FileNotFoundError:
             return b""
         end = data.rfind(b"\n") + 1
-        with suppress(ValueError):  # a whole line behind it, whose newline is another byte, is no half that a kill left
+        with suppress(ValueError):  # a whole line whose newline is another byte is damage, not what a kill left
             without_digest(data[end:-1] + b"\n")
             return data
         return data[:end]
 
 
 def _event(line: bytes) -> Event:
-    """Raises ValueError. Lines of before there were digests have none."""
-    value = without_digest(line) if line.startswith(b'{"digest"') else json.loads(line)
+    """Raises ValueError."""
+    value = without_digest(line)
     event = _EVENT.validate_python(value, strict=False)
     if unknown := value.keys() - {field.name for field in fields(event)}:
         raise ValueError(f"it has no {', '.join(sorted(unknown))}")
     return event
-
-
-def now() -> str:
-    """The time, as events hold it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def ledgers(store: Store) -> Iterator[Ledger]:

@@ -1,4 +1,4 @@
-"""What one may ask of ticks: parameters, how many rounds, and to work even where the loop is stalled."""
+"""A request for ticks: parameters, how many rounds, and whether to make them even where the loop is stalled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ticks in MLflow and on Prefect's pages."""
+"""Publishes ticks to MLflow and to Prefect's pages."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from flows.store.store import Store
 from flows.wiring.model import Graph
 
 WAIT_SECONDS = 60.0
-"""How long a tick waits until MLflow has all of it, the first time; no longer than AGAIN_SECONDS once it did not."""
+"""How long a tick waits until MLflow has all of it; only AGAIN_SECONDS once MLflow has failed to."""
 AGAIN_SECONDS = 5.0
 
 
 class TickTracker(TickObserver):
-    """Tells MLflow and Prefect's pages of every tick. MLflow has all of one, if it takes it, before the next begins."""
+    """Publishes every tick. Unless MLflow fails, it has all of a tick before the next begins."""
 
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self._store, self._say = store, say
         self._open: Tracker | None = None
         self.runs: list[Run] = []
-        """Those that are over."""
+        """The runs that are over."""
         self.trouble = ""
-        """What MLflow did not take, if anything."""
+        """A message if MLflow did not take everything."""
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         self.close()
@@ -42,7 +42,7 @@ class TickTracker(TickObserver):
         self.close()
 
     def close(self) -> None:
-        """Wait for MLflow. `ended` is not called for a tick that ends by an error, so the caller ends with this."""
+        """Wait for MLflow. The caller must end with this, as `ended` is not called for a tick that ends by an error."""
         if self._open:
             tracker, self._open = self._open, None
             self.trouble = tracker.close(AGAIN_SECONDS if self.trouble else WAIT_SECONDS) or self.trouble

@@ -103,7 +103,7 @@ class Execution:
         self._stack.close()
         if self.run.status == "running":
             self.seconds = time.monotonic() - self._began
-            self._skipped()
+            self._close_steps()
             self.store.contents.save()
             self.runs.end(self.run, self._status())
             self.listener.run_finished(self.run)
@@ -212,10 +212,11 @@ class Execution:
                 self.runs.save(self.run)
                 self._saved = time.monotonic()
 
-    def _skipped(self) -> None:
-        for step in self.run.steps.values():
-            if step.state == "pending":
-                step.state = "skipped"
+    def _close_steps(self) -> None:
+        """Give the steps that have not ended their last state: a thread may still be about to mark its own."""
+        with self._lock:
+            for step in self.run.steps.values():
+                step.state = {"pending": "skipped", "running": "stopped"}.get(step.state, step.state)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -12,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.errors import console
+from flows.commands.printing import console
+from flows.rounds.ledger import Ledger
 from flows.run.prefect.server import Server
 from flows.store.runs import Runs
 from flows.store.store import Store
-from tests.flows.commands.processes import alignflow, command
+from tests.flows.commands.processes import ROOT, alignflow, command, place, started
 from tests.flows.fabricated import Fabricated, fabricate
+from tests.flows.rounds.test_command import PIPELINES
+from tests.flows.rounds.test_history import begun
 
-ROOT = Path(__file__).parents[2]
 TINY = """
 pipelines:
   tiny:
@@ -62,7 +63,7 @@ def test_the_file_is_found_upwards_and_artifacts_lie_beside_it(project: Path) ->
     assert (project / "artifacts").is_dir()
 
 
-def test_artifacts_may_be_said_by_option_or_environment(project: Path, tmp_path: Path) -> None:
+def test_the_artifacts_folder_may_be_an_option_or_a_variable(project: Path, tmp_path: Path) -> None:
     for how in (("--artifacts", str(tmp_path / "a")), ()):
         alignflow("plan", "tiny", *how, cwd=project, ALIGNFLOW_ARTIFACTS=str(tmp_path / "b"))
     assert (tmp_path / "a").is_dir()
@@ -83,7 +84,7 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("plan", "tyni"), "'tyni' is not a pipeline of this file; choose one of [tiny]"),
         (("run", "tiny", "sise=3"), "did you mean 'size'"),
@@ -95,13 +96,15 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
         (("accept", "tiny", "data"), "'data' has no former result"), (("sweep", "tiny", "size=1,(2"), "cannot split"),
     ],
 )  # fmt: skip
-def test_a_wrong_request_is_one_message_and_exit_code_2(project: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_a_wrong_request_is_one_message_and_exit_code_2(
+    project: Path, arguments: tuple[str, ...], message: str
+) -> None:
     done = alignflow(*arguments, "--artifacts", str(project / "empty"), cwd=project, code=2)
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("compare", "last", "last", "--artifacts", "{made}", "--out", "/proc/nope"), "/proc/nope: "),
         (("gc", "--artifacts", "{file}"), "there are no artifacts in"),
@@ -110,11 +113,11 @@ def test_a_wrong_request_is_one_message_and_exit_code_2(project: Path, arguments
     ],
 )
 def test_a_path_that_cannot_be_used_is_one_line(
-    project: Path, made: Fabricated, arguments: tuple[str, ...], said: str
+    project: Path, made: Fabricated, arguments: tuple[str, ...], message: str
 ) -> None:
     command = [a.format(made=made.store.root, file=project / "pipelines.yaml") for a in arguments]
     err = alignflow(*command, cwd=project, code=2).stderr
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
@@ -122,8 +125,7 @@ def test_a_reader_that_leaves_early_is_no_failure(project: Path) -> None:
     command = f"{sys.executable} -m flows.cli graph tiny --file {project / 'pipelines.yaml'}"
     for reader in ("true", "head -n 1"):
         piped = f"{{ {command}; echo code $? >&2; }} | {reader}"
-        place = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(["bash", "-c", piped], cwd=ROOT, env=place, capture_output=True, text=True, check=False)
+        done = subprocess.run(["bash", "-c", piped], cwd=ROOT, env=place(), capture_output=True, text=True, check=False)
         assert done.stderr == "code 0\n"
 
 
@@ -150,15 +152,15 @@ def test_manual_is_the_pipeline_itself_unless_the_file_has_one(project: Path, tm
     assert "no deployment 'nightly'" in alignflow("plan", "tiny/nightly", cwd=project, code=2).stderr
 
 
-def test_a_broken_pipeline_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_broken_pipeline_is_an_error_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(TINY.replace("task: take_batch,", "task: take_bach,"))
     done = alignflow("check", cwd=tmp_path, code=2)
     assert "pipelines.yaml:9:" in done.stdout
     assert "did you mean 'take_batch'" in done.stdout
 
 
-def test_no_file_at_all_is_said_with_what_to_do(tmp_path: Path) -> None:
-    assert "say which with --file" in alignflow("list", cwd=tmp_path, code=2).stderr
+def test_without_a_file_the_error_shows_what_to_do(tmp_path: Path) -> None:
+    assert "name it with --file" in alignflow("list", cwd=tmp_path, code=2).stderr
 
 
 def test_show_needs_no_pipelines_file_where_artifacts_are_named(made: Fabricated, tmp_path: Path) -> None:
@@ -180,6 +182,36 @@ def test_light_commands_answer_in_about_half_a_second(made: Fabricated, project:
     store = ("--artifacts", str(made.store.root))
     for arguments in (["list"], ["check"], ["graph", "tiny"], ["plan", "tiny"], ["show", "last", *store]):
         assert any(_processor_seconds(*arguments, cwd=project) < 1.5 for _ in range(3)), arguments
+
+
+LOOKS = """
+import sys
+from flows.cli import main
+for arguments in LOOKS:
+    sys.argv = ["alignflow", *arguments]
+    try:
+        main()
+    except SystemExit as e:
+        assert not e.code, arguments
+    heavy = {"torch", "transformers", "vllm", "prefect", "mlflow", "matplotlib"}
+    print("LOADED", arguments[0], *sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_commands_that_only_look_import_nothing_heavy_and_compare_only_what_draws(
+    made: Fabricated, tmp_path: Path
+) -> None:
+    (tmp_path / "pipelines.yaml").write_text(PIPELINES)
+    Ledger(made.store, "growing-pool", "every-night").append(begun(1, size=20))
+    deployment = "growing-pool/every-night"
+    looks = [
+        ["rounds", deployment], ["plan", deployment], ["graph", deployment], ["show", "last"], ["show", "last:report"],
+        ["explain", "last", "last"], ["compare", "last"],
+    ]  # fmt: skip
+    code = LOOKS.replace("LOOKS", repr([[*look, "--artifacts", str(made.store.root)] for look in looks]))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=place(), capture_output=True, text=True)
+    loaded = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert loaded == [*([look[0]] for look in looks[:-1]), ["compare", "matplotlib"]], done.stderr
 
 
 def _steps(project: Path) -> dict[str, str]:
@@ -205,9 +237,8 @@ def test_a_run_ends_with_where_to_look_and_a_second_one_does_nothing(project: Pa
     assert "web UIs alignflow up" in " ".join(first.split())
     assert "training_policy.png" in first
     made = Runs(Store(project / "artifacts")).ids()
-    place = {**os.environ, "PYTHONPATH": str(ROOT)}
     second = subprocess.run(
-        [sys.executable, "-c", LISTED, "run", "tiny"], cwd=project, env=place, capture_output=True, text=True,
+        [sys.executable, "-c", LISTED, "run", "tiny"], cwd=project, env=place(), capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     assert second.stdout.startswith(f"tiny: nothing to do: run {made[0]} has the same parameters")
@@ -230,24 +261,12 @@ def test_again_records_a_new_run_that_computes_nothing(project: Path) -> None:
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(project: Path) -> None:
-    place = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "flows.cli", "run", "tiny", "steps=100000"]
-    process = subprocess.Popen(
-        command, cwd=project, env=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout
-    said = ""
-    for line in process.stdout:
-        said += line
-        if "policy: fit" in line:
-            break
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    said += process.communicate(timeout=90)[0]
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
-    assert "go on with: alignflow run tiny steps=100000" in said
+    with started("run", "tiny", "steps=100000", cwd=project, log=project / "stopped.log") as running:
+        running.wait_for("policy: fit")
+        time.sleep(1)
+        assert running.end(signal.SIGINT) == 130, running.output
+    assert "Traceback" not in running.output
+    assert "go on with: alignflow run tiny steps=100000" in running.output
     assert _steps(project)["policy"] == "stopped"
 
 

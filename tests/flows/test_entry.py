@@ -101,7 +101,7 @@ def test_only_what_differs_from_the_defaults_is_an_override() -> None:
     assert overrides_of({"world": {"toy": {"seed": 1}}, "model": "toy"}, shown) == {"world": {"toy": {"seed": 1}}}
 
 
-def test_what_was_asked_for_stays_also_where_it_is_the_default() -> None:
+def test_a_requested_value_stays_also_where_it_is_the_default() -> None:
     from flows.entry import overrides_of
 
     shown = {n: Parameter(n, "toy") for n in ("world", "model")} | {"seed": Parameter("seed", 0)}
@@ -112,7 +112,7 @@ def test_what_was_asked_for_stays_also_where_it_is_the_default() -> None:
     assert overrides_of(values, shown, set(values)) == {"world": "other"}, "a form sends all of them"
 
 
-def test_the_request_of_a_deployments_run_is_what_its_flow_was_asked(
+def test_the_overrides_of_a_deployments_run_are_those_of_its_request(
     blank: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--param model=toy --param world=…`, where the file says `model: $world`: the model stays."""

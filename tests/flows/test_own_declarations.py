@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.commands.stores import open_store
+from flows.commands.project import Project
 from flows.planning.plan import Plan, make_plan
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase
@@ -169,7 +169,7 @@ def test_the_losss_own_parameter_is_the_kl_weight_of_the_run(project: Path) -> N
 
 
 def test_the_metric_has_its_column_in_its_own_format(project: Path) -> None:
-    store = open_store(project / "pipelines.yaml", None)  # as `show` and `compare` open it
+    store = Project(project / "pipelines.yaml").store  # as `show` and `compare` open it
     rows = {"name": ["text/words", "text/misspelt"], "value": [11.52, 0.0612], "unit": ["words", "share"]}
     ends = {"ci_low": [10.0, 0.05], "ci_high": [12.0, 0.07], "n": [128, 128]}
     report = put(store, Report.of(pa.table({**rows, **ends})), "spelling")

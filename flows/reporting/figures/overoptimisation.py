@@ -1,12 +1,12 @@
-"""Gold and proxy along one training: where more of what the policy is trained by is no longer what was wanted."""
+"""Gold and proxy along one training: where a higher proxy, which trains the policy, no longer raises gold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flows.reporting.figures.style import ACCENT, BASE, MUTED, add_foot, heading_of, new_figure
+from flows.reporting.figures import style
 from flows.reporting.results import Estimate, ResultRow, RunResults, metric_of
 
 if TYPE_CHECKING:
@@ -57,35 +57,33 @@ def law_of(d: Sequence[float], gains: Sequence[float]) -> Law:
     return Law(float(alpha), float(beta), 1 - rest / spread if spread else 0.0)
 
 
-def overoptimised(found: RunResults, title: str) -> Figure | None:
+def overoptimised(results: RunResults, title: str) -> Figure | None:
     """What gold and proxy gained over the base against √KL, nats, and the law of gold's gain where it holds.
 
     Differences from the base on the same prompts, for a reward is known up to a constant per prompt. None below three
     rounds that have both.
     """
-    points = [p for p in (_point(row) for row in found.rows) if p]
+    points = [p for p in (_point(row) for row in results.rows) if p]
     points.sort(key=lambda p: p.distance)
     if len(points) < FEWEST_ROUNDS:
         return None
-    figure, axes = new_figure(5.8, 3.9)
-    axes.axhline(0, color=MUTED, lw=0.8)
-    _line(axes, [(p.distance, p.proxy) for p in points], BASE, "proxy, which trained")
-    _line(axes, [(p.distance, p.gold) for p in points], ACCENT, "gold")
+    figure, axes = style.new_figure(5.8, 3.9)
+    axes.axhline(0, color=style.MUTED, lw=0.8)
+    _line(axes, [(p.distance, p.proxy) for p in points], style.BASE, "proxy, which trained")
+    _line(axes, [(p.distance, p.gold) for p in points], style.ACCENT, "gold")
     law = _fitted(points)
     if law:
         _draw_law(axes, law, points[-1].distance)
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
-    axes.set_title(heading_of("Gold and proxy by distance", title))
+    axes.set_title(style.heading_of("Gold and proxy by distance", title))
     axes.set_xlabel("distance from the base, √KL(policy ‖ base), KL in nats per answer")
     axes.set_ylabel("mean score above the base's")
     axes.legend(loc="best", fontsize=8.5)
-    told = (
-        f"\ndashes: R = d(α − β log d), α = {law.alpha:.2f}, β = {law.beta:.2f}, R² = {law.explained:.2f}"
-        if law
-        else ""
-    )
-    add_foot(figure, f"bars: 95% interval of the policy's mean over prompts (the base's is not in them){told}")
+    foot = "bars: 95% interval of the policy's mean over prompts (the base's is not in them)"
+    if law:
+        foot += f"\ndashes: R = d(α − β log d), α = {law.alpha:.2f}, β = {law.beta:.2f}, R² = {law.explained:.2f}"
+    style.add_foot(figure, foot)
     return figure
 
 
@@ -111,7 +109,7 @@ def _point(row: ResultRow) -> Point | None:
     gains = [_gain(row, e) for e in (gold, proxy)]
     if kl is None or math.isnan(kl.value) or gains[0] is None or gains[1] is None:
         return None
-    return Point(math.sqrt(max(0.0, kl.value)), gains[0], gains[1])
+    return Point(style.sqrt_kl(kl.value), gains[0], gains[1])
 
 
 def _gain(row: ResultRow, score: Estimate | None) -> Gain | None:
@@ -125,10 +123,7 @@ def _gain(row: ResultRow, score: Estimate | None) -> Gain | None:
 def _line(axes: Axes, points: Sequence[tuple[float, Gain]], colour: str, label: str) -> None:
     x, y = [at for at, _ in points], [gain.value for _, gain in points]
     axes.plot([0, *x], [0, *y], color=colour, lw=2, marker="o", ms=5, mec="white", mew=1, label=label, zorder=3)
-    bar: Any = {"color": colour, "lw": 3, "alpha": 0.3, "solid_capstyle": "round", "zorder": 2}
-    for at, gain in points:
-        if gain.low is not None and gain.high is not None:
-            axes.plot([at, at], [gain.low, gain.high], **bar)
+    style.draw_intervals(axes, x, [(gain.low, gain.high) for _, gain in points], colour)
 
 
 def _fitted(points: Sequence[Point]) -> Law | None:
@@ -144,10 +139,10 @@ def _draw_law(axes: Axes, law: Law, furthest: float) -> None:
     import numpy as np
 
     d = np.linspace(furthest / 200, furthest, 200)
-    axes.plot(d, law.at(d), color=ACCENT, lw=1.4, ls=(0, (4, 3)), alpha=0.8, zorder=2)
+    axes.plot(d, law.at(d), color=style.ACCENT, lw=1.4, ls=(0, (4, 3)), alpha=0.8, zorder=2)
     if law.peak < furthest:
-        axes.axvline(law.peak, color=MUTED, lw=0.9, ls=(0, (2, 3)))
+        axes.axvline(law.peak, color=style.MUTED, lw=0.9, ls=(0, (2, 3)))
         axes.annotate(
             f"best at KL {law.peak**2:.1f}", (law.peak, 0.03), (5, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", fontsize=8.5, color=MUTED,
+            textcoords="offset points", fontsize=8.5, color=style.MUTED,
         )  # fmt: skip

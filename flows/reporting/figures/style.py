@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,8 +66,17 @@ def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str) -> Non
     )  # fmt: skip
 
 
+def draw_intervals(
+    axes: Axes, x: Sequence[float], intervals: Sequence[tuple[float | None, float | None]], colour: str
+) -> None:
+    """A pale bar behind each point that has an interval."""
+    for at, (low, high) in zip(x, intervals, strict=True):
+        if low is not None and high is not None:
+            axes.plot([at, at], [low, high], color=colour, lw=2.9, alpha=0.31, solid_capstyle="round", zorder=3)
+
+
 def sqrt_kl(kl: float) -> float:
-    """√KL; an estimate that noise made negative stands at 0."""
+    """√KL; 0 for an estimate that noise made negative."""
     return math.sqrt(max(kl, 0.0))
 
 

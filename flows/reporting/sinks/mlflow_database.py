@@ -28,7 +28,7 @@ def database_of(artifacts: Path) -> Path:
 
 
 def make_ready(artifacts: Path) -> str:
-    """Migrate a new database of the store, if it has none that can be opened. Returns what became of a damaged one.
+    """Migrate a new database unless the store has one that can be opened. Returns a message about a damaged one.
 
     Other processes over the store wait here meanwhile. Where MLFLOW_TRACKING_URI names a place, nothing is done.
     """
@@ -44,7 +44,7 @@ def make_ready(artifacts: Path) -> str:
 
 
 def _unfinished(database: Path) -> str:
-    """Says so where its first migration was killed: the last thing that MLflow makes is its first experiment."""
+    """A message if its first migration was killed: the last thing that MLflow makes is its first experiment."""
     if not database.exists():
         return ""
     with closing(sqlite3.connect(database)) as connection:
@@ -56,7 +56,7 @@ def _unfinished(database: Path) -> str:
 
 
 def quiet() -> None:
-    """Before MLflow is imported: no telemetry, few repeats, no words of migrations."""
+    """Set MLflow up before it is imported: no telemetry, few retries, no messages about migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

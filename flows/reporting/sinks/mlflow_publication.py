@@ -15,10 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.reporting import results as table
 from flows.reporting.comparison import short_value
 from flows.reporting.parameters import chosen_params, overridden_parameters
-from flows.reporting.results import read_report
+from flows.reporting.results import (
+    Estimate,
+    base_check_of,
+    costs,
+    headlines,
+    main_metric,
+    read_report,
+    run_results,
+)
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
@@ -39,7 +46,7 @@ MAX_PARAMS = 100
 TAG = 5000
 """Letters of a tag; MLflow cuts at 8,000."""
 USED, WRITTEN = "used", "written"
-"""What tags with digests are called, by what they are of: after all others in the order of the alphabet."""
+"""First words of tags with digests: after all others in the order of the alphabet."""
 STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 FACTS = "mlflow"
 """Where `Run.extra` holds what MLflow shows of a run and no record has: its title, text and parameters."""
@@ -48,14 +55,14 @@ RESOLVED = "resolved.yaml"
 
 
 class Publication:
-    """One run on its way to MLflow. Publishing it a second time changes nothing."""
+    """Publishes one run to MLflow. Publishing it a second time changes nothing."""
 
     def __init__(self, store: Store, server: MlflowServer, run: Run) -> None:
         self._store, self.server, self._run = store, server, run
         self._models: set[str] = set()
 
     def whole(self) -> None:
-        """All of a run that is over."""
+        """Publish all of a run that is over."""
         self.begin()
         for step in self._run.steps.values():
             if step.carried and step.content:
@@ -77,24 +84,25 @@ class Publication:
         self.server.files(run.id, [*(self._store.root / "logs" / run.id).glob(RESOLVED)], "config")
 
     def carried(self, step: str, content: str) -> None:
-        """A value that an earlier tick left; that tick's run has what it took to make it."""
+        """Publish a value that an earlier tick left; that tick's run has its costs."""
         self.server.tags(self._run.id, {f"{USED}.{step}": content})
 
     def step(self, done: FinishedStep) -> None:
-        """A finished step: a run of its own if it trained, metrics of the run if it is a headline."""
+        """Publish a finished step: a run of its own if it trained, metrics of the run if it is a headline."""
         if done.trained:
             self._child(done)
         if done.record.kind == "Report" and done.headline:
             self._report(done, done.round or 1)
 
     def end(self, steps: Sequence[FinishedStep]) -> None:
-        """What all steps together come to, and how the run ended."""
+        """Publish what all steps have in common, and how the run ended."""
         run = self._run
-        for floor in table.floors(self._store, steps)[:1]:
-            self._report(floor, 0)
-        others = table.run_results(self._store, steps).others
-        of_run = (({m: e for m, e in row.metrics.items() if e.metric.of_run}, row.round) for row in others)
-        rows = [row for metrics, round in of_run for row in _rows(_flat(metrics), round or run.rounds or 1)]
+        if base_check := base_check_of(self._store, steps):
+            self._report(base_check, 0)
+        rows: list[MetricRow] = []
+        for row in run_results(self._store, steps).others:
+            of_run = {name: e for name, e in row.metrics.items() if e.metric.of_run}
+            rows += _rows(_flat(of_run), row.round or run.rounds or 1)
         rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds)]
         self.server.metrics(run.id, rows, milliseconds(run.ended))
         self._lineage(steps)
@@ -109,7 +117,7 @@ class Publication:
         return milliseconds(max(self._run.started, record.made))
 
     def _report(self, report: FinishedStep, step: int) -> None:
-        """What was measured of a model: numbers of the run, and of the model on these prompts."""
+        """Publish what was measured of a model, as numbers of the run and of the model on these prompts."""
         model, prompts = measured(self._store, report.record)
         if model and model.content not in self._models:
             self._model(model, self._run.id, f"{self._run.pipeline} {report.name}", 0)
@@ -118,7 +126,7 @@ class Publication:
         self.server.metrics(self._run.id, rows, self._at(report.record), model.content if model else "", data)
 
     def _child(self, done: FinishedStep) -> None:
-        """A run for a step that trained. Its curves are the record's, whoever made it and when."""
+        """Publish a step that trained as a run of its own, with the curves of its record."""
         record, step = done.record, done.addresses[0]
         name, at = f"{self._run.id}/{step}", self._at(record)
         tags = {
@@ -140,7 +148,7 @@ class Publication:
         self.server.end(name, "FINISHED", at)
 
     def _model(self, record: Record, run: str, title: str, step: int) -> None:
-        """A model by its digest, as an output of the run of its step and of the whole."""
+        """Publish a model by its digest, as an output of the run of its step and of the pipeline's run."""
         self._models.add(record.content)
         tags = {
             "path": str(self._store.root / record.path), "pipeline": self._run.pipeline, "key": record.key,
@@ -154,15 +162,15 @@ class Publication:
             )  # fmt: skip
 
     def _lineage(self, steps: Sequence[FinishedStep]) -> None:
-        """What went in (artifacts that were made from nothing) and came out (models and headline reports), by digest,
-        and the way from one to the other."""
+        """Publish by digest the inputs of the run (artifacts without parents), its outputs (models and headline
+        reports), and the lineage between them."""
         sources = [s for s in steps if not s.record.parents]
         ended = [s for s in steps if s.record.kind in MODELS or (s.headline and s.record.kind == "Report")]
         used = [self._dataset(s.name, s.name, s.record) for s in sources]
         self.server.inputs(self._run.id, [d for d in used if d])
         tags = {f"{USED}.{_tag(s)}": s.record.content for s in sources}
         self.server.tags(self._run.id, tags | {f"{WRITTEN}.{_tag(s)}": s.record.content for s in ended})
-        whole = {s.addresses[0]: _made_from(s.record) | {"hit": s.hit} for s in steps}
+        whole = {s.addresses[0]: {**_lineage_of(s.record), "hit": s.hit} for s in steps}
         self.server.text(self._run.id, json.dumps(whole, indent=1), "lineage.json")
 
     def _dataset(self, name: str, context: str, record: Record) -> dict[str, str] | None:
@@ -174,7 +182,7 @@ class Publication:
 
 
 def note_facts(run: Run, graph: Graph, logs: Path) -> None:
-    """Keep what MLflow is to show of a run and no record has, in the run's file and beside its logs."""
+    """Write what MLflow shows of a run and no record has into the run's file and beside its logs."""
     run.extra[FACTS] = {
         "title": run_name(run, overridden_parameters(graph)), "about": graph.about, "params": {**chosen_params(graph)},
     }  # fmt: skip
@@ -187,19 +195,19 @@ def _rows(metrics: Mapping[str, float], step: int) -> list[MetricRow]:
 
 
 def _best_rows(store: Store, steps: Sequence[FinishedStep]) -> list[MetricRow]:
-    """The best round's win rate (or accuracy): the last round is what a chart ends with, and need not be it."""
-    by_round = [(s.round or 1, read_report(store, s.record)) for s in table.headlines(steps)]
-    several = [(metrics[m], at, m) for at, metrics in by_round if (m := table.main_metric(metrics))]
+    """The best round's win rate (or accuracy): a chart ends with the last round, which need not be the best."""
+    by_round = [(s.round or 1, read_report(store, s.record)) for s in headlines(steps)]
+    several = [(metrics[m], at, m) for at, metrics in by_round if (m := main_metric(metrics))]
     best = sorted(several, key=lambda one: one[0].goodness)[-1:]
     return [("/best_".join(name.rsplit("/", 1)), e.value, at) for e, at, name in best]
 
 
 def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
-    """What all until the end of each round cost when it was made; what stands outside the rounds counts at once."""
+    """The costs until the end of each round, cached steps included; steps outside the rounds count from the start."""
     outside, hits = 0 if rounds else 1, sum(s.hit for s in steps)
     rows = _rows({"cache/hits": hits, "cache/misses": len(steps) - hits}, rounds or 1)
     for at in sorted({s.round or outside for s in steps}):
-        rows += _rows(table.costs(s for s in steps if (s.round or outside) <= at), at)
+        rows += _rows(costs(s for s in steps if (s.round or outside) <= at), at)
     return rows
 
 
@@ -212,13 +220,13 @@ def run_name(run: Run, given: Mapping[str, JSON]) -> str:
 
 def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:
     """The model whose numbers a Report holds, and the prompts or pairs that it was measured on, where known."""
-    found = RecordViews(store).of(report).evaluation
-    model, data = (found.model, found.data) if found else (None, None)
+    evaluation = RecordViews(store).of(report).evaluation
+    model, data = (evaluation.model, evaluation.data) if evaluation else (None, None)
     return (origin(model) if model and model.kind in MODELS else None), origin(data) if data else None
 
 
 def resolved(graph: Graph) -> dict[str, JSON]:
-    """The pipeline as it ran: every parameter, and every step with all its parameters and what fed it."""
+    """The pipeline as it ran: every parameter, and every step with all its parameters and inputs."""
     steps: dict[str, JSON] = {
         n.id: {
             "task": n.task, "params": {name: plain_value(value) for name, value in n.params.items()},
@@ -238,21 +246,19 @@ def _tag(step: FinishedStep) -> str:
     return step.addresses[0].replace("@", ":")
 
 
-def _made_from(record: Record) -> dict[str, JSON]:
-    parents: dict[str, JSON] = {port: [p.content for p in several] for port, several in record.parents.items()}
-    return {
-        "kind": record.kind, "task": record.task, "key": record.key, "content": record.content, "parents": parents,
-        "seconds": record.seconds, "made": record.made, "commit": record.commit,
-    }  # fmt: skip
+def _lineage_of(record: Record) -> dict[str, JSON]:
+    fields = ("kind", "task", "key", "content", "seconds", "made", "commit")
+    parents: JSON = {port: [p.content for p in several] for port, several in record.parents.items()}
+    return {**{name: getattr(record, name) for name in fields}, "parents": parents}
 
 
-def _flat(metrics: Mapping[str, table.Estimate]) -> dict[str, float]:
-    """Metric names and values; the ends of the interval of those that runs are ranked by, lest charts triple."""
-    ends = {"_low": "low", "_high": "high"}
-    found = {name: e.value for name, e in metrics.items()}
-    ranking = {name: e for name, e in metrics.items() if e.metric.ranks}
-    found |= {f"{name}{end}": getattr(e, field) for name, e in ranking.items() for end, field in ends.items()}
-    return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
+def _flat(metrics: Mapping[str, Estimate]) -> dict[str, float]:
+    """Metric names and values. Only metrics that runs are ranked by have the ends of their intervals, to keep charts
+    few."""
+    values: dict[str, float | None] = {name: e.value for name, e in metrics.items()}
+    for name, e in metrics.items():
+        values |= {f"{name}_low": e.low, f"{name}_high": e.high} if e.metric.ranks else {}
+    return {name: value for name, value in values.items() if value is not None and not math.isnan(value)}
 
 
 def _step_params(record: Record) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writes runs to MLflow, by names of ours, so that writing anything again changes nothing.
+"""Writes runs to MLflow under our own names, so that writing anything again changes nothing.
 
 MlflowClient and explicit run ids only: the active run of `mlflow` is thread-local.
 """
@@ -47,12 +47,12 @@ def served_elsewhere(artifacts: Path) -> bool:
 
 
 def address(artifacts: Path) -> str:
-    """Where MLflow's pages are: those of a server that was named, or those that `alignflow up` serves."""
+    """The address of MLflow's pages: that of the server in MLFLOW_TRACKING_URI, or of `alignflow up`."""
     return without_password(tracking_uri(artifacts)).rstrip("/") if served_elsewhere(artifacts) else pages(artifacts)[1]
 
 
 def _write(method: Method) -> Method:
-    """A method that writes. What the server refuses is noted and left out: sending it again cannot help."""
+    """Decorates a method that writes: what the server refuses is left out and noted, as sending it again is useless."""
 
     @wraps(method)
     def write(self: MlflowServer, *args: Any, **kwargs: Any) -> None:
@@ -67,10 +67,10 @@ def _write(method: Method) -> Method:
 
 
 class MlflowServer:
-    """One tracking server. Its methods raise whatever MLflow raises when the server gives no answer."""
+    """One tracking server. Its methods raise MLflow's own errors if the server does not answer."""
 
     def __init__(self, artifacts: Path, uri: str) -> None:
-        """Opens the database, a new one if it has to be made."""
+        """Opens the database, or makes a new one."""
         self._artifacts = artifacts.absolute()
         self._ids: dict[str, str] = {}
         self._models: dict[str, str] = {}
@@ -78,7 +78,7 @@ class MlflowServer:
         """The last refusal of the server, if there was any."""
         quiet()
         self.damage = make_ready(artifacts)
-        """What became of a damaged database, if it was one."""
+        """A message about a database that was damaged."""
         self._client = _client(uri)
         with locked(self._artifacts / "locks" / "mlflow.lock"):
             self._experiment = self._find_experiment(uri)
@@ -177,9 +177,9 @@ class MlflowServer:
         self, name: str, digest: str, title: str, kind: str, step: int, tags: Mapping[str, str],
         params: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """A checkpoint outside MLflow, one for each content however many runs made or found it: no file is copied.
+        """Register a checkpoint outside MLflow, one for each content; no file is copied.
 
-        As `mlflow.create_external_model` does it, which works on the active run alone.
+        Follows `mlflow.create_external_model`, which works on the active run alone.
         """
         from mlflow.entities import LoggedModelOutput
 
@@ -239,8 +239,8 @@ class MlflowServer:
 
 
 def is_refusal(e: Exception) -> bool:
-    """Whether the server said no to what it was sent, so that sending it again cannot help. Silence, a gateway's error
-    or a locked database are no refusal."""
+    """Whether the server rejected a request, so that sending it again is useless. A timeout, a gateway's error or a
+    locked database do not count."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(e, KeyError | FileNotFoundError):

@@ -1,9 +1,8 @@
-"""Runs that computed nothing, in Prefect, which they do without: they are recorded there once a server is up.
+"""Records runs that computed nothing in Prefect, once a server is up.
 
-Prefect's server takes longer to start than all the rest of such a run, and its pages can be seen only while it is up.
-So the run is recorded on the server that is up when it ends; where none is, its id waits in
-`artifacts/prefect-pending.txt` for the next `alignflow up`. Recording a run twice changes nothing: Prefect knows it by
-its id.
+Prefect's server takes longer to start than such a run, and its pages can be seen only while it is up. So the run is
+recorded on the server that is up when it ends; without one, its id waits in `artifacts/pending/prefect/` for the next
+`alignflow up`. Recording a run twice changes nothing: Prefect knows it by its id.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from flows.reporting.results import run_results
 from flows.reporting.sinks.mlflow_view import run_page
 from flows.reporting.sinks.pending import PendingRuns
 from flows.reporting.sinks.prefect_artifacts import artifact_create, last_artifacts
 from flows.run.prefect.api import users_server
 from flows.run.prefect.server import running
-from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
@@ -33,12 +30,14 @@ STATES = {
     "hit": ("COMPLETED", "Cached"), "made": ("COMPLETED", "Completed"), "failed": ("FAILED", "Failed"),
     "done": ("COMPLETED", "Completed"), "stopped": ("CANCELLED", "Cancelled"),
 }  # fmt: skip
-"""States of our steps and runs → type and name in Prefect; a step of another state did not begin."""
+"""State of a step or a run → type and name in Prefect; a step of another state did not begin."""
 
 
 def mirror(store: Store, run: Run) -> str:
-    """Record a finished run on the server that is up, or keep it for the next one. Returns what went wrong, if
-    anything; `run.links` has the flow run's id if nothing did."""
+    """Record a finished run on the server that is up, or let it wait for the next one.
+
+    Returns a message if that failed; else `run.links` has the flow run's id.
+    """
     waiting_runs(store).add(run.id)
     if not (os.environ.get("PREFECT_API_URL") or running(store.root)):
         return ""
@@ -53,7 +52,7 @@ def waiting_runs(store: Store) -> PendingRuns:
 
 
 def mirror_waiting(store: Store) -> str:
-    """Record all runs that wait for a server on the one that is up. Returns what went wrong, if anything."""
+    """Record all waiting runs on the server that is up. Returns a message if that failed."""
     from httpx import HTTPError
 
     try:
@@ -80,7 +79,7 @@ def _record(store: Store, id: str) -> bool:
 
 
 def _flow_run(client: SyncPrefectClient, store: Store, run: Run) -> str:
-    """The flow run with its task runs, their states and edges, and what any run leaves. Returns its id."""
+    """Make the flow run with its task runs, their states and edges, and its artifacts. Returns its id."""
     flow = client.request("POST", "/flows/", json={"name": run.pipeline}).json()["id"]
     begun = {
         "flow_id": flow, "name": run.id, "idempotency_key": run.id, "parameters": dict(run.parameters),
@@ -95,14 +94,14 @@ def _flow_run(client: SyncPrefectClient, store: Store, run: Run) -> str:
         "POST", "/flow_runs/{id}/set_state", path_params={"id": flow_run}, json={"state": ended, "force": True}
     )
     page = run_page(run.links["mlflow"]) if "mlflow" in run.links else ""
-    for artifact in last_artifacts(run, run_results(store, finished_steps(store, run)), store.root, page):
+    for artifact in last_artifacts(store, run, page):
         made = artifact_create(artifact, UUID(flow_run)).model_dump(mode="json", exclude_unset=True)
         client.request("POST", "/artifacts/", json=made)  # `create_artifact` opens a websocket besides, for an event
     return flow_run
 
 
 def _task_runs(store: Store, run: Run, flow_run: str) -> Iterator[dict[str, Any]]:
-    """A task run for each step that ended, as Prefect's API takes them; those that fed it draw its edges."""
+    """A task run for each step that ended, as Prefect's API takes them; its inputs become edges."""
     steps = [step for step in run.steps.values() if step.state in STATES]
     ids = {step.key: _task_id(run, step) for step in steps if step.key}
     for step in steps:

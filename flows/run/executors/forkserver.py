@@ -186,7 +186,7 @@ class Child:
     def _lifeline(self, job: Job) -> Iterator[None]:
         try:
             yield
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter also where `close` has closed it for a run that is stopped
             raise self._died(job) from None
 
     def _died(self, job: Job) -> Exception:

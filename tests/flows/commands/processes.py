@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 import psutil
+from rich.console import Console
 
 from flows.cli import main
 from flows.system.modes import own_umask
@@ -24,24 +25,24 @@ SECONDS = 150.0
 
 
 def place(**more: str) -> dict[str, str]:
-    """The environment without what a user may have said of servers."""
+    """The environment without the addresses of a user's servers and stores."""
     foreign = ("PREFECT_", "MLFLOW_", "ALIGNFLOW_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
 def command(name: str, *arguments: str, cwd: Path, code: int | None = 0, **env: str) -> str:
-    """What `alignflow` (or `prefect`) says, once it has ended with `code`."""
+    """What `alignflow` (or `prefect`) prints, once it has ended with `code`."""
     module = {"alignflow": "flows.cli", "prefect": "prefect"}[name]
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=cwd, env=place(**env), capture_output=True, text=True,
         timeout=SECONDS, check=False,
     )  # fmt: skip
-    said = done.stdout + done.stderr
-    assert code is None or done.returncode == code, said
+    message = done.stdout + done.stderr
+    assert code is None or done.returncode == code, message
     if name == "alignflow":
-        assert "Traceback" not in said
-    return said
+        assert "Traceback" not in message
+    return message
 
 
 class Answer(NamedTuple):
@@ -67,12 +68,19 @@ def alignflow(*arguments: str, cwd: Path = ROOT, code: int = 0, **env: str) -> A
     return Answer(out.getvalue(), err.getvalue())
 
 
+def printed(show: Callable[[Console], object], width: int = 160) -> str:
+    """The text that `show` prints on a console."""
+    console = Console(file=io.StringIO(), width=width)
+    show(console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 NO_WAY_OUT = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
 """A proxy that is not there: whatever is sent through it fails."""
 
 
 class Started:
-    """A command that goes on until it is told to end."""
+    """A command that runs until it gets a signal."""
 
     def __init__(self, *arguments: str, cwd: Path, log: Path, **env: str) -> None:
         self._log = log
@@ -83,13 +91,13 @@ class Started:
             )  # fmt: skip
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text()
 
     def wait_for(self, text: str) -> None:
-        """Until it has said so."""
-        wait_until(lambda: text in self.said or not self.process.is_running(), lambda: self.said)
-        assert text in self.said, self.said
+        """Until its output contains the text."""
+        wait_until(lambda: text in self.output or not self.process.is_running(), lambda: self.output)
+        assert text in self.output, self.output
 
     def everything(self) -> list[psutil.Process]:
         """It, what it started, and what that started."""
@@ -117,11 +125,11 @@ def started(*arguments: str, cwd: Path, log: Path, **env: str) -> Iterator[Start
             process.kill()
 
 
-def wait_until(true: object, said: object = str) -> None:
-    """Until `true()`; then AssertionError with `said()`."""
+def wait_until(true: object, message: object = str) -> None:
+    """Until `true()`; then AssertionError with `message()`."""
     end = time.monotonic() + SECONDS
     while not true():  # type: ignore[operator]
-        assert time.monotonic() < end, said()  # type: ignore[operator]
+        assert time.monotonic() < end, message()  # type: ignore[operator]
         time.sleep(0.2)
 
 

@@ -50,7 +50,7 @@ def _states(project: Path, store: Store) -> dict[str, str]:
     return make_plan(_graph(project), store).states
 
 
-def test_an_old_result_stands_after_an_edit_and_is_recorded_as_accepted(project: Path) -> None:
+def test_an_old_result_is_accepted_after_an_edit_and_recorded_as_such(project: Path) -> None:
     store = Store(project / "artifacts")
     _finish(project, store)
     old = Runs(store).find("last:shout").record

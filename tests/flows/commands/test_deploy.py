@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flows.commands import deploy as deploying
-from flows.commands.deploy import ServePaths, deployments, register_deployments, write_prefect_yaml
+from flows.commands.deploy import register_deployments
+from flows.commands.deployments import ServePaths, deployments, write_prefect_yaml
 from flows.commands.serve import serve_deployments
 from tasks.contract import DataError, SpecError
 from tests.flows.commands.processes import alignflow, free_port
@@ -58,8 +59,8 @@ def test_every_pipeline_has_its_own_deployments_and_one_without_a_schedule(place
     assert list(found) == ["tiny/manual", "loop-heart/weekly", "loop-heart/manual"]
     weekly = found["loop-heart/weekly"]
     assert (weekly.cron, weekly.timezone, weekly.continues) == ("0 3 * * 1", "Europe/Berlin", True)
-    assert weekly.entrypoint.endswith("flows/entry.py:loop-heart__weekly")
-    assert found["loop-heart/manual"].entrypoint.endswith("flows/entry.py:loop-heart")
+    assert weekly.executed(place)["entrypoint"].endswith("flows/entry.py:loop-heart__weekly")
+    assert found["loop-heart/manual"].executed(place)["entrypoint"].endswith("flows/entry.py:loop-heart")
     assert found["tiny/manual"].cron is None
 
 
@@ -69,25 +70,25 @@ def test_a_file_may_give_the_manual_one_itself(place: ServePaths) -> None:
     assert deployments(place.file, "loop-heart/manual")[0].continues
 
 
-def test_all_refusals_are_told_at_once_and_nothing_is_deployed(place: ServePaths) -> None:
+def test_all_refusals_come_at_once_and_nothing_is_deployed(place: ServePaths) -> None:
     _edit(place, "task: take_batch, table: data, index: 1", "task: take_bach, table: data, index: 1")
     _edit(place, "continue: always", "continue: {gate: policy}")
     with pytest.raises(SpecError) as refused:
         deployments(place.file)
-    said = str(refused.value)
-    assert "nothing is deployed" in said
-    assert "  tiny: " in said
-    assert "pipelines.yaml:9:" in said
-    assert "loop-heart: " in said
-    assert "the gate 'policy' must be a Report" in said
+    message = str(refused.value)
+    assert "nothing is deployed" in message
+    assert "  tiny: " in message
+    assert "pipelines.yaml:9:" in message
+    assert "loop-heart: " in message
+    assert "the gate 'policy' must be a Report" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("tniy", "did you mean 'tiny'"), ("loop-heart/wekly", "did you mean 'weekly'"), ("tiny/x", r"\[manual\]")],
 )
-def test_an_unknown_name_is_refused_with_the_near_miss(place: ServePaths, name: str, said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_an_unknown_name_is_refused_with_the_near_miss(place: ServePaths, name: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         deployments(place.file, name)
 
 
@@ -97,7 +98,7 @@ def test_a_schedule_needs_a_value_for_every_parameter(place: ServePaths) -> None
         deployments(place.file)
 
 
-def test_without_a_server_it_says_how_to_have_one(place: ServePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_the_error_shows_how_to_start_one(place: ServePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     for what in (
         lambda: list(register_deployments(place, deployments(place.file))),

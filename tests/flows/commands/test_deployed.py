@@ -15,7 +15,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.commands.deploy import ServePaths, deployments, register_deployments
+from flows.commands.deploy import register_deployments
+from flows.commands.deployments import ServePaths, deployments
 from flows.run.prefect.password import client_settings, saved_password
 from flows.run.prefect.server import running
 from flows.store.runs import Run, Runs
@@ -89,9 +90,9 @@ class Served(NamedTuple):
         return alignflow(*arguments, cwd=self.folder, **NO_WAY_OUT).stdout
 
     def prefect(self, *arguments: str, code: int | None = 0) -> str:
-        """From another directory, to which address and password must be said."""
-        said = command("prefect", "--no-prompt", *arguments, cwd=Path("/"), code=code, **self.client)
-        return " ".join(said.split())
+        """From another directory, which needs the address and the password."""
+        message = command("prefect", "--no-prompt", *arguments, cwd=Path("/"), code=code, **self.client)
+        return " ".join(message.split())
 
     def runs(self) -> list[Run]:
         return list(Runs(Store(self.folder / "artifacts")).newest())
@@ -149,24 +150,24 @@ def test_a_schedule_has_its_next_runs_on_the_server(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameter", "said"),
+    ("parameter", "message"),
     [
         ("size=0", "0 is less than the minimum of 1"), ("lr=-1", "-1 is less than or equal to the minimum of 0"),
         ("siez=3", "'siez' The following parameters are available on the deployment: 'world', 'size'"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_refused_with_its_bounds_or_the_names_there_are(
-    served: Served, parameter: str, said: str
+    served: Served, parameter: str, message: str
 ) -> None:
-    assert said in served.prefect("deployment", "run", "tiny/manual", "--param", parameter, code=1)
+    assert message in served.prefect("deployment", "run", "tiny/manual", "--param", parameter, code=1)
 
 
-def test_what_is_paused_stays_paused_and_what_is_gone_is_told_and_removed_on_request(served: Served) -> None:
+def test_what_is_paused_stays_paused_and_what_is_gone_is_listed_and_removed_on_request(served: Served) -> None:
     file = served.folder / "pipelines.yaml"
     weekly = served.deployments()["loop-heart/weekly"]
     served.prefect("deployment", "schedule", "pause", "loop-heart/weekly", weekly["schedules"][0]["id"])
-    said = "loop-heart/weekly 0 3 * * 1 (Europe/Berlin) (paused on the server)"
-    assert said in served.deploy("loop-heart")
+    message = "loop-heart/weekly 0 3 * * 1 (Europe/Berlin) (paused on the server)"
+    assert message in served.deploy("loop-heart")
     assert served.deployments()["loop-heart/weekly"]["schedules"][0]["active"] is False
     file.write_text(TINY.replace("weekly:", "monthly:"))
     try:
@@ -207,8 +208,8 @@ def test_what_another_file_or_store_has_deployed_is_taken_over_only_on_request(
 def test_prefects_own_commands_work_in_the_folder_and_deploy_the_generated_file(served: Served) -> None:
     served.alignflow("deploy", "--prefect-yaml")
     deployment = served.deployments()["tiny/manual"]
-    said = command("prefect", "--no-prompt", "deploy", "--all", cwd=served.folder)
-    assert said.count("successfully created") == 3
+    message = command("prefect", "--no-prompt", "deploy", "--all", cwd=served.folder)
+    assert message.count("successfully created") == 3
     again = served.deployments()["tiny/manual"]
     assert again["updated"] > deployment["updated"]
     same = ("entrypoint", "job_variables", "pull_steps", "tags", "work_pool_name", "enforce_parameter_schema")
@@ -221,8 +222,8 @@ def test_prefects_own_commands_work_in_the_folder_and_deploy_the_generated_file(
 def test_a_requested_run_goes_through_from_anywhere_and_leaves_where_to_look(
     served: Served, executing: Started
 ) -> None:  # fmt: skip
-    said = served.prefect("deployment", "run", "tiny/manual", "--param", "steps=1", "--watch")
-    assert "finished successfully" in said
+    message = served.prefect("deployment", "run", "tiny/manual", "--param", "steps=1", "--watch")
+    assert "finished successfully" in message
     executing.wait_for("is completed")
     run = served.runs()[0]
     assert (run.status, run.parameters["steps"]) == ("done", 1)
@@ -270,20 +271,20 @@ def test_serve_executes_nothing_that_deploy_did_not_register(
     }
     asked = {served.ask(f"{path}/create_flow_run", **body)["id"] for path, body in runs.items()}
     for flow_run in asked:
-        wait_until(lambda id=flow_run: served.state(id)[0] == "Failed", lambda: executing.said)
+        wait_until(lambda id=flow_run: served.state(id)[0] == "Failed", lambda: executing.output)
     messages = sorted(served.state(id)[1] for id in asked)
     assert messages == [
         "refused: `alignflow deploy` did not register it",
         "refused: the run's own request or the work pool changes its command and working_dir",
     ]
-    assert executing.said.count("is refused: ") == 2
-    assert "Traceback" not in executing.said
+    assert executing.output.count("is refused: ") == 2
+    assert "Traceback" not in executing.output
     assert not (tmp_path / "attacked").exists()
     changed = {**deployed["job_variables"], "env": {**deployed["job_variables"]["env"], "PYTHONSTARTUP": "x"}}
     served.ask("deployments/", name="manual", flow_id=deployed["flow_id"], pull_steps=deployed["pull_steps"],
                entrypoint=deployed["entrypoint"], **{**place, "job_variables": changed})  # fmt: skip
     flow_run = served.ask(f"deployments/{deployed['id']}/create_flow_run")["id"]
-    wait_until(lambda: served.state(flow_run)[0] == "Failed", lambda: executing.said)
+    wait_until(lambda: served.state(flow_run)[0] == "Failed", lambda: executing.output)
     assert "its job_variables changed since" in served.state(flow_run)[1]
     served.deploy()
 
@@ -292,11 +293,11 @@ def test_serve_executes_nothing_that_deploy_did_not_register(
 def test_a_run_that_is_cancelled_on_the_pages_is_cancelled_everywhere(served: Served, executing: Started) -> None:
     served.prefect("deployment", "run", "tiny/manual", "--param", "steps=100001")
     logs = served.folder / "artifacts" / "logs"
-    wait_until(lambda: (logs / _newest(served, 100001) / "policy.log").exists(), lambda: executing.said)
+    wait_until(lambda: (logs / _newest(served, 100001) / "policy.log").exists(), lambda: executing.output)
     run = served.runs()[0]
     served.ask(f"flow_runs/{run.links['prefect']}/set_state", state={"type": "CANCELLING"})
     executing.wait_for("is cancelled")
-    assert "crashed" not in executing.said
+    assert "crashed" not in executing.output
     assert served.state(run.links["prefect"])[0] == "Cancelled"
     assert served.runs()[0].status == "stopped"
 
@@ -309,9 +310,9 @@ def test_a_run_whose_pipeline_no_longer_compiles_fails_with_the_place(served: Se
     finally:
         file.write_text(TINY)
     executing.wait_for("did you mean 'take_batch'")
-    assert "pipelines.yaml:9:" in executing.said
-    assert "is failed: " in executing.said
-    assert "Traceback" not in executing.said + (served.folder / "artifacts" / "logs" / "serve.log").read_text()
+    assert "pipelines.yaml:9:" in executing.output
+    assert "is failed: " in executing.output
+    assert "Traceback" not in executing.output + (served.folder / "artifacts" / "logs" / "serve.log").read_text()
     assert len(served.runs()) == before
 
 
@@ -321,11 +322,11 @@ def test_ending_it_stops_the_runs_and_leaves_no_process(
     """The last one that needs it."""
     served.prefect("deployment", "run", "tiny/manual", "--param", "steps=100000")
     logs = served.folder / "artifacts" / "logs"
-    wait_until(lambda: (logs / _newest(served, 100000) / "policy.log").exists(), lambda: executing.said)
+    wait_until(lambda: (logs / _newest(served, 100000) / "policy.log").exists(), lambda: executing.output)
     everything = executing.everything()
     assert len(everything) >= 3
     assert executing.end(signal.SIGTERM) == 0
-    assert "stopping 1 run" in executing.said
+    assert "stopping 1 run" in executing.output
     assert gone(everything)
     run = served.runs()[0]
     assert (run.status, run.steps["policy"].state) == ("stopped", "stopped")
@@ -339,9 +340,9 @@ def _newest(served: Served, steps: int) -> str:
 
 @pytest.mark.slow
 def test_a_run_from_the_command_line_is_on_the_pages_that_are_up(served: Served) -> None:
-    said = command("alignflow", "run", "tiny", "steps=2", cwd=served.folder, **NO_WAY_OUT)
+    message = command("alignflow", "run", "tiny", "steps=2", cwd=served.folder, **NO_WAY_OUT)
     run = served.runs()[0]
     states = served.ask("flow_runs/filter", flow_runs={"id": {"any_": [run.links["prefect"]]}})
     assert [s["state_name"] for s in states] == ["Completed"]
-    assert f"{served.url.removesuffix('/api')}/runs/flow-run/{run.links['prefect']}" in said
-    assert "alignflow up" not in said
+    assert f"{served.url.removesuffix('/api')}/runs/flow-run/{run.links['prefect']}" in message
+    assert "alignflow up" not in message

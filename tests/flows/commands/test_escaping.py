@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import cli
-from flows.commands.errors import console, with_plain_errors
-from flows.commands.escaping import escape_control_characters, json_text
+from flows.commands.errors import with_plain_errors
+from flows.commands.printing import console, escape_control_characters, json_text
+from flows.commands.project import Project
 from tasks.contract import SpecError
 
 RED = "\x1b[31mred\x1b[0m"
@@ -54,5 +55,5 @@ def test_errors_and_abouts_are_escaped(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "alignflow: no \\x1b[31mred\\x1b[0m\n"
     file = tmp_path / "pipelines.yaml"
     file.write_text('pipelines:\n  p: {about: "is \\e[31mred"}\n')
-    cli.list_(choices=False, shipped=False, file=file)
+    cli.list_(Project(file), choices=False, shipped=False)
     assert capsys.readouterr().out == "p  is \\x1b[31mred\n"

@@ -15,7 +15,7 @@ from tests.flows.store.made import put
 from tests.models import tiny_policy
 
 
-def test_transformers_opens_an_exported_policy_and_it_says_what_the_stored_one_says(
+def test_transformers_opens_an_exported_policy_and_its_logits_are_those_of_the_stored_one(
     store: Store, tmp_path: Path
 ) -> None:
     import torch
@@ -31,11 +31,11 @@ def test_transformers_opens_an_exported_policy_and_it_says_what_the_stored_one_s
     assert not any(f.is_symlink() for f in files)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = torch.tensor([tokenizer.encode("the fox is tiny .")])
-    said = []
+    logits = []
     for path in (tmp_path / "model", store.root / record.path):
         with torch.inference_mode():
-            said.append(AutoModelForCausalLM.from_pretrained(path)(ids).logits)
-    assert torch.equal(said[0], said[1])
+            logits.append(AutoModelForCausalLM.from_pretrained(path)(ids).logits)
+    assert torch.equal(*logits)
 
 
 def test_a_table_becomes_parquet_with_the_same_rows_and_a_report_brings_its_prompts(tmp_path: Path) -> None:
@@ -58,8 +58,10 @@ def test_what_is_damaged_is_not_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("ref", "said"), [("last", "last:STEP"), ("sppo", "sppo/STEP"), ("zz", "names nothing")])
-def test_a_reference_to_no_artifact_says_how_to_name_one(tmp_path: Path, ref: str, said: str) -> None:
+@pytest.mark.parametrize(("ref", "message"), [("last", "last:STEP"), ("sppo", "sppo/STEP"), ("zz", "names nothing")])
+def test_the_refusal_of_a_reference_to_no_artifact_shows_how_to_name_one(
+    tmp_path: Path, ref: str, message: str
+) -> None:
     made = fabricate(tmp_path, rounds=1)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         export_to(made.store, ref, tmp_path / "out")

@@ -2,15 +2,15 @@
 
 import pytest
 
-from flows.commands.progress import seconds
+from flows.commands.printing import seconds
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (0.42, "0.4 s"), (12.3, "12 s"), (99.4, "99 s"), (119.6, "2 min 0 s"), (200.0, "3 min 20 s"),
         (3599.9, "60 min 0 s"),
     ],
 )  # fmt: skip
-def test_a_time_is_rounded_once(value: float, said: str) -> None:
-    assert seconds(value) == said
+def test_a_time_is_rounded_once(value: float, text: str) -> None:
+    assert seconds(value) == text

@@ -1,13 +1,11 @@
 """Where the end of a run says that its web UIs are, and which finished run stands for one that would repeat it."""
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from flows.commands.outcome import print_where
 from flows.commands.repeats import finished_twin, left_open
@@ -16,14 +14,15 @@ from flows.planning.plan import Plan, Planned
 from flows.run.prefect.orphans import OWN, open_flow
 from flows.store.runs import Run, Runs
 from flows.system.locks import try_lock
+from tests.flows.commands.processes import printed
 from tests.flows.fabricated import Fabricated, fabricate
 
 
 def _footer(folder: Path) -> dict[str, str]:
-    made, out = fabricate(folder, rounds=1), io.StringIO()
+    made = fabricate(folder, rounds=1)
     run = replace(made.run, links={"prefect": "f1", "mlflow": "1/r1"})
-    print_where(Console(file=out, width=200), made.store, run)
-    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in out.getvalue().splitlines()}
+    text = printed(lambda console: print_where(console, made.store, run))
+    return {line.split()[0]: line.split(maxsplit=1)[1].strip() for line in text.splitlines()}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +31,7 @@ def _none_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_without_servers_the_end_says_how_to_start_them_and_no_page_that_nobody_serves(tmp_path: Path) -> None:
+def test_without_servers_the_end_shows_how_to_start_them_and_no_page_that_nobody_serves(tmp_path: Path) -> None:
     lines = _footer(tmp_path)
     assert lines["web"] == "UIs    alignflow up   (serves Prefect and MLflow, with this run in both)"
     assert not {"MLflow", "charts", "Prefect"} & set(lines)

@@ -21,7 +21,7 @@ time.sleep(600)
 
 def test_a_run_that_does_not_stop_is_killed_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "STOP_SECONDS", 1.0)
-    said: list[str] = []
+    messages: list[str] = []
     deaf, polite = (
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for code in (DEAF, "import time; print(flush=True); time.sleep(600)")
@@ -33,8 +33,8 @@ def test_a_run_that_does_not_stop_is_killed_with_all_that_it_started(monkeypatch
     ours = {deaf.pid, polite.pid}
     found = [p for p in psutil.Process().children() if p.pid in ours]
     monkeypatch.setattr(psutil.Process, "children", _only(found, psutil.Process.children))
-    asyncio.run(serving._stop_runs(said.append))
-    assert said == ["stopping 2 runs", "killing 1 that did not stop within 1 s; what is finished is kept"]
+    asyncio.run(serving._stop_runs(messages.append))
+    assert messages == ["stopping 2 runs", "killing 1 that did not stop within 1 s; what is finished is kept"]
     assert deaf.wait(10) == -9
     assert gone([*found, child])
 

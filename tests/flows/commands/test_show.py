@@ -1,16 +1,14 @@
 """What people and scripts are shown of runs and artifacts."""
 
-import io
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands.requests import Sort
+from flows.commands.options import Sort
 from flows.commands.samples import before_and_after
 from flows.commands.show import show_json, show_text
 from flows.reporting.results import (
@@ -18,17 +16,16 @@ from flows.reporting.results import (
     ResultRow,
     RunResults,
     costs,
-    notices,
     run_results,
     table,
     tables,
-    warnings,
 )
 from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import JSON, DataError, SpecError
 from tasks.kinds import Completions, Oracle, WinProbs
+from tests.flows.commands.processes import printed
 from tests.flows.evaluated import of_task
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
 from tests.flows.store.made import put
@@ -40,9 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Fabricated:
 
 
 def _text(made: Fabricated, ref: str, rows: int = 5) -> str:
-    stream = io.StringIO()
-    show_text(made.store, ref, rows, Console(file=stream, width=200))
-    return stream.getvalue()
+    return printed(lambda console: show_text(made.store, ref, rows, console), width=200)
+
+
+def _lines(show: Callable[[Console], object]) -> list[list[str]]:
+    return [line.split() for line in printed(show).splitlines() if line.strip()]
 
 
 def _results(made: Fabricated):  # type: ignore[no-untyped-def]
@@ -51,15 +50,14 @@ def _results(made: Fabricated):  # type: ignore[no-untyped-def]
 
 def test_the_headline_is_by_round_and_the_policy_against_itself_is_the_floor(made: Fabricated) -> None:
     found = _results(made)
-    assert found.floor is not None
-    assert found.floor.metrics["eval/win_rate"].value == 0.49
+    assert found.base_check.metrics["eval/win_rate"].value == 0.49
     assert [(r.label, r.metrics["eval/win_rate"].value) for r in found.rows] == [("round 1", 0.62), ("round 2", 0.71)]
     assert found.others == ()
 
 
 def test_an_evaluation_against_another_policy_is_no_floor(made: Fabricated) -> None:
     without = [s for s in finished_steps(made.store, made.run) if s.name != "base_check"]
-    assert run_results(made.store, without).floor is None
+    assert run_results(made.store, without).base_check is None
 
 
 def test_costs_count_samples_queries_tokens_and_seconds_of_a_round(made: Fabricated) -> None:
@@ -69,19 +67,19 @@ def test_costs_count_samples_queries_tokens_and_seconds_of_a_round(made: Fabrica
     }  # fmt: skip
 
 
-def test_prompts_that_trained_are_told_beside_the_number_where_they_were_allowed(made: Fabricated) -> None:
+def test_prompts_that_trained_are_a_warning_beside_the_number_where_they_were_allowed(made: Fabricated) -> None:
     steps = finished_steps(made.store, made.run)
     few = "base, round 1, round 2: only 2 prompts (fewer than 30): other prompts may give quite other numbers"
-    assert warnings(run_results(made.store, steps)) == [few]
+    assert run_results(made.store, steps).warnings() == [few]
     for step in steps:
         if step.addresses[0] == "report@2":
             step.record.parts["params"]["allow_seen"] = True  # type: ignore[index]
-    said = warnings(run_results(made.store, steps))
-    assert len(said) == 2
-    assert said[1].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
+    warnings = run_results(made.store, steps).warnings()
+    assert len(warnings) == 2
+    assert warnings[1].startswith("round 2: 2 of 2 evaluation prompts also trained what is measured")
 
 
-def test_what_steps_said_of_their_data_is_shown_with_the_run_and_in_json(made: Fabricated) -> None:
+def test_notices_of_steps_are_shown_with_the_run_and_in_json(made: Fabricated) -> None:
     assert f"  - heldout: {READ}\n" in _text(made, "last")
     data = json.loads(json.dumps(show_json(made.store, "last", 5)))
     assert {s["step"]: s["notices"] for s in data["steps"] if s["notices"]} == {"heldout": [READ]}
@@ -90,15 +88,13 @@ def test_what_steps_said_of_their_data_is_shown_with_the_run_and_in_json(made: F
 def test_a_notice_of_several_steps_is_shown_once_with_the_steps_it_belongs_to() -> None:
     steps = ("pairs", *(f"round {n} · pairs" for n in range(1, 6)))
     found = RunResults(None, (), (), (*((s, "read as pairs") for s in steps), ("prompts", "3 rows skipped")))
-    assert notices(found) == [
+    assert found.notices() == [
         "pairs, round 1 · pairs, round 2 · pairs, round 3 · pairs and 2 more: read as pairs", "prompts: 3 rows skipped"
     ]  # fmt: skip
 
 
 def test_the_table_puts_base_against_base_beside_the_rounds(made: Fabricated) -> None:
-    stream = io.StringIO()
-    Console(file=stream, width=160).print(table(_results(made)))
-    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    lines = _lines(lambda console: console.print(table(_results(made))))
     assert lines[3][:5] == ["base", "vs.", "base", "2", "0.490"]
     assert lines[4][:6] == ["round", "1", "2", "0.620", "(0.590–0.650)", "2.00"]
     assert lines[5][-3:] == ["1.00", "12.0", "50.0%"]
@@ -108,16 +104,13 @@ def _estimate(value: float, half: float) -> Estimate:
     return Estimate(value, value - half, value + half, 100, "probability")
 
 
-def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> None:
+def test_other_evaluations_have_a_table_of_their_own_with_what_changed() -> None:
     """A reward model of each round on held-out pairs, as `reward_accuracy` measures it with `before`."""
     measured = {"eval/accuracy": _estimate(0.7, 0.02), "eval/accuracy_change": _estimate(-0.004, 0.01)}
     measured = of_task("reward_accuracy", measured)
     headline = ResultRow("round 1", 1, of_task("measure", {"eval/win_rate": _estimate(0.6, 0.03)}))
     found = RunResults(None, (headline,), (ResultRow("round 1 · reward_report", 1, measured),))
-    stream = io.StringIO()
-    for one in tables(found):
-        Console(file=stream, width=100).print(one)
-    lines = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    lines = _lines(lambda console: console.print(*tables(found), sep="\n"))
     assert lines[3] == ["round", "1", "100", "0.600", "(0.570–0.630)"]
     assert lines[4] == ["accuracy", "change"]
     assert lines[7] == [
@@ -129,7 +122,6 @@ def test_other_evaluations_stand_in_a_table_of_their_own_with_what_changed() -> 
 
 def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: Fabricated) -> None:
     found = before_and_after(made.store, made.records["report@2"], 5)
-    assert found is not None
     swan, fox = found.pairs
     assert (swan.before.text, swan.after.text) == (BASE["swan"], "good question ! the swan lives in the swamp . @2")
     assert (swan.after.score, swan.p) == (2.5, 0.9)
@@ -139,16 +131,14 @@ def test_a_report_shows_answers_before_and_after_with_scores_and_who_wins(made: 
 @pytest.mark.parametrize(
     ("sort", "shown"), [(Sort.FIRST, [0.9]), (Sort.BEST, [0.9]), (Sort.WORST, [0.25])]
 )  # fmt: skip
-def test_the_best_or_worst_prompts_can_be_asked_for(made: Fabricated, sort: Sort, shown: list[float]) -> None:
+def test_the_best_or_worst_prompts_can_be_shown(made: Fabricated, sort: Sort, shown: list[float]) -> None:
     found = before_and_after(made.store, made.records["report@2"], 1, sort)
-    assert found is not None
     assert [pair.p for pair in found.pairs] == shown
 
 
 def test_random_prompts_are_the_same_every_time(made: Fabricated) -> None:
     first, again = (before_and_after(made.store, made.records["report@2"], 2, Sort.RANDOM) for _ in range(2))
     assert first == again
-    assert first is not None
     assert {pair.p for pair in first.pairs} == {0.9, 0.25}
 
 
@@ -164,7 +154,6 @@ def test_p_is_of_the_pair_that_is_shown_and_not_of_all_answers_to_its_prompt(tmp
     """
     store = Store(tmp_path / "artifacts")
     found = before_and_after(store, evaluated_answers(store), 5)
-    assert found is not None
     [pair] = found.pairs
     assert (pair.after.text, pair.before.text, pair.p) == ("mine 0", "base 1", pytest.approx(0.7))
     assert found.oracle == "toy_gold"
@@ -209,7 +198,6 @@ def test_a_report_shows_all_its_numbers_above_the_answers(made: Fabricated) -> N
 def test_a_policy_and_its_samples_show_the_evaluation_that_measured_them(made: Fabricated) -> None:
     for ref in ("policy@1", "report/sample@1"):
         found = before_and_after(made.store, made.records[ref], 1)
-        assert found is not None
         assert found.report == made.records["report@1"].content
         assert [p.after.text for p in found.pairs] == ["good question ! the swan lives in the swamp . @1"]
     assert before_and_after(made.store, made.records["heldout"], 1) is None
@@ -251,23 +239,8 @@ def test_an_artifact_in_json_has_its_record_first_rows_and_comparison(made: Fabr
 
 def test_a_damaged_report_is_one_line_that_names_the_file(tmp_path: Path) -> None:
     shown = fabricate(tmp_path)
-    step = shown.run.step("report@2")
-    record = shown.store.record(step.key) if step else None
-    assert record is not None
-    damaged = shown.store.root / record.path / "table.arrow"
+    damaged = shown.store.root / shown.records["report@2"].path / "table.arrow"
     damaged.chmod(0o600)
     damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"table.arrow is damaged .*alignflow verify"):
-        show_text(shown.store, f"{shown.run.id}:report@2", 2, Console(file=io.StringIO()))
-
-
-def test_showing_imports_neither_torch_nor_prefect_nor_mlflow(made: Fabricated) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom rich.console import Console\n"
-        "from flows.commands.show import show_text\n"
-        f"from flows.store.store import Store\nshow_text(Store(Path({str(made.store.root)!r})), 'last:report', 3, "
-        "Console())\nprint('LOADED', sorted({'torch', 'prefect', 'mlflow', 'matplotlib'} & set(sys.modules)))"
-    )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
-    assert "LOADED []" in done.stdout, done.stderr
+        _text(shown, f"{shown.run.id}:report@2")

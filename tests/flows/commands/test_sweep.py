@@ -11,7 +11,7 @@ from flows.run.prefect.server import Server
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
-from tests.flows.commands.processes import command
+from tests.flows.commands.processes import command, printed
 from tests.flows.evaluated import evaluated
 
 PIPELINE = """
@@ -41,10 +41,10 @@ def _states(run: Run) -> dict[str, str]:
     return {id: step.state for id, step in run.steps.items()}
 
 
-@pytest.mark.parametrize(("values", "said"), [({"steps": "1,many"}, "steps"), ({"loss": "sft,spo"}, "spo")])
-def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(("values", "message"), [({"steps": "1,many"}, "steps"), ({"loss": "sft,spo"}, "spo")])
+def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: dict[str, str], message: str) -> None:
     store = Store(project / "artifacts")
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         run_sweep(project / "pipelines.yaml", store, "tiny", values, Console(file=io.StringIO()))
     assert Runs(store).ids() == []
 
@@ -54,15 +54,15 @@ def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begi
 ) -> None:
     """Whether a file is there is asked when its run begins."""
     values = ("world=./nothing.jsonl,toy", "loss=sft,{sft: {average: answer}}")
-    told = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, **prefect_server.client)
-    assert told.count("✗ there is no file or directory './nothing.jsonl'") == 2
-    assert "[4/4] tiny world=toy loss={sft: {average: answer}}" in told
+    text = command("alignflow", "sweep", "tiny", *values, cwd=project, code=2, **prefect_server.client)
+    assert text.count("✗ there is no file or directory './nothing.jsonl'") == 2
+    assert "[4/4] tiny world=toy loss={sft: {average: answer}}" in text
     second, first = (run for run in Runs(Store(project / "artifacts")).newest() if run.status == "done")
     shared = {"data", "blank", "some", "all", "asked", "gold", "policy/tokenize", "report/baseline_sample"}
     assert {id for id, state in _states(first).items() if state == "made"} == set(first.steps)
     assert {id for id, state in _states(second).items() if state == "hit"} >= shared
     assert _states(second)["policy"] == "made"
-    table = told[told.rindex("rank  run") :]
+    table = text[text.rindex("rank  run") :]
     assert "tiny loss=sft " in table
     assert "tiny loss=sft(average=answer)" in table
     assert "differences of the last win rate" in table
@@ -73,10 +73,8 @@ def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begi
 def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(tmp_path: Path) -> None:
     store = Store(tmp_path / "artifacts")
     several = [evaluated(store, "tiny", [[0.6, 0.5]], ids=("a", "b"), k=k, parameters={"draws": k}) for k in (2, 3)]
-    stream = io.StringIO()
-    _compared(store, several, Console(file=stream, width=160))
-    told = stream.getvalue()
-    assert "were not measured alike" in told
-    assert "answers per prompt: 2 (tiny draws=2 round 1); 3 (tiny draws=3 round 1)" in told
-    assert "rank " not in told[told.index("were not measured alike") :]
-    assert all(f"tiny draws={k}  " in told for k in (2, 3))
+    text = printed(lambda console: _compared(store, several, console))
+    assert "are not comparable" in text
+    assert "answers per prompt: 2 (tiny draws=2 round 1); 3 (tiny draws=3 round 1)" in text
+    assert "rank " not in text[text.index("are not comparable") :]
+    assert all(f"tiny draws={k}  " in text for k in (2, 3))

@@ -1,4 +1,4 @@
-"""`alignflow up`: both pages answer, both end, and what stands in the way is said."""
+"""`alignflow up`: both pages answer, both end, and errors name their cause."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ def _profile(folder: Path) -> Path:
     return folder / "artifacts" / ".prefect" / "profiles.toml"
 
 
-def test_both_pages_answer_once_they_are_told_and_if_one_server_dies_all_of_it_ends(tmp_path: Path) -> None:
+def test_both_pages_answer_once_they_are_printed_and_if_one_server_dies_all_of_it_ends(tmp_path: Path) -> None:
     pages_up = _up(tmp_path)
     pages_up.wait_for("Ctrl-C ends both")
     prefect, mlflow = pages(tmp_path / "artifacts")
@@ -36,8 +36,8 @@ def test_both_pages_answer_once_they_are_told_and_if_one_server_dies_all_of_it_e
     [server] = [p for p in everything if "mlflow" in p.cmdline() and "ui" in p.cmdline()]
     server.kill()
     assert pages_up.process.wait(60) == 1
-    assert "MLflow ended by itself" in pages_up.said
-    assert "mlflow-server.log" in pages_up.said
+    assert "MLflow ended by itself" in pages_up.output
+    assert "mlflow-server.log" in pages_up.output
     assert gone(everything)
     assert not _profile(tmp_path).exists()
     assert running(tmp_path / "artifacts") is None
@@ -53,8 +53,8 @@ def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named
         tmp_path, PREFECT_HOME=str(mine.parent), MLFLOW_TRACKING_URI="http://me:secret@mlflow.example.org:5000"
     )
     pages_up.wait_for("Ctrl-C ends it")
-    assert "MLflow   http://mlflow.example.org:5000   (MLFLOW_TRACKING_URI)" in pages_up.said
-    assert "profiles.toml is yours and stays" in pages_up.said
+    assert "MLflow   http://mlflow.example.org:5000   (MLFLOW_TRACKING_URI)" in pages_up.output
+    assert "profiles.toml is yours and stays" in pages_up.output
     prefect, mlflow = pages(tmp_path / "artifacts")
     assert answers(f"{prefect}/api/health")
     assert mlflow == "http://mlflow.example.org:5000"
@@ -63,7 +63,7 @@ def test_the_profiles_of_people_stay_as_they_are_and_mlflows_own_server_is_named
     assert pages_up.end(signal.SIGHUP) == 0, "as when the terminal is closed"
     assert gone(everything)
     assert mine.read_text() == _profile(tmp_path).read_text() == keys
-    assert "secret" not in pages_up.said
+    assert "secret" not in pages_up.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -90,7 +90,7 @@ def test_a_profile_that_was_changed_while_it_stood_is_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("which", "option"), [(0, "--prefect-port"), (1, "--mlflow-port")])
-def test_a_port_in_use_is_told_with_the_option_that_changes_it(tmp_path: Path, which: int, option: str) -> None:
+def test_a_port_in_use_is_refused_with_the_option_that_changes_it(tmp_path: Path, which: int, option: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

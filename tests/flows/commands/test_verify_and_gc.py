@@ -20,15 +20,15 @@ def test_verify_counts_what_is_whole_and_names_what_is_not(tmp_path: Path, capsy
     (made.store.root / "keys" / f"{made.records['report@1'].key}.json").write_text("{")
     (made.store.root / "runs" / f"{made.run.id}.json").write_text("{}")
     ledger = Ledger(made.store, "sppo", "nightly")
-    ledger.append(RolledBack(1, "now"))
+    ledger.append(RolledBack(1, when="now"))
     ledger.path.write_bytes(ledger.path.read_bytes().replace(b"now", b"new"))
     assert verify_text(made.store) == 1
-    said = capsys.readouterr().out
-    assert f"✗ Prompts {made.records['heldout'].content[:12]} (load_prompts): " in said
-    assert "✗ a record: keys/" in said
-    assert f"✗ a run: runs/{made.run.id}.json is not what was written; set aside in damaged/run-" in said
-    assert f"✗ a ledger: {ledger.path}:1: invalid ledger event" in said
-    assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in said
+    message = capsys.readouterr().out
+    assert f"✗ Prompts {made.records['heldout'].content[:12]} (load_prompts): " in message
+    assert "✗ a record: keys/" in message
+    assert f"✗ a run: runs/{made.run.id}.json is not what was written; set aside in damaged/run-" in message
+    assert f"✗ a ledger: {ledger.path}:1: invalid ledger event" in message
+    assert f"✓ {len(made.records) - 2} results are what their digests say; the next run makes the others" in message
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_request_and_is_not_made(tmp_path: Path) -> None:
@@ -40,7 +40,9 @@ def test_a_folder_that_is_not_there_is_a_wrong_request_and_is_not_made(tmp_path:
     assert not (tmp_path / "none").exists()
 
 
-def test_gc_says_what_it_takes_and_takes_what_it_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_lists_what_it_deletes_and_deletes_what_it_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = fabricate(tmp_path, rounds=1)
     store = made.store
     (store.root / "Prompts" / ("c" * 32)).mkdir()

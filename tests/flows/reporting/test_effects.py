@@ -1,6 +1,7 @@
-"""Pictures of over-optimisation and of games: what is fitted, when they are drawn, and what stands in them."""
+"""Figures of over-optimisation and of games: what is fitted, when they are drawn, and what they show."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,12 @@ from flows.reporting.figures.style import axis_in_nats, new_figure
 from flows.reporting.results import Estimate, ResultRow, RunResults
 from flows.reporting.sinks.mlflow_publication import Publication
 from flows.store.finished import FinishedStep, finished_steps
+from flows.store.records import Record
 from flows.store.runs import RunStep
 from flows.store.store import Store
 from tasks.kinds import Report
 from tests.flows.evaluated import of_task
-from tests.flows.fabricated import Maker, fabricate
+from tests.flows.fabricated import Fabricated, Maker, fabricate
 
 KL = (0.2, 1.2, 2.9, 6.4, 17.0, 61.0)
 LAW = Law(0.5, 0.7, 1.0)
@@ -30,15 +32,18 @@ def estimate(value: float, half: float | None = 0.1, unit: str = "score") -> Est
     return Estimate(value, None if half is None else value - half, None if half is None else value + half, 128, unit)
 
 
+def drawn(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
+
+
 def along(kl: tuple[float, ...], gold: list[float], proxy: list[float]) -> RunResults:
     """Checkpoints of one training. The base has gold 0.6 and proxy −1."""
-    rows = [
-        ResultRow(f"round {i + 1}", i + 1, of_task("measure", {
-            "eval/kl": estimate(k, unit="nats"), "eval/gold": estimate(0.6 + g), "eval/baseline_gold": estimate(0.6),
-            "eval/proxy": estimate(p - 1), "eval/baseline_proxy": estimate(-1),
-        }))
-        for i, (k, g, p) in enumerate(zip(kl, gold, proxy, strict=True))
-    ]  # fmt: skip
+    rows = []
+    for n, (k, g, p) in enumerate(zip(kl, gold, proxy, strict=True), 1):
+        values = {"gold": 0.6 + g, "baseline_gold": 0.6, "proxy": p - 1, "baseline_proxy": -1}
+        metrics = {"eval/kl": estimate(k, unit="nats")} | {f"eval/{m}": estimate(v) for m, v in values.items()}
+        rows.append(ResultRow(f"round {n}", n, of_task("measure", metrics)))
     return RunResults(None, tuple(rows), ())
 
 
@@ -57,22 +62,20 @@ def test_the_law_of_points_that_obey_it_is_found_and_its_peak_is_the_highest() -
 
 
 def test_gains_are_over_the_base_on_the_root_of_kl() -> None:
-    figure = overoptimised(trained(), "rm-ppo")
-    assert figure is not None
+    figure = drawn(overoptimised(trained(), "rm-ppo"))
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     x, y = lines["gold"].get_data()
     np.testing.assert_allclose(x, [0, *np.sqrt(KL)])
     np.testing.assert_allclose(y, [0, *LAW.at(np.sqrt(KL))])
     np.testing.assert_allclose(lines["proxy, which trained"].get_ydata(), [0, *0.5 * np.sqrt(KL)])
-    said = [t.get_text() for t in (*figure.axes[0].texts, *figure.texts)]
-    assert said[0] == f"best at KL {LAW.peak**2:.1f}"
-    assert "α = 0.50, β = 0.70, R² = 1.00" in said[1]
+    texts = [t.get_text() for t in (*figure.axes[0].texts, *figure.texts)]
+    assert texts[0] == f"best at KL {LAW.peak**2:.1f}"
+    assert "α = 0.50, β = 0.70, R² = 1.00" in texts[1]
 
 
 @pytest.mark.parametrize("gold", [[0.0, 1, -1, 1, -1, 0], [0.3] * 6])
 def test_a_law_that_does_not_hold_is_not_drawn(gold: list[float]) -> None:
-    figure = overoptimised(along(KL, gold, gold), "")
-    assert figure is not None
+    figure = drawn(overoptimised(along(KL, gold, gold), ""))
     assert "α" not in figure.texts[0].get_text()
 
 
@@ -81,10 +84,7 @@ def test_two_points_or_no_proxy_make_no_picture() -> None:
     assert overoptimised(RunResults(None, found.rows[:2], ()), "") is None
     plain = [ResultRow(r.label, r.round, {m: e for m, e in r.metrics.items() if "proxy" not in m}) for r in found.rows]
     assert overoptimised(RunResults(None, tuple(plain), ()), "") is None
-    fewer = RunResults(None, found.rows[:3], ())
-    figure = overoptimised(fewer, "")
-    assert figure is not None
-    assert "α" not in figure.texts[0].get_text()
+    assert "α" not in drawn(overoptimised(RunResults(None, found.rows[:3], ()), "")).texts[0].get_text()
 
 
 def played() -> RunResults:
@@ -97,14 +97,21 @@ def played() -> RunResults:
 
 
 def test_a_game_has_its_curves_and_its_matrix() -> None:
-    figure = exploitability_figures(played(), "sppo-cycle")
-    assert figure is not None
+    figure = drawn(exploitability_figures(played(), "sppo-cycle"))
     alone, mixture, *_ = figure.axes[0].get_lines()
     assert (list(alone.get_xdata()), list(alone.get_ydata())) == ([1, 2, 3], [0.8, 0.5, 0.7])
     assert (list(mixture.get_xdata()), list(mixture.get_ydata())) == ([1, 2], [0.8, 0.4])
     p = figure.axes[1].get_images()[0].get_array()
     np.testing.assert_allclose(p, [[0.5, 0.3, 0.6], [0.7, 0.5, 0.35], [0.4, 0.65, 0.5]])
     assert exploitability_figures(trained(), "") is None
+
+
+def _game(folder: Path, made: Fabricated, *names: str, inputs: Mapping[str, str] | None = None) -> Record:
+    """A report on a game with these metrics: 0.1, 0.2, …"""
+    maker = Maker(folder)
+    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
+    rows = [{"name": n, "value": 0.1 * i, "n": 2, "unit": "probability"} for i, n in enumerate(names, 1)]
+    return maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)), inputs or {})
 
 
 def _ticks(figure: Figure) -> list[list[str]]:
@@ -117,16 +124,14 @@ def _ticks(figure: Figure) -> list[list[str]]:
 @pytest.mark.parametrize(("first", "base"), [("report/baseline_sample@2", True), ("report/sample@2", False)])
 def test_the_first_policy_is_called_the_base_where_the_records_say_so(tmp_path: Path, first: str, base: bool) -> None:
     made = fabricate(tmp_path)
-    maker = Maker(tmp_path)
-    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
-    rows = [{"name": "eval/exploitability_mixture", "value": 0.1, "n": 2, "unit": "probability"}]
-    game = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)), {"completions": first})
+    game = _game(tmp_path, made, "eval/exploitability_mixture", inputs={"completions": first})
     steps = finished_steps(made.store, made.run)
     assert not first_is_base(made.store, steps)
     assert first_is_base(made.store, [*steps, FinishedStep(("game",), None, game, False)]) is base
-    figure = exploitability_figures(played(), "", base_first=base)
-    assert figure is not None
-    assert _ticks(figure) == [["base" if base else "1", "2", "3"]] * 2
+    assert (
+        _ticks(drawn(exploitability_figures(played(), "", base_first=base)))
+        == [["base" if base else "1", "2", "3"]] * 2
+    )
 
 
 def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
@@ -174,14 +179,9 @@ def _nothing(*_: object, **__: object) -> None:
 
 def test_a_game_behind_the_rounds_is_among_the_metrics_of_the_run(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
-    maker = Maker(tmp_path)
-    maker.nodes, maker.records = made.graph.nodes, made.records  # type: ignore[assignment]
     names = ("eval/exploitability_last", "eval/exploitability_mixture", "eval/exploitability/1")
-    rows = [{"name": n, "value": 0.1 * i, "n": 2, "unit": "probability"} for i, n in enumerate(names, 1)]
-    record = maker.step("game", "exploitability", Report.of(pa.Table.from_pylist(rows)))
-    made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", None, "made", record.key,
-                                  record.content,
-                                  "Report", 1.0, "never run")  # fmt: skip
+    game = _game(tmp_path, made, *names)
+    made.run.steps["game"] = RunStep("game", ("game",), "exploitability", "game", state="made", key=game.key)
     rows: list[tuple[str, float, int]] = []
     server = SimpleNamespace(metrics=lambda run, of_run, *_: rows.extend(of_run), **dict.fromkeys(WRITES, _nothing))
     Publication(made.store, server, made.run).end(finished_steps(made.store, made.run))  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""What MLflow is told of a run, that a cached run is as complete, and that MLflow never stops a run."""
+"""What MLflow gets of a run, that a cached run is as complete, and that MLflow never stops a run."""
 
 import json
 import shutil
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def _track(made: Fabricated, hits: Sequence[str] = (), end: bool = True) -> Tracker:
-    """Tell a tracker of the run as `Execution` does, as a new run if it was told before."""
+    """A tracker that has received the events of the run as `Execution` sends them."""
     tracker = Tracker(made.store)
     tracker.run_started(made.run, made.graph, made.store.root / "logs" / made.run.id)
     for id, node in made.graph.nodes.items():
@@ -66,7 +66,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def _with(database: Path, made: Fabricated) -> Fabricated:
+@pytest.fixture(scope="module", autouse=True)
+def _no_server() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+@pytest.fixture
+def made(tmp_path: Path, database: Path) -> Fabricated:
+    """A run of one round that MLflow has not got."""
+    made = fabricate(tmp_path, rounds=1)
     shutil.copyfile(database, made.store.root / "mlflow.db")
     return made
 
@@ -74,14 +84,12 @@ def _with(database: Path, made: Fabricated) -> Fabricated:
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Fabricated:
     """One run made, and one of which every step was a hit."""
-    folder = tmp_path_factory.mktemp("tracked")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        made = _with(database, fabricate(folder))
-        assert _track(made).close() == ""
-        steps = {id: replace(step, state="hit") for id, step in made.run.steps.items()}
-        again = made._replace(run=replace(made.run, id=made.run.id + "-again", steps=steps, links={}))
-        assert _track(again, hits=list(made.graph.nodes)).close() == ""
+    made = fabricate(tmp_path_factory.mktemp("tracked"))
+    shutil.copyfile(database, made.store.root / "mlflow.db")
+    assert _track(made).close() == ""
+    steps = {id: replace(step, state="hit") for id, step in made.run.steps.items()}
+    again = made._replace(run=replace(made.run, id=made.run.id + "-again", steps=steps, links={}))
+    assert _track(again, hits=list(made.graph.nodes)).close() == ""
     return made
 
 
@@ -115,6 +123,8 @@ def test_a_run_of_hits_is_as_complete_as_the_one_that_made_them(tracked: Fabrica
         assert (run.data.tags["cached"], mine[step].data.tags["cached"]) == ("true", "false")
         assert run.data.tags["original_run"] == mine[step].info.run_id
     assert _history(tracked, again, "cache/hits") == [(2, float(len(tracked.graph.nodes)))]
+    link = Runs(tracked.store).load(tracked.run.id + "-again").links["mlflow"]
+    assert link.split("/")[1] == again.info.run_id
 
 
 def test_lineage_names_every_digest_that_went_in_and_came_out(tracked: Fabricated) -> None:
@@ -185,26 +195,19 @@ def test_tags_with_digests_come_after_all_others(tracked: Fabricated) -> None:
         assert names[-len(digests) :] == digests
 
 
-def test_a_note_that_somebody_wrote_stays(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = _with(database, fabricate(tmp_path, rounds=1))
+def test_a_note_that_somebody_wrote_stays(made: Fabricated) -> None:
     id = MlflowServer(made.store.root, tracking_uri(made.store.root))._experiment
     _client(made).set_experiment_tag(id, "mlflow.note.content", "Ours: nightly runs")
     MlflowServer(made.store.root, tracking_uri(made.store.root))
     assert _client(made).get_experiment(id).tags["mlflow.note.content"] == "Ours: nightly runs"
 
 
-def test_a_runs_name_says_what_was_asked_of_it_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
+def test_a_runs_name_has_its_overrides_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
     assert run_name(tracked.run, {}) == _parent(tracked, tracked.run.id).info.run_name
     asked = run_name(tracked.run, {"eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
     assert asked.startswith("sppo eta=5.0 loss=dpo(beta=0.1) · ")
     first, again = (_children(tracked, _parent(tracked, tracked.run.id + end)) for end in ("", "-again"))
     assert f"runs/{first['policy@2'].info.run_id}?" in again["policy@2"].data.tags["mlflow.note.content"]
-
-
-def test_the_run_remembers_its_page(tracked: Fabricated) -> None:
-    link = Runs(tracked.store).load(tracked.run.id + "-again").links["mlflow"]
-    assert link.split("/")[1] == _parent(tracked, tracked.run.id + "-again").info.run_id
 
 
 def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
@@ -215,20 +218,15 @@ def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
 
 
 def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracked: Fabricated) -> None:
-    from flows.reporting.figures.run_figures import metric_by_round
+    from flows.reporting.figures.lines import metric_by_round
 
-    found = run_results(tracked.store, finished_steps(tracked.store, tracked.run))
-    figure = metric_by_round(found, "eval/win_rate", "sppo")
-    assert figure is not None
+    results = run_results(tracked.store, finished_steps(tracked.store, tracked.run))
+    figure = metric_by_round({"": results}, "eval/win_rate", "sppo")
     drawn = {tuple(round(float(y), 6) for y in line.get_ydata()) for line in figure.axes[0].lines}  # type: ignore[union-attr]
     assert {(0.62, 0.71), (0.49, 0.49), (0.5, 0.5), (0.59, 0.65), (0.68, 0.74)} <= drawn
 
 
-def test_what_the_server_refuses_is_said_and_the_rest_arrives(
-    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = _with(database, fabricate(tmp_path, rounds=1))
+def test_what_the_server_refuses_is_reported_and_the_rest_arrives(made: Fabricated) -> None:
     tracker = _track(made, end=False)
     tracker._queue.put(lambda to: to.server.metrics(made.run.id, [("no@such@name", 1.0, 0)], 0))
     tracker.run_finished(made.run)
@@ -237,11 +235,7 @@ def test_what_the_server_refuses_is_said_and_the_rest_arrives(
     assert _parent(made, made.run.id).info.status == "FINISHED"
 
 
-def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(
-    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = _with(database, fabricate(tmp_path, rounds=1))
+def test_a_run_that_was_killed_is_closed_as_killed_by_the_next(made: Fabricated) -> None:
     made.run.status = "running"
     tracker = _track(made, end=False)
     tracker.close()
@@ -272,7 +266,7 @@ def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None
     assert [(p.communicate(timeout=120)[1], p.returncode) for p in several] == [("", 0)] * 2
 
 
-def test_a_run_that_ended_before_it_began_tells_nothing(tmp_path: Path) -> None:
+def test_a_run_that_ended_before_it_began_publishes_nothing(tmp_path: Path) -> None:
     made = fabricate(tmp_path, rounds=1)
     tracker = Tracker(made.store)
     tracker.run_finished(Runs(made.store).load(made.run.id))

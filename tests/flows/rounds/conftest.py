@@ -173,14 +173,14 @@ def loop_project(folder: Path, text: str = PIPELINES) -> Path:
 
 
 class Heard(TickObserver):
-    """Keeps what it is told."""
+    """Keeps the messages and the runs of ticks."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.executions: list[Execution] = []
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
     def ended(self, execution: Execution) -> None:
         self.executions.append(execution)

@@ -99,7 +99,7 @@ def test_an_entrypoint_makes_ticks_in_one_flow_run(file: Path, client: str) -> N
     assert Ledger(store, "growing-pool", "every-night").history().open is not None
 
 
-def test_a_stalled_deployment_ends_as_completed_and_says_so(file: Path, client: str) -> None:
+def test_a_stalled_deployment_ends_as_completed_with_a_state_of_that_name(file: Path, client: str) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     store = Store(file.parent / "artifacts")

@@ -84,7 +84,7 @@ def test_10_000_loops_of_100_ticks_over_equal_policies_accept_any_in_at_most_alp
 
 @pytest.mark.parametrize("name", ["won or lost", "four answers", "narrow"])
 @pytest.mark.parametrize(("n", "tick"), [(64, 1), (64, 10), (128, 3)])
-def test_the_gain_that_is_said_to_be_seen_is_seen_in_four_of_five_loops(name: str, n: int, tick: int) -> None:
+def test_the_detectable_gain_is_seen_in_four_of_five_loops(name: str, n: int, tick: int) -> None:
     rng, level = np.random.default_rng(2), level_of(0.05, tick)
     found = [detectable(PROMPTS[name](rng, 0.5, (n,)), level) for _ in range(10)]
     mean = float(np.mean([f for f in found if f]))
@@ -92,7 +92,7 @@ def test_the_gain_that_is_said_to_be_seen_is_seen_in_four_of_five_loops(name: st
     assert 0.7 < seen < 0.88, f"{mean:.3f}"
 
 
-def test_few_prompts_can_show_no_gain_and_it_is_said() -> None:
+def test_few_prompts_can_show_no_gain_and_the_message_contains_that() -> None:
     """Three won prompts make 1.95³ = 7.4 of the capital at most, and 1/0.025 = 40 is needed."""
     few = evidence_of(np.array([1.0, 1.0, 1.0]), 0.05, 1)
     assert (few.p, few.accepts, few.detectable) == (pytest.approx(1.95**-3), False, None)

@@ -69,12 +69,12 @@ def _keys(project: Path) -> dict[str, str]:
     return found
 
 
-def _until(process: subprocess.Popen[str], said: str) -> str:
+def _until(process: subprocess.Popen[str], message: str) -> str:
     assert process.stdout
     lines = ""
     for line in process.stdout:
         lines += line
-        if said in line:
+        if message in line:
             return lines
     raise AssertionError(lines)
 
@@ -87,7 +87,7 @@ def _at_work(project: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks_for(
+def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_request_is(
     tmp_path: Path, server: str, loop: Loop
 ) -> None:
     killed, whole = loop_project(tmp_path / "killed"), loop.project
@@ -99,9 +99,11 @@ def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks
     assert [r.verdict for r in left.rounds] == ["accepted", "unfinished"]
     with _start(killed, "gain=3.0", server=server) as second:
         assert second.stdout
-        said = second.stdout.read()
-    assert second.returncode == 0, said
-    assert said.index("round 2 of loop/nightly was left unfinished") < said.index("round 3 of loop/nightly accepted")
+        message = second.stdout.read()
+    assert second.returncode == 0, message
+    assert message.index("round 2 of loop/nightly was left unfinished") < message.index(
+        "round 3 of loop/nightly accepted"
+    )
     assert _contents(killed)[:2] == _contents(whole)
     assert len(_contents(killed)) == 3
     again = _history(killed)
@@ -114,10 +116,10 @@ def test_a_tick_killed_in_its_round_is_finished_first_whatever_the_next_one_asks
 def test_of_two_ticks_at_once_the_second_waits_and_takes_the_next_number(tmp_path: Path, server: str) -> None:
     project = loop_project(tmp_path)
     both = [_start(project, "pause=0.5", "rounds=2", server=server) for _ in range(2)]
-    said = [process.communicate(timeout=280)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    message = [process.communicate(timeout=280)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], message
     assert [verdict for verdict, _ in _contents(project)] == ["accepted"] * 4
-    assert any("another tick of loop/nightly is at work (pid " in text for text in said)
+    assert any("another tick of loop/nightly is at work (pid " in text for text in message)
     history = _history(project)
     assert len({run for r in history.rounds for run in r.runs}) == 4
     assert len({r.finished.values["policy"] for r in history.rounds if r.finished}) == 4
@@ -129,11 +131,11 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, server: str)
         _until(process, "round 1 · policy: grow")
         os.kill(process.pid, signal.SIGINT)
         assert process.stdout
-        said = process.stdout.read()
-    assert process.returncode == 130, said
-    assert "the next tick finishes round 1 first" in said
-    assert "Go on with: alignflow run loop/nightly rounds=2 pause=20" in said
-    assert "Traceback" not in said
+        message = process.stdout.read()
+    assert process.returncode == 130, message
+    assert "the next tick finishes round 1 first" in message
+    assert "Go on with: alignflow run loop/nightly rounds=2 pause=20" in message
+    assert "Traceback" not in message
     assert [r.verdict for r in _history(project).rounds] == ["unfinished"]
     assert Runs(Store(project / "artifacts")).open() == []
 
@@ -149,8 +151,8 @@ def test_random_kills_skip_and_repeat_no_round_and_change_no_digest(tmp_path: Pa
         return gains[(number - 1) % len(gains)], "pause=0.5"
 
     def ended(process: subprocess.Popen[str], seconds: float) -> None:
-        said = process.communicate(timeout=seconds)[0]
-        assert process.returncode == 0, said
+        message = process.communicate(timeout=seconds)[0]
+        assert process.returncode == 0, message
 
     begun = time.monotonic()
     ended(_start(whole, *asked(1)), 300)

@@ -1,11 +1,9 @@
 """Ticks: gates, rejections, stalls, rollback, and what stays unfinished."""
 
-import io
 import re
 import shutil
 
 import pytest
-from rich.console import Console
 
 from flows.commands.outcome import print_outcome
 from flows.commands.rounds import roll_back
@@ -14,6 +12,7 @@ from flows.store.maintenance import collect_garbage
 from flows.store.runs import Runs
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy
+from tests.flows.commands.processes import printed
 from tests.flows.rounds.conftest import PIPELINES, Loop
 
 
@@ -27,7 +26,7 @@ def _pieces(loop: Loop) -> list[str]:
     return found
 
 
-def test_ticks_go_on_from_each_other_and_what_stands_behind_runs_once(loop: Loop) -> None:
+def test_ticks_go_on_from_each_other_and_the_steps_after_run_once(loop: Loop) -> None:
     went = loop.tick(rounds=3)
     assert (went.ticked.status, went.ticked.made, loop.verdicts()) == ("done", [1, 2, 3], ["accepted"] * 3)
     assert loop.size() == pytest.approx(1 + 1.001 + 1.003)
@@ -52,18 +51,18 @@ def test_rejected_rounds_use_prompts_up_leave_the_head_and_end_in_a_stall(loop: 
     went = loop.tick({"gain": -1.0}, rounds=5)
     assert loop.verdicts() == ["accepted", "rejected", "rejected", "rejected"]
     assert (went.ticked.status, went.ticked.stalled, went.ticked.made) == ("done", True, [2, 3, 4])
-    assert "is stalled: 3 consecutive rejections with these parameters since the head moved" in went.heard.said[-1]
-    assert "round 4 of loop/nightly rejected" in went.heard.said[-2]
+    assert "is stalled: 3 consecutive rejections with these parameters since the head moved" in went.heard.messages[-1]
+    assert "round 4 of loop/nightly rejected" in went.heard.messages[-2]
     assert loop.history.stalled
     assert loop.history.head == before
     assert _pieces(loop) == ["q0", "q1", "q2", "q3"]
     runs = Runs(loop.store).ids()
     again = loop.tick({"gain": -1.0})
     assert (again.ticked.made, again.ticked.stalled, Runs(loop.store).ids()) == ([], True, runs)
-    assert "is stalled: 3 consecutive rejections" in again.heard.said[-1]
+    assert "is stalled: 3 consecutive rejections" in again.heard.messages[-1]
     forced = loop.tick({"gain": -1.0}, force=True)
     assert (forced.ticked.made, forced.ticked.stalled, loop.history.stalled) == ([5], False, True)
-    assert "is stalled: 4 consecutive rejections" in forced.heard.said[-1]
+    assert "is stalled: 4 consecutive rejections" in forced.heard.messages[-1]
     assert loop.tick({"gain": 2.0}).ticked.made == [6]
     assert loop.verdicts()[4:] == ["rejected", "accepted"]
     shown = 0 + 5  # of rejected rounds, nothing is carried
@@ -116,7 +115,7 @@ def test_a_failed_round_stays_begun_and_is_finished_first_with_its_own_parameter
     assert (went.ticked.status, went.ticked.made, loop.verdicts()) == ("failed", [], ["accepted", "unfinished"])
     [error] = went.heard.executions[-1].errors.values()
     assert "used up at piece 2" in str(error)
-    assert "to give it up: alignflow rounds loop/nightly --back-to 1" in went.heard.said[-1]
+    assert "to give it up: alignflow rounds loop/nightly --back-to 1" in went.heard.messages[-1]
     assert loop.tick({"gain": 1.0}).ticked.status == "failed"
     assert len(loop.history.rounds[-1].runs) == 2
     file = loop.project / "pipelines.yaml"
@@ -140,21 +139,21 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("said", WRONG)
-def test_a_pipeline_that_no_longer_fits_is_refused_before_any_work(said: str, loop: Loop) -> None:
+@pytest.mark.parametrize("message", WRONG)
+def test_a_pipeline_that_no_longer_fits_is_refused_before_any_work(message: str, loop: Loop) -> None:
     loop.tick()
     before, runs = loop.continuing.ledger.path.read_bytes(), Runs(loop.store).ids()
     text = PIPELINES
-    for old, new in WRONG[said]:
+    for old, new in WRONG[message]:
         assert text.count(old) == 1
         text = text.replace(old, new)
     (loop.project / "pipelines.yaml").write_text(text)
-    with pytest.raises(SpecError, match=re.escape(said)):
+    with pytest.raises(SpecError, match=re.escape(message)):
         loop.tick()
     assert (Runs(loop.store).ids(), (loop.store.root / "ledger" / "loop.nightly.jsonl").read_bytes()) == (runs, before)
 
 
-def test_an_unfinished_round_that_no_longer_compiles_says_how_to_give_it_up(loop: Loop) -> None:
+def test_the_error_of_an_unfinished_round_that_no_longer_compiles_shows_how_to_give_it_up(loop: Loop) -> None:
     loop.tick({"count": 1}, rounds=2)
     file = loop.project / "pipelines.yaml"
     file.write_text(PIPELINES.replace("count: 60", "number: 60").replace("$count", "$number"))
@@ -165,7 +164,7 @@ def test_an_unfinished_round_that_no_longer_compiles_says_how_to_give_it_up(loop
     assert loop.tick().ticked.made == [3]
 
 
-def test_a_carried_value_that_is_gone_is_told_before_any_work(loop: Loop) -> None:
+def test_a_carried_value_that_is_gone_is_an_error_before_any_work(loop: Loop) -> None:
     loop.tick()
     carried = loop.history.head.values["policy"]
     assert carried
@@ -194,7 +193,7 @@ def test_a_result_made_again_with_other_bytes_does_not_break_the_head(loop: Loop
     assert [len(several) for several in loop.history.head.every.values()] == [2]
 
 
-def test_what_stands_behind_a_round_and_failed_is_done_first_before_any_new_round(loop: Loop) -> None:
+def test_steps_after_a_round_that_failed_are_run_before_any_new_round(loop: Loop) -> None:
     file, whole = loop.project / "pipelines.yaml", PIPELINES
     file.write_text(whole.replace("params: {rounds: 3,", "params: {taken: 9, rounds: 3,").replace(
         "      mix: {task: mixture,", "      left: {task: piece, table: prompts, index: $taken, size: 30}\n"
@@ -202,17 +201,17 @@ def test_what_stands_behind_a_round_and_failed_is_done_first_before_any_new_roun
     ))  # fmt: skip
     went = loop.tick(rounds=2)
     assert (went.ticked.status, went.ticked.made, loop.history.after) == ("failed", [1, 2], 0)
-    assert "what stands behind round 2 of loop/nightly is not done" in went.heard.said[-1]
+    assert "the steps `after` round 2 of loop/nightly are not done" in went.heard.messages[-1]
     again = loop.tick()
     assert (again.ticked.status, again.ticked.made, loop.verdicts()) == ("failed", [], ["accepted"] * 2)
     third = loop.tick({"taken": 2})
-    assert "what stands behind round 2 of loop/nightly was left undone: it is done first" in third.heard.said[0]
+    assert "the steps `after` round 2 of loop/nightly were left undone: they are run first" in third.heard.messages[0]
     assert (third.ticked.status, third.ticked.made, loop.history.after) == ("done", [3], 3)
     behind = [e.event for e in loop.continuing.ledger.events() if e.event in ("begun", "after")]
     assert behind == ["begun", "begun", "after", "begun", "after"]
 
 
-def test_a_value_that_is_gone_is_told_before_what_stands_behind_is_begun(loop: Loop) -> None:
+def test_a_value_that_is_gone_is_an_error_before_the_steps_after_begin(loop: Loop) -> None:
     loop.tick(rounds=2)
     [first, _] = loop.history.head.every["policy"]
     shutil.rmtree(loop.store.root / first.kind / first.digest)
@@ -225,7 +224,7 @@ def test_a_value_that_is_gone_is_told_before_what_stands_behind_is_begun(loop: L
     assert (Runs(loop.store).ids(), loop.history.last) == (runs, 2)
 
 
-def test_a_list_that_the_file_stopped_naming_is_asked_for_again_in_vain(loop: Loop) -> None:
+def test_a_list_that_the_file_stopped_naming_cannot_be_named_again(loop: Loop) -> None:
     """It would lack the rounds in between."""
     loop.tick()
     file, named = loop.project / "pipelines.yaml", PIPELINES
@@ -243,7 +242,7 @@ def test_a_parameter_that_only_counts_rounds_is_no_parameter_of_a_tick(loop: Loo
         loop.tick({"rounds": 3})
 
 
-def test_a_wrong_parameter_is_told_before_what_is_unfinished_is_finished(loop: Loop) -> None:
+def test_a_wrong_parameter_is_refused_before_an_unfinished_round_is_finished(loop: Loop) -> None:
     loop.tick({"count": 1}, rounds=2)
     runs = Runs(loop.store).ids()
     with pytest.raises(SpecError, match=r"did you mean 'gain'"):
@@ -255,8 +254,8 @@ def test_prompts_that_trained_a_carried_policy_are_refused_many_ticks_later(loop
     """Round 1 trains on q0. In round 3 its table is behind two carried policies, and nowhere in the tick's graph."""
     text = PIPELINES.replace("data: seen,", "data: batch,").replace("pause: 0.0,", "pause: 0.0, asked: 50,").replace(
         "        report:", "        asked:  {task: piece, table: prompts, index: $asked}\n"
-        "        said:   {task: answer, policy: policy, prompts: asked}\n"
-        "        clean:  {task: checked, completions: said}\n        report:",
+        "        message:   {task: answer, policy: policy, prompts: asked}\n"
+        "        clean:  {task: checked, completions: message}\n        report:",
     ).replace("        seen:   {task: pool, tables: [prev.seen, batch]}\n", "").replace(", seen: null", "")  # fmt: skip
     (loop.project / "pipelines.yaml").write_text(text)
     assert loop.tick(rounds=2).ticked.made == [1, 2]
@@ -269,11 +268,9 @@ def test_prompts_that_trained_a_carried_policy_are_refused_many_ticks_later(loop
     assert loop.tick({"asked": 49}).ticked.made == [4]
 
 
-def test_what_an_earlier_tick_left_is_no_cached_step(loop: Loop) -> None:
+def test_a_value_of_an_earlier_tick_does_not_count_as_a_cached_step(loop: Loop) -> None:
     """Round 2 finds base, prompts, heldout and gate_prompts; makes batch, seen, policy, report, gate_batch, better."""
     loop.tick()
     execution = loop.tick().heard.executions[0]
     assert [s.id for s in execution.run.steps.values() if s.carried]
-    stream = io.StringIO()
-    print_outcome(Console(file=stream, width=160), loop.store, execution)
-    assert "6 steps run, 4 cached\n" in stream.getvalue()
+    assert "6 steps run, 4 cached\n" in printed(lambda console: print_outcome(console, loop.store, execution))

@@ -1,4 +1,4 @@
-"""What MLflow is told of ticks: each is told of before the next begins, and one that hangs costs its minute once."""
+"""Ticks in MLflow: each is published before the next begins, and an MLflow that hangs costs its minute once."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from tests.flows.fabricated import Fabricated, fabricate
 
 
 def _tick(watch: TickTracker, made: Fabricated, number: int) -> str:
-    """A run of no steps, told of as a tick is; returns its id."""
+    """Publish a run without steps as a tick is published; returns its id."""
     run = replace(made.run, id=f"{made.run.id}-{number}", links={}, status="running")
     listeners = watch.listeners(made.graph)
     for listener in listeners:

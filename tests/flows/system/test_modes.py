@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from flows import cli
-from flows.commands.stores import open_store
+from flows.commands.project import Project
 from flows.python.codebase import tasks_in
 from flows.run.executors.snapshot import snapshot
 from flows.store.maintenance import verify_store
@@ -41,7 +41,7 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
     root.mkdir()
     root.chmod(mode)
     os.umask(before)
-    store = open_store(None, root)
+    store = Project(artifacts=root).store
     lock = try_lock(root / "locks" / "a.lock")
     put(store, prompts("a"))
     work = store.partial("b" * 32) / "output"
@@ -64,10 +64,10 @@ def test_a_folder_that_others_may_write_to_decides_for_all_in_it(
 def test_a_new_store_is_its_owners_alone_and_what_is_exported_is_not(tmp_path: Path) -> None:
     assert umask_of(tmp_path / "none") == 0o077
     os.umask(0o022)
-    record = put(open_store(None, tmp_path / "artifacts"), prompts("a"))
+    record = put(Project(artifacts=tmp_path / "artifacts").store, prompts("a"))
     assert (tmp_path / "artifacts").stat().st_mode & 0o777 == 0o700
     os.umask(0o022)
-    cli.export(record.content[:8], tmp_path / "exported", artifacts=tmp_path / "artifacts")
+    cli.export(Project(artifacts=tmp_path / "artifacts"), record.content[:8], tmp_path / "exported")
     assert (tmp_path / "exported" / "table.parquet").stat().st_mode & 0o777 == 0o644
 
 

@@ -37,7 +37,7 @@ def test_mlflow_is_where_it_is_tracked(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("said", "page"),
+    ("environment", "page"),
     [
         ({}, "http://127.0.0.1:4200"), ({"PREFECT_API_URL": "http://me:secret@host:4300/api"}, "http://host:4300"),
         ({"PREFECT_API_URL": CLOUD}, "https://app.prefect.cloud/account/a1/workspace/w1"),
@@ -45,16 +45,16 @@ def test_mlflow_is_where_it_is_tracked(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )  # fmt: skip
 def test_prefects_pages_are_those_of_the_server_that_was_named(
-    said: dict[str, str], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PREFECT_API_URL", "PREFECT_UI_URL"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in said.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert prefect_page(tmp_path) == page
 
 
-def test_a_server_that_cannot_be_reached_is_told_of_without_its_password(
+def test_a_server_that_cannot_be_reached_is_named_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")

@@ -15,15 +15,15 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def test_a_half_migrated_database_of_before_makes_room_and_a_whole_one_stays(tmp_path: Path) -> None:
+def test_a_half_migrated_database_makes_room_and_a_whole_one_stays(tmp_path: Path) -> None:
     with closing(sqlite3.connect(database_of(tmp_path))) as half:
         half.execute("create table experiments (id)")
         half.execute("create table alembic_version (version_num)")
         half.commit()
-    told = make_ready(tmp_path)
-    assert "first migration was cut off" in told
+    text = make_ready(tmp_path)
+    assert "first migration was cut off" in text
     (aside,) = (tmp_path / "damaged").iterdir()
-    assert str(aside) in told
+    assert str(aside) in text
     with closing(sqlite3.connect(database_of(tmp_path))) as database:
         assert database.execute("select name from experiments").fetchall() == [("Default",)]
     before = database_of(tmp_path).read_bytes()

@@ -15,20 +15,16 @@ from flows.reporting.results import run_results
 from flows.reporting.sinks import prefect_artifacts
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts, as_rows, summary
 from flows.run.prefect.api import send_pending
-from flows.run.prefect.server import Server
 from flows.store.finished import finished_steps
 from tests.flows.commands.processes import free_port
 from tests.flows.fabricated import Fabricated, fabricate
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    running = Server(folder, log=folder / "server.log")
-    with temporary_settings({PREFECT_API_URL: running.url}):
-        yield running.url
+def url(server: str) -> Iterator[str]:
+    with temporary_settings({PREFECT_API_URL: server}):
+        yield server
         send_pending()
-    running.stop()
 
 
 def _flow_run(made: Fabricated) -> UUID:
@@ -42,8 +38,10 @@ def _flow_run(made: Fabricated) -> UUID:
 
 
 def _artifacts(flow_run: UUID) -> list[Any]:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
     with get_client(sync_client=True) as client:
-        return [a for a in client.read_artifacts() if a.flow_run_id == flow_run]
+        return client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run])))
 
 
 def _tell(made: Fabricated, *, hits: bool = False) -> PrefectArtifacts:
@@ -119,19 +117,19 @@ def test_a_server_that_is_gone_is_logged_once_and_harms_nothing(
     assert [r.message for r in caplog.records if "artifact" in r.message]
 
 
-def test_a_failed_run_tells_which_step_failed_and_why(tmp_path: Path) -> None:
+def test_the_summary_of_a_failed_run_has_the_failed_step_and_its_reason(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     made.run.status = "failed"
     step = made.run.steps["policy@2"]
     step.state, step.reason = "failed", "the loss | is not a number"
     made.run.notices = ["`labels` feeds no step"]
     found = run_results(made.store, finished_steps(made.store, made.run))
-    said = summary(made.run, found, made.store.root, "").data
-    assert "## sppo: failed" in said
-    assert "- **round 2 · policy** failed: the loss \\| is not a number" in said
-    assert "- `labels` feeds no step" in said
-    assert "1 not done" in said
-    assert "MLflow" not in said
+    message = summary(made.run, found, made.store.root, "").data
+    assert "## sppo: failed" in message
+    assert "- **round 2 · policy** failed: the loss \\| is not a number" in message
+    assert "- `labels` feeds no step" in message
+    assert "1 not done" in message
+    assert "MLflow" not in message
 
 
 def test_rows_are_those_of_the_command_line(tmp_path: Path) -> None:

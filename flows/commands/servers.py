@@ -1,0 +1,79 @@
+"""The commands that need a Prefect server, or are one: deploy, serve, up."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import DeployedOrAll, Pool, add_project_options
+from flows.commands.project import Project
+
+servers = typer.Typer()
+
+
+@servers.command()
+def deploy(
+    project: Project,
+    name: DeployedOrAll = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove deployments that the file no longer has.")] = False,
+    prefect_yaml: Annotated[
+        bool, typer.Option("--prefect-yaml", help="Write them to prefect.yaml beside the file, and register nothing.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Replace those of the same names that another file or store has there.")
+    ] = False,
+    pool: Pool = "alignflow",
+) -> None:
+    """Register deployments with Prefect, after all have compiled.
+
+    They are those that the file defines, and for every pipeline one more, `manual`, without a schedule: so each
+    pipeline can be run from Prefect's pages, or by `prefect deployment run NAME/manual`. The server is that of
+    `alignflow up`, or PREFECT_API_URL.
+    """
+    from flows.commands.deploy import register_deployments
+    from flows.commands.deployments import ServePaths, deployments, write_prefect_yaml
+
+    place = ServePaths(project.file.absolute(), project.root.absolute())
+    found = deployments(place.file, name, cache=project.store.python_cache)
+    if prefect_yaml:
+        print(f"{write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
+        return
+    for line in register_deployments(place, found, pool=pool, prune=prune, only=name, take_over=take_over):
+        print(line, flush=True)
+
+
+@servers.command()
+def serve(
+    project: Project,
+    pool: Pool = "alignflow",
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time; their heavy steps go one by one.")] = 4,
+) -> None:
+    """Execute scheduled and requested runs of deployments.
+
+    Until Ctrl-C or SIGTERM (exit code 0). Its runs are stopped then; what they finished is kept, and the next run goes
+    on there.
+    """
+    from flows.commands.serve import serve_deployments
+
+    serve_deployments(project.root, pool=pool, limit=limit)
+
+
+@servers.command()
+def up(
+    project: Project,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's server and pages.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's pages.")] = 5000,
+) -> None:
+    """Serve the pages of Prefect and MLflow on loopback.
+
+    Until Ctrl-C or SIGTERM (exit code 0). `deploy` and `serve` on the same artifacts use this Prefect server, and its
+    pages show all runs; if one of the two ends, so does the other (exit code 1).
+    """
+    from flows.commands.up import serve_web_uis
+
+    serve_web_uis(project.root, prefect_port, mlflow_port, link=sys.stdout.isatty())
+
+
+add_project_options(servers)
