@@ -51,8 +51,13 @@ class Divergence:
         if self.left is None or self.right is None or self.left.record.key != self.right.record.key:
             return []
         one, other = self.left.record, self.right.record
-        pairs = ((one.versions, other.versions), (one.hardware, other.hardware), (one.execution, other.execution))
-        return [text for a, b in pairs for text in _unequal(a, b)]
+        pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [
+            (one.versions, other.versions), (one.hardware, other.hardware), (one.execution, other.execution),
+        ]  # fmt: skip
+        return [
+            f"{name} {a.get(name)} here and {b.get(name)} there"
+            for a, b in pairs for name in sorted({*a, *b}) if a.get(name) != b.get(name)
+        ]  # fmt: skip
 
     def as_json(self) -> JSON:
         return {
@@ -66,12 +71,6 @@ class Divergence:
 
 def _as_json(side: StoredResult | None) -> JSON:
     return {"key": side.record.key, "content": side.record.content, "task": side.record.task} if side else None
-
-
-def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    for name in sorted({*one, *other}):
-        if one.get(name) != other.get(name):
-            yield f"{name} {one.get(name)} here and {other.get(name)} there"
 
 
 def of_runs(left: tuple[Store, Run], right: tuple[Store, Run]) -> Divergence | None:

@@ -12,8 +12,8 @@ from flows.python.canonical import WatchedCall
 from flows.python.codebase import Codebase
 from flows.python.imports import Binding
 from flows.python.packages import NUMBERS
-from flows.python.unfollowable import CHOICE, DATA_FILE, NAMES, Refusals
-from flows.python.units import CodeUnit
+from flows.python.unfollowable import CHOICE, DATA_FILE, HIDDEN_INSTEAD, NAMES, REFUSED
+from flows.python.units import UNKEYED, CodeUnit
 from tasks.contract import SpecError
 
 Place = tuple[str, str]
@@ -47,7 +47,6 @@ class _Link:
         self._codebase, self._module, self._source = codebase, module, codebase.units(module)
         self._file = codebase.shown(module)
         self._unit: CodeUnit = self._source.units[name]
-        self._refuse = Refusals(self._file, self._source)
         self._uses: dict[str, Place] = {}
         self._outside: dict[str, str] = {}
         self._data: dict[str, str] = {}
@@ -55,7 +54,8 @@ class _Link:
     def linked(self) -> Linked:
         for dotted, line in self._unit.names.items():
             self._name(dotted, line)
-        self._refuse.hidden(self._unit)
+        for hidden, line in self._unit.hidden.items():
+            self._refuse(hidden, HIDDEN_INSTEAD.get(hidden, NAMES), line)
         self._stores()
         self._texts()
         for call in self._unit.calls:
@@ -81,7 +81,21 @@ class _Link:
         if head in self._source.units:
             self._uses[dotted] = (self._module, head)
         else:
-            self._refuse.name(dotted, line)
+            self._outside_name(dotted, line)
+
+    def _outside_name(self, whole: str, line: int) -> None:
+        """Refuse some names of other packages, and some built-in ones."""
+        parts = whole.split(".")
+        refused = [name for i in range(len(parts)) if (name := ".".join(parts[: i + 1])) in REFUSED]
+        if refused:
+            shown = whole if whole.count(".") < 2 else refused[-1]
+            self._refuse(shown, REFUSED[refused[-1]], line, *refused, whole)
+
+    def _refuse(self, what: str, instead: str, line: int, *declared_as: str) -> None:
+        """Refuse a use, unless the file declares by one of these names that it changes no result."""
+        if not any(name in self._source.unkeyed for name in (what, *declared_as)):
+            how = f"{instead}, or declare in {UNKEYED} why it changes no result"
+            raise SpecError(f"{self._file}:{line}: {what} is refused, because the key cannot follow it; {how}")
 
     def _bindings(self, head: str) -> Iterator[Binding]:
         return (scope[head] for scope in (self._unit.imports, self._source.imports) if head in scope)
@@ -91,7 +105,7 @@ class _Link:
         if not self._codebase.is_ours(target):
             whole = ".".join([target, *names])
             if line > 0:
-                self._refuse.name(whole, line)
+                self._outside_name(whole, line)
             self._outside[dotted] = whole
             return
         source = self._codebase.units(target)
@@ -106,7 +120,7 @@ class _Link:
         elif self._codebase.is_module(f"{target}.{names[0]}"):
             self._target(f"{target}.{names[0]}", names[1:], dotted, line)
         elif names[0] == "__dict__":
-            self._refuse.use("vars() of a module or of all local names", NAMES, line, "vars")
+            self._refuse("vars() of a module or of all local names", NAMES, line, "vars")
         elif not names[0].startswith("__"):
             raise SpecError(f"{self._file}:{abs(line)}: '{target}.{names[0]}' does not exist")
 
@@ -116,7 +130,7 @@ class _Link:
             foreign = any(self._codebase.is_ours(target) for target, _ in self._bindings(head))
             if foreign and head not in self._unit.locals:
                 what = f"setting '{stored}', which another file defines,"
-                self._refuse.use(what, "set it in its own file", line, stored)
+                self._refuse(what, "set it in its own file", line, stored)
 
     def _texts(self) -> None:
         """Refuse a text that names a file beside the code, or one by its whole path."""
@@ -124,7 +138,7 @@ class _Link:
         for text, line in self._unit.texts.items():
             package = self._codebase.packages.get(text.split("/")[0])
             if os.path.isfile(os.path.join(package.folder.parent if package else path.parent, text)):
-                self._refuse.use(f"the file '{text}'", DATA_FILE, line, text)
+                self._refuse(f"the file '{text}'", DATA_FILE, line, text)
 
     def _call(self, call: WatchedCall) -> None:
         name = call.function.rpartition(".")[2]
@@ -134,25 +148,25 @@ class _Link:
             self._own(call)
         elif call.function == "vars":
             if not call.argument or self._is_module(call.argument):
-                self._refuse.use("vars() of a module or of all local names", NAMES, call.line, "vars")
+                self._refuse("vars() of a module or of all local names", NAMES, call.line, "vars")
         elif call.function == name and self._is_module(call.argument):
             what = f"{name} on the module '{call.argument}'"
-            self._refuse.use(what, f"write the attribute, or {CHOICE}", call.line, name)
+            self._refuse(what, f"write the attribute, or {CHOICE}", call.line, name)
 
     def _open(self, call: WatchedCall) -> None:
         """Refuse a path that is written out: the file is in no key."""
         text = call.argument[1:-1] if call.argument[:1] in "'\"" else ""
         if call.function in ("open", "io.open", "Path", "pathlib.Path") and text.strip("./~"):
-            self._refuse.use(f"the file '{text}'", DATA_FILE, call.line, text)
+            self._refuse(f"the file '{text}'", DATA_FILE, call.line, text)
 
     def _own(self, call: WatchedCall) -> None:
         meaning = self._uses.get(call.function)
         if meaning == _CHOSEN:
-            self._refuse.use("a Chosen that a task makes", CHOICE, call.line, "tasks.contract.Chosen")
+            self._refuse("a Chosen that a task makes", CHOICE, call.line, "tasks.contract.Chosen")
         elif meaning == _DATA_FILE and call.argument[:1] in ("'", '"'):
             self._read(call.argument[1:-1], call.line)
         elif meaning == _DATA_FILE:
-            self._refuse.use("data_file with a computed name", "write the file's name out", call.line, "data_file")
+            self._refuse("data_file with a computed name", "write the file's name out", call.line, "data_file")
 
     def _read(self, name: str, line: int) -> None:
         found = [p for p in self._codebase.packages.values() if (p.folder / DATA / name).is_file()]

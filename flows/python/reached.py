@@ -23,10 +23,6 @@ class Reached:
     """Unit → the names that it uses → the units that they mean, all as `path::name`."""
     packages: frozenset[str]
 
-    def __or__(self, other: Reached) -> Reached:
-        units = dict(sorted({**self.units, **other.units}.items()))
-        return Reached(units, {**self.links, **other.links}, self.packages | other.packages)
-
     @property
     def listed(self) -> list[JSON]:
         """Sorted [name, digest] of each unit, for a key, which does not depend on where a unit lies."""

@@ -74,11 +74,12 @@ class _Sorting:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self._import(statement, statement)
             return
-        if isinstance(statement, ast.If) and _is_test(statement.test, "TYPE_CHECKING"):
-            for other in statement.orelse:
+        test = statement.test if isinstance(statement, ast.If) else None
+        if test and dotted_name(test).split(".")[-1] == "TYPE_CHECKING":
+            for other in statement.orelse:  # type: ignore[attr-defined]
                 self.add(other)
             return
-        if has_no_effect(statement) or (isinstance(statement, ast.If) and _is_main(statement.test)):
+        if has_no_effect(statement) or (isinstance(test, ast.Compare) and dotted_name(test.left) == "__name__"):
             return
         names = list(_bound(statement))
         if UNKEYED in names:
@@ -201,7 +202,8 @@ def _unit(nodes: list[ast.stmt], file: str, mentioned: set[str]) -> CodeUnit:
         digest=blake3("\n".join(scan.out).encode()).hexdigest(16), line=nodes[0].lineno,
         function=any(isinstance(n, ast.FunctionDef) for n in nodes),
         effect=not all(is_undecorated(n) for n in nodes),
-        hooks=any(_has_hooks(n) for n in nodes), bases=[b for n in nodes for b in _bases(n)],
+        hooks=any(_has_hooks(n) for n in nodes),
+        bases=[name for n in nodes if isinstance(n, ast.ClassDef) for b in n.bases if (name := dotted_name(b))],
         called=sorted({c for n in nodes for c in _called_at_load(n)}),
     )  # fmt: skip
 
@@ -215,10 +217,6 @@ def _has_hooks(node: ast.stmt) -> bool:
     return bool(defined & _HOOKS or metaclasses - {"ABCMeta"} or any(dotted_name(b) == "type" for b in node.bases))
 
 
-def _bases(node: ast.stmt) -> Iterator[str]:
-    return (dotted_name(b) for b in (node.bases if isinstance(node, ast.ClassDef) else ()) if dotted_name(b))
-
-
 def _called_at_load(node: ast.stmt) -> Iterator[str]:
     """Dotted names of what is called when an assignment or a class body runs."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -230,11 +228,3 @@ def _called_at_load(node: ast.stmt) -> Iterator[str]:
     for part in ast.walk(node):
         if isinstance(part, ast.Call) and (name := dotted_name(part.func)):
             yield name
-
-
-def _is_test(node: ast.expr, name: str) -> bool:
-    return dotted_name(node).split(".")[-1] == name
-
-
-def _is_main(node: ast.expr) -> bool:
-    return isinstance(node, ast.Compare) and dotted_name(node.left) == "__name__"

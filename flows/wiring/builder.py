@@ -14,7 +14,7 @@ from typing import Any
 from flows.python.closure import closure
 from flows.python.loading import fresh_module
 from flows.wiring.catalogue import Catalogue
-from flows.wiring.choices import Feeds, Picked, pick
+from flows.wiring.choices import PYTHON, Feeds, Picked, pick
 from flows.wiring.grammar import BUILT_IN
 from flows.wiring.groups import flattened
 from flows.wiring.model import ChoiceValue, Fed, Graph, Handle, Node, Parameter, Value
@@ -26,8 +26,6 @@ from flows.wiring.types import checked_value
 from flows.wiring.views import View
 from flows.wiring.where import Where
 from tasks.contract import JSON, ChoiceSpec, SpecError
-
-PYTHON = Where("python")
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,6 @@ def address_of(name: str, round: int | None) -> str:
     return f"{name}@{round}" if round else name
 
 
-class OnlySeed:
-    """Feeds for a graph built in Python: `seed` is 0, everything else has its default."""
-
-    def feed(self, name: str) -> Yaml | None:
-        return yaml_from_json(0, PYTHON) if name == "seed" else None
-
-    def used(self, node: Yaml, param: Param) -> None:
-        """Nothing is recorded."""
-
-
 class Builder:
     """Collects the nodes of one graph. Until `finish`, inputs are indices of nodes."""
 
@@ -73,7 +61,7 @@ class Builder:
         self._above: list[int] = []
         self._views: list[View] = []
         self._addresses: dict[str, int] = {}
-        self._feeds: Feeds = feeds or OnlySeed()
+        self._feeds = feeds or Feeds()
         self._pipeline = pipeline
         self._equal: dict[str, int] = {}
 

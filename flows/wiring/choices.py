@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.contracts import check_contract
@@ -13,15 +12,21 @@ from flows.wiring.model import ChoiceValue
 from flows.wiring.signatures import Param, Signature
 from flows.wiring.tree import Missing, Yaml, entries, fail, quoted_value, yaml_from_json
 from flows.wiring.types import checked_value
+from flows.wiring.where import Where
 from tasks.contract import JSON, Choice, ChoiceSpec, WorldSpec
 
+PYTHON = Where("python")
 
-class Feeds(Protocol):
-    """The values of parameters that a step leaves open, and a record of which value feeds which parameter."""
 
-    def feed(self, name: str) -> Yaml | None: ...
+class Feeds:
+    """The values of parameters that a step leaves open: for a graph built in Python, 0 for `seed`, else defaults."""
 
-    def used(self, node: Yaml, param: Param) -> None: ...
+    def feed(self, name: str) -> Yaml | None:
+        """The value for a parameter; None for its default."""
+        return yaml_from_json(0, PYTHON) if name == "seed" else None
+
+    def used(self, node: Yaml, param: Param) -> None:
+        """Note that the value feeds this task parameter."""
 
 
 @dataclass(frozen=True)

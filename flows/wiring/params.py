@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from flows.wiring.catalogue import Catalogue
-from flows.wiring.choices import choice_names
+from flows.wiring.choices import Feeds, choice_names
 from flows.wiring.grammar import BUILT_IN, PARAMETER_NAME, PipelineText
 from flows.wiring.model import Parameter
 from flows.wiring.signatures import Param
@@ -46,7 +46,7 @@ def references(node: Yaml) -> Iterator[tuple[str, Where]]:
             yield name, part.where
 
 
-class Values:
+class Values(Feeds):
     """The values of a pipeline's parameters under given overrides, and the task parameter that each feeds."""
 
     def __init__(
@@ -122,7 +122,6 @@ class Values:
         return values
 
     def used(self, node: Yaml, param: Param) -> None:
-        """Note that the value feeds this task parameter."""
         for name in node.origins:
             self._uses.setdefault(name, (param, node.plain))
 

@@ -5,8 +5,8 @@ from types import ModuleType
 
 import pytest
 
-from flows.wiring.builder import PYTHON
 from flows.wiring.catalogue import Catalogue
+from flows.wiring.choices import PYTHON
 from tasks.contract import Chosen, SpecError
 from tasks.trial import try_choice
 from tests.losses import PLACKETT_LUCE, loss_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.wiring.builder import PYTHON
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.check_results import check_pipelines
+from flows.wiring.choices import PYTHON
 from flows.wiring.contracts import check_contract
 from tasks.contract import SpecError
 from tests.flows.codebases import catalogue_of, write_files

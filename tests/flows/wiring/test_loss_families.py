@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 import tasks
-from flows.wiring.builder import PYTHON, Builder
+from flows.wiring.builder import Builder
 from flows.wiring.catalogue import Catalogue
+from flows.wiring.choices import PYTHON
 from tasks.contract import Chosen, SpecError
 from tasks.families import LOSSES
 from tasks.kinds import Completions, Logps, Policy, RewardModel, Table
