@@ -13,6 +13,7 @@ from flows.wiring.check_results import check_pipelines
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.schema import json_schema
+from flows.wiring.text import PipelineFile
 from flows.wiring.tree import read
 from tests.flows.wiring.conftest import FILE, Compile
 
@@ -112,7 +113,7 @@ def _is_of_a_file(node: Node) -> bool:
 
 
 def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_every_wiring(tmp_path: Path) -> None:
-    for name in dict.fromkeys(v.pipeline for v in check_pipelines(FILE, cache=tmp_path / "python.json")):
+    for name in PipelineFile(FILE).names:
         known = compile_pipeline(FILE, name, cache=tmp_path / "python.json", lenient=True).parameters
         splits = {n: f"my_{n}" for n in SPLITS if n in known}
         files = {n: "./mine.jsonl" for n in ("prompts", "pairs", "golden") if n in known}
