@@ -172,8 +172,8 @@ def show(
         show_text(project.store, ref, rows, console(), whole=lineage, sort=sort)
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_(
     project: Project,
     refs: Compared,
     rounds: Annotated[bool, typer.Option("--rounds", help="Show every round, not only the last.")] = False,

@@ -64,8 +64,8 @@ def quiet() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def template() -> Path:
-    """The empty, migrated database of this environment's MLflow, if `make setup` has made it."""
+def empty_database() -> Path:
+    """The file with the empty, migrated database of this environment's MLflow, if `make setup` has made it."""
     from importlib.metadata import version
 
     return Path(sys.prefix) / "share" / "alignflow" / f"mlflow-{version('mlflow')}.db"
@@ -83,8 +83,8 @@ def _migrate(database: Path) -> None:
 
 def _create(database: Path, folder: str) -> None:
     """An empty database whose experiments keep their files below `folder`, a URI."""
-    if template().exists():
-        shutil.copyfile(template(), database)
+    if empty_database().exists():
+        shutil.copyfile(empty_database(), database)
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("update experiments set artifact_location = ? || '/' || experiment_id", (folder,))
         return
@@ -95,6 +95,6 @@ def _create(database: Path, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    template().parent.mkdir(parents=True, exist_ok=True)
-    if not template().exists():
-        _migrate(template())
+    empty_database().parent.mkdir(parents=True, exist_ok=True)
+    if not empty_database().exists():
+        _migrate(empty_database())

@@ -49,7 +49,7 @@ def _experiments(database: Path) -> list[tuple[str, ...]]:
 def test_a_copy_of_the_environments_template_is_what_a_migration_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.reporting.sinks.mlflow_database.template", lambda: tmp_path / "template.db")
+    monkeypatch.setattr("flows.reporting.sinks.mlflow_database.empty_database", lambda: tmp_path / "template.db")
     store = tmp_path / "store"
     store.mkdir()
     make_ready(store)
@@ -65,7 +65,7 @@ def test_a_copy_of_the_environments_template_is_what_a_migration_makes(
 
 
 def test_a_migration_that_is_cut_off_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.reporting.sinks.mlflow_database.template", lambda: tmp_path / "none.db")
+    monkeypatch.setattr("flows.reporting.sinks.mlflow_database.empty_database", lambda: tmp_path / "none.db")
 
     def cut(uri: str, _: str) -> None:
         Path(uri.removeprefix("sqlite:///")).write_text("half")
