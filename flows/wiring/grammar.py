@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flows.wiring.extensions import Extension
-from flows.wiring.tree import Yaml
+from flows.wiring.tree import Yaml, entries
 
 FILE = {
     "extend": "folders of your own tasks and choices, which mirror tasks/: paths from this file",
@@ -57,6 +57,13 @@ PIPELINE_NAME = rf"[A-Za-z_][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}"
 STEP_NAME = PIPELINE_NAME
 PARAMETER_NAME = rf"[A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}}"
 REFERENCE = rf"(?:(prev|last|every)\.)?({STEP_NAME})"
+
+
+def written_steps(pipeline: Yaml) -> dict[str, Yaml]:
+    """The steps of a pipeline as its file has it: before, in and after the loop."""
+    parts = entries(pipeline)
+    sections = (parts.get("steps"), entries(parts.get("repeat")).get("steps"), parts.get("after"))
+    return {name: step for section in sections for name, step in entries(section).items()}
 
 
 @dataclass(frozen=True, eq=False)

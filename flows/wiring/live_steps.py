@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flows.python.closure import closure
-from flows.wiring.grammar import PipelineText
+from flows.wiring.grammar import PipelineText, written_steps
 from flows.wiring.tree import Yaml, entries
 from flows.wiring.where import Where
 
@@ -89,14 +89,12 @@ class LiveSteps:
 
 def _named_in(pipeline: Yaml) -> set[str]:
     """The steps that other steps of a pipeline, or of its deployments, name, with any prefix."""
-    parts = entries(pipeline)
-    repeat = entries(parts.get("repeat"))
-    ticks = (entries(deployment).get("steps") for deployment in entries(parts.get("deployments")).values())
-    sections = (parts.get("steps"), repeat.get("steps"), parts.get("after"), *ticks)
-    steps = {name: step for section in sections for name, step in entries(section).items()}
+    parts, steps = entries(pipeline), written_steps(pipeline)
+    for deployment in entries(parts.get("deployments")).values():
+        steps |= entries(entries(deployment).get("steps"))
     reads = [
         (name, part.value.rpartition(".")[2])
         for name, step in steps.items() for part in step.walk() if isinstance(part.value, str)
     ]  # fmt: skip
-    starts = {str(node.value) for node in entries(repeat.get("start")).values()}
+    starts = {str(node.value) for node in entries(entries(parts.get("repeat")).get("start")).values()}
     return starts | {read for name, read in reads if read != name}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import choice_name
-from flows.wiring.grammar import PipelineText
+from flows.wiring.grammar import PipelineText, written_steps
 from flows.wiring.params import Values
 from flows.wiring.signatures import Signature
 from flows.wiring.tree import COMMAND_LINE, Yaml, entries, fail, quoted_value
@@ -118,11 +118,8 @@ class WorldValues:
 
 def _value(pipeline: Yaml, model: _Given) -> Yaml:
     """The value of the step's parameter in a pipeline as its file has it; null where it has no such step."""
-    parts = entries(pipeline)
-    sections = [parts.get("steps"), entries(parts.get("repeat")).get("steps"), parts.get("after")]
-    steps = [entries(section)[model.step] for section in sections if model.step in entries(section)]
-    node = entries(steps[0]).get(model.parameter) if steps else None
-    params, seen = entries(parts.get("params")), set[str]()
+    node = entries(written_steps(pipeline).get(model.step)).get(model.parameter)
+    params, seen = entries(entries(pipeline).get("params")), set[str]()
     while node and isinstance(node.value, str) and node.value.startswith("$") and node.value not in seen:
         seen.add(node.value)
         node = params.get(node.value[1:])
