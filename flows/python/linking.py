@@ -21,7 +21,7 @@ Place = tuple[str, str]
 _CHOSEN = ("tasks.contract", "Chosen")
 _DATA_FILE = ("tasks.contract", "data_file")
 DATA = "data"
-"""The folder of a package in which data files lie that code reads by `tasks.contract.data_file`."""
+"""The folder of a package with the data files that code reads by `tasks.contract.data_file`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Link:
             self._outside_name(dotted, line)
 
     def _outside_name(self, whole: str, line: int) -> None:
-        """Refuse some names of other packages, and some built-in ones."""
+        """Refuse the names in REFUSED, of other packages and built-in ones."""
         parts = whole.split(".")
         refused = [name for i in range(len(parts)) if (name := ".".join(parts[: i + 1])) in REFUSED]
         if refused:

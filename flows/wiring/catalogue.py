@@ -30,7 +30,7 @@ class Catalogue:
 
     @cached_property
     def declared(self) -> Declarations:
-        """What tasks and choices declare about themselves."""
+        """The declarations of tasks and choices about themselves."""
         return Declarations(self.codebase)
 
     @cached_property
@@ -95,7 +95,7 @@ class Catalogue:
                 yield SignatureReader(module, self.file(module), function, self.kinds, variables, fields).task()
 
     def file(self, module: str) -> str:
-        """A module's file as people click on it."""
+        """A module's file, relative to the working directory if it is below it."""
         return name_of(self.codebase.files[module])
 
     def choices(self, folder: str) -> Mapping[str, str]:

@@ -83,7 +83,7 @@ def choice_names(catalogue: Catalogue, choice: Choice) -> list[str]:
 
 
 def choice_name(node: Yaml | None) -> str:
-    """The name that a choice's value begins with, as written; empty if it is none."""
+    """The name in the value of a choice, as written; empty if it has none."""
     if node is None or isinstance(node.value, str):
         return str(node.value) if node else ""
     return next(iter(entries(node)), "")

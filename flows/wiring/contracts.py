@@ -1,5 +1,5 @@
-"""Whether a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`), by its source alone,
-and whether the names beside a task are those of declarations (`tasks.declarations`)."""
+"""Checks from source alone: that a choice can be called as its folder's choices are (`tasks.families`, `tasks.calls`),
+and that no declaration beside a task (`tasks.declarations`) is misspelt."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tasks.declarations import DECLARATIONS
 from tasks.families import LOSSES
 
 _NEAR = 0.7
-"""Likeness, by difflib's ratio, from which a name is taken for a misspelt declaration: `cots` and `cost` have 0.75."""
+"""Likeness, by difflib's ratio, from which a name counts as a misspelt declaration: `cots` and `cost` have 0.75."""
 
 
 def check_contract(choice: Signature) -> None:
-    """Raise SpecError, at the place in the choice's own file, where it does not fit its folder."""
+    """Raise SpecError, with its place in the choice's own file, for what does not fit its folder."""
     if choice.folder.split("/")[0] == "losses":
         _check_loss(choice)
     elif choice.folder in CALLS:

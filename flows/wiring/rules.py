@@ -41,7 +41,7 @@ def check_losses(
 
 
 def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
-    """Whether there is a kind of table, given a reference, with which the task can train by the loss."""
+    """Whether the task can train with the loss on some kind of table, where it has a reference."""
     family, port = LOSSES[loss.folder], task.ports.get(DATA)
     tables = [kinds for kinds in catalogue.kinds.values() if port and not set(kinds).isdisjoint(port.kinds)] or [()]
     model = catalogue.kinds.get(task.returns, (task.returns,))

@@ -48,7 +48,7 @@ class Param:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a task, a composite or a choice takes and gives."""
+    """Arguments and result of a task, a composite or a choice."""
 
     name: str
     module: str
@@ -94,7 +94,7 @@ class SignatureReader:
         return Where(self.file, self.function.line, 1)
 
     def task(self) -> Signature:
-        """As that of a task or composite. Raises SpecError."""
+        """The signature of a task or composite. Raises SpecError."""
         f, composite = self.function, self.module.endswith(".composites")
         arguments = f.positional[1:] if composite else f.positional
         ports = {a.name: self._port(a) for a in arguments if a.annotation != "Workspace"}
@@ -102,7 +102,7 @@ class SignatureReader:
         return self._signature(ports, f.returns, work, composite)
 
     def choice(self) -> Signature:
-        """As that of a choice. Raises SpecError."""
+        """The signature of a choice. Raises SpecError."""
         returns = (re.findall(r"\w+", self.function.returns) or [""])[-1]
         return self._signature({}, returns, folder="/".join(self.module.split(".")[1:-1]))
 

@@ -1,4 +1,4 @@
-"""The closed vocabulary of parameters: the annotations that there are, and the values that fit them."""
+"""The closed vocabulary of parameters: the annotations that are allowed, and the values that fit them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ VOCABULARY = (
     "Annotated[T, Bounds(...)], Annotated[Chosen, Choice(...)], Execution[T], or a frozen dataclass of such fields"
 )
 DTYPES = {"float32", "bfloat16"}
-"""Literals that hold these and `auto` are number types: `auto` is settled here."""
+"""Literals of these and `auto` are number types, whose `auto` becomes one of these."""
 Mark = TypeVar("Mark", Bounds, Choice)
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-"""How errors call the scalar types."""
+"""Names of the scalar types in errors."""
 
 
 @dataclass(frozen=True)
 class Type:
-    """What a parameter accepts."""
+    """The values that a parameter accepts."""
 
     base: str
     """`int`, `float`, `bool`, `str`, `literal`, `list` or `choice`."""
