@@ -1,8 +1,8 @@
 """Sampling with a transformers model: for machines without vLLM, and byte-identical when resumed.
 
-A completion's noise depends only on its seed and position, so the batch affects only the last bits of its
-log-probabilities. The order of requests determines the batches, so equal requests give equal bytes (for one CPU type
-and number of threads). Not supported: models whose layers have more state than keys and values (state spaces).
+A completion's noise depends only on its seed (`tasks/sampling/noise.py`), so the batch affects only the last bits of
+its log-probabilities. The order of requests determines the batches, so equal requests give equal bytes (for one CPU
+type and number of threads). Not supported: models whose layers have more state than keys and values (state spaces).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
-from tasks.sampling.draw import Noise, logps_of, sampled_tokens
+from tasks.sampling.draw import barred_mask, logps_of, noisy_scores
+from tasks.sampling.noise import Noise
 from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
 from tasks.sampling.weights import checked_weights, weights_identity
@@ -61,7 +62,8 @@ class TransformersEngine:
         if not has_plain_cache(self.body):
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
         self.tokenizer = tokenizer_of(policy)
-        self.barred = self._barred(self.model.get_output_embeddings().weight.shape[0])
+        size = self.model.get_output_embeddings().weight.shape[0]
+        self.barred = barred_mask(ids_without_text(self.tokenizer, size), size, device)
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
             self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
@@ -69,12 +71,6 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
-
-    def _barred(self, size: int) -> Tensor | None:
-        """`(V,)`: which ids have no text; None if all have one."""
-        ids = ids_without_text(self.tokenizer, size)
-        flags = torch.zeros(size, dtype=torch.bool).index_fill(0, torch.tensor(ids, dtype=torch.long), True)
-        return flags.to(self.model.device) if ids else None
 
     def _rows(self, requests: Sequence[Request]) -> int:
         """How many rows of maximum length fit in a batch."""
@@ -170,7 +166,8 @@ class _Batch:
         rows = [row for row in self.rows if row is not None]
         if len(live) < len(self.rows):
             logits = logits[torch.tensor(live, device=logits.device)]
-        tokens = sampled_tokens(logits, [row.noise for row in rows], self.options, self.engine.barred)
+        streams, positions = [row.noise for row in rows], [len(row.tokens) for row in rows]
+        tokens = noisy_scores(logits, streams, positions, self.options, self.engine.barred).argmax(1)
         for row, token, logp in zip(rows, tokens.tolist(), logps_of(logits, tokens).tolist(), strict=True):
             row.tokens.append(token)
             row.token_logps.append(logp)

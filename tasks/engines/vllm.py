@@ -1,9 +1,9 @@
 """Sampling with vLLM, offline and in this process: paged memory, continuous batching, shared prefixes.
 
-Every completion is a separate request, because vLLM derives the seeds of one request from a single seed; the prefix
-cache still reads their common prompt once. The log-probabilities are vLLM's `raw_logprobs`, before temperature and
-truncation. Batches depend on timing inside vLLM, so last bits, and with them a rare token, may differ between two
-runs. GPUs and `tensor_parallel` are untested so far.
+Consecutive completions of one prompt are one request. Their noise is that of the transformers engine
+(`tasks/sampling/noise.py`), so both engines draw the same tokens where their scores agree. The log-probabilities are
+vLLM's `raw_logprobs`, before temperature and truncation. Batches depend on timing inside vLLM, so last bits, and with
+them a rare token, may differ between two runs. GPUs and `tensor_parallel` are untested so far.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -32,12 +33,10 @@ ENVIRONMENT = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 """Defaults of unset variables. The engine runs in this process so that weights can be replaced; on a CPU keys and
-values get 1 GiB."""
-
-_NEVER = -1e9
-"""Bias of ids that must not be sampled; vLLM's log-probabilities do not include it."""
+values get 1 GiB. The V1 model runner is the one that runs everywhere, and whose logits processors are used here."""
 
 
 def vllm(
@@ -70,42 +69,42 @@ class VllmEngine:
             dtype = "bfloat16" if on_gpu else "float32"
         self.tokenizer = tokenizer_of(policy)
         self._policy, self._several = policy, tensor_parallel > 1
-        self._barred = dict.fromkeys(ids_without_text(self.tokenizer, vocabulary_of(policy)), _NEVER)
         self.llm = _load(
             model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
             # On a CPU this is a share of all memory; keys and values have a fixed size.
             gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
             enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
             generation_config="vllm", enable_prefix_caching=True, seed=0,
-            # With chunked prefill vLLM rewinds its seed, which torch's CPU generators do not support.
-            enable_chunked_prefill=on_gpu,
+            barred=ids_without_text(self.tokenizer, vocabulary_of(policy)),
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         from vllm import TokensPrompt
 
+        from tasks.sampling.vllm_processor import sampling_params
+
         if not requests:
             return []
         self.llm.reset_prefix_cache()
+        groups = [list(g) for _, g in groupby(requests, key=lambda r: (tuple(r.prompt_tokens), r.max_tokens))]
         self.llm.enqueue(
-            [TokensPrompt(prompt_token_ids=list(r.prompt_tokens)) for r in requests],
-            [_params(r, options, self._barred) for r in requests], use_tqdm=False,
+            [TokensPrompt(prompt_token_ids=list(group[0].prompt_tokens)) for group in groups],
+            [sampling_params(group, options) for group in groups], use_tqdm=False,
         )  # fmt: skip
         finished = self._finished(on_progress)
-        return [finished_answer(self.tokenizer, *finished[number], options) for number in sorted(finished)]
+        return [
+            finished_answer(self.tokenizer, list(c.token_ids), c.logprobs.logprobs, options)
+            for number in sorted(finished)
+            for c in finished[number]
+        ]
 
-    def _finished(self, on_progress: OnProgress) -> dict[int, tuple[list[int], list[float]]]:
-        """Tokens and log-probabilities of all requests, by vLLM's increasing request number."""
-        done: dict[int, tuple[list[int], list[float]]] = {}
+    def _finished(self, on_progress: OnProgress) -> dict[int, list[Any]]:
+        """vLLM's completions of all requests, by its increasing request number."""
+        done: dict[int, list[Any]] = {}
         engine = self.llm.llm_engine
         while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    completion = output.outputs[0]
-                    tokens = list(completion.token_ids)
-                    rows = zip(completion.logprobs, tokens, strict=True)
-                    done[int(output.request_id)] = tokens, [row[token].logprob for row, token in rows]
-            on_progress(len(done))
+            done |= {int(output.request_id): output.outputs for output in engine.step() if output.finished}
+            on_progress(sum(len(completions) for completions in done.values()))
         return done
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -134,15 +133,19 @@ class VllmEngine:
         cleanup_dist_env_and_memory()
 
 
-def _load(**settings: Any) -> Any:
+def _load(*, barred: list[int], **settings: Any) -> Any:
     """A vLLM engine. On a CPU vLLM disables `torch.set_num_threads`, which is restored here."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from vllm import LLM
 
+    from tasks.sampling.vllm_processor import BARRED, KeyedNoise
+
     set_threads = torch.set_num_threads
     try:
-        return LLM(disable_log_stats=True, **settings)
+        return LLM(
+            disable_log_stats=True, logits_processors=[KeyedNoise], additional_config={BARRED: barred}, **settings
+        )
     finally:
         torch.set_num_threads = set_threads
 
@@ -157,15 +160,3 @@ def _repack(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, ParallelLMHead):
                 dispatch_cpu_unquantized_gemm(module, remove_weight=False)
-
-
-def _params(request: Request, options: Options, barred: dict[int, float]) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, max_tokens=request.max_tokens,
-        logit_bias=barred or None, seed=request.seed, stop=list(options.stop), logprobs=0,
-        stop_token_ids=sorted(options.stop_ids),
-        detokenize=bool(options.stop), skip_special_tokens=True, output_kind=RequestOutputKind.FINAL_ONLY,
-    )  # fmt: skip

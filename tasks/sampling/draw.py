@@ -1,42 +1,20 @@
-"""Sampling of a token: keyed noise, truncation, and log-probabilities.
+"""Sampling of a token: truncation, keyed noise, and log-probabilities.
 
-argmax(scores + Gumbel noise) is a sample of softmax(scores) (Gumbel 1954; Maddison et al., arXiv 1411.0030, §2). The
-noise of a token is a pure function of (completion seed, position, token), so samples do not depend on the batch.
+argmax(scores + Gumbel noise) is a sample of softmax(scores) (Gumbel 1954; Maddison et al., arXiv 1411.0030, §2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.sampling.noise import Noise, gumbel
 from tasks.sampling.requests import Options
 
 GREEDY = 1e-5
 """Temperatures below this mean greedy decoding (vLLM's bound)."""
-
-
-class Noise:
-    """Noise of one completion: words `position·V + token` of Philox-4x64 (Salmon et al. 2011), keyed by its seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._words = np.random.Philox(key=seed)
-
-    def words(self, size: int) -> np.ndarray:
-        """The `size` words of the next position, `(size,)` uint64."""
-        return np.asarray(self._words.random_raw(size))
-
-
-def gumbel(streams: Sequence[Noise], size: int, device: torch.device) -> Tensor:
-    """Standard Gumbel noise of the next position of each stream, `(B, size)` float32."""
-    words = np.empty((len(streams), size), np.uint64)
-    for row, stream in zip(words, streams, strict=True):
-        row[:] = stream.words(size)
-    words >>= np.uint64(12)
-    uniform = torch.from_numpy(words.view(np.int64)).to(device).double().add_(0.5).mul_(2.0**-52)
-    return uniform.log_().neg_().log_().neg_().float()
 
 
 def truncated(logits: Tensor, options: Options) -> Tensor:
@@ -56,13 +34,25 @@ def truncated(logits: Tensor, options: Options) -> Tensor:
     return scores
 
 
-def sampled_tokens(logits: Tensor, streams: Sequence[Noise], options: Options, barred: Tensor | None = None) -> Tensor:
-    """One token per row, `(B,)` int64. logits: `(B, V)` float32; barred: `(V,)`, True for tokens never sampled."""
+def noisy_scores(
+    logits: Tensor, streams: Sequence[Noise], positions: Sequence[int], options: Options, barred: Tensor | None = None
+) -> Tensor:
+    """Scores whose argmax is the sampled token of each row, `(B, V)` float32.
+
+    logits: `(B, V)` float32; positions: of the sampled tokens within their completions; barred: `(V,)`, True for tokens
+    that are never sampled.
+    """
     if barred is not None:
         logits = logits.masked_fill(barred, -torch.inf)
     if options.temperature < GREEDY:
-        return logits.argmax(1)
-    return truncated(logits, options).add_(gumbel(streams, logits.shape[1], logits.device)).argmax(1)
+        return logits
+    return truncated(logits, options).add_(gumbel(streams, positions, logits.shape[1], logits.device))
+
+
+def barred_mask(ids: Sequence[int], size: int, device: torch.device) -> Tensor | None:
+    """`(size,)`, True for the ids that are never sampled; None if there are none."""
+    index = torch.tensor(ids, dtype=torch.long, device=device)
+    return torch.zeros(size, dtype=torch.bool, device=device).index_fill(0, index, True) if ids else None
 
 
 def logps_of(logits: Tensor, tokens: Tensor) -> Tensor:

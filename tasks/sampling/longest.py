@@ -1,4 +1,4 @@
-"""How long an answer can get, before anything is sampled. Light: a plan asks."""
+"""The maximum length of an answer, before anything is sampled. Light, because plans call it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tasks.formats.checkpoint import max_answer_tokens
 
 
 def longest_answer(step: StepView) -> tuple[float, bool]:
-    """Most tokens of one answer of a step that samples its `policy`: its max_tokens, else what its model says; nan
-    where that is not known before the run. And whether the model comes from outside: how long its answers are is not
-    known from those of other models."""
+    """Maximum tokens of one answer of a step that samples its `policy`, and whether its model comes from outside.
+
+    The maximum is the step's max_tokens, else that of the model; nan if the run has to make the model first. Typical
+    lengths are not known for a model from outside.
+    """
     root = step
     while policy := root.first("policy"):
         root = policy

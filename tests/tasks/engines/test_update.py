@@ -1,9 +1,9 @@
-"""New weights for a loaded engine, for real: it must answer as one that was loaded with them."""
+"""New weights for a loaded engine: it must answer as a model with these weights. One engine per kind and policy."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,20 +13,12 @@ from tasks.kinds import Policy
 from tasks.rendering import Template
 from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
 from tasks.sampling.weights import check_file_names, meta_model
+from tasks.template import stop_ids
 from tasks.training.model import open_model
 from tests.models import tiny_policy
 
 TEXTS = ("where does the swan live ?", "a", "good question !")
-ENGINES = [
-    "transformers",
-    pytest.param("vllm", marks=pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="needs vLLM")),
-]
-
-
-@pytest.fixture(autouse=True)
-def _released() -> Iterator[None]:
-    yield
-    close_engine()
+ENGINES = ("transformers", "vllm")
 
 
 def untied_policy(directory: Path, seed: int) -> Policy:
@@ -46,7 +38,7 @@ def tied_policy(directory: Path, seed: int) -> Policy:
 
 
 def state_of(policy: Policy) -> dict[str, Any]:
-    """As a trainer has it: parameters in float32, those that are tied under both names."""
+    """Parameters in float32, tied ones under both names, as a trainer has them."""
     return dict(open_model(policy, torch.float32).requires_grad_().state_dict(keep_vars=True))
 
 
@@ -55,57 +47,92 @@ def loaded(engine: str, policy: Policy) -> Engine:
     return made
 
 
+def prompts_of(policy: Policy) -> list[list[int]]:
+    return Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])  # type: ignore[return-value]
+
+
 def greedy(engine: Engine, policy: Policy) -> list[Answer]:
-    prompts = Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])
-    return engine.generate([Request(p, 0, 12) for p in prompts], Options(temperature=0.0), lambda n: None)
+    options = Options(temperature=0.0, stop_ids=stop_ids(policy))
+    return engine.generate([Request(p, 0, 12) for p in prompts_of(policy)], options, lambda n: None)
 
 
-def assert_alike(ours: list[Answer], theirs: list[Answer]) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.tokens == b.tokens
-        assert a.token_logps == pytest.approx(b.token_logps, abs=1e-4)
+def plain(policy: Policy) -> list[tuple[list[int], list[float]]]:
+    """Tokens and log-probabilities of greedy answers, by the model alone."""
+    model, answers = open_model(policy, torch.float32).eval(), []
+    for prompt in prompts_of(policy):
+        tokens: list[int] = []
+        logps: list[float] = []
+        while len(tokens) < 12 and not (tokens and tokens[-1] in stop_ids(policy)):
+            with torch.no_grad():
+                best = model(torch.tensor([prompt + tokens])).logits[0, -1].log_softmax(-1).max(-1)
+            tokens.append(int(best.indices))
+            logps.append(float(best.values))
+        answers.append((tokens, logps))
+    return answers
 
 
-@pytest.mark.parametrize("make", [untied_policy, tied_policy])
-@pytest.mark.parametrize("name", ENGINES)
-def test_an_updated_engine_answers_as_one_loaded_with_these_weights(
-    name: str, make: Callable[[Path, int], Policy], tmp_path: Path
-) -> None:
-    a, b = make(tmp_path / "a", 1), make(tmp_path / "b", 2)
-    as_b = greedy(loaded(name, b), a)
-    engine = loaded(name, a)
-    as_a = greedy(engine, a)
-    assert all(x.tokens != y.tokens for x, y in zip(as_a, as_b, strict=True))
-    engine.update(state_of(b).items())
-    assert_alike(greedy(engine, a), as_b)
-    engine.update((name, tensor) for name, tensor in open_model(a, torch.float32).named_parameters())
-    assert_alike(greedy(engine, a), as_a)
-    engine.update(state_of(b).items())
-    assert_alike(greedy(engine, a), as_b)
-    assert_alike(greedy(loaded(name, a), a), as_a)
+def assert_alike(answers: list[Answer], expected: list[tuple[list[int], list[float]]]) -> None:
+    for answer, (tokens, logps) in zip(answers, expected, strict=True):
+        assert answer.tokens == tokens
+        assert answer.token_logps == pytest.approx(logps, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_weights_that_do_not_fit_are_named_and_change_nothing(name: str, tmp_path: Path) -> None:
-    a, b = tied_policy(tmp_path / "a", 1), tied_policy(tmp_path / "b", 2)
-    engine = loaded(name, a)
-    before = greedy(engine, a)
-    good = state_of(b)
+class Case(NamedTuple):
+    """An engine that is loaded with policy `a`, and another policy of the same architecture."""
+
+    name: str
+    engine: Engine
+    a: Policy
+    b: Policy
+
+
+@pytest.fixture(scope="module", params=[(name, make) for name in ENGINES for make in (untied_policy, tied_policy)])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    name, make = request.param
+    if name == "vllm" and not importlib.util.find_spec("vllm"):
+        pytest.skip("vLLM is not installed")
+    a, b = (make(tmp_path_factory.mktemp("policy"), seed) for seed in (1, 2))
+    yield Case(name, loaded(name, a), a, b)
+    close_engine()
+
+
+def test_weights_that_do_not_fit_are_refused_and_change_nothing(case: Case) -> None:
+    good = state_of(case.b)
     norm = "model.norm.weight"
     bad = {
         "has no weights model.norn.weight": good | {"model.norn.weight": good[norm]},
         "missing: model.norm.weight": {n: t for n, t in good.items() if n != norm},
         r"model.norm.weight \[31\], should be \[32\]": good | {norm: good[norm][:31]},
-        "lm_head.weight are tied in this model": good | {"lm_head.weight": good["lm_head.weight"] + 1},
     }
+    if torch.equal(good["lm_head.weight"], good["model.embed_tokens.weight"]):
+        bad["lm_head.weight are tied in this model"] = good | {"lm_head.weight": good["lm_head.weight"] + 1}
     for text, weights in bad.items():
         with pytest.raises(SpecError, match=text):
-            engine.update(weights.items())
-    assert loaded(name, a) is engine
-    assert_alike(greedy(engine, a), before)
+            case.engine.update(weights.items())
+    assert loaded(case.name, case.a) is case.engine
+    assert_alike(greedy(case.engine, case.a), plain(case.a))
 
 
-def test_files_that_name_weights_otherwise_than_the_model_are_refused(tmp_path: Path) -> None:
+def test_an_updated_engine_answers_with_its_new_weights(case: Case) -> None:
+    as_a, as_b = plain(case.a), plain(case.b)
+    assert all(x != y for (x, _), (y, _) in zip(as_a, as_b, strict=True))
+    case.engine.update(state_of(case.b).items())
+    assert_alike(greedy(case.engine, case.a), as_b)
+    case.engine.update(open_model(case.a, torch.float32).named_parameters())
+    assert_alike(greedy(case.engine, case.a), as_a)
+    case.engine.update(state_of(case.b).items())
+    assert_alike(greedy(case.engine, case.a), as_b)
+
+
+def test_the_cache_does_not_return_an_updated_engine(tmp_path: Path) -> None:
+    a, b = untied_policy(tmp_path / "a", 1), untied_policy(tmp_path / "b", 2)
+    engine = loaded("transformers", a)
+    engine.update(state_of(b).items())
+    assert loaded("transformers", a) is not engine
+    assert_alike(greedy(loaded("transformers", a), a), plain(a))
+
+
+def test_checkpoint_files_with_other_weight_names_than_the_model_are_refused(tmp_path: Path) -> None:
     from transformers import MixtralConfig, MixtralForCausalLM
 
     plain = tied_policy(tmp_path / "plain", 1)
@@ -120,7 +147,7 @@ def test_files_that_name_weights_otherwise_than_the_model_are_refused(tmp_path: 
         check_file_names(mixture, meta_model(mixture))
 
 
-def test_weights_in_another_type_are_cast(tmp_path: Path) -> None:
+def test_weights_of_another_type_are_cast(tmp_path: Path) -> None:
     a, b = untied_policy(tmp_path / "a", 1), untied_policy(tmp_path / "b", 2)
     half = {n: t.bfloat16() for n, t in state_of(b).items()}
     engine = loaded("transformers", a)
@@ -129,7 +156,7 @@ def test_weights_in_another_type_are_cast(tmp_path: Path) -> None:
     assert all(torch.equal(own[n], t.float()) for n, t in half.items())
 
 
-def test_a_policy_without_digest_that_was_written_again_is_loaded_again(tmp_path: Path) -> None:
+def test_a_policy_without_digest_is_loaded_again_after_its_files_changed(tmp_path: Path) -> None:
     a = Policy(untied_policy(tmp_path / "a", 1).path)
     engine = loaded("transformers", a)
     assert loaded("transformers", Policy(a.path)) is engine

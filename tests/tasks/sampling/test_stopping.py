@@ -4,8 +4,8 @@ from tasks.sampling.requests import Answer, Options
 from tasks.sampling.stopping import finished_answer, reached_stop
 
 
-class Spelled:
-    """A tokenizer whose token n is the n-th word of a list; 0 is EOS and has no text."""
+class WordTokenizer:
+    """Token n is the n-th of its words; 0 is EOS and has no text."""
 
     WORDS = ("", "a", "b", "ab", "\n", "##", "#")
 
@@ -19,27 +19,29 @@ class Spelled:
 
 
 def end(tokens: list[int], *stop: str) -> Answer:
-    return finished_answer(Spelled(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0})))
+    return finished_answer(
+        WordTokenizer(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0}))
+    )
 
 
 ENDS = {
     "a stop token stays": ([1, 2, 0], (), ("ab", [1, 2, 0], "stop")),
-    "a cut answer gets none": ([1, 2], (), ("ab", [1, 2], "length")),
-    "ended at once": ([0], (), ("", [0], "stop")),
-    "before the stop string, and the tokens with it": ([1, 2, 5, 1, 1], ("##",), ("ab", [1, 2, 5], "stop")),
-    "a stop string inside a token and spelled by several": ([3, 6, 6, 1], ("b##",), ("a", [3, 6, 6], "stop")),
+    "an answer of maximum length gets none": ([1, 2], (), ("ab", [1, 2], "length")),
+    "a stop token as the first token": ([0], (), ("", [0], "stop")),
+    "the text ends before the stop string, the tokens after it": ([1, 2, 5, 1, 1], ("##",), ("ab", [1, 2, 5], "stop")),
+    "a stop string that starts inside a token": ([3, 6, 6, 1], ("b##",), ("a", [3, 6, 6], "stop")),
     "the first of several": ([1, 4, 2, 5], ("##", "\n"), ("a", [1, 4], "stop")),
     "a stop string at the very first token": ([5, 1], ("#",), ("", [5], "stop")),
 }
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_an_answer_ends_where_it_stops(case: str) -> None:
+def test_an_answer_ends_at_its_stop_token_or_stop_string(case: str) -> None:
     tokens, stop, (text, kept, reason) = ENDS[case]
     assert end(tokens, *stop) == Answer(text, kept, [-float(t) for t in kept], reason)  # type: ignore[arg-type]
 
 
-def test_stop_strings_are_found_at_the_end_of_unfinished_answers() -> None:
+def test_a_stop_string_is_recognised_when_its_last_token_is_sampled() -> None:
     long = [1] * 50
-    assert reached_stop(Spelled(), [[*long, 6, 6], [*long, 6], [3]], ["##", "bb"]) == [True, False, False]
-    assert reached_stop(Spelled(), [[*long, 6, 6]], []) == [False]
+    assert reached_stop(WordTokenizer(), [[*long, 6, 6], [*long, 6], [3]], ["##", "bb"]) == [True, False, False]
+    assert reached_stop(WordTokenizer(), [[*long, 6, 6]], []) == [False]
