@@ -1,1 +1,1 @@
-"""What samples completions from a policy (`tasks/calls.py`): the choice returns a `tasks.sampling.requests.Engine`."""
+"""Engines that sample completions from a policy; each choice returns a `tasks.sampling.requests.Engine`."""
