@@ -43,7 +43,6 @@ _MARKS = frozenset({"ClassVar", "InitVar", "KW_ONLY"})
 """Annotations that change what `dataclass` makes of a field."""
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "annotation", "returns", "type_params", "simple"))
 _PATH = re.compile(r"[\w./ ~-]{1,200}")
-_DEFINITIONS = frozenset({ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef})
 
 
 @dataclass
@@ -83,40 +82,41 @@ class Scan(Findings):
 
     def visit(self, node: ast.AST, body: bool | None = None) -> None:
         """`body`: whether annotations count in the class body that holds the node; None outside of one."""
-        cls = type(node)
-        if cls is ast.AnnAssign:
-            self._annotated(node, body)  # type: ignore[arg-type]
-            return
-        if (cls is ast.Name or cls is ast.Attribute) and (dotted := dotted_name(node)):
-            self._dotted(node, dotted)
-            return
-        if cls is ast.Import or cls is ast.ImportFrom:
-            self._import(node)  # type: ignore[arg-type]
-            return
-        if cls is ast.Attribute or cls is ast.Subscript:
-            self._chain(node)
-        elif cls is ast.Constant:
-            self._text(node)  # type: ignore[arg-type]
-        elif cls is ast.Call:
-            self._call(node)  # type: ignore[arg-type]
-        elif cls is ast.Global:
-            self.globals.update(node.names)  # type: ignore[attr-defined]
-        elif cls is ast.ExceptHandler:
-            self.locals.add(str(node.name))  # type: ignore[attr-defined]
-        self._fields(node, cls)
+        match node:
+            case ast.AnnAssign():
+                self._annotated(node, body)
+                return
+            case ast.Import() | ast.ImportFrom():
+                self._import(node)
+                return
+            case ast.Name() | ast.Attribute() if dotted := dotted_name(node):
+                self._dotted(node, dotted)
+                return
+            case ast.Attribute() | ast.Subscript():
+                self._chain(node)
+            case ast.Constant():
+                self._text(node)
+            case ast.Call():
+                self._call(node)
+            case ast.Global(names=names):
+                self.globals.update(names)
+            case ast.ExceptHandler(name=str(name)):
+                self.locals.add(name)
+        self._fields(node)
 
-    def _fields(self, node: ast.AST, cls: type) -> None:
+    def _fields(self, node: ast.AST) -> None:
+        cls: type = type(node)
         self.out.append(cls.__name__)
-        reads = cls in _DEFINITIONS and not is_quiet(node)
+        reads = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not is_quiet(node)
         before = self._annotations
         for f in _fields_of(cls):
-            self._annotations = before if cls is ast.arguments else reads and f == "args"
-            self._field(node.__dict__.get(f), reads if cls is ast.ClassDef and f == "body" else None)
-        if cls is ast.arg:
-            self.locals.add(node.arg)  # type: ignore[attr-defined]
-            self._annotation(node.annotation, before)  # type: ignore[attr-defined]
-        elif cls is ast.FunctionDef or cls is ast.AsyncFunctionDef:
-            self._annotation(node.returns, reads)  # type: ignore[attr-defined]
+            self._annotations = before if isinstance(node, ast.arguments) else reads and f == "args"
+            self._field(node.__dict__.get(f), reads if isinstance(node, ast.ClassDef) and f == "body" else None)
+        if isinstance(node, ast.arg):
+            self.locals.add(node.arg)
+            self._annotation(node.annotation, before)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            self._annotation(node.returns, reads)
         self._annotations = before
 
     def _field(self, value: object, body: bool | None) -> None:
@@ -158,13 +158,13 @@ class Scan(Findings):
     def _mention(self, node: ast.expr | None) -> None:
         self.mentioned.update(_words(node))
 
-    def _dotted(self, node: ast.AST, dotted: str) -> None:
+    def _dotted(self, node: ast.Name | ast.Attribute, dotted: str) -> None:
         """A chain is one name: its parts before the last dot are not used by themselves."""
         self.out.append(f".{dotted}")
-        line, parts = node.lineno, dotted.split(".")  # type: ignore[attr-defined]
+        line, parts = node.lineno, dotted.split(".")
         for part in HIDDEN.intersection(parts):
             self.hidden.setdefault(part, line)
-        if type(node.ctx) is ast.Load:  # type: ignore[attr-defined]
+        if isinstance(node.ctx, ast.Load):
             self.names.setdefault(dotted, line)
         elif len(parts) == 1:
             self.locals.add(dotted)
@@ -173,11 +173,11 @@ class Scan(Findings):
             self.stores.setdefault(dotted, line)
             self.touched.add(parts[0])
 
-    def _chain(self, node: ast.AST) -> None:
+    def _chain(self, node: ast.Attribute | ast.Subscript) -> None:
         """An attribute or an item of something other than a plain name, or an item of a name."""
         if isinstance(node, ast.Attribute) and node.attr in HIDDEN:
             self.hidden.setdefault(node.attr, node.lineno)
-        if type(node.ctx) is not ast.Load and (root := _root(node)):  # type: ignore[attr-defined]
+        if not isinstance(node.ctx, ast.Load) and (root := _root(node)):
             self.touched.add(root)
 
     def _text(self, node: ast.Constant) -> None:
@@ -231,12 +231,12 @@ def dotted_name(node: ast.AST) -> str:
 
 def has_no_effect(node: ast.AST, in_class: bool = False) -> bool:
     """Whether it is a docstring, `...`, `pass`, or a bare annotation outside a class (inside one it makes a field)."""
-    cls = type(node)
-    return (
-        cls is ast.Pass
-        or (cls is ast.Expr and type(node.value) is ast.Constant)  # type: ignore[attr-defined]
-        or (cls is ast.AnnAssign and node.value is None and not in_class)  # type: ignore[attr-defined]
-    )
+    match node:
+        case ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.AnnAssign(value=None):
+            return not in_class
+    return False
 
 
 def _words(node: ast.expr | None) -> Iterator[str]:
