@@ -85,21 +85,18 @@ def test_the_first_step_in_graph_order_whose_key_differs_is_named_with_what_diff
 
 
 def test_of_two_steps_in_other_places_it_says_so_first_and_compares_what_is_in_one_place(here: Made) -> None:
-    base = here.step("init", completions("a"), params={"layers": 2})
-    for number, policy in ((1, base), (2, None)):
-        policy = policy or here.store.record(here.run.steps["policy@1"].key)
+    policy = here.step("init", completions("a"), params={"layers": 2})
+    for number in (1, 2, 3):
         batch = here.step(f"batch@{number}", prompts(str(number)), task="take_batch", params={"index": number})
-        here.step(f"policy@{number}", completions(f"{number}"), task="fit", prompts=batch, policy=policy)
-    text = explain_text(here.store, "last:policy@1", here.store, "last:policy@2").splitlines()
-    assert text[:2] == [
-        "They are wired differently: `policy@1` and `policy@2` are two steps",
-        "They are wired differently: `policy@1 ← policy` is a result of `init` here, of `fit` there",
-    ]
-    assert len(text) == 2, "nothing of unlike steps is compared"
-    alike = explain_text(here.store, "last:batch@1", here.store, "last:batch@2").splitlines()
-    assert alike[0] == "They are wired differently: `batch@1` and `batch@2` are two steps"
-    assert alike[1].startswith("Among the steps that both have in the same place, they part at `batch@1`: ")
-    assert alike[2] == "  because `index` changed 1 → 2"
+        policy = here.step(f"policy@{number}", completions(f"{number}"), task="fit", prompts=batch, policy=policy)
+    first, *others = explain_text(here.store, "last:policy@1", here.store, "last:policy@2").splitlines()
+    assert first == "They are wired differently: `policy@1` and `policy@2` are two steps"
+    unlike = "They are wired differently: `policy@1 ← policy` is a result of `init` here, of `fit` there"
+    assert others == [unlike], "nothing of unlike steps is compared"
+    _, wired, alike, reason = explain_text(here.store, "last:policy@2", here.store, "last:policy@3").splitlines()
+    assert wired == unlike.replace("policy@1 ← policy", "policy@2 ← policy ← policy")
+    assert alike.startswith("Among the steps that both have in the same place, they part at `policy@2 ← prompts`: ")
+    assert reason == "  because `index` changed 2 → 3"
 
 
 def test_where_another_key_gave_the_same_content_the_first_step_that_did_not_is_named(here: Made, there: Made) -> None:
