@@ -71,7 +71,12 @@ class Codebase:
         cached = read_cache(cache) if cache else {}
         self._texts: dict[str, str] = cached["files"] if cached.get("format") == _format() else {}
         self._new = False
+        self._contents: dict[str, bytes] = {}
         self._parses: dict[str, ParsedFile] = {}
+
+    def mentions(self, module: str, text: str) -> bool:
+        """Whether a module's file contains a text, which costs less than parsing it."""
+        return text.encode() in self._content(module)
 
     def units(self, module: str) -> UnitFile:
         """The code of a module, empty if it has no file here. Raises SpecError where no key can follow it."""
@@ -86,17 +91,21 @@ class Codebase:
 
     def _parsed(self, module: str) -> ParsedFile:
         if module not in self._parses:
-            path = self.files.get(module)
-            self._parses[module] = self._read(path, self.shown(module)) if path else ParsedFile()
+            self._parses[module] = self._read(module) if module in self.files else ParsedFile()
         return self._parses[module]
 
-    def _read(self, path: Path, name: str) -> ParsedFile:
-        data = path.read_bytes()
+    def _content(self, module: str) -> bytes:
+        if module not in self._contents:
+            self._contents[module] = self.files[module].read_bytes()
+        return self._contents[module]
+
+    def _read(self, module: str) -> ParsedFile:
+        data = self._content(module)
         digest = blake3(data).hexdigest(16)
         if digest in self._texts:
             return _restored(self._texts[digest])
-        parsed = _parse(data, name)
-        if not parsed.fault:
+        parsed = _parse(data, self.shown(module))
+        if self._cache and not parsed.fault:
             self._texts[digest] = _adapter().dump_json(parsed).decode()
             self._new = True
         return parsed

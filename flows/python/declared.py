@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,22 @@ class Declarations:
     def __init__(self, codebase: Codebase | None = None) -> None:
         self._codebase = codebase or Codebase(active_packages())
         self._values: dict[tuple[str, str], Any] = {}
+        self._task_values: dict[str, Any] = {}
         self.notices: list[str] = []
 
-    @cached_property
-    def modules(self) -> Mapping[str, str]:
-        """Top-level name → its module, for all modules that may hold tasks."""
-        modules = [module for module in self._codebase.files if module.count(".") == 1]
-        return {name: module for module in reversed(modules) for name in self._source(module).units}
+    def names(self, ending: str = "") -> dict[str, str]:
+        """Top-level name → its module, for the names that end so in all modules that may hold tasks."""
+        modules = [m for m in self._codebase.files if m.count(".") == 1 and self._codebase.mentions(m, ending)]
+        named = ((name, module) for module in reversed(modules) for name in self._source(module).units)
+        return {name: module for name, module in named if name.endswith(ending)}
 
     def of_task(self, task: str, what: str) -> Any:
         """The declaration `<task>_<what>`, a function or a constant; None where the task has none."""
         name = f"{task}_{what}"
-        return self._value(self.modules[name], name) if name in self.modules else None
+        if name not in self._task_values:
+            module = self.names(name).get(name)
+            self._task_values[name] = self._value(module, name) if module else None
+        return self._task_values[name]
 
     def of_choice(self, folder: str, choice: str, what: str) -> Any:
         """The declaration `<what>` in the file of a choice; None where it has none."""
@@ -48,9 +51,9 @@ class Declarations:
 
     def all_of(self, what: str) -> Iterator[tuple[str, Any]]:
         """(task, declaration) for every task that declares this."""
-        tasks = sorted(n.removesuffix(f"_{what}") for n in self.modules if n.endswith(f"_{what}"))
-        for task in (t for t in tasks if t in self.modules):
-            if (value := self.of_task(task, what)) is not None:
+        for name, module in sorted(self.names(f"_{what}").items()):
+            task = name.removesuffix(f"_{what}")
+            if task in self._source(module).units and (value := self.of_task(task, what)) is not None:
                 yield task, value
 
     def value(self, declaration: Any, kind: Any, *given: Any, **params: Any) -> Any:

@@ -74,7 +74,7 @@ class Store:
     @cached_property
     def declared(self) -> Declarations:
         """What the tasks that made its results declare about themselves."""
-        return Declarations(Codebase(self._packages(), self.python_cache))
+        return Declarations(Codebase(self._packages()))
 
     def code(self, packages: Sequence[Package]) -> CodeIndex:
         """An index of the code in these packages, whose parses this store remembers."""

@@ -38,7 +38,7 @@ def broken_files(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
                 check_contract(catalogue.choice(folder, name, Where(module), name))
             except SpecError as e:
                 yield catalogue.codebase.shown(module), str(e)
-    for name, module in catalogue.declared.modules.items():
+    for name, module in catalogue.declared.names().items():
         try:
             _check_declaration(catalogue, name, module)
         except SpecError as e:

@@ -64,6 +64,6 @@ def test_every_declaration_of_the_shipped_tasks_is_that_of_a_task() -> None:
     kinds = re.findall(r"^\| `mine_(\w+)`", tasks_declarations.__doc__ or "", re.M)
     assert len(kinds) == 10
     ends = tuple(f"_{kind}" for kind in kinds)
-    names = [n for n in declared.modules if n.endswith(ends) and not n.startswith("_")]
+    names = [n for n in declared.names() if n.endswith(ends) and not n.startswith("_")]
     assert not {n for n in names if n.rpartition("_")[0] not in tasks}
     assert declared.notices == []
