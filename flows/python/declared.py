@@ -51,8 +51,8 @@ class Declarations:
 
     def all_of(self, what: str) -> Iterator[tuple[str, Any]]:
         """(task, declaration) for every task that declares this."""
-        for name, module in sorted(self.names(f"_{what}").items()):
-            task = name.removesuffix(f"_{what}")
+        modules = {name.removesuffix(f"_{what}"): module for name, module in self.names(f"_{what}").items()}
+        for task, module in sorted(modules.items()):
             if task in self._source(module).units and (value := self.of_task(task, what)) is not None:
                 yield task, value
 
