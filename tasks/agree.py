@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Workspace
 from tasks.declarations import Evaluation, Metric, StepView
@@ -84,7 +84,13 @@ def agreement(
 
 
 def reward_accuracy(
-    pairs: Preferences, oracle: Scorer, work: Workspace, before: Scorer | None = None, *, allow_seen: bool = False
+    pairs: Preferences,
+    oracle: Scorer,
+    work: Workspace,
+    before: Scorer | None = None,
+    *,
+    allow_seen: bool = False,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Report:
     """Accuracy and calibration of a scorer on held-out labelled pairs.
 
@@ -109,6 +115,7 @@ def reward_accuracy(
 
     Args:
         allow_seen: permit prompts that may have trained the scorer; a notice says so.
+        dtype: that a scorer which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
     import numpy as np
     import polars as pl
@@ -116,7 +123,7 @@ def reward_accuracy(
 
     if allow_seen:
         work.notice("allow_seen: prompts of these pairs may have trained the scorer")
-    rows = _scored(_margins(pairs, oracle, work, "scores.jsonl"), work, "the oracle")
+    rows = _scored(_margins(pairs, oracle, dtype, work, "scores.jsonl"), work, "the oracle")
     delta = rows["scaled"].to_numpy()
     rows = rows.with_columns(
         _half_at_zero(pl.col("scaled")).alias("accuracy"), nll=pl.Series(-log_expit(delta)), pairs=pl.lit(1),
@@ -132,7 +139,7 @@ def reward_accuracy(
         "name": "eval/ece", "value": ece, "ci_low": None, "ci_high": None, "n": len(by_prompt), "unit": "probability",
     })  # fmt: skip
     if before is not None:
-        change = _accuracy_change(rows, _scored(_margins(pairs, before, work, "before.jsonl"), work, "`before`"))
+        change = _accuracy_change(rows, _scored(_margins(pairs, before, dtype, work, "before.jsonl"), work, "`before`"))
         estimates.append(_estimate(change, "accuracy_change", "probability"))
         by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
     return Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
@@ -167,14 +174,14 @@ def _by_prompt(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return rows.group_by("prompt_id", maintain_order=True).agg(pl.col(*names).mean(), pl.col("pairs").sum())
 
 
-def _margins(pairs: Preferences, oracle: Scorer, work: Workspace, journal_name: str) -> pl.DataFrame:
+def _margins(pairs: Preferences, oracle: Scorer, dtype: str, work: Workspace, journal_name: str) -> pl.DataFrame:
     """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN without a score."""
     import polars as pl
 
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
-    live = oracle.open()
+    live = oracle.open(dtype)
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))

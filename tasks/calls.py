@@ -32,6 +32,9 @@ CALLS: Mapping[str, CallContract] = {
         },
         ("float",),
     ),
+    "optimizers": CallContract(
+        {"groups": "of parameters: `params`, and `decays` for matrices, which weight decay is for"}, ("Optimizer",)
+    ),
     "responses": CallContract({"text": "one answer"}, ("str",)),
 }
 """Folder of choices → how they are called."""

@@ -44,6 +44,7 @@ def train(
             data=table,
             dtype=compute.dtype,
             max_tokens_per_microbatch=compute.max_tokens_per_microbatch,
+            weight_dtype=compute.weight_dtype,
         )
     return add(
         "fit", policy=policy, data=table, ref_logps=ref_logps, loss=loss, lr=lr, optim=optim, compute=compute, seed=seed

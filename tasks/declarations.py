@@ -8,6 +8,8 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_cost` | `(step) -> Cost`: what the step consumes | time alone |
 | `mine_work` | `(step) -> float`: what its time is proportional to | the first quantity of its cost, else its rows |
 | `mine_resources` | `Resources`, or `(step) -> Resources` | one CPU thread |
+| `mine_memory` | `(step, machine) -> Memory`: bytes at its peak; None: not known | not known |
+| `mine_architecture` | `(step) -> Mapping`: config.json of its model; None: not known | that of its first model |
 | `mine_wiring` | `(step) -> None`, raises SpecError where the step can only fail as it is wired | |
 | `mine_files` | the same for the files that it reads | |
 | `mine_training` | `(step) -> Training`: how it trains a model | |
@@ -74,6 +76,11 @@ class StepView(Protocol):
         ...
 
     @property
+    def config(self) -> Mapping[str, Any] | None:
+        """config.json of the model that is its result; None where that is not known, or it makes none."""
+        ...
+
+    @property
     def origin(self) -> Any:
         """What it shows: for those who made the view."""
         ...
@@ -128,6 +135,38 @@ class Resources:
 
 HEAVY = Resources(exclusive=True)
 """Of steps that compute with a model."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What steps run on."""
+
+    gpu: bool
+    device_bytes: float
+    """Memory of a GPU; that of the machine where there is none."""
+    host_bytes: float
+    """Memory of the machine."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a step needs at its peak, on each device that it uses."""
+
+    parts: Mapping[str, float]
+    """What needs them on the device → bytes."""
+    host: float = 0.0
+    """Bytes besides in the machine's memory."""
+    alternatives: Mapping[str, Memory] = field(default_factory=dict)
+    """Changes of the step's parameters → what it would need then, the smallest change first."""
+
+    @property
+    def device(self) -> float:
+        return sum(self.parts.values())
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether there is so much on the machine. Without a GPU the device is the machine."""
+        host = self.host if machine.gpu else self.host + self.device
+        return (not machine.gpu or self.device <= machine.device_bytes) and host <= machine.host_bytes
 
 
 @dataclass(frozen=True)

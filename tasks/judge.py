@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, SpecError, Workspace
-from tasks.declarations import Cost, Size, StepView
+from tasks.declarations import Cost, Machine, Memory, Size, StepView
 from tasks.kinds import Completions, Oracle, Scorer, Scores, WinProbs
+from tasks.training.passes import memory_of_scoring
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,10 +32,27 @@ def compare_cost(step: StepView) -> Cost:
     return {"queries": step.rows}
 
 
-def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:
+def score_memory(step: StepView, machine: Machine) -> Memory | None:
+    return memory_of_scoring(step, machine, "oracle")
+
+
+def compare_memory(step: StepView, machine: Machine) -> Memory | None:
+    return memory_of_scoring(step, machine, "oracle")
+
+
+def score(
+    completions: Completions,
+    oracle: Scorer,
+    work: Workspace,
+    *,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Scores:
     """The oracle's score of every answer, null for no answer. Each distinct (prompt, text, truth) is queried once.
 
     A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
+
+    Args:
+        dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
     import numpy as np
     import pyarrow as pa
@@ -43,7 +61,7 @@ def score(completions: Completions, oracle: Scorer, work: Workspace) -> Scores:
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
-    live, rows = _scorer(oracle), grouped(completions.table)
+    live, rows = _scorer(oracle, dtype), grouped(completions.table)
     with Journal(work.path / "scores.jsonl", work) as journal:
 
         def scored() -> Iterator[pa.RecordBatch]:
@@ -67,6 +85,7 @@ def compare(
     others: Completions | None = None,
     *,
     orders: Literal["both", "random"] = "both",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> WinProbs:
     """P(a beats b) for all pairs of answers to a prompt: each unordered pair of one table, or each answer × each other.
 
@@ -78,11 +97,12 @@ def compare(
 
     Args:
         orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
+        dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
     from tasks.judging.grouping import grouped, grouped_like
     from tasks.judging.journal import Journal
 
-    live, rows = oracle.open(), grouped(completions.table)
+    live, rows = oracle.open(dtype), grouped(completions.table)
     against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
@@ -155,8 +175,8 @@ def _rows(block: pa.Table, pairs: QuestionPairs) -> pa.Table:
     })  # fmt: skip
 
 
-def _scorer(oracle: Scorer) -> Scorer:
-    live = oracle.open()
+def _scorer(oracle: Scorer, dtype: str) -> Scorer:
+    live = oracle.open(dtype)
     if not isinstance(live, Scorer):
         raise SpecError(f"`score` needs an oracle that scores single answers; {type(live).__name__} only compares")
     return live

@@ -336,8 +336,8 @@ class Oracle(Artifact):
             self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
         return self._choice
 
-    def open(self) -> Self:
-        """The live oracle of the specification, which answers `compare` and `score`."""
+    def open(self, dtype: str = "auto") -> Self:
+        """The live oracle of the specification, which answers `compare` and `score`; a model computes in `dtype`."""
         return self if self._path is None else cast(Self, self.choice())
 
     @property
@@ -396,9 +396,9 @@ class Policy(Model):
 class RewardModel(Model, Scorer):
     """A sequence-classification model with one output, which scores answers."""
 
-    def open(self) -> Scorer:  # type: ignore[override]
+    def open(self, dtype: str = "auto") -> Scorer:  # type: ignore[override]
         """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of each step that queries it."""
-        scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path)})()
+        scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path), "dtype": dtype})()
         return scorer
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
-from tasks.declarations import HEAVY
-from tasks.formats.early import check_checkpoint, check_rows, check_split
+from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError, Workspace
+from tasks.declarations import HEAVY, StepView
+from tasks.formats.early import check_checkpoint, check_rows, check_split, config_of_oracle, config_of_source
 from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
 from tasks.skipped import RowLog
 from tasks.source import Source
@@ -19,7 +20,18 @@ load_demonstrations_files = check_rows
 read_preferences_files = check_rows
 read_policy_files = check_checkpoint
 read_policy_resources = HEAVY
+read_policy_architecture = config_of_source
+load_oracle_architecture = config_of_oracle
 init_policy_resources = HEAVY
+
+
+def init_policy_architecture(step: StepView) -> Mapping[str, JSON]:
+    p = step.params
+    return {
+        "hidden_size": p["hidden"], "num_hidden_layers": p["layers"], "num_attention_heads": p["heads"],
+        "intermediate_size": p["ffn"], "vocab_size": p["vocab"], "max_position_embeddings": p["positions"],
+        "tie_word_embeddings": True,
+    }  # fmt: skip
 
 
 def load_prompts(

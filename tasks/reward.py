@@ -7,7 +7,14 @@ from typing import Annotated
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import HEAVY
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
-from tasks.training.passes import CURVES, cost_of_passes, rows_trained, training_by_loss
+from tasks.training.passes import (
+    CURVES,
+    check_optimizer,
+    cost_of_passes,
+    memory_of_passes,
+    rows_trained,
+    training_by_loss,
+)
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 
 fit_reward_resources = HEAVY
@@ -15,6 +22,8 @@ fit_reward_cost = cost_of_passes
 fit_reward_work = rows_trained
 fit_reward_training = training_by_loss
 fit_reward_curves = CURVES
+fit_reward_files = check_optimizer
+fit_reward_memory = memory_of_passes
 
 
 def fit_reward(

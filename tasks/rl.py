@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tasks.contract import Bounds, DataError, Execution, Seed, Workspace
 from tasks.declarations import HEAVY, AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
+from tasks.rollouts.memory import memory_of_ppo
 from tasks.rollouts.settings import (
     KlConfig,
     PpoConfig,
@@ -15,13 +16,16 @@ from tasks.rollouts.settings import (
     SftConfig,
     UpdateConfig,
 )  # fmt: skip
-from tasks.training.settings import AdamConfig, ComputeConfig
+from tasks.training.passes import check_optimizer
+from tasks.training.settings import ComputeConfig, StepConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 ppo_resources = HEAVY
+ppo_memory = memory_of_ppo
+ppo_files = check_optimizer
 
 
 def ppo_cost(step: StepView) -> Cost:
@@ -64,11 +68,12 @@ def ppo(
     reward: RewardConfig = RewardConfig(),
     update: UpdateConfig = UpdateConfig(),
     mix: SftConfig = SftConfig(),
-    optim: AdamConfig = AdamConfig(warmup=0.0),
+    optim: StepConfig = StepConfig(warmup=0.0, optimizer={"adamw": {"eps": 1e-5}}),  # type: ignore[arg-type]
     compute: ComputeConfig = ComputeConfig(),
     checkpoints: list[int] = [],
     keep_optimizer: bool = True,
-    checkpoint_every: Execution[int] = 10,
+    checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None,
+    checkpoint_minutes: Execution[Annotated[float, Bounds(above=0)]] = 15.0,
     seed: Seed = 0,
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
@@ -79,13 +84,13 @@ def ppo(
     π_ref·exp(score/kl_coef), normalised.
 
     The value network is one of its own, started from `value` or, where that is empty, from what an earlier `ppo` left
-    in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and Adam's
-    moments, so that a later round on this result and its `value_of` goes on exactly where lr is constant and prompts,
-    their number, k, epochs, minibatches and seed are the same. With other prompts, another number, k or seed the order
-    of prompts begins anew, with new noise. Prompts count alike: their `weight` is not read.
+    in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and the
+    optimizer's state, so that a later round on this result and its `value_of` goes on exactly where lr is constant and
+    prompts, their number, k, epochs, minibatches and seed are the same. With other prompts, another number, k or seed
+    the order of prompts begins anew, with new noise. Prompts count alike: their `weight` is not read.
 
     One device. By arithmetic, not measurement: P parameters take 36·P bytes where all three networks have as many
-    (weights in float32, gradients and Adam's moments of two), and activations and the engine come besides. vLLM on a
+    (weights in float32, gradients and AdamW's state of two), and activations and the engine come besides. vLLM on a
     GPU gets no more than that leaves it, whatever its `gpu_memory` says.
 
     Equal answers to a prompt are one question to the oracle, and scores are kept as they come: a killed step asks
@@ -98,12 +103,16 @@ def ppo(
 
     Args:
         iterations: rollouts; each is learnt from once.
-        lr: peak learning rate of the policy; no default, because no value serves two models. Adam's eps is 1e-5.
-        value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and Adam knows no
+        lr: peak learning rate of the policy; no default, because no value serves two models. AdamW's eps of 1e-5 is
+            PPO's of old: 1e-8 moves rarely used weights too far.
+        value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and AdamW knows no
             scale, so this is what other codes set by a coefficient of the value loss.
         checkpoints: iterations after which the whole policy is kept in `checkpoints/<n>/`.
-        keep_optimizer: Adam's moments in `state/`: twice the size of both networks.
-        checkpoint_every: iterations between two checkpoints.
+        keep_optimizer: the optimizer's state in `state/`: AdamW's is twice the size of both networks. That of
+            adamw_8bit is never kept.
+        checkpoint_every: iterations between two checkpoints; null: 10 where a checkpoint is below 1 GiB, else time
+            alone decides.
+        checkpoint_minutes: longest time between two checkpoints.
         seed: of draws, order of prompts and minibatches.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
@@ -118,10 +127,11 @@ def ppo(
     from tasks.sampling.plan import Draws
     from tasks.sampling.requests import close_engine
     from tasks.training.model import keep_memory
+    from tasks.training.optimizer import chosen_optimizer, state_bytes_of
 
     config = PpoConfig(
         iterations, lr, value_lr or lr, kl, reward, update, optim, tuple(checkpoints), keep_optimizer,
-        checkpoint_every, seed,
+        checkpoint_every, checkpoint_minutes, seed,
     )  # fmt: skip
     kl.check(rollout.prompts_per_iteration * rollout.k)
     mixed = make_sft_mix(demonstrations, policy, mix, seed, work)
@@ -132,7 +142,10 @@ def ppo(
     keep_memory()
     try:
         networks = open_networks(policy, start, ref, rollout.temperature, compute)
-        sampling = open_sampling(networks, policy, oracle, plan, carried.noise(draws), rollout, work)
+        state = state_bytes_of(chosen_optimizer(optim.optimizer))
+        sampling = open_sampling(
+            networks, policy, oracle, plan, carried.noise(draws), rollout, compute.dtype, state, work
+        )
         reinforce(networks, sampling, config, carried, mixed, policy, start, work)
     finally:
         close_engine()

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import HEAVY
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
-from tasks.training.passes import CURVES, cost_of_passes, rows_trained, training_by_loss
+from tasks.training.passes import (
+    CURVES,
+    check_optimizer,
+    cost_of_passes,
+    memory_of_passes,
+    memory_of_scoring,
+    rows_trained,
+    training_by_loss,
+)
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
 
 tokenize_resources = HEAVY
 logps_resources = HEAVY
+logps_memory = memory_of_scoring
 fit_resources = HEAVY
 
 
@@ -26,13 +35,16 @@ def tokenize(
 
     Rows whose tokens are already those of the template keep them: what was sampled is what is trained on. Tokens of
     another template are replaced. Rows with an empty side, with identical sides or too long are counted by reason
-    and listed in `skipped.jsonl` beside the table. Raises DataError if none is left, or too many were skipped.
+    and listed in `skipped.jsonl` beside the table; rows that were cut instead are counted. Raises DataError if none is
+    left, or too many were skipped.
     """
     from tasks.template import template_digest
     from tasks.training.model import positions_of
     from tasks.training.tokens import with_tokens
+    from tasks.training.truncation import CUT
 
-    done = with_tokens(data, policy, rows.max_length or positions_of(policy))
+    longest = rows.max_length or positions_of(policy)
+    done = with_tokens(data, policy, longest, rows.truncation)
     if done.other_template:
         work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
     if done.shortened_prompts:
@@ -40,6 +52,12 @@ def tokenize(
             f"in {done.shortened_prompts} rows the prompt's last tokens differ in the conversation: the answers "
             "begin there, with the template's own tokens"
         )
+    if done.truncated:
+        work.notice(
+            f"{done.truncated} rows were longer than {longest} tokens: {CUT[rows.truncation]} were cut off "
+            f"(truncation: {rows.truncation})"
+        )
+        work.count(rows_truncated=done.truncated)
     work.count(rows=len(data))
     log = done.log(type(data).__name__, work, rows.max_skipped)
     return log.save(type(data).of(done.table, {**data.metadata, "template": template_digest(policy)}))
@@ -51,16 +69,20 @@ def logps(
     work: Workspace,
     *,
     compute: ComputeConfig = ComputeConfig(),
+    weight_dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> Logps:
     """Log-probability of every answer of a tokenized table under a policy: one row per answer, in the table's order.
 
-    Sums are float64.
+    Sums are float64. A policy has the log-probabilities that `fit` computes at its first step, bit for bit.
+
+    Args:
+        weight_dtype: that of the `fit` which they are for.
     """
     import torch
 
     from tasks.training.device import this_device
     from tasks.training.logps import AnswerLogps
-    from tasks.training.model import keep_memory, open_model
+    from tasks.training.model import halve_products, halve_weights, keep_memory, open_model
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
 
@@ -68,7 +90,12 @@ def logps(
     rows = rows_of(data, policy)
     device = this_device()
     half = device.dtype(compute.dtype) == torch.bfloat16
-    model = open_model(policy, torch.float32).to(device.torch_device)
+    model = open_model(policy, torch.float32)
+    if weight_dtype == "bfloat16":
+        halve_weights(model)
+    elif half:
+        halve_products(model)
+    model.to(device.torch_device)
     with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
         values = score_rows(AnswerLogps(model), rows, device, compute.max_tokens_per_microbatch, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
@@ -86,6 +113,8 @@ fit_cost = cost_of_passes
 fit_work = rows_trained
 fit_training = training_by_loss
 fit_curves = CURVES
+fit_files = check_optimizer
+fit_memory = memory_of_passes
 
 
 def fit(

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("flows", "tasks") for p in (ROOT / room).rglob("*.py") if "starter" not in p.parts)
-CHOICES = ("responses", "engines", "kl_controllers", "oracles", "pair_rules", "sources")
+CHOICES = ("responses", "engines", "kl_controllers", "optimizers", "oracles", "pair_rules", "sources")
 SIGNED = [p for p in SOURCES if p.parts[-2] == "tasks" or {"losses", *CHOICES} & set(p.parts)]
 HEAVY = {"torch", "transformers", "vllm", "prefect", "mlflow"}
 
@@ -111,6 +111,6 @@ def test_no_public_name_of_a_class_or_function_has_two_meanings() -> None:
         for node in ast.parse(source.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(_module(source))
-    by_convention = {"identity", "reward_scale"}  # functions that may stand beside any choice
+    by_convention = {"identity", "reward_scale", "state_bytes"}  # functions that may stand beside any choice
     several = {name: where for name, where in places.items() if len(where) > 1 and name not in by_convention}
     assert not several, f"one name, one meaning: {several}"

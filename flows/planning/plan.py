@@ -15,15 +15,18 @@ from typing import Literal
 
 from flows.planning.costs import StepCost, step_cost, total
 from flows.planning.explain import FormerRecords
+from flows.planning.memory import check_memory, memory_json, memory_text
 from flows.python.declared import Declarations
 from flows.store.keys import Choices
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Store
+from flows.wiring import machine
 from flows.wiring.model import Graph, Node
 from flows.wiring.prechecks import check_step_files
 from flows.wiring.views import View, view_of_node
 from tasks.contract import JSON, DataError
+from tasks.declarations import Memory
 
 State = Literal["cached", "partial", "run", "open"]
 
@@ -39,12 +42,21 @@ class Planned:
     """Empty while an input is not known."""
     record: Record | None
     cost: StepCost
+    memory: Memory | None = None
+    """What it needs at its peak; None where that is not known, or it is cached."""
+
+    @property
+    def needs_text(self) -> str:
+        """`  [15 steps · 12 s · 9.6 GiB per device]`; empty for a step that is cached or needs next to nothing."""
+        needs = [text for text in (self.cost.text(), memory_text(self.memory)) if text]
+        return f"  [{' · '.join(needs)}]" if needs and self.state != "cached" else ""
 
     def as_json(self) -> JSON:
         return {
             "step": self.node.id, "addresses": list(self.node.addresses), "title": self.node.title,
             "task": self.node.task, "kind": self.node.kind, "state": self.state, "why": self.why, "key": self.key,
             "content": self.record.content if self.record else "", "cost": self.cost.as_json(),
+            "memory": memory_json(self.memory),
         }  # fmt: skip
 
 
@@ -82,11 +94,7 @@ class Plan:
         """The plan as people read it, one line per step."""
         names = {"cached": "cached", "partial": "partly done", "run": "to run", "open": "open"}
         width = max((len(s.node.title) for s in self.steps), default=0)
-        costs = [f"  [{text}]" if (text := s.cost.text()) and s.state != "cached" else "" for s in self.steps]
-        lines = [
-            f"{names[s.state]:<11}  {s.node.title:<{width}}  {s.why}{cost}".rstrip()
-            for s, cost in zip(self.steps, costs, strict=True)
-        ]
+        lines = [f"{names[s.state]:<11}  {s.node.title:<{width}}  {s.why}{s.needs_text}".rstrip() for s in self.steps]
         counts = " · ".join(f"{n} {names[state]}" for state, n in self.counts().items() if n)
         legend = ["open: cached if what it waits for comes out as before"] if self.counts()["open"] else []
         total = self.total.text()
@@ -97,8 +105,9 @@ class Plan:
 def make_plan(graph: Graph, store: Store) -> Plan:
     """Plan a run of `graph` against `store`, for the code as it stands. Never uses the network.
 
-    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, and where
-    the files that a step reads show that it can only fail; DataError where a key needs the network.
+    Raises SpecError where a key cannot be computed, e.g. because a file that a source reads is not there, where the
+    files that a step reads show that it can only fail, and for a step that needs more memory than the machine has;
+    DataError where a key needs the network.
     """
     code = store.code(graph.packages)
     choices = Choices(code, store.contents, Path(graph.file).parent)
@@ -109,6 +118,8 @@ def make_plan(graph: Graph, store: Store) -> Plan:
     code.codebase.save()
     store.contents.save()
     check_step_files(graph, [planner.views[s.node.id] for s in steps if s.state != "cached"], declared)
+    for step in steps:
+        check_memory(step.node, graph.pipeline, step.memory, machine.this_machine())
     return plan
 
 
@@ -136,13 +147,16 @@ class _Planner:
         waits_for = [i for ids in node.inputs.values() for i in ids if self.records[i] is None]
         key, record, state, why = self._waiting(node, waits_for) if waits_for else self._ready(node)
         view = self._enter(node, record)
-        price = StepCost() if record else step_cost(view, self.former.of_task(node), self.declared)
-        return Planned(node, state, why, key, record, price)
+        if record:
+            return Planned(node, state, why, key, record, StepCost())
+        price = step_cost(view, self.former.of_task(node), self.declared)
+        return Planned(node, state, why, key, None, price, view.memory(machine.this_machine()))
 
     def _enter(self, node: Node, record: Record | None) -> View:
         rows = float(record.rows) if record and record.rows is not None else None
+        folder = self.store.root / record.path if record else None
         self.records[node.id] = record
-        view = self.views[node.id] = view_of_node(node, self.views, self.declared, self.base, rows)
+        view = self.views[node.id] = view_of_node(node, self.views, self.declared, self.base, rows, folder)
         _ = view.size  # inputs first, or thousands of rounds would be one recursion
         return view
 

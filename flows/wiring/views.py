@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +12,16 @@ from flows.python.declared import Declarations
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import Missing
 from tasks.contract import Chosen
-from tasks.declarations import HEAVY, Evaluation, Resources, Size, Training
+from tasks.declarations import HEAVY, Evaluation, Machine, Memory, Resources, Size, Training
 
 T = TypeVar("T")
 JUDGES = frozenset({"RewardModel", "PreferenceModel"})
 """Kinds of models that judge."""
 ORACLES = JUDGES | {"Oracle", "Scorer"}
 """Kinds that judge answers."""
-WITHOUT_ROWS = ORACLES | {"Policy"}
+MODELS = JUDGES | {"Policy"}
+"""Kinds of results that are model directories."""
+WITHOUT_ROWS = ORACLES | MODELS
 """Kinds of results that are not tables."""
 Inputs = Mapping[str, Sequence["View"]]
 
@@ -28,10 +31,10 @@ class View:
 
     def __init__(
         self, declared: Declarations, task: str, kind: str, params: Mapping[str, Any], inputs: Callable[[], Inputs], *,
-        origin: Any, rows: float | None = None, base: Path = Path(),
+        origin: Any, rows: float | None = None, base: Path = Path(), folder: Path | None = None,
     ) -> None:  # fmt: skip
-        """origin: the node or record that it shows; rows: of its result, None where they are not known."""
-        self._declared, self._inputs, self._rows = declared, inputs, rows
+        """origin: the node or record that it shows; rows, folder: of its result, None where they are not known."""
+        self._declared, self._inputs, self._rows, self._folder = declared, inputs, rows, folder
         self.task, self.kind, self.base, self.origin = task, kind, base, origin
         self.params = {n: v for n, v in params.items() if not isinstance(v, ChoiceValue | Missing)}
         values = {n: v for n, v in params.items() if isinstance(v, ChoiceValue)}
@@ -68,6 +71,26 @@ class View:
         if self._declared.of_task(self.task, "size") is None:
             return self.main
         return self._declared_value("size", Size) or Size()
+
+    @cached_property
+    def config(self) -> Mapping[str, Any] | None:
+        """That of the result, as the task declares it, or that of the first model that feeds it."""
+        if self.kind not in MODELS:
+            return None
+        if self._folder is not None:
+            return _config(self._folder)
+        declared = self._declared.of_task(self.task, "architecture")
+        if declared is not None:
+            found: Mapping[str, Any] | None = self._declared.value(declared, Mapping | None, self)
+            return found
+        models = (one for several in self.inputs.values() for one in several if one.kind in MODELS)
+        return next((one.config for one in models), None)
+
+    def memory(self, machine: Machine) -> Memory | None:
+        """What it needs of a machine's memory; None where that is not known."""
+        declared, kind = self._declared.of_task(self.task, "memory"), Memory | None
+        found: Memory | None = self._declared.value(declared, kind, self, machine)
+        return found
 
     @property
     def resources(self) -> Resources:
@@ -117,8 +140,21 @@ def views_of(graph: Graph, declared: Declarations) -> dict[str, View]:
 
 
 def view_of_node(
-    node: Node, views: Mapping[str, View], declared: Declarations, base: Path, rows: float | None = None
-) -> View:
+    node: Node, views: Mapping[str, View], declared: Declarations, base: Path, rows: float | None = None,
+    folder: Path | None = None,
+) -> View:  # fmt: skip
     """The view of a node whose inputs are among `views`."""
     fed = {port: [views[i] for i in ids] for port, ids in node.inputs.items()}
-    return View(declared, node.task, node.kind, node.params, lambda: fed, origin=node, rows=rows, base=base)
+    params = {**node.params, **node.execution}
+    return View(
+        declared, node.task, node.kind, params, lambda: fed, origin=node, rows=rows, base=base, folder=folder
+    )  # fmt: skip
+
+
+def _config(folder: Path) -> Mapping[str, Any] | None:
+    """config.json of a model directory; None where it cannot be read."""
+    try:
+        found = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

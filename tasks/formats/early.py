@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.contract import Chosen, DataError, SpecError
+from tasks.contract import JSON, Chosen, DataError, SpecError
 from tasks.declarations import StepView
 
 if TYPE_CHECKING:
@@ -49,9 +49,33 @@ def check_checkpoint(step: StepView) -> None:
         check_model(place)
 
 
-def _local_path(step: StepView) -> Path | None:
-    """The local file or folder that a source reads; None for a world or a hub repository."""
-    path = step.choices["source"].params.get("path") if "source" in step.choices else None
+def config_of_source(step: StepView) -> Mapping[str, JSON] | None:
+    """config.json of the checkpoint that a source is; None where it is not on this machine."""
+    return _config(step, "source")
+
+
+def config_of_oracle(step: StepView) -> Mapping[str, JSON] | None:
+    """The same of an oracle that is a model."""
+    return _config(step, "oracle")
+
+
+def _config(step: StepView, choice: str) -> Mapping[str, JSON] | None:
+    from tasks.formats.hub import cached_folder
+
+    params = step.choices[choice].params if choice in step.choices else {}
+    path, revision = params.get("path"), params.get("revision")
+    place = _local_path(step, choice)
+    if place is None and isinstance(path, str):
+        place = cached_folder(path, revision if isinstance(revision, str) else None)
+    try:
+        return dict(json.loads((place / "config.json").read_text())) if place else None
+    except (OSError, ValueError):
+        return None
+
+
+def _local_path(step: StepView, choice: str = "source") -> Path | None:
+    """The local file or folder that a choice reads; None for a world or a hub repository."""
+    path = step.choices[choice].params.get("path") if choice in step.choices else None
     place = step.base / Path(path).expanduser() if isinstance(path, str) else None
     return place if place is not None and place.exists() else None
 

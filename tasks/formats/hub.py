@@ -70,13 +70,25 @@ def _commits_on_hub(path: str, revision: str | None, kinds: Sequence[Repository]
     return commits
 
 
-def _commits_in_cache(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str]:
-    """The commits in the local hub cache: that of the revision, else the latest snapshot."""
+def cached_folder(path: str, revision: str | None) -> Path | None:
+    """Where the local hub cache holds a model; None where it does not."""
+    commit = _commits_in_cache(path, revision, ["model"]).get("model")
+    folder = _cached(path, "model") / "snapshots" / commit if commit else None
+    return folder if folder and folder.is_dir() else None
+
+
+def _cached(path: str, kind: Repository) -> Path:
+    """The folder of a repository in the local hub cache."""
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", home)) / "hub"
+    return Path(cache).expanduser() / f"{kind}s--{path.replace('/', '--')}"
+
+
+def _commits_in_cache(path: str, revision: str | None, kinds: Sequence[Repository]) -> dict[str, str]:
+    """The commits in the local hub cache: that of the revision, else the latest snapshot."""
     commits: dict[str, str] = {}
     for kind in kinds:
-        folder = Path(cache).expanduser() / f"{kind}s--{path.replace('/', '--')}"
+        folder = _cached(path, kind)
         reference = folder / "refs" / (revision or "main")
         snapshots = sorted((folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime)
         if reference.exists():

@@ -7,16 +7,13 @@ from dataclasses import replace
 import torch
 
 from tasks.contract import Chosen, SpecError, Workspace
+from tasks.rollouts.memory import ONE_AT_A_TIME
 from tasks.rollouts.networks import Networks
-
-TO_COME = 12
-"""Bytes per parameter that learns which a training takes after it has loaded: a gradient and Adam's two moments."""
-ACTIVATIONS = 0.1
-"""Share of the GPU left to activations; a guess, measured on nothing."""
+from tasks.training.memory import FLOAT, ModelShape, StateBytes, TrainingSetup, training_memory
 
 
-def with_remaining_memory(engine: Chosen, networks: Networks, work: Workspace) -> Chosen:
-    """The engine with no more memory than the loaded networks, their gradients and Adam leave it.
+def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes, work: Workspace) -> Chosen:
+    """The engine with no more memory than the loaded networks, their gradients and their optimizer leave it.
 
     Only vLLM takes its share at once, and refuses where that much is not free. Raises SpecError where nothing is left.
     """
@@ -24,22 +21,30 @@ def with_remaining_memory(engine: Chosen, networks: Networks, work: Workspace) -
         return engine
     asked = engine.execution.get("gpu_memory")
     free, total = torch.cuda.mem_get_info(networks.device.torch_device)
-    learning = sum(p.numel() for p in networks.learning.parameters())
     wanted = float(asked) if isinstance(asked, int | float) else 1.0
-    share = fitting_share(wanted, free, total, learning)
+    share = fitting_share(wanted, free, total, bytes_to_come(networks, state))
     if share < wanted:
         work.notice(f"vLLM gets {share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks")
     return replace(engine, execution={**engine.execution, "gpu_memory": share})
 
 
-def fitting_share(wanted: float, free: int, total: int, learning: int) -> float:
+def bytes_to_come(networks: Networks, state: StateBytes) -> float:
+    """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
+    learning = sum(p.numel() for p in networks.learning.parameters())
+    setup = TrainingSetup(networks.shape.tokens, networks.half, state)
+    shapes = [ModelShape.of(model.config.to_dict()) for model in networks.learning.values()]
+    needs = [training_memory(shape, setup) for shape in shapes if shape]
+    passing = (sum(size for part, size in need.items() if part in ONE_AT_A_TIME) for need in needs)
+    return (FLOAT + state.device) * learning + max(passing, default=0.0)
+
+
+def fitting_share(wanted: float, free: int, total: int, to_come: float) -> float:
     """`wanted`, or the whole percents of `total` bytes that are left of `free`. Raises SpecError below one."""
-    left = free - TO_COME * learning - ACTIVATIONS * total
-    share = min(wanted, int(100 * left / total) / 100)
+    share = min(wanted, int(100 * (free - to_come) / total) / 100)
     if share < 0.01:
         raise SpecError(
             f"no memory is left for vLLM: {free / 2**30:.1f} of the GPU's {total / 2**30:.1f} GiB are free beside the "
-            f"networks of PPO, and gradients and Adam's moments of {learning} parameters take "
-            f"{TO_COME * learning / 2**30:.1f} more. Take smaller models, or a GPU that nothing else runs on"
+            f"networks of PPO, and their gradients, optimizer and activations take {to_come / 2**30:.1f} more. Take "
+            "smaller models, another optimizer, or a GPU that nothing else runs on"
         )
     return share

@@ -17,17 +17,27 @@ from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.rollouts.gpu_budget import with_remaining_memory
 from tasks.rollouts.networks import Networks
-from tasks.rollouts.resume import ResumeState, restore_moments, write_resume_state
+from tasks.rollouts.resume import ResumeState, restore_moments, write_moments, write_resume_state
 from tasks.rollouts.rollout import PromptOrder, ScoredAnswers, make_rollout, sample_scored
 from tasks.rollouts.settings import PpoConfig, RolloutConfig
 from tasks.rollouts.sft_mix import SftMix
-from tasks.rollouts.update import learn, make_adam
+from tasks.rollouts.update import learn
 from tasks.sampling.plan import Draws, SamplingPlan
 from tasks.sampling.requests import Engine, Options
 from tasks.sampling.shards import chosen_engine
 from tasks.template import stop_ids
-from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
+from tasks.training.checkpoint import (
+    CheckpointSchedule,
+    checkpoint_bytes,
+    drop_damaged,
+    last_state,
+    load_checkpoint,
+    pinned_packing,
+    save_checkpoint,
+)
+from tasks.training.memory import StateBytes
 from tasks.training.model import save_model
+from tasks.training.optimizer import chosen_optimizer, make_optimizer, state_bytes_of
 from tasks.training.reward import save_reward_model
 
 
@@ -49,12 +59,17 @@ def open_sampling(
     plan: SamplingPlan,
     draws: Draws,
     config: RolloutConfig,
+    dtype: str,
+    state: StateBytes,
     work: Workspace,
 ) -> SamplingConfig:
-    """The engine, with what memory the networks leave it, and the oracle, both open."""
-    engine = with_remaining_memory(chosen_engine(config.engine), networks, work)(policy)
+    """The engine, with what memory the networks and their optimizer leave it, and the oracle, which computes in
+    `dtype`, both open."""
+    engine = with_remaining_memory(chosen_engine(config.engine), networks, state, work)(policy)
     options = Options(temperature=config.temperature, stop_ids=stop_ids(policy))
-    return SamplingConfig(engine, oracle.open(), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options)
+    return SamplingConfig(
+        engine, oracle.open(dtype), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
+    )
 
 
 @dataclass
@@ -80,11 +95,14 @@ def reinforce(
     folder, learning = work.path / "checkpoint", networks.learning
     _drop_damaged(folder, work.path / "kept", work)
     networks = replace(networks, shape=pinned_packing(folder, networks.shape))
-    optimizer = make_adam(networks, config.optim.betas)
+    chosen = chosen_optimizer(config.optim.optimizer)
+    optimizer = make_optimizer(chosen, [networks.policy.model.parameters(), networks.value.model.parameters()])
+    size = checkpoint_bytes(learning, state_bytes_of(chosen))
+    due = CheckpointSchedule(config.checkpoint_every, config.checkpoint_minutes, size, usual=10)
     state = load_checkpoint(folder, learning, optimizer)
     if state is None:
         state = {"step": 0, "coefficient": carried.coefficient, "totals": {}, "difference": None}
-        if carried.moments is not None:
+        if carried.moments is not None and carried.optimizer == chosen.name:
             restore_moments(carried.moments, learning, optimizer)
     coefficient, totals, difference = float(state["coefficient"]), Totals(**state["totals"]), state["difference"]
     for iteration in range(state["step"], config.iterations):
@@ -104,17 +122,17 @@ def reinforce(
         if iteration + 1 in config.checkpoints:
             _keep(networks, policy, work.path / "kept", iteration + 1)
         last = iteration + 1 == config.iterations
-        if last or (iteration + 1) % config.checkpoint_every == 0:
+        if last or due.is_due(iteration + 1):
             kept = {"coefficient": coefficient, "totals": vars(totals), "difference": difference,
                     "shape": networks.shape._asdict(), "threads": torch.get_num_threads()}  # fmt: skip
-            wanted = None if last and not config.keep_optimizer else optimizer
-            save_checkpoint(folder, iteration + 1, learning, wanted, kept)
+            final = last and not config.keep_optimizer
+            save_checkpoint(folder, iteration + 1, learning, optimizer, kept, final=final)
+            due.written()
             shutil.rmtree(work.path / "scores")
     work.count(**vars(totals))
-    write_resume_state(
-        work.output / "state", carried, config.iterations, coefficient, config.kl, learning,
-        optimizer if config.keep_optimizer else None,
-    )  # fmt: skip
+    write_resume_state(work.output / "state", carried, config.iterations, coefficient, config.kl, chosen.name)
+    if config.keep_optimizer and not write_moments(work.output / "state", learning, optimizer):
+        work.notice(f"the state of {chosen.name} is not kept: it is no plain tensors; a later round begins it anew")
     _write(networks, policy, value, config.checkpoints, work)
 
 

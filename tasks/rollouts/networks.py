@@ -18,7 +18,7 @@ from tasks.training.batches import MicroBatch, PackingConfig, sorted_micro_batch
 from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
 from tasks.training.logps import Inputs, inputs_of
-from tasks.training.model import open_model, packing_for, positions_of
+from tasks.training.model import halve_products, open_model, packing_for, positions_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
 from tasks.training.settings import ComputeConfig
@@ -57,10 +57,13 @@ def open_networks(
     device = this_device()
     model = open_model(policy, torch.float32).to(device.torch_device)
     critic = open_reward_model(value, torch.float32).to(device.torch_device)
-    anchor = open_model(ref, torch.float32).to(device.torch_device).requires_grad_(False)
+    half = device.dtype(compute.dtype) == torch.bfloat16
+    anchor = open_model(ref, torch.float32).requires_grad_(False)
+    if half:
+        halve_products(anchor)
+    anchor.to(device.torch_device)
     shapes = [packing_for(m, device, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
     shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
-    half = device.dtype(compute.dtype) == torch.bfloat16
     tempered = TokenLogps(model, temperature)
     plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
     return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)

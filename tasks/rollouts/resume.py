@@ -1,12 +1,13 @@
 """What PPO leaves in a policy's `state/`, so that the next round goes on as if there had been no end.
 
 progress.json         iterations of all rounds (they number shuffles), the course of prompts and the iterations before
-                      it began, the KL coefficient, its controller
-optimizer.safetensors Adam's moments of policy and value network, by parameter
+                      it began, the KL coefficient, its controller, the optimizer
+optimizer.safetensors the optimizer's state of policy and value network, by parameter
 
-The coefficient goes on only under an equal controller with an equal starting coefficient, the moments only with the
-weights that they belong to, the course only with equal size, k, seed and prompts: another one begins at its first
-prompt, with noise that none before it had. Weights are kept in float32, so a round goes on exactly.
+The coefficient goes on only under an equal controller with an equal starting coefficient, the optimizer's state only
+with the same optimizer and the weights that it belongs to, the course only with equal size, k, seed and prompts:
+another one begins at its first prompt, with noise that none before it had. Weights are kept in float32, so a round goes
+on exactly.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from tasks.ids import digest
 from tasks.kinds import Policy, RewardModel
 from tasks.rollouts.settings import KlConfig
 from tasks.sampling.plan import Draws, SamplingPlan
+from tasks.training.optimizer import Updater, full_weight, parameter_state
 
 PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
-_ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class ResumeState:
     """What makes a course, as `prompt_order_id` says it."""
     coefficient: float
     moments: Path | None
-    """File of them; None: Adam begins anew."""
+    """File of the optimizer's state; None: it begins anew."""
+    optimizer: str = "adamw"
+    """Which that is."""
 
     def noise(self, draws: Draws) -> Draws:
         """The draws of this course: a later one has a seed of its own, so that it repeats no draw of an earlier."""
@@ -67,36 +70,43 @@ def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, course: 
     coefficient = float(told["coefficient"]) if told["control"] == kl.spec else kl.kl_coef
     moments = policy.path / "state" / MOMENTS
     goes_on = moments.exists() and _same_weights(policy.path / "value", value.path)
-    return ResumeState(iterations, begun, course, coefficient, moments if goes_on else None)
+    optimizer = told.get("optimizer", "adamw")
+    return ResumeState(iterations, begun, course, coefficient, moments if goes_on else None, optimizer)
 
 
 def write_resume_state(
-    folder: Path, carried: ResumeState, iterations: int, coefficient: float, kl: KlConfig, learning: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-) -> None:  # fmt: skip
-    """Write `state/` as `folder`, `iterations` after what was carried; without moments if there is no optimizer."""
+    folder: Path, carried: ResumeState, iterations: int, coefficient: float, kl: KlConfig, optimizer: str
+) -> None:
+    """Write progress.json into `state/`, which `folder` is to be, `iterations` after what was carried."""
     folder.mkdir()
     told = {
         "iterations": carried.iterations + iterations, "begun": carried.begun, "course": carried.course,
-        "coefficient": coefficient, "control": kl.spec,
+        "coefficient": coefficient, "control": kl.spec, "optimizer": optimizer,
     }  # fmt: skip
     (folder / PROGRESS).write_text(json.dumps(told, sort_keys=True, indent=1) + "\n")
-    if optimizer is None:
-        return
+
+
+def write_moments(folder: Path, learning: nn.Module, optimizer: Updater) -> bool:
+    """Write the optimizer's state into `state/`. False where it is made of more than plain tensors."""
     moments = {
         f"{name}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in learning.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
+        for key, value in parameter_state(optimizer, parameter).items()
     }
+    if any(type(tensor) is not torch.Tensor for tensor in moments.values()):
+        return False
     save_file(moments, folder / MOMENTS)
+    return True
 
 
-def restore_moments(file: Path, learning: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give Adam the moments of an earlier round."""
-    moments = load_file(file)
-    for name, parameter in learning.named_parameters():
-        if f"{name}.step" in moments:
-            optimizer.state[parameter] = {key: moments[f"{name}.{key}"].to(parameter.device) for key in _ADAM}
+def restore_moments(file: Path, learning: nn.Module, optimizer: Updater) -> None:
+    """Give the optimizer the state of an earlier round."""
+    parameters = dict(learning.named_parameters())
+    for name, tensor in load_file(file).items():
+        owner, _, key = name.rpartition(".")
+        if owner in parameters:
+            own = full_weight(optimizer, parameters[owner])
+            parameter_state(optimizer, parameters[owner])[key] = tensor.to(own.device)
 
 
 def _same_weights(a: Path, b: Path) -> bool:

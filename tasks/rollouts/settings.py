@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError
-from tasks.training.settings import AdamConfig
+from tasks.training.settings import StepConfig
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,11 @@ class PpoConfig:
     kl: KlConfig
     reward: RewardConfig
     update: UpdateConfig
-    optim: AdamConfig
+    optim: StepConfig
     checkpoints: Sequence[int]
     keep_optimizer: bool
-    checkpoint_every: int
+    checkpoint_every: int | None
+    checkpoint_minutes: float
     seed: int
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from tasks.rollouts.rollout import Rollout
 from tasks.rollouts.settings import PpoConfig, UpdateConfig
 from tasks.rollouts.sft_mix import SftMix
 from tasks.training.batches import micro_batches
+from tasks.training.optimizer import Updater, set_rate
 from tasks.training.rows import Ints, Rows
 
 
@@ -35,18 +36,9 @@ class MinibatchStats:
     value_losses: Tensor
 
 
-def make_adam(networks: Networks, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """One Adam over two groups, the policy and the value network; learning rates are set at each step.
-
-    eps 1e-5 is PPO's of old: 1e-8 moves rarely used weights too far.
-    """
-    groups = [{"params": list(m.parameters())} for m in (networks.policy.model, networks.value.model)]
-    return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=1e-5, fused=True)
-
-
 def learn(
     networks: Networks,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Updater,
     rollout: Rollout,
     config: PpoConfig,
     rates: tuple[float, float],
@@ -57,8 +49,7 @@ def learn(
 
     Raises DataError where the first one does not start from what the rollout read, or a number is none any more.
     """
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    set_rate(optimizer, rates)
     models = (networks.policy.model, networks.value.model)
     update, clip_eps = config.update, _clip_eps(config.update.objective)
     found: list[dict[str, float]] = []

@@ -36,8 +36,8 @@ def base_policy(add: Add, source: ChoiceSpec) -> Policy:
     answers = add("load_demonstrations", source=source, split="sft")
     return add(
         "train", policy=add("init_policy", demonstrations=answers, seed=seed), data=answers,
-        loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32, betas=[0.9, 0.95], schedule="cosine",
-        warmup=0.1, max_grad_norm=15.0, seed=seed,
+        loss={"sft": {"average": "answer"}}, lr=3e-3, steps=300, batch=32, schedule="cosine",
+        optimizer={"adamw": {"betas": [0.9, 0.95]}}, warmup=0.1, max_grad_norm=15.0, seed=seed,
     )  # fmt: skip
 
 

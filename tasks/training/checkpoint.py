@@ -5,33 +5,62 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.optim import Optimizer
 
 from tasks.contract import JSON, DataError, Workspace
 from tasks.parts import is_intact, new_part
 from tasks.training.batches import PackingConfig
+from tasks.training.memory import FLOAT, StateBytes
 from tasks.training.model import trainable
+from tasks.training.optimizer import Updater, full_weight, write_back
 
-OPTIMIZER = "optimizer.safetensors"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"
+SMALL = 2**30
+"""Bytes of a checkpoint that is written every few steps, because that takes a second or two."""
+
+
+class CheckpointSchedule:
+    """When a checkpoint is due: after so many steps, and after so much time whatever the steps."""
+
+    def __init__(self, every: int | None, minutes: float, size: float, *, usual: int) -> None:
+        """every: steps, None: `usual` where `size`, the bytes of a checkpoint, is small, else time alone decides."""
+        self._every = every or (usual if size < SMALL else None)
+        self._minutes = minutes
+        self._last = monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is to be written behind step `step`, counted from 1."""
+        return (self._every is not None and step % self._every == 0) or monotonic() - self._last >= 60 * self._minutes
+
+    def written(self) -> None:
+        """A checkpoint has been written: the time counts from here."""
+        self._last = monotonic()
+
+
+def checkpoint_bytes(model: nn.Module, kept: StateBytes) -> float:
+    """Size of a checkpoint: float32 weights, and what the optimizer keeps of each."""
+    return sum(p.numel() for _, p in trainable(model)) * (FLOAT + kept.device + kept.host)
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer | None, state: dict[str, JSON]
+    folder: Path, step: int, model: nn.Module, optimizer: Updater, state: dict[str, JSON], *, final: bool = False
 ) -> None:
     """Write `folder/step-<step>`, then delete the previous one. A kill at any time leaves one whole checkpoint.
 
-    optimizer: None after the last step, when its state is no longer needed: a third of the bytes with AdamW.
+    final: the optimizer's state is no longer needed, which makes a third of the bytes with AdamW.
     """
     older = _checkpoints(folder)
     with new_part(folder / f"step-{step}") as part:
-        save_file({n: p.detach().contiguous() for n, p in trainable(model)}, part / "model.safetensors")
-        if optimizer is not None:
-            save_file(_optimizer_tensors(optimizer), part / OPTIMIZER)
+        weights = {n: full_weight(optimizer, p).detach().contiguous() for n, p in trainable(model)}
+        save_file(weights, part / MODEL)
+        if not final:
+            torch.save(optimizer.state_dict(), part / OPTIMIZER)
         save_file({"cpu": torch.get_rng_state()}, part / "rng.safetensors")
         (part / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
     for path in older:
@@ -46,21 +75,24 @@ def drop_damaged(folder: Path, work: Workspace) -> None:
             shutil.rmtree(path)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Restore model, optimizer and random state from the last checkpoint; returns its state, or None without one."""
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: Updater) -> dict[str, Any] | None:
+    """Restore model, optimizer and random state from the last checkpoint; returns its state, or None without one.
+
+    Tensors are read one by one, so that they never fill the machine's memory.
+    """
     checkpoints = _checkpoints(folder)
     if not checkpoints:
         return None
     path = checkpoints[-1]
-    tensors = load_file(path / "model.safetensors")
     parameters = dict(trainable(model))
-    if tensors.keys() != parameters.keys():
-        raise DataError(f"{path} belongs to another model; delete it to start over")
-    with torch.no_grad():
+    with safe_open(path / MODEL, "pt") as weights, torch.no_grad():
+        if set(weights.keys()) != parameters.keys():
+            raise DataError(f"{path} belongs to another model; delete it to start over")
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            full_weight(optimizer, parameter).copy_(weights.get_tensor(name))
+    write_back(optimizer)
     if (path / OPTIMIZER).exists():
-        _restore_optimizer(optimizer, load_file(path / OPTIMIZER))
+        optimizer.load_state_dict(torch.load(path / OPTIMIZER, map_location="cpu", mmap=True, weights_only=True))
     torch.set_rng_state(load_file(path / "rng.safetensors")["cpu"])
     return dict(json.loads((path / "state.json").read_text()))
 
@@ -83,17 +115,3 @@ def pinned_packing(folder: Path, packing: PackingConfig) -> PackingConfig:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
-
-
-def _optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """State per parameter as `<number>.<name>`, without the learning rate, which is set at each step."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v).contiguous() for i, entry in state.items() for k, v in entry.items()}
-
-
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -24,8 +24,8 @@ from tasks.training.reward import open_classifier
 
 Encoded = dict[str, list[int]]
 """A row's inputs by the tokenizer (`input_ids`, `token_type_ids`), each `(T,)`."""
-NEAR = 1e-3
-"""Tolerance for rounding between two computations of a score in float32, relative above 1."""
+NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Tolerance for rounding between two computations of a score, relative above 1, by the type of the weights."""
 _PROBES = ("Yes.", "It is the light that scatters.", "No idea, and I will not look it up. Ask someone else, please.")
 
 
@@ -63,15 +63,15 @@ class Layout:
 
 
 class Classifier:
-    """A sequence-classification model with one output, in float32, called through its own forward pass.
+    """A sequence-classification model with one output, called through its own forward pass.
 
     Raises DataError if it cannot be opened, or if a row's score depends on its batch.
     """
 
-    def __init__(self, source: Model, device: Device) -> None:
+    def __init__(self, source: Model, device: Device, dtype: torch.dtype) -> None:
         self._source, self._device = source, device
         self.layout = Layout(source)
-        self.model = open_classifier(source, torch.float32).to(device.torch_device)
+        self.model = open_classifier(source, dtype).to(device.torch_device)
         self._longest = _max_length(self.model, positions_of(source))
         check_attention(self.model, source, self._each)
         self._check_padding()
@@ -132,7 +132,7 @@ class Classifier:
         with torch.no_grad():
             alone = [float(self._forward(self._unpadded(row))[0]) for row in rows]
         for own, padded in zip(alone, self.scores(rows), strict=True):
-            if not abs(own - padded) <= NEAR * max(1.0, abs(own)):
+            if not abs(own - padded) <= NEAR[self.model.dtype] * max(1.0, abs(own)):
                 raise DataError(
                     f"{self._source.path}: {type(self.model).__name__} gives {own:.6f} for a conversation alone and "
                     f"{padded:.6f} for the same one padded in a batch, so its scores are wrong"

@@ -19,13 +19,28 @@ from accelerate.utils import gather_object
 
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.training.batches import PackingConfig, micro_batches
-from tasks.training.checkpoint import drop_damaged, last_state, load_checkpoint, pinned_packing, save_checkpoint
+from tasks.training.checkpoint import (
+    CheckpointSchedule,
+    checkpoint_bytes,
+    drop_damaged,
+    last_state,
+    load_checkpoint,
+    pinned_packing,
+    save_checkpoint,
+)
 from tasks.training.device import Device, this_device
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.logps import inputs_of
 from tasks.training.metrics import DivergenceMonitor, StepLosses, chosen_drift, step_metrics
 from tasks.training.model import keep_memory, packing_for
-from tasks.training.optimizer import make_optimizer
+from tasks.training.optimizer import (
+    Updater,
+    chosen_optimizer,
+    make_optimizer,
+    set_rate,
+    state_bytes_of,
+    use_full_weights,
+)
 from tasks.training.rows import Ints
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 
@@ -57,8 +72,12 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     shape = pinned_packing(folder, packing_for(model, device, compute.max_tokens_per_microbatch))
     accelerator = make_accelerator(device, compute.dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(parameters, optim.optimizer, settings.lr, optim.betas, optim.weight_decay)
-    scorer, optimizer = accelerator.prepare(scorer, optimizer)
+    scorer = accelerator.prepare(scorer)
+    half_weights = compute.weight_dtype == "bfloat16"
+    chosen = chosen_optimizer(optim.optimizer)
+    size = checkpoint_bytes(model, state_bytes_of(chosen))
+    optimizer = make_optimizer(chosen, [parameters], half_weights=half_weights)
+    due = CheckpointSchedule(compute.checkpoint_every, compute.checkpoint_minutes, size, usual=50)
     state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
     watch, tokens = DivergenceMonitor(**state["watch"]), state["tokens"]
     sizes = examples.rows.tokens
@@ -79,10 +98,12 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
         work.log(step + 1, {**metrics, "grad_norm": norm, "lr": lr, "tokens_per_second": speed})
         work.progress(step + 1, len(batches), "steps")
         last = step + 1 == len(batches)
-        if last or (step + 1) % compute.checkpoint_every == 0:
+        if last or due.is_due(step + 1):
             kept = {"tokens": tokens, "watch": asdict(watch), "shape": shape._asdict(),
                     "threads": torch.get_num_threads()}  # fmt: skip
-            save_checkpoint(folder, step + 1, model, None if last else optimizer, kept)
+            save_checkpoint(folder, step + 1, model, optimizer, kept, final=last)
+            due.written()
+    use_full_weights(optimizer)
     work.count(tokens=tokens, steps=len(batches))
     if warning := watch.warning():
         work.notice(warning)
@@ -130,9 +151,8 @@ def _gathered(outcomes: list[StepLosses]) -> StepLosses:
     return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
 
 
-def _update(optimizer: Any, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def _update(optimizer: Updater, lr: float) -> None:
+    set_rate(optimizer, lr)
     optimizer.step()
     optimizer.zero_grad()
 

@@ -16,6 +16,7 @@ from tasks.kinds import Model, Policy
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.batches import PackingConfig
 from tasks.training.device import Device
+from tasks.training.split import add_rest, save_rest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
@@ -26,7 +27,7 @@ _ACTIVATIONS = 2_000_000
 
 
 def open_model(policy: Policy, dtype: torch.dtype) -> Any:
-    """The policy as a transformers model without dropout, in `dtype`, on the CPU.
+    """The policy as a transformers model without dropout, in `dtype`, on the CPU; in float32 with what `state/` adds.
 
     Raises DataError if the model is missing, or its attention differs from transformers' eager one.
     """
@@ -38,8 +39,27 @@ def open_model(policy: Policy, dtype: torch.dtype) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         policy.path, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
     ).eval()
+    if dtype == torch.float32:
+        add_rest(model, policy)
     check_attention(model, policy, lambda ids: model(input_ids=ids, use_cache=False).logits.log_softmax(-1))
     return model
+
+
+def halve_products(model: Any) -> None:
+    """Keep the weights of a frozen model's products in bfloat16: under autocast it computes the same bits as before.
+
+    Norms and the embedding, also where that is the head, stay as they are.
+    """
+    embedding = model.get_input_embeddings().weight
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and layer.weight is not embedding:
+            layer.to(torch.bfloat16)
+
+
+def halve_weights(model: Any) -> None:
+    """Make all parameters bfloat16; buffers, such as the frequencies of positions, stay as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def positions_of(policy: Model) -> int | None:
@@ -70,8 +90,11 @@ def stored_dtype(policy: Model) -> torch.dtype:
 def save_model(model: Any, source: Policy, directory: Path, dtype: str = "float32") -> None:
     """Write `model` into `directory`: its weights, and everything else (tokenizer, configuration) from `source`.
 
-    dtype: of the weights in the files; `model` itself is cast to it.
+    dtype: of the weights in the files; `model` itself is cast to it. `split`: bfloat16, and the rest in `state/`.
     """
+    if dtype == "split":
+        save_rest(model, directory)
+        dtype = "bfloat16"
     model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and not file.name.endswith(WEIGHTS):

@@ -1,8 +1,21 @@
-"""What trainings that go over a table declare. Light: a plan asks."""
+"""What trainings that go over a table, and scorings of one, declare. Light: a plan asks."""
 
 from __future__ import annotations
 
-from tasks.declarations import Cost, StepView, Training
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tasks.declarations import Cost, Machine, Memory, StepView, Training
+from tasks.training.memory import (
+    ModelShape,
+    StateBytes,
+    TrainingSetup,
+    checkpointing_needed,
+    host_memory,
+    scoring_memory,
+    tokens_for,
+    training_memory,
+)
 
 
 def optimizer_steps(step: StepView) -> float:
@@ -23,6 +36,84 @@ def training_by_loss(step: StepView) -> Training:
     constants = {name: step.params.get(name) for name in ("lr", "epochs", "batch")}
     return Training(step.choices["loss"].name, constants=constants)
 
+
+def check_optimizer(step: StepView) -> None:
+    """Raise SpecError for an optimizer that cannot be used on this machine."""
+    check = step.declares("optimizer", "check_machine")
+    if check is not None:
+        check()
+
+
+def shape_of(step: StepView | None) -> ModelShape | None:
+    """The shape of the model that a step makes; None where it is not known."""
+    return ModelShape.of(step.config) if step and step.config else None
+
+
+def memory_of_passes(step: StepView, machine: Machine) -> Memory | None:
+    """What a training of the whole model needs, and what it would need otherwise."""
+    shape = shape_of(step.first("policy"))
+    return training_need(step, shape, machine) if shape else None
+
+
+def training_need(step: StepView, shape: ModelShape, machine: Machine) -> Memory:
+    """What a training as a step's parameters say needs, and what it would need otherwise."""
+    own = setup_of(step, shape, machine)
+    several = [*_changes(own, machine, step)]
+    if own.tokens > _FEW_TOKENS:
+        said = f"max_tokens_per_microbatch: {_FEW_TOKENS}"
+        several += [(f"{change}, {said}", replace(setup, tokens=_FEW_TOKENS)) for change, setup in several]
+    return replace(_need(shape, own), alternatives={change: _need(shape, setup) for change, setup in several})
+
+
+def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSetup:
+    """What decides the memory of a training, by the parameters of its step."""
+    state = step.declares("optimizer", "state_bytes")
+    setup = TrainingSetup(
+        step.params["max_tokens_per_microbatch"] or tokens_for(shape, machine.gpu),
+        half=step.params["dtype"] == "bfloat16", state=state() if state else StateBytes(device=8),
+        half_weights=step.params.get("weight_dtype") == "bfloat16",
+    )  # fmt: skip
+    how = step.params.get("gradient_checkpointing", "off")
+    needed = how == "auto" and checkpointing_needed(shape, setup, machine.device_bytes)
+    return replace(setup, checkpointed=how == "on" or needed)
+
+
+def _need(shape: ModelShape, setup: TrainingSetup) -> Memory:
+    return Memory(training_memory(shape, setup), host_memory(shape, setup))
+
+
+def _changes(own: TrainingSetup, machine: Machine, step: StepView) -> Iterator[tuple[str, TrainingSetup]]:
+    """Changes of a step's parameters that take less memory."""
+    from tasks.optimizers import adafactor, adamw_8bit, adamw_offloaded
+
+    optimizers = {
+        "adamw_8bit": adamw_8bit.state_bytes(), "adafactor": adafactor.state_bytes(),
+        **({"adamw_offloaded": adamw_offloaded.state_bytes()} if machine.gpu else {}),
+    }  # fmt: skip
+    more = ""
+    if "gradient_checkpointing" in step.params and not own.checkpointed:
+        more, own = ", gradient_checkpointing: on", replace(own, checkpointed=True)
+        yield "gradient_checkpointing: on", own
+    for name, state in optimizers.items():
+        yield f"optimizer: {name}{more}", replace(own, state=state)
+    if own.half and not own.half_weights:
+        for name, state in optimizers.items():
+            yield f"optimizer: {name}, weight_dtype: bfloat16{more}", replace(own, state=state, half_weights=True)
+
+
+def memory_of_scoring(step: StepView, machine: Machine, port: str = "policy") -> Memory | None:
+    """What a frozen model needs that reads a table."""
+    shape = shape_of(step.first(port))
+    if shape is None:
+        return None
+    tokens = step.params.get("max_tokens_per_microbatch") or tokens_for(shape, machine.gpu)
+    whole = step.params.get("weight_dtype", "bfloat16") == "bfloat16"
+    half = step.params["dtype"] == "bfloat16" or (whole and "weight_dtype" in step.params)
+    return Memory(scoring_memory(shape, tokens, half=half, whole=whole))
+
+
+_FEW_TOKENS = 2048
+"""Of a micro-batch, where memory is short."""
 
 CURVES = {
     "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",

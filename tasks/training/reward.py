@@ -14,6 +14,7 @@ from tasks.template import tokenizer_of
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.heads import check_scores, is_classifier, mark_trained_here
 from tasks.training.model import DTYPES, WEIGHTS
+from tasks.training.split import add_rest, save_rest
 
 
 def open_classifier(source: Model, dtype: torch.dtype) -> Any:
@@ -65,6 +66,8 @@ def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]
         )  # fmt: skip
     except ValueError as e:
         raise DataError(f"{source.path} cannot be opened as a reward model: {e}") from e
+    if dtype == torch.float32:
+        add_rest(model, source)
     check_attention(model.eval(), source, lambda ids: model(input_ids=ids).logits)
     return model, set(found["missing_keys"])
 
@@ -75,9 +78,13 @@ def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "
 
     The configuration says that the score is read at the end of the answer's turn.
 
-    dtype: of the weights in the files; another one than float32 is what `model` itself is cast to.
+    dtype: of the weights in the files; another one than float32 is what `model` itself is cast to. `split`: bfloat16,
+        and the rest in `state/`.
     """
     mark_trained_here(model.config)
+    if dtype == "split":
+        save_rest(model, directory)
+        dtype = "bfloat16"
     model.to(DTYPES[dtype]).save_pretrained(directory)
     for file in sorted(source.path.iterdir()):
         if file.is_file() and file.name != "config.json" and not file.name.endswith(WEIGHTS):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
+from typing import Literal
 
 from tasks.kinds import RewardModel, Scorer
 from tasks.message import Message
@@ -22,27 +21,30 @@ from tasks.training.scores import AnswerScores, with_end_token
 Scoring = Callable[[Sequence[Sequence[Message]], Sequence[str]], list[float | None]]
 
 
-def reward_scorer(*, path: str) -> Scorer:
+def reward_scorer(*, path: str, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> Scorer:
     """The scorer behind a reward model: P(a beats b) = σ(score(a) − score(b)).
 
     A model that was trained here, as its config.json says, is read at the token that ends the answer's turn, where it
     was trained. Any other is asked as its card does: the whole conversation, its own `forward` (`Classifier`).
-    Answers are texts, so each is read as one that ended by itself. It computes in float32 everywhere, so that no
-    number type need be in a key. An answer that is longer, with its prompt, than the model can read has no score
-    (None), nor has one that the template refuses. Raises DataError if the checkpoint is no reward model.
+    Answers are texts, so each is read as one that ended by itself. An answer that is longer, with its prompt, than the
+    model can read has no score (None), nor has one that the template refuses. Raises DataError if the checkpoint is no
+    reward model.
 
     Args:
         path: a Hugging Face sequence-classification directory with one output.
+        dtype: of the weights, and of what is computed with them; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
     source = RewardModel(Path(path))
     check_scores(source.path)
     keep_memory()
-    scoring = _trained_here(source) if is_trained_here(source.path) else _from_outside(source)
+    open_scoring = _trained_here if is_trained_here(source.path) else _from_outside
+    scoring = open_scoring(source, dtype)
     return Scorer.scoring(lambda prompts, completions, truths: scoring(prompts, completions))
 
 
-def _from_outside(source: RewardModel) -> Scoring:
-    model = Classifier(source, this_device())
+def _from_outside(source: RewardModel, dtype: str) -> Scoring:
+    device = this_device()
+    model = Classifier(source, device, device.dtype(dtype))
 
     def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:
         made = model.layout.encoded(prompts, completions)
@@ -52,9 +54,9 @@ def _from_outside(source: RewardModel) -> Scoring:
     return score
 
 
-def _trained_here(source: RewardModel) -> Scoring:
+def _trained_here(source: RewardModel, dtype: str) -> Scoring:
     device = this_device()
-    model = AnswerScores(open_reward_model(source, torch.float32).to(device.torch_device))
+    model = AnswerScores(open_reward_model(source, device.dtype(dtype)).to(device.torch_device))
     template, longest = Template(source), positions_of(source)
 
     def score(prompts: Sequence[Sequence[Message]], completions: Sequence[str]) -> list[float | None]:

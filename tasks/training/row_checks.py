@@ -30,7 +30,7 @@ def skip_reasons(
     def bad(where: Flags, reason: str) -> None:
         reasons[where & ~reasons.astype(bool)] = reason
 
-    bad((_lengths(data.column("prompt")) == 0) & missing["prompt_tokens"], "empty prompt")
+    bad((token_counts(data.column("prompt")) == 0) & missing["prompt_tokens"], "empty prompt")
     sides = _sides(table, data)
     for name, text, _ in sides:
         bad(_is_blank(text) & missing[f"{name}_tokens"], f"empty {name}")
@@ -41,18 +41,18 @@ def skip_reasons(
         )
     for row, reason in refused.items():
         reasons[row] = reasons[row] or reason
-    prompt = _lengths(data.column("prompt_tokens"))
+    prompt = token_counts(data.column("prompt_tokens"))
     bad(prompt == 0, "empty prompt")
     for name, _, tokens in sides:
-        bad(_lengths(tokens) == 0, f"empty {name}")
+        bad(token_counts(tokens) == 0, f"empty {name}")
     if isinstance(table, Preferences):
         bad(_equal_lists(data.column("chosen_tokens"), data.column("rejected_tokens")), "identical sides")
     if isinstance(table, Rankings):
-        bad(_lengths(data.column("completions_tokens")) < 2, "fewer than two completions")
+        bad(token_counts(data.column("completions_tokens")) < 2, "fewer than two completions")
         bad(_any(data.column("completions_tokens"), lambda t: not t), "empty completion")
     if max_length is not None:
         bad(prompt >= max_length, f"prompt longer than {max_length - 1} tokens")
-        bad(prompt + _longest(table, data) > max_length, f"row longer than {max_length} tokens")
+        bad(prompt + longest_answers(table, data) > max_length, f"row longer than {max_length} tokens")
     return reasons.tolist()
 
 
@@ -62,7 +62,8 @@ def _sides(table: Table, data: Arrow) -> list[tuple[str, Arrow, Arrow]]:
     return [(t, data.column(t), data.column(k)) for t, k in _ANSWERS.items() if k in data.column_names]
 
 
-def _lengths(lists: Arrow) -> npt.NDArray[np.int64]:
+def token_counts(lists: Arrow) -> npt.NDArray[np.int64]:
+    """`(N,)`: how many tokens each list has."""
     return np.array(compute.list_value_length(lists).to_numpy(), np.int64)
 
 
@@ -71,8 +72,8 @@ def _is_blank(texts: Arrow) -> npt.NDArray[np.bool_]:
 
 
 def _equal_lists(a: Arrow, b: Arrow) -> npt.NDArray[np.bool_]:
-    lengths = _lengths(a)
-    same = (lengths == _lengths(b)) & (lengths > 0)
+    lengths = token_counts(a)
+    same = (lengths == token_counts(b)) & (lengths > 0)
     rows = pa.array(np.flatnonzero(same))
     tokens = np.array(compute.list_flatten(a.take(rows))) == np.array(compute.list_flatten(b.take(rows)))
     if len(tokens):
@@ -84,8 +85,9 @@ def _any(lists: Arrow, empty: Callable[[Any], bool]) -> npt.NDArray[np.bool_]:
     return np.array([any(map(empty, row)) for row in lists.to_pylist()], np.bool_)
 
 
-def _longest(table: Table, data: Arrow) -> npt.NDArray[np.int64]:
+def longest_answers(table: Table, data: Arrow) -> npt.NDArray[np.int64]:
+    """`(N,)`: tokens of the longest answer of each row."""
     if isinstance(table, Rankings):
         rows = data.column("completions_tokens").to_pylist()
         return np.array([max(map(len, row), default=0) for row in rows], np.int64)
-    return np.maximum.reduce([_lengths(tokens) for _, _, tokens in _sides(table, data)])
+    return np.maximum.reduce([token_counts(tokens) for _, _, tokens in _sides(table, data)])

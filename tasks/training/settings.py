@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tasks.contract import Bounds, Execution
+from tasks.contract import Bounds, Choice, Chosen, Execution
 
 
 @dataclass(frozen=True)
-class AdamConfig:
+class StepConfig:
     """How gradients become updates."""
 
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up; linear and cosine end at 0."""
     warmup: Annotated[float, Bounds(min=0, max=1)] = 0.1
     """Share of the training over which the learning rate rises linearly from 0."""
-    betas: Annotated[tuple[float, float], Bounds(min=0, below=1)] = (0.9, 0.999)
-    """Adam's two decay rates."""
+    optimizer: Annotated[Chosen, Choice("optimizers")] = "adamw"  # type: ignore[assignment]
+    """What makes updates of gradients, and the state that it keeps."""
     max_grad_norm: Annotated[float, Bounds(above=0)] = 1.0
     """Gradients are scaled down to this global norm, those of two networks each for itself."""
 
@@ -38,7 +38,7 @@ class AdamConfig:
 
 
 @dataclass(frozen=True)
-class OptimConfig(AdamConfig):
+class OptimConfig(StepConfig):
     """How a model is trained on a table."""
 
     epochs: Annotated[int, Bounds(min=1)] = 1
@@ -47,10 +47,6 @@ class OptimConfig(AdamConfig):
     """Optimizer steps, instead of epochs."""
     batch: Annotated[int, Bounds(min=1)] = 32
     """Rows per optimizer step, over all devices."""
-    optimizer: Literal["adamw", "rmsprop"] = "adamw"
-    """AdamW, or RMSprop as the first codes of DPO and SPPO."""
-    weight_decay: Annotated[float, Bounds(min=0)] = 0.0
-    """AdamW's decoupled weight decay, on matrices only."""
 
     def rows_in_all(self, rows: int) -> int:
         """How many rows the training sees, counted as often as they come."""
@@ -71,11 +67,17 @@ class ComputeConfig:
 class TrainComputeConfig(ComputeConfig):
     """The same of a training, and what it stores."""
 
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of weights and gradients while the model is trained. With bfloat16 the optimizer steps on float32 copies."""
+    save_dtype: Literal["float32", "bfloat16", "split"] = "float32"
     """Type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes below 1/512 of a
-    weight away, so that a next round would not go on from them."""
-    checkpoint_every: Execution[int] = 50
-    """Optimizer steps between two checkpoints; there is one behind the last step too."""
+    weight away, so that a next round would not go on from them. split: bfloat16 for those who sample, and what rounding
+    took in `state/`, for trainings."""
+    checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None
+    """Optimizer steps between two checkpoints; null: 50 where a checkpoint is below 1 GiB, else time alone decides.
+    There is one behind the last step too."""
+    checkpoint_minutes: Execution[Annotated[float, Bounds(above=0)]] = 15.0
+    """Longest time between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class RowsConfig:
 
     max_length: Annotated[int, Bounds(min=2)] | None = None
     """Longest row in tokens, prompt and answer together; default: the model's positions."""
+    truncation: Literal["refuse", "keep_end", "keep_start"] = "refuse"
+    """What becomes of longer rows. `refuse`: they are unusable; `keep_end`: the beginning of the prompt is cut off, but
+    for its BOS; `keep_start`: the end of the answer."""
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1
     """Largest share of the rows that may be unusable; above it `tokenize` fails and names them. Rows that a policy
     sampled, which come with their tokens, do not count."""

@@ -16,8 +16,9 @@ from tasks.contract import DataError, Workspace
 from tasks.kinds import Model, Table
 from tasks.rendering import AnswerText, Rendered, Template
 from tasks.skipped import RowLog, SkippedRow
-from tasks.template import template_digest
+from tasks.template import template_digest, tokenizer_of
 from tasks.training.row_checks import skip_reasons
+from tasks.training.truncation import Truncation, cut_long_rows
 
 Arrow = Any
 """An Arrow table or column: its published types know too little of it."""
@@ -42,6 +43,8 @@ class Tokenized:
     """Whether tokens of another template were replaced."""
     shortened_prompts: int
     """Rows whose prompt tokens were shortened to those of the whole conversation (see `tasks/rendering.py`)."""
+    truncated: int
+    """Rows of the table that were cut, because they were too long."""
 
     def log(self, what: str, work: Workspace, max_skipped: float) -> RowLog:
         """The log of read and skipped rows."""
@@ -52,7 +55,7 @@ class Tokenized:
         )  # fmt: skip
 
 
-def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenized:
+def with_tokens(table: Table, policy: Model, max_length: int | None, truncation: Truncation = "refuse") -> Tokenized:
     """`table` with token ids by the policy's template; existing ones of this template stay. Raises DataError."""
     data: Arrow = table.table
     template = table.metadata.get("template")
@@ -65,11 +68,15 @@ def with_tokens(table: Table, policy: Model, max_length: int | None) -> Tokenize
     shortened = 0
     if fresh.any():
         data, refused, shortened = _rendered(data, Template(policy), missing, fresh)
+    cut = np.zeros(data.num_rows, np.bool_)
+    if max_length is not None and truncation != "refuse":
+        data, cut = cut_long_rows(table, data, max_length, truncation, tokenizer_of(policy).bos_token_id)
     reasons = skip_reasons(table, data, missing, refused, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
     skipped = [_entry(data, i, reason) for i, reason in enumerate(reasons) if reason]
     usable = data.filter(pa.array(good)) if skipped else data
-    return Tokenized(usable, skipped, int(fresh.sum()), int((fresh & ~good).sum()), other, shortened)
+    rendered, rendered_skipped, cut_rows = (int(rows.sum()) for rows in (fresh, fresh & ~good, cut & good))
+    return Tokenized(usable, skipped, rendered, rendered_skipped, other, shortened, cut_rows)
 
 
 def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:

@@ -12,7 +12,8 @@ from flows.wiring.where import Where
 
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({
-    "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss", "model",
+    "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss", "memory",
+    "model",
     "n", "oracle", "pairs", "part", "path", "policy", "prompts", "proxy", "schedule", "score", "seed", "size", "source",
     "step", "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "weight",
 })  # fmt: skip
@@ -62,7 +63,7 @@ def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
 def test_every_declaration_of_the_shipped_tasks_is_that_of_a_task() -> None:
     declared, tasks = Declarations(), Catalogue().tasks
     kinds = re.findall(r"^\| `mine_(\w+)`", tasks_declarations.__doc__ or "", re.M)
-    assert len(kinds) == 10
+    assert len(kinds) == 12
     ends = tuple(f"_{kind}" for kind in kinds)
     names = [n for n in declared.names() if n.endswith(ends) and not n.startswith("_")]
     assert not {n for n in names if n.rpartition("_")[0] not in tasks}

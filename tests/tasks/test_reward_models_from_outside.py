@@ -92,6 +92,15 @@ def test_scores_are_those_of_the_models_own_template_and_forward(case: str, tmp_
     assert all((found[i] > found[j]) == (wanted[i] > wanted[j]) for i, j in pairs)  # type: ignore[operator]
 
 
+def test_in_bfloat16_scores_are_near_those_of_float32(tmp_path: Path) -> None:
+    model = made(tmp_path, *CASES[next(iter(CASES))])
+    prompts = [QUESTION] * len(ANSWERS)
+    own = model.open("float32").score(prompts, ANSWERS, [None] * len(ANSWERS))
+    half = model.open("bfloat16").score(prompts, ANSWERS, [None] * len(ANSWERS))
+    assert half != own
+    assert half == pytest.approx(own, abs=0.05 * max(1.0, max(map(abs, own))))  # type: ignore[arg-type]
+
+
 def test_the_position_is_the_models_own_and_only_what_was_trained_here_is_read_at_the_end_of_the_turn(
     tmp_path: Path,
 ) -> None:

@@ -13,12 +13,13 @@ from tasks.rollouts.rollout import PromptOrder, Rollout, rows_of_answers
 from tasks.rollouts.settings import KlConfig, PpoConfig, RewardConfig, SftConfig, UpdateConfig
 from tasks.rollouts.sft_mix import make_sft_mix
 from tasks.rollouts.token_heads import TokenLogps
-from tasks.rollouts.update import MinibatchStats, check_first, learn, make_adam
+from tasks.rollouts.update import MinibatchStats, check_first, learn
 from tasks.sampling.plan import Draws, sampling_plan
 from tasks.sampling.requests import Answer, Request
 from tasks.train import logps
 from tasks.training.model import open_model
-from tasks.training.settings import AdamConfig, ComputeConfig
+from tasks.training.optimizer import chosen_optimizer, make_optimizer
+from tasks.training.settings import ComputeConfig, StepConfig
 from tests.tasks.rollouts.small import CLIPPED, prompts, value_from
 from tests.tasks.training.tables import demonstrations, tokenized
 from tests.workspace import Workspace
@@ -106,8 +107,9 @@ def test_the_policys_activations_are_gone_before_the_value_network_reads(policy:
     head, found = networks.policy.model.lm_head, []
     networks.value.register_forward_pre_hook(lambda *_: found.append(head.weight.grad is not None))
     update = UpdateConfig(CLIPPED, epochs=1)
-    config = PpoConfig(1, 0.1, 0.1, KlConfig(), RewardConfig(), update, AdamConfig(), (), False, 1, 0)
-    learn(networks, make_adam(networks, (0.9, 0.999)), rollout, config, (0.0, 0.0), 0, None)
+    config = PpoConfig(1, 0.1, 0.1, KlConfig(), RewardConfig(), update, StepConfig(), (), False, 1, 15, 0)
+    optimizer = make_optimizer(chosen_optimizer("adamw"), [networks.learning.parameters()])
+    learn(networks, optimizer, rollout, config, (0.0, 0.0), 0, None)
     assert found == [True]
 
 

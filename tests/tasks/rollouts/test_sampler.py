@@ -9,9 +9,10 @@ import torch
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
-from tasks.rollouts.gpu_budget import fitting_share, with_remaining_memory
+from tasks.rollouts.gpu_budget import bytes_to_come, fitting_share, with_remaining_memory
 from tasks.rollouts.networks import open_networks
 from tasks.rollouts.rollout import check_sampler
+from tasks.training.memory import StateBytes
 from tasks.training.settings import ComputeConfig
 from tests.devices import H100
 from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
@@ -61,11 +62,11 @@ GIB = 2**30
 
 
 def test_an_engine_gets_what_the_networks_leave_it() -> None:
-    """100 GiB, 60 free; 1.5e9 parameters that learn take 16.8 more, activations 10: 33 are left."""
-    assert fitting_share(0.9, 60 * GIB, 100 * GIB, 1_500_000_000) == 0.33
-    assert fitting_share(0.2, 60 * GIB, 100 * GIB, 1_500_000_000) == 0.2
+    """100 GiB, 60 free; 26.8 are to come: 33 are left."""
+    assert fitting_share(0.9, 60 * GIB, 100 * GIB, 26.8 * GIB) == 0.33
+    assert fitting_share(0.2, 60 * GIB, 100 * GIB, 26.8 * GIB) == 0.2
     with pytest.raises(SpecError, match=r"no memory is left for vLLM: 60\.0 of the GPU's 100\.0 GiB.*smaller models"):
-        fitting_share(0.9, 60 * GIB, 100 * GIB, 5_000_000_000)
+        fitting_share(0.9, 60 * GIB, 100 * GIB, 60 * GIB)
 
 
 def test_only_vllm_on_a_gpu_is_given_another_share(
@@ -75,8 +76,18 @@ def test_only_vllm_on_a_gpu_is_given_another_share(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * GIB, 100 * GIB))
     on_gpu = replace(networks, device=H100)
     vllm, work = Chosen("engines", "vllm", {}, execution={"gpu_memory": 0.9, "tensor_parallel": 1}), Workspace(tmp_path)
-    assert with_remaining_memory(vllm, networks, work) is vllm
-    assert with_remaining_memory(TRANSFORMERS, on_gpu, work) is TRANSFORMERS
+    state = StateBytes(device=8)
+    assert with_remaining_memory(vllm, networks, state, work) is vllm
+    assert with_remaining_memory(TRANSFORMERS, on_gpu, state, work) is TRANSFORMERS
     assert work.notices == []
-    assert with_remaining_memory(vllm, on_gpu, work).execution == {"gpu_memory": 0.39, "tensor_parallel": 1}
-    assert work.notices == ["vLLM gets 39% of the GPU's memory, not 90%: the rest is for the networks"]
+    assert with_remaining_memory(vllm, on_gpu, state, work).execution == {"gpu_memory": 0.49, "tensor_parallel": 1}
+    assert work.notices == ["vLLM gets 49% of the GPU's memory, not 90%: the rest is for the networks"]
+
+
+def test_gradients_state_and_the_activations_of_one_network_are_to_come(policy: Policy, tmp_path: Path) -> None:
+    """Two networks of P parameters: 4 bytes of gradients and 8 of AdamW, or 0.04 of Adafactor, each."""
+    networks = open_networks(policy, value_from(policy, tmp_path / "v"), policy, 1.0, ComputeConfig("float32"))
+    learning = sum(p.numel() for p in networks.learning.parameters())
+    adamw, adafactor = (bytes_to_come(networks, StateBytes(device=b)) for b in (8, 0.04))
+    assert adamw - adafactor == pytest.approx(7.96 * learning)
+    assert adamw > 12 * learning

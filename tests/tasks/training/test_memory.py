@@ -1,0 +1,122 @@
+"""Memory computed from config.json: parameter counts of published models, and the parts of a training, in GiB."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks.training.memory import (
+    ModelShape,
+    StateBytes,
+    TrainingSetup,
+    activation_bytes,
+    host_memory,
+    scoring_memory,
+    training_memory,
+)
+
+QWEN: dict[str, Any] = {
+    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+CONFIGS = {
+    "0.5B": QWEN,
+    "1.5B": {
+        **QWEN, "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12,
+    },
+    "8B": {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+GIB = 2**30
+GPU = TrainingSetup(8192, half=True)
+"""8,192 tokens a pass, float32 weights under bfloat16 autocast, AdamW."""
+
+
+def shape_of(name: str) -> ModelShape:
+    shape = ModelShape.of(CONFIGS[name])
+    assert shape
+    return shape
+
+
+def _gib(parts: dict[str, float], *left_out: str) -> float:
+    return sum(size for name, size in parts.items() if name not in left_out) / GIB
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("0.5B", 0.494e9), ("1.5B", 1.544e9), ("8B", 8.030e9)])
+def test_parameters_are_counted_from_the_configuration(name: str, parameters: float) -> None:
+    """As the models' cards count them."""
+    assert shape_of(name).parameters == pytest.approx(parameters, rel=1e-3)
+
+
+def test_a_configuration_of_another_layout_is_read_and_one_without_sizes_is_not() -> None:
+    gpt2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
+    shape = ModelShape.of(gpt2)
+    assert shape
+    assert shape.parameters == pytest.approx(124.4e6, rel=0.01)  # its 0.8M positions are left out
+    assert ModelShape.of({"text_config": CONFIGS["8B"]}) == shape_of("8B")
+    assert ModelShape.of({"model_type": "mamba"}) is None
+
+
+def test_experts_are_all_in_memory_and_few_of_them_in_the_activations() -> None:
+    """Mixtral 8 × 7B: 46.7B parameters, two experts a token."""
+    mixtral = ModelShape.of({**CONFIGS["8B"], "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2})
+    assert mixtral
+    assert mixtral.parameters == pytest.approx(46.7e9, rel=0.01)
+    dense = replace(mixtral, experts=1, active=1)
+    assert activation_bytes(mixtral, GPU) - activation_bytes(dense, GPU) == 8192 * 32 * 4 * 2 * 14336
+
+
+@pytest.mark.parametrize(("name", "expected"), [("0.5B", 9.5), ("1.5B", 28), ("8B", 140)])
+def test_full_training_takes_18_bytes_a_parameter_and_the_head(name: str, expected: float) -> None:
+    assert _gib(training_memory(shape_of(name), GPU), "activations") == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "plain", "checkpointed"), [("0.5B", 12, 1.2), ("1.5B", 25, 2.2), ("8B", 59, 5.9)])
+def test_activations_are_those_of_all_layers_or_of_one_and_the_inputs_of_all(
+    name: str, plain: float, checkpointed: float
+) -> None:
+    """Measured: 74, 77 and 59 bytes per channel, token and layer."""
+    shape = shape_of(name)
+    assert activation_bytes(shape, GPU) / GIB == pytest.approx(plain, rel=0.15)
+    assert activation_bytes(shape, replace(GPU, checkpointed=True)) / GIB == pytest.approx(checkpointed, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("0.5B", (4.5, 2.6, 1.7)), ("1.5B", (13, 7, 4)), ("8B", (63, 33, 18))]
+)  # fmt: skip
+def test_shards_divide_weights_gradients_and_state_and_leave_the_head(name: str, expected: tuple[float, ...]) -> None:
+    shape = shape_of(name)
+    found = [_gib(training_memory(shape, replace(GPU, shards=n)), "activations", "head") for n in (2, 4, 8)]
+    assert found == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("0.5B", 2.5), ("1.5B", 5.8), ("8B", 23)])
+def test_adapters_need_the_base_in_half_and_the_inputs_of_the_layers(name: str, expected: float) -> None:
+    setup = replace(GPU, rank=16, checkpointed=True)
+    assert _gib(training_memory(shape_of(name), setup)) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "float32", "bfloat16"), [("0.5B", 1.8, 0.9), ("1.5B", 5.8, 2.9), ("8B", 30, 15)])
+def test_a_frozen_model_needs_its_weights(name: str, float32: float, bfloat16: float) -> None:
+    found = [scoring_memory(shape_of(name), 8192, half=half, whole=True)["weights"] / GIB for half in (False, True)]
+    assert found == pytest.approx((float32, bfloat16), rel=0.15)
+
+
+def test_optimizers_change_what_a_parameter_takes() -> None:
+    """Of 8B, without head and activations: 18 bytes; with bfloat16 weights 2 + 2 + 4 + 8; in eight bits 2 + 2 + 4 + 2;
+    on the host 2 + 2, and there 4 of weights, 4 of gradients, 8 of state."""
+    shape = shape_of("8B")
+
+    def per_parameter(**changes: Any) -> float:
+        parts = training_memory(shape, replace(GPU, **changes))
+        return _gib(parts, "activations", "head") * GIB / shape.parameters
+
+    assert per_parameter() == pytest.approx(18, abs=0.2)
+    assert per_parameter(half_weights=True) == 16
+    assert per_parameter(half_weights=True, state=StateBytes(device=2)) == 10
+    offloaded = replace(GPU, half_weights=True, state=StateBytes(host=8))
+    assert per_parameter(half_weights=True, state=StateBytes(host=8)) == 4
+    assert host_memory(shape, offloaded) == 16 * shape.parameters
+    assert host_memory(shape, GPU) == 0
