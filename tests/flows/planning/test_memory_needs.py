@@ -10,7 +10,8 @@ import pytest
 from flows.planning.memory import check_memory, memory_text
 from flows.planning.plan import Plan, make_plan
 from flows.store.store import Store
-from flows.wiring import compile_pipeline, machine
+from flows.wiring import machine
+from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import ChoiceValue, Node
 from flows.wiring.where import Where
 from tasks.contract import SpecError
