@@ -18,7 +18,7 @@ from flows.reporting.tracker import Tracker
 from flows.rounds.head import Continuing, continues
 from flows.rounds.tick import Ticks, with_ticks
 from flows.rounds.tick_tracker import TickTracker
-from flows.run.prefect.api import close_orphaned_runs, parameters_of_this_run
+from flows.run.prefect.api import parameters_of_this_run
 from flows.run.prefect.typed_flow import refused_flow, typed_flow
 from flows.run.run import Execution
 from flows.store.store import Store
@@ -90,7 +90,6 @@ def flow_of(
         try:
             listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]
             with Execution(graph, store, listeners=listeners, deployment=deployment) as execution:
-                close_orphaned_runs(execution.runs, tracker, but=execution.run.id)
                 return execution.body()
         finally:
             tracker.close()

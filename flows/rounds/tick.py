@@ -15,7 +15,6 @@ from flows.reporting.results import estimate_text
 from flows.rounds.head import Continuing, Next
 from flows.rounds.history import AfterDone, Begun, Finished, History, Resumed, Stalled
 from flows.run.events import Listener
-from flows.run.prefect.api import close_orphaned_runs
 from flows.run.run import Execution
 from flows.store.provenance import commit
 from flows.wiring.grammar import MOST_ROUNDS, TICKS
@@ -66,7 +65,6 @@ class Ticks:
 
     def __init__(self, loop: Continuing, observer: TickObserver) -> None:
         self._loop, self._observer = loop, observer
-        self._closed = False
         self.left = 0
         """New rounds that have not begun yet."""
         self.ticked = TickOutcome()
@@ -121,13 +119,9 @@ class Ticks:
         execution = Execution(graph, loop.store, listeners=self._observer.listeners(graph), deployment=loop.deployment)
         with execution:
             begun(execution.run.id)
-            if not self._closed:
-                close_orphaned_runs(execution.runs, execution.listener, but=execution.run.id)
-                self._closed = True
             try:
                 self.ticked.futures += execution.body()
             finally:
-                execution.finish()
                 self.ticked.status = execution.run.status
         return execution
 

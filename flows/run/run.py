@@ -18,45 +18,41 @@ from flows.run.events import CompositeListener, Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.forkserver import Workers
 from flows.run.executors.snapshot import copied, snapshot
-from flows.run.prefect.api import close_orphaned_runs, name_this_run, own_server
+from flows.run.prefect.api import name_this_run, own_server
 from flows.run.prefect.flow_run import FlowCall, Form
+from flows.run.prefect.orphans import close_orphaned_runs
 from flows.run.step import StepOutcome, Steps
 from flows.store.finished import FinishedStep
 from flows.store.keys import Choices
 from flows.store.records import Record
-from flows.store.runs import Run, Runs, RunStep, Status
+from flows.store.runs import Run, Runs, RunStep, Status, near_names
 from flows.store.store import Store
 from flows.system.disk import blaming_the_disk
 from flows.wiring.model import Graph, Node
-from tasks.contract import JSON, DataError, SpecError
+from tasks.contract import DataError, SpecError
 
 SIGNALS_SECONDS = 0.3
-"""How long the main thread sleeps until it looks whether Ctrl-C came."""
+"""How long the main thread waits before it checks again whether Ctrl-C was pressed."""
 SAVED_SECONDS = 0.5
-"""How often the run's file follows its steps; what a kill loses of it, the records still have."""
+"""How often the run's file is written while steps run; what a kill loses of it is in the records."""
 
 
 class Execution:
     """One run of a graph: the run file, the snapshot, the workers. A context manager; `body` runs inside a flow."""
 
     def __init__(
-        self,
-        graph: Graph,
-        store: Store,
-        *,
-        fresh: Sequence[str] = (),
-        listeners: Sequence[Listener] = (),
-        threads: int | None = None,
-        retries: int = 1,
+        self, graph: Graph, store: Store,
+        *, fresh: Sequence[str] = (), listeners: Sequence[Listener] = (), threads: int | None = None, retries: int = 1,
         deployment: str = "",
-    ) -> None:
-        """`fresh`: steps to recompute, as addresses or names; `retries`: of what is no user's mistake."""
+    ) -> None:  # fmt: skip
+        """`fresh`: steps to recompute, as addresses or names; `retries`: of failures that no user's mistake caused."""
         self.graph, self.store, self._retries = graph, store, retries
         self._fresh = frozenset(i for name in fresh for i in steps_named(graph, name))
         self._threads, self._deployment = threads, deployment
         self.listener = CompositeListener(listeners)
         self._stack = ExitStack()
         self.runs = Runs(store)
+        self.values = {name: parameter.value for name, parameter in graph.parameters.items()}
         self.records: dict[str, Record] = {}
         self.done: dict[str, FinishedStep] = {}
         self.errors: dict[str, Exception] = {}
@@ -69,15 +65,14 @@ class Execution:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Execution:
-        values: dict[str, JSON] = {n: p.value for n, p in self.graph.parameters.items()}
-        self.run = self.runs.begin(self.graph.pipeline, values, file=self.graph.file, deployment=self._deployment)
-        self.run.rounds, self.run.headline = self.graph.rounds, self.graph.headline
-        self.run.notices = list(self.graph.notices)
-        self.run.steps = {n.id: RunStep(n.id, n.addresses, n.task, n.title, n.round) for n in self.graph.nodes.values()}
+        graph = self.graph
+        self.run = self.runs.begin(graph.pipeline, self.values, file=graph.file, deployment=self._deployment)
+        self.run.rounds, self.run.headline, self.run.notices = graph.rounds, graph.headline, list(graph.notices)
+        self.run.steps = {n.id: RunStep(n.id, n.addresses, n.task, n.title, n.round) for n in graph.nodes.values()}
         try:
             self._begin()
         except BaseException:
-            self.__exit__()
+            self.finish()
             raise
         return self
 
@@ -90,61 +85,66 @@ class Execution:
         self.workers: Executor = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
         self._stack.callback(self.workers.close)
         self.steps = Steps(
-            self.graph, self.store, choices, self.workers, self.listener,
-            logs=self.logs, fresh=self._fresh, stopped=self.workers.stopped,
-        )  # fmt: skip
+            self.graph, self.store, choices, self.workers, self.listener, logs=self.logs, fresh=self._fresh
+        )
         self.steps.prepare()
 
     def __exit__(self, *_: object) -> None:
         self.finish()
 
     def finish(self) -> None:
-        """End the children and close the run's file; a second time does nothing."""
+        """End the children and close the run's file; a second call does nothing."""
         self._stack.close()
-        if self.run.status == "running":
-            self.seconds = time.monotonic() - self._began
-            self._close_steps()
-            self.store.contents.save()
-            self.runs.end(self.run, self._status())
-            self.listener.run_finished(self.run)
-
-    def _status(self) -> Status:
-        if len(self.done) == len(self.graph.nodes):
-            return "done"
-        return "failed" if self.errors else "stopped"
-
-    def stop(self) -> None:
-        """Kill what runs; every step that is not finished ends as stopped."""
-        self.workers.stop()
+        if self.run.status != "running":
+            return
+        self.seconds = time.monotonic() - self._began
+        with self._lock:  # a thread may still be about to mark its step
+            for step in self.run.steps.values():
+                step.state = {"pending": "skipped", "running": "stopped"}.get(step.state, step.state)
+        self.store.contents.save()
+        unfinished: Status = "failed" if self.errors else "stopped"
+        self.runs.end(self.run, "done" if len(self.done) == len(self.graph.nodes) else unfinished)
+        self.listener.run_finished(self.run)
 
     def body(self) -> list[Any]:
-        """Inside a flow run: submit every step, inputs first; wait; return all futures, so that a failure shows."""
-        from prefect import Task
-        from prefect.cache_policies import NO_CACHE
+        """Inside a flow run: submit every step, inputs first; wait; return all futures, so that a failure shows.
+
+        Runs that were killed earlier are closed first. At the end this run is finished.
+        """
         from prefect.runtime import flow_run
 
-        self.run.links["prefect"] = str(flow_run.id)
-        name_this_run(self.run.id)
-        self.listener.run_started(self.run, self.graph, self.logs)
-        self.runs.save(self.run)
+        try:
+            close_orphaned_runs(self.runs, self.listener, but=self.run.id)
+            self.run.links["prefect"] = str(flow_run.id)
+            name_this_run(self.run.id)
+            self.listener.run_started(self.run, self.graph, self.logs)
+            self.runs.save(self.run)
+            with self._signals():
+                return self._all_steps()
+        finally:
+            self.finish()
+
+    def _all_steps(self) -> list[Any]:
+        from prefect import Task
+        from prefect.cache_policies import NO_CACHE
+
         futures: dict[str, Any] = {}
-        with self._signals():
-            for node in self.graph.nodes.values():
-                task = Task(
-                    fn=self._task, name=node.title, task_run_name=node.title, cache_policy=NO_CACHE,
-                    persist_result=False, retries=self._retries, retry_condition_fn=_worth_another,
-                )  # fmt: skip
-                parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
-                futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
-            for future in futures.values():
-                while not future.wrapped_future.done():  # polars's SIGINT handler would never end an endless wait
-                    future.wait(SIGNALS_SECONDS)
+        for node in self.graph.nodes.values():
+            task = Task(
+                fn=self._task, name=node.title, task_run_name=node.title, cache_policy=NO_CACHE, persist_result=False,
+                retries=self._retries, retry_condition_fn=_may_succeed_later,
+            )  # fmt: skip
+            parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
+            futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
+        for future in futures.values():
+            while not future.wrapped_future.done():  # polars's SIGINT handler would never end an endless wait
+                future.wait(SIGNALS_SECONDS)
         return list(futures.values())
 
     def find_all(self) -> None:
         """Take every step from the store, in order, without Prefect; one that is gone by now is made.
 
-        Ends with the first step that fails, and with Ctrl-C; the run's status says which.
+        The first step that fails ends it, and Ctrl-C: see the run's status.
         """
         self._retries = 0
         self.listener.run_started(self.run, self.graph, self.logs)
@@ -155,11 +155,11 @@ class Execution:
         except KeyboardInterrupt:
             pass
         except Exception:
-            if not self.errors:  # `step` keeps what a step failed by
+            if not self.errors:  # `step` keeps the error of a step
                 raise
 
     def _task(self, step: str, inputs: list[str]) -> Any:
-        """What Prefect runs for one step. `inputs` are contents, there to draw the edges."""
+        """What Prefect runs for one step. It draws its edges by `inputs`, the contents of the steps before."""
         from prefect.states import Cancelled, Completed
 
         node = self.graph.nodes[step]
@@ -174,7 +174,7 @@ class Execution:
         return Completed(name="Cached", message=f"reused {content[:12]}: {outcome.reason}", data=content)
 
     def step(self, node: Node) -> StepOutcome:
-        """Find or make the result of one step, and write down how it went."""
+        """Take the result of one step from the store or make it, and record it in the run's file."""
         inputs = {port: [self.records[i] for i in ids] for port, ids in node.inputs.items()}
         self._mark(node, "running")
         try:
@@ -212,12 +212,6 @@ class Execution:
                 self.runs.save(self.run)
                 self._saved = time.monotonic()
 
-    def _close_steps(self) -> None:
-        """Give the steps that have not ended their last state: a thread may still be about to mark its own."""
-        with self._lock:
-            for step in self.run.steps.values():
-                step.state = {"pending": "skipped", "running": "stopped"}.get(step.state, step.state)
-
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM kill the children, then unwind; a second one leaves at once."""
@@ -229,7 +223,8 @@ class Execution:
             if self.workers.stopped.is_set():
                 os._exit(130)
             self.workers.stopped.set()
-            threading.Thread(target=self.stop).start()  # not here: the signal may have met a lock that `stop` takes
+            stop = self.workers.stop
+            threading.Thread(target=stop).start()  # this thread may hold a lock that `stop` takes
             raise KeyboardInterrupt
 
         before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -244,22 +239,12 @@ def run_pipeline(execution: Execution, say: Callable[[str], None] = print) -> Ex
     """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
 
     Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
-    `errors` hold what each step came to. Raises SpecError for an unknown `fresh` step and for a choice whose identity
-    is unknown.
+    `errors` hold what each step came to. Raises SpecError for a choice whose identity is unknown.
     """
-    graph, store = execution.graph, execution.store
-
-    def body() -> list[Any]:
-        try:
-            close_orphaned_runs(execution.runs, execution.listener, but=execution.run.id)
-            return execution.body()
-        finally:
-            execution.finish()
-
-    with blaming_the_disk(store.root), own_server(store.root) as server, execution:
-        values: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
-        form = Form(graph.pipeline, graph.about, graph.parameters, values, execution.run.id)
-        FlowCall(store.root, server, form, body, runs=lambda: [execution.run], say=say).run()
+    graph, root = execution.graph, execution.store.root
+    with blaming_the_disk(root), own_server(root) as server, execution:
+        form = Form(graph.pipeline, graph.about, graph.parameters, execution.values, execution.run.id)
+        FlowCall(root, server, form, execution.body, runs=lambda: [execution.run], say=say).run()
     return execution
 
 
@@ -284,17 +269,13 @@ def steps_named(graph: Graph, name: str) -> list[str]:
         step, _, at = address.partition("@")
         return (step == base or step.startswith(base + "/")) and (not round or at == round)
 
-    found = list(dict.fromkeys(id for address, id in graph.addresses.items() if fits(address)))
-    if not found:
-        from difflib import get_close_matches
-
-        known = sorted({address.split("@")[0] for address in graph.addresses})
-        near = get_close_matches(base, known, 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise SpecError(f"{graph.pipeline} has no step '{name}'{hint}; it has {', '.join(known)}")
-    return found
+    ids = list(dict.fromkeys(id for address, id in graph.addresses.items() if fits(address)))
+    if not ids:
+        known = (address.split("@")[0] for address in graph.addresses)
+        raise SpecError(f"{graph.pipeline} has no step '{name}'{near_names(base, known)}")
+    return ids
 
 
-def _worth_another(task: Any, run: Any, state: Any) -> bool:
-    """A user's mistake does not get better by trying again."""
+def _may_succeed_later(task: Any, run: Any, state: Any) -> bool:
+    """Whether Prefect shall try again: a user's mistake stays one."""
     return not isinstance(state.data, SpecError | DataError)

@@ -1,4 +1,4 @@
-"""One step of a run: its key, the lookup, the lock, the slot, the child, the record. Knows nothing of Prefect."""
+"""One step of a run: its key, the lookup, the lock, the slot, the child, the record. Independent of Prefect."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.worker import Input, Job, Result
 from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import MODELS, refuse_seen
-from flows.store.records import Record
+from flows.store.records import HowMade, Record
 from flows.store.retained import CARRIED, carried_record
-from flows.store.store import HowMade, Store
+from flows.store.store import Lookup, Store
 from flows.store.views import RecordViews
 from flows.store.witness import Witness
+from flows.system.locks import Waiting
 from flows.wiring.model import ChoiceValue, Graph, Node
 from tasks.contract import JSON, SpecError
 
@@ -30,7 +31,7 @@ Inputs = Mapping[str, Sequence[Record]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """How a step came to its result."""
+    """The result of a step, and whether it was in the store."""
 
     record: Record
     hit: bool
@@ -42,21 +43,12 @@ class Steps:
     """The steps of one graph, over one snapshot of the code. Called from many threads."""
 
     def __init__(
-        self,
-        graph: Graph,
-        store: Store,
-        choices: Choices,
-        workers: Executor,
-        listener: Listener,
-        *,
-        logs: Path,
-        fresh: frozenset[str] = frozenset(),
-        stopped: threading.Event | None = None,
-    ) -> None:
-        """`fresh`: ids of steps that run whatever the store holds. `stopped` ends every wait with `Stopped`."""
+        self, graph: Graph, store: Store, choices: Choices, workers: Executor, listener: Listener,
+        *, logs: Path, fresh: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        """`fresh`: ids of steps that run whatever the store holds."""
         self._graph, self._store, self._choices, self._workers = graph, store, choices, workers
         self._listener, self._logs, self._fresh = listener, logs, fresh
-        self._stopped = stopped or threading.Event()
         self._views = RecordViews(store, Declarations(choices.code.codebase))
         self._order = {id: i for i, id in enumerate(graph.nodes)}
         self._started = threading.Lock()
@@ -68,47 +60,47 @@ class Steps:
         return self._choices.prepare(node).key(contents)
 
     def run(self, node: Node, inputs: Inputs) -> StepOutcome:
-        """Find the step's result or make it. Raises SpecError, DataError, StepFailed, Stopped."""
-        if self._stopped.is_set():
-            raise Stopped("the run is being stopped")
+        """Take the step's result from the store, or make it. Raises SpecError, DataError, StepFailed, Stopped."""
+        self._refuse_stopped()
         if node.task == CARRIED:
             return StepOutcome(carried_record(self._store, node), True, "carried over from an earlier tick")
         evaluation = self._views.of_step(node, inputs).evaluation
         if evaluation and (notice := refuse_seen(self._store, evaluation)):
             self._listener.step_notice(node, notice)
         key = self.key(node, inputs)
-        if node.id in self._fresh:
-            return self._locked(node, key, inputs, "requested by --fresh")
-        look = self._store.lookup(key.digest)
-        if look.record:
-            return self._hit(node, look.record, look.reason)
-        return self._locked(node, key, inputs, look.reason)
+        stored = self._lookup(node, key)
+        if stored.record:
+            return self._hit(node, stored.record, stored.reason)
+        waiting = self._waiting(node, "another run makes the same")
+        with self._store.lock(key.digest, self._logs.name, waiting=waiting):
+            made_meanwhile = self._lookup(node, key)
+            if made_meanwhile.record:
+                return self._hit(node, made_meanwhile.record, f"{made_meanwhile.reason}, meanwhile")
+            if node.id in self._fresh:
+                shutil.rmtree(self._store.partial(key.digest), ignore_errors=True)
+            return StepOutcome(self._make(node, key, inputs, stored.reason), False, stored.reason)
+
+    def _refuse_stopped(self) -> None:
+        if self._workers.stopped.is_set():
+            raise Stopped("the run is being stopped")
+
+    def _lookup(self, node: Node, key: Key) -> Lookup:
+        return Lookup(None, "requested by --fresh") if node.id in self._fresh else self._store.lookup(key.digest)
 
     def _hit(self, node: Node, record: Record, reason: str) -> StepOutcome:
         for notice in record.notices:
             self._listener.step_notice(node, notice)
         return StepOutcome(record, True, reason)
 
-    def _locked(self, node: Node, key: Key, inputs: Inputs, reason: str) -> StepOutcome:
-        """Whoever waited here for another run that made the same finds its result."""
-        waiting = self._waiting(node, "another run makes the same")
-        with self._store.lock(key.digest, str(self._logs.name), waiting=waiting):
-            if node.id not in self._fresh:
-                look = self._store.lookup(key.digest)
-                if look.record:
-                    return self._hit(node, look.record, f"{look.reason}, meanwhile")
-            else:
-                shutil.rmtree(self._store.partial(key.digest), ignore_errors=True)
-            return StepOutcome(self._make(node, key, inputs, reason), False, reason)
-
     def _make(self, node: Node, key: Key, inputs: Inputs, reason: str) -> Record:
         from tasks.kinds import KINDS
 
         job = self._job(node, key, inputs)
         witness = Witness(outside_paths(node, inputs, self._store, self._choices), self._store.contents, node.id)
+        seen = self._store.partial(key.digest) / ".seen.json"
         if self._store.begun(key.digest):
-            reason = f"{reason}; {self._goes_on(key, witness)}"
-        witness.save(self._seen(key))
+            reason = f"{reason}; {self._continue(key, witness.same_as(seen))}"
+        witness.save(seen)
         self._warm([node])
         result = self._work(node, job, inputs, reason, witness.check)
         if result.kind not in KINDS:
@@ -120,16 +112,12 @@ class Steps:
         handle = KINDS[result.kind](result.path, result.digest)
         return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
 
-    def _seen(self, key: Key) -> Path:
-        """Where an attempt keeps what it saw of the files outside that it reads."""
-        return self._store.partial(key.digest) / ".seen.json"
-
-    def _goes_on(self, key: Key, witness: Witness) -> str:
-        """Whether what an earlier attempt left can be gone on from: not where what it read was touched since."""
-        if witness.same_as(self._seen(key)):
-            return "goes on where it was left"
+    def _continue(self, key: Key, inputs_unchanged: bool) -> str:
+        """Keep the work of an earlier attempt unless the files that it read have changed since. Returns which."""
+        if inputs_unchanged:
+            return "continues an earlier attempt"
         aside = self._store.put_aside(self._store.partial(key.digest), f"partial-{key.digest}")
-        return f"what an earlier attempt read was touched meanwhile, so its work is set aside in {aside}"
+        return f"files that an earlier attempt read were touched since, so its work is not used{aside}"
 
     def _work(self, node: Node, job: Job, inputs: Inputs, reason: str, check: Callable[[], None]) -> Result:
         def events(kind: str, *rest: Any) -> None:
@@ -153,13 +141,8 @@ class Steps:
         if not engines:
             return ""
         models: list[JSON] = [r.content for several in inputs.values() for r in several if r.kind in MODELS]
-        return digest_of(
-            {
-                "models": models,
-                "engines": [plain_value(e) for e in engines],
-                "how": self._choices.prepare(node).execution,
-            }
-        )
+        options = self._choices.prepare(node).execution
+        return digest_of({"models": models, "engines": [plain_value(e) for e in engines], "options": options})
 
     def _job(self, node: Node, key: Key, inputs: Inputs) -> Job:
         opened = {
@@ -168,34 +151,38 @@ class Steps:
         }
         return Job(
             node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
-            self._store.partial(key.digest), self._logs / f"{_slug(node.id)}.log", node.work,
+            self._store.partial(key.digest), self._logs / _log_name(node), node.work,
             {name: (group.module, group.name) for name, group in node.groups.items()},
         )  # fmt: skip
 
     def _waiting(self, node: Node, what: str) -> Waiting:
-        return Waiting(self._stopped, lambda: self._listener.step_waiting(node, what))
+        """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
+        announced = threading.Event()
 
-    # What is going to run, as far as one can know
+        def waiting(seconds: float, holder: str) -> None:
+            self._refuse_stopped()
+            if seconds > 1 and not announced.is_set():
+                announced.set()
+                self._listener.step_waiting(node, what)
+
+        return waiting
 
     def prepare(self) -> None:
-        """Start the forkserver with the packages that the steps need which are not in the store, if there are any."""
-        self._warm(self.missing())
+        """Start the forkserver with the packages of the steps that are not in the store, if there are any.
 
-    def missing(self) -> list[Node]:
-        """Steps without a record, or behind one without: they may still turn out to be hits."""
+        Steps behind a missing one count as missing, although they may turn out to be hits.
+        """
         known: dict[str, Record] = {}
-        missing: list[Node] = []
         for node in self._graph.nodes.values():
-            record = None
-            if node.id not in self._fresh and all(i in known for ids in node.inputs.values() for i in ids):
-                record = self._recorded(node, {port: [known[i] for i in ids] for port, ids in node.inputs.items()})
-            if record:
-                known[node.id] = record
-            else:
-                missing.append(node)
-        return missing
+            if all(i in known for ids in node.inputs.values() for i in ids):
+                inputs = {port: [known[i] for i in ids] for port, ids in node.inputs.items()}
+                if record := self._recorded(node, inputs):
+                    known[node.id] = record
+        self._warm([node for id, node in self._graph.nodes.items() if id not in known])
 
     def _recorded(self, node: Node, inputs: Inputs) -> Record | None:
+        if node.id in self._fresh:
+            return None
         if node.task == CARRIED:
             return carried_record(self._store, node)
         return self._store.record(self.key(node, inputs).digest)
@@ -209,35 +196,19 @@ class Steps:
             self._running = True
 
 
-class Waiting:
-    """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
-
-    def __init__(self, stopped: threading.Event, announce: Callable[[], None]) -> None:
-        self._stopped = stopped
-        self._announce = announce
-        self._announced = False
-
-    def __call__(self, seconds: float, holder: str) -> None:
-        if self._stopped.is_set():
-            raise Stopped("the run is being stopped")
-        if seconds > 1 and not self._announced:
-            self._announced = True
-            self._announce()
-
-
 def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:
-    """What a step reads outside of the store, with content digests: models that are referred to, and what its choices
-    and the oracles that it is handed name by their identities."""
+    """What a step reads outside of the store, with content digests: models that are referred to, and the files that the
+    identities of its choices, and of the oracles among its inputs, name."""
     from tasks.kinds import Oracle
 
     records = [r for several in inputs.values() for r in several]
-    found = {Path(r.location): r.content for r in records if r.location} | choices.prepare(node).outside
+    paths = {Path(r.location): r.content for r in records if r.location} | choices.prepare(node).outside
     for oracle in (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists()):
         if isinstance(oracle, Oracle):
             c = oracle.choice
-            found |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
-    return found
+            paths |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
+    return paths
 
 
-def _slug(id: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.@-]+", "-", id)
+def _log_name(node: Node) -> str:
+    return re.sub(r"[^A-Za-z0-9_.@-]+", "-", node.id) + ".log"

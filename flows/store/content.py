@@ -1,8 +1,8 @@
 """Digests of data: a directory is the sorted list of (relative path, size, file digest), nothing else.
 
-Names that begin with a dot (`.git`, `.cache`) are no content. Links are followed.
-What a file's stat says is remembered with its ctime, which nobody can set back, so that an edit in place shows even
-where size and modification time were restored.
+Names that begin with a dot (`.git`, `.cache`) do not count. Links are followed.
+Digests of files are remembered by their stat with its ctime, which no program can set back, so that an edit in place
+shows even where size and modification time were restored.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tasks.contract import SpecError
 LARGE = 64 * 2**20
 """Bytes above which an unchanged file is not read again."""
 _SETTLED = 2.0
-"""Seconds that a file must have been left alone before its stat is trusted: clocks of file systems are coarse."""
+"""Seconds since a file's last change from which its stat is trusted: clocks of file systems are coarse."""
 
 
 class Contents:
     """Digests files and directories; remembers those of files by (device, inode, size, mtime, ctime).
 
-    `cache` is a JSON file that keeps the memory between commands; one that cannot be read or written is no cache.
+    `cache` is a JSON file that keeps them between commands; where it cannot be read or written, files are read again.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -81,7 +81,7 @@ class Contents:
         return self._known
 
     def save(self) -> None:
-        """Keep what was learnt for the next command."""
+        """Keep the digests for the next command."""
         with self._lock:
             if self._cache and self._new:
                 write_cache(self._cache, {**_load(self._cache), **self._new})  # type: ignore[dict-item]

@@ -43,7 +43,7 @@ class FinishedStep:
 
 
 def finished_steps(store: Store, run: Run) -> list[FinishedStep]:
-    """The steps of a run that have a result, in the graph's order; those whose record is gone are left out, and so is
-    what an earlier tick left: the run that made it has counted it."""
+    """The steps of a run that have a result, in the graph's order, without those whose record is gone, and without
+    values that an earlier tick left: they count in the run that made them."""
     records = ((s, store.record(s.key)) for s in run.steps.values() if s.key and not s.carried)
-    return [FinishedStep(tuple(s.addresses), s.round, record, s.hit) for s, record in records if record]
+    return [FinishedStep(s.addresses, s.round, record, s.hit) for s, record in records if record]

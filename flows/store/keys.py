@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OPENERS = {"RewardModel": ("tasks.training.reward_scorer", "reward_scorer")}
 """Kind of a model → the function that makes an oracle of it: its content holds weights and no code."""
 KINDS, CHOSEN = "tasks.kinds", ("tasks.contract", "Chosen")
-"""Where the classes of handles are, and the class of what a task is given as a choice."""
+"""The module of the classes of handles, and the class of a choice as a task receives it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Key:
 
 
 class Choices:
-    """Prepares steps for the code and the outside world as they are now, each once.
+    """Prepares steps, each once, for the code and the files outside of the store as they are now.
 
     `base` is the folder that relative paths are relative to. `online`: identities may use the network.
     """
@@ -128,8 +128,8 @@ class PreparedStep:
 
 
 def _reached_by(node: Node, code: CodeIndex) -> Reached:
-    """Code reached by the task, by the handles that it takes and gives, and by every function that it was given as a
-    choice, that stands beside one, or that asks an oracle which is a model."""
+    """Code reached by the task, by the classes of its inputs and its result, by its choices with their companions, and
+    by the functions that open a model as an oracle."""
     places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
     places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
     places |= {(group.module, group.name) for group in node.groups.values()}

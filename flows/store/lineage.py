@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flows.store.index import IndexEntry
 from flows.store.records import Parent, Record
@@ -21,8 +21,8 @@ class SeenPrompts(NamedTuple):
     """Evaluation prompts that also trained."""
 
     prompt_ids: frozenset[str]
-    asked: int
-    """Number of distinct prompts that were checked."""
+    checked: int
+    """Number of distinct prompts of the evaluation."""
     tables: tuple[IndexEntry, ...]
     """Steps whose tables hold them."""
 
@@ -30,8 +30,8 @@ class SeenPrompts(NamedTuple):
 def training_prompts(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
-    Walked are the steps that return a model: from the policy to the policies it was made from, to the reward models
-    that judged what it was trained on, and the tables that each of them was fed. A model from outside has no lineage.
+    The walk visits the steps that return a model: the policy, the policies it was made from, and the reward models that
+    judged its training data; it collects the tables that each of them was fed. A model from outside has no lineage.
     """
     walk = _Walk(store)
     found: dict[Parent, IndexEntry] = {}
@@ -54,28 +54,28 @@ def training_prompts(store: Store, policy: str) -> tuple[IndexEntry, ...]:
 
 def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> SeenPrompts:
     """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents."""
-    asked = _prompt_ids(store, table.kind, table.content)
+    evaluated = _prompt_ids(store, table.kind, table.content)
     seen: set[str] = set()
     tables: dict[Parent, IndexEntry] = {}
     for model in models:
         for trained in training_prompts(store, model):
-            common = asked & _prompt_ids(store, trained.kind, trained.content)
+            common = evaluated & _prompt_ids(store, trained.kind, trained.content)
             seen |= common
             tables |= {trained.result: trained} if common else {}
-    return SeenPrompts(frozenset(seen), len(asked), tuple(tables.values()))
+    return SeenPrompts(frozenset(seen), len(evaluated), tuple(tables.values()))
 
 
 def refuse_seen(store: Store, evaluation: Evaluation) -> str:
-    """Refuse to measure models on prompts that trained them (DataError), or say so where that is allowed; empty if
-    there are none."""
+    """Refuse to measure models on prompts that trained them (DataError). Where the evaluation allows that, returns a
+    notice instead; empty if there are none."""
     for table, models in evaluation.measured:
         seen = seen_prompts(store, origin(table), [origin(m).content for m in models if m.kind in MODELS])
         if not seen.prompt_ids:
             continue
         by = ", ".join(sorted({f"{e.task} {e.content[:8]}" for e in seen.tables}))
-        text = f"{len(seen.prompt_ids)} of {seen.asked} evaluation prompts also trained what is measured ({by})"
+        text = f"{len(seen.prompt_ids)} of {seen.checked} evaluation prompts also trained what is measured ({by})"
         if not evaluation.allow_seen:
-            raise DataError(f"{text}: measure on prompts held out, or say `allow_seen: true` in the step")
+            raise DataError(f"{text}: measure on held-out prompts, or set `allow_seen: true` in the step")
         return text
     return ""
 
@@ -96,22 +96,20 @@ def origin(step: StepView) -> Record:
 
 
 def _prompt_ids(store: Store, kind: str, content: str) -> frozenset[str]:
-    import pyarrow as pa
+    from tasks.arrow import open_table
 
     path = store.inside(kind, content, "table.arrow")
     if not path.exists():
-        raise DataError(f"{kind} {content} is gone, so nobody can say which prompts it held; run its step again")
-    found: set[Any] = set()
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        for i in range(reader.num_record_batches):
-            if "prompt_id" in reader.schema.names:
-                found.update(reader.get_batch(i).column("prompt_id").to_pylist())
-    return frozenset(found)
+        raise DataError(f"{kind} {content} is gone, so its prompts are unknown; run its step again")
+    with open_table(path) as reader:
+        if "prompt_id" not in reader.schema.names:
+            return frozenset()
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return frozenset(id for batch in batches for id in batch.column("prompt_id").to_pylist())
 
 
 class _Walk:
-    """The index as of one moment, with what is kept beside the ledgers: there a key may have had other results."""
+    """The index as of one moment, and the records kept beside the ledgers, where a key may have had other results."""
 
     def __init__(self, store: Store) -> None:
         several = [*store.kept.entries().values(), *store.index.entries().values()]

@@ -1,4 +1,4 @@
-"""Looking after a store: read all digests, reclaim space."""
+"""Maintenance of a store: check all digests, reclaim space."""
 
 from __future__ import annotations
 
@@ -10,33 +10,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.store.records import Record, read_record
-from flows.store.retained import KEPT
 from flows.store.runs import Runs
-from flows.store.store import Store
+from flows.store.store import KEPT, Store
 from flows.system.locks import locked, try_lock
 
 HALF_WRITTEN_SECONDS = 600.0
-"""Age from which a temporary file is a killed process's, and not one that is being written now."""
+"""Age from which a temporary file counts as left by a killed process, and not as being written now."""
 
 
 class Damage(NamedTuple):
-    """Content, a record or a run that no longer is what was written."""
+    """Content, a record or the file of a run whose digest does not match."""
 
-    record: Record | None
-    """None where it is the record itself, or the file of a run."""
+    what: str
+    """`Policy 0d71e338ff47 (fit)`, `a record`, `a run`."""
     trouble: str
     """What is wrong, and where it was put."""
-    file: str = ""
-    """What the file should be, where there is no record."""
-
-    @property
-    def what(self) -> str:
-        """`Policy 0d71e338ff47 (fit)`, for people."""
-        return f"{self.record.kind} {self.record.content[:12]} ({self.record.task})" if self.record else self.file
+    record: Record | None = None
+    """Of damaged content."""
 
 
 class Freed(NamedTuple):
-    """A path that was reclaimed, why, and its bytes."""
+    """A path that was removed, why, and its size in bytes."""
 
     path: str
     why: str
@@ -44,39 +38,40 @@ class Freed(NamedTuple):
 
 
 def verify_store(store: Store) -> list[Damage]:
-    """Read every record and run, and every content that a record names, whatever its stat says. What is damaged is set
+    """Read every record and run, and all content that a record names, whatever its stat says. What is damaged is set
     aside."""
     damages = []
     for file, what in _damaged_files(store):
         name = file.relative_to(store.root).as_posix()
         aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")
-        damages.append(Damage(None, f"{name} is not what was written{aside}", what))
-    found: dict[str, str] = {}
+        damages.append(Damage(what, f"{name} is not what was written{aside}"))
+    troubles: dict[Path, str] = {}
     for record in kept_results(store):
-        name = record.path.as_posix()
-        if name not in found:
-            found[name] = store.integrity_error(record, trusted=-1)
-            if found[name]:
-                store.contents.forget(store.root / record.path)
-                found[name] = store.check(record)
-        if found[name]:
-            damages.append(Damage(record, found[name]))
+        if record.path not in troubles:
+            troubles[record.path] = _trouble(store, record)
+        if trouble := troubles[record.path]:
+            damages.append(Damage(f"{record.kind} {record.content[:12]} ({record.task})", trouble, record))
     return damages
+
+
+def _trouble(store: Store, record: Record) -> str:
+    """What is wrong with a record's content, which is set aside then; empty if nothing. Reads all of it."""
+    if not store.integrity_error(record, trusted=-1):
+        return ""
+    store.contents.forget(store.root / record.path)
+    return store.check(record)
 
 
 def _damaged_files(store: Store) -> Iterator[tuple[Path, str]]:
     """Files of records and runs that are not what was written, with what they should be."""
-    runs = Runs(store)
-    for file in sorted((store.root / "keys").glob("*.json")):
-        record = read_record(file)
-        if record is None or record.key != file.stem:
-            yield file, "a record"
-    for file in sorted((store.root / KEPT).glob("*.json")):
-        record = read_record(file)
-        if record is None or f"{record.key}-{record.content}" != file.stem:
-            yield file, "a record"
+    for folder, name in (("keys", "{0.key}"), (KEPT, "{0.key}-{0.content}")):
+        for file in sorted((store.root / folder).glob("*.json")):
+            record = read_record(file)
+            if record is None or name.format(record) != file.stem:
+                yield file, "a record"
+    intact = {run.id for run in Runs(store).newest()}
     for file in sorted((store.root / "runs").glob("*.json")):
-        if not runs.is_intact(file.stem):
+        if file.stem not in intact:
             yield file, "a run"
 
 
@@ -87,9 +82,9 @@ def kept_results(store: Store) -> Iterator[Record]:
 
 
 def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
-    """Reclaim what nothing names: content without a record, work left by finished steps, damaged data, half writes.
+    """Remove content without a record, work left by finished steps, damaged data and half-written files.
 
-    Waits for results that are just being filed. Everything stays that a record names, of a key or of the ledgers.
+    Waits for results that are being published. Everything stays that a record names, of a key or of the ledgers.
     """
     freed = []
     with locked(store.root / "locks" / "gc"):
@@ -103,11 +98,10 @@ def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
 def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
     from tasks.kinds import KINDS
 
-    named = {record.path.as_posix() for record in kept_results(store)}
-    for kind in KINDS:
-        for path in sorted((store.root / kind).glob("*")):
-            if path.relative_to(store.root).as_posix() not in named:
-                yield path, "no record names it"
+    named = {store.root / record.path for record in kept_results(store)}
+    for path in sorted(path for kind in KINDS for path in (store.root / kind).glob("*")):
+        if path not in named:
+            yield path, "no record names it"
     for path in sorted(store.root.glob("partial/*")):
         held = try_lock(store.root / "locks" / f"{path.name}.lock", "gc")
         if held:
@@ -123,7 +117,7 @@ def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
 
 
 def _size(path: Path) -> int:
-    """Bytes that go away with a path: what a link points to does not count."""
+    """Bytes that its removal frees: what a link points to does not count."""
     if path.is_symlink():
         return 0
     if path.is_file():

@@ -1,60 +1,90 @@
-"""The record of a finished step: the presence of its result, and everything one may ask about how it came about."""
+"""The record of a finished step: what its result is, and everything that is known of how it was made."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-from flows.store.keys import digest_of
+from pydantic import Field, TypeAdapter
+
+from flows.python.packages import installed_versions
+from flows.store.keys import Key, digest_of
+from flows.store.provenance import commit, hardware
 from flows.system.json_files import read_json, write_json
-from tasks.contract import JSON, DataError
+from tasks.contract import JSON
 
-_DIGEST = re.compile(r"[0-9a-f]{32}")
+if TYPE_CHECKING:
+    JsonObject = Mapping[str, JSON]
+else:
+    JsonObject = Mapping[str, Any]  # pydantic cannot follow a type that contains itself
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Kind = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z_0-9]*$")]
+"""Digests and kinds are parts of paths in the store: nothing else may stand there."""
 
 
-class Parent(NamedTuple):
+@dataclass(frozen=True)
+class Parent:
     """One input of a step: the key under which it was made, and its content."""
 
     key: str
     content: str
 
 
-@dataclass(frozen=True)
-class Record:
-    """What `keys/<key>.json` holds."""
+class HasParents:
+    """What a record and its entry in the index have in common."""
 
     key: str
-    kind: str
     content: str
+    parents: Mapping[str, tuple[Parent, ...]]
+
+    @property
+    def result(self) -> Parent:
+        """The result as an input of another step."""
+        return Parent(self.key, self.content)
+
+    @property
+    def inputs(self) -> Iterator[Parent]:
+        """The inputs of all ports."""
+        return (parent for several in self.parents.values() for parent in several)
+
+
+@dataclass(frozen=True)
+class Record(HasParents):
+    """What `keys/<key>.json` holds."""
+
+    key: Digest
+    kind: Kind
+    content: Digest
     """Digest of the data below `<kind>/<content>/`."""
     task: str
-    parts: Mapping[str, JSON]
+    parts: JsonObject
     """What the key is the digest of; see `flows.store.keys`."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each unit of code by `path::name`: where what the key holds by name alone lay."""
+    """Digest of each unit of code by `path::name`: where the code lay that the key knows by its name alone."""
     parents: Mapping[str, tuple[Parent, ...]] = field(default_factory=dict)
     """Port → inputs in list order."""
-    execution: Mapping[str, JSON] = field(default_factory=dict)
+    execution: JsonObject = field(default_factory=dict)
     """Parameters that are recorded and not keyed."""
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
-    hardware: Mapping[str, JSON] = field(default_factory=dict)
+    hardware: JsonObject = field(default_factory=dict)
     seconds: float = 0.0
     made: str = ""
     """When, in UTC."""
     rows: int | None = None
-    totals: Mapping[str, float] = field(default_factory=dict)
+    totals: Mapping[str, int | float] = field(default_factory=dict)
     """Metrics that add up: samples, queries, tokens, rows_skipped, …"""
-    curves: tuple[Mapping[str, float], ...] = ()
+    curves: tuple[Mapping[str, int | float], ...] = ()
     """Rows with `step` and metrics."""
     notices: tuple[str, ...] = ()
     location: str = ""
     """Where the data really lies, for a local model that the store only refers to."""
-    accepted: Mapping[str, JSON] = field(default_factory=dict)
+    accepted: JsonObject = field(default_factory=dict)
     """Not empty where an older result stands for this key: `from` (its key) and `because` (what differs)."""
     remade: str = ""
     """The content that this key had first, where that was damaged and came out different when made again."""
@@ -65,36 +95,49 @@ class Record:
         return Path(self.kind) / self.content
 
     def as_json(self) -> dict[str, JSON]:
-        data: dict[str, JSON] = json.loads(json.dumps(asdict(replace(self, parents={}))))
-        data["parents"] = {
-            port: [{"key": p.key, "content": p.content} for p in several] for port, several in self.parents.items()
-        }
+        """All fields, as the file holds them."""
+        data: dict[str, JSON] = _adapter().dump_python(self, mode="json")
         return data
 
 
-def record_from_json(data: Mapping[str, Any]) -> Record:
-    """A record as written by `as_json`. Raises DataError for one that is none or whose digests are no digests."""
-    fields = {k: v for k, v in data.items() if k in Record.__dataclass_fields__}
-    try:
-        parents = {
-            str(port): tuple(Parent(p["key"], p["content"]) for p in several)
-            for port, several in data["parents"].items()
-        }
-        record = Record(**{**fields, "parents": parents})
-    except (TypeError, KeyError, AttributeError) as e:
-        raise DataError(f"this is no record of a step: {e}") from None
-    maps = [record.parts, record.code, record.totals, record.versions, record.hardware, *record.curves]
-    if not all(isinstance(m, dict) for m in maps):
-        raise DataError(f"the record of key '{record.key}' has fields of other types than a record has")
-    if not _DIGEST.fullmatch(record.key) or not _DIGEST.fullmatch(record.content) or not record.kind.isidentifier():
-        raise DataError(f"the record of key '{record.key}' names a path outside the store")
-    return replace(record, curves=tuple(record.curves), notices=tuple(record.notices))
+@dataclass(frozen=True)
+class HowMade:
+    """How a step was executed; kept in its record."""
+
+    seconds: float = 0.0
+    execution: Mapping[str, JSON] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
+    curves: Sequence[Mapping[str, float]] = ()
+    notices: Sequence[str] = ()
+    hardware: Mapping[str, JSON] = field(default_factory=dict)
+    """Added to the machine's own, e.g. threads per child."""
+
+
+def new_record(
+    key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: HowMade,
+    *, location: str, rows: int | None, remade: str,
+) -> Record:  # fmt: skip
+    """The record of a step that has just finished on this machine."""
+    packages = key.parts.get("packages")
+    return Record(
+        key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts, code=key.code,
+        parents={port: tuple(r.result for r in several) for port, several in parents.items()},
+        execution=made.execution, versions=installed_versions(packages if isinstance(packages, dict) else ()),
+        commit=commit(Path.cwd()), hardware={**hardware(), **made.hardware},
+        seconds=made.seconds, made=datetime.now(UTC).isoformat(timespec="seconds"), rows=rows, totals=made.totals,
+        curves=tuple(made.curves), notices=tuple(made.notices), location=location, remade=remade,
+    )  # fmt: skip
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def read_record(path: Path) -> Record | None:
     """The record in a file; None if there is no file, or what it holds is not the record that was written."""
     try:
-        record = record_from_json(read_json(path))
+        record = _adapter().validate_python(read_json(path))
     except (OSError, ValueError):
         return None
     return record if digest_of(record.parts) == record.key else None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from flows.store.records import Record
+from pydantic import TypeAdapter
+
+from flows.store.records import JsonObject, Record
 from flows.store.retained import CARRIED
 from flows.store.store import Store
 from flows.system.json_files import read_json, write_json
@@ -34,7 +36,7 @@ class RunStep:
     title: str
     round: int | None = None
     state: str = "pending"
-    """pending, running, hit, made, failed, skipped."""
+    """pending, running, hit, made, failed, stopped, skipped."""
     key: str = ""
     content: str = ""
     kind: str = ""
@@ -48,7 +50,7 @@ class RunStep:
 
     @property
     def carried(self) -> bool:
-        """Whether it is a value that an earlier tick left: no step of this run made or found it."""
+        """Whether its result is a value that an earlier tick left: it belongs to the run that made it."""
         return self.task == CARRIED
 
 
@@ -58,13 +60,12 @@ class Run:
 
     id: str
     pipeline: str
-    parameters: Mapping[str, JSON]
+    parameters: JsonObject
     file: str = ""
     deployment: str = ""
     status: Status = "running"
     started: str = ""
     ended: str = ""
-    attempts: int = 1
     rounds: int = 0
     headline: tuple[str, ...] = ()
     steps: dict[str, RunStep] = field(default_factory=dict)
@@ -72,7 +73,8 @@ class Run:
     links: dict[str, str] = field(default_factory=dict)
     """Ids elsewhere: `prefect`, `mlflow`."""
     notices: list[str] = field(default_factory=list)
-    extra: dict[str, JSON] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What others keep with a run, by name; JSON values."""
 
     @property
     def title(self) -> str:
@@ -81,11 +83,11 @@ class Run:
 
     @property
     def has_headline(self) -> bool:
-        """Whether it measures a headline of its own; what stands behind a loop of ticks has at most what they left."""
+        """Whether one of its own steps measures a headline; the steps after a loop of ticks only take theirs over."""
         return any(not s.carried for id in self.headline if (s := self.steps.get(id)))
 
     def step(self, address: str) -> RunStep | None:
-        """The step at an address; without `@round`, the last round's. None if there is none."""
+        """The step at an address; without `@round`, that of the last round. None if there is none."""
         by_address = {a: s for s in self.steps.values() for a in s.addresses}
         if address in by_address:
             return by_address[address]
@@ -94,7 +96,7 @@ class Run:
 
 
 class FoundRecord(NamedTuple):
-    """What a REF names: a record, and the run and step through which it was named, if any."""
+    """The record that a REF names, and the run and step that the REF names it by, if any."""
 
     record: Record
     run: Run | None
@@ -102,7 +104,7 @@ class FoundRecord(NamedTuple):
 
 
 class Runs:
-    """The runs of a store. A run is open while its file says `running`; its process holds a lock until it dies."""
+    """The runs of a store. A run is open while its status is `running`; its process holds a lock until it dies."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -119,14 +121,9 @@ class Runs:
         self.save(run)
         return run
 
-    def resume(self, id: str) -> Run | None:
-        """Go on with a run whose process died, or None if another process has it."""
-        if not self._take(id):
-            return None
-        run = self.load(id)
-        run.status, run.ended, run.attempts = "running", "", run.attempts + 1
-        self.save(run)
-        return run
+    def adopt(self, run: Run) -> bool:
+        """Take the lock of an open run whose process died. False if another process has it."""
+        return self._take(run.id)
 
     def end(self, run: Run, status: Status) -> None:
         """Close a run and free its lock."""
@@ -138,27 +135,20 @@ class Runs:
 
     def save(self, run: Run) -> None:
         with self._lock:
-            data: dict[str, JSON] = json.loads(json.dumps(asdict(run)))
+            data = _adapter().dump_python(run, mode="json")
             write_json(self._path(run.id), data, durable=run.status != "running")
 
     def load(self, id: str) -> Run:
         """The run of an id. Raises SpecError if there is none, or if its file is not what was written."""
         try:
-            return _read(self._path(id))
+            run = _adapter().validate_python(read_json(self._path(id)))
         except OSError:
-            raise SpecError(f"there is no run '{id}'{_near(id, self.ids())}") from None
-        except (ValueError, TypeError, KeyError):
-            file = f"runs/{id}.json"
-            raise SpecError(
-                f"{file} was damaged, or is of an older version; `alignflow verify` sets it aside"
-            ) from None
-
-    def is_intact(self, id: str) -> bool:
-        """Whether the file of a run is what was written under this id."""
-        try:
-            return self.load(id).id == id
-        except SpecError:
-            return False
+            raise SpecError(f"there is no run '{id}'{near_names(id, self.ids())}") from None
+        except ValueError:
+            run = None
+        if run is None or run.id != id:
+            raise SpecError(f"runs/{id}.json was damaged, or is of an older version; `alignflow verify` sets it aside")
+        return run
 
     def ids(self) -> list[str]:
         """Ids of all runs, oldest first."""
@@ -166,24 +156,24 @@ class Runs:
 
     def newest(self, pipeline: str | None = None) -> Iterator[Run]:
         """Runs (of one pipeline), newest first."""
-        for id in reversed(self.ids()):
-            if pipeline is None or _pipeline_of(id) == pipeline:
-                with suppress(SpecError):  # a file that is no run hides no other
-                    yield self.load(id)
+        return self._intact(id for id in reversed(self.ids()) if pipeline is None or _pipeline_of(id) == pipeline)
 
     def open(self) -> list[Run]:
-        """Runs that say they are running although their process is dead, oldest first."""
-        ids = [id for id in self.ids() if self._may_run(id) and is_free(self._lock_path(id))]
-        return [self.load(id) for id in ids if self.is_intact(id) and self.load(id).status == "running"]
+        """Runs whose status is `running` although their process is dead, oldest first."""
+        ids = (id for id in self.ids() if self._may_run(id) and is_free(self._lock_path(id)))
+        return [run for run in self._intact(ids) if run.status == "running"]
+
+    def _intact(self, ids: Iterable[str]) -> Iterator[Run]:
+        """The runs of these ids, without those whose file is damaged."""
+        for id in ids:
+            with suppress(SpecError):
+                yield self.load(id)
 
     def _may_run(self, id: str) -> bool:
-        """Whether the file of a run has its status in it: of a thousand files, few need be parsed."""
+        """Whether the file of a run has the text of this status: of a thousand files, few need be parsed."""
         with suppress(OSError):
             return b'"status":"running"' in self._path(id).read_bytes()
         return False
-
-    def is_alive(self, run: Run) -> bool:
-        return not is_free(self._lock_path(run.id))
 
     def find_run(self, ref: str) -> Run:
         """The run that RUN names: an id, the first letters of one, or `last`. Raises SpecError."""
@@ -222,17 +212,17 @@ class Runs:
                 if not run.deployment:
                     return run
         if newest is None:
-            raise SpecError(f"'{name}' has not run yet{_near(name, map(_pipeline_of, self.ids()))}")
+            raise SpecError(f"'{name}' has not run yet{near_names(name, map(_pipeline_of, self.ids()))}")
         if deployed and not having:
-            said = f"'{name}/{address}' is a deployment; its last run is {deployed.id}"
-            raise SpecError(f"{said}: show that, or a step of it, {deployed.id}:STEP")
+            text = f"'{name}/{address}' is a deployment; its last run is {deployed.id}"
+            raise SpecError(f"{text}: show that, or a step of it, {deployed.id}:STEP")
         return having or newest
 
     def _step(self, run: Run, address: str) -> FoundRecord:
         step = run.step(address)
         if step is None:
             known = [a for s in run.steps.values() for a in s.addresses]
-            raise SpecError(f"run {run.id} has no step '{address}'{_near(address, known)}")
+            raise SpecError(f"run {run.id} has no step '{address}'{near_names(address, known)}")
         record = self.store.record(step.key) if step.key else None
         if record is None:
             raise SpecError(f"step '{address}' of run {run.id} has no result ({step.state})")
@@ -255,7 +245,7 @@ class Runs:
             return f"is a run; name a step of it: {ref}:STEP"
         if ref in map(_pipeline_of, self.ids()):
             return f"is a pipeline; name a step of its last run: {ref}/STEP"
-        return "names nothing: say RUN:STEP, NAME/STEP or at least 4 letters of a digest"
+        return "names nothing: give RUN:STEP, NAME/STEP or at least 4 letters of a digest"
 
     def _take(self, id: str) -> bool:
         held = try_lock(self._lock_path(id), f"pid {os.getpid()}")
@@ -270,11 +260,9 @@ class Runs:
         return self.store.inside("locks", f"run-{id}.lock")
 
 
-def _read(path: Path) -> Run:
-    data = read_json(path)
-    data["steps"] = {id: RunStep(**{**s, "addresses": tuple(s["addresses"])}) for id, s in data["steps"].items()}
-    data["headline"] = tuple(data["headline"])
-    return Run(**data)
+@cache
+def _adapter() -> TypeAdapter[Run]:
+    return TypeAdapter(Run)
 
 
 _TICK = timedelta(microseconds=16)
@@ -291,7 +279,8 @@ def _pipeline_of(id: str) -> str:
     return "-".join(id.split("-")[2:-1])
 
 
-def _near(name: str, known: Iterator[str] | list[str] | map[str]) -> str:
+def near_names(name: str, known: Iterable[str]) -> str:
+    """What a message about an unknown name ends with: the nearest known one, else the known ones."""
     names = sorted(set(known))
     close = get_close_matches(name, names, 1)
     return f" (did you mean '{close[0]}'?)" if close else f"; known: {', '.join(names[-12:])}" if names else ""

@@ -1,4 +1,4 @@
-"""The store of results: data by content, records by key. The record is the presence; it is renamed into place last.
+"""The store of results: data by content, records by key. A result exists once its record does, which is written last.
 
 <kind>/<content>/    data only
 keys/<key>.json      the record of a step
@@ -14,8 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,41 +23,28 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
 from flows.python.declared import Declarations
-from flows.python.importing import active_packages
-from flows.python.packages import installed_versions
-from flows.store import provenance as surroundings
-from flows.store.content import Contents
+from flows.store.content import LARGE, Contents
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
-from flows.store.records import Parent, Record, read_record, write_record
-from flows.system.json_files import settle_tree
+from flows.store.records import HowMade, Record, new_record, read_record, write_record
+from flows.system.json_files import make_durable
 from flows.system.locks import Waiting, is_free, locked
 from flows.system.modes import umask_of
-from tasks.contract import JSON, DataError, SpecError
+from tasks.contract import DataError, SpecError
 from tasks.files import atomic_replace, sync
 
 if TYPE_CHECKING:
     from tasks.kinds import Artifact
 
+KEPT = "ledger/records"
+"""Where the records of what ledgers name are, below the store."""
+
 
 class Lookup(NamedTuple):
-    """What a lookup found: the record, or why there is none."""
+    """The record of a key with intact content, or why there is none."""
 
     record: Record | None
     reason: str
-
-
-@dataclass(frozen=True)
-class HowMade:
-    """How a step went; kept in its record."""
-
-    seconds: float = 0.0
-    execution: Mapping[str, JSON] = field(default_factory=dict)
-    totals: Mapping[str, float] = field(default_factory=dict)
-    curves: Sequence[Mapping[str, float]] = ()
-    notices: Sequence[str] = ()
-    hardware: Mapping[str, JSON] = field(default_factory=dict)
-    """Added to what the machine says of itself, e.g. threads per child."""
 
 
 class Store:
@@ -69,7 +55,7 @@ class Store:
         self._packages = packages
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
-        self.kept = RecordIndex(self.root, "ledger/records", "kept")
+        self.kept = RecordIndex(self.root, KEPT, "kept")
 
     @cached_property
     def declared(self) -> Declarations:
@@ -88,11 +74,11 @@ class Store:
     # Records
 
     def record(self, key: str) -> Record | None:
-        """The record of a key, without looking at its content."""
+        """The record of a key, whatever state its content is in."""
         return read_record(self.root / "keys" / f"{key}.json")
 
     def record_of(self, key: str) -> Record | None:
-        """The record of a key whose content is intact. Damaged content is set aside."""
+        """The record of a key, if its content is intact. Damaged content is set aside."""
         return self.lookup(key).record
 
     def lookup(self, key: str) -> Lookup:
@@ -113,24 +99,21 @@ class Store:
         trouble = self.integrity_error(record)
         return f"{trouble}{self._set_aside(record)}" if trouble else ""
 
-    def integrity_error(self, record: Record, *, trusted: int | None = None) -> str:
+    def integrity_error(self, record: Record, *, trusted: int = LARGE) -> str:
         """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
         path = self.root / record.path
-        if not path.is_dir():
-            return f"{record.location} is gone" if record.location else self._missing(record)
-        options = {} if trusted is None else {"trusted": trusted}
-        if self.contents.digest(path, **options) == record.content:
-            return ""
-        return f"{record.location} has changed" if record.location else f"its content {record.path} was damaged"
-
-    def _missing(self, record: Record) -> str:
-        aside = sorted(self.root.glob(f"damaged/{record.kind}-{record.content}-*"))
-        if aside:
+        if path.is_dir():
+            if self.contents.digest(path, trusted=trusted) == record.content:
+                return ""
+            return f"{record.location} has changed" if record.location else f"its content {record.path} was damaged"
+        if record.location:
+            return f"{record.location} is gone"
+        if aside := sorted(self.root.glob(f"damaged/{record.kind}-{record.content}-*")):
             return f"its content was damaged; set aside in damaged/{aside[-1].name}"
         return f"its content {record.path} is missing"
 
     def _set_aside(self, record: Record) -> str:
-        """Move content out of the way, unless another process has made it again meanwhile; says where to."""
+        """Move content out of the way, unless another process has made it again meanwhile. Returns where it is now."""
         path = self.root / record.path
         try:
             with self.lock(f"content-{record.content}"):
@@ -144,7 +127,7 @@ class Store:
             return ""
 
     def put_aside(self, path: Path, name: str) -> str:
-        """Move what was damaged to `damaged/`; says where it is, unless the store is read-only and it stays."""
+        """Move what was damaged to `damaged/`. Returns where it is now; empty where the store is read-only."""
         to = self.root / "damaged" / f"{name}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         try:
             to.parent.mkdir(parents=True, exist_ok=True)
@@ -175,42 +158,31 @@ class Store:
         """File a step's result under its key, and return the record. The caller holds `lock(key.digest)`.
 
         A handle without a path is saved; one in the step's partial folder is moved; one on another artifact of this
-        store is linked; one outside is referred to, its location in the record. Whoever is killed in here leaves no
-        record. A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`.
+        store is linked; one outside is referred to, its location in the record. A kill before the end leaves no record.
+        A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`.
         """
-        directory, location = self._brought(key.digest, handle)
-        content = self.contents.digest(directory) if location else self.contents.digest(directory, trusted=-1)
+        directory, location = self._directory_of(key.digest, handle)
+        content = self.contents.digest(directory, trusted=LARGE if location else -1)
         rows = _rows(directory)
         with locked(self.root / "locks" / "gc", shared=True):
             first = self.record(key.digest)
             if first and first.content != content and not fresh and not self.integrity_error(first):
                 shutil.rmtree(self.partial(key.digest), ignore_errors=True)
                 return first
-            record = self._record(key, type(handle).__name__, content, parents or {}, made or HowMade())
-            record = replace(record, location=location, rows=rows, remade=_remade(first, content))
+            record = new_record(
+                key, type(handle).__name__, content, parents or {}, made or HowMade(),
+                location=location, rows=rows, remade=_remade(first, content),
+            )  # fmt: skip
             self._place(directory, record)
             write_record(self.root / "keys" / f"{key.digest}.json", record)
         shutil.rmtree(self.partial(key.digest), ignore_errors=True)
         return record
 
-    def _record(
-        self, key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: HowMade
-    ) -> Record:
-        packages = key.parts.get("packages")
-        return Record(
-            key=key.digest, kind=kind, content=content, task=str(key.parts["task"]), parts=key.parts, code=key.code,
-            parents={port: tuple(Parent(r.key, r.content) for r in several) for port, several in parents.items()},
-            execution=made.execution, versions=installed_versions(packages if isinstance(packages, dict) else ()),
-            commit=surroundings.commit(Path.cwd()), hardware={**surroundings.hardware(), **made.hardware},
-            seconds=made.seconds, made=datetime.now(UTC).isoformat(timespec="seconds"), totals=made.totals,
-            curves=tuple(made.curves), notices=tuple(made.notices),
-        )  # fmt: skip
-
-    def _brought(self, key: str, handle: Artifact) -> tuple[Path, str]:
+    def _directory_of(self, key: str, handle: Artifact) -> tuple[Path, str]:
         """The directory to be published, and its location if it lies outside."""
         partial = self.partial(key)
         if handle._path is None:
-            directory = _empty(partial / ".publish")
+            directory = _new_folder(partial / ".publish")
             handle.save(directory)
             return directory, ""
         path = handle.path.resolve()
@@ -221,7 +193,7 @@ class Store:
         if path == partial:
             raise DataError("a step returns a folder inside its workspace (`work.output`), not the workspace itself")
         if self.root in path.parents:
-            directory = _empty(partial / ".publish")
+            directory = _new_folder(partial / ".publish")
             shutil.copytree(path, directory, copy_function=os.link, dirs_exist_ok=True)
             return directory, ""
         return path, str(path)
@@ -241,14 +213,14 @@ class Store:
                 with atomic_replace(target, durable=False) as fresh:
                     fresh.symlink_to(record.location, target_is_directory=True)
             else:
-                settle_tree(directory, umask_of(self.root))
+                make_durable(directory, umask_of(self.root))
                 directory.rename(target)
             sync(target.parent)
 
     # Work in progress
 
     def partial(self, key: str) -> Path:
-        """The folder of a step that has not finished; may not exist yet."""
+        """The folder of a step that has not finished. It need not exist."""
         return self.root / "partial" / key
 
     def begun(self, key: str) -> bool:
@@ -257,29 +229,21 @@ class Store:
         left = (p.relative_to(partial) for p in partial.rglob("*") if p.is_file())
         return any(p.parts[0] != "output" and not p.parts[0].startswith(".") for p in left)
 
-    def log(self, key: str) -> Path:
-        """Where a step's children write what they print."""
-        return self.root / "logs" / f"{key}.log"
-
     def lock(self, name: str, who: str = "", *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
-        """Hold the lock of a key (or of anything by name). Freed by the kernel when its holder dies."""
+        """Hold the lock of a key, or of another name. The kernel frees it when its holder dies."""
         return locked(self.root / "locks" / f"{name}.lock", who, waiting=waiting)
 
     def is_locked(self, name: str) -> bool:
         return not is_free(self.root / "locks" / f"{name}.lock")
 
-    @contextmanager
-    def slot(self, name: str = "heavy", who: str = "", *, waiting: Waiting | None = None) -> Iterator[None]:
-        """Hold the slot for heavy work (a GPU, or the processor's cores). Take it after the lookup missed."""
-        with self.lock(f"slot-{name}", who, waiting=waiting):
-            yield
+    def slot(self, *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
+        """Hold the machine's slot for heavy work (its GPU, or its cores). Take it after the lookup missed."""
+        return self.lock("slot-heavy", waiting=waiting)
 
     def records(self, folder: str = "keys") -> Iterator[Record]:
-        """Every record, unverified; with `ledger/records` those that are kept beside the ledgers."""
-        for file in sorted((self.root / folder).glob("*.json")):
-            record = read_record(file)
-            if record:
-                yield record
+        """Every record, unverified; with `KEPT` those that are kept beside the ledgers."""
+        records = (read_record(file) for file in sorted((self.root / folder).glob("*.json")))
+        return (record for record in records if record)
 
     def inside(self, *parts: str) -> Path:
         """A path below the store. Raises SpecError for one that would leave it."""
@@ -295,7 +259,7 @@ def _remade(first: Record | None, content: str) -> str:
     return first.content if first.content != content else first.remade
 
 
-def _empty(directory: Path) -> Path:
+def _new_folder(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
@@ -303,11 +267,10 @@ def _empty(directory: Path) -> Path:
 
 def _rows(directory: Path) -> int | None:
     """Rows of a table on disk; None for other kinds."""
+    from tasks.arrow import open_table
+
     file = directory / "table.arrow"
     if not file.exists():
         return None
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as source:
-        reader = pa.ipc.open_file(source)
+    with open_table(file) as reader:
         return sum(int(reader.get_batch(i).num_rows) for i in range(reader.num_record_batches))

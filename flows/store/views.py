@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.python.declared import Declarations
-from flows.store.records import Parent, Record, read_record
-from flows.store.retained import kept_file
+from flows.store.records import Parent, Record
+from flows.store.retained import makers
 from flows.store.store import Store
 from flows.wiring.model import ChoiceValue, Node
 from flows.wiring.views import View
 
 
 class RecordViews:
-    """Views of records, each made once. What a record came from is read when it is asked for."""
+    """Views of records, each made once. The records of its inputs are read when a view's inputs are used."""
 
     def __init__(self, store: Store, declared: Declarations | None = None) -> None:
         self._store, self._declared = store, declared or store.declared
@@ -28,7 +28,8 @@ class RecordViews:
             return {port: [view for view in views if view] for port, views in fed.items()}
 
         rows = None if record.rows is None else float(record.rows)
-        params = _params(record.parts.get("params"))
+        values: Any = record.parts.get("params") or {}
+        params = {name: _from_json(value) for name, value in values.items()}
         return View(self._declared, record.task, record.kind, params, inputs, origin=record, rows=rows)
 
     def of_step(self, node: Node, inputs: Mapping[str, Sequence[Record]]) -> View:
@@ -38,26 +39,13 @@ class RecordViews:
 
     def _of_parent(self, parent: Parent) -> View | None:
         if parent not in self._views:
-            record = self._record(parent)
+            record = next(iter(makers(self._store, parent)), None)
             self._views[parent] = self.of(record) if record else None
         return self._views[parent]
 
-    def _record(self, parent: Parent) -> Record | None:
-        """The record of an input; where another result has taken its key, one that is kept or that made the same."""
-        record = self._store.record(parent.key)
-        if record and record.content == parent.content:
-            return record
-        several = (self._store.record(e.key) for e in self._store.index.of_content(parent.content))
-        same = (r for r in several if r and r.content == parent.content)
-        return read_record(kept_file(self._store, parent)) or next(same, None)
 
-
-def _params(params: Any) -> Mapping[str, Any]:
-    """A record's parameters, its choices as choices."""
-    return {name: _choice(value) for name, value in (params.items() if isinstance(params, dict) else ())}
-
-
-def _choice(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
+    """A parameter's value; a choice is recognised by the form that `plain_value` gives it."""
     if not isinstance(value, dict) or not isinstance(value.get("choice"), str):
         return value
     folder, _, name = value["choice"].rpartition("/")

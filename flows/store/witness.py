@@ -1,8 +1,8 @@
-"""Whether what lies outside of the store stayed as it was while a step read it.
+"""Whether files outside of the store were changed while a step read them.
 
 A model that is referred to, or a file that a source reads, can be written over during a step and put back. Its content
-is then as it was, and its size and times can be too; the time at which the system last changed a file's entry (ctime)
-and its inode are not. So what a step read counts as touched where they differ from before.
+is then the same, and its size and modification time can be too; its ctime or its inode differ. So a file counts as
+touched where they differ from before the step.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ went, its ctime. No device: its number may change with a restart."""
 
 
 class Witness:
-    """What `paths` (with the content digest that the key holds) were before a step.
+    """The state of `paths` (with the content digest that the key holds) before a step.
 
-    Raises DataError where one of them is not what its digest says.
+    Raises DataError where the content of one of them has another digest.
     """
 
     def __init__(self, paths: Mapping[Path, str], contents: Contents, step: str) -> None:
@@ -38,15 +38,15 @@ class Witness:
         touched = self._first_touched(dict(_touches(self._paths)))
         if touched:
             raise DataError(
-                f"{touched} was written, replaced or moved during '{self._step}', which reads it, so nobody knows what "
-                "the step read: its result is not kept. Finished steps are; see that nothing writes there and run again"
+                f"{touched} was written, replaced or moved during '{self._step}', which reads it, so its result is "
+                "not kept. Finished steps are: see that nothing writes there and run again"
             )
 
     def _first_touched(self, now: dict[str, Touch]) -> str:
         return next((p for p in sorted(self.before | now) if _differ(self.before.get(p), now.get(p))), "")
 
     def same_as(self, file: Path) -> bool:
-        """Whether an earlier attempt, which left `file`, saw the same; true where there was none."""
+        """Whether an earlier attempt, which saved `file`, read the same files; true where there was none."""
         try:
             earlier: dict[str, Touch] = read_json(file)
             return not self._first_touched(earlier)
@@ -56,10 +56,10 @@ class Witness:
             return False
 
     def save(self, file: Path) -> None:
-        """Keep what was seen, if anything, for a later attempt at the same step."""
-        seen: dict[str, JSON] = {path: [*touch] for path, touch in self.before.items()}
-        if seen:
-            write_json(file, seen)
+        """Keep the state of the files, if there are any, for a later attempt at the same step."""
+        state: dict[str, JSON] = {path: [*touch] for path, touch in self.before.items()}
+        if state:
+            write_json(file, state)
 
 
 def _touches(paths: Mapping[Path, str]) -> Iterator[tuple[str, Touch]]:
@@ -72,7 +72,7 @@ def _touches(paths: Mapping[Path, str]) -> Iterator[tuple[str, Touch]]:
 
 
 def _touch(path: Path) -> Iterator[tuple[str, Touch]]:
-    """Of what is there, and of the link by which it is reached."""
+    """Of a path and, where it is a link, of the link itself; nothing for a path that does not exist."""
     for name, follow in ((str(path), True), (f"{path} (link)", False)):
         if not follow and not path.is_symlink():
             continue

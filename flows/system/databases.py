@@ -1,4 +1,4 @@
-"""SQLite files of Prefect and MLflow: whether they are whole, and where a damaged one goes."""
+"""SQLite files of Prefect and MLflow: check one, move a damaged one away."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def sqlite_damage(database: Path) -> str:
-    """What SQLite finds wrong with a database; empty for one that is whole, in use, or not there."""
+    """SQLite's error message about a damaged database; empty for one that is whole, in use, or missing."""
     if not database.exists():
         return ""
     try:

@@ -1,4 +1,4 @@
-"""A full disk, whatever notices it first: one sentence that blames it."""
+"""Errors of a full disk, as one sentence that names the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.contract import DataError
 
 FULL_BYTES = 8 * 2**20
-"""Free bytes below which a program that could not write was stopped by the disk, and by nothing of its own."""
+"""Free bytes below which the failure of a program is put down to the disk."""
 
 
 def is_out_of_space(error: BaseException) -> bool:
@@ -20,7 +20,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 def is_full(root: Path) -> bool:
-    """Whether there is next to nothing left where `root` is."""
+    """Whether the disk of `root` has almost no space left."""
     return shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free < FULL_BYTES
 
 

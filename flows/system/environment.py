@@ -1,7 +1,4 @@
-"""Environment variables for the time of a block: what a process started in it inherits, and only there.
-
-And what of an address that such a variable holds may be shown.
-"""
+"""Environment variables for the time of a block, for processes that start in it; addresses without their passwords."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def python_path() -> str:
-    """PYTHONPATH under which a new process finds `flows`, wherever it is started."""
+    """PYTHONPATH with which a new process can import `flows` from any working directory."""
     project = str(Path(__file__).parents[2])
     return os.pathsep.join(p for p in (project, os.environ.get("PYTHONPATH")) if p)
 
@@ -41,7 +38,7 @@ def without_proxy() -> dict[str, str]:
     and requests read the lower one first."""
     before = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
     hosts = list(dict.fromkeys(h for h in map(str.strip, [*before.split(","), *LOOPBACK]) if h))
-    text = "*" if "*" in hosts else ",".join(hosts)  # a star counts only where it stands alone
+    text = "*" if "*" in hosts else ",".join(hosts)  # a star counts only alone
     return {"no_proxy": text, "NO_PROXY": text}
 
 

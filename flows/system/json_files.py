@@ -21,25 +21,25 @@ def write_json(path: Path, value: Mapping[str, JSON], *, durable: bool = True) -
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote. Raises OSError, and ValueError for other bytes than were written."""
+    """The value that `write_json` wrote. Raises OSError, and ValueError where the bytes have changed since."""
     return without_digest(path.read_bytes())
 
 
 def write_cache(path: Path, value: Mapping[str, JSON]) -> None:
-    """Like `write_json`, for what can be computed again: a place that cannot be written, or is full, stops nobody."""
+    """Like `write_json`, for values that can be computed again: where they cannot be written, nothing happens."""
     with suppress(OSError):
         write_json(path, value, durable=False)
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """What `write_cache` wrote; empty if there is nothing, or other bytes than were written."""
+    """The value that `write_cache` wrote; empty if there is none or its bytes have changed since."""
     try:
         return read_json(path)
     except (OSError, ValueError):
         return {}
 
 
-def settle_tree(directory: Path, umask: int) -> None:
+def make_durable(directory: Path, umask: int) -> None:
     """Make every file and entry below a directory durable, with the permissions that `umask` leaves."""
     for base, _, files in os.walk(directory):
         for name in files:

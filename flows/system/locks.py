@@ -53,7 +53,7 @@ def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> HeldL
 
 @contextmanager
 def locked(path: Path, who: str = "", *, waiting: Waiting | None = None, shared: bool = False) -> Iterator[None]:
-    """Hold the lock; while another holds it, look again every tenth of a second."""
+    """Hold the lock; while another process or thread holds it, try again every tenth of a second."""
     start = time.monotonic()
     while (held := try_lock(path, who, shared=shared)) is None:
         if waiting:
@@ -74,12 +74,12 @@ def holder(path: Path) -> str:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock now. Writes nothing, so that it works on a store that is read-only."""
+    """Whether the lock is free now. Writes nothing, so that it works on a store that is read-only."""
     try:
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return True
-    except PermissionError:  # of another user, who keeps it private: nothing of it can be known
+    except PermissionError:  # another user's private file: it may be held
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -50,7 +50,10 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on every execution of this process runs like this."""
 
     def body(execution: execute.Execution) -> list[Any]:
-        execution.find_all()
+        try:
+            execution.find_all()
+        finally:
+            execution.finish()
         return []
 
     monkeypatch.setattr(execute, "Workers", Inline)

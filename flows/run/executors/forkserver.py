@@ -43,16 +43,9 @@ class Workers:
     """The forkserver of one run and the children forked from it. Safe to use from many threads."""
 
     def __init__(
-        self,
-        snapshot: Path,
-        log: Path,
-        slot: TakeSlot,
-        *,
-        folder: Path | None = None,
-        threads: int | None = None,
-        light: int | None = None,
+        self, snapshot: Path, log: Path, slot: TakeSlot, *, folder: Path | None = None, threads: int | None = None
     ) -> None:
-        """`folder` is where children run, `log` what the forkserver prints; at most `light` light children at once."""
+        """`folder` is where children run, `log` what the forkserver prints."""
         self.threads = threads or default_threads()
         self._snapshot = snapshot
         self._folder = folder or Path.cwd()
@@ -61,7 +54,8 @@ class Workers:
         self._children: set[Child] = set()
         self._lock = threading.Lock()
         self.stopped = threading.Event()
-        self._light = threading.BoundedSemaphore(light or len(os.sched_getaffinity(0)))
+        self._light = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+        """Bounds the children outside of the heavy slot."""
         self._heavy: HeavySlot[Child] = HeavySlot(slot, self._end, self.stopped)
 
     def start(self, packages: list[str]) -> None:
@@ -87,8 +81,12 @@ class Workers:
     ) -> Result:  # fmt: skip
         if exclusive:
             return self._alone(job, events, affinity, order, waiting, check)
-        with self._light, self._child(job.task) as worker:
-            result = worker.run(job, events)
+        with self._light:
+            worker = self._new(job.task)
+            try:
+                result = worker.run(job, events)
+            finally:
+                self._end(worker)
         check()
         return result
 
@@ -97,16 +95,15 @@ class Workers:
     ) -> Result:
         """In the machine's heavy slot. A child whose work `check` refuses does not stay warm."""
         worker = self._heavy.enter(affinity, order, waiting)
-        done = False
+        keep = None
         try:
             worker = worker or self._new(job.task)
             result = worker.run(job, events)
             check()
-            done = True
+            keep = worker if affinity else None
             return result
         finally:
-            keep = worker if done and affinity else None
-            if worker is not None and keep is None:
+            if worker and not keep:
                 self._end(worker)
             self._heavy.leave(keep, affinity)
 
@@ -128,14 +125,6 @@ class Workers:
         if pid := self._server._forkserver_pid:  # type: ignore[attr-defined]
             os.kill(pid, signal.SIGKILL)  # it has nothing to finish, and Python takes 1.5 s to unload torch
             self._server._stop()  # type: ignore[attr-defined]
-
-    @contextmanager
-    def _child(self, name: str) -> Iterator[Child]:
-        worker = self._new(name)
-        try:
-            yield worker
-        finally:
-            self._end(worker)
 
     def _new(self, name: str) -> Child:
         if self.stopped.is_set():
@@ -190,17 +179,13 @@ class Child:
             raise self._died(job) from None
 
     def _died(self, job: Job) -> Exception:
-        """Why the process is gone: the run was stopped, the disk is full (it cannot even write its log), or else."""
+        """Why the process is gone: the run was stopped, the disk is full (so that its log may be empty), or else."""
         if self._stopped.is_set():
             return Stopped("the run is being stopped")
         code = self._popen.wait(5)
         if is_full(job.log):
             return full(job.log.parent)
-        how = (
-            f"was killed by {signal.Signals(-code).name}"
-            if code is not None and code < 0
-            else f"ended with code {code}"
-        )
+        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return StepFailed(f"the process of '{job.task}' {how}{hint}\n  log: {job.log}")
 

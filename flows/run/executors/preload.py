@@ -1,8 +1,8 @@
 """Imported first by the forkserver: warms what children will need, so that a fork starts where an import would end.
 
 What the imports print goes to a log; the forkserver gets a session of its own, so a Ctrl-C in the terminal is for the
-main process alone. Behind the imports the forkserver notices by itself that the main process died; until then a thread
-looks for it. Nothing here touches CUDA, and nothing of `tasks` is imported: children take that from a snapshot.
+main process alone. After the imports the forkserver notices by itself that the main process died; until then a thread
+checks it. Nothing here touches CUDA or imports `tasks`: children take that from a snapshot.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ WARM: dict[str, tuple[str, ...]] = {
 
 
 PARENT_SECONDS = 0.2
-"""How often the thread looks whether the main process lives."""
+"""How often the thread checks whether the main process lives."""
 
 
 @contextmanager
 def ending_with(parent: int) -> Iterator[None]:
-    """Within the block this process ends soon after its parent does. No thread is left for the forks behind it."""
+    """Within the block this process ends soon after its parent does. After it no thread is left: it can fork."""
     done = Event()
 
     def watch() -> None:
@@ -56,10 +56,9 @@ def detach(log: str) -> None:
     """Leave the terminal's process group and send everything that is printed to `log`."""
     with suppress(PermissionError):  # already the leader of a group
         os.setsid()
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(target, stream)
-    os.close(target)
+    with open(log, "ab") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
 
 
 def warm(packages: list[str]) -> None:

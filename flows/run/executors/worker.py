@@ -16,14 +16,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tasks.kinds import Artifact
+from typing import Any
 
 PROGRESS_SECONDS = 0.2
 
@@ -59,12 +57,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a task made. `path` lies inside the job's folder, or is a place of the user's that is only referred to."""
+    """What a task made. `path` lies inside the job's folder, or is a folder of the user that is only referred to."""
 
     kind: str
     path: Path
     digest: str = ""
-    """Set where the task gave back one of its inputs."""
+    """Set where the task returned one of its inputs."""
     seconds: float = 0.0
     """Of the task alone: no waiting, no fork."""
     totals: Mapping[str, float] = field(default_factory=dict)
@@ -77,24 +75,24 @@ def worker_main(connection: Connection, snapshot: str) -> None:
     os.setsid()
     Thread(target=_die_with_parent, daemon=True).start()
     sys.path.insert(0, snapshot)
-    _extend_tasks(Path(snapshot))
+    _register_packages(Path(snapshot))
+    lock = Lock()
+
+    def send(*message: Any) -> None:
+        with lock:
+            connection.send(message)
+
     while True:
         try:
             job: Job = connection.recv()
         except EOFError:
             return
         _redirect(job.log)
-        lock = Lock()
-
-        def send(*message: Any, lock: Lock = lock) -> None:
-            with lock:
-                connection.send(message)
-
         send(*_run(job, send))
 
 
-def _extend_tasks(snapshot: Path) -> None:
-    """Let choices and data files of a user's packages be found, too."""
+def _register_packages(snapshot: Path) -> None:
+    """Let `tasks` know the choices and data files of a user's packages."""
     from tasks.contract import EXTENSIONS
 
     EXTENSIONS.update({folder.name: folder for folder in snapshot.iterdir() if folder.name != "tasks"})
@@ -109,18 +107,13 @@ def _die_with_parent() -> None:
 
 
 def _redirect(log: Path) -> None:
-    """Prints, warnings and tracebacks of this process and what it starts go to `log`; there is nothing to read."""
+    """Send the output of this process, and of what it starts, to `log`; their input is empty."""
     sys.stdout.flush()
     sys.stderr.flush()
     log.parent.mkdir(parents=True, exist_ok=True)
-    for path, flags, streams in (
-        (log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, (1, 2)),
-        (os.devnull, os.O_RDONLY, (0,)),
-    ):
-        source = os.open(path, flags, 0o666)
-        for stream in streams:
-            os.dup2(source, stream)
-        os.close(source)
+    with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+        for source, stream in ((output, 1), (output, 2), (nothing, 0)):
+            os.dup2(source.fileno(), stream)
 
 
 def _run(job: Job, send: Callable[..., None]) -> tuple[Any, ...]:
@@ -141,8 +134,6 @@ def _run(job: Job, send: Callable[..., None]) -> tuple[Any, ...]:
 
 def perform(job: Job, send: Callable[..., None]) -> Result:
     """Run the task of `job` in this process and save its result below `job.folder`."""
-    from importlib import import_module
-
     from tasks.kinds import Artifact
 
     start = time.monotonic()
@@ -151,7 +142,10 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
     result = task(**_handles(job), **_arguments(job), **({"work": work} if job.work else {}))
     if not isinstance(result, Artifact):
         raise TypeError(f"{job.module}.{job.task} returned {type(result).__name__}, which is no kind")
-    path, seconds = _saved(result, work.output), time.monotonic() - start
+    if result._path is None:
+        result.save(work.output)
+    path = (result._path or work.output).absolute()
+    seconds = time.monotonic() - start
     return Result(type(result).__name__, path, result.digest, seconds, work.totals, work.curves(), work.notices)
 
 
@@ -164,21 +158,12 @@ def _handles(job: Job) -> dict[str, Any]:
 
 def _arguments(job: Job) -> dict[str, Any]:
     """The parameters, those of a group as its dataclass, whose lists are tuples."""
-    from importlib import import_module
-
     arguments = dict(job.params)
     for name, (module, dataclass_name) in job.groups.items():
         group = getattr(import_module(module), dataclass_name)
         values = {f.name: arguments.pop(f.name) for f in fields(group)}
         arguments[name] = group(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
     return arguments
-
-
-def _saved(result: Artifact, output: Path) -> Path:
-    if result._path is None:
-        result.save(output)
-        return output
-    return result.path.absolute()
 
 
 class StepWorkspace:
@@ -194,15 +179,15 @@ class StepWorkspace:
         self.totals: dict[str, float] = {}
         self.notices: tuple[str, ...] = ()
         self._send = send
-        self._told = 0.0
+        self._reported = 0.0
         self._file = folder / "curves.jsonl"
         self._earlier = self._read_rows()
         self._own: list[dict[str, float]] = []
 
     def progress(self, done: float, total: float, unit: str = "") -> None:
         now = time.monotonic()
-        if now - self._told >= PROGRESS_SECONDS or done >= total:
-            self._told = now
+        if now - self._reported >= PROGRESS_SECONDS or done >= total:
+            self._reported = now
             self._send("progress", float(done), float(total), unit)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

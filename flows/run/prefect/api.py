@@ -1,4 +1,4 @@
-"""What a run asks of Prefect's API besides running: a server of its own, and runs closed that were left open."""
+"""Prefect's client: which server it uses, whether that answers, and what is to be sent to it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from flows.run.events import Listener
-from flows.run.prefect.orphans import crash
 from flows.run.prefect.password import client_settings, password_file, saved_password
 from flows.run.prefect.server import Server, running, settings, under_up
-from flows.store.runs import Run, Runs
+from flows.store.runs import Run
 from flows.system.environment import environment, without_password
 from tasks.contract import DataError
 
-CAUGHT_UP_SECONDS = 20.0
+FLUSH_SECONDS = 20.0
 """How long a finished run waits for its own server to have written all that it received."""
 
 
@@ -26,14 +24,14 @@ CAUGHT_UP_SECONDS = 20.0
 def own_server(artifacts: Path) -> Iterator[Server | None]:
     """A server that ends with this block, unless PREFECT_API_URL names the user's. Returns before it is up.
 
-    That of `alignflow up` has the same database, so its pages show the run; the run does not depend on it.
-    Within the block Prefect's settings and API address stand in the environment.
+    `alignflow up` serves the same database, so its pages show the run; the run does not depend on it.
+    Within the block the environment has Prefect's settings and API address.
     Raises DataError if the user's server does not answer.
     """
     with environment(settings(artifacts)):
         if url := os.environ.get("PREFECT_API_URL"):
             with environment(_client(artifacts, url)):
-                require_server("; without PREFECT_API_URL a run brings its own server")
+                _require_server("; without PREFECT_API_URL a run starts a server of its own")
                 yield None
             return
         server = Server(artifacts, log=artifacts / "logs" / "prefect.log")
@@ -53,14 +51,14 @@ def users_server(artifacts: Path) -> Iterator[str]:
     url = os.environ.get("PREFECT_API_URL") or running(artifacts)
     if not url:
         raise DataError(
-            f"there is no Prefect server over {artifacts}: start one with `alignflow up`, "
-            "or say where yours is with PREFECT_API_URL"
+            f"there is no Prefect server over {artifacts}: start one with `alignflow up`, or set PREFECT_API_URL to "
+            "the address of yours"
         )
     with environment({**settings(artifacts), **_client(artifacts, url)}):
-        require_server("")
+        _require_server("")
         from prefect.settings import temporary_settings
 
-        with temporary_settings(client_of_environment()):
+        with temporary_settings(_client_settings()):
             yield url
 
 
@@ -76,9 +74,9 @@ def _client(artifacts: Path, url: str) -> dict[str, str]:
     raise DataError(f"the server at {url} was started by another user: {password_file(artifacts)} cannot be read")
 
 
-def client_of_environment() -> dict[Any, Any]:
-    """Prefect's settings of the server that the environment names, for `temporary_settings`: threads and settings
-    that were made before do not follow the environment."""
+def _client_settings() -> dict[Any, Any]:
+    """Prefect's settings for the server that the environment names: settings that were made before the environment
+    changed, and threads, do not follow it."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     return {
@@ -87,24 +85,24 @@ def client_of_environment() -> dict[Any, Any]:
     }
 
 
-def require_server(hint: str) -> None:
+def _require_server(hint: str) -> None:
     """Raise DataError if no Prefect server answers at PREFECT_API_URL, or if it refuses the password."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import temporary_settings
 
     url = without_password(os.environ["PREFECT_API_URL"])
-    with temporary_settings(client_of_environment()), get_client(sync_client=True) as client:
-        if (trouble := client.api_healthcheck()) is not None:
-            raise DataError(f"no Prefect server answers at {url} ({' '.join(str(trouble).split())[:120]}){hint}")
+    with temporary_settings(_client_settings()), get_client(sync_client=True) as client:
+        if (error := client.api_healthcheck()) is not None:
+            raise DataError(f"no Prefect server answers at {url} ({' '.join(str(error).split())[:120]}){hint}")
         try:
-            client.read_flows(limit=1)  # unlike the question above, it needs the password
+            client.read_flows(limit=1)  # unlike the health check, it needs the password
         except PrefectHTTPStatusError as e:
             if e.response.status_code not in (401, 403):
                 raise
             raise DataError(
-                f"the Prefect server at {url} refuses this user: say its password with PREFECT_API_AUTH_STRING, or its "
-                f"key with PREFECT_API_KEY{hint}"
+                f"the Prefect server at {url} refuses this user: set PREFECT_API_AUTH_STRING to its password, or "
+                f"PREFECT_API_KEY to its key{hint}"
             ) from None
 
 
@@ -117,7 +115,7 @@ def prefect_settings() -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **client_of_environment()}):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **_client_settings()}):
             yield
     finally:
         send_pending()
@@ -144,8 +142,8 @@ def parameters_of_this_run() -> set[str] | None:
 
 
 def name_this_run(run: str) -> None:
-    """Put a run's id before the name that Prefect, or whoever requested it, gave the flow run of a deployment that this
-    process executes. With several ticks, the last one's."""
+    """Put a run's id before the name of the flow run that this process executes for a deployment; with several ticks,
+    the id of the last one."""
     from prefect.client.orchestration import get_client
     from prefect.runtime import flow_run
 
@@ -155,27 +153,8 @@ def name_this_run(run: str) -> None:
             client.update_flow_run(flow_run.id, name=f"{run} · {given}")
 
 
-def close_orphaned_runs(runs: Runs, listener: Listener, *, but: str = "") -> list[Run]:
-    """Close the runs whose process was killed: here, in Prefect, and through `Listener.left_open` elsewhere."""
-    left = [r for run in runs.open() if run.id != but and (r := runs.resume(run.id))]
-    if not left:
-        return []
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        for run in left:
-            if "prefect" in run.links:
-                crash(client, run.links["prefect"])
-            for step in run.steps.values():
-                step.state = "stopped" if step.state == "running" else step.state
-            run.attempts -= 1
-            listener.left_open(run)
-            runs.end(run, "stopped")
-    return left
-
-
 def wait_until_flushed(*runs: Run) -> None:
-    """Wait until our own server has written the last states of one flow run: Prefect sends them behind its back."""
+    """Wait until our own server has written the last states of a flow run, which Prefect sends in the background."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
@@ -185,7 +164,7 @@ def wait_until_flushed(*runs: Run) -> None:
     send_pending()
     flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[*flow_runs]))
     ended = sum(s.state in {"hit", "made", "failed"} for run in runs for s in run.steps.values())
-    end = time.monotonic() + CAUGHT_UP_SECONDS
+    end = time.monotonic() + FLUSH_SECONDS
     with get_client(sync_client=True) as client:
         while time.monotonic() < end:
             states = [t.state for t in client.read_task_runs(flow_run_filter=flow_run)]

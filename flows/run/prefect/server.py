@@ -1,4 +1,4 @@
-"""The Prefect server that a run brings along when PREFECT_API_URL is not set, and where that of `alignflow up` is.
+"""The Prefect server that a run starts when PREFECT_API_URL is not set, and the addresses of `alignflow up`.
 
 Prefect's own ephemeral server outlives a killed client, and obeys every web page; this one does neither (`served`).
 The parent opens the port and hands it over, so its address is known at once and early requests wait in the queue.
@@ -31,7 +31,7 @@ CLOUD = "prefect.cloud"
 
 
 def settings(artifacts: Path) -> dict[str, str]:
-    """Prefect's environment: everything below `artifacts/.prefect`, and quiet. What the user set, stands."""
+    """Prefect's environment: everything below `artifacts/.prefect`, and quiet. The user's own settings come first."""
     home = artifacts.absolute() / ".prefect"
     wanted = {
         "PREFECT_HOME": str(home),
@@ -54,8 +54,8 @@ def running(artifacts: Path) -> str | None:
     """The API address of the server that `alignflow up` runs over these artifacts, if it does and answers."""
     if is_free(up_lock(artifacts)):
         return None
-    prefect, _ = pages(artifacts)
-    return f"{prefect}/api" if answers(f"{prefect}/api/health") else None
+    url = f"{pages(artifacts)[0]}/api"
+    return url if answers(f"{url}/health") else None
 
 
 def under_up(artifacts: Path, url: str) -> bool:
@@ -67,11 +67,8 @@ def pages(artifacts: Path) -> tuple[str, str]:
     """Addresses of Prefect and MLflow under `alignflow up` over these artifacts, or its default ones."""
     lock = up_lock(artifacts)
     addresses = [] if is_free(lock) else holder(lock).split()
-    return (
-        (addresses[0], addresses[1])
-        if len(addresses) == 2
-        else (f"http://127.0.0.1:{PORTS[0]}", f"http://127.0.0.1:{PORTS[1]}")
-    )
+    prefect, mlflow = addresses if len(addresses) == 2 else (f"http://127.0.0.1:{port}" for port in PORTS)
+    return prefect, mlflow
 
 
 def prefect_page(artifacts: Path) -> str:
@@ -88,7 +85,7 @@ def prefect_page(artifacts: Path) -> str:
 
 
 def answers(url: str, seconds: float = 3.0) -> bool:
-    """Whether a server answers there, be it with a refusal."""
+    """Whether a server answers there; an HTTP error is an answer."""
     try:
         with urlopen(url, timeout=seconds):
             return True
@@ -105,7 +102,7 @@ class Server:
         """Start it; returns at once. Until it is up (4 s), requests wait."""
         self._artifacts, self.log = artifacts, log
         self.damage = ""
-        """What was wrong with the database, and where it is now, if it had to make room for a new one."""
+        """What was wrong with the database, and where it is now, if it was damaged."""
         self._start()
 
     def _start(self) -> None:
@@ -119,10 +116,6 @@ class Server:
         self.client = client_settings(self.url, password)
         """The environment of its clients."""
         self.pid = self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
 
     def restart(self) -> None:
         """Start it again, at another `url`."""
@@ -195,14 +188,14 @@ def use_template(home: Path) -> None:
 
 
 def prepare_database(artifacts: Path) -> str:
-    """Have a whole database where Prefect looks for it. Returns what became of a damaged one, if it was one."""
+    """Prepare Prefect's database. Returns what was wrong with a damaged one and where it is now; empty otherwise."""
     damage = set_aside_if_damaged(artifacts)
     use_template(Path(settings(artifacts)["PREFECT_HOME"]))
     return damage
 
 
 def set_aside_if_damaged(artifacts: Path) -> str:
-    """Put a damaged database of Prefect's out of the way. Returns what was wrong and where it is, or nothing."""
+    """Move Prefect's database away if it is damaged. Returns what was wrong and where it is now; else nothing."""
     database = Path(settings(artifacts)["PREFECT_HOME"]) / "prefect.db"
     damage = sqlite_damage(database)
     if not damage:

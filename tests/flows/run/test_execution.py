@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.reporting.sinks.prefect_mirror import mirror, waiting_runs
@@ -23,6 +24,7 @@ from flows.store.store import Store
 from flows.wiring.model import Graph, Node
 from tasks.contract import DataError, SpecError
 from tests.flows.inline import run_inline
+from tests.flows.processes import all_ended
 from tests.flows.tiny import ROOT, graph, killable, node, tiny_project
 
 
@@ -32,8 +34,8 @@ def project(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tiny_project(tmp_path)
 
 
-class Heard(Listener):
-    """Keeps what it is told."""
+class Recorder(Listener):
+    """Keeps the events of a run."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -59,10 +61,10 @@ class Heard(Listener):
         self.left.append(run.id)
 
 
-def _run(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Heard]:
-    heard = Heard()
+def _run(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Recorder]:
+    events = Recorder()
     store = Store(project / "artifacts")
-    return run_pipeline(Execution(wanted, store, listeners=[heard], threads=1, **options)), heard
+    return run_pipeline(Execution(wanted, store, listeners=[events], threads=1, **options)), events
 
 
 @pytest.fixture
@@ -72,10 +74,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_project(tmp_path)
 
 
-def _run_inline(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Heard]:
-    heard = Heard()
-    execution = Execution(wanted, Store(project / "artifacts"), listeners=[heard], **options)
-    return run_cached(execution), heard
+def _run_inline(project: Path, wanted: Graph, **options: Any) -> tuple[Execution, Recorder]:
+    events = Recorder()
+    execution = Execution(wanted, Store(project / "artifacts"), listeners=[events], **options)
+    return run_cached(execution), events
 
 
 def _diamond(project: Path, suffix: str = "!") -> Graph:
@@ -118,14 +120,14 @@ def _flow_state(server: str, run_id: str) -> dict[str, Any]:
 
 
 def test_every_step_is_a_task_run_and_a_second_run_executes_nothing(project: Path, server: str) -> None:
-    first, heard = _run(project, _diamond(project))
-    assert (first.run.status, sorted(heard.started), heard.hits) == ("done", ["a", "b@1", "c", "d"], [])
+    first, events = _run(project, _diamond(project))
+    assert (first.run.status, sorted(events.started), events.hits) == ("done", ["a", "b@1", "c", "d"], [])
     assert _ids(first, "d") == ["0!", "1!", "0?", "1?"]
     assert {n: s for n, (s, _) in _task_states(server, first).items()} == dict.fromkeys(
         ["a", "round 1 · b", "c", "d"], "Completed"
     )
-    second, heard = _run(project, _diamond(project))
-    assert (second.run.status, heard.started, sorted(heard.hits)) == ("done", [], ["a", "b@1", "c", "d"])
+    second, events = _run(project, _diamond(project))
+    assert (second.run.status, events.started, sorted(events.hits)) == ("done", [], ["a", "b@1", "c", "d"])
     states = _task_states(server, second)
     assert {s for s, _ in states.values()} == {"Cached"}
     assert states["d"][1].startswith(f"reused {first.records['d'].content[:12]}: made 20")
@@ -182,22 +184,22 @@ def test_a_failed_step_ends_a_run_of_cached_steps(small: Path) -> None:
 
 def test_a_changed_parameter_runs_its_step_and_what_hangs_on_it(small: Path) -> None:
     _run_inline(small, _diamond(small))
-    _, heard = _run_inline(small, _diamond(small, suffix="."))
-    assert (heard.started, heard.hits) == (["b@1", "d"], ["a", "c"])
+    _, events = _run_inline(small, _diamond(small, suffix="."))
+    assert (events.started, events.hits) == (["b@1", "d"], ["a", "c"])
 
 
 def test_a_recomputation_that_gives_the_same_content_is_cut_off(small: Path) -> None:
     _run_inline(small, _diamond(small))
     source = small / "tasks" / "tiny.py"
     source.write_text(source.read_text().replace("[i + suffix for", "['' + i + suffix for"))
-    _, heard = _run_inline(small, _diamond(small))
-    assert (heard.started, heard.hits) == (["b@1", "c"], ["a", "d"])
+    _, events = _run_inline(small, _diamond(small))
+    assert (events.started, events.hits) == (["b@1", "c"], ["a", "d"])
 
 
 def test_fresh_recomputes_that_step_alone_where_its_content_is_equal(small: Path) -> None:
     _run_inline(small, _diamond(small))
-    _, heard = _run_inline(small, _diamond(small), fresh=["b"])
-    assert (heard.started, heard.hits) == (["b@1"], ["a", "c", "d"])
+    _, events = _run_inline(small, _diamond(small), fresh=["b"])
+    assert (events.started, events.hits) == (["b@1"], ["a", "c", "d"])
 
 
 def test_steps_are_named_by_round_by_name_and_by_composite(tmp_path: Path) -> None:
@@ -217,14 +219,14 @@ def test_a_failed_step_fails_the_run_and_other_branches_go_on(project: Path, ser
         node("a", "numbers", count=1), node("other", "shout", inputs={"prompts": "a"}),
         node("spec", "refuse", how="spec"), node("data", "refuse", how="data"),
     )  # fmt: skip
-    execution, heard = _run(project, wanted, retries=2)
+    execution, events = _run(project, wanted, retries=2)
     assert execution.run.status == "failed"
-    assert {i: type(e) for i, e in heard.failed.items()} == {"bad": StepFailed, "spec": SpecError, "data": DataError}
+    assert {i: type(e) for i, e in events.failed.items()} == {"bad": StepFailed, "spec": SpecError, "data": DataError}
     assert {i: s.state for i, s in execution.run.steps.items()} == {
         "bad": "failed", "behind": "skipped", "a": "made", "other": "made", "spec": "failed", "data": "failed",
     }  # fmt: skip
     logs = project / "artifacts" / "logs" / execution.run.id
-    tries = {i: (logs / f"{i}.log").read_text().count("about to fail") for i in heard.failed}
+    tries = {i: (logs / f"{i}.log").read_text().count("about to fail") for i in events.failed}
     assert tries == {"bad": 3, "spec": 1, "data": 1}, "a user's mistake is not tried again"
     assert _flow_state(server, execution.run.links["prefect"])["state"] == "Failed"
     assert Runs(execution.store).load(execution.run.id).steps["bad"].reason.startswith("ZeroDivisionError")
@@ -245,8 +247,8 @@ def test_an_edit_during_a_run_changes_neither_its_work_nor_its_keys(project: Pat
     store = Store(project / "artifacts")
     execution = run_pipeline(Execution(wanted, store, listeners=[Editor()], threads=1))
     assert _ids(execution, "last") == ["0-3!"]
-    again, heard = _run(project, wanted)
-    assert (heard.started, _ids(again, "last")) == (["last"], ["!0-3"])
+    again, events = _run(project, wanted)
+    assert (events.started, _ids(again, "last")) == (["last"], ["!0-3"])
 
 
 def test_steps_with_the_same_weights_and_engine_share_a_warm_child(project: Path) -> None:
@@ -268,42 +270,42 @@ def test_two_runs_that_need_the_same_step_at_once_compute_it_once(project: Path)
     wanted = graph(
         project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=4, pause=0.2)
     )
-    heard = [Heard(), Heard()]
+    events = [Recorder(), Recorder()]
 
-    def steps(listener: Heard) -> None:
+    def steps(listener: Recorder) -> None:
         with Execution(wanted, Store(project / "artifacts"), listeners=[listener], threads=1) as run:
             run.run.status = "running"
             for step in wanted.nodes.values():
                 run.step(step)
 
-    threads = [threading.Thread(target=steps, args=[h]) for h in heard]
+    threads = [threading.Thread(target=steps, args=[h]) for h in events]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(heard[0].started + heard[1].started) == ["a", "s"]
-    assert sorted(heard[0].hits + heard[1].hits) == ["a", "s"]
+    assert sorted(events[0].started + events[1].started) == ["a", "s"]
+    assert sorted(events[0].hits + events[1].hits) == ["a", "s"]
 
 
 def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: Path, server: str) -> None:
     wanted = graph(
         project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05)
     )
-    heard = Heard()
+    events = Recorder()
     store = Store(project / "artifacts")
 
     def interrupt() -> None:
-        heard.ready.wait(300)
+        events.ready.wait(300)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    execution = run_pipeline(Execution(wanted, store, listeners=[heard], threads=1))
+    execution = run_pipeline(Execution(wanted, store, listeners=[events], threads=1))
     assert execution.run.status == "stopped"
     assert {i: s.state for i, s in execution.run.steps.items()} == {"a": "made", "s": "stopped"}
     assert _flow_state(server, execution.run.links["prefect"])["state"] == "Cancelled"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    again, heard = _run(project, wanted)
-    assert (again.run.status, heard.started, heard.hits) == ("done", ["s"], ["a"])
+    again, events = _run(project, wanted)
+    assert (again.run.status, events.started, events.hits) == ("done", ["s"], ["a"])
     [notice] = again.records["s"].notices
     assert int(notice.removeprefix("began at ")) > 0
     assert [row["step"] for row in again.records["s"].curves] == list(range(40))
@@ -315,7 +317,7 @@ def test_a_step_that_waits_for_another_run_can_be_stopped(project: Path) -> None
     with Execution(wanted, store, threads=1) as execution:
         key = execution.steps.key(wanted.nodes["a"], {})
         with store.lock(key.digest):
-            threading.Timer(0.3, execution.stop).start()
+            threading.Timer(0.3, execution.workers.stop).start()
             with pytest.raises(Stopped):
                 execution.step(wanted.nodes["a"])
 
@@ -343,27 +345,6 @@ assert "torch" not in sys.modules
 """
 
 
-def _descendants(pid: int) -> list[int]:
-    """The process and all that it started, by parenthood (children of the forkserver included)."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def _program(project: Path) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
     command = [sys.executable, "-c", PROGRAM, str(project)]
@@ -379,19 +360,16 @@ def test_nothing_of_a_killed_run_is_left_and_the_next_one_ends_with_the_same_dig
     with _program(killed) as main:
         assert main.stdout
         assert main.stdout.readline() == "progress\n"
-        started = _descendants(main.pid)
+        started = [main.pid, *(child.pid for child in psutil.Process(main.pid).children(recursive=True))]
         assert len(started) >= 4, "main, server, forkserver, child"
         os.kill(main.pid, signal.SIGKILL)
-    end = time.monotonic() + 10
-    while any(map(_alive, started)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(map(_alive, started))
+    assert all_ended(started)
     [left] = Runs(Store(killed / "artifacts")).open()
     with _program(killed) as again:
         assert again.stdout
-        told = again.stdout.read().split("\n")
-    assert told[0] == f"left {left.id}"
-    assert " ".join(["done", *(r.content for r in reference.records.values())]) in told
+        lines = again.stdout.read().split("\n")
+    assert lines[0] == f"left {left.id}"
+    assert " ".join(["done", *(r.content for r in reference.records.values())]) in lines
     assert Runs(Store(killed / "artifacts")).load(left.id).status == "stopped"
     assert _prefect_states(killed) == ["Crashed", "Completed"]
 

@@ -92,7 +92,7 @@ SILENT = re.sub(r"    def identity.*", "", TEXTS, flags=re.S)
 
 def test_a_source_that_does_not_say_what_it_reads_is_refused_with_its_line(tree: Tree) -> None:
     root = project(tree, sources__texts=SILENT)
-    said = r"^tasks/sources/texts\.py:8: 'texts' does not say what it reads .* or write `identity = None`"
+    said = r"^tasks/sources/texts\.py:8: 'texts' does not declare what it reads .* or write `identity = None`"
     with pytest.raises(SpecError, match=said):
         key(root, load(root))
     [error] = verdicts(root)
@@ -152,7 +152,7 @@ def test_an_identity_that_fails_is_one_line(tree: Tree, wrong: str) -> None:
     for text in (TEXTS.replace("from pathlib import Path", f"from pathlib import Path; {wrong}"),
                  TEXTS.replace("return {", f"{wrong}; return {{")):  # fmt: skip
         root = project(tree, sources__texts=text)
-        with pytest.raises(SpecError, match=r"^tasks/sources/texts\.py: asked what 'texts' reads, it failed: \w+Error"):
+        with pytest.raises(SpecError, match=r"^tasks/sources/texts\.py: identity\(\) of 'texts' failed: \w+Error"):
             key(root, load(root))
 
 

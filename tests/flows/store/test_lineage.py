@@ -64,7 +64,7 @@ def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Stor
 
 def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: World) -> None:
     seen = seen_of(store, drawn(store, world.policy, "h1", "p2", "s1", "h2"))
-    assert (sorted(seen.prompt_ids), seen.asked) == (["p2", "s1"], 4)
+    assert (sorted(seen.prompt_ids), seen.checked) == (["p2", "s1"], 4)
     assert {e.key for e in seen.tables} == {world.rows.key, world.sft.key}
     assert seen_of(store, drawn(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
 

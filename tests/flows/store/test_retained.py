@@ -10,8 +10,8 @@ from flows.store.keys import Key
 from flows.store.lineage import training_prompts
 from flows.store.maintenance import collect_garbage, verify_store
 from flows.store.records import Record
-from flows.store.retained import KEPT, carried_record, retain_values
-from flows.store.store import Store
+from flows.store.retained import carried_record, retain_values
+from flows.store.store import KEPT, Store
 from flows.wiring.model import Node
 from flows.wiring.where import Where
 from tasks.contract import DataError

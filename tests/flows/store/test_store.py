@@ -268,20 +268,20 @@ def test_a_kill_at_any_moment_of_publishing_leaves_no_half_result(tmp_path: Path
     assert kills > 9
 
 
-def test_who_waits_for_a_lock_is_told_who_holds_it_and_may_give_up(store: Store) -> None:
-    said: list[str] = []
+def test_a_wait_for_a_lock_names_its_holder_and_may_be_given_up(store: Store) -> None:
+    holders: list[str] = []
 
-    def waiting(seconds: float, who: str) -> None:
-        said.append(who)
-        if len(said) == 3:
+    def waiting(seconds: float, holder: str) -> None:
+        holders.append(holder)
+        if len(holders) == 3:
             raise TimeoutError
 
-    with store.slot("heavy", "run 1 · fit"):
-        with pytest.raises(TimeoutError), store.slot("heavy", "run 2", waiting=waiting):
+    with store.lock("a", "run 1 · fit"):
+        with pytest.raises(TimeoutError), store.lock("a", waiting=waiting):
             pass
-        assert store.is_locked("slot-heavy")
-    assert said == ["run 1 · fit"] * 3
-    assert not store.is_locked("slot-heavy")
+        assert store.is_locked("a")
+    assert holders == ["run 1 · fit"] * 3
+    assert not store.is_locked("a")
     assert names(store.root / "locks") == []
 
 

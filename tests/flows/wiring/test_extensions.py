@@ -167,7 +167,7 @@ def test_what_a_task_is_given_finds_the_users_function_and_data_wherever_the_pac
         ({"helpers": "from tasks.contract import data_file\ndef scaled(beta, x):\n    return data_file('no.txt')\n"},
          r"/mylab/helpers\.py:3: there is no file tasks/data/no\.txt or .*/mylab/data/no\.txt"),
         ({"oracles__terse": "from tasks.kinds import Scorer\ndef terse() -> Scorer: ..."},
-         r"/mylab/oracles/terse\.py:2: 'terse' does not say what it reads of the outside world"),
+         r"/mylab/oracles/terse\.py:2: 'terse' does not declare what it reads outside"),
         ({"helpers": "def scaled(:"}, r"/mylab/helpers\.py:1:12: invalid Python"),
     ],
 )  # fmt: skip

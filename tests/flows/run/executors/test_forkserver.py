@@ -22,6 +22,7 @@ from flows.run.executors.worker import Input, Job, Result
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.digests import with_digest, without_digest
 from tasks.kinds import Prompts
+from tests.flows.processes import all_ended
 from tests.flows.tiny import ROOT, tiny_project
 
 
@@ -60,18 +61,6 @@ def _input(result: Result) -> Input:
     return Input(result.kind, result.path, "d")
 
 
-def _gone(pid: int, seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_a_child_saves_what_the_task_returns_below_the_jobs_folder(workers: Workers, tmp_path: Path) -> None:
     result = workers.submit(_job(tmp_path, "numbers", count=3, seed=4), _ignore)
     assert (result.kind, result.path) == ("Prompts", tmp_path / "partial" / "output")
@@ -106,21 +95,21 @@ def test_users_mistakes_come_back_as_they_are_and_bugs_with_the_logs_path(worker
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("kill", "was killed by SIGKILL (out of memory?)"), ("exit", "ended with code 7")]
+    ("how", "message"), [("kill", "was killed by SIGKILL (out of memory?)"), ("exit", "ended with code 7")]
 )
-def test_a_child_that_dies_is_told_with_how_it_died(workers: Workers, tmp_path: Path, how: str, said: str) -> None:
+def test_a_child_that_dies_fails_with_how_it_died(workers: Workers, tmp_path: Path, how: str, message: str) -> None:
     with pytest.raises(StepFailed) as raised:
         workers.submit(_job(tmp_path, "refuse", how=how), _ignore)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_progress_notices_totals_and_curves_come_back(workers: Workers, tmp_path: Path) -> None:
     prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
-    heard: list[tuple[Any, ...]] = []
+    received: list[tuple[Any, ...]] = []
     job = _job(tmp_path / "b", "slow", inputs={"prompts": [prompts]}, work=True, steps=3, pause=0.0)
-    result = workers.submit(job, lambda *event: heard.append(event))
-    assert heard[0] == ("started",)
-    assert heard[-2:] == [("progress", 3.0, 3.0, "steps"), ("notice", "began at 0")]
+    result = workers.submit(job, lambda *event: received.append(event))
+    assert received[0] == ("started",)
+    assert received[-2:] == [("progress", 3.0, 3.0, "steps"), ("notice", "began at 0")]
     assert result.totals == {"steps": 3}
     assert result.notices == ("began at 0",)
     assert [(row["step"], row["train/loss"]) for row in result.curves] == [(0, 1.0), (1, 1 / 2), (2, 1 / 3)]
@@ -159,9 +148,9 @@ def test_a_heavy_child_stays_for_the_same_weights_and_goes_for_others(workers: W
     assert _warm(workers, tmp_path, 2, "a") == (first, "2")
     other, asked = _warm(workers, tmp_path, 3, "b")
     assert (other != first, asked) == (True, "1")
-    assert _gone(int(first))
+    assert all_ended([int(first)])
     _warm(workers, tmp_path, 4, "")
-    assert _gone(int(other))
+    assert all_ended([int(other)])
 
 
 def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_earliest() -> None:
@@ -251,7 +240,7 @@ def test_a_forkserver_that_still_imports_dies_with_a_killed_main_process(tmp_pat
         assert main.stdout
         pid = int(main.stdout.readline())
         os.kill(main.pid, signal.SIGKILL)
-    assert _gone(pid)
+    assert all_ended([pid])
 
 
 def test_a_snapshot_stays_while_it_is_used_and_goes_with_the_next_one(tmp_path: Path) -> None:

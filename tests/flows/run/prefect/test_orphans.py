@@ -51,7 +51,7 @@ def test_an_orphaned_flow_run_is_closed_as_its_run_ended_and_no_other(artifacts:
         # as Prefect creates one; it gets its own name later
         client.create_flow_run(Flow(lambda: None, name="f"), name="brave-bee", tags=["young"], state=Pending())
         for name in ("killed", "done", "failed", "stopped", "alive", "elsewhere"):
-            client.create_flow_run(Flow(lambda: None, name="f"), name=name, state=Running())
+            client.create_flow_run(Flow(lambda: None, name="f"), name=name, tags=[name], state=Running())
     for name in ("killed", "done", "failed", "stopped", "young"):
         with open_flow(artifacts, name, OWN) as opened:
             if name not in ("killed", "young"):
@@ -96,9 +96,9 @@ def test_a_damaged_database_is_set_aside_with_its_log_and_a_whole_one_stays(tmp_
         data[(root - 1) * page : root * page] = b"\xff" * page
     database.write_bytes(data)
     (home / "prefect.db-wal").write_bytes(b"log")
-    told = set_aside_if_damaged(tmp_path)
+    message = set_aside_if_damaged(tmp_path)
     (aside,) = (tmp_path / "damaged").iterdir()
-    assert str(aside) in told
+    assert str(aside) in message
     assert (aside / "prefect.db").read_bytes() == data
     assert not database.exists()
     assert not (home / "prefect.db-wal").exists()
@@ -163,7 +163,7 @@ class Dies(Listener):
 
 project, when = Path(sys.argv[1]), sys.argv[2]
 if when == "before its id is recorded":
-    execute.close_left_open = die
+    execute.close_orphaned_runs = die
 listeners = [Dies()] if when == "after its last step" else []
 wanted = graph(project, node("a", "numbers", count=2))
 store = Store(project / "artifacts")

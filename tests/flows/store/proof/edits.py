@@ -63,7 +63,7 @@ def edited(edit: Edit, text: str) -> str:
 def _spots(tree: ast.Module) -> Iterator[Spot]:
     """Every node of the code that counts: no imports, docstrings or annotations."""
     for top in tree.body:
-        if isinstance(top, ast.Import | ast.ImportFrom | ast.If) or _says_nothing(top) or _defines(top, "UNKEYED"):
+        if isinstance(top, ast.Import | ast.ImportFrom | ast.If) or says_nothing(top) or _defines(top, "UNKEYED"):
             continue
         unit = top.name if isinstance(top, _DEFINITIONS) else next(iter(bound_by(top)), "")
         yield from _within(top, unit, False)
@@ -80,7 +80,7 @@ def _within(statement: ast.stmt, unit: str, inside: bool) -> Iterator[Spot]:
     for name, value in ast.iter_fields(statement):
         for node in value if isinstance(value, list) else [value]:
             if isinstance(node, ast.stmt):
-                if not _says_nothing(node) and not isinstance(node, ast.Import | ast.ImportFrom):
+                if not says_nothing(node) and not isinstance(node, ast.Import | ast.ImportFrom):
                     yield from _within(node, unit, inside or is_function)
             elif isinstance(node, ast.ExceptHandler | ast.match_case):
                 for inner in node.body:
@@ -163,7 +163,7 @@ def _defines(statement: ast.stmt, name: str) -> bool:
     return name in bound_by(statement)
 
 
-def _says_nothing(node: ast.AST) -> bool:
+def says_nothing(node: ast.AST) -> bool:
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
@@ -174,7 +174,7 @@ def without_docstrings(text: str) -> str:
     """Other docstrings."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        if isinstance(node, (*_DEFINITIONS, ast.Module)) and node.body and _says_nothing(node.body[0]):
+        if isinstance(node, (*_DEFINITIONS, ast.Module)) and node.body and says_nothing(node.body[0]):
             node.body[0] = ast.Expr(ast.Constant("Another text."))
     return ast.unparse(tree)
 
@@ -203,7 +203,7 @@ def _optional(annotation: ast.expr) -> ast.expr:
 def reordered(text: str, rng: random.Random) -> str:
     """The functions of a file in another order (those that nothing at the top of the file needs while it is loaded)."""
     tree = ast.parse(text)
-    named = {n.id for s in tree.body for n in _at_load(s)}
+    named = {n.id for s in tree.body for n in read_at_load(s)}
     places = [
         i
         for i, s in enumerate(tree.body)
@@ -214,7 +214,7 @@ def reordered(text: str, rng: random.Random) -> str:
     return ast.unparse(tree)
 
 
-def _at_load(statement: ast.stmt) -> Iterator[ast.Name]:
+def read_at_load(statement: ast.stmt) -> Iterator[ast.Name]:
     """Names that are read while a file is loaded."""
     if isinstance(statement, ast.FunctionDef):
         parts: list[ast.AST] = [
@@ -225,135 +225,9 @@ def _at_load(statement: ast.stmt) -> Iterator[ast.Name]:
     yield from (n for p in parts for n in ast.walk(p) if isinstance(n, ast.Name))
 
 
-class Move:
-    """A function and what it needs of its own file, moved to a new one; every import of what moved is mended.
-
-    Raises ValueError where that cannot be done by a mend of imports alone.
-    """
-
-    def __init__(self, files: dict[str, str], file: str, function: str, to: str) -> None:
-        self._tree = ast.parse(files[file])
-        self._module, self._new = module_of(file), module_of(to)
-        self._tops = {name: s for s in self._tree.body for name in bound_by(s)}
-        self.moved = self._needed(function)
-        self.files = {to: self._fresh(), file: self._rest()}
-        for name, text in files.items():
-            if name != file and (mended := self._mended(name, text)) != text:
-                self.files[name] = mended
-
-    def _needed(self, function: str) -> list[str]:
-        found: list[str] = []
-        todo = [function]
-        while todo:
-            name = todo.pop()
-            if name in found or name not in self._tops:
-                continue
-            if not isinstance(self._tops[name], ast.FunctionDef | ast.Assign):
-                raise ValueError(f"{name} is neither a function nor a constant")
-            found.append(name)
-            todo += [n.id for n in ast.walk(self._tops[name]) if isinstance(n, ast.Name)]
-        rest = [s for n, s in self._tops.items() if n not in found]
-        state = {n for n in found if isinstance(self._tops[n], ast.Assign)}
-        if any(n.id in state for s in rest for n in _at_load(s)):
-            raise ValueError("what stays reads what moves while it is loaded")
-        return found
-
-    def _imports(self) -> list[ast.stmt]:
-        return [s for s in self._tree.body if isinstance(s, ast.Import | ast.ImportFrom | ast.If)]
-
-    def _fresh(self) -> str:
-        moved = [s for s in self._tree.body if set(bound_by(s)) & {*self.moved, "UNKEYED"}]
-        used = {n.id for s in moved for n in ast.walk(s) if isinstance(n, ast.Name)}
-        imports = []
-        for s in self._imports():
-            if isinstance(s, ast.Import | ast.ImportFrom):
-                names = [a for a in s.names if (a.asname or a.name).split(".")[0] in used]
-                if names:
-                    imports.append(
-                        ast.Import(names) if isinstance(s, ast.Import) else ast.ImportFrom(s.module, names, 0)
-                    )
-        future = ast.parse("from __future__ import annotations").body
-        return ast.unparse(ast.fix_missing_locations(ast.Module([*future, *imports, *moved], [])))
-
-    def _rest(self) -> str:
-        rest = [
-            s
-            for s in self._tree.body
-            if not set(bound_by(s)) & set(self.moved) or isinstance(s, ast.Import | ast.ImportFrom)
-        ]
-        code = [s for s in rest if not isinstance(s, ast.Import | ast.ImportFrom)]
-        used = {n.id for s in code for n in ast.walk(s) if isinstance(n, ast.Name)}
-        kept = []
-        for s in rest:
-            if isinstance(s, ast.Import | ast.ImportFrom) and getattr(s, "module", "") != "__future__":
-                names = [a for a in s.names if (a.asname or a.name).split(".")[0] in used or not self._was_used(a)]
-                if not names:
-                    continue
-                s = ast.Import(names) if isinstance(s, ast.Import) else ast.ImportFrom(s.module, names, 0)
-            kept.append(s)
-        back = [ast.alias(n) for n in self.moved if n in used]
-        at = next(
-            (i for i, s in enumerate(kept) if not _says_nothing(s) and getattr(s, "module", "") != "__future__"),
-            len(kept),
-        )
-        if back:
-            kept.insert(at, ast.ImportFrom(self._new, back, 0))
-        return ast.unparse(ast.fix_missing_locations(ast.Module(kept, [])))
-
-    def _was_used(self, alias: ast.alias) -> bool:
-        """Whether code of the file named it: an import that nothing names is there for what loading does."""
-        name = (alias.asname or alias.name).split(".")[0]
-        return any(isinstance(n, ast.Name) and n.id == name for s in self._tree.body for n in ast.walk(s))
-
-    def _mended(self, name: str, text: str) -> str:
-        if self._module.rpartition(".")[2] not in text:
-            return text
-        tree = ast.parse(text)
-        parent, _, last = self._module.rpartition(".")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == parent and any(a.name == last for a in node.names):
-                alias = next(a for a in node.names if a.name == last)
-                if any(isinstance(n, ast.Attribute) and n.attr in self.moved and isinstance(n.value, ast.Name)
-                       and n.value.id == (alias.asname or last) for n in ast.walk(tree)):  # fmt: skip
-                    raise ValueError(f"{name} names what moves through its module")
-        for block in [n for n in ast.walk(tree) if isinstance(getattr(n, "body", None), list)]:
-            new: list[ast.stmt] = []
-            for s in block.body:  # type: ignore[attr-defined]
-                if isinstance(s, ast.ImportFrom) and s.module == self._module:
-                    stay = [a for a in s.names if a.name not in self.moved]
-                    go = [a for a in s.names if a.name in self.moved]
-                    new += [
-                        ast.ImportFrom(m, names, 0) for m, names in ((self._module, stay), (self._new, go)) if names
-                    ]
-                else:
-                    new.append(s)
-            block.body = new  # type: ignore[attr-defined]
-        return ast.unparse(ast.fix_missing_locations(tree))
-
-
 def module_of(file: str) -> str:
     """`tasks.losses` for `tasks/losses/__init__.py`."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def renamed(files: dict[str, str], file: str) -> dict[str, str]:
-    """A file under another name, every import of it mended."""
-    old = module_of(file)
-    parent, _, last = old.rpartition(".")
-    changed = {file.replace(".py", "_anew.py"): files[file]}
-    for name, text in files.items():
-        tree = ast.parse(text) if last in text else ast.Module([], [])
-        touched = False
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == old:
-                node.module, touched = f"{old}_anew", True
-            elif isinstance(node, ast.ImportFrom) and node.module == parent:
-                for a in node.names:
-                    if a.name == last:
-                        a.name, a.asname, touched = f"{last}_anew", a.asname or last, True
-        if touched:
-            changed[file.replace(".py", "_anew.py") if name == file else name] = ast.unparse(tree)
-    return changed
 
 
 def functions(text: str) -> list[str]:
@@ -369,7 +243,7 @@ def with_data(text: str, rng: random.Random, ran: frozenset[int]) -> tuple[str, 
         return None
     function, lines = rng.choice(bodies)
     reading = "from tasks.contract import data_file\ndata_file('proof.txt').read_text()"
-    function.body[1 if _says_nothing(function.body[0]) else 0 : 0] = ast.parse(reading).body
+    function.body[1 if says_nothing(function.body[0]) else 0 : 0] = ast.parse(reading).body
     return ast.unparse(tree), lines
 
 

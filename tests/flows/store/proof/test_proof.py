@@ -34,6 +34,7 @@ from tasks.contract import COMPANIONS
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
 from tests.flows.store.proof import edits as e
+from tests.flows.store.proof.moves import Move, renamed
 from tests.flows.store.proof.scenario import FAILED, HERE, ROOT, Scenario
 from tests.flows.store.proof.surroundings import of_environment, of_inputs, of_parameters
 from tests.flows.store.proof.table import Table
@@ -147,7 +148,7 @@ def of_nothing(scenario: Scenario, table: Table, rng: random.Random, files: int,
         for file in rng.sample(loaded, min(files, len(loaded))):
             _compare_unchanged(scenario, table, rng, f"no-op: {kind}", {file: way(scenario.files[file])}, file)
     for file in rng.sample(named := [f for f in loaded if _may_be_renamed(f, scenario)], min(files, len(named))):
-        _compare_unchanged(scenario, table, rng, "no-op: file renamed", e.renamed(scenario.files, file), file)
+        _compare_unchanged(scenario, table, rng, "no-op: file renamed", renamed(scenario.files, file), file)
     for kind, file, name, changed in _moves(scenario, rng, moves):
         _compare_unchanged(scenario, table, rng, f"no-op: {kind}", changed, f"{file} {name}")
 
@@ -187,7 +188,7 @@ def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[
     for file, name in rng.sample(names, len(names)):
         if done < most and (e.module_of(file), name) not in tasks:
             try:
-                move = e.Move(scenario.files, file, name, f"tasks/moved_{name.strip('_')}.py")
+                move = Move(scenario.files, file, name, f"tasks/moved_{name.strip('_')}.py")
             except ValueError:
                 continue
             done += 1
