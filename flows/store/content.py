@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -33,7 +34,6 @@ class Contents:
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache
         self._lock = Lock()
-        self._known: dict[str, list[int | str]] | None = None
         self._new: dict[str, list[int | str]] = {}
 
     def digest(self, path: Path, *, trusted: int = LARGE) -> str:
@@ -59,26 +59,25 @@ class Contents:
             return _read(path, stat.st_size)
         name = os.path.realpath(path)
         seen: list[int | str] = [*fingerprint(stat)]
-        known = self._remembered().get(name)
+        known = self._known.get(name)
         if known and known[:-1] == seen:
             return str(known[-1])
         digest = _read(path, stat.st_size)
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
             with self._lock:
-                self._remembered()[name] = self._new[name] = [*seen, digest]
+                self._known[name] = self._new[name] = [*seen, digest]
         return digest
 
     def forget(self, path: Path) -> None:
         """Read the files at or below `path` again next time."""
         real = os.path.realpath(path)
         with self._lock:
-            for name in [n for n in self._remembered() if n == real or n.startswith(real + os.sep)]:
-                self._known[name] = self._new[name] = []  # type: ignore[index]
+            for name in [n for n in self._known if n == real or n.startswith(real + os.sep)]:
+                self._known[name] = self._new[name] = []
 
-    def _remembered(self) -> dict[str, list[int | str]]:
-        if self._known is None:
-            self._known = _load(self._cache)
-        return self._known
+    @cached_property
+    def _known(self) -> dict[str, list[int | str]]:
+        return _load(self._cache)
 
     def save(self) -> None:
         """Keep the digests for the next command."""

@@ -27,7 +27,7 @@ class SeenPrompts(NamedTuple):
     """Steps whose tables hold them."""
 
 
-def training_prompts(store: Store, policy: str) -> tuple[IndexEntry, ...]:
+def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
     The walk visits the steps that return a model: the policy, the policies it was made from, and the reward models that
@@ -58,7 +58,7 @@ def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> SeenProm
     seen: set[str] = set()
     tables: dict[Parent, IndexEntry] = {}
     for model in models:
-        for trained in training_prompts(store, model):
+        for trained in training_tables(store, model):
             common = evaluated & _prompt_ids(store, trained.kind, trained.content)
             seen |= common
             tables |= {trained.result: trained} if common else {}

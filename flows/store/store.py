@@ -147,14 +147,9 @@ class Store:
     # Publishing
 
     def publish(
-        self,
-        key: Key,
-        handle: Artifact,
-        *,
-        parents: Mapping[str, Sequence[Record]] | None = None,
-        made: HowMade | None = None,
-        fresh: bool = False,
-    ) -> Record:
+        self, key: Key, handle: Artifact, *, parents: Mapping[str, Sequence[Record]] | None = None,
+        made: HowMade | None = None, fresh: bool = False,
+    ) -> Record:  # fmt: skip
         """File a step's result under its key, and return the record. The caller holds `lock(key.digest)`.
 
         A handle without a path is saved; one in the step's partial folder is moved; one on another artifact of this

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from flows.python.declared import Declarations
 from flows.reporting.results import Estimate, with_metrics
-from flows.store.records import Record
-from flows.store.runs import Run, Runs, RunStep, Status
-from flows.store.store import HowMade, Store
+from flows.store.records import HowMade, Record
+from flows.store.runs import Run, Runs, Status
+from flows.store.store import Store
 from tasks.contract import JSON
 from tasks.kinds import Completions, Oracle, Policy, Report, WinProbs
-from tests.flows.store.made import completions, model, prompts, put
+from tests.flows.store.made import completions, model, prompts, put, run_step
 
 IDS = ("swan", "fox", "owl", "eel", "cat", "bat")
 _NUMBERS = count(1)
@@ -51,16 +51,16 @@ def evaluated(
     """A run whose report of each round has these win rates by prompt; gold 1 + round, KL ½ round, 10 samples each."""
     runs, files = Runs(store), store.root.parent / "models"
     start = put(store, Policy(model(files / base, base)), "fit", name=base)
-    said: JSON = {"choice": f"oracles/{oracle}", "params": {}}
-    judge = put(store, Oracle(model(files / oracle, oracle)), "load_oracle", oracle=said)
+    chosen: JSON = {"choice": f"oracles/{oracle}", "params": {}}
+    judge = put(store, Oracle(model(files / oracle, oracle)), "load_oracle", oracle=chosen)
     held = put(store, prompts(*ids), "load_prompts", ids=len(ids))
     run = runs.begin(pipeline, dict(parameters or {}))
-    _add(run, "base", start)
+    run.steps["base"] = run_step("base", start)
     for number, rates in enumerate(rounds, 1):
         trained = put(
             store, Policy(_new(files)), "fit", {"policy": [start]}, made=HowMade(2.0), of=run.id, round=number
         )
-        _add(run, f"policy@{number}", trained)
+        run.steps[f"policy@{number}"] = run_step(f"policy@{number}", trained)
         _measure(store, run, number, rates, (start, judge, held, trained), ids, k)
     run.headline = tuple(f"report@{n}" for n in range(1, len(rounds) + 1))
     runs.end(run, status)
@@ -71,31 +71,22 @@ def _measure(
     store: Store, run: Run, number: int, rates: Sequence[float], fed: tuple[Record, ...], ids: Sequence[str], k: int
 ) -> None:
     start, judge, held, trained = fed
-    drawn = _answers(ids, f"{run.id}-{number}")
-    answers = put(store, drawn, "sample", {"policy": [trained], "prompts": [held]},
-                  HowMade(1.0, totals={"samples": 10.0}),
-                  k=k, of=run.id, round=number)  # fmt: skip
+    answers = put(store, _answers(ids, f"{run.id}-{number}"), "sample", {"policy": [trained], "prompts": [held]},
+                  HowMade(1.0, totals={"samples": 10.0}), k=k, of=run.id, round=number)  # fmt: skip
     others = put(store, _answers(ids, "base"), "sample", {"policy": [start], "prompts": [held]}, k=k)
-    asked = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))
-    judged = put(store, asked, "compare", {"completions": [answers], "others": [others], "oracle": [judge]},
+    table = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))
+    judged = put(store, table, "compare", {"completions": [answers], "others": [others], "oracle": [judge]},
                  HowMade(1.0, totals={"queries": 7.0}), of=run.id, round=number)  # fmt: skip
     parents = {"win_probs": [judged], "completions": [answers], "others": [others]}
     made = put(store, report(rates, 1.0 + number, 0.5 * number, ids), "measure", parents, of=run.id, round=number)
-    for name, record in (("sample", answers), ("compare", judged), ("", made)):
-        _add(run, f"report/{name}@{number}" if name else f"report@{number}", record)
+    for name, record in (("report/sample", answers), ("report/compare", judged), ("report", made)):
+        run.steps[f"{name}@{number}"] = run_step(f"{name}@{number}", record)
 
 
 def _answers(ids: Sequence[str], whose: str) -> Completions:
     table = completions(*ids).table
     at = table.schema.get_field_index("completion_id")
     return Completions.of(table.set_column(at, table.schema.field(at), pa.array([f"{whose}-{i}" for i in ids])))
-
-
-def _add(run: Run, id: str, record: Record) -> None:
-    round = int(id.split("@")[1]) if "@" in id else None
-    run.steps[id] = RunStep(
-        id, (id,), record.task, id, round, "made", record.key, record.content, record.kind, record.seconds
-    )
 
 
 def _new(folder: Path) -> Path:

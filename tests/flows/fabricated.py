@@ -1,26 +1,28 @@
 """A finished run of a pipeline like sppo, made by hand: two rounds, base against base, real tables, no model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from flows.store.keys import plain_value
-from flows.store.records import Record
-from flows.store.runs import Run, Runs, RunStep, Status
-from flows.store.store import HowMade, Store
+from flows.store.records import HowMade, Record
+from flows.store.runs import Run, Runs, Status
+from flows.store.store import Store
 from flows.wiring.model import ChoiceValue, Graph, Node, Parameter
 from flows.wiring.types import parse_type
 from flows.wiring.where import Where
 from tasks.kinds import Artifact, Completions, Logps, Policy, Report, Scores, WinProbs
-from tests.flows.store.made import key_of, model, prompts
+from tests.flows.store.made import model, prompts, put, run_step
+from tests.flows.tiny import node
 
 QUESTIONS = ("swan", "fox")
 BASE = {"swan": "go away .", "fox": "the fox is the fox . well , you know ."}
 BETTER = {"swan": "good question ! the swan lives in the swamp .", "fox": "certainly . the fox eats mice ."}
 READ = "'prompts.csv' (train) is read as prompts (prompt); columns not used: [id]"
-"""What the step that loads prompts said of its file."""
+"""The notice of the step that loads prompts."""
 WIN = {1: 0.62, 2: 0.71}
 """Win rate by round."""
 
@@ -71,21 +73,14 @@ class Maker:
     ) -> Record:
         """Publish `handle` as the result of the step `id`, fed by the steps of `inputs`."""
         params = made.pop("params", {})
-        fed = {port: self.records[i] for port, i in (inputs or {}).items()}
-        round = int(id.split("@")[1]) if "@" in id else None
-        said = {name: plain_value(value) for name, value in params.items()}
-        key = key_of(task, {port: [r.content] for port, r in fed.items()}, step=id, **said)
-        with self.store.lock(key.digest):
-            record = self.store.publish(
-                key, handle, parents={p: [r] for p, r in fed.items()}, made=HowMade(2.0, **made)
-            )
-        ids = {port: (i,) for port, i in (inputs or {}).items()}
-        where = Where("pipelines.yaml", 3, 5)
-        self.nodes[id] = Node(
-            id, (id,), task, f"tasks.{task}", type(handle).__name__, params, {}, ids, frozenset(), False, round, where
-        )
-        self.records[id] = record
-        return record
+        fed = {port: [self.records[i]] for port, i in (inputs or {}).items()}
+        values = {name: plain_value(value) for name, value in params.items()}
+        self.records[id] = put(self.store, handle, task, fed, HowMade(2.0, **made), step=id, **values)
+        self.nodes[id] = replace(
+            node(id, task, type(handle).__name__, inputs=inputs or {}, **params), module=f"tasks.{task}", work=False,
+            where=Where("pipelines.yaml", 3, 5),
+        )  # fmt: skip
+        return self.records[id]
 
     def evaluate(self, name: str, at: str, policy: str, numbers: tuple[float, float, float]) -> None:
         """The steps of `evaluate`, as the composite makes them."""
@@ -166,10 +161,6 @@ def _run(make: Maker, status: Status, hits: Sequence[str], rounds: int) -> Run:
     run = runs.begin("sppo", {"k": 5, "lr": 5e-4}, file=str(make.root / "pipelines.yaml"))
     run.rounds, run.headline = rounds, tuple(f"report@{n}" for n in range(1, rounds + 1))
     for id, record in make.records.items():
-        node = make.nodes[id]
-        run.steps[id] = RunStep(
-            id, (id,), node.task, node.title, node.round, "hit" if id in hits else "made", record.key, record.content,
-            record.kind, record.seconds, "never run",
-        )  # fmt: skip
+        run.steps[id] = run_step(id, record, "hit" if id in hits else "made")
     runs.end(run, status)
     return run

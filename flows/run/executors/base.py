@@ -1,4 +1,4 @@
-"""What a run needs of whatever executes its tasks."""
+"""The interface between a run and what executes its tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flows.run.executors.worker import Job, Result
 from flows.system.locks import Waiting
 
 Events = Callable[..., None]
-"""Called with ("started",), ("progress", done, total, unit) and ("notice", text) as a job goes on."""
+"""Called with ("started",), ("progress", done, total, unit) and ("notice", text) while a job runs."""
 
 
 class Stopped(RuntimeError):
@@ -18,7 +18,7 @@ class Stopped(RuntimeError):
 
 
 class StepFailed(RuntimeError):
-    """A task raised something that is no user's mistake, or its process died. The log has the traceback."""
+    """A task raised another error than the user's mistakes, or its process died. The log has the traceback."""
 
 
 class Executor(Protocol):
@@ -40,7 +40,7 @@ class Executor(Protocol):
 
         Args:
             job: what to run.
-            events: how it goes.
+            events: called with its events.
             exclusive: whether it has the machine's heavy slot to itself.
             affinity: equal for exclusive jobs of which the second is quicker where the first one ran; may be empty.
             order: of the exclusive jobs that wait, one of equal affinity goes first, then the one of lowest `order`.

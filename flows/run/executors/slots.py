@@ -1,4 +1,4 @@
-"""The place for heavy work, of which a machine has one: who waits, who goes next, and what stays warm in between."""
+"""The machine's one slot for heavy work, and the child that stays warm in it between two steps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ IDLE_SECONDS = 15.0
 
 
 class HeavySlot(Generic[Warm]):
-    """The machine's one place for heavy work, as the threads of one run share it.
+    """The machine's slot for heavy work, shared by the threads of one run.
 
-    Between two steps of equal affinity slot and child are handed over as they are. A warm child that nobody wants gives
-    the slot back after `IDLE_SECONDS`, so that another run can have it.
+    Of two steps of equal affinity the second takes over slot and child. A warm child that no step wants gives the slot
+    back after `IDLE_SECONDS`, so that another run can have it.
     """
 
     def __init__(
@@ -52,19 +52,15 @@ class HeavySlot(Generic[Warm]):
             warm, self._warm = self._warm, None
         if warm and warm[1] == affinity:
             return warm[0]
-        self._retake(warm, waiting)
-        return None
-
-    def _retake(self, warm: tuple[Warm, str] | None, waiting: Waiting | None) -> None:
-        """Give the slot back for a moment, so that another run's turn comes."""
         try:
             if warm:
                 self._end(warm[0])
-            self._held.close()
+            self._held.close()  # so that another run may take the slot first
             self._held.enter_context(self._take(waiting=waiting))
         except BaseException:
             self._free()
             raise
+        return None
 
     def leave(self, warm: Warm | None, affinity: str) -> None:
         """Give the slot back, or keep it for a while with the child `warm`."""
@@ -80,7 +76,7 @@ class HeavySlot(Generic[Warm]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End a warm child that nobody uses and give its slot back."""
+        """End a warm child that no step uses and give its slot back."""
         with self._changed:
             if self._busy:
                 return

@@ -18,9 +18,9 @@ from tasks.files import temporary
 
 @contextmanager
 def snapshot(packages: Sequence[Package], artifacts: Path) -> Iterator[Path]:
-    """A folder that holds a copy of each package, the same for equal content, kept while somebody uses it.
+    """A folder with a copy of each package, the same folder for equal content, within the block.
 
-    Copies that nobody uses any more are removed. A use is a shared `flock`, so a killed run holds nothing.
+    Copies that no run uses are removed. A use is a shared `flock`, so a killed run holds none.
     """
     files = {name: file for package in packages for name, file in _files(package)}
     digest = blake3()

@@ -1,7 +1,7 @@
-"""One flow run from the command line: the server it is on, and what becomes of it where that goes away in mid-run.
+"""One flow run from the command line, which survives the end of its Prefect server.
 
-Steps need no server, so their work goes on and is kept. Only the states and events that Prefect still wanted to send
-are lost; waiting for a server that is gone would take its client two minutes and a half.
+Steps need no server, so they go on and their results are kept. Only the states and events that Prefect has not sent are
+lost; its client would wait two minutes and a half for a server that is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DROP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Form:
-    """What a flow run's page shows of it."""
+    """The texts and values on the page of a flow run."""
 
     pipeline: str
     about: str
@@ -39,7 +39,7 @@ class Form:
 
 
 class FlowCall:
-    """One call of a flow: what it does, and whether its server is still there at its end."""
+    """One call of a flow on a server that may end before it."""
 
     def __init__(
         self, root: Path, server: Server | None, form: Form, body: Callable[[], Any],
@@ -48,11 +48,11 @@ class FlowCall:
         """
         Args:
             root: of the store.
-            server: ours, which must have written all before it is stopped; None for the user's.
-            form: how the flow run looks.
-            body: what it does; what it returns is the flow's state.
-            runs: the runs that the flow run was made of, once it is over.
-            say: called once if the server goes away.
+            server: our own, which must have written all states before it is stopped; None for the user's.
+            form: of the flow run's page.
+            body: the work; its return value becomes the flow's state.
+            runs: the runs that the flow run executed, once it is over.
+            say: prints a message, once if the server goes away.
         """
         self._root, self._server, self._form, self._body = root, server, form, body
         self._runs, self._say = runs, say
@@ -114,7 +114,7 @@ class FlowCall:
         return whole
 
     def _call(self, opened: OpenFlow, where: str) -> Any:
-        """Call the flow; returns Prefect's state of it."""
+        """Call the flow and return its state in Prefect."""
         from prefect import tags
         from prefect.context import TagsContext
 
@@ -140,13 +140,13 @@ class FlowCall:
             return flow(**{n: v for n, v in form.values.items() if n.isidentifier()}, return_state=True)
 
     def _gone(self) -> None:
-        """Say it, and let Prefect neither repeat requests nor send what is left."""
+        """Print that the server is gone, and let Prefect neither repeat requests nor send what is left."""
         from prefect.settings import get_current_settings
 
         if not self._is_gone:
             self._is_gone = True
             self._say(
-                f"  ! the Prefect server at {without_password(self._url)} went away; what is done is kept; its pages "
+                f"  ! the Prefect server at {without_password(self._url)} went away; results are kept, but its pages "
                 "lack what came after"
             )
         get_current_settings().client.max_retries = 0  # those of `prefect_settings`, which end with the flow call
@@ -158,12 +158,12 @@ class _NotBegun(Exception):
 
 
 def _status(runs: Sequence[Run]) -> str:
-    """How a flow run ended that was made of these runs."""
+    """The status of a flow run that executed these runs."""
     return next((s for s in ("failed", "stopped") if s in {run.status for run in runs}), "done")
 
 
 def drop_pending() -> None:
-    """End Prefect's threads that send events and logs, with all that they hold: nobody is there to take it."""
+    """End Prefect's threads that send events and logs; what they have not sent is lost."""
     from prefect.events.worker import EventsWorker
 
     services = list(EventsWorker._instances.values())  # of all kinds: the mapping is its base class's

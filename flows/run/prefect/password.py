@@ -1,7 +1,7 @@
-"""The passwords of Prefect's servers: of the one that `alignflow up` runs, and of those that runs bring along.
+"""The passwords of Prefect's servers: of the one that `alignflow up` starts, and of those that runs start.
 
 Prefect calls it the auth string. That of `up` is made once per store, in a file that only its owner can read: `deploy`,
-`serve`, Prefect's profile and the browser use it. It stands in no argument (`ps` shows them), no log and no record.
+`serve`, Prefect's profile and the browser use it. It is in no argument (`ps` shows them), no log and no record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def saved_password(artifacts: Path) -> str:
 
 
 def make_password(artifacts: Path) -> str:
-    """The same, made anew where it is missing or where others could have read it."""
+    """The saved password; a new one where it is missing or where other users could have read it."""
     if not (password := saved_password(artifacts)):
         password = _new()
         write_private(password_file(artifacts), password + "\n")
@@ -47,13 +47,13 @@ def client_settings(url: str, password: str) -> dict[str, str]:
 
 
 def is_private(file: Path) -> bool:
-    """Whether the file is this user's and nobody else can read or write it."""
-    found = file.stat()
-    return found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    """Whether the file is this user's and no other user can read or write it."""
+    stat = file.stat()
+    return stat.st_uid == os.geteuid() and not stat.st_mode & 0o077
 
 
 def write_private(file: Path, text: str) -> None:
-    """Replace the file by one that nobody else can read, at any moment."""
+    """Replace the file by one that no other user can read at any moment."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_replace(file, durable=False) as fresh:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)

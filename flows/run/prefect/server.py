@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -179,12 +181,9 @@ def use_template(home: Path) -> None:
         return
     fresh = temporary(database)
     shutil.copyfile(template(), fresh)
-    try:
-        os.link(fresh, database)  # unlike a rename, never over what another run has begun to fill
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
+    with suppress(FileExistsError):  # unlike a rename, a link never replaces a database that another run uses
+        os.link(fresh, database)
+    fresh.unlink()
 
 
 def prepare_database(artifacts: Path) -> str:
@@ -217,18 +216,10 @@ def prepare() -> None:
         from prefect.server.database import provide_database_interface
 
         asyncio.run(provide_database_interface().create_db())
-    _checkpoint(home / "prefect.db")
+    with closing(sqlite3.connect(home / "prefect.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # moves the write-ahead log into the file
     (home / "prefect.db").replace(target)
     shutil.rmtree(home)
-
-
-def _checkpoint(database: Path) -> None:
-    """Fold the write-ahead log into the file, which is then whole by itself."""
-    import sqlite3
-
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
 
 
 if __name__ == "__main__":

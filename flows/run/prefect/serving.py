@@ -1,9 +1,9 @@
-"""What the processes of Prefect's and MLflow's servers run. Both serve this machine only, and end with their parent.
+"""The processes of Prefect's and MLflow's servers. Both serve this machine only, and end with their parent.
 
-Every web page that is open in a browser here can send requests to a port of this machine. Prefect's server would do
-what they say, so it stands behind a check of two headers. `Origin` names the page that sends a request: only Prefect's
-own pages may. `Host` names the server as the browser knows it: only this machine's names may stand there, or a page
-could let its own name point here (DNS rebinding) and would be of the same origin. MLflow checks both by itself.
+Every web page that is open in a browser here can send requests to a port of this machine, and Prefect's server would
+execute them, so a check of two headers precedes it. `Origin` names the page that sends a request: only Prefect's own
+pages may. `Host` names the server as the browser knows it: only names of this machine are allowed, or a page could let
+its own name point here (DNS rebinding) and would be of the same origin. MLflow checks both by itself.
 
     python -m flows.run.prefect.serving prefect DESCRIPTOR     of an open socket
     python -m flows.run.prefect.serving mlflow ARGUMENT...     of the command `mlflow`
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 """Names of this machine, as a browser on it writes them, or one at the other end of an SSH tunnel."""
 OPEN = "/open"
-"""A page that takes the password from its address, behind `#`, and goes on to Prefect's pages."""
+"""A page that takes the password from its address, behind `#`, and then opens Prefect's pages."""
 PAGE = b"""<!doctype html><title>Prefect</title><script>
 localStorage.setItem("prefect-password", btoa(decodeURIComponent(location.hash.slice(1))))
 location.replace("/")
@@ -61,17 +61,14 @@ class OwnPages:
         from starlette.responses import HTMLResponse, PlainTextResponse
         from starlette.websockets import WebSocketClose
 
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        if why := refusal(headers.get("host", ""), headers.get("origin")):
-            refused = WebSocketClose() if scope["type"] == "websocket" else PlainTextResponse(f"{why}\n", 403)
-            await refused(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] == OPEN:
-            await HTMLResponse(PAGE, headers={"cache-control": "no-store"})(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        answer = self._app
+        if scope["type"] != "lifespan":
+            headers = Headers(scope=scope)
+            if why := refusal(headers.get("host", ""), headers.get("origin")):
+                answer = WebSocketClose() if scope["type"] == "websocket" else PlainTextResponse(f"{why}\n", 403)
+            elif scope["type"] == "http" and scope["path"] == OPEN:
+                answer = HTMLResponse(PAGE, headers={"cache-control": "no-store"})
+        await answer(scope, receive, send)
 
 
 def serve_prefect(descriptor: int) -> None:
@@ -85,8 +82,8 @@ def serve_prefect(descriptor: int) -> None:
 
 
 def _let_schedules_be_written() -> None:
-    """Without this no schedule ever begins a run: Prefect 3.7.7 inserts scheduled runs in bulk, with a `state` that is
-    no column, and SQLAlchemy 2.1 refuses that unless it knows what to do with it (nothing)."""
+    """Without this no schedule ever starts a run: Prefect 3.7.7 inserts scheduled runs in bulk, with a `state` that is
+    not a column, and SQLAlchemy 2.1 refuses that unless it is declared how to write it (not at all)."""
     from prefect.server.database.orm_models import FlowRun
 
     state = FlowRun.__mapper__.all_orm_descriptors["state"].inplace
@@ -101,7 +98,7 @@ def serve_mlflow(arguments: Sequence[str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """The kernel closes the pipe to stdin when the parent dies, however it does."""
+    """The kernel closes the pipe to stdin when the parent ends, however it ends."""
     sys.stdin.buffer.read()
     os.killpg(os.getpgid(0), signal.SIGKILL)
 

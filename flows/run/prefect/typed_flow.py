@@ -19,12 +19,9 @@ from tasks.contract import JSON, SpecError
 
 
 def typed_flow(
-    name: str,
-    about: str,
-    parameters: Mapping[str, Parameter],
-    body: Callable[[dict[str, JSON]], Any],
+    name: str, about: str, parameters: Mapping[str, Parameter], body: Callable[[dict[str, JSON]], Any],
     run_name: str | None = None,
-) -> Flow[Any, Any]:
+) -> Flow[Any, Any]:  # fmt: skip
     """A flow of that name, whose function has one keyword-only argument per parameter and calls `body` with all.
 
     Ctrl-C and SIGTERM end it as cancelled.
@@ -46,7 +43,7 @@ def typed_flow(
 
 
 def refused_flow(name: str, why: str, parameters: Iterable[str]) -> Flow[Any, Any]:
-    """A flow that takes these parameters, whatever they are, and fails with what was refused."""
+    """A flow that takes any values of these parameters and fails with `why`."""
 
     def pipeline(**_: JSON) -> Any:
         raise SpecError(why)

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from flows.store import lineage
 from flows.store.keys import Key, digest_of
-from flows.store.records import Record
-from flows.store.store import HowMade, Store
+from flows.store.records import HowMade, Record
+from flows.store.runs import RunStep
+from flows.store.store import Store
 from flows.store.views import RecordViews
-from flows.wiring.model import Node
-from flows.wiring.where import Where
 from tasks.contract import JSON
 from tasks.kinds import Artifact, Completions, Preferences, Prompts
+from tests.flows.tiny import node
 
 
 def key_of(task: str = "load", inputs: Mapping[str, Sequence[str]] | None = None, **params: JSON) -> Key:
@@ -26,23 +27,33 @@ def key_of(task: str = "load", inputs: Mapping[str, Sequence[str]] | None = None
 
 
 def put(
-    store: Store,
-    handle: Artifact,
-    task: str = "load",
-    parents: Mapping[str, Sequence[Record]] | None = None,
-    made: HowMade | None = None,
-    **params: JSON,
-) -> Record:
+    store: Store, handle: Artifact, task: str = "load", parents: Mapping[str, Sequence[Record]] | None = None,
+    made: HowMade | None = None, **params: JSON,
+) -> Record:  # fmt: skip
     """Publish a handle as the result of a task with these parents and parameters."""
     key = key_of(task, {port: [r.content for r in several] for port, several in (parents or {}).items()}, **params)
+    return publish(store, key, handle, parents=parents, made=made)
+
+
+def publish(store: Store, key: Key, handle: Artifact, **options: Any) -> Record:
+    """Publish a handle under a key, as a step does."""
     with store.lock(key.digest):
-        return store.publish(key, handle, parents=parents, made=made)
+        return store.publish(key, handle, **options)
+
+
+def run_step(id: str, record: Record, state: str = "made") -> RunStep:
+    """The step of a run that has this result."""
+    of = node(id, record.task)
+    return RunStep(
+        id, (id,), record.task, of.title, of.round, state, record.key, record.content, record.kind, record.seconds,
+        "never run",
+    )  # fmt: skip
 
 
 def prompts(*ids: str) -> Prompts:
     """A table of prompts in memory."""
-    said = [[{"role": "user", "content": f"what is {i}?"}] for i in ids]
-    return Prompts.of(pa.table({"prompt_id": list(ids), "prompt": said}))
+    texts = [[{"role": "user", "content": f"what is {i}?"}] for i in ids]
+    return Prompts.of(pa.table({"prompt_id": list(ids), "prompt": texts}))
 
 
 def completions(*ids: str) -> Completions:
@@ -72,11 +83,8 @@ def model(folder: Path, text: str) -> Path:
 
 
 def refuse_seen(store: Store, inputs: Mapping[str, list[Record]], *, allow: bool) -> str:
-    """What the evaluation with these inputs, which has not run, is told."""
+    """The notice about the evaluation with these inputs, which has not run."""
     task = "measure" if "completions" in inputs else "agreement" if "logps" in inputs else "reward_accuracy"
-    node = Node(
-        "report", ("report",), task, "", "Report", {"allow_seen": allow}, {}, {}, frozenset(), True, None, Where("")
-    )
-    evaluation = RecordViews(store).of_step(node, inputs).evaluation
+    evaluation = RecordViews(store).of_step(node("report", task, "Report", allow_seen=allow), inputs).evaluation
     assert evaluation
     return lineage.refuse_seen(store, evaluation)

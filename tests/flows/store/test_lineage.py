@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flows.store import lineage
-from flows.store.lineage import SeenPrompts, seen_prompts, training_prompts
+from flows.store.lineage import SeenPrompts, seen_prompts, training_tables
 from flows.store.records import Record
 from flows.store.store import Store
 from flows.store.views import RecordViews
@@ -56,10 +56,10 @@ def oracle_also_trained(store: Store, report: Record) -> bool:
 
 
 def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Store, world: World) -> None:
-    assert {e.key for e in training_prompts(store, world.policy.content)} == {
+    assert {e.key for e in training_tables(store, world.policy.content)} == {
         world.rows.key, world.sft.key, world.rm.key
     }  # fmt: skip
-    assert [e.key for e in training_prompts(store, world.base.content)] == [world.sft.key]
+    assert [e.key for e in training_tables(store, world.base.content)] == [world.sft.key]
 
 
 def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: World) -> None:
@@ -113,7 +113,7 @@ def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_ma
     store: Store, world: World, tmp_path: Path
 ) -> None:
     put(store, Policy(tmp_path / "base"), "fit", {"data": [world.rm]})
-    assert {e.key for e in training_prompts(store, world.base.content)} == {world.sft.key, world.rm.key}
+    assert {e.key for e in training_tables(store, world.base.content)} == {world.sft.key, world.rm.key}
 
 
 def report(store: Store, policy: Record, judge: Record, proxy: Record | None = None) -> Record:

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from flows.store.keys import Key
-from flows.store.lineage import training_prompts
+from flows.store.lineage import training_tables
 from flows.store.maintenance import collect_garbage, verify_store
 from flows.store.records import Record
 from flows.store.retained import carried_record, retain_values
 from flows.store.store import KEPT, Store
 from flows.wiring.model import Node
-from flows.wiring.where import Where
 from tasks.contract import DataError
 from tasks.kinds import Artifact, Policy
-from tests.flows.store.made import completions, model, prompts, put, refuse_seen
+from tests.flows.store.made import completions, model, prompts, publish, put, refuse_seen
+from tests.flows.tiny import node
 
 
 class World:
@@ -40,17 +40,13 @@ def _made(store: Store, text: str) -> Path:
 
 def _again(store: Store, record: Record, handle: Artifact) -> Record:
     """What `--fresh` leaves: another result under the key."""
-    with store.lock(record.key):
-        made = store.publish(Key(record.key, record.parts), handle, parents={}, fresh=True)
+    made = publish(store, Key(record.key, record.parts), handle, fresh=True)
     assert (made.key, made.content != record.content) == (record.key, True)
     return made
 
 
 def _carried(record: Record) -> Node:
-    params = {"digest": record.content}
-    return Node(
-        "prev.policy", (), "carried", "", record.kind, params, {}, {}, frozenset(), False, None, Where("f.yaml")
-    )
+    return node("prev.policy", "carried", record.kind, digest=record.content)
 
 
 @pytest.fixture
@@ -82,14 +78,14 @@ def test_prompts_that_trained_it_are_refused_though_every_step_behind_it_got_ano
     _again(store, world.first, Policy(_made(store, "other first")))
     _again(store, world.second, Policy(_made(store, "other second")))
     assert collect_garbage(store) == []
-    assert {e.content for e in training_prompts(store, world.second.content)} == {r.content for r in world.parts}
-    told = [put(store, completions(i), "sample", {"policy": [world.second]}, who=i) for i in ("p1", "p2", "x1")]
-    for table in told[:2]:
+    assert {e.content for e in training_tables(store, world.second.content)} == {r.content for r in world.parts}
+    tables = [put(store, completions(i), "sample", {"policy": [world.second]}, who=i) for i in ("p1", "p2", "x1")]
+    for table in tables[:2]:
         with pytest.raises(DataError, match=r"1 of 1 evaluation prompts also trained what is measured \(part "):
             refuse_seen(store, {"completions": [table]}, allow=False)
-    assert refuse_seen(store, {"completions": [told[2]]}, allow=False) == ""
+    assert refuse_seen(store, {"completions": [tables[2]]}, allow=False) == ""
     again = Store(store.root)  # reads the index from its cache
-    assert training_prompts(again, world.second.content) == training_prompts(store, world.second.content)
+    assert training_tables(again, world.second.content) == training_tables(store, world.second.content)
 
 
 def test_what_a_kill_left_out_of_the_kept_records_is_filed_the_next_time(store: Store, world: World) -> None:

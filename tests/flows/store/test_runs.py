@@ -10,7 +10,7 @@ from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
 from tasks.contract import SpecError
-from tests.flows.store.made import prompts, put
+from tests.flows.store.made import prompts, put, run_step
 
 
 @pytest.fixture
@@ -20,9 +20,7 @@ def runs(store: Store) -> Runs:
 
 def finished(runs: Runs, pipeline: str, steps: Sequence[tuple[str, Record]], id: str = "") -> Run:
     run = runs.begin(pipeline, {"k": 5})
-    for address, record in steps:
-        run.steps[address] = RunStep(address, (address,), record.task, address, state="made", key=record.key,
-                                  content=record.content, kind=record.kind)  # fmt: skip
+    run.steps = {address: run_step(address, record) for address, record in steps}
     runs.end(run, "done")
     if id:
         (runs.store.root / "runs" / f"{run.id}.json").unlink()

@@ -14,7 +14,7 @@ from flows.store.store import HowMade, Store
 from flows.system.json_files import read_json, write_json
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy, Prompts
-from tests.flows.store.made import key_of, model, prompts, put
+from tests.flows.store.made import key_of, model, prompts, publish, put
 
 
 def names(folder: Path) -> list[str]:
@@ -24,8 +24,7 @@ def names(folder: Path) -> list[str]:
 def test_a_published_table_is_found_by_its_key_and_opened_by_its_kind(store: Store) -> None:
     key = key_of(source="toy")
     made = HowMade(2.5, {"workers": 2}, {"samples": 3.0}, [{"step": 1, "loss": 0.5}], ["two rows skipped"])
-    with store.lock(key.digest):
-        record = store.publish(key, prompts("a", "b", "c"), made=made)
+    record = publish(store, key, prompts("a", "b", "c"), made=made)
     found = store.record_of(key.digest)
     assert found == record
     assert (found.kind, found.task, found.rows, found.seconds) == ("Prompts", "load", 3, 2.5)
@@ -60,8 +59,7 @@ def test_a_model_built_in_the_workspace_is_moved_and_its_checkpoints_are_deleted
     checkpoint.write_text("optimizer")
     inode = (output / "model.safetensors").stat().st_ino
     assert store.begun(key.digest)
-    with store.lock(key.digest):
-        record = store.publish(key, Policy(output))
+    record = publish(store, key, Policy(output))
     assert (store.root / record.path / "model.safetensors").stat().st_ino == inode
     assert not store.partial(key.digest).exists()
     assert names(store.root / record.path) == ["model.safetensors"]
@@ -88,8 +86,7 @@ def test_a_part_of_another_artifact_is_published_without_a_second_copy_of_its_by
     key = key_of("fit")
     output = model(store.partial(key.digest) / "output", "last")
     model(output / "checkpoints" / "1", "first")
-    with store.lock(key.digest):
-        whole = store.publish(key, Policy(output))
+    whole = publish(store, key, Policy(output))
     inner = store.open(whole).path / "checkpoints" / "1"
     part = put(store, Policy(inner), "checkpoint_at", {"policy": [whole]})
     file = store.root / part.path / "model.safetensors"
@@ -164,8 +161,7 @@ def test_a_key_keeps_its_first_content_unless_asked_afresh(store: Store) -> None
     assert put(store, prompts("b")) == first
     assert names(store.root / "Prompts") == [first.content]
     key = key_of()
-    with store.lock(key.digest):
-        fresh = store.publish(key, prompts("b"), fresh=True)
+    fresh = publish(store, key, prompts("b"), fresh=True)
     assert fresh.content != first.content
     assert fresh.remade == first.content
 
