@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
 from flows.python.declared import Declarations
+from flows.python.importing import active_packages
 from flows.store.content import LARGE, Contents
 from flows.store.index import RecordIndex
 from flows.store.keys import Key

@@ -38,9 +38,9 @@ def _names() -> Iterator[str]:
 
 def _texts(module: ast.Module) -> Iterator[ast.Constant]:
     """Texts that do something: no docstrings."""
-    said = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    docstrings = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
     texts = (n for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return (n for n in texts if id(n) not in said)
+    return (n for n in texts if id(n) not in docstrings)
 
 
 def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:

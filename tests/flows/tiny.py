@@ -87,13 +87,13 @@ def disturbed(policy: Policy, work: Workspace) -> Prompts:
 
 
 def warm(policy: Policy, *, engine: Annotated[Chosen, Choice("engines")] = "plain", n: int = 0) -> Prompts:
-    """Heavy: keeps count of how often this process was asked, and says which process it is."""
-    CACHE["asked"] = CACHE.get("asked", 0) + 1
-    return Prompts.of(_prompts([f"{os.getpid()}:{CACHE['asked']}:{engine()}:{n}"]))
+    """Heavy: its result names this process and how often the process ran it."""
+    CACHE["calls"] = CACHE.get("calls", 0) + 1
+    return Prompts.of(_prompts([f"{os.getpid()}:{CACHE['calls']}:{engine()}:{n}"]))
 
 
 def refuse(*, how: str = "spec") -> Prompts:
-    """Fails as it is told to."""
+    """Fails in a given way."""
     print("about to fail")
     if how == "spec":
         raise SpecError("no such thing")
@@ -110,10 +110,10 @@ def surroundings() -> Prompts:
     """What a child sees of its process."""
     import tasks
 
-    said = [os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"], os.environ["OMP_NUM_THREADS"]]
+    variables = [os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"], os.environ["OMP_NUM_THREADS"]]
     session = str(os.getsid(0) == os.getpid())
     clean = "clean" if "pytest" not in sys.modules else "pytest"
-    return Prompts.of(_prompts([*said, "session " + session, tasks.__path__[0], clean]))
+    return Prompts.of(_prompts([*variables, "session " + session, tasks.__path__[0], clean]))
 '''
 
 ENGINE = '''

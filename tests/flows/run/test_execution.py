@@ -259,10 +259,10 @@ def test_steps_with_the_same_weights_and_engine_share_a_warm_child(project: Path
     other = node("other", "warm", inputs={"policy": "m"}, engine=ChoiceValue("engines", "plain", {"factor": 2}), n=0)
     made = [node("a", "numbers", count=1), node("m", "model", "Policy", inputs={"prompts": "a"})]
     execution, _ = _run(project, graph(project, *made, *samples, other))
-    asked = [_ids(execution, f"s{n}")[0].split(":") for n in range(3)]
-    assert len({pid for pid, *_ in asked}) == 1
-    assert sorted(count for _, count, *_ in asked) == ["1", "2", "3"]
-    assert _ids(execution, "other")[0].split(":")[:2] != asked[0][:2]
+    calls = [_ids(execution, f"s{n}")[0].split(":") for n in range(3)]
+    assert len({pid for pid, *_ in calls}) == 1
+    assert sorted(count for _, count, *_ in calls) == ["1", "2", "3"]
+    assert _ids(execution, "other")[0].split(":")[:2] != calls[0][:2]
     assert _ids(execution, "other")[0].split(":")[1] == "1"
 
 

@@ -92,11 +92,11 @@ SILENT = re.sub(r"    def identity.*", "", TEXTS, flags=re.S)
 
 def test_a_source_that_does_not_say_what_it_reads_is_refused_with_its_line(tree: Tree) -> None:
     root = project(tree, sources__texts=SILENT)
-    said = r"^tasks/sources/texts\.py:8: 'texts' does not declare what it reads .* or write `identity = None`"
-    with pytest.raises(SpecError, match=said):
+    message = r"^tasks/sources/texts\.py:8: 'texts' does not declare what it reads .* or write `identity = None`"
+    with pytest.raises(SpecError, match=message):
         key(root, load(root))
     [error] = verdicts(root)
-    assert re.match(said, error)
+    assert re.match(message, error)
 
 
 def test_a_source_that_reads_nothing_says_so_in_one_line(tree: Tree) -> None:

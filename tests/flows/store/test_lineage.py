@@ -22,8 +22,8 @@ class World:
         self.sampled = put(store, completions("p1", "p2"), "sample")
         self.base = put(store, Policy(model(folder / "base", "base")), "fit", {"data": [self.sft]})
         self.reward = put(store, RewardModel(model(folder / "reward", "rm")), "train_reward", {"data": [self.rm]})
-        asked = {"completions": [self.sampled], "oracle": [self.reward]}
-        self.judged = put(store, WinProbs.of(iter([])), "compare", asked)
+        questions = {"completions": [self.sampled], "oracle": [self.reward]}
+        self.judged = put(store, WinProbs.of(iter([])), "compare", questions)
         chosen = {"win_probs": [self.judged], "completions": [self.sampled]}
         self.kept = put(store, completions("p1", "p2"), "win_rates", chosen)
         self.rows = put(store, completions("p1", "p2"), "tokenize", {"policy": [self.base], "data": [self.kept]})
@@ -39,7 +39,7 @@ def world(store: Store, tmp_path: Path) -> World:
     return World(store, tmp_path)
 
 
-def drawn(store: Store, policy: Record, *ids: str) -> Record:
+def sampled(store: Store, policy: Record, *ids: str) -> Record:
     table = put(store, prompts(*ids), "load", split=",".join(ids))
     return put(store, completions(*ids), "sample", {"policy": [policy], "prompts": [table]})
 
@@ -63,19 +63,19 @@ def test_what_trained_a_policy_is_the_tables_of_all_models_behind_it(store: Stor
 
 
 def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: World) -> None:
-    seen = seen_of(store, drawn(store, world.policy, "h1", "p2", "s1", "h2"))
+    seen = seen_of(store, sampled(store, world.policy, "h1", "p2", "s1", "h2"))
     assert (sorted(seen.prompt_ids), seen.checked) == (["p2", "s1"], 4)
     assert {e.key for e in seen.tables} == {world.rows.key, world.sft.key}
-    assert seen_of(store, drawn(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
+    assert seen_of(store, sampled(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
 
 
 def test_measuring_on_prompts_that_trained_is_refused_unless_allowed(store: Store, world: World) -> None:
-    clean, mixed = drawn(store, world.policy, "h1"), drawn(store, world.policy, "h1", "p1", "r1")
+    clean, mixed = sampled(store, world.policy, "h1"), sampled(store, world.policy, "h1", "p1", "r1")
     assert refuse_seen(store, {"completions": [clean]}, allow=False) == ""
     with pytest.raises(DataError, match=r"2 of 3 evaluation prompts also trained what is measured .*allow_seen"):
         refuse_seen(store, {"completions": [clean, mixed]}, allow=False)
-    said = refuse_seen(store, {"completions": [mixed]}, allow=True)
-    assert said.startswith("2 of 3 evaluation prompts also trained what is measured")
+    notice = refuse_seen(store, {"completions": [mixed]}, allow=True)
+    assert notice.startswith("2 of 3 evaluation prompts also trained what is measured")
 
 
 def test_agreement_with_pairs_that_trained_is_refused_for_the_policy_that_learned_them(
@@ -84,9 +84,9 @@ def test_agreement_with_pairs_that_trained_is_refused_for_the_policy_that_learne
     known, fresh = put(store, pairs("h1", "p2"), "known"), put(store, pairs("h1", "h2"), "fresh")
 
     def inputs(table: Record, policy: Record) -> dict[str, list[Record]]:
-        told = put(store, Logps.of(iter([])), "logps", {"policy": [policy], "data": [table]})
+        logps = put(store, Logps.of(iter([])), "logps", {"policy": [policy], "data": [table]})
         ref = put(store, Logps.of(iter([])), "logps", {"policy": [world.policy], "data": [table]}, who="ref")
-        return {"pairs": [table], "logps": [told], "ref_logps": [ref]}
+        return {"pairs": [table], "logps": [logps], "ref_logps": [ref]}
 
     assert refuse_seen(store, inputs(fresh, world.policy), allow=False) == ""
     assert refuse_seen(store, inputs(known, world.base), allow=False) == ""
@@ -106,7 +106,7 @@ def test_a_training_table_that_is_gone_is_an_error_and_no_clean_bill(store: Stor
     file = store.root / world.sft.path / "table.arrow"
     file.unlink()
     with pytest.raises(DataError, match="is gone"):
-        seen_of(store, drawn(store, world.policy, "h1"))
+        seen_of(store, sampled(store, world.policy, "h1"))
 
 
 def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_made_it(
@@ -117,7 +117,7 @@ def test_a_policy_found_only_by_its_content_has_the_lineage_of_every_key_that_ma
 
 
 def report(store: Store, policy: Record, judge: Record, proxy: Record | None = None) -> Record:
-    mine = drawn(store, policy, "h1")
+    mine = sampled(store, policy, "h1")
     table = WinProbs.of(iter([]))
     inputs = {"win_probs": [put(store, table, "compare", {"completions": [mine], "oracle": [judge]})]}
     if proxy:
@@ -133,8 +133,8 @@ def oracle(store: Store, folder: Path, name: str) -> Record:
 
 def test_a_report_says_whether_its_oracle_also_trained(store: Store, world: World, tmp_path: Path) -> None:
     gold, judge = oracle(store, tmp_path / "gold", "gold"), oracle(store, tmp_path / "judge", "judge")
-    asked = put(store, WinProbs.of(iter([])), "compare", {"completions": [world.sampled], "oracle": [judge]})
-    trained = put(store, Policy(model(tmp_path / "t", "t")), "fit", {"policy": [world.base], "data": [asked]})
+    questions = put(store, WinProbs.of(iter([])), "compare", {"completions": [world.sampled], "oracle": [judge]})
+    trained = put(store, Policy(model(tmp_path / "t", "t")), "fit", {"policy": [world.base], "data": [questions]})
     assert oracle_also_trained(store, report(store, trained, judge))
     assert not oracle_also_trained(store, report(store, trained, gold))
     assert not oracle_also_trained(store, report(store, trained, gold, proxy=judge))

@@ -108,7 +108,7 @@ def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, sto
 
 
 @pytest.mark.parametrize(
-    ("ref", "said"),
+    ("ref", "message"),
     [
         ("last:polcy", "has no step 'polcy' (did you mean 'policy'?)"),
         ("last:broken", "step 'broken' of run 20210101-000000-sppo-0002 has no result (failed)"),
@@ -118,7 +118,9 @@ def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, sto
         ("ffffffffffff", "'ffffffffffff' names nothing"), ("../keys:policy", "there is no run '../keys'"),
     ],
 )  # fmt: skip
-def test_a_reference_to_nothing_is_refused_with_what_comes_near(runs: Runs, store: Store, ref: str, said: str) -> None:
+def test_a_reference_to_nothing_is_refused_with_the_nearest_name(
+    runs: Runs, store: Store, ref: str, message: str
+) -> None:
     record = put(store, prompts("a"))
     finished(runs, "sppo", [("policy", record)], "20200101-000000-sppo-0001")
     run = finished(runs, "sppo", [("policy", record)], "20210101-000000-sppo-0002")
@@ -126,7 +128,7 @@ def test_a_reference_to_nothing_is_refused_with_what_comes_near(runs: Runs, stor
     runs.save(run)
     with pytest.raises(SpecError) as refused:
         runs.find(ref)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_store_without_runs_says_how_to_begin(runs: Runs) -> None:

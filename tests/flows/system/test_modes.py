@@ -119,9 +119,9 @@ def test_a_read_only_store_can_be_looked_at(read_only: Path, capsys: pytest.Capt
     cli.plan("sppo", [], file=file, artifacts=artifacts)
     cli.show("last", file=file, artifacts=artifacts)
     cli.show("last:policy@2", file=file, artifacts=artifacts)
-    said = capsys.readouterr().out
-    assert "never run" in said
-    assert "policy@2" in said
+    output = capsys.readouterr().out
+    assert "never run" in output
+    assert "policy@2" in output
     (logps,) = (s for s in Runs(Store(artifacts)).find_run("last").steps.values() if s.id == "base_check/logps")
     assert Store(artifacts).lookup(logps.key).reason == f"its content Logps/{logps.content} was damaged"
     (artifact,) = verify_store(Store(artifacts))

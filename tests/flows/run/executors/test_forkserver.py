@@ -137,17 +137,17 @@ def _warm(workers: Workers, folder: Path, n: int, affinity: str) -> tuple[str, s
     policy = Input("Policy", folder, "d")
     chosen = Chosen("engines", "plain", {"factor": 2}, "code", {})
     job = _job(folder / str(n), "warm", inputs={"policy": [policy]}, engine=chosen, n=n)
-    pid, asked, said, _ = _ids(workers.submit(job, _ignore, exclusive=True, affinity=affinity, order=n))[0].split(":")
-    assert said == "plainplain"
-    return pid, asked
+    pid, calls, engine, _ = _ids(workers.submit(job, _ignore, exclusive=True, affinity=affinity, order=n))[0].split(":")
+    assert engine == "plainplain"
+    return pid, calls
 
 
 def test_a_heavy_child_stays_for_the_same_weights_and_goes_for_others(workers: Workers, tmp_path: Path) -> None:
-    first, asked = _warm(workers, tmp_path, 1, "a")
-    assert asked == "1"
+    first, calls = _warm(workers, tmp_path, 1, "a")
+    assert calls == "1"
     assert _warm(workers, tmp_path, 2, "a") == (first, "2")
-    other, asked = _warm(workers, tmp_path, 3, "b")
-    assert (other != first, asked) == (True, "1")
+    other, calls = _warm(workers, tmp_path, 3, "b")
+    assert (other != first, calls) == (True, "1")
     assert all_ended([int(first)])
     _warm(workers, tmp_path, 4, "")
     assert all_ended([int(other)])

@@ -131,18 +131,18 @@ def test_a_run_goes_on_whatever_becomes_of_its_server_and_the_next_one_closes_it
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(prefect_api, "Server", Mortal)
     project = tiny_project(tmp_path)
-    store, said = Store(project / "artifacts"), list[str]()
+    store, messages = Store(project / "artifacts"), list[str]()
     slow = node("slow", "slow", inputs={"prompts": "a"}, steps=3, pause=0.1)
     wanted = graph(project, node("a", "numbers", count=2), slow)
-    first = run_pipeline(Execution(wanted, store, listeners=[Killer(servers)], threads=1), say=said.append)
+    first = run_pipeline(Execution(wanted, store, listeners=[Killer(servers)], threads=1), say=messages.append)
     assert first.run.status == "done"
-    assert ["did not begin" in s for s in said] == [True, False]
-    assert "went away" in said[1]
+    assert ["did not begin" in s for s in messages] == [True, False]
+    assert "went away" in messages[1]
     assert states(store.root) == {first.run.id: "RUNNING"}
-    second = run_pipeline(Execution(wanted, store, threads=1), say=said.append)
+    second = run_pipeline(Execution(wanted, store, threads=1), say=messages.append)
     assert states(store.root) == {first.run.id: "COMPLETED", second.run.id: "COMPLETED"}
     assert set(states(store.root, "task_run").values()) == {"COMPLETED"}
-    assert len(said) == 2
+    assert len(messages) == 2
     assert list((store.root / "locks").glob("flow-*")) == []
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server that goes away in mid-run: the work is done and kept, it is said once, and the process ends soon."""
+"""A Prefect server that goes away in mid-run: results are kept, one message reports it, and the process ends soon."""
 
 import subprocess
 import sys
@@ -51,34 +51,34 @@ def _ended_after(program: str, project: Path, log: Path) -> tuple[float, str]:
     ) as process:  # fmt: skip
         try:
             assert process.stdout
-            said = ""
-            while "progress" not in said:
+            output = ""
+            while "progress" not in output:
                 line = process.stdout.readline()
-                assert line, said
-                said += line
+                assert line, output
+                output += line
             server.stop()
             start = time.monotonic()
-            said += process.communicate(timeout=SECONDS)[0]
-            return time.monotonic() - start, said
+            output += process.communicate(timeout=SECONDS)[0]
+            return time.monotonic() - start, output
         finally:
             process.kill()
             server.stop()
 
 
-def _went_away(said: str) -> None:
-    assert said.count("went away") == 1
-    assert "Traceback" not in said
-    assert "EventsWorker" not in said
-    assert len(said) < 6000, said
+def _went_away(output: str) -> None:
+    assert output.count("went away") == 1
+    assert "Traceback" not in output
+    assert "EventsWorker" not in output
+    assert len(output) < 6000, output
 
 
 @pytest.mark.slow
 def test_ticks_go_on_get_their_verdicts_and_are_told(tmp_path: Path) -> None:
     project = loop_project(tmp_path)
-    took, said = _ended_after(TICKS, project, tmp_path / "server.log")
-    _went_away(said)
-    assert "ended with 0" in said
-    assert "alignflow rounds loop/nightly" in said
+    took, output = _ended_after(TICKS, project, tmp_path / "server.log")
+    _went_away(output)
+    assert "ended with 0" in output
+    assert "alignflow rounds loop/nightly" in output
     assert took < SECONDS
     rounds = Ledger(Store(project / "artifacts"), "loop", "nightly").history().rounds
     assert [r.verdict for r in rounds] == ["accepted", "accepted"]

@@ -85,11 +85,11 @@ def _forked(work: Any) -> dict[str, Any]:
         os.dup2(2, 1)  # what tasks print is no answer
         signal.alarm(SECONDS)
         try:
-            said = work()
+            answer = work()
         except BaseException as e:
-            said = {"content": f"{type(e).__name__}: {e}"}
+            answer = {"content": f"{type(e).__name__}: {e}"}
         with os.fdopen(write, "w") as pipe:
-            json.dump(said, pipe)
+            json.dump(answer, pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:

@@ -94,16 +94,18 @@ class Scenario:
         return dict(json.loads(self._server.stdout.readline()))
 
     def _traced(self, id: str) -> Traced:
-        said = self._ask(step=id, root=str(ROOT))
-        assert "kind" in said, f"{id}: {said['content']}"
-        lines = ({file: frozenset(of) for file, of in said[name].items()} for name in ("executed", "loading"))
-        reachable = frozenset((module, name) for module, name in said["reachable"])
-        return Traced(said["kind"], said["path"], said["content"], *lines, reachable, frozenset(said["packages"]))
+        answer = self._ask(step=id, root=str(ROOT))
+        assert "kind" in answer, f"{id}: {answer['content']}"
+        lines = ({file: frozenset(of) for file, of in answer[name].items()} for name in ("executed", "loading"))
+        reachable = frozenset((module, name) for module, name in answer["reachable"])
+        return Traced(
+            answer["kind"], answer["path"], answer["content"], *lines, reachable, frozenset(answer["packages"])
+        )
 
     def result(self, id: str) -> str:
         """The content that a step really makes with the edited code, or `FAILED`."""
-        said = self._ask(step=id, root=str(self.root))
-        return str(said["content"]) if "kind" in said else FAILED
+        answer = self._ask(step=id, root=str(self.root))
+        return str(answer["content"]) if "kind" in answer else FAILED
 
     # Keys
 

@@ -41,7 +41,7 @@ from tests.flows.store.proof.table import Table
 
 SEED = 20
 LIGHT = [
-    "asked", "prompts", "gold", "length", "duels_length", "scores", "targets", "best", "pairs_all", "pairs_best",
+    "questions", "prompts", "gold", "length", "duels_length", "scores", "targets", "best", "pairs_all", "pairs_best",
     "pairs_drawn", "made_up", "field",
 ]  # fmt: skip
 """Steps that need no torch, on answers that nobody sampled."""
@@ -233,8 +233,8 @@ def test_every_task_and_choice_has_a_step(tmp_path: Path) -> None:
 def answers_to_prompts() -> Completions:
     """What the writers of the toy world answer to its first prompts, as if a policy had sampled it."""
     rows = toy().demonstrations("rm", "mixed", None).table.slice(0, 12).to_pylist()  # type: ignore[arg-type]
-    drawn = {"stream": 0, "token_logps": [-1.0], "finish_reason": "stop"}
-    return Completions.of(pa.Table.from_pylist([{**row, **drawn, "k": i % 3} for i, row in enumerate(rows)]))
+    sampled = {"stream": 0, "token_logps": [-1.0], "finish_reason": "stop"}
+    return Completions.of(pa.Table.from_pylist([{**row, **sampled, "k": i % 3} for i, row in enumerate(rows)]))
 
 
 @pytest.mark.slow
