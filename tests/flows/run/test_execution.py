@@ -91,32 +91,30 @@ def _ids(execution: Execution, step: str) -> list[str]:
     return execution.store.open(execution.records[step]).table.column("prompt_id").to_pylist()  # type: ignore[attr-defined]
 
 
-def _auth() -> tuple[str, str]:
+def _api(server: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """The answer of Prefect's server to a GET, or to a POST with this body."""
+    import httpx
+
     name, _, password = password_of_this_process().partition(":")
-    return name, password
+    method = "GET" if body is None else "POST"
+    return httpx.request(method, f"{server}/{path}", json=body, auth=(name, password)).json()
 
 
 def _task_states(server: str, execution: Execution) -> dict[str, tuple[str, str]]:
     """Name → (state, message) of the task runs of a run, once the server has written them all."""
-    from uuid import UUID
-
-    import httpx
-
-    flow_run = {"id": {"any_": [str(UUID(execution.run.links["prefect"]))]}}
+    body = {"flow_runs": {"id": {"any_": [execution.run.links["prefect"]]}}}
     for _ in range(200):
-        found = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": flow_run}, auth=_auth()).json()
-        states = {t["name"]: (t["state_name"], t["state"]["message"]) for t in found if t["state"]}
+        task_runs = _api(server, "task_runs/filter", body)
+        states = {t["name"]: (t["state_name"], t["state"]["message"]) for t in task_runs if t["state"]}
         if len(states) == len(execution.graph.nodes) and not {"Running", "Pending"} & {s for s, _ in states.values()}:
             return states
         time.sleep(0.05)
-    raise AssertionError(f"the server never caught up: {states}")
+    raise AssertionError(f"the server did not write all states: {states}")
 
 
 def _flow_state(server: str, run_id: str) -> dict[str, Any]:
-    import httpx
-
-    found = httpx.get(f"{server}/flow_runs/{run_id}", auth=_auth()).json()
-    return {"name": found["name"], "state": found["state_name"]}
+    flow_run = _api(server, f"flow_runs/{run_id}")
+    return {"name": flow_run["name"], "state": flow_run["state_name"]}
 
 
 def test_every_step_is_a_task_run_and_a_second_run_executes_nothing(project: Path, server: str) -> None:
@@ -136,9 +134,7 @@ def test_every_step_is_a_task_run_and_a_second_run_executes_nothing(project: Pat
 
 def _edges(server: str, flow_run: str) -> dict[str, set[str]]:
     """Task run's name → names of those that fed it."""
-    import httpx
-
-    nodes = dict(httpx.get(f"{server}/flow_runs/{flow_run}/graph-v2", auth=_auth()).json()["nodes"])
+    nodes = dict(_api(server, f"flow_runs/{flow_run}/graph-v2")["nodes"])
     return {n["label"]: {nodes[p["id"]]["label"] for p in n["parents"]} for n in nodes.values()}
 
 

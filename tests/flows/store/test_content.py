@@ -1,5 +1,6 @@
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -73,8 +74,16 @@ def _swap_behind_its_stat(file: Path, text: bytes) -> None:
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+def _replace_by_another_file(file: Path, text: bytes) -> None:
+    """A file with other bytes and the same size and modification time takes its place."""
+    other = file.with_name("other")
+    other.write_bytes(text)
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    other.rename(file)
+
+
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute has passed, so that what was written is trusted to lie still."""
+    """A minute has passed, so that the stat of written files is trusted."""
     now = time.time() + 60
     monkeypatch.setattr("flows.store.content.time.time", lambda: now)
 
@@ -106,30 +115,17 @@ def test_a_large_file_is_not_read_again_while_its_stat_is_the_same_a_small_one_a
 
 
 @pytest.mark.parametrize("trusted", [0, LARGE])
-def test_an_edit_in_place_shows_though_size_and_time_were_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: int
+@pytest.mark.parametrize("change", [_swap_behind_its_stat, _replace_by_another_file])
+def test_an_edit_shows_though_size_and_time_are_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: int, change: Callable[[Path, bytes], None]
 ) -> None:
     file = tmp_path / "data.jsonl"
     file.write_bytes(b"abc")
     _later(monkeypatch)
     contents = Contents(tmp_path / "cache.json")
     contents.digest(file, trusted=trusted)
-    _swap_behind_its_stat(file, b"xyz")
+    change(file, b"xyz")
     assert contents.digest(file, trusted=trusted) == blake3(b"xyz").hexdigest(16)
-
-
-def test_a_file_that_took_anothers_place_shows_though_size_and_time_are_equal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, other = tmp_path / "data.jsonl", tmp_path / "other.jsonl"
-    for path, data in ((file, b"abc"), (other, b"xyz")):
-        path.write_bytes(data)
-        os.utime(path, (1000, 1000))
-    _later(monkeypatch)
-    contents = Contents()
-    contents.digest(file, trusted=0)
-    other.rename(file)
-    assert contents.digest(file, trusted=0) == blake3(b"xyz").hexdigest(16)
 
 
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
