@@ -23,7 +23,7 @@ else:
     JsonObject = Mapping[str, Any]  # pydantic cannot follow a type that contains itself
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-Kind = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z_0-9]*$")]
+Kind = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
 """Digests and kinds are parts of paths in the store: nothing else may stand there."""
 
 
