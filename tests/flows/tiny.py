@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
+from tasks.files import atomic_replace
 from tasks.kinds import Policy, Prompts, Report
 
 CACHE: dict[str, int] = {}
@@ -52,7 +53,8 @@ def slow(prompts: Prompts, work: Workspace, *, steps: int = 5, pause: float = 0.
     for step in range(first, steps):
         time.sleep(pause)
         work.log(step, {"train/loss": 1 / (step + 1)})
-        done.write_text(str(step + 1))
+        with atomic_replace(done, durable=False) as fresh:  # a kill leaves a number
+            fresh.write_text(str(step + 1))
         work.progress(step + 1, steps, "steps")
     work.count(steps=steps - first)
     work.notice(f"began at {first}")
