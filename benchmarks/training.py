@@ -1,213 +1,155 @@
-"""DPO beside TRL's trainer: the same pairs, model, order, batch and learning rate, in one run, as ratios.
+"""DPO on alignflow's tasks beside TRL's trainer, a hand-written loop, and the matrix products that all of them need.
 
-Each contestant runs in a process of its own, so that its peak memory is its own; ours computes its reference
-log-probabilities in a further one, as the flow does, and the larger peak counts. TRL runs at its defaults, but for
-what makes the runs comparable (float32, the order of the rows, the learning rate), and with `precompute_ref_log_probs`.
-The first speed is that of the optimizer steps alone, the second counts reference, loading and writing too.
-Tokens are counted alike for all: every pair's prompt twice, its two answers.
+    python -m benchmarks.training                                     # 64 pairs, the 20-million-parameter shape
+    python -m benchmarks.training --pairs 512 --sides alignflow,trl
+    python -m benchmarks.training --shape smollm-135m --prompt 500 --pairs 8 --sides alignflow,hand-written,floor
 
-    python benchmarks/training.py [--pairs 64] [--steps 8] [--threads 2]
+All sides of a cell train on the same pairs in the same order, from the same weights, with batches of 8 pairs and equal
+learning rates, in float32, for one epoch; each in a process of its own. Lists (`--prompt 50,500`) measure every
+combination. TRL is left out where it is not installed: `pip install --no-deps trl==1.16.0`.
+
+The result is a JSON file in `benchmarks/results/` (`benchmarks/record.py`); its table is printed. CPU seconds suffer
+less from other work on the machine than wall seconds do.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
+import importlib.util
 import tempfile
-import time
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
-import numpy as np
+from benchmarks.inputs import SHAPES, Lengths, count_tokens, read_pairs, write_pairs, write_policy
+from benchmarks.processes import in_process
+from benchmarks.record import Row, load_average, now, write_results
+from benchmarks.table import table_of_file
 
-ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)  # the project, not this folder
-BATCH, BETA, LR = 8, 0.1, 1e-4
-CONTESTANTS = ("trl", "trl, reference precomputed", "alignflow")
-REFERENCE = "alignflow's reference"
-
-
-def make_inputs(folder: Path, pairs: int) -> None:
-    """Llama 6 × 256, vocabulary 32,000, and pairs of random ids: prompt median 55, answers 67, log-normal."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = {"<pad>": 0, "<bos>": 1, "<eos>": 2} | {f"w{i}": i for i in range(3, 32000)}
-    bare = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    tokenizer.save_pretrained(folder / "policy")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32000, hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder / "policy")
-    rng = np.random.default_rng(0)
-
-    def text(median: float) -> str:
-        length = int(np.clip(rng.lognormal(np.log(median), 0.6), 4, 400))
-        return " ".join(f"w{i}" for i in rng.integers(3, 32000, length))
-
-    rows = [{"prompt": text(55), "chosen": text(67), "rejected": text(67)} for _ in range(pairs)]
-    (folder / "pairs.json").write_text(json.dumps(rows))
+PEER = "TRL"
+ANSWER = 67
+"""Median length of an answer, in tokens."""
 
 
-def run_trl(folder: Path, steps: int, *, precompute: bool) -> dict[str, Any]:
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
-
-    rows = json.loads((folder / "pairs.json").read_text())
-    pairs = Dataset.from_list([{k: f" {v}" if k != "prompt" else v for k, v in row.items()} for row in rows])
-    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-    config = DPOConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=LR, beta=BETA,
-        precompute_ref_log_probs=precompute, bf16=False, use_cpu=True, logging_steps=1, save_strategy="no",
-        report_to=[], disable_tqdm=True, seed=0, lr_scheduler_type="linear",
-    )  # fmt: skip
-
-    class InOrder(DPOTrainer):
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    class Clock(TrainerCallback):
-        ends: ClassVar[list[float]] = []
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ends.append(time.perf_counter())
-
-    begun = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    trainer = InOrder(model=model, args=config, train_dataset=pairs, processing_class=tokenizer, callbacks=[Clock()])
-    ready = time.perf_counter()
-    trainer.train()
-    log = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"losses": log, "train": Clock.ends[-1] - ready, "whole": Clock.ends[-1] - begun}
+class Side(NamedTuple):
+    module: str
+    arguments: dict[str, Any]
 
 
-def our_reference(folder: Path) -> float:
-    """Token ids and reference log-probabilities, as tables in `folder`; the seconds it took, imports left out."""
-    import pyarrow as pa
-
-    from tasks.kinds import Policy, Preferences
-    from tasks.train import logps, tokenize
-    from tests.workspace import Workspace
-
-    policy, work = Policy(folder / "policy"), Workspace(folder / "ours")
-    rows = [
-        {"prompt_id": str(i), "prompt": [{"role": "user", "content": row["prompt"]}], "chosen": row["chosen"],
-         "rejected": row["rejected"], "chosen_id": f"w{i}", "rejected_id": f"l{i}"}
-        for i, row in enumerate(json.loads((folder / "pairs.json").read_text()))
-    ]  # fmt: skip
-    begun = time.perf_counter()
-    data = tokenize(policy, Preferences.of(pa.Table.from_pylist(rows)), work)
-    for name, made in (("data", data), ("ref", logps(policy, data, work))):
-        (folder / name).mkdir()
-        made.save(folder / name)
-    return time.perf_counter() - begun
+def _trl(**arguments: Any) -> Side:
+    return Side("trl_trainer", arguments)
 
 
-def run_ours(folder: Path, steps: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--contestant", REFERENCE, "--folder", str(folder)]
-    reference = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    from tasks.contract import Chosen
-    from tasks.kinds import Logps, Policy, Preferences
-    from tasks.train import fit
-    from tasks.training import loop
-    from tasks.training.settings import OptimConfig, TrainComputeConfig
-    from tests.workspace import Workspace
-
-    clock: list[float] = []
-
-    def in_order(n: int, optim: OptimConfig, seed: int) -> Any:
-        clock.append(time.perf_counter())
-        return [part % n for part in np.arange(optim.rows_in_all(n)).reshape(-1, BATCH)]
-
-    class Clocked(Workspace):
-        def count(self, **metrics: float) -> None:
-            clock.append(time.perf_counter())
-
-    loop._batches = in_order
-    imported, work = time.perf_counter(), Clocked(folder / "ours")
-    fit(
-        Policy(folder / "policy"), Preferences(folder / "data"), work, Logps(folder / "ref"), lr=LR,
-        loss=Chosen("losses/pairwise", "dpo", {"beta": BETA}),
-        optim=OptimConfig(steps=steps, batch=BATCH, warmup=0.0), compute=TrainComputeConfig(checkpoint_every=10**9),
-    )  # fmt: skip
-    ended = time.perf_counter()
-    losses = [metrics["train/loss"] for _, metrics in work.curves]
-    return {"losses": losses, "train": clock[1] - clock[0], "whole": ended - imported + reference}
+SIDES = {
+    "trl": (PEER, _trl()),
+    "trl-precomputed": ("TRL, reference precomputed", _trl(precompute=True)),
+    "trl-plain": ("TRL, no gradient checkpointing", _trl(checkpointing=False)),
+    "trl-1x8": ("TRL, batch 1 × 8 (no padding)", _trl(rows_per_pass=1, precompute=True, checkpointing=False)),
+    "trl-1x8-checkpointing": ("TRL, batch 1 × 8, checkpointing", _trl(rows_per_pass=1, precompute=True)),
+    "hand-written": ("hand-written loop", Side("hand_written", {})),
+    "alignflow": ("alignflow", Side("alignflow_tasks", {})),
+    "floor": ("floor: matrix products alone", Side("gemm_floor", {})),
+}
+DEFAULT = "trl,trl-precomputed,trl-1x8,hand-written,alignflow,floor"
 
 
-def contest(name: str, folder: Path, steps: int, threads: int) -> dict[str, Any]:
-    """One contestant in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
-    command = [sys.executable, __file__, "--contestant", name, "--folder", str(folder), "--steps", str(steps)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def make_inputs(folder: str, shape: str, pairs: int, prompt: int, answer: int) -> dict[str, Any]:
+    """The policy and the pairs of a cell, and how many tokens they have."""
+    root, sizes = Path(folder), SHAPES[shape]
+    write_policy(root / "policy", sizes)
+    write_pairs(root / "pairs.json", pairs, Lengths(prompt, answer), sizes.vocab)
+    return {"tokens": count_tokens(read_pairs(root / "pairs.json"))._asdict()}
 
 
-def child(name: str, folder: Path, steps: int) -> None:
-    if name == REFERENCE:
-        print(our_reference(folder))
-        return
-    result = run_ours(folder, steps) if name == "alignflow" else run_trl(folder, steps, precompute="," in name)
-    peak = 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print("\n" + json.dumps({**result, "peak": peak}))
+def measure(side: str, case: dict[str, Any], folder: Path, options: argparse.Namespace) -> Row:
+    """One side of one cell."""
+    name, (module, arguments) = SIDES[side]
+    arguments = {"folder": str(folder), **arguments}
+    if side == "alignflow":
+        arguments["limit"] = options.limit
+    if side == "floor":
+        arguments["shape"] = case["shape"]
+    if module == "trl_trainer" and not importlib.util.find_spec("trl"):
+        return {"case": case, "name": name, "skipped": "TRL is not installed"}
+    result = in_process(
+        f"benchmarks.sides.{module}:train",
+        arguments,
+        limit=options.limit,
+        environment={"OMP_NUM_THREADS": str(options.threads)},
+    )
+    return {"case": case, "name": name, **result}
 
 
-def tokens_in(folder: Path, steps: int) -> int:
-    """Tokens of the trained pairs: prompt twice, both answers, an EOS each."""
-    rows = json.loads((folder / "pairs.json").read_text())
-    sizes = [2 * len(r["prompt"].split()) + len(r["chosen"].split()) + len(r["rejected"].split()) + 2 for r in rows]
-    return int(sum(sizes[i % len(sizes)] for i in range(steps * BATCH)))
+def with_speeds(row: Row, tokens: dict[str, int], pairs: int) -> Row:
+    """The row with tokens per second, counted alike for all: every pair's prompt twice, its two answers."""
+    if "seconds" not in row:
+        return row
+    row = {**row, "tokens": tokens["read"], "all_tokens_per_second": tokens["read"] / row["seconds"]}
+    if "step_seconds" in row:
+        steps = -(-pairs // 8)
+        read = tokens["read"] * (steps - 1) / steps  # the first step is not in step_seconds
+        row["step_tokens_per_second"] = read / row["step_seconds"]
+    return row
 
 
-def table(results: dict[str, dict[str, Any]], tokens: int) -> str:
-    first = results["trl"]
-    lines = [
-        "| | tokens/s | × TRL | tokens/s with reference and start | × TRL | peak memory, GB | × TRL | losses |",
-        "|" + "---|" * 8,
-    ]
-    for name, r in results.items():
-        speed, whole = (f"{tokens / r[k]:,.0f} | {first[k] / r[k]:.1f}" for k in ("train", "whole"))
-        losses = " ".join(f"{x:.4f}" for x in r["losses"])
-        lines.append(
-            f"| {name} | {speed} | {whole} | {r['peak'] / 1e9:.2f} | {r['peak'] / first['peak']:.2f} | {losses} |"
-        )
-    return "\n".join(lines)
+def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
+    found = product(options.shape.split(","), map(int, options.prompt.split(",")), map(int, options.pairs.split(",")))
+    return [{"shape": shape, "prompt": prompt, "pairs": pairs} for shape, prompt, pairs in found]
+
+
+def measured_rows(options: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    for case in cells(options):
+        with tempfile.TemporaryDirectory() as temporary:
+            arguments = {"folder": temporary, **case, "answer": options.answer}
+            made = in_process("benchmarks.training:make_inputs", arguments, limit=options.limit)
+            if "error" in made:
+                raise SystemExit(f"{case}: {made['error']}")
+            for side in options.sides.split(",") * options.repeat:
+                row = with_speeds(measure(side, case, Path(temporary), options), made["tokens"], case["pairs"])
+                print({name: value for name, value in row.items() if name != "losses"}, flush=True)
+                rows.append(row)
+    return rows
+
+
+def largest_difference(rows: list[Row]) -> float | None:
+    """Between the losses of any two sides of a cell, over all cells; None if no two sides trained."""
+    apart: list[float] = []
+    for case in {str(row["case"]): row["case"] for row in rows}.values():
+        losses = [row["losses"] for row in rows if row["case"] == case and row.get("losses")]
+        apart += [abs(a - b) for other in losses[1:] for a, b in zip(losses[0], other, strict=True)]
+    return max(apart, default=None)
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="20m", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--prompt", default="50", help="median length of prompts, tokens")
+    parser.add_argument("--answer", type=int, default=ANSWER, help="median length of answers, tokens")
+    parser.add_argument("--pairs", default="64")
+    parser.add_argument("--sides", default=DEFAULT, help=f"of {', '.join(SIDES)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=1, help="times that each side is measured, in turns")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one side")
+    parser.add_argument("--note", default="", help="conditions, for the record: what else the machine did")
+    parser.add_argument("--out", type=Path, help="the JSON file; default: benchmarks/results/training-<date>.json")
+    options = parser.parse_args(arguments)
+    for name, allowed in (("shape", SHAPES), ("sides", SIDES)):
+        if unknown := set(getattr(options, name).split(",")) - set(allowed):
+            parser.error(f"--{name}: {', '.join(sorted(unknown))} is unknown; choose from {', '.join(allowed)}")
+    return options
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--contestant", choices=(*CONTESTANTS, REFERENCE), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.contestant:
-        child(asked.contestant, asked.folder, asked.steps)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_inputs(folder, asked.pairs)
-        results = {name: contest(name, folder, asked.steps, asked.threads) for name in CONTESTANTS}
-        tokens = tokens_in(folder, asked.steps)
-    print(f"{asked.pairs} pairs, batch {BATCH}, {asked.steps} steps, {tokens:,} tokens, {asked.threads} threads\n")
-    print(table(results, tokens))
-    apart = max(abs(a - b) for a, b in zip(results["trl"]["losses"], results["alignflow"]["losses"], strict=True))
-    print(f"\nLargest difference between TRL's losses and ours: {apart:.1e}")
+    options = options_of()
+    started, load = now(), load_average()
+    rows = measured_rows(options)
+    settings = {name: value for name, value in vars(options).items() if name not in ("note", "out")}
+    settings |= {"peer": PEER, "largest_difference_of_losses": largest_difference(rows)}
+    file = write_results(
+        "training", rows, settings=settings, started=started, load=load, note=options.note, file=options.out
+    )
+    print(f"\n{file}\n\n{table_of_file(file)}")
 
 
 if __name__ == "__main__":

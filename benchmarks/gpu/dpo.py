@@ -1,0 +1,66 @@
+"""DPO of all weights: tokens per second, MFU, memory and passes per step, for several sizes of a pass."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.gpu.bare import this_device
+from benchmarks.gpu.fitting import LENGTHS, TINY_LENGTHS, Variant, data_of, measured
+from benchmarks.inputs import SHAPES, read_pairs, write_pairs, write_policy
+from tasks.kinds import Policy
+from tasks.training.settings import TrainComputeConfig
+
+CHECKPOINTING = "gradient_checkpointing"
+"""The field of `TrainComputeConfig`, where it has one."""
+
+
+def run(*, shape: str, tiny: bool, ceiling: float | None, checkpointing: bool = False) -> dict[str, Any]:
+    """checkpointing: one size of a pass with and without gradient checkpointing, instead of two sizes."""
+    sizes, lengths = (SHAPES["tiny"], TINY_LENGTHS) if tiny else (SHAPES[shape], LENGTHS)
+    batch = 4 if tiny else 32
+    variants = with_and_without_checkpointing(tiny) if checkpointing else sizes_of_a_pass(tiny)
+    device = this_device()
+    with TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        write_policy(root / "policy", sizes, dtype="bfloat16", device=device)
+        write_pairs(root / "pairs.json", batch * max(v.steps for v in variants), lengths, sizes.vocab)
+        policy, pairs = Policy(root / "policy"), read_pairs(root / "pairs.json")
+        data = data_of(policy, pairs, root / "reference")
+        rows = [
+            row_of(variant, lambda v, i=i: measured(
+                policy, data, sizes, v, root / f"variant-{i}", batch=batch, ceiling=ceiling
+            ))
+            for i, variant in enumerate(variants)
+        ]  # fmt: skip
+    return {"rows": [{"name": "reference log-probabilities", "seconds": data.ref_seconds}, *rows]}
+
+
+def row_of(variant: Variant, measure: Any) -> dict[str, Any]:
+    """The measured row; a variant that fails costs the others nothing."""
+    unknown = variant.compute.keys() - {field.name for field in fields(TrainComputeConfig)}
+    if unknown:
+        return {"name": variant.name, "skipped": f"alignflow has no setting {', '.join(unknown)}"}
+    try:
+        return dict(measure(variant))
+    except (RuntimeError, ValueError) as e:  # out of memory is a RuntimeError
+        return {"name": variant.name, "error": f"{type(e).__name__}: {e}"[:400]}
+
+
+def sizes_of_a_pass(tiny: bool) -> list[Variant]:
+    few, many = (64, 256) if tiny else (8_192, 32_768)
+    return [
+        Variant(f"{tokens:,} tokens a pass", steps, {"max_tokens_per_microbatch": tokens})
+        for tokens, steps in ((few, 4 if tiny else 16), (many, 3 if tiny else 8))
+    ]
+
+
+def with_and_without_checkpointing(tiny: bool) -> list[Variant]:
+    size = {"max_tokens_per_microbatch": 64 if tiny else 8_192}
+    steps = 3 if tiny else 6
+    return [
+        Variant("plain", steps, {**size}),
+        Variant("gradient checkpointing", steps, {**size, CHECKPOINTING: "on"}),
+    ]

@@ -1,0 +1,75 @@
+"""The head's log-probabilities, forward and backward: alignflow's chunks of several sizes beside one plain product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.gpu.bare import this_device
+from benchmarks.gpu.timing import device_peak_gb, median_seconds, reset_peak
+from benchmarks.inputs import Shape, random_model
+
+ANSWER_TOKENS = 4_096
+CHUNKS = (1 << 23, 1 << 25, 1 << 27, 1 << 29)
+"""Logits in memory at once."""
+
+
+def run(*, tiny: bool, ceiling: float | None) -> dict[str, Any]:
+    if tiny:
+        return {"rows": rows_of(512, 64, 128, (1 << 13, 1 << 20), ceiling)}
+    small, large = ((151_936, 896), (128_256, 4_096))
+    return {"rows": [row for v, d in (small, large) for row in rows_of(v, d, ANSWER_TOKENS, CHUNKS, ceiling)]}
+
+
+def rows_of(
+    vocab: int, width: int, tokens: int, chunks: tuple[int, ...], ceiling: float | None
+) -> list[dict[str, Any]]:
+    """For one size of the head."""
+    import torch
+
+    from tasks.training import logps
+    from tasks.training.logps import AnswerLogps, Inputs
+
+    model = headed(vocab, width)
+    ids = torch.randint(vocab, (1, tokens + 1), device=model.device)
+    inputs = Inputs(
+        ids[:, :-1], None, None, None, torch.arange(tokens, device=model.device), ids[0, 1:],
+        torch.tensor([tokens], device=model.device),
+    )  # fmt: skip
+    scorer = AnswerLogps(model)
+    flops = 6.0 * vocab * width * tokens
+
+    def in_chunks(size: int) -> Callable[[], Any]:
+        def work() -> None:
+            logps.CHUNK = size
+            scorer(inputs).sum().backward()
+
+        return work
+
+    def plain() -> None:
+        logits = model(input_ids=inputs.ids, use_cache=False).logits[0].float()
+        logits.log_softmax(-1).gather(1, inputs.targets[:, None]).sum().backward()
+
+    size = f"{vocab:,} × {width:,}"
+    ways = {f"{size}: {rows} rows a product": in_chunks(chunk) for chunk in chunks if (rows := chunk // vocab)}
+    return [row(name, work, flops, ceiling) for name, work in {**ways, f"{size}: one product": plain}.items()]
+
+
+def headed(vocab: int, width: int) -> Any:
+    """A model of one narrow layer, so that the head is nearly all of its work."""
+    device = this_device()
+    shape = Shape(vocab, width, 16, 1, 1, 1, tied=False, head_dim=16)
+    return random_model(shape, dtype="bfloat16" if device == "cuda" else "float32", device=device)
+
+
+def row(name: str, work: Callable[[], Any], flops: float, ceiling: float | None) -> dict[str, Any]:
+    reset_peak()
+    try:
+        seconds = median_seconds(work, repeats=5, warm_up=2)
+    except RuntimeError as e:
+        return {"name": name, "error": str(e)[:300]}
+    share = flops / seconds / ceiling if ceiling else None
+    return {
+        "name": name, "seconds": seconds, "tflops": flops / seconds / 1e12, "share_of_ceiling": share,
+        "device_peak_gb": device_peak_gb(),
+    }  # fmt: skip
