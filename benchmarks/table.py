@@ -71,13 +71,11 @@ def table(rows: list[dict[str, Any]], peer: str | None) -> str:
     """One line per row; `peer` is the name of the row that others are compared with."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     base = next((row for row in rows if row["name"] == peer), None)
-    lines = [
-        "| | " + (" | ".join(COLUMNS[name] for name in columns) or "result") + " |",
-        "|" + "---|" * (max(1, len(columns)) + 1),
-    ]
+    headings = [COLUMNS[name] for name in columns] or ["result"]
+    lines = ["| | " + " | ".join(headings) + " |", "|" + "---|" * (len(headings) + 1)]
     for row in rows:
         if problem := row.get("error") or row.get("skipped"):
-            lines.append(f"| {row['name']} | {problem} |" + " |" * (len(columns) - 1))
+            lines.append(f"| {row['name']} | {problem} |" + " |" * (len(headings) - 1))
         else:
             lines.append(f"| {row['name']} | " + " | ".join(_cell(row, name, base) for name in columns) + " |")
     return "\n".join(lines)
