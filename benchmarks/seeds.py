@@ -1,6 +1,6 @@
 """The README's table of expected numbers: pipelines of the toy world over several training seeds.
 
-    python benchmarks/seeds.py [--seeds 0,1,2] [PIPELINE …]
+    python -m benchmarks.seeds [--seeds 0,1,2] [PIPELINE …]
 
 One row per pipeline: the headline by round with its 95% interval for the first seed, and the mean and range of the last
 round over all seeds. The world, and so the base policy, is the same for every seed; samples, judgements, trainings and
@@ -47,13 +47,13 @@ def columns(runs: Sequence[tuple[ResultRow, ...]]) -> Iterator[str]:
     yield " / ".join([*earlier, estimate_text(last.value, last.low, last.high)])
     yield over_seeds([rows[-1].metrics[metric] for rows in runs], 3)
     for name in BESIDE:
-        found = [rows[-1].metrics[name] for rows in runs if name in rows[-1].metrics]
-        yield over_seeds(found, 2) if found else "–"
+        estimates = [rows[-1].metrics[name] for rows in runs if name in rows[-1].metrics]
+        yield over_seeds(estimates, 2) if estimates else "–"
 
 
-def over_seeds(found: Sequence[Estimate], digits: int) -> str:
+def over_seeds(estimates: Sequence[Estimate], digits: int) -> str:
     """`0.781 (0.776–0.791)`: the mean, the smallest and the largest value."""
-    values = [e.value for e in found]
+    values = [estimate.value for estimate in estimates]
     return f"{mean(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 

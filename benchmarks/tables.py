@@ -1,31 +1,34 @@
 """How long it takes to turn judgements into training data: win rates and preference pairs of N prompts × K answers.
 
-    python benchmarks/tables.py [--prompts 60000] [--k 5] [--times 10]
+    python -m benchmarks.tables [--prompts 60000] [--k 5] [--times 10]
 
 The peer is the loop over rows that published codes have (SPPO's `compute_prob.py`: a matrix per prompt, argmax,
 argmin), writing the same columns as JSON. Both read their input from disk and write their result; each runs in a
 process of its own. Memory is the growth of the process's own pages (RssAnon: mapped files, which the kernel takes
 back as it likes, are not in it) from before the work to its peak. The longer table has `--times` as many prompts.
+The result is a JSON file in `benchmarks/results/` (`benchmarks/record.py`); its table is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.processes import in_process
+from benchmarks.record import Row, load_average, now, write_results
+from benchmarks.table import table_of_file
+
+LIMIT = 600.0
+"""Seconds for one measurement."""
 
 
-def write_input(folder: Path, prompts: int, k: int) -> None:
+def write_input(folder: str, prompts: int, k: int) -> dict[str, Any]:
     """Completions of about 15 words and the judgements of all their pairs, block by block."""
     import numpy as np
     import pyarrow as pa
@@ -65,8 +68,9 @@ def write_input(folder: Path, prompts: int, k: int) -> None:
         return (b for i in range(0, prompts, 5000) for b in make(i, min(i + 5000, prompts)).to_batches())
 
     for name, kind, make in (("completions", Completions, answers), ("win_probs", WinProbs, judged)):
-        (folder / name).mkdir(parents=True)
-        kind.of(blocks(make)).save(folder / name)
+        (Path(folder) / name).mkdir(parents=True)
+        kind.of(blocks(make)).save(Path(folder) / name)
+    return {}
 
 
 def _ints(n: int) -> Any:
@@ -75,27 +79,48 @@ def _ints(n: int) -> Any:
     return pa.array([1] * n, pa.int32())
 
 
-def ours(folder: Path, keep: str) -> dict[str, float]:
+def ours(folder: str, keep: str) -> Row:
     """`win_rates` and `pairs` as the pipelines call them: files in, files out."""
+    return measured(_our_tables, Path(folder), keep)
+
+
+def peer(folder: str, keep: str) -> Row:
+    """The same two tables by a loop over prompts, in pure Python."""
+    return measured(_tables_by_loop, Path(folder), keep)
+
+
+def measured(work: Callable[[Path, str], Row], folder: Path, keep: str) -> Row:
+    """What the work returns, its seconds, and the growth of memory."""
+    import polars  # noqa: F401 - imports are no part of the work
+    import pyarrow.compute  # noqa: F401
+    import scipy.special  # noqa: F401
+
+    import tasks.select  # noqa: F401
+
+    peak = Peak()
+    peak.start()
+    begun = time.perf_counter()
+    counted = work(folder, keep)
+    return {"seconds": time.perf_counter() - begun, **counted, "memory_growth_mb": peak.peak_mb - peak.start_mb}
+
+
+def _our_tables(folder: Path, keep: str) -> Row:
     from tasks.contract import Chosen
     from tasks.kinds import Completions, WinProbs
     from tasks.select import pairs, win_rates
-    from tests.workspace import Workspace
+    from tasks.workspace import LocalWorkspace
 
     answers, judged = Completions(folder / "completions"), WinProbs(folder / "win_probs")
     started = time.perf_counter()
-    rates = win_rates(judged, answers, Workspace(folder / "1"), keep=keep)  # type: ignore[arg-type]
-    between = time.perf_counter()
-    found = pairs(answers, judged, Workspace(folder / "2"), rule=Chosen("pair_rules", "best_and_worst", {}))
-    done = time.perf_counter()
-    return {"win_rates": between - started, "pairs": done - between, "rows": len(rates), "pairs_made": len(found)}
+    rates = win_rates(judged, answers, LocalWorkspace(folder / "1"), keep=keep)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - started
+    made = pairs(answers, judged, LocalWorkspace(folder / "2"), rule=Chosen("pair_rules", "best_and_worst", {}))
+    return {"win_rates_seconds": seconds, "rows": len(rates), "pairs_made": len(made)}
 
 
-def peer(folder: Path, keep: str) -> dict[str, float]:
-    """The same two tables by a loop over prompts, in pure Python."""
+def _tables_by_loop(folder: Path, keep: str) -> Row:
     from tasks.kinds import Completions, WinProbs
 
-    started = time.perf_counter()
     answers: dict[str, list[dict[str, Any]]] = {}
     for row in Completions(folder / "completions").table.to_pylist():
         answers.setdefault(row["prompt_id"], []).append(row)
@@ -115,7 +140,7 @@ def peer(folder: Path, keep: str) -> dict[str, float]:
                 sides = {"chosen": rows[best]["completion"], "rejected": rows[worst]["completion"]}
                 pairs.write(json.dumps({"prompt": rows[0]["prompt"], **sides, "p": matrix[best][worst]}) + "\n")
                 made["pairs_made"] += 1
-    return {"win_rates + pairs": time.perf_counter() - started, **made}
+    return made
 
 
 def own_memory() -> float:
@@ -137,25 +162,18 @@ class Peak(threading.Thread):
             time.sleep(0.005)
 
 
-def measured(which: str, folder: Path, keep: str) -> None:
-    """In a process of its own: run once and print what it took."""
-    import polars  # noqa: F401 - imports are no part of the work
-    import pyarrow.compute  # noqa: F401
-    import scipy.special  # noqa: F401
-
-    peak = Peak()
-    peak.start()
-    found = {"ours": ours, "peer": peer}[which](folder, keep)
-    print(json.dumps({**found, "MB": peak.peak_mb - peak.start_mb}))
-
-
-def child(which: str, folder: Path, keep: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", which, str(folder), "--keep", keep]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measure(folder: Path, prompts: int, k: int, keep: str, names: tuple[str, ...]) -> list[Row]:
+    """Make the input and measure each of `names` on it, each time in a process of its own."""
+    case = {"prompts": prompts, "k": k, "keep": keep}
+    made = in_process("benchmarks.tables:write_input", {"folder": str(folder), "prompts": prompts, "k": k}, limit=LIMIT)
+    if "error" in made:
+        raise SystemExit(f"the input could not be written: {made['error']}")
+    rows = []
+    for name in names:
+        result = in_process(f"benchmarks.tables:{name}", {"folder": str(folder), "keep": keep}, limit=LIMIT)
+        rows.append({"case": case, "name": {"ours": "alignflow", "peer": "loop in Python"}[name], **result})
+        print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -164,26 +182,16 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=5)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--keep", default="all", choices=["all", "best_and_worst"])
-    parser.add_argument("--child", nargs=2, metavar=("WHICH", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="the JSON file; default: benchmarks/results/tables-<date>.json")
     options = parser.parse_args()
-    if options.child:
-        measured(options.child[0], Path(options.child[1]), options.keep)
-        return
+    started, load, long = now(), load_average(), options.prompts * options.times
     with tempfile.TemporaryDirectory() as scratch:
-        for label, prompts, runs in (
-            ("", options.prompts, ("ours", "ours", "ours", "peer")),
-            ("long ", options.prompts * options.times, ("ours",)),
-        ):
-            folder = Path(scratch) / (label.strip() or "short")
-            write_input(folder, prompts, options.k)
-            for which in runs:
-                found = child(which, folder, options.keep)
-                print(f"{label}{which}: {prompts} prompts × {options.k}:", _told(found))
-
-
-def _told(found: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f} s" if isinstance(value, float) and name != "MB" else f"{name} {value:.0f}"
-                     for name, value in found.items())  # fmt: skip
+        root, k, keep = Path(scratch), options.k, options.keep
+        rows = measure(root / "short", options.prompts, k, keep, ("ours", "ours", "ours", "peer"))
+        rows += measure(root / "long", long, k, keep, ("ours",))
+    settings = {"prompts": options.prompts, "k": k, "times": options.times, "keep": keep, "peer": "loop in Python"}
+    file = write_results("tables", rows, settings=settings, started=started, load=load, file=options.out)
+    print(f"\n{file}\n\n{table_of_file(file)}")
 
 
 if __name__ == "__main__":
