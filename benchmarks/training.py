@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import tempfile
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,8 +98,8 @@ def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"shape": shape, "prompt": prompt, "pairs": pairs} for shape, prompt, pairs in found]
 
 
-def measured_rows(options: argparse.Namespace) -> list[Row]:
-    rows: list[Row] = []
+def measured_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """The rows of all cells, each as soon as it is measured."""
     for case in cells(options):
         with tempfile.TemporaryDirectory() as temporary:
             arguments = {"folder": temporary, **case, "answer": options.answer}
@@ -106,10 +107,7 @@ def measured_rows(options: argparse.Namespace) -> list[Row]:
             if "error" in made:
                 raise SystemExit(f"{case}: {made['error']}")
             for side in options.sides.split(",") * options.repeat:
-                row = with_speeds(measure(side, case, Path(temporary), options), made["tokens"], case["pairs"])
-                print({name: value for name, value in row.items() if name != "losses"}, flush=True)
-                rows.append(row)
-    return rows
+                yield with_speeds(measure(side, case, Path(temporary), options), made["tokens"], case["pairs"])
 
 
 def largest_difference(rows: list[Row]) -> float | None:
@@ -143,12 +141,15 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     started, load = now(), load_average()
-    rows = measured_rows(options)
     settings = {name: value for name, value in vars(options).items() if name not in ("note", "out")}
-    settings |= {"peer": PEER, "largest_difference_of_losses": largest_difference(rows)}
-    file = write_results(
-        "training", rows, settings=settings, started=started, load=load, note=options.note, file=options.out
-    )
+    rows: list[Row] = []
+    for row in measured_rows(options):
+        rows.append(row)
+        print({name: value for name, value in row.items() if name != "losses"}, flush=True)
+        settings |= {"peer": PEER, "largest_difference_of_losses": largest_difference(rows)}
+        file = write_results(  # after each row, so that an interrupted run keeps what it measured
+            "training", rows, settings=settings, started=started, load=load, note=options.note, file=options.out
+        )
     print(f"\n{file}\n\n{table_of_file(file)}")
 
 

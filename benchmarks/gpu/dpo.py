@@ -13,8 +13,8 @@ from benchmarks.inputs import SHAPES, read_pairs, write_pairs, write_policy
 from tasks.kinds import Policy
 from tasks.training.settings import TrainComputeConfig
 
-CHECKPOINTING = "gradient_checkpointing"
-"""The field of `TrainComputeConfig`, where it has one."""
+SIZE, CHECKPOINTING = "max_tokens_per_microbatch", "gradient_checkpointing"
+"""Fields of `TrainComputeConfig`."""
 
 
 def run(*, shape: str, tiny: bool, ceiling: float | None, checkpointing: bool = False) -> dict[str, Any]:
@@ -50,17 +50,17 @@ def row_of(variant: Variant, measure: Any) -> dict[str, Any]:
 
 
 def sizes_of_a_pass(tiny: bool) -> list[Variant]:
-    few, many = (64, 256) if tiny else (8_192, 32_768)
+    few, some, many = (64, 128, 256) if tiny else (8_192, 16_384, 32_768)
     return [
-        Variant(f"{tokens:,} tokens a pass", steps, {"max_tokens_per_microbatch": tokens})
-        for tokens, steps in ((few, 4 if tiny else 16), (many, 3 if tiny else 8))
+        Variant(f"{few:,} tokens a pass", 4 if tiny else 16, {SIZE: few}),
+        Variant(f"{some:,} tokens a pass", 3 if tiny else 8, {SIZE: some}),
+        Variant(f"{many:,} tokens a pass, gradient checkpointing", 3 if tiny else 8, {SIZE: many, CHECKPOINTING: "on"}),
     ]
 
 
 def with_and_without_checkpointing(tiny: bool) -> list[Variant]:
-    size = {"max_tokens_per_microbatch": 64 if tiny else 8_192}
-    steps = 3 if tiny else 6
+    size, steps = (64, 3) if tiny else (8_192, 6)
     return [
-        Variant("plain", steps, {**size}),
-        Variant("gradient checkpointing", steps, {**size, CHECKPOINTING: "on"}),
+        Variant("plain", steps, {SIZE: size, CHECKPOINTING: "off"}),
+        Variant("gradient checkpointing", steps, {SIZE: size, CHECKPOINTING: "on"}),
     ]

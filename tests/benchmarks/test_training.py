@@ -39,7 +39,7 @@ def test_all_sides_that_are_installed_reach_the_same_losses(tmp_path: Path) -> N
     sides = "hand-written,alignflow,floor,trl-1x8"
     options = options_of(["--shape", "tiny", "--prompt", "12", "--answer", "14", "--pairs", "24", "--sides", sides])
     assert isinstance(options, argparse.Namespace)
-    rows = measured_rows(options)
+    rows = list(measured_rows(options))
     assert [row["name"] for row in rows] == [SIDES[side][0] for side in sides.split(",")]
     assert not [row for row in rows if "error" in row]
     apart = largest_difference(rows)
