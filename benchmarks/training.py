@@ -47,6 +47,12 @@ SIDES = {
     "trl-plain": ("TRL, no gradient checkpointing", _trl(checkpointing=False)),
     "trl-1x8": ("TRL, batch 1 × 8 (no padding)", _trl(rows_per_pass=1, precompute=True, checkpointing=False)),
     "trl-1x8-checkpointing": ("TRL, batch 1 × 8, checkpointing", _trl(rows_per_pass=1, precompute=True)),
+    "trl-pages": ("TRL, freed memory kept", _trl(keep_pages=True)),
+    "trl-1x8-pages": (
+        "TRL, batch 1 × 8, freed memory kept",
+        _trl(rows_per_pass=1, precompute=True, checkpointing=False, keep_pages=True),
+    ),
+    "hand-written-pages": ("hand-written loop, freed memory kept", Side("hand_written", {"keep_pages": True})),
     "hand-written": ("hand-written loop", Side("hand_written", {})),
     "alignflow": ("alignflow", Side("alignflow_tasks", {})),
     "floor": ("floor: matrix products alone", Side("gemm_floor", {})),

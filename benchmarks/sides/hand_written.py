@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import read_pairs
-from benchmarks.sides.timing import BATCH, BETA, LR, Times
+from benchmarks.sides.timing import BATCH, BETA, LR, Times, keep_memory
 
 
-def train(folder: str) -> dict[str, Any]:
+def train(folder: str, *, keep_pages: bool = False) -> dict[str, Any]:
+    """keep_pages: freed memory stays with the process, as alignflow's trainings have it."""
+    if keep_pages:
+        keep_memory()
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401 - imports are no part of the work
     from torch.nn.functional import logsigmoid

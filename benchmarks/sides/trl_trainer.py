@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import read_pairs
-from benchmarks.sides.timing import BATCH, BETA, LR, Times
+from benchmarks.sides.timing import BATCH, BETA, LR, Times, keep_memory
 
 
 def train(
-    folder: str, *, rows_per_pass: int = BATCH, precompute: bool = False, checkpointing: bool = True
-) -> dict[str, Any]:
+    folder: str, *, rows_per_pass: int = BATCH, precompute: bool = False, checkpointing: bool = True,
+    keep_pages: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """rows_per_pass: pairs in one forward, padded to the longest; as many passes as make up the batch.
 
-    precompute: reference log-probabilities once, before the training; checkpointing: TRL's own default is True.
+    precompute: reference log-probabilities once, before the training; checkpointing: TRL's own default is True;
+    keep_pages: freed memory stays with the process, as alignflow's trainings have it.
     """
+    if keep_pages:
+        keep_memory()
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401 - imports are no part of the work
     from datasets import Dataset
