@@ -16,43 +16,49 @@ CHUNKS = (1 << 23, 1 << 25, 1 << 27, 1 << 29)
 
 def run(*, tiny: bool, ceiling: float | None) -> dict[str, Any]:
     if tiny:
-        return {"rows": rows_of(512, 64, 128, (1 << 13, 1 << 20), ceiling)}
+        return {"rows": measured_rows(512, 64, 128, (1 << 14, 1 << 21), ceiling)}
     small, large = ((151_936, 896), (128_256, 4_096))
-    return {"rows": [row for v, d in (small, large) for row in rows_of(v, d, ANSWER_TOKENS, CHUNKS, ceiling)]}
+    return {"rows": [row for v, d in (small, large) for row in measured_rows(v, d, ANSWER_TOKENS, CHUNKS, ceiling)]}
 
 
-def rows_of(
+def measured_rows(
     vocab: int, width: int, tokens: int, chunks: tuple[int, ...], ceiling: float | None
 ) -> list[dict[str, Any]]:
     """For one size of the head."""
-    import torch
+    import numpy as np
 
-    from tasks.training import logps
-    from tasks.training.logps import AnswerLogps, Inputs
+    from tasks.training.batches import micro_batches
+    from tasks.training.device import this_device as device_of_tasks
+    from tasks.training.logps import inputs_of
+    from tasks.training.model import packing_for
+    from tasks.training.rows import rows_of_ids
 
     model = headed(vocab, width)
-    ids = torch.randint(vocab, (1, tokens + 1), device=model.device)
-    inputs = Inputs(
-        ids[:, :-1], None, None, None, torch.arange(tokens, device=model.device), ids[0, 1:],
-        torch.tensor([tokens], device=model.device),
-    )  # fmt: skip
-    scorer = AnswerLogps(model)
+    ids = np.random.default_rng(0).integers(vocab, size=tokens).tolist()
+    packing = packing_for(model, device_of_tasks(), tokens + 1)
+    (batch,) = micro_batches(rows_of_ids([[1]], [ids]), np.arange(1), packing)
+    inputs = inputs_of(batch, model.device)
     flops = 6.0 * vocab * width * tokens
-
-    def in_chunks(size: int) -> Callable[[], Any]:
-        def work() -> None:
-            logps.CHUNK = size
-            scorer(inputs).sum().backward()
-
-        return work
 
     def plain() -> None:
         logits = model(input_ids=inputs.ids, use_cache=False).logits[0].float()
         logits.log_softmax(-1).gather(1, inputs.targets[:, None]).sum().backward()
 
     size = f"{vocab:,} × {width:,}"
-    ways = {f"{size}: {rows} rows a product": in_chunks(chunk) for chunk in chunks if (rows := chunk // vocab)}
+    ways = {f"{size}: {chunk >> 20 or 1} million logits at once": in_chunks(model, inputs, chunk) for chunk in chunks}
     return [row(name, work, flops, ceiling) for name, work in {**ways, f"{size}: one product": plain}.items()]
+
+
+def in_chunks(model: Any, inputs: Any, chunk: int) -> Callable[[], Any]:
+    """The head's forward and backward pass with at most so many logits in memory."""
+    from tasks.training import logps
+
+    def work() -> None:
+        logps.CHUNK = chunk
+        scorer(inputs).sum().backward()
+
+    scorer = logps.AnswerLogps(model)
+    return work
 
 
 def headed(vocab: int, width: int) -> Any:
