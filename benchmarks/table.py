@@ -3,7 +3,8 @@
     python -m benchmarks.table benchmarks/results/training-20261127-2110.json …
 
 One table per case: a line per row and a column per measured number that any of its rows has. Where the settings name
-a `peer`, numbers are followed by their ratio to the peer's: above 1 is better for speeds, below 1 for the rest.
+a `peer`, numbers are followed by their ratio to the peer's: above 1 is better for speeds, below 1 for the rest. Where
+they name a `floor`, CPU seconds are given as multiples of its.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ COLUMNS = {
     "step_tokens_per_second": "tokens/s, steps",
     "all_tokens_per_second": "tokens/s, all",
     "tokens_per_second": "tokens/s",
-    "cpu_seconds": "CPU s",
+    "step_cpu_seconds": "CPU s, steps",
+    "cpu_seconds": "CPU s, all",
+    "times_floor": "CPU s ÷ floor",
+    "system_seconds": "CPU s in the kernel",
     "seconds": "s",
     "peak_memory_gb": "peak memory, GB",
     "mfu": "MFU",
@@ -34,7 +38,7 @@ COLUMNS = {
     "memory_growth_mb": "memory growth, MB",
 }
 """Field → heading, in the order of columns. Other fields of a row stay in the file."""
-COMPARED = ("step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "seconds", "cpu_seconds",
+COMPARED = ("step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "seconds", "step_cpu_seconds", "cpu_seconds",
             "peak_memory_gb", "memory_growth_mb")  # fmt: skip
 
 
@@ -45,7 +49,8 @@ def table_of_file(file: Path) -> str:
     parts = [about(record)]
     for case in cases.values():
         rows = merged([row for row in record["rows"] if row["case"] == case])
-        parts.append(f"{words(case)}\n\n{table(rows, record['settings'].get('peer'))}" if case else table(rows, None))
+        rows = with_floor(rows, record["settings"].get("floor"))
+        parts.append(f"{words(case)}\n\n{table(rows, record['settings'].get('peer'))}")
     return "\n\n".join(parts)
 
 
@@ -67,6 +72,14 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per name: medians over repeated measurements."""
     names = dict.fromkeys(row["name"] for row in rows)
     return [_medians([row for row in rows if row["name"] == name]) for name in names]
+
+
+def with_floor(rows: list[dict[str, Any]], floor: str | None) -> list[dict[str, Any]]:
+    """The rows with `times_floor`: CPU seconds as multiples of those of the row called `floor`."""
+    least = next((row.get("cpu_seconds") for row in rows if row["name"] == floor), None)
+    if not least:
+        return rows
+    return [{**row, "times_floor": row["cpu_seconds"] / least} if "cpu_seconds" in row else row for row in rows]
 
 
 def table(rows: list[dict[str, Any]], peer: str | None) -> str:

@@ -27,7 +27,7 @@ from benchmarks.processes import in_process
 from benchmarks.record import Row, load_average, now, write_results
 from benchmarks.table import table_of_file
 
-PEER = "TRL"
+PEER, FLOOR = "TRL", "floor: matrix products alone"
 ANSWER = 67
 """Median length of an answer, in tokens."""
 
@@ -55,7 +55,7 @@ SIDES = {
     "hand-written-pages": ("hand-written loop, freed memory kept", Side("hand_written", {"keep_pages": True})),
     "hand-written": ("hand-written loop", Side("hand_written", {})),
     "alignflow": ("alignflow", Side("alignflow_tasks", {})),
-    "floor": ("floor: matrix products alone", Side("gemm_floor", {})),
+    "floor": (FLOOR, Side("gemm_floor", {})),
 }
 DEFAULT = "trl,trl-precomputed,trl-1x8,hand-written,alignflow,floor"
 
@@ -152,7 +152,7 @@ def main() -> None:
     for row in measured_rows(options):
         rows.append(row)
         print({name: value for name, value in row.items() if name != "losses"}, flush=True)
-        settings |= {"peer": PEER, "largest_difference_of_losses": largest_difference(rows)}
+        settings |= {"peer": PEER, "floor": FLOOR, "largest_difference_of_losses": largest_difference(rows)}
         file = write_results(  # after each row, so that an interrupted run keeps what it measured
             "training", rows, settings=settings, started=started, load=load, note=options.note, file=options.out
         )

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks.record import now, write_results
-from benchmarks.table import merged, number, table, table_of_file
+from benchmarks.table import merged, number, table, table_of_file, with_floor
 
 ROWS = [
     {"case": {"pairs": 64}, "name": "peer", "all_tokens_per_second": 100.0, "peak_memory_gb": 4.0, "losses": [0.7]},
@@ -21,6 +21,12 @@ def test_numbers_are_followed_by_their_ratio_to_the_peers() -> None:
         "| ours | 250 (2.50 ×) | 1 (0.25 ×) |",
         "| broken | RuntimeError: no memory | |",
     ]
+
+
+def test_cpu_seconds_are_given_as_multiples_of_the_floors() -> None:
+    rows = [{"name": "least", "cpu_seconds": 2.0}, {"name": "ours", "cpu_seconds": 5.0}, {"name": "broken"}]
+    assert with_floor(rows, "least") == [{**rows[0], "times_floor": 1.0}, {**rows[1], "times_floor": 2.5}, rows[2]]
+    assert with_floor(rows, "not measured") == rows
 
 
 def test_repeated_measurements_become_their_median_and_a_failed_one_does_not_count() -> None:
