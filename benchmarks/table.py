@@ -38,8 +38,10 @@ COLUMNS = {
     "memory_growth_mb": "memory growth, MB",
 }
 """Field → heading, in the order of columns. Other fields of a row stay in the file."""
-COMPARED = ("step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "seconds", "step_cpu_seconds", "cpu_seconds",
-            "peak_memory_gb", "memory_growth_mb")  # fmt: skip
+COMPARED = (
+    "step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "seconds", "step_cpu_seconds",
+    "cpu_seconds", "peak_memory_gb", "memory_growth_mb",
+)  # fmt: skip
 
 
 def table_of_file(file: Path) -> str:
