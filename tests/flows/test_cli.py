@@ -93,7 +93,7 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
         (("show", "nothing"), "names nothing"), (("show", "last"), "there are no runs yet"),
         (("run", "tiny", "--fresh", "polcy"), "did you mean 'policy'"),
         (("list", "--file", "none.yaml"), "there is no file none.yaml"), (("list", "--jsn"), "--json"),
-        (("accept", "tiny", "data"), "'data' has no former result"), (("sweep", "tiny", "size=1,(2"), "cannot split"),
+        (("accept", "tiny", "data"), "'data' has no former result"), (("sweep", "tiny", "size=1,[2"), "cannot split"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_one_message_and_exit_code_2(
