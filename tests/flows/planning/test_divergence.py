@@ -99,6 +99,13 @@ def test_of_two_steps_in_other_places_it_says_so_first_and_compares_what_is_in_o
     assert reason == "  because `index` changed 2 → 3"
 
 
+def test_of_two_runs_with_other_tasks_in_one_place_nothing_but_the_tasks_is_named(here: Made, there: Made) -> None:
+    for made, task in ((here, "score"), (there, "rank")):
+        made.step("judged", completions(task), task=task, params={task: 1})
+    text = explain_text(here.store, "last", there.store, "last")
+    assert text == "They are wired differently: `judged` is a result of `score` here, of `rank` there"
+
+
 def test_where_another_key_gave_the_same_content_the_first_step_that_did_not_is_named(here: Made, there: Made) -> None:
     for made, factor in ((here, 1), (there, 2)):
         loaded = made.step("load", prompts("a"), params={"factor": factor})
