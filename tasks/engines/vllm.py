@@ -74,7 +74,7 @@ class VllmEngine:
             # On a CPU this is a share of all memory; keys and values have a fixed size.
             gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
             enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
-            generation_config="vllm", enable_prefix_caching=True, seed=0, enable_chunked_prefill=on_gpu,
+            generation_config="vllm", enable_prefix_caching=True, seed=0,
             barred=ids_without_text(self.tokenizer, vocabulary_of(policy)),
         )  # fmt: skip
 
