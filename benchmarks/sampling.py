@@ -3,8 +3,9 @@
 Each variant runs in a process of its own, in several rounds that alternate between the variants. Loading and a warm-up
 are not counted. `raw` is `LLM.generate` with `n` = 8 at vLLM's defaults, which also makes the texts; `engine` is one
 call of our engine, whose answers have text and log-probabilities; `task` is the whole `sample` step, which renders the
-prompts, works in shards and writes tables. The ratios are those to raw vLLM with log-probabilities, round by round: of
-tokens per second, and of tokens per CPU second, which suffer less from other work on the machine (on one thread most).
+prompts, works in shards and writes tables. The result is a JSON file in `benchmarks/results/` (`benchmarks/record.py`);
+its table is printed, with medians over the rounds and ratios to raw vLLM with log-probabilities. Tokens per CPU second
+suffer less from other work on the machine than tokens per second do, on one thread least of all.
 
     python -m benchmarks.sampling [--rounds 3] [--seeds 0,1] [--threads 1]
 """
@@ -18,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import nan
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.processes import Stopwatch, in_process
-from benchmarks.record import load_average, now, write_results
+from benchmarks.record import Row, load_average, now, write_results
+from benchmarks.table import table_of_file
 
 K, MAX_TOKENS = 8, 48
 LIMIT = 300.0
@@ -112,7 +113,7 @@ def task(policy: str, folder: str, seeds: Sequence[int], name: str) -> dict[str,
 
 def _timed(sampled: Callable[[Any, int], int], prompts: Any, seeds: Sequence[int]) -> dict[str, Any]:
     """Tokens and seconds of one pass over the prompts per seed, after a warm-up of a few prompts."""
-    sampled(prompts[:16] if isinstance(prompts, list) else type(prompts).of(prompts.table.slice(0, 16)), -1 % 2**31)
+    sampled(prompts[:16] if isinstance(prompts, list) else type(prompts).of(prompts.table.slice(0, 16)), 10**6)
     watch = Stopwatch.start()
     tokens = sum(sampled(prompts, seed) for seed in seeds)
     wall, cpu = watch.seconds()
@@ -135,9 +136,7 @@ def _prompts(policy: str) -> list[list[int]]:
     return Template(Policy(Path(policy))).prompts(_table().table.column("prompt").to_pylist())
 
 
-def measured(
-    folder: str, names: Sequence[str], rounds: int, seeds: Sequence[int], threads: int
-) -> Iterator[dict[str, Any]]:
+def measured(folder: str, names: Sequence[str], rounds: int, seeds: Sequence[int], threads: int) -> Iterator[Row]:
     """One row per round and variant. A variant that failed has `error` instead of a speed."""
     policy = in_process("benchmarks.sampling:make_policy", {"folder": folder}, limit=LIMIT)["policy"]
     environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -147,15 +146,11 @@ def measured(
         found = in_process(f"benchmarks.sampling:{function}", given, limit=LIMIT, environment=environment)
         if "error" not in found:
             found |= {f"tokens_per_{unit[:-1]}": found["tokens"] / found[unit] for unit in ("seconds", "cpu_seconds")}
-        print(f"round {turn}  {name:32} {found.get('tokens_per_second', nan):8.0f} tokens/s  {found.get('error', '')}")
-        yield {"case": {"round": turn}, "name": name, **found}
-
-
-def ratios(rows: Sequence[dict[str, Any]], name: str, speed: str) -> list[float]:
-    """Speed of a variant over that of raw vLLM with log-probabilities, in each round that has both."""
-    speeds = {(row["name"], row["case"]["round"]): row[speed] for row in rows if "error" not in row}
-    turns = [turn for which, turn in speeds if which == name and (RAW, turn) in speeds]
-    return [speeds[name, turn] / speeds[RAW, turn] for turn in turns]
+        print(
+            f"round {turn}  {name:32} {found.get('tokens_per_second', nan):8.0f} tokens/s  {found.get('error', '')}",
+            flush=True,
+        )
+        yield {"case": {"prompts": 640, "answers": K}, "name": name, **found}
 
 
 def main() -> None:
@@ -167,16 +162,15 @@ def main() -> None:
     options = parser.parse_args()
     names, seeds = options.variants.split(","), [int(s) for s in options.seeds.split(",")]
     started, load = now(), load_average()
-    settings = {"prompts": 640, "k": K, "max_tokens": MAX_TOKENS, "seeds": seeds, "threads": options.threads}
-    rows: list[dict[str, Any]] = []
+    settings = {
+        "max_tokens": MAX_TOKENS, "rounds": options.rounds, "seeds": seeds, "threads": options.threads, "peer": RAW,
+    }  # fmt: skip
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for row in measured(folder, names, options.rounds, seeds, options.threads):
             rows.append(row)  # written after each row, so that an interrupted run keeps what it measured
             file = write_results("sampling", rows, settings=settings, started=started, load=load)
-    for name, speed in product(names, ("tokens_per_second", "tokens_per_cpu_second")):
-        if found := ratios(rows, name, speed):
-            print(f"{name:32} {speed:22} {median(found):.2f} ({min(found):.2f}–{max(found):.2f})")
-    print(file)
+    print(f"{table_of_file(file)}\n\n{file}")
 
 
 if __name__ == "__main__":

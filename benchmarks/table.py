@@ -19,6 +19,7 @@ COLUMNS = {
     "step_tokens_per_second": "tokens/s, steps",
     "all_tokens_per_second": "tokens/s, all",
     "tokens_per_second": "tokens/s",
+    "tokens_per_cpu_second": "tokens per CPU s",
     "step_cpu_seconds": "CPU s, steps",
     "cpu_seconds": "CPU s, all",
     "times_floor": "CPU s ÷ floor",
@@ -39,8 +40,8 @@ COLUMNS = {
 }
 """Field → heading, in the order of columns. Other fields of a row stay in the file."""
 COMPARED = (
-    "step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "seconds", "step_cpu_seconds",
-    "cpu_seconds", "peak_memory_gb", "memory_growth_mb",
+    "step_tokens_per_second", "all_tokens_per_second", "tokens_per_second", "tokens_per_cpu_second", "seconds",
+    "step_cpu_seconds", "cpu_seconds", "peak_memory_gb", "memory_growth_mb",
 )  # fmt: skip
 
 
