@@ -37,8 +37,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make_policy(folder: str) -> dict[str, Any]:
-    """The toy world's base policy: a Llama of 0.65M parameters, trained for 300 steps on answers of mixed quality."""
+def make_policy(folder: str, steps: int = 300) -> dict[str, Any]:
+    """The toy world's base policy: a Llama of 0.65M parameters, trained on answers of mixed quality."""
     from tasks.contract import Chosen
     from tasks.load import init_policy, load_demonstrations
     from tasks.train import fit, tokenize
@@ -48,7 +48,8 @@ def make_policy(folder: str) -> dict[str, Any]:
     work = LocalWorkspace(Path(folder, "data"))
     answers = load_demonstrations(work, source=Chosen("sources", "toy", {}), split="policy")
     base = init_policy(answers, LocalWorkspace(Path(folder, "random")))
-    optim = OptimConfig(steps=300, batch=32, betas=(0.9, 0.95), schedule="cosine", max_grad_norm=15.0)
+    adam = Chosen("optimizers", "adamw", {"betas": [0.9, 0.95]})
+    optim = OptimConfig(steps=steps, batch=32, optimizer=adam, schedule="cosine", max_grad_norm=15.0)
     loss = Chosen("losses/pointwise", "sft", {"average": "answer"})
     trained = fit(
         base, tokenize(base, answers, work), LocalWorkspace(Path(folder, "fit")), loss=loss, lr=3e-3, optim=optim
@@ -138,11 +139,13 @@ def _prompts(policy: str) -> list[list[int]]:
 
 def measured(folder: str, names: Sequence[str], rounds: int, seeds: Sequence[int], threads: int) -> Iterator[Row]:
     """One row per round and variant. A variant that failed has `error` instead of a speed."""
-    policy = in_process("benchmarks.sampling:make_policy", {"folder": folder}, limit=LIMIT)["policy"]
+    made = in_process("benchmarks.sampling:make_policy", {"folder": folder}, limit=LIMIT)
+    if "error" in made:
+        raise RuntimeError(made["error"])
     environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)} if threads else {}
     for turn, name in product(range(rounds), names):
         function, more = VARIANTS[name]
-        given = {"policy": policy, "folder": folder, "seeds": [seed + 1000 * turn for seed in seeds], **more}
+        given = {"policy": made["policy"], "folder": folder, "seeds": [seed + 1000 * turn for seed in seeds], **more}
         found = in_process(f"benchmarks.sampling:{function}", given, limit=LIMIT, environment=environment)
         if "error" not in found:
             found |= {f"tokens_per_{unit[:-1]}": found["tokens"] / found[unit] for unit in ("seconds", "cpu_seconds")}

@@ -63,7 +63,7 @@ class TransformersEngine:
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
         self.tokenizer = tokenizer_of(policy)
         size = self.model.get_output_embeddings().weight.shape[0]
-        self.barred = barred_mask(ids_without_text(self.tokenizer, size), size, device)
+        self.barred = barred_mask(ids_without_text(self.tokenizer, size), size, self.model.device)
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
             self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]

@@ -1,11 +1,17 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from tasks.sampling.noise import Noise, gumbel, gumbel_by_torch
+from tasks.sampling.noise import Noise, gumbel
 
 CPU = torch.device("cpu")
+SIZES = (5, 6, 7, 8, 321, 1500)
 
 
 def test_the_noise_of_a_completion_does_not_depend_on_the_batch() -> None:
@@ -27,8 +33,16 @@ def test_noise_is_standard_gumbel() -> None:
     assert stats.kstest(values, "gumbel_r").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("size", [5, 6, 7, 8, 321])
-def test_torch_computes_the_same_noise_as_numpy(size: int) -> None:
+def test_the_kernel_for_gpus_makes_the_same_noise(tmp_path: Path) -> None:
+    """In Triton's interpreter, which has to be switched on before Triton is imported."""
+    pytest.importorskip("triton")
     seeds, positions = [0, 7, 123456789012345678, 2**63 - 1], [0, 1, 5, 10**9]
-    ours = gumbel_by_torch(torch.tensor(seeds), torch.tensor(positions), size)
-    assert torch.equal(ours, gumbel([Noise(s) for s in seeds], positions, size, CPU))
+    code = (
+        "import torch\nfrom tasks.sampling.noise_kernel import gumbel_by_triton\n"
+        f"seeds, positions = torch.tensor({seeds}), torch.tensor({positions})\n"
+        f"made = {{size: gumbel_by_triton(seeds, positions, size) for size in {SIZES}}}\n"
+        f"torch.save(made, {str(tmp_path / 'noise.pt')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    for size, noise in torch.load(tmp_path / "noise.pt").items():
+        assert torch.equal(noise, gumbel([Noise(s) for s in seeds], positions, size, CPU))
