@@ -22,7 +22,7 @@ def gumbel_by_triton(seeds: Tensor, positions: Tensor, size: int) -> Tensor:
     return noise
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _gumbel(noise, seeds, positions, size, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     first = tl.load(positions + row) * size
@@ -51,7 +51,7 @@ def _gumbel(noise, seeds, positions, size, COUNTERS: tl.constexpr):  # type: ign
     _store(noise + row * size, token + 3, c3, size)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _store(noise, token, word, size):  # type: ignore[no-untyped-def]
     uniform = ((word >> 12).to(tl.float64) + 0.5) * 2.220446049250313e-16  # 2^-52
     gumbel = -tl.log(-tl.log(uniform))
