@@ -51,7 +51,7 @@ def _gumbel(noise, seeds, positions, size, COUNTERS: tl.constexpr):  # type: ign
     _store(noise + row * size, token + 3, c3, size)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _store(noise, token, word, size):  # type: ignore[no-untyped-def]
     uniform = ((word >> 12).to(tl.float64) + 0.5) * 2.220446049250313e-16  # 2^-52
     gumbel = -tl.log(-tl.log(uniform))
