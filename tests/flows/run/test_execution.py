@@ -283,6 +283,17 @@ def test_two_runs_that_need_the_same_step_at_once_compute_it_once(project: Path)
     assert sorted(events[0].hits + events[1].hits) == ["a", "s"]
 
 
+def test_a_step_whose_thread_is_late_when_the_run_is_stopped_is_recorded_as_stopped(tmp_path: Path) -> None:
+    """The main thread closes the run's file without waiting for the threads of its steps."""
+    project = tiny_project(tmp_path)
+    store = Store(project / "artifacts")
+    wanted = graph(project, node("a", "numbers", count=1), node("b", "shout", inputs={"prompts": "a"}))
+    with Execution(wanted, store, threads=1) as execution:
+        execution._mark(wanted.nodes["a"], "running")
+    run = Runs(store).load(execution.run.id)
+    assert (run.status, {id: s.state for id, s in run.steps.items()}) == ("stopped", {"a": "stopped", "b": "skipped"})
+
+
 def test_a_stopped_run_is_recorded_as_stopped_and_the_next_one_goes_on(project: Path, server: str) -> None:
     wanted = graph(
         project, node("a", "numbers", count=1), node("s", "slow", inputs={"prompts": "a"}, steps=40, pause=0.05)
