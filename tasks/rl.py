@@ -89,9 +89,9 @@ def ppo(
     prompts, their number, k, epochs, minibatches and seed are the same. With other prompts, another number, k or seed
     the order of prompts begins anew, with new noise. Prompts count alike: their `weight` is not read.
 
-    One device. By arithmetic, not measurement: P parameters take 36·P bytes where all three networks have as many
-    (weights in float32, gradients and AdamW's state of two), and activations and the engine come besides. vLLM on a
-    GPU gets no more than that leaves it, whatever its `gpu_memory` says.
+    One device. Three networks of P parameters take 36·P bytes with AdamW (weights in float32, gradients and state of
+    two), a little less where they compute in bfloat16; activations and the engine come besides. `plan` states the sum.
+    vLLM on a GPU gets no more than that leaves it, whatever its `gpu_memory` says.
 
     Equal answers to a prompt are one question to the oracle, and scores are kept as they come: a killed step asks
     nothing twice where its engine draws the same again. Totals: `samples`, `tokens`, `queries`.

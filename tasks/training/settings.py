@@ -58,7 +58,7 @@ class ComputeConfig:
     """What the models compute in, and how much at once."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights are kept in float32."""
+    """Type that the model computes in; auto: float32 on a CPU, bfloat16 on a GPU. Weights that learn are float32."""
     max_tokens_per_microbatch: Execution[int] = 0
     """Largest number of tokens that go through a model together, padding included; 0: what fits."""
 

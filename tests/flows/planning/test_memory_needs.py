@@ -16,7 +16,7 @@ from flows.wiring.model import ChoiceValue, Node
 from flows.wiring.where import Where
 from tasks.contract import SpecError
 from tasks.declarations import Machine, Memory
-from tests.tasks.training.test_memory import CONFIGS
+from tests.configs import CONFIGS
 
 GB, GIB = 10**9, 2**30
 H100, LAPTOP = Machine(True, 80 * GB, 512 * GB), Machine(False, 16 * GB, 16 * GB)

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks.training.memory import (
     ModelShape,
@@ -14,21 +16,9 @@ from tasks.training.memory import (
     scoring_memory,
     training_memory,
 )
+from tasks.training.model import halve_weights
+from tests.configs import CONFIGS
 
-QWEN: dict[str, Any] = {
-    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
-CONFIGS = {
-    "0.5B": QWEN,
-    "1.5B": {
-        **QWEN, "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12,
-    },
-    "8B": {
-        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 GIB = 2**30
 GPU = TrainingSetup(8192, half=True)
 """8,192 tokens a pass, float32 weights under bfloat16 autocast, AdamW."""
@@ -81,6 +71,52 @@ def test_activations_are_those_of_all_layers_or_of_one_and_the_inputs_of_all(
     shape = shape_of(name)
     assert activation_bytes(shape, GPU) / GIB == pytest.approx(plain, rel=0.15)
     assert activation_bytes(shape, replace(GPU, checkpointed=True)) / GIB == pytest.approx(checkpointed, rel=0.15)
+
+
+@pytest.mark.parametrize("half_weights", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("sizes", [(112, 608, 14, 2), (512, 1792, 4, 1), (256, 688, 8, 8)])
+def test_what_a_layer_keeps_is_what_a_forward_pass_saves(
+    sizes: tuple[int, int, int, int], half: bool, half_weights: bool
+) -> None:
+    """Shapes like those of 0.5B, 8B and the benchmark; the difference between four layers and two."""
+    if half_weights and not half:
+        pytest.skip("weights in bfloat16 are for products in bfloat16")
+    width, inner, heads, keys = sizes
+    saved, tokens = [], 128
+    for layers in (2, 4):
+        config = LlamaConfig(
+            vocab_size=256, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=keys,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        if half_weights:
+            halve_weights(model)
+        saved.append(_saved_bytes(model, tokens, half))
+    shape = ModelShape.of(config.to_dict())
+    assert shape
+    weights = sum(p.numel() for p in model.model.layers[:2].parameters() if p.ndim == 2)
+    copies = 2 * weights if half and not half_weights else 0
+    expected = activation_bytes(replace(shape, layers=2), TrainingSetup(tokens, half, half_weights=half_weights))
+    assert saved[1] - saved[0] - copies == pytest.approx(expected, rel=0.05)
+
+
+def _saved_bytes(model: Any, tokens: int, half: bool) -> int:
+    """Bytes of the tensors that the body's forward pass keeps for its backward pass, parameters left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.arange(tokens)[None]
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        model.model(input_ids=ids, use_cache=False)
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in parameters)
 
 
 @pytest.mark.parametrize(
