@@ -9,7 +9,7 @@ import pytest
 from tasks.contract import DataError
 from tasks.kinds import Demonstrations, Policy, Preferences, Rankings, Table
 from tasks.template import tokenizer_of
-from tasks.training.truncation import truncated
+from tasks.training.truncation import cut_long_rows
 from tests.flat import tokenize
 from tests.tasks.training.tables import demonstrations, message, preferences
 from tests.workspace import Workspace
@@ -26,7 +26,7 @@ def _pairs(*rows: tuple[list[int], list[int], list[int]]) -> Preferences:
 
 
 def _cut(table: Table, keep: str, longest: int = 6) -> tuple[list[dict[str, Any]], list[bool]]:
-    data, rows = truncated(table, table.table, longest, keep, BOS)  # type: ignore[arg-type]
+    data, rows = cut_long_rows(table, table.table, longest, keep, BOS)  # type: ignore[arg-type]
     names = [n for n in data.column_names if n.endswith("_tokens")]
     return data.select(names).to_pylist(), rows.tolist()
 
