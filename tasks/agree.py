@@ -121,6 +121,8 @@ def reward_accuracy(
     import polars as pl
     from scipy.special import expit, log_expit
 
+    from tasks.judging.intervals import Interval
+
     if allow_seen:
         work.notice("allow_seen: prompts of these pairs may have trained the scorer")
     rows = _scored(_margins(pairs, oracle, dtype, work, "scores.jsonl"), work, "the oracle")
@@ -135,9 +137,7 @@ def reward_accuracy(
     by_prompt = _by_prompt(rows, list(units))
     estimates = [_estimate(by_prompt, name, unit) for name, unit in units.items()]
     ece = calibration_error(expit(np.abs(delta)), rows["accuracy"].to_numpy())
-    estimates.insert(1, {
-        "name": "eval/ece", "value": ece, "ci_low": None, "ci_high": None, "n": len(by_prompt), "unit": "probability",
-    })  # fmt: skip
+    estimates.insert(1, Interval(ece, None, None, None, len(by_prompt)).report_row("ece", "probability"))
     if before is not None:
         change = _accuracy_change(rows, _scored(_margins(pairs, before, dtype, work, "before.jsonl"), work, "`before`"))
         estimates.append(_estimate(change, "accuracy_change", "probability"))
@@ -186,7 +186,7 @@ def _margins(pairs: Preferences, oracle: Scorer, dtype: str, work: Workspace, jo
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
     with Journal(work.path / journal_name, work) as journal:
-        scores = questions.scores(live, journal)[questions.of_row]
+        scores = questions.scores(live, journal)
         work.count(queries=journal.queries, unanswered=journal.unanswered)
     margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])
     return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin).with_row_index("pair")
@@ -228,5 +228,5 @@ def _estimate(by_prompt: pl.DataFrame, name: str, unit: str) -> dict[str, object
     from tasks.judging.intervals import interval
 
     share = unit == "probability" and name != "accuracy_change"
-    value, _, low, high, n = interval(by_prompt[name].to_numpy(), by_prompt["pairs"].to_numpy(), share=share)
-    return {"name": f"eval/{name}", "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
+    mean = interval(by_prompt[name].to_numpy(), by_prompt["pairs"].to_numpy(), share=share)
+    return mean.report_row(name, unit)

@@ -1,7 +1,5 @@
 """Arrow tables whose bytes are a function of their rows, and conversion of rows to a schema."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

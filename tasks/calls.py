@@ -3,8 +3,6 @@
 `check` holds every choice to its folder's contract; the tasks call it so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +48,6 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "b_win_rate": "the same of the second answer",
     "a_place": "place among the answers of the prompt, 0 = highest win rate, of equal ones the lower k first",
     "b_place": "the same of the second answer",
-    "p": "P(a beats b), the mean over both orders where both were asked",
+    "p": "P(a beats b), the mean over both orders where both were queried",
 }
 """Columns of the frame that a pair rule works on → their meaning. One row is one answered pair of answers."""

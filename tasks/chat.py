@@ -3,8 +3,6 @@
 The current date in templates is fixed (`TODAY`), so that results do not depend on the clock.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from datetime import datetime

@@ -98,8 +98,8 @@ def evaluate(
     Args:
         k: answers to each prompt on either side; every pair of them is compared.
         temperature: of both sides; eval/kl is unbiased at 1 only.
-        max_tokens: longest answer; default: what the policy's generation_config.json says.
-        orders: for an oracle that is not antisymmetric: ask in both orders, or in one that is drawn for each pair.
+        max_tokens: longest answer; default: that of the policy's generation_config.json.
+        orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
         kl: log-probabilities of the policy's answers under the baseline, which must have the same tokenizer.
         seed: the answers.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def load_policy(add: Add, *, source: Annotated[ChoiceSpec, Choice("sources", other="path")]) -> Policy:
-    """The policy that a source gives: a real checkpoint, or a world's base policy, made as the world says.
+    """The policy of a source: a real checkpoint, or a world's base policy, made by the world's recipe.
 
     Args:
         source: a world, or a local Hugging Face directory or hub id.
@@ -145,10 +145,10 @@ def load_preferences(
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     seed: Seed = 0,
 ) -> Preferences:
-    """The pairs that a source gives: real ones, or those of a world's noisy people.
+    """The pairs of a source: real ones, or those of a world's noisy people.
 
     In a world, the base policy answers each prompt of the split several times, and people compare all these answers:
-    each label is drawn from the gold oracle's probability.
+    each label is sampled with the gold oracle's probability.
 
     Args:
         source: a world, or a file, directory or hub dataset of pairs.
@@ -184,14 +184,14 @@ def assess(
     seed: Seed = 0,
     allow_seen: bool = False,
 ) -> Report:
-    """Measure a policy by what a source can tell: a world's gold oracle, or the pairs that a file holds back.
+    """Measure a policy by a source: by a world's gold oracle, or on held-out pairs of a file.
 
-    In a world the baseline is also measured against itself, as `base_check`. On pairs that would say 0.5 by definition.
+    In a world the baseline is also measured against itself, as `base_check`. On pairs that is 0.5 by definition.
 
     Args:
         source: a world (win rate over the baseline on its prompts), or pairs (accuracy of the implicit reward).
         split: prompts or pairs that trained nothing.
-        max_tokens: longest answer in a world; default: what the policy's generation_config.json says.
+        max_tokens: longest answer in a world; default: that of the policy's generation_config.json.
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
@@ -213,6 +213,6 @@ def assess(
 
 
 _POLICYS_STREAM, _BASELINES_STREAM = 1001, 1002
-"""Noise of their own, so that no evaluation looks at the draws that trained, nor one side at those of the other."""
+"""Streams of their own, so that an evaluation shares no draws with a training, and its sides none with each other."""
 _PEOPLES_STREAM = 7001
-"""Noise of its own, so that what people compared are no draws of any other step."""
+"""A stream of its own, so that the answers that people compare are draws of no other step."""

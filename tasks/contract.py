@@ -1,4 +1,4 @@
-"""What a task's signature is made of, and what a task is handed besides its inputs.
+"""The parts of a task's signature, and what a task receives besides its inputs.
 
 A task is a public top-level function of `tasks/*.py` whose return annotation is a kind (`tasks.kinds`).
 Positional arguments annotated with kinds are its ports; keyword-only arguments are its parameters.
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 
 class SpecError(ValueError):
-    """What was asked for cannot be: an unknown name, a value out of bounds, ports that do not fit."""
+    """The request is invalid: an unknown name, a value out of bounds, ports that do not fit."""
 
 
 class DataError(ValueError):
-    """What was found cannot be used: rows that do not match, a table that is used up, a damaged file."""
+    """The data cannot be used: rows that do not match, a table that is used up, a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Chosen:
     code: str = ""
     """Digest of the code that the function reaches."""
     identity: Mapping[str, str] = field(default_factory=dict)
-    """What the choice's `identity()` said of the outside world."""
+    """The result of the choice's `identity()`: what it reads of the outside world."""
     execution: Mapping[str, JSON] = field(default_factory=dict)
     """Its `Execution` parameters: given to the function, in no key and in no specification."""
 
@@ -112,19 +112,19 @@ class Chosen:
             raise SpecError(
                 f"'{name}' of {self.module} is in no key; a task may call one of {list(COMPANIONS)} beside it"
             )
-        found: Callable[..., Any] | None = getattr(import_module(self.module), name, None)
-        return found
+        function: Callable[..., Any] | None = getattr(import_module(self.module), name, None)
+        return function
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         return self.function(*args, **inputs, **self.params, **self.execution)
 
 
 class Workspace(Protocol):
-    """What a task may ask for as `work`: a folder that survives a kill, progress, and metrics for the record."""
+    """A task's argument `work`: a folder that survives a kill, progress, and metrics for the record."""
 
     @property
     def path(self) -> Path:
-        """A folder of this step's own. It survives a kill: the next attempt finds what was left in it."""
+        """A folder of this step's own. It survives a kill, so the next attempt can read what is in it."""
         ...
 
     @property
@@ -133,7 +133,7 @@ class Workspace(Protocol):
         ...
 
     def progress(self, done: float, total: float, unit: str = "") -> None:
-        """Say how far the step is. Cheap: call it as often as you like."""
+        """Report how far the step is. Cheap: call it as often as you like."""
         ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -145,7 +145,7 @@ class Workspace(Protocol):
         ...
 
     def notice(self, text: str) -> None:
-        """Tell the user something that is no error; kept in the record and shown beside the step."""
+        """Show the user a message beside the step, which the record keeps. Not for errors."""
         ...
 
 
@@ -161,12 +161,12 @@ class ChoiceSpec:
     returns: str
     """The last name in the function's return annotation, e.g. `Scorer`, `World`."""
     world: WorldSpec | None = None
-    """What a source says of itself, if it is a world."""
+    """The declaration of a source that is a world."""
 
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """What a world says of itself, as `world` in its file of `tasks/sources/`. Composites and checks read it."""
+    """A world's declaration, `world` in its file of `tasks/sources/`. Composites and checks read it."""
 
     base_policy: Callable[[Add, ChoiceSpec], Any]
     """Adds the steps that make its base policy; the ChoiceSpec is the world with its parameters."""
@@ -183,7 +183,7 @@ class WorldSpec:
 
 
 class Step(Protocol):
-    """What stands for a step's result inside a composite: an argument of a port, or what `add` returned."""
+    """A step's result inside a composite: an argument of a port, or what `add` returned."""
 
     @property
     def kind(self) -> str:
@@ -196,7 +196,7 @@ class Step(Protocol):
 
 
 class Add(Protocol):
-    """First argument of a composite: adds a step and returns what stands for its result.
+    """First argument of a composite: adds a step and returns its result as a `Step`.
 
     Ports take steps (or lists of them, or None for an empty optional one); choices are given as a name, a mapping
     or the ChoiceSpec that the composite got. `name` is needed where a task is added twice: `report/baseline_sample`.

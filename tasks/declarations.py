@@ -2,7 +2,7 @@
 
 A declaration of the task `mine` is a top-level function or constant `mine_<what>` of the same file:
 
-| name | what it is | without it |
+| name | value | default |
 |---|---|---|
 | `mine_size` | `(step) -> Size`: rows of the result | the rows of its first input |
 | `mine_cost` | `(step) -> Cost`: what the step consumes | time alone |
@@ -15,10 +15,10 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_training` | `(step) -> Training`: how it trains a model | |
 | `mine_evaluation` | `(step) -> Evaluation`: what its Report measures | |
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
-| `mine_curves` | name → title: its training curves, in the order in which they are drawn | no figure |
+| `mine_curves` | name → title: its training curves, in the order of the figures | no figure |
 
 A choice has a file of its own, so there the name is `resources` alone; a world declares its `world`, and a loss its
-`reward_scale`, which is the λ of E[r] − λ·KL(π ‖ π_ref) that it stands for.
+`reward_scale`, the λ of E[r] − λ·KL(π ‖ π_ref) whose optimum is the loss's.
 
 A declaration is run without importing its file: only it and what it names there. So it must be light itself, whatever
 the file imports for the task. No declaration is in a key, because the task does not reach it. One that fails costs its
@@ -211,7 +211,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of a Report, and how people see it. A name stands for numbered ones: `eval/beats` for `eval/beats/2/1`."""
+    """A row of a Report, and how people see it. A name includes numbered ones: `eval/beats` for `eval/beats/2/1`."""
 
     column: str = ""
     """Head of its column in tables; empty: no column."""

@@ -1,7 +1,5 @@
 """JSON lines with a digest of their own bytes, which detects corruption on disk."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

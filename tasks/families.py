@@ -7,8 +7,6 @@ returns `(B,)`, one loss for each row of the batch. Standard library only.
 Shapes: `(B,)`, a number for each row; `(B, K)` where a row has several answers. Log-probabilities are nats.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +35,7 @@ class LossArgument:
     null: float = math.nan
     """What a null in the column counts as. Rows in which a loss reads NaN are refused."""
     padding: float = 0.0
-    """What stands where a row has fewer than K answers."""
+    """Its value where a row has fewer than K answers."""
     holds: Literal["number", "bool", "list"] = "number"
     """What a row of the column holds, where it has one answer; a list gives `(B, K)`."""
 
@@ -52,9 +50,9 @@ class LossTable:
     """What a row holds: an answer, a chosen and a rejected answer, the K answers to a prompt, a token of an answer."""
     arguments: tuple[LossArgument, ...]
     judged_by: str | None = ""
-    """Column that says how good an answer is: the metrics of chosen and rejected answers follow from it (above ½ in
-    rows of one answer, the highest of several). Empty: every answer is to become likelier, or the pair's order says
-    it; None: nothing says it."""
+    """Column that measures how good an answer is: it decides which answers the metrics count as chosen (above ½ in
+    rows of one answer, the highest of several). Empty: every answer is to become likelier, or the pair's order
+    decides; None: nothing does."""
 
     def named(self, names: Collection[str]) -> tuple[LossArgument, ...]:
         """Those arguments that have one of the names."""
@@ -107,7 +105,7 @@ class LossFamily:
 
         Args:
             names: arguments of the loss, which fit the family.
-            model: kind that the task makes, then the kinds for which it stands.
+            model: kind that the task makes, then the kinds as which it serves.
             data: likewise of the table that it trains on; empty where it has none.
             reference: whether it is given a reference.
         """

@@ -1,7 +1,5 @@
 """Atomic writes: a file or folder is written under a temporary name, then renamed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Ids derived from content: equal prompts have equal ids, whatever their source."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, SpecError, Workspace
@@ -57,23 +56,20 @@ def score(
     import numpy as np
     import pyarrow as pa
 
-    from tasks.judging.grouping import grouped
+    from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
 
     live, rows = _scorer(oracle, dtype), grouped(completions.table)
     with Journal(work.path / "scores.jsonl", work) as journal:
 
-        def scored() -> Iterator[pa.RecordBatch]:
-            for first, last in rows.blocks():
-                block = rows.rows(first, last)
-                questions = Questions(block)
-                values = questions.scores(live, journal)[questions.of_row]
-                work.progress(int(rows.starts[last]), len(completions), "answers")
-                block = block.select(Completions.SCHEMA.names)
-                yield from block.append_column("score", pa.array(values, mask=np.isnan(values))).to_batches()
+        def scored(first: int, last: int) -> pa.Table:
+            block = rows.rows(first, last)
+            values = Questions(block).scores(live, journal)
+            block = block.select(Completions.SCHEMA.names)
+            return block.append_column("score", pa.array(values, mask=np.isnan(values)))
 
-        Scores.of(scored(), completions.metadata).save(work.output)
+        Scores.of(by_blocks(rows, scored, work), completions.metadata).save(work.output)
         _report_queries(work, journal)
     return Scores(work.output)
 
@@ -99,7 +95,7 @@ def compare(
         orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
         dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
-    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.grouping import by_blocks, grouped, grouped_like
     from tasks.judging.journal import Journal
 
     live, rows = oracle.open(dtype), grouped(completions.table)
@@ -108,19 +104,17 @@ def compare(
         _check_prompts(rows, against)
     with Journal(work.path / "answers.jsonl", work) as journal:
 
-        def compared() -> Iterator[pa.RecordBatch]:
-            for first, last in rows.blocks():
-                yield from _block(rows, against, first, last, live, orders, journal)
-                work.progress(int(rows.starts[last]), len(completions), "answers")
+        def compared(first: int, last: int) -> pa.Table:
+            return _compared(rows, against, first, last, live, orders, journal)
 
-        WinProbs.of(compared()).save(work.output)
+        WinProbs.of(by_blocks(rows, compared, work)).save(work.output)
         _report_queries(work, journal)
     return WinProbs(work.output)
 
 
-def _block(
+def _compared(
     rows: Grouped, against: Grouped | None, first: int, last: int, oracle: Oracle, orders: str, journal: Journal
-) -> Iterator[pa.RecordBatch]:
+) -> pa.Table:
     """The questions and answers of some prompts. The rows of the other table follow those of the first."""
     import pyarrow as pa
 
@@ -137,7 +131,7 @@ def _block(
             t.replace_schema_metadata(None) for t in (block, against.rows(first, last).select(columns))
         ])  # fmt: skip
     _check_draws(block.column("completion_id"), against is not None)
-    yield from _rows(block, _answer(block, a, b, oracle, orders, journal)).to_batches()
+    return _rows(block, _answer(block, a, b, oracle, orders, journal))
 
 
 def _answer(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal) -> QuestionPairs:

@@ -5,8 +5,6 @@ directories; an oracle is a specification. The flow saves the handles that a tas
 Column names are tensor names are metric stems. Token ids are int32, log-probabilities are nats.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,12 +80,9 @@ class Table(Artifact):
     """Rows of one schema in `table.arrow`; some kinds add further tables."""
 
     SCHEMA: ClassVar[pa.Schema]
-
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        super().__init__(path, digest)
-        self._table: pa.Table | None = None
-        self._batches: Iterable[pa.RecordBatch] | None = None
-        self._metadata: dict[str, str] = {}
+    _table: pa.Table | None = None
+    _batches: Iterable[pa.RecordBatch] | None = None
+    _metadata: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, data: Any, metadata: Mapping[str, str] | None = None) -> Self:
@@ -97,7 +92,7 @@ class Table(Artifact):
         Raises DataError where the rows do not conform.
         """
         handle = cls()
-        handle._metadata = dict(metadata or {})
+        handle._metadata = metadata
         if hasattr(data, "to_arrow"):
             data = data.to_arrow()
         if isinstance(data, pa.Table):
@@ -142,7 +137,7 @@ class Table(Artifact):
     def metadata(self) -> dict[str, str]:
         """The schema's metadata, e.g. `template`: digest of tokenizer and chat template that made the tokens."""
         if self._path is None:
-            return self._metadata
+            return dict(self._metadata or {})
         return {k.decode(): v.decode() for k, v in (self.table.schema.metadata or {}).items()}
 
     def __len__(self) -> int:
@@ -154,7 +149,7 @@ class Table(Artifact):
             raise DataError(f"{self.path / 'table.arrow'} is not a {type(self).__name__}: it has {schema.names}")
 
     def save(self, directory: Path) -> None:
-        schema = self.SCHEMA.with_metadata(dict(sorted(self._metadata.items())) or None)
+        schema = self.SCHEMA.with_metadata(dict(sorted((self._metadata or {}).items())) or None)
         write_table(directory / "table.arrow", schema, self._conformed())
 
     def _conformed(self) -> Iterator[pa.Table]:
@@ -202,7 +197,7 @@ class WinRates(Completions):
 
 
 class WinProbs(Table):
-    """One row = one question asked."""
+    """One row = one question to an oracle."""
 
     SCHEMA = pa.schema([
         _field("prompt_id", pa.string(), "the prompt that both answer"),
@@ -279,9 +274,7 @@ class Report(Table):
         _field("unit", pa.string(), "unit: probability, nats, tokens, …"),
     ])  # fmt: skip
 
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        super().__init__(path, digest)
-        self._per_prompt: pa.Table | None = None
+    _per_prompt: pa.Table | None = None
 
     def with_per_prompt(self, table: Any) -> Self:
         """The report with a table of one row per prompt (polars or Arrow)."""
@@ -307,21 +300,19 @@ class Report(Table):
 class Oracle(Artifact):
     """A judge of which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
 
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        super().__init__(path, digest)
-        self._choice: Chosen | None = None
-        self._compare: Callable[..., Sequence[float | None]] | None = None
-        self._antisymmetric = True
+    antisymmetric = True
+    """Whether p(a, b) = 1 − p(b, a) always holds, so that each unordered pair is queried once."""
+    _choice: Chosen | None = None
+    _compare: Callable[..., Sequence[float | None]] | None = None
 
     @classmethod
     def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
         """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
 
         `prompts` are lists of messages, `a` and `b` texts, `truths` JSON or None, all of one length.
-        `antisymmetric`: p(a, b) = 1 − p(b, a) always holds, so each unordered pair is queried once.
         """
         oracle = cls()
-        oracle._compare, oracle._antisymmetric = compare, antisymmetric
+        oracle._compare, oracle.antisymmetric = compare, antisymmetric
         return oracle
 
     def with_choice(self, choice: Chosen) -> Self:
@@ -339,10 +330,6 @@ class Oracle(Artifact):
     def open(self, dtype: str = "auto") -> Self:
         """The live oracle of the specification, which answers `compare` and `score`; a model computes in `dtype`."""
         return self if self._path is None else cast(Self, self.choice())
-
-    @property
-    def antisymmetric(self) -> bool:
-        return self._antisymmetric
 
     def compare(
         self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
@@ -363,11 +350,9 @@ class Oracle(Artifact):
 class Scorer(Oracle):
     """An oracle that can also score single answers; it compares them by Bradley-Terry unless it defines `compare`."""
 
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        super().__init__(path, digest)
-        self._score: Callable[..., Sequence[float | None]] | None = None
-        self.scale = 1.0
-        """P(a beats b) = σ(scale · (score(a) − score(b)))."""
+    scale = 1.0
+    """P(a beats b) = σ(scale · (score(a) − score(b)))."""
+    _score: Callable[..., Sequence[float | None]] | None = None
 
     @classmethod
     def scoring(cls, score: Callable[..., Sequence[float | None]], *, scale: float = 1.0) -> Self:

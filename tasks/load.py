@@ -1,7 +1,5 @@
 """Tasks without inputs: they load prompts, demonstrations, pairs, policies and oracles."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal

@@ -30,14 +30,14 @@ measure_metrics = {
 def measure_evaluation(step: StepView) -> Evaluation:
     from tasks.judging.evaluated import behind, measured_tables, settings_of
 
-    answers, others, asked = (step.first(port) for port in ("completions", "others", "win_probs"))
+    answers, others, questions = (step.first(port) for port in ("completions", "others", "win_probs"))
     return Evaluation(
         "win rate of answers", measured_tables(step.inputs.get("completions", ())),
         behind(step, "completions", "policy"),
         behind(step, "completions", "prompts"), behind(step, "others", "policy"), behind(step, "win_probs", "oracle"),
         (answers, others),
-        settings={**settings_of(asked), **settings_of(others, " (baseline)"), **settings_of(answers)},
-        judgements=asked, scores=[*step.inputs.get("baseline_scores", ()), *step.inputs.get("scores", ())],
+        settings={**settings_of(questions), **settings_of(others, " (baseline)"), **settings_of(answers)},
+        judgements=questions, scores=[*step.inputs.get("baseline_scores", ()), *step.inputs.get("scores", ())],
         allow_seen=step.params.get("allow_seen", False),
     )  # fmt: skip
 

@@ -5,8 +5,6 @@ for chat templates: `tool_calls` (of an assistant), `name` and `tool_call_id` (o
 beside calls, and in the first message of a prompt `tools`, the tool definitions. In tables `extra` may be null.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A kill leaves only whole parts. Digests detect corruption on disk: a damaged part counts as missing and is redone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

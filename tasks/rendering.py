@@ -10,8 +10,6 @@ the generation prompt, or a token spans the boundary), the answer begins where t
 with its text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Training a reward model on judged answers."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
@@ -39,10 +37,10 @@ def fit_reward(
 ) -> RewardModel:
     """Minimise a loss over the scores of tokenized answers: a linear head, read at the last token of each.
 
-    From a policy's weights with a head drawn anew, or from a sequence-classification checkpoint with its own. Head
+    From a policy's weights with a new random head, or from a sequence-classification checkpoint with its own. Head
     and loss compute in float32. On pairs and rankings only differences of scores are learnt; a second epoch overfits.
     The result is a Hugging Face directory that AutoModelForSequenceClassification opens with the same scores. A killed
-    fit goes on from its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training
+    fit resumes from its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training
     diverges, if the tokenizer has no EOS or if the architecture has no such head.
 
     Args:

@@ -1,7 +1,5 @@
 """Sampling of completions from a policy."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
 from tasks.declarations import Size, StepView
@@ -14,6 +16,7 @@ from tasks.kinds import (
     Preferences,
     Rankings,
     Scores,
+    Table,
     WinProbs,
     WinRates,
 )
@@ -21,8 +24,7 @@ from tasks.kinds import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.judging.grouping import Grouped, Ints
-    from tasks.judging.rates import Rates
+    from tasks.judging.grouping import Grouped, Selection
 
 
 def check_comparable(step: StepView) -> None:
@@ -152,14 +154,13 @@ def win_rates(
     import pyarrow as pa
 
     from tasks.judging import rates as r
-    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.grouping import Selection, grouped, grouped_like
     from tasks.judging.oriented import TIE
 
     rows = grouped(completions.table)
     questions = grouped_like(rows, win_probs.table, "win_probs")
-    counts = {"prompts": 0, "prompts_unanswered": 0, "prompts_tied": 0}
 
-    def rated(first: int, last: int) -> pa.Table:
+    def rated(first: int, last: int) -> Selection:
         block, sizes, pairs = r.block_of(rows, questions, first, last)
         rates = r.win_rates_of_block(pairs, block.num_rows, count_self=count_self)
         k = block.column("k").to_numpy()
@@ -169,13 +170,10 @@ def win_rates(
         if keep != "all":
             place = r.places(rates.win_rate, k, sizes)
             selected &= (place == 0) | (place == np.repeat(sizes - 1, sizes))
-        for name, n in zip(counts, (len(sizes), unanswered.sum(), tied.sum()), strict=True):
-            counts[name] += int(n)
-        return _with_rates(block, sizes, rates, k).filter(pa.array(selected))
+        totals = {"prompts": len(sizes), "prompts_unanswered": unanswered.sum(), "prompts_tied": tied.sum()}
+        return Selection(r.with_rates(block, sizes, rates, k).filter(pa.array(selected)), totals)
 
-    WinRates.of(_by_blocks(rows, rated, work), completions.metadata).save(work.output)
-    _report_totals(work, counts)
-    return WinRates(work.output)
+    return _selected(WinRates, rows, rated, completions, work)
 
 
 def pairs(
@@ -195,13 +193,14 @@ def pairs(
         rule: selects answered pairs and the chosen side of each.
     """
     from tasks.judging.grouping import grouped, grouped_like
-    from tasks.judging.pair_frames import RulePairs
+    from tasks.judging.pair_frames import pairs_by_rule
+    from tasks.judging.rates import block_of
 
     rows = grouped(completions.table)
-    selected = RulePairs(rows, grouped_like(rows, win_probs.table, "win_probs"), rule)
-    Preferences.of(_by_blocks(rows, selected.preferences, work), completions.metadata).save(work.output)
-    _report_totals(work, selected.counts)
-    return Preferences(work.output)
+    questions = grouped_like(rows, win_probs.table, "win_probs")
+    return _selected(
+        Preferences, rows, lambda *prompts: pairs_by_rule(*block_of(rows, questions, *prompts), rule), completions, work
+    )
 
 
 def gold_pairs_size(step: StepView) -> Size:
@@ -232,21 +231,18 @@ def gold_pairs(
     Args:
         weight: factor of each pair's loss: the stream's coefficient ÷ samples per prompt.
     """
-    from tasks.judging.golden import GoldPairs
     from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.pair_frames import golden_pairs
 
     template = completions.metadata.get("template")
     gold = grouped(demonstrations.table)
     same_template = template is not None and demonstrations.metadata.get("template") == template
     samples = grouped_like(gold, completions.table, "`completions`")
-    gold_against_samples = GoldPairs(gold, samples, weight, gold_tokens=same_template)
-    batches = _by_blocks(gold, gold_against_samples.preferences, work, "golden answers")
-    Preferences.of(batches, completions.metadata).save(work.output)
-    counts = gold_against_samples.counts
-    work.count(**counts)
-    identical = counts["pairs_identical"]
+    make = partial(golden_pairs, gold, samples, weight=weight, gold_tokens=same_template)
+    totals = _save_selections(Preferences, gold, make, completions, work, "golden answers")
+    identical = totals["pairs_identical"]
     text = f"{identical} of {len(completions)} samples equal their golden answer and make no pair"
-    if not counts["pairs"]:
+    if not totals["pairs"]:
         raise DataError(f"no pair is left: {text}")
     if identical:
         work.notice(text)
@@ -261,14 +257,14 @@ def rankings(scores: Scores, work: Workspace) -> Rankings:
     `prompts_short`, `prompts_level`, `answers_unscored`. Raises DataError if no prompt is left.
     """
     from tasks.judging.grouping import grouped
-    from tasks.judging.ranking import BlockRankings
+    from tasks.judging.ranking import rankings_of
 
     rows = grouped(scores.table)
     tokens = not any(rows.table.column(f"{t}_tokens").null_count for t in ("prompt", "completion"))
-    ranked = BlockRankings(rows, tokens=tokens)
-    Rankings.of(_by_blocks(rows, ranked.rankings, work), scores.metadata).save(work.output)
-    _report_totals(work, ranked.counts)
-    return Rankings(work.output)
+    return _selected(
+        Rankings, rows, lambda *prompts: rankings_of(rows.rows(*prompts), rows.sizes(*prompts), tokens=tokens), scores,
+        work,
+    )  # fmt: skip
 
 
 def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 1) -> Completions:
@@ -287,50 +283,30 @@ def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 
         n: answers kept per prompt.
     """
     from tasks.judging.grouping import grouped
-    from tasks.judging.ranking import BlockBest
+    from tasks.judging.ranking import best_answers
 
     rows = grouped(scores.table)
-    selected = BlockBest(rows, n)
-    Completions.of(_by_blocks(rows, selected.answers, work), scores.metadata).save(work.output)
-    _report_totals(work, selected.counts)
-    return Completions(work.output)
+    return _selected(
+        Completions, rows, lambda *prompts: best_answers(rows.rows(*prompts), rows.sizes(*prompts), n), scores, work
+    )
 
 
-def _by_blocks(
-    rows: Grouped, block: Callable[[int, int], pa.Table], work: Workspace, unit: str = "answers"
-) -> Iterator[pa.RecordBatch]:
-    """The tables that `block` returns for ranges of prompts, with progress in rows."""
-    for first, last in rows.blocks():
-        yield from block(first, last).to_batches()
-        work.progress(int(rows.starts[last]), rows.table.num_rows, unit)
+def _selected(
+    kind: type[AnyTable], rows: Grouped, select: Callable[[int, int], Selection], source: Table, work: Workspace
+) -> AnyTable:
+    """What `select` makes of blocks of prompts, saved with the metadata of `source`.
 
-
-def _with_rates(block: pa.Table, sizes: Ints, rates: Rates, k: Ints) -> pa.Table:
-    """The block with win_rate, opponents, and prompt_win_rates (of all answers to the prompt, by k)."""
-    import numpy as np
-    import pyarrow as pa
-
-    from tasks.judging.grouping import indices
-
-    prompt = np.repeat(np.arange(len(sizes)), sizes)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(cast(Any, pa.array(offsets)), pa.array(rates.win_rate[np.lexsort((k, prompt))]))
-    block = block.select(Completions.SCHEMA.names)
-    block = block.append_column("win_rate", pa.array(rates.win_rate))
-    block = block.append_column("opponents", pa.array(rates.opponents.astype(np.int32)))
-    return block.append_column("prompt_win_rates", lists.take(indices(prompt)))
-
-
-def _report_totals(work: Workspace, counts: dict[str, int]) -> None:
-    """Record the totals and report the prompts that were left out. Raises DataError if none is left."""
-    work.count(**counts)
-    prompts = counts["prompts"]
-    left_out = {name: n for name, n in counts.items() if name.startswith("prompts_") and n}
+    A notice counts the prompts that are left out. Raises DataError if none is left.
+    """
+    totals = _save_selections(kind, rows, select, source, work)
+    prompts = totals["prompts"]
+    left_out = {name: n for name, n in totals.items() if name.startswith("prompts_") and n}
     reasons = ", ".join(f"{n} {_LEFT_OUT[name]}" for name, n in left_out.items())
     if sum(left_out.values()) == prompts:
         raise DataError(f"none of {prompts} prompts is left: {reasons or 'the table is empty'}")
     if reasons:
         work.notice(f"{sum(left_out.values())} of {prompts} prompts left out: {reasons}")
+    return kind(work.output)
 
 
 _LEFT_OUT = {
@@ -341,3 +317,26 @@ _LEFT_OUT = {
     "prompts_level": "whose answers all have the same score",
     "prompts_without_answer": "without an answer that is scored and not empty",
 }
+
+
+def _save_selections(
+    kind: type[Table],
+    rows: Grouped,
+    select: Callable[[int, int], Selection],
+    source: Table,
+    work: Workspace,
+    unit: str = "answers",
+) -> Counter[str]:
+    """Save what `select` makes of blocks of prompts. Returns the totals, which the record has too."""
+    from tasks.judging.grouping import by_blocks
+
+    totals: Counter[str] = Counter()
+
+    def selected(first: int, last: int) -> pa.Table:
+        block = select(first, last)
+        totals.update({name: int(n) for name, n in block.totals.items()})
+        return block.rows
+
+    kind.of(by_blocks(rows, selected, work, unit), source.metadata).save(work.output)
+    work.count(**totals)
+    return totals

@@ -1,7 +1,5 @@
 """Rows that a step cannot use: counted by reason, listed beside its table, and an error above a maximum share."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The interface of data sources. A choice in `tasks/sources/` returns one, `tasks/load.py` reads from it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self

@@ -1,7 +1,5 @@
 """The text side of a checkpoint: tokenizer, digest of its chat template, and the tokens that end an answer."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

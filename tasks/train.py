@@ -1,7 +1,5 @@
 """Training a policy: rows to token ids, log-probabilities of a reference, the fit itself."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
@@ -131,7 +129,7 @@ def fit(
 ) -> Policy:
     """Minimise a loss over a tokenized table, from a policy's weights on.
 
-    The loss is averaged over the rows of the whole optimizer batch, times their `weight`. A killed fit goes on from
+    The loss is averaged over the rows of the whole optimizer batch, times their `weight`. A killed fit resumes from
     its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if
     ids do not match those of `ref_logps`, or if the loss misses a value.
 

@@ -1,7 +1,5 @@
 """A workspace of two folders, for calling tasks by hand: `LocalWorkspace(folder)`."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +14,13 @@ class LocalWorkspace:
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.mkdir()
-        self.told: list[tuple[float, float, str]] = []
-        """What `progress` was called with."""
+        self.progress_calls: list[tuple[float, float, str]] = []
         self.curves: list[tuple[int, dict[str, float]]] = []
         self.totals: dict[str, float] = {}
         self.notices: list[str] = []
 
     def progress(self, done: float, total: float, unit: str = "") -> None:
-        self.told.append((done, total, unit))
+        self.progress_calls.append((done, total, unit))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.curves = [row for row in self.curves if row[0] < step or row[1].keys() != metrics.keys()]

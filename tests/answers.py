@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.kinds import Artifact, Completions, Oracle, Scorer, WinProbs
+from tasks.kinds import Artifact, Completions, Oracle, Report, Scorer, WinProbs
 
 
 def saved(handle: Any, folder: Path) -> Any:
@@ -79,7 +79,7 @@ class Judge(Oracle):
         super().__init__()
         self.questions: list[tuple[str, str, str]] = []
         self._table = table
-        self._compare, self._antisymmetric = self._answer, antisymmetric
+        self._compare, self.antisymmetric = self._answer, antisymmetric
 
     def _answer(
         self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], _truths: Sequence[str | None]
@@ -88,13 +88,18 @@ class Judge(Oracle):
         return [self._probability(x, y) for x, y in zip(a, b, strict=True)]
 
     def _probability(self, a: str, b: str) -> float | None:
-        if (a, b) in self._table or not self._antisymmetric:
+        if (a, b) in self._table or not self.antisymmetric:
             return self._table[a, b]
         p = self._table[b, a]
         return None if p is None else 1 - p
 
     def opened(self) -> Any:
         return self
+
+
+def named(report: Report) -> dict[str, dict[str, Any]]:
+    """The rows of a report by metric."""
+    return {row["name"]: row for row in rows(report)}
 
 
 def rows(handle: Artifact) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Three letters and EOS, at most three tokens, cut without EOS: 1 + 3 + 9 + 27 = 4
 tokens are out of reach. Distributions are read by the real `logps`.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,20 @@ from tasks.template import template_digest
 from tasks.train import logps
 from tests.workspace import Workspace
 
-EOS, LETTERS, PROMPTS, LONGEST = 2, (7, 8, 9), 4, 3
-ANSWERS = [
-    *((*letters, EOS) for n in range(LONGEST) for letters in product(LETTERS, repeat=n)),
-    *product(LETTERS, repeat=LONGEST),
-]
+EOS, PROMPTS, LONGEST = 2, 4, 3
+
+
+def answers_of(letters: tuple[int, ...], eos: int) -> list[tuple[int, ...]]:
+    """All answers of at most three tokens; only those of fewer than three letters end."""
+    ended = [(*answer, eos) for n in range(LONGEST) for answer in product(letters, repeat=n)]
+    return [*ended, *product(letters, repeat=LONGEST)]
+
+
+ANSWERS = answers_of((7, 8, 9), EOS)
+ASKED = [[1, 3 + prompt] for prompt in range(PROMPTS)]
 N = len(ANSWERS)
 Matrix = npt.NDArray[np.float64]
+Answers = Sequence[tuple[int, ...]]
 
 
 class World(NamedTuple):
@@ -56,23 +64,25 @@ def uneven_policy(folder: Path) -> Policy:
     return Policy(folder)
 
 
-def row(prompt: int, answer: int) -> dict[str, object]:
+def row(prompt: int, answer: int, asked: Sequence[list[int]] = ASKED, answers: Answers = ANSWERS) -> dict[str, object]:
     return {
         "prompt_id": f"p{prompt}", "prompt": [], "completion_id": f"c{answer}", "completion": "",
-        "prompt_tokens": [1, 3 + prompt], "completion_tokens": list(ANSWERS[answer]), "stream": 0, "k": answer,
+        "prompt_tokens": asked[prompt], "completion_tokens": list(answers[answer]), "stream": 0, "k": answer,
         "token_logps": [], "finish_reason": "stop",
     }  # fmt: skip
 
 
-def everything(policy: Policy) -> Table:
-    rows = [row(x, y) for x in range(PROMPTS) for y in range(N)]
+def everything(policy: Policy, asked: Sequence[list[int]] = ASKED, answers: Answers = ANSWERS) -> Table:
+    rows = [row(x, y, asked, answers) for x in range(len(asked)) for y in range(len(answers))]
     return Completions.of(pa.Table.from_pylist(rows), {"template": template_digest(policy)})
 
 
-def distribution(policy: Policy, folder: Path) -> Matrix:
+def distribution(
+    policy: Policy, folder: Path, asked: Sequence[list[int]] = ASKED, answers: Answers = ANSWERS
+) -> Matrix:
     """Log-probability of every answer; they sum to one, which checks cutting, EOS and masking at once."""
-    table = logps(policy, everything(policy), Workspace(folder / "read"))
-    found = table.frame["logps"].to_numpy().reshape(PROMPTS, N)
+    table = logps(policy, everything(policy, asked, answers), Workspace(folder / "read"))
+    found = table.frame["logps"].to_numpy().reshape(len(asked), len(answers))
     np.testing.assert_allclose(logsumexp(found, axis=1), 0, atol=1e-5)
     return found
 

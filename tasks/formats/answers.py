@@ -1,7 +1,5 @@
 """Parsers for answer columns: pairs, annotated answers, completions. Each parser is given the prompt."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from os.path import commonprefix

@@ -1,7 +1,5 @@
 """Statistics of a file's columns over all rows, from which its format is detected."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,9 +1,7 @@
-"""What files show before any step reads them: a split that is missing, rows that nobody can use.
+"""Checks of files before any step reads them: a split that is missing, rows that cannot be used.
 
-Light: a plan asks. Neither torch nor transformers is imported.
+Light, because `plan` runs them: neither torch nor transformers is imported.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ from tasks.contract import JSON, Chosen, DataError, SpecError
 from tasks.declarations import StepView
 
 if TYPE_CHECKING:
-    from tasks.formats.tables import RawRows
+    pass
 
 _SMALL = 2_000_000
 """Bytes; smaller files are read whole."""
@@ -42,7 +40,7 @@ def check_split(step: StepView) -> None:
 
 
 def check_checkpoint(step: StepView) -> None:
-    """The same for a step that reads a local checkpoint."""
+    """Raise DataError for an unusable local checkpoint."""
     from tasks.formats.checkpoint import check_model
 
     if place := _local_path(step):

@@ -1,7 +1,5 @@
 """External data and models: a file, a directory or a hub repository as a source."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property

@@ -1,9 +1,7 @@
-"""Local paths and hub repositories: which file or commit a path stands for.
+"""Local paths and hub repositories: the file or commit that a path refers to.
 
 Imports only the standard library at the top, because light commands call `identity` functions.
 """
-
-from __future__ import annotations
 
 import os
 import re

@@ -1,7 +1,5 @@
 """Conversion of message lists, plain strings and HH-RLHF dialogues to lists of messages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Detection of the prompt's columns, and their conversion to a conversation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

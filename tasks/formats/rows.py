@@ -3,8 +3,6 @@
 A row that is not a valid prompt, answer or pair raises `UnusableRow`: it is counted, listed and skipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

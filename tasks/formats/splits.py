@@ -1,7 +1,5 @@
 """Splits: those that a source defines, or shares by a hash of the prompt."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,13 +1,12 @@
 """Files, directories and hub datasets as splits of plain rows."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -81,11 +80,7 @@ def _splits(name: str, load: Callable[[], Any]) -> dict[str, RawRows]:
     except (OSError, ValueError, TypeError) as e:
         raise DataError(f"{name}: the datasets library cannot read it: {e}") from e
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    return {split: _dataset(f"{name} [{split}]", rows) for split, rows in splits.items()}
-
-
-def _dataset(name: str, rows: Any) -> RawRows:
-    return RawRows(lambda: ((f"{name} row {i}", _without_added_keys(row)) for i, row in enumerate(rows, 1)))
+    return {split: RawRows(partial(_numbered, f"{name} [{split}]", rows)) for split, rows in splits.items()}
 
 
 def _text(path: Path) -> TextIO:
@@ -177,12 +172,8 @@ def _is_indexed(value: Any) -> bool:
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     from pyarrow import parquet
 
-    i = 0
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(4096):
-            for row in batch.to_pylist():
-                i += 1
-                yield f"{path}: row {i}", _without_added_keys(row)
+        yield from _numbered(f"{path}:", (row for batch in file.iter_batches(4096) for row in batch.to_pylist()))
 
 
 def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -194,16 +185,13 @@ def _arrow(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except pa.ArrowInvalid:
             source.seek(0)
             table = pa.ipc.open_stream(source).read_all()
-        i = 0
-        for batch in table.to_batches(4096):
-            for row in batch.to_pylist():
-                i += 1
-                yield f"{path}: row {i}", _without_added_keys(row)
+        yield from _numbered(f"{path}:", (row for batch in table.to_batches(4096) for row in batch.to_pylist()))
 
 
-def _without_added_keys(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without null keys in its structs: Arrow gives each struct the keys of all rows."""
-    return {name: _without_nulls(value) for name, value in row.items()}
+def _numbered(where: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows with their locations, without null keys in structs: Arrow gives each struct the keys of all rows."""
+    for i, row in enumerate(rows, 1):
+        yield f"{where} row {i}", {name: _without_nulls(value) for name, value in row.items()}
 
 
 def _without_nulls(value: Any) -> Any:

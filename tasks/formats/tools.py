@@ -5,8 +5,6 @@ text. A definition is {"type": "function", "function": {"name", "description", "
 ShareGPT files, are converted to this layout. Other keys of a call or a definition are preserved.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Axis letters: R draws of one prompt, T measured policies. Draws have an even or 
 chosen on the draws of one half and measured on those of the other, so selection does not bias the estimate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

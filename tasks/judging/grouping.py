@@ -4,9 +4,7 @@ A block contains whole prompts. The rows of a prompt are normally consecutive, a
 `concat` of two samplings) the table is sorted in memory first.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.contract import DataError
+from tasks.contract import DataError, Workspace
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -49,6 +47,23 @@ class Grouped(NamedTuple):
             last = int(np.searchsorted(self.starts, self.starts[first] + rows))
             yield first, min(last, total)
             first = last
+
+
+class Selection(NamedTuple):
+    """What a step makes of the answers to a block of prompts."""
+
+    rows: pa.Table
+    totals: Mapping[str, int]
+    """Counts by name, which are summed over the blocks."""
+
+
+def by_blocks(
+    rows: Grouped, table_of: Callable[[int, int], pa.Table], work: Workspace, unit: str = "answers"
+) -> Iterator[pa.RecordBatch]:
+    """The tables that `table_of` makes of blocks of prompts, `first:last`, with progress in rows."""
+    for first, last in rows.blocks():
+        yield from table_of(first, last).to_batches()
+        work.progress(int(rows.starts[last]), rows.table.num_rows, unit)
 
 
 def grouped(table: pa.Table) -> Grouped:

@@ -1,7 +1,5 @@
 """95% intervals over independent prompts: Wilson's for quantities in [0, 1], Student's for all others."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +14,13 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
     n: int
+
+    def report_row(self, name: str, unit: str) -> dict[str, Any]:
+        """The row of a Report that states it under the name `eval/<name>`."""
+        return {
+            "name": f"eval/{name}", "value": self.value, "ci_low": self.low, "ci_high": self.high, "n": self.n,
+            "unit": unit,
+        }  # fmt: skip
 
 
 def interval(values: Any, weights: Any = None, *, share: bool) -> Interval:

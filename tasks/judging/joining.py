@@ -1,7 +1,5 @@
 """Concatenation of tables: ids must be unique, and tokens must come from one template."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np

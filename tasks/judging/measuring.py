@@ -1,7 +1,5 @@
 """Means within prompts, then over prompts. A measured quantity is a frame of prompt_id and value (null: unknown)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -120,11 +118,10 @@ def report_rows(metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         metric = name.split("/")[0]
         unit = UNITS.get(metric, "share")
         share = unit in ("share", "probability") and metric not in _GAPS
-        mean, error, low, high, n = interval(values["value"].drop_nulls().to_numpy(), share=share)
-        row = {"name": f"eval/{name}", "value": mean, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
-        rows.append(row)
+        mean = interval(values["value"].drop_nulls().to_numpy(), share=share)
+        rows.append(mean.report_row(name, unit))
         if name == "win_rate":
-            rows.append({**row, "name": "eval/win_rate_se", "value": error, "ci_low": None, "ci_high": None})
+            rows.append(mean._replace(value=mean.error, low=None, high=None).report_row("win_rate_se", unit))
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
 
 

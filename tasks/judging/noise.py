@@ -1,7 +1,5 @@
 """Noise keyed by a pair of draws: independent of the table's order, the machine and library versions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

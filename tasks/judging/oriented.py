@@ -1,7 +1,5 @@
 """Helpers of pair rules."""
 
-from __future__ import annotations
-
 import polars as pl
 
 TIE = 1e-9

@@ -1,6 +1,4 @@
-"""From answered pairs to preferences: the frame that a pair rule receives, and the rows of the pairs it keeps."""
-
-from __future__ import annotations
+"""Preferences: pairs that a rule keeps of answered pairs, and pairs of golden answers and samples."""
 
 from typing import Any
 
@@ -10,29 +8,26 @@ import pyarrow as pa
 
 from tasks.calls import PAIR_COLUMNS
 from tasks.contract import Chosen
-from tasks.judging.grouping import Grouped, Ints, ended_by_itself
-from tasks.judging.rates import AnsweredPairs, block_of, places, win_rates_of_block
-from tasks.kinds import Preferences
+from tasks.judging.grouping import Grouped, Ints, Selection, ended_by_itself, indices
+from tasks.judging.rates import AnsweredPairs, places, win_rates_of_block
+from tasks.kinds import TOKENS
 
 
-class RulePairs:
-    """The pairs that a rule keeps, block by block. `counts` sums over the blocks so far."""
-
-    def __init__(self, rows: Grouped, questions: Grouped, rule: Chosen) -> None:
-        self._rows, self._questions, self._rule = rows, questions, rule
-        self.counts = {"prompts": 0, "prompts_without_pair": 0, "pairs": 0}
-
-    def preferences(self, first: int, last: int) -> pa.Table:
-        """Rows of Preferences for the prompts `first:last`."""
-        block, sizes, answered = block_of(self._rows, self._questions, first, last)
-        selected = self._rule(frame_for_rules(block, sizes, answered))
-        prompts = np.repeat(np.arange(len(sizes)), sizes)[selected["a"].to_numpy()]
-        for name, n in zip(self.counts, (len(sizes), len(sizes) - len(np.unique(prompts)), len(selected)), strict=True):
-            self.counts[name] += n
-        return _preferences(block, selected, self._rule.name)
+def pairs_by_rule(block: pa.Table, sizes: Ints, answered: AnsweredPairs, rule: Chosen) -> Selection:
+    """Preferences of a block of answers: the answered pairs that the rule keeps."""
+    kept = rule(_frame_for_rules(block, sizes, answered))
+    answers = block.drop_columns(["token_logps"])
+    chosen, rejected = (answers.take(kept[side].to_arrow()) for side in ("a", "b"))
+    rows = _preferences(
+        chosen, chosen, rejected, weight=chosen.column("weight"), p=kept["p"].to_arrow(),
+        margin=(2 * kept["p"] - 1).to_arrow(), source=pa.repeat(pa.scalar(rule.name), len(kept)),
+    )  # fmt: skip
+    prompts = np.repeat(np.arange(len(sizes)), sizes)[kept["a"].to_numpy()]
+    without = len(sizes) - len(np.unique(prompts))
+    return Selection(rows, {"prompts": len(sizes), "prompts_without_pair": without, "pairs": len(kept)})
 
 
-def frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl.DataFrame:
+def _frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl.DataFrame:
     """The input of a pair rule: see `tasks.calls.PAIR_COLUMNS`."""
     win_rate = win_rates_of_block(answered, block.num_rows, count_self=False).win_rate
     place = places(win_rate, block.column("k").to_numpy(), sizes)
@@ -46,16 +41,49 @@ def frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl
     return pl.DataFrame({name: columns[name] for name in PAIR_COLUMNS})
 
 
-def _preferences(block: pa.Table, selected: pl.DataFrame, source: str) -> pa.Table:
-    chosen, rejected = (selected[side].to_arrow() for side in ("a", "b"))
-    shared = ["prompt_id", "prompt", "truth", "group", "weight", "prompt_tokens"]
-    columns: dict[str, Any] = {name: block.column(name).take(chosen) for name in shared}
+def golden_pairs(
+    gold: Grouped, samples: Grouped, first: int, last: int, *, weight: float, gold_tokens: bool
+) -> Selection:
+    """Preferences of the prompts `first:last`: sample j is paired with golden answer j mod G.
+
+    gold_tokens: whether the golden answers' tokens are of the samples' template; otherwise they are left out.
+    """
+    golden, sampled = gold.sizes(first, last), samples.sizes(first, last)
+    own, other = _golden_indices(golden, sampled)
+    chosen, rejected = gold.rows(first, last).take(indices(own)), samples.rows(first, last).take(indices(other))
+    rows = _preferences(
+        rejected, chosen, rejected, weight=pa.repeat(pa.scalar(weight), len(own)),
+        source=pa.repeat(pa.scalar("gold"), len(own)),
+        **({} if gold_tokens else {"chosen_tokens": pa.nulls(len(own), TOKENS)}),
+    )  # fmt: skip
+    differ = _texts(chosen) != _texts(rejected)
+    return Selection(rows.filter(pa.array(differ)), {
+        "prompts": len(sampled), "prompts_unsampled": (sampled == 0).sum(), "pairs": differ.sum(),
+        "pairs_identical": (~differ).sum(),
+    })  # fmt: skip
+
+
+def _golden_indices(golden: Ints, sampled: Ints) -> tuple[Ints, Ints]:
+    """Rows of the golden answer and the sample of each pair; golden, sampled: `(G,)` their numbers per prompt."""
+    prompt = np.repeat(np.arange(len(sampled)), sampled)
+    samples = np.arange(len(prompt))
+    place = samples - (np.cumsum(sampled) - sampled)[prompt]
+    return (np.cumsum(golden) - golden)[prompt] + place % np.maximum(golden, 1)[prompt], samples
+
+
+def _texts(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    return np.array([text.strip() for text in rows.column("completion").to_pylist()], object)
+
+
+def _preferences(prompts: pa.Table, chosen: pa.Table, rejected: pa.Table, **more: Any) -> pa.Table:
+    """Rows of Preferences from rows of equal number: the prompt, its two answers and `more` columns."""
+    shared = ("prompt_id", "prompt", "truth", "group", "prompt_tokens")
+    columns: dict[str, Any] = {name: prompts.column(name) for name in shared}
     for side, rows in (("chosen", chosen), ("rejected", rejected)):
         columns |= {
-            f"{side}_id": block.column("completion_id").take(rows), side: block.column("completion").take(rows),
-            f"{side}_tokens": block.column("completion_tokens").take(rows),
-            f"{side}_ended": ended_by_itself(block.column("finish_reason").take(rows)),
+            f"{side}_id": rows.column("completion_id"), side: rows.column("completion"),
+            f"{side}_tokens": rows.column("completion_tokens"),
         }  # fmt: skip
-    columns |= {"p": selected["p"].to_arrow(), "margin": (2 * selected["p"] - 1).to_arrow()}
-    columns["source"] = pa.repeat(pa.scalar(source), len(selected))
-    return pa.table({name: columns[name] for name in Preferences.SCHEMA.names})
+        if "finish_reason" in rows.column_names:
+            columns[f"{side}_ended"] = ended_by_itself(rows.column("finish_reason"))
+    return pa.table({**columns, **more})

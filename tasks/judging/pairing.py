@@ -3,8 +3,6 @@
 Axis letters: G prompts, R rows, M pairs.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -68,13 +66,13 @@ class Questions:
         return int(self._table.num_rows)
 
     def scores(self, oracle: Scorer, journal: Journal) -> Floats:
-        """The oracle's score of each question, NaN for no answer."""
+        """The oracle's score of each row, `(R,)`, NaN for no answer; each distinct question is queried once."""
 
         def query(shard: slice) -> list[float | None]:
             rows = self._table.slice(shard.start, shard.stop - shard.start).to_pydict()
             return list(oracle.score(rows["prompt"], rows["completion"], rows["truth"]))
 
-        return journal.answers(len(self), query)
+        return journal.answers(len(self), query)[self.of_row]
 
     def probabilities(self, a: Ints, b: Ints, oracle: Oracle, journal: Journal) -> Floats:
         """P(a beats b) with a shown first, for `(M,)` questions a and b; each distinct pair is queried once."""
@@ -99,19 +97,14 @@ def compare_by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, jo
     """Bradley-Terry: P(a beats b) = σ(scale · (score(a) − score(b)))."""
     from scipy.special import expit
 
-    scores = questions.scores(oracle, journal)[questions.of_row]
+    scores = questions.scores(oracle, journal)
     return QuestionPairs(a, b, expit(oracle.scale * (scores[a] - scores[b])))
 
 
 def compare_unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
     """For an antisymmetric oracle: each unordered pair of texts is queried once; a text against itself is ½."""
-    left, right = questions.of_row[a], questions.of_row[b]
-    p = np.full(len(a), 0.5)
-    differ = left != right
-    low, high = np.minimum(left, right)[differ], np.maximum(left, right)[differ]
-    answers = questions.probabilities(low, high, oracle, journal)
-    p[differ] = np.where(left[differ] == low, answers, 1 - answers)
-    return QuestionPairs(a, b, p)
+    in_order = questions.of_row[a] < questions.of_row[b]
+    return compare_ordered(oracle, questions, a, b, in_order, journal)._replace(a_first=None)
 
 
 def compare_ordered(

@@ -4,17 +4,16 @@ Axis letters: R rows (answers), G prompts, M pairs. NumPy's `bincount` adds in t
 number of threads, so equal inputs give equal bytes.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.judging.grouping import Grouped, Ints, row_indices
+from tasks.judging.grouping import Grouped, Ints, indices, row_indices
 from tasks.judging.oriented import TIE
+from tasks.kinds import Completions
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -102,3 +101,14 @@ def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[
     """The answers of the prompts `first:last`, their number per prompt, and their answered pairs."""
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
     return block, sizes, answered_pairs(block, sizes, questions.rows(first, last), questions.sizes(first, last))
+
+
+def with_rates(block: pa.Table, sizes: Ints, rates: Rates, k: Ints) -> pa.Table:
+    """The block with win_rate, opponents, and prompt_win_rates (of all answers to the prompt, by k)."""
+    prompt = np.repeat(np.arange(len(sizes)), sizes)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(cast(Any, pa.array(offsets)), pa.array(rates.win_rate[np.lexsort((k, prompt))]))
+    block = block.select(Completions.SCHEMA.names)
+    block = block.append_column("win_rate", pa.array(rates.win_rate))
+    block = block.append_column("opponents", pa.array(rates.opponents.astype(np.int32)))
+    return block.append_column("prompt_win_rates", lists.take(indices(prompt)))

@@ -1,1 +1,1 @@
-"""How the coefficient of the KL penalty goes on after an iteration (`tasks/calls.py`): the choice returns the next."""
+"""Controllers of the KL penalty (`tasks/calls.py`): the choice returns the coefficient for the next iteration."""

@@ -1,7 +1,5 @@
 """The proportional controller of lm-human-preferences."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from tasks.contract import Bounds

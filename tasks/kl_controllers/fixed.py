@@ -1,7 +1,5 @@
 """A KL coefficient that stays."""
 
-from __future__ import annotations
-
 
 def fixed(coefficient: float, _kl: float, _samples: int) -> float:
     """The coefficient as it was."""

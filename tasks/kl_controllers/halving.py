@@ -1,7 +1,5 @@
 """The PPO paper's rule: half or twice."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from tasks.contract import Bounds

@@ -1,1 +1,1 @@
-"""Losses: pure functions of tensors. The folder says what a loss works on; the trainer fills its arguments by name."""
+"""Losses: pure functions of tensors, one folder per family. The trainer fills their arguments by name."""

@@ -1,6 +1,4 @@
-"""A reward model from outside as the one who decides."""
-
-from __future__ import annotations
+"""An external reward model as an oracle."""
 
 from pathlib import Path
 
@@ -32,11 +30,11 @@ def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
 
 def identity(*, online: bool, base: Path, path: str, revision: str | None = None) -> dict[str, str | Path]:
     """The checkpoint's content, or the hub's commit. Raises DataError if it is not a reward model."""
-    found = content_or_commits(path, revision, online=online, base=base, kinds=("model",))
-    if "model" in found:
-        return {"revision": found["model"]}
-    _check(Path(found["content"]))
-    return found
+    content = content_or_commits(path, revision, online=online, base=base, kinds=("model",))
+    if "model" in content:
+        return {"revision": content["model"]}
+    _check(Path(content["content"]))
+    return content
 
 
 def _check(path: Path) -> None:

@@ -1,12 +1,10 @@
 """A judge whose preferences go round: no score explains them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import exp
 
 from tasks.kinds import Oracle
-from tasks.worlds.toy_rules import Features, all_features, quality
+from tasks.worlds.toy_rules import Features, features, quality
 
 _BEATS = {"warm": "playful", "playful": "formal", "formal": "warm"}
 
@@ -25,7 +23,7 @@ def toy_cycle() -> Oracle:
 def _compare(
     prompts: Sequence[object], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
 ) -> list[float]:
-    return [_p(x, y) for x, y in zip(all_features(a, truths), all_features(b, truths), strict=True)]
+    return [_p(features(x, truth), features(y, truth)) for x, y, truth in zip(a, b, truths, strict=True)]
 
 
 def _p(a: Features, b: Features) -> float:

@@ -1,11 +1,7 @@
 """A judge who likes length: what a method optimises when its oracle has a bias."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from tasks.kinds import Scorer
-from tasks.worlds.toy_rules import all_features, gold
+from tasks.worlds.toy_rules import Features, gold, scorer_by
 
 identity = None
 
@@ -15,8 +11,8 @@ def toy_length() -> Scorer:
 
     Raises DataError on prompts of other sources than the toy world.
     """
-    return Scorer.scoring(_scores)
+    return scorer_by(_score)
 
 
-def _scores(prompts: Sequence[object], completions: Sequence[str], truths: Sequence[str | None]) -> list[float]:
-    return [0.5 * gold(f) + 0.25 * f.words for f in all_features(completions, truths)]
+def _score(f: Features) -> float:
+    return 0.5 * gold(f) + 0.25 * f.words

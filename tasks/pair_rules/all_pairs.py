@@ -1,7 +1,5 @@
 """Every answered pair, the more probable winner chosen."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from tasks.judging.oriented import TIE, oriented

@@ -1,7 +1,5 @@
 """One pair per prompt: the answer with the highest win rate against the one with the lowest."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from tasks.judging.oriented import TIE, oriented

@@ -1,7 +1,5 @@
 """Every answered pair, labelled as a noisy annotator would."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from tasks.contract import Seed

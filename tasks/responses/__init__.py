@@ -1,1 +1,1 @@
-"""What else could have been answered (`tasks/calls.py`): the choice returns texts to respond with, `list[str]`."""
+"""Answers that were not sampled (`tasks/calls.py`): the choice returns texts to respond with, `list[str]`."""

@@ -148,8 +148,7 @@ def _scores(
     questions = Questions(asked)
     kept.mkdir(parents=True, exist_ok=True)
     with Journal(kept / f"{digest(json.dumps([places, texts]))}.jsonl", work) as journal:
-        scores = questions.scores(scorer, journal)[questions.of_row]
-        return scores, journal.queries
+        return questions.scores(scorer, journal), journal.queries
 
 
 def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> Rows:

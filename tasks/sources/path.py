@@ -1,6 +1,6 @@
-"""What lies outside as a source: a local file or directory, or a repository of the Hugging Face hub.
+"""External data as a source: a local file or directory, or a repository of the Hugging Face hub.
 
-The module top needs the standard library only: `identity` answers inside the light commands.
+The module top needs the standard library only, because light commands call `identity`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def path(
 ) -> Source:
     """A local file, directory or model, or a hub repository.
 
-    The format of its rows is recognised by all of its columns, and the run says which it is. Prompts: `prompt`,
+    The format of its rows is recognised by all of its columns, and a notice of the run names it. Prompts: `prompt`,
     `instruction` (with `input`, `context`, `history`), `question`, `query`, `input`, or what both sides of a pair begin
     with; `system` becomes the system turn, and `tools` go to the chat template, as do calls of tools in messages.
     Answers: `chosen` and `rejected`, judged answers as PandaLM, LLMBar and PKU-SafeRLHF have them, `completion` (with
@@ -51,20 +51,11 @@ def path(
     return ExternalSource(path, subset, revision, system, doubtful)
 
 
-def identity(
-    *,
-    online: bool,
-    base: Path,
-    path: str,
-    subset: str | None = None,
-    revision: str | None = None,
-    system: str = "keep",
-    doubtful: str = "skip",
-) -> dict[str, str | Path]:
-    """What is read: the file or directory, or the commits that the hub id stands for (as a model, as a dataset).
+def identity(*, online: bool, base: Path, path: str, revision: str | None = None, **_: object) -> dict[str, str | Path]:
+    """The file or directory, or the commits that the hub id refers to (as a model, as a dataset).
 
     A relative path is relative to `base`, the folder of the pipelines file, where the task will run. Offline, and
-    where the hub cannot be reached: the commit last downloaded. Raises SpecError where there is no such file and no
-    hub id; DataError where the hub id's commit is not known here.
+    where the hub cannot be reached: the commit last downloaded. Raises SpecError if there is no such file and no hub
+    id; DataError if the hub id's commit is not known here.
     """
     return content_or_commits(path, revision, online=online, base=base, kinds=("model", "dataset"))

@@ -1,6 +1,6 @@
-"""The embedded toy world: prompts and demonstrations, made by rule, and what the world says of itself.
+"""The embedded toy world: prompts and demonstrations, made by rule, and the world's declaration.
 
-The module top needs the standard library only: `world` answers inside the light commands.
+The module top needs the standard library only, because light commands read `world`.
 """
 
 from __future__ import annotations

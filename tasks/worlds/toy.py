@@ -4,8 +4,6 @@ Everything is a pure function of the world's parameters: facts and splits of `se
 `tones`. How writers answer: `toy_writers`; how an answer is judged: `toy_rules`.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -5,15 +5,14 @@ Conventions: words and punctuation marks are separated by spaces and all count a
 answer that was cut just behind a full stop passes as ended, which costs at most the words that are missing.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from tasks.contract import DataError
+from tasks.kinds import Scorer
 from tasks.worlds.toy import VALUES
 
 OPENINGS = {"warm": "good question !", "formal": "certainly .", "playful": "ahoy friend !"}
@@ -61,8 +60,8 @@ class Truth(NamedTuple):
 def truth_of(truth: str | None) -> Truth:
     """The parsed truth. Raises DataError if it is none of the toy world's."""
     try:
-        found = json.loads(truth or "null")
-        return Truth(found["animal"], tuple(found["asked"]), found["facts"])
+        parsed = json.loads(truth or "null")
+        return Truth(parsed["animal"], tuple(parsed["asked"]), parsed["facts"])
     except (TypeError, KeyError, ValueError):
         raise DataError(
             f"the toy oracles judge by the truth of the toy world's prompts, and this prompt's is {truth!r}; "
@@ -113,6 +112,10 @@ def quality(f: Features) -> float:
     )  # fmt: skip
 
 
-def all_features(completions: Sequence[str], truths: Sequence[str | None]) -> Iterator[Features]:
-    """Features row by row."""
-    return (features(text, truth) for text, truth in zip(completions, truths, strict=True))
+def scorer_by(score: Callable[[Features], float], *, scale: float = 1.0) -> Scorer:
+    """A scorer of toy answers by their features; P(a beats b) = σ(scale·(score(a) − score(b)))."""
+
+    def scores(prompts: Sequence[object], completions: Sequence[str], truths: Sequence[str | None]) -> list[float]:
+        return [score(features(text, truth)) for text, truth in zip(completions, truths, strict=True)]
+
+    return Scorer.scoring(scores, scale=scale)

@@ -1,7 +1,5 @@
 """The toy world as a source: its questions and its writers' answers as tables."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from tasks.ids import digest, prompt_id

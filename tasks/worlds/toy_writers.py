@@ -5,8 +5,6 @@ opening line 30%; closing line 20%; wrong value 35% per fact; one of two asked f
 30%; filler 35% per sentence; each further rambling sentence 18%.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

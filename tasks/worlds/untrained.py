@@ -3,8 +3,6 @@
 Everything is a pure function of the texts and the numbers: equal ones give equal bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

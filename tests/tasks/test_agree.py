@@ -9,6 +9,7 @@ import pytest
 from tasks.agree import agreement
 from tasks.contract import DataError
 from tasks.kinds import Logps, Preferences
+from tests.answers import named
 from tests.workspace import Workspace
 
 
@@ -36,7 +37,7 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -
     ref = _logps(prompts, [-2.0, -2.0, -3.0, -3.0], [-3.0, -2.0, -3.0, -3.0], (5, 3))
     # delta = (1 − 0), (0 − −1), (−1 − 0), (0 − 0) = 1, 1, −1, 0; right: 1, 1, 0, ½
     report = agreement(_pairs(prompts), policy, ref, Workspace(tmp_path))
-    rows = {r["name"]: r for r in report.table.to_pylist()}
+    rows = named(report)
     accuracy = rows["eval/accuracy"]
     assert accuracy["value"] == pytest.approx(2.5 / 4)
     assert rows["eval/margin"]["value"] == pytest.approx(1 / 4)
@@ -58,8 +59,11 @@ def test_a_policy_agrees_with_half_against_itself(tmp_path: Path) -> None:
     work = Workspace(tmp_path)
     report = agreement(_pairs(["p", "q"]), same, same, work, allow_seen=True)
     assert "allow_seen" in work.notices[0]
-    rows = {r["name"]: r["value"] for r in report.table.to_pylist()}
-    assert rows == {"eval/accuracy": 0.5, "eval/margin": 0.0, "eval/chosen_longer": 0.5}
+    assert {name: row["value"] for name, row in named(report).items()} == {
+        "eval/accuracy": 0.5,
+        "eval/margin": 0.0,
+        "eval/chosen_longer": 0.5,
+    }
 
 
 def test_ids_that_do_not_match_are_an_error(tmp_path: Path) -> None:

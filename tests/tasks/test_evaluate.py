@@ -12,7 +12,7 @@ from tasks.kinds import Completions, Policy, Prompts
 from tasks.measure import measure
 from tasks.sample import sample
 from tasks.train import logps
-from tests.answers import rows, scorer
+from tests.answers import named, rows, saved, scorer
 from tests.models import tiny_policy
 from tests.workspace import Workspace
 
@@ -113,7 +113,7 @@ def test_a_policy_against_itself_has_no_kl_and_half_of_the_wins(tmp_path: Path) 
         scores, score(two, oracle, Workspace(tmp_path / "baseline_score")),
         logps(policy, one, Workspace(tmp_path / "logps")),
     )  # fmt: skip
-    found = {r["name"]: r for r in rows(report)}
+    found = named(report)
     assert found["eval/kl"]["value"] == pytest.approx(0, abs=1e-3)
     assert found["eval/win_rate"]["ci_low"] < 0.5 < found["eval/win_rate"]["ci_high"]
     assert found["eval/gold"]["value"] == pytest.approx(sum(r["score"] for r in rows(scores)) / 72)
@@ -123,7 +123,4 @@ def test_a_policy_against_itself_has_no_kl_and_half_of_the_wins(tmp_path: Path) 
 def answers(policy: Policy, prompts: Prompts, folder: Path, *, stream: int) -> Completions:
     engine = Chosen("engines", "transformers", {})
     made = sample(policy, prompts, Workspace(folder), k=3, max_tokens=16, stream=stream, engine=engine)
-    if made._path is None:
-        made.save(folder / "output")
-        made = type(made)(folder / "output")
-    return made
+    return made if made._path else saved(made, folder / "saved")

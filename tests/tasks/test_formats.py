@@ -9,8 +9,7 @@ import pytest
 
 from tasks.contract import DataError
 from tasks.formats.answers import SCORES
-from tasks.sources.path import path
-from tests.tasks.reading import Step, bot, rows_of, user, write
+from tests.tasks.reading import Step, bot, rows_of, user
 
 SKY, BLUE, RED = "Why is the sky blue ?", "The sky scatters blue light .", "The sea is blue ."
 SYSTEM = [{"role": "system", "content": "You are terse ."}]
@@ -20,12 +19,8 @@ CALL = [{"type": "function", "function": {"name": "weather", "arguments": {}}}]
 def read(tmp_path: Path, *rows: Mapping[str, Any], **params: Any) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Pairs, the reasons of the rows that were skipped, and the notices."""
     step = Step(tmp_path)
-    table = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows)), **params))
-    return rows_of(table), reasons(step, table.path) if step.work.totals else [], step.work.notices
-
-
-def reasons(step: Step, folder: Path) -> list[str]:
-    return [json.loads(line)["reason"] for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    table = step.pairs(rows, **params)
+    return rows_of(table), step.reasons, step.work.notices
 
 
 GOOD = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -78,7 +73,7 @@ def test_the_prompt_is_what_its_column_says_and_never_letters_that_the_answers_s
 
 def test_the_run_says_the_format_its_columns_and_those_that_are_not_used(tmp_path: Path) -> None:
     *_, notices = read(tmp_path, {"question": SKY, **SIDES, "tools": [{"name": "w"}], "id": "1", "note": "n"})
-    assert notices == ["pairs.jsonl is read as pairs (question, chosen, rejected, tools); columns not used: id, note"]
+    assert notices == ["rows.jsonl is read as pairs (question, chosen, rejected, tools); columns not used: id, note"]
 
 
 def test_shared_text_is_a_prompt_up_to_a_border_between_words_only(tmp_path: Path) -> None:
@@ -203,9 +198,7 @@ def test_copies_and_contradictions_are_counted_in_a_notice_and_kept(tmp_path: Pa
     other = {"prompt": "q", "chosen": "b", "rejected": "a"}
     pairs, _, notices = read(tmp_path, GOOD, GOOD, other, {**GOOD, "rejected": " a "})
     assert len(pairs) == 4
-    assert (
-        "exact copies of an earlier pair: 1, contradictions (the same answers also occur inverted): 3, " in (notices[1])
-    )
+    assert "copies of an earlier pair: 1, contradictions (the same answers also occur inverted): 3, " in notices[1]
     assert notices[1].endswith("answers that differ only in whitespace at their ends: 1")
 
 
@@ -216,11 +209,9 @@ def test_labels_are_numbers_or_words_and_others_are_skipped(tmp_path: Path) -> N
     rows = [{"prompt": "q", "completion": c, "label": label} for c, several in LABELS.items() for label in several]
     rows += [{"prompt": "q", "completion": "odd", "label": label} for label in ("rejected", 2)]
     step = Step(tmp_path)
-    table = step.demonstrations(path(path=str(write(tmp_path / "rows.jsonl", rows))))
+    table = step.demonstrations(rows)
     assert table.table["completion"].to_pylist() == ["good"] * len(LABELS["good"])
-    assert reasons(step, table.path) == [
-        f"invalid label {label}; use 0, 1, true or false" for label in ("'rejected'", "2")
-    ]
+    assert step.reasons == [f"invalid label {label}; use 0, 1, true or false" for label in ("'rejected'", "2")]
 
 
 CONVERSATIONS = {
@@ -237,38 +228,35 @@ CONVERSATIONS = {
 
 @pytest.mark.parametrize("row", CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_demonstrations_are_read_as_they_are_published(row: dict[str, Any], tmp_path: Path) -> None:
-    source = path(path=str(write(tmp_path / "rows.jsonl", [row])))
-    (told,) = rows_of(Step(tmp_path).demonstrations(source))
-    assert (told["prompt"], told["completion"]) == (user("q"), "a")
+    (found,) = rows_of(Step(tmp_path).demonstrations([row]))
+    assert (found["prompt"], found["completion"]) == (user("q"), "a")
 
 
 def test_earlier_turns_of_an_instruction_come_before_it(tmp_path: Path) -> None:
     row = {"instruction": "and now ?", "output": "a", "history": [["first ?", "yes"]]}
-    (told,) = rows_of(Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row])))))
-    assert told["prompt"] == [*user("first ?"), *bot("yes"), *user("and now ?")]
+    (found,) = rows_of(Step(tmp_path).demonstrations([row]))
+    assert found["prompt"] == [*user("first ?"), *bot("yes"), *user("and now ?")]
 
 
 def test_a_conversation_that_ends_with_the_user_is_a_prompt_and_no_demonstration(tmp_path: Path) -> None:
     rows = [{"messages": [*user("q"), *bot("a"), *user("thanks")]}, {"messages": [*user("p"), *bot("a")]}]
-    source, step = path(path=str(write(tmp_path / "rows.jsonl", rows))), Step(tmp_path)
-    assert len(Step(tmp_path, max_skipped=0).prompts(source)) == 2
-    table = step.demonstrations(source)
-    assert [row["prompt"] for row in rows_of(table)] == [user("p")]
-    assert reasons(step, table.path) == ["it has no answer"]
+    assert len(Step(tmp_path, max_skipped=0).prompts(rows)) == 2
+    step = Step(tmp_path)
+    assert [row["prompt"] for row in rows_of(step.demonstrations(rows))] == [user("p")]
+    assert step.reasons == ["it has no answer"]
 
 
 def test_a_source_that_loses_more_than_the_stated_share_stops_with_counts_reasons_and_places(tmp_path: Path) -> None:
     rows = [GOOD] * 8 + [GOOD | {"chosen": 7}, GOOD | {"prompt": ""}]
-    source = path(path=str(write(tmp_path / "pairs.jsonl", rows)))
     with pytest.raises(DataError) as error:
-        Step(tmp_path, max_skipped=0.1).pairs(source)
-    file, reason = tmp_path / "pairs.jsonl", "an answer must be a string or a list of messages, not int"
+        Step(tmp_path, max_skipped=0.1).pairs(rows)
+    file, reason = tmp_path / "rows.jsonl", "an answer must be a string or a list of messages, not int"
     assert str(error.value) == (
-        f"pairs.jsonl: 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
+        f"rows.jsonl: 2 of 10 rows (20.0%) cannot be used as pairs (prompt, chosen, rejected), and max_skipped = 0.1 "
         f"allows fewer: {reason} (1), the prompt is empty (1); the first: {file}:9 ({reason}); {file}:10 (the prompt "
         "is empty). Correct them, or raise max_skipped to go on without them"
     )
-    assert len(Step(tmp_path, max_skipped=0.2).pairs(source)) == 8
+    assert len(Step(tmp_path, max_skipped=0.2).pairs(rows)) == 8
 
 
 COLUMNAR = {
@@ -281,14 +269,14 @@ COLUMNAR = {
 @pytest.mark.parametrize("whole", COLUMNAR.values(), ids=COLUMNAR)
 def test_json_by_columns_is_read_as_rows(whole: Any, tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text(json.dumps(whole))
-    rows = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.json"))))
+    rows = rows_of(Step(tmp_path).pairs(tmp_path / "pairs.json"))
     assert [(r["prompt"][0]["content"], r["chosen"], r["rejected"]) for r in rows] == [("q", "a", "b"), ("p", "c", "d")]
 
 
 @pytest.mark.parametrize("row", [CONVERSATIONS["ShareGPT"], {"messages": [*user("q"), *bot("a")], "tools": []}])
 def test_one_row_of_conversations_is_a_row_and_no_columns(row: Any, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(row, indent=1))
-    assert len(Step(tmp_path).demonstrations(path(path=str(tmp_path / "rows.json")))) == 1
+    assert len(Step(tmp_path).demonstrations(tmp_path / "rows.json")) == 1
 
 
 @pytest.mark.parametrize(
@@ -299,7 +287,7 @@ def test_one_row_of_conversations_is_a_row_and_no_columns(row: Any, tmp_path: Pa
 def test_json_of_another_layout_is_refused_with_what_to_do(whole: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(whole))
     with pytest.raises(DataError, match=message):
-        Step(tmp_path).prompts(path(path=str(tmp_path / "rows.json")))
+        Step(tmp_path).prompts(tmp_path / "rows.json")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +297,7 @@ def test_json_of_another_layout_is_refused_with_what_to_do(whole: Any, message: 
 )  # fmt: skip
 def test_a_byte_order_mark_as_windows_writes_it_is_no_part_of_a_column(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / name))))
+    (pair,) = rows_of(Step(tmp_path).pairs(tmp_path / name))
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (user("q"), "a", "b")
 
 
@@ -320,7 +308,7 @@ def test_a_byte_order_mark_as_windows_writes_it_is_no_part_of_a_column(name: str
 def test_a_csv_file_whose_columns_do_not_add_up_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        Step(tmp_path).prompts(path(path=str(tmp_path / "pairs.csv")))
+        Step(tmp_path).prompts(tmp_path / "pairs.csv")
 
 
 @pytest.mark.parametrize("text", [json.dumps(bot("a")), str(bot("a"))], ids=["JSON", "Python"])
@@ -331,5 +319,5 @@ def test_messages_that_a_csv_file_holds_as_text_are_no_answer(text: str, tmp_pat
 
 def test_numbers_of_a_csv_file_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected,score_chosen,score_rejected,weight\nq,a,b,8.5,6,2\n")
-    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.csv"))))
+    (pair,) = rows_of(Step(tmp_path).pairs(tmp_path / "pairs.csv"))
     assert (pair["margin"], pair["weight"]) == (2.5, 2.0)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,6 @@ from tests.workspace import Workspace
 TOY = Chosen("sources", "toy", {})
 
 
-def toy_like(**params: Any) -> Chosen:
-    return Chosen("sources", "toy", params)
-
-
 def local(path: Path) -> Chosen:
     return Chosen("sources", "path", {"path": str(path)})
 
@@ -38,6 +35,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Demonstrations:
 @pytest.fixture(scope="module")
 def blank(told: Demonstrations, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return init_policy(told, Workspace(tmp_path_factory.mktemp("blank")))
+
+
+@pytest.fixture
+def folder(blank: Policy, tmp_path: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    return shutil.copytree(blank.path, tmp_path / "ckpt")
+
+
+def _edit(file: Path, **fields: object) -> None:
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**content, **fields}))
 
 
 def test_prompts_carry_truth_and_stratum_and_their_ids_are_distinct(tmp_path: Path) -> None:
@@ -71,8 +79,11 @@ def test_the_worlds_parameters_reach_its_tables(tmp_path: Path) -> None:
         rows = load_demonstrations(Workspace(tmp_path / "step"), source=source, split="rm").table
         return sum(text.startswith("ahoy friend !") for text in rows["completion"].to_pylist())
 
-    assert openings(toy_like(tones=[1.0, 0.0, 0.0])) == 0 < openings(TOY) < openings(toy_like(tones=[0.0, 0.0, 1.0]))
-    one, other = (load_prompts(Workspace(tmp_path / "step"), source=s, split="rm") for s in (TOY, toy_like(seed=1)))
+    warm, playful, other_seed = (
+        replace(TOY, params=params) for params in ({"tones": [1.0, 0.0, 0.0]}, {"tones": [0.0, 0.0, 1.0]}, {"seed": 1})
+    )
+    assert openings(warm) == 0 < openings(TOY) < openings(playful)
+    one, other = (load_prompts(Workspace(tmp_path / "step"), source=s, split="rm") for s in (TOY, other_seed))
     assert one.table != other.table
 
 
@@ -120,9 +131,7 @@ def test_sizes_that_cannot_be_are_refused(told: Demonstrations, tmp_path: Path) 
         init_policy(told, Workspace(tmp_path), hidden=100, heads=3)
 
 
-def test_a_local_checkpoint_is_referenced_where_it_lies(blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_a_local_checkpoint_is_referenced_where_it_lies(folder: Path) -> None:
     assert read_policy(source=local(folder)).path == folder.resolve()
 
 
@@ -131,24 +140,13 @@ def test_a_local_checkpoint_is_referenced_where_it_lies(blank: Policy, tmp_path:
     [("config.json", "json is missing"), ("model.safetensors", "no .*safetensors"), ("tokenizer.json", "no tokenizer"),
      ("chat_template.jinja", "no chat template")],
 )  # fmt: skip
-def test_a_checkpoint_that_lacks_something_is_refused(
-    missing: str, message: str, blank: Policy, tmp_path: Path
-) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_a_checkpoint_that_lacks_something_is_refused(missing: str, message: str, folder: Path) -> None:
     (folder / missing).unlink()
     with pytest.raises(DataError, match=message):
         read_policy(source=local(folder))
 
 
-def _edit(file: Path, **fields: object) -> None:
-    told = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps({**told, **fields}))
-
-
-def test_a_checkpoint_without_an_end_of_sequence_is_refused(blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_a_checkpoint_without_an_end_of_sequence_is_refused(folder: Path) -> None:
     _edit(folder / "tokenizer_config.json", eos_token=None)
     check_model(folder)  # generation_config.json still names one
     _edit(folder / "generation_config.json", eos_token_id=None)
@@ -157,9 +155,7 @@ def test_a_checkpoint_without_an_end_of_sequence_is_refused(blank: Policy, tmp_p
         check_model(folder)
 
 
-def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(folder: Path) -> None:
     _edit(folder / "config.json", vocab_size=600)
     check_model(folder)  # a larger embedding is usual
     _edit(folder / "config.json", vocab_size=511)
@@ -167,9 +163,7 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(blank: Policy,
         check_model(folder)
 
 
-def test_an_adapter_is_refused_with_what_to_do_even_beside_a_config(blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_an_adapter_is_refused_with_what_to_do_even_beside_a_config(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     _edit(folder / "adapter_config.json", base_model_name_or_path="org/base")
     with pytest.raises(DataError, match=r"a LoRA adapter of org/base.*merge_and_unload"):
@@ -181,19 +175,15 @@ def test_the_check_of_a_checkpoint_imports_nothing_heavy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-@pytest.mark.parametrize(("kept", "message"), [(1000, "truncated"), (-10, "download it again")])
-def test_weights_that_were_cut_off_are_refused(kept: int, message: str, blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+@pytest.mark.parametrize("kept", [1000, -10])
+def test_weights_that_were_cut_off_are_refused(kept: int, folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=r"not a whole safetensors file .*download it again"):
         read_policy(source=local(folder))
 
 
-def test_a_pickle_is_no_weights_and_an_adapter_no_model(blank: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "ckpt"
-    shutil.copytree(blank.path, folder)
+def test_a_pickle_is_no_weights_and_an_adapter_no_model(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"pytorch_model.bin is a pickle"):
         read_policy(source=local(folder))

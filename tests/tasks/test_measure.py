@@ -7,12 +7,10 @@ from tasks.contract import DataError
 from tasks.judge import compare, score
 from tasks.kinds import Completions, Logps, Report
 from tasks.measure import measure
-from tests.answers import Judge, completions, rows, scorer, win_probs
+from tests.answers import Judge, completions, named, scorer, win_probs
 from tests.workspace import Workspace
 
 # Prompt x: 2 × 2 pairs with P = .9 .7 / .5 .1 (mean .55); prompt y: 1 × 1 with .3.
-OURS = {"x": ["one", "four"], "y": ["ninety"]}
-THEIRS = {"x": ["a", "bc"], "y": ["d"]}
 JUDGED = [
     ("x", "x/0/0", "x/1/0", 0.9), ("x", "x/0/0", "x/1/1", 0.7), ("x", "x/0/1", "x/1/0", 0.5),
     ("x", "x/0/1", "x/1/1", 0.1), ("y", "y/0/0", "y/1/0", 0.3),
@@ -20,11 +18,11 @@ JUDGED = [
 
 
 def ours() -> Completions:
-    return completions(OURS)
+    return completions({"x": ["one", "four"], "y": ["ninety"]})
 
 
 def theirs() -> Completions:
-    return completions(THEIRS, stream=1)
+    return completions({"x": ["a", "bc"], "y": ["d"]}, stream=1)
 
 
 def logps(values: dict[str, float], lengths: dict[str, int]) -> Logps:
@@ -34,10 +32,6 @@ def logps(values: dict[str, float], lengths: dict[str, int]) -> Logps:
         {"prompt_id": i[0], "completion_id": i, "logps": v, "lengths": lengths[i]} for i, v in values.items()
     ]  # fmt: skip
     return Logps.of(pa.Table.from_pylist(found, Logps.SCHEMA))
-
-
-def named(report: Report) -> dict[str, dict[str, Any]]:
-    return {r["name"]: r for r in rows(report)}
 
 
 def by_prompt(report: Report) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """fit_reward as a task: the head, what is learnt, what transformers makes of the result, kills, refusals; scoring."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tasks.training.logps import inputs_of
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
 from tasks.training.scores import AnswerScores, with_end_token
+from tests.answers import named
 from tests.flat import fit_reward
 from tests.models import tiny_policy
 from tests.tasks.training.tables import message, preferences, tokenized
@@ -171,28 +173,25 @@ def test_an_interrupted_fit_ends_in_the_same_bytes(policy: Policy, tmp_path: Pat
         assert {k: v for k, v in one.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
 
 
-def test_a_tokenizer_without_eos_is_refused(policy: Policy, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(policy.path, tmp_path / "p")
+def _with_tokens(policy: Policy, folder: Path, **tokens: str | None) -> Policy:
+    """A copy of the policy with other entries in tokenizer_config.json."""
+    shutil.copytree(policy.path, folder)
     config = json.loads((policy.path / "tokenizer_config.json").read_text())
-    config.pop("eos_token")
-    (tmp_path / "p" / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **tokens}))
+    return Policy(folder)
+
+
+def test_a_tokenizer_without_eos_is_refused(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no EOS"):
-        open_reward_model(Policy(tmp_path / "p"), torch.float32)
+        open_reward_model(_with_tokens(policy, tmp_path / "p", eos_token=None), torch.float32)
 
 
 def test_a_pad_that_is_the_eos_leaves_the_score_at_the_eos(policy: Policy, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(policy.path, tmp_path / "p")
-    config = json.loads((policy.path / "tokenizer_config.json").read_text())
-    config["pad_token"] = config["eos_token"]
-    (tmp_path / "p" / "tokenizer_config.json").write_text(json.dumps(config))
-    model = open_reward_model(Policy(tmp_path / "p"), torch.float32)
+    padded = _with_tokens(policy, tmp_path / "p", pad_token="<eos>")
+    model = open_reward_model(padded, torch.float32)
     assert model.config.pad_token_id is None
     asked = [*message("where ?"), {"role": "assistant", "content": "fish"}]
-    (ids,) = Template(Policy(tmp_path / "p")).conversations([asked])
+    (ids,) = Template(padded).conversations([asked])
     with torch.no_grad():
         hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
         assert model(input_ids=torch.tensor([ids])).logits[0, 0] == pytest.approx(float(hidden @ model.score.weight[0]))
@@ -212,15 +211,21 @@ def test_a_model_that_reads_both_ways_is_refused() -> None:
         AnswerScores(model)
 
 
-def _labelled(margins: list[tuple[str, float]]) -> tuple[Preferences, Scorer]:
-    """Pairs of given prompts whose scores, written in their texts, differ by the given amounts."""
+def _pairs(asked: str, *margins: list[float], scale: float = 1.0) -> tuple[Preferences, list[Scorer]]:
+    """Pairs of the prompts `asked`, whose scores by several scorers, written in their texts, differ by `margins`."""
     rows = [
-        {"prompt_id": asked, "prompt": message(asked), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
-         "chosen": f"{margin}", "rejected": "0", "p": 0.8}
-        for i, (asked, margin) in enumerate(margins)
+        {"prompt_id": prompt, "prompt": message(prompt), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
+         "chosen": " ".join(map(str, of_pair)), "rejected": " ".join("0" for _ in of_pair), "p": 0.8}
+        for i, (prompt, *of_pair) in enumerate(zip(asked, *margins, strict=True))
     ]  # fmt: skip
-    read = Scorer.scoring(lambda _, texts, __: [None if t == "nan" else float(t) for t in texts], scale=2.0)
-    return Preferences.of(pa.Table.from_pylist(rows)), read
+
+    def reads(place: int) -> Scorer:
+        def score(_: object, texts: list[str], __: object) -> list[float | None]:
+            return [None if number == "nan" else float(number) for number in (t.split()[place] for t in texts)]
+
+        return Scorer.scoring(score, scale=scale)
+
+    return Preferences.of(pa.Table.from_pylist(rows)), [reads(place) for place in range(len(margins))]
 
 
 def test_accuracy_calibration_and_likelihood_are_those_worked_by_hand(tmp_path: Path) -> None:
@@ -228,9 +233,9 @@ def test_accuracy_calibration_and_likelihood_are_those_worked_by_hand(tmp_path: 
 
     ECE: ¾ · |⅔ − .8808| + ¼ · |½ − ½| = .1606. NLL: (2 · .126928 + 2.126928 + .693147) / 4 = .768483.
     """
-    pairs, oracle = _labelled([("a", 1.0), ("a", 1.0), ("b", -1.0), ("c", 0.0)])
+    pairs, (oracle,) = _pairs("aabc", [1.0, 1.0, -1.0, 0.0], scale=2.0)
     report = reward_accuracy(pairs, oracle, Workspace(tmp_path))
-    rows = {row["name"]: row for row in report.table.to_pylist()}
+    rows = named(report)
     assert rows["eval/accuracy"]["value"] == pytest.approx(2.5 / 4)
     assert rows["eval/ece"]["value"] == pytest.approx(0.160598, abs=1e-6)
     assert rows["eval/nll"]["value"] == pytest.approx(0.768483, abs=1e-6)
@@ -242,32 +247,14 @@ def test_accuracy_calibration_and_likelihood_are_those_worked_by_hand(tmp_path: 
 
 
 def test_pairs_without_a_score_are_left_out_and_told(tmp_path: Path) -> None:
-    pairs, oracle = _labelled([("a", 1.0), ("b", float("nan"))])
+    pairs, (oracle,) = _pairs("ab", [1.0, float("nan")])
     work = Workspace(tmp_path)
     report = reward_accuracy(pairs, oracle, work)
     assert report.table.column("value")[0].as_py() == 1.0
     assert "1 of 2 pairs left out" in work.notices[0]
-    nothing, oracle = _labelled([("b", float("nan"))])
+    nothing, (oracle,) = _pairs("b", [float("nan")])
     with pytest.raises(DataError, match="none of 1 pairs"):
         reward_accuracy(nothing, oracle, Workspace(tmp_path / "none"))
-
-
-def _paired(now: list[float], was: list[float], asked: str = "aabc") -> tuple[Preferences, Scorer, Scorer]:
-    """Pairs whose scores by two scorers, both written in their texts, differ by the given amounts."""
-    rows = [
-        {"prompt_id": asked[i], "prompt": message(asked[i]), "chosen_id": f"w{i}", "rejected_id": f"l{i}",
-         "chosen": f"{one} {other}", "rejected": "0 0", "p": 0.8}
-        for i, (one, other) in enumerate(zip(now, was, strict=True))
-    ]  # fmt: skip
-
-    def reads(place: int) -> Scorer:
-        def told(_: object, texts: list[str], __: object) -> list[float | None]:
-            found = [t.split()[place] for t in texts]
-            return [None if t == "nan" else float(t) for t in found]
-
-        return Scorer.scoring(told)
-
-    return Preferences.of(pa.Table.from_pylist(rows)), reads(0), reads(1)
 
 
 def test_the_change_of_accuracy_is_paired_by_pairs_with_an_interval_over_prompts(tmp_path: Path) -> None:
@@ -275,10 +262,10 @@ def test_the_change_of_accuracy_is_paired_by_pairs_with_an_interval_over_prompts
 
     Totals 1.5, 0, 0 of 2, 1, 1 pairs at .375: residuals .75, −.375, −.375; t(2, .975) = 4.302653.
     """
-    pairs, now, was = _paired([1, 1, -1, 1], [-1, 0, -1, 1])
+    pairs, (now, was) = _pairs("aabc", [1, 1, -1, 1], [-1, 0, -1, 1])
     work = Workspace(tmp_path)
     report = reward_accuracy(pairs, now, work, was)
-    rows = {row["name"]: row for row in report.table.to_pylist()}
+    rows = named(report)
     change = rows["eval/accuracy_change"]
     assert rows["eval/accuracy"]["value"] == 0.75
     assert (change["value"], change["n"], change["unit"]) == (0.375, 3, "probability")
@@ -293,15 +280,15 @@ def test_the_change_of_accuracy_is_paired_by_pairs_with_an_interval_over_prompts
 
 def test_only_pairs_that_both_score_count_in_the_change(tmp_path: Path) -> None:
     nan = float("nan")
-    pairs, now, was = _paired([1, nan, 1, -1], [-1, -1, nan, -1])
+    pairs, (now, was) = _pairs("aabc", [1, nan, 1, -1], [-1, -1, nan, -1])
     work = Workspace(tmp_path)
     report = reward_accuracy(pairs, now, work, was)
-    rows = {row["name"]: row for row in report.table.to_pylist()}
+    rows = named(report)
     assert rows["eval/accuracy"]["value"] == pytest.approx(2 / 3)
     assert (rows["eval/accuracy_change"]["value"], rows["eval/accuracy_change"]["n"]) == (0.5, 2)
     assert report.per_prompt is not None
     assert report.per_prompt.column("accuracy_change").to_pylist() == [1, None, 0]
     assert ["1 of 4 pairs left out" in notice for notice in work.notices] == [True, True]
-    apart, now, was = _paired([1, nan], [nan, 1], "ab")
+    apart, (now, was) = _pairs("ab", [1, nan], [nan, 1])
     with pytest.raises(DataError, match="no pair is scored by both"):
         reward_accuracy(apart, now, Workspace(tmp_path / "apart"), was)

@@ -169,5 +169,5 @@ def test_a_killed_sampling_resumes_at_its_shard_and_has_the_same_bytes(policy: P
     assert [f.stat().st_mtime_ns for f in finished] == written
     assert (resumed.path / "table.arrow").read_bytes() == (expected.path / "table.arrow").read_bytes()
     assert again.totals == straight.totals
-    assert again.told[0][0] >= 24
+    assert again.progress_calls[0][0] >= 24
     assert straight.totals["samples"] == 48

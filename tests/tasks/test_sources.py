@@ -17,7 +17,7 @@ from tasks.ids import prompt_id
 from tasks.source import Source
 from tasks.sources.path import identity, path
 from tasks.sources.toy import toy
-from tests.tasks.reading import Step, bot, rows_of, user, write
+from tests.tasks.reading import Rows, Step, bot, rows_of, user, write
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.exists(), reason="the real pairs are not on this machine")
@@ -29,9 +29,8 @@ ASKED = [
 ]  # fmt: skip
 
 
-def pairs_of(file: Path, tmp_path: Path, split: str = "all", **params: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = rows_of(Step(tmp_path).pairs(path(path=str(file), **params), split))
-    return rows
+def pairs_of(source: Rows, tmp_path: Path, split: str = "all") -> list[dict[str, Any]]:
+    return rows_of(Step(tmp_path).pairs(source, split))
 
 
 PAIRS = {
@@ -62,15 +61,15 @@ PAIRS = {
 
 @pytest.mark.parametrize("row", PAIRS.values(), ids=PAIRS)
 def test_every_format_of_pairs_gives_the_same_pair(row: dict[str, Any], tmp_path: Path) -> None:
-    (pair,) = pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
+    (pair,) = pairs_of([row], tmp_path)
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (user("what is 2+2?"), "4", "5")
     assert pair["prompt_id"] == prompt_id(user("what is 2+2?"))
     assert pair["chosen_id"] != pair["rejected_id"]
 
 
 def test_scores_give_the_margin_and_annotators_the_probability(tmp_path: Path) -> None:
-    (scored,) = pairs_of(write(tmp_path / "a.jsonl", [PAIRS["explicit prompt, whole conversations"]]), tmp_path)
-    (voted,) = pairs_of(write(tmp_path / "b.jsonl", [PAIRS["PandaLM"]]), tmp_path)
+    (scored,) = pairs_of([PAIRS["explicit prompt, whole conversations"]], tmp_path)
+    (voted,) = pairs_of([PAIRS["PandaLM"]], tmp_path)
     assert (scored["margin"], scored["p"]) == (2.5, None)
     assert voted["p"] == pytest.approx(2 / 3)
 
@@ -86,13 +85,13 @@ def test_neighbours_of_one_role_are_joined_and_empty_turns_vanish() -> None:
 
 def test_an_answer_that_begins_with_human_is_an_answer(tmp_path: Path) -> None:
     row = {"prompt": DIALOGUE, "chosen": " Human: four", "rejected": " Human: five"}
-    (pair,) = pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
+    (pair,) = pairs_of([row], tmp_path)
     assert (pair["prompt"], pair["chosen"]) == (ASKED, "Human: four")
 
 
 def test_plain_sides_that_begin_alike_share_the_prompt(tmp_path: Path) -> None:
     row = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
-    (pair,) = pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
+    (pair,) = pairs_of([row], tmp_path)
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (user("The sky is"), "blue.", "green.")
 
 
@@ -100,7 +99,7 @@ def test_rows_that_are_no_pair_are_counted_listed_and_skipped(tmp_path: Path) ->
     good = {"prompt": "q", "chosen": "a", "rejected": "b"}
     rows = [good, good | {"chosen": "a\n\nHuman: more"}, good | {"prompt": ""}, good | {"rejected": None}, good]
     step = Step(tmp_path)
-    table, work = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows)))), step.work
+    table, work = step.pairs(rows), step.work
     listed = [json.loads(line) for line in (table.path / "skipped.jsonl").read_text().splitlines()]
     assert len(table) == 2
     assert work.totals == {"rows_skipped": 3}
@@ -112,13 +111,11 @@ def test_rows_that_are_no_pair_are_counted_listed_and_skipped(tmp_path: Path) ->
 def test_sides_that_part_before_the_last_turn_are_skipped(tmp_path: Path) -> None:
     row = {"chosen": DIALOGUE + " 4", "rejected": DIALOGUE.replace("hello", "bye") + " 5"}
     with pytest.raises(DataError, match=r"the two conversations differ before their last turn \(1\)"):
-        pairs_of(write(tmp_path / "pairs.jsonl", [row]), tmp_path)
+        pairs_of([row], tmp_path)
 
 
 def test_an_empty_side_is_kept_for_tokenize_to_count(tmp_path: Path) -> None:
-    (pair,) = pairs_of(
-        write(tmp_path / "pairs.jsonl", [{"prompt": DIALOGUE, "chosen": "4", "rejected": " "}]), tmp_path
-    )
+    (pair,) = pairs_of([{"prompt": DIALOGUE, "chosen": "4", "rejected": " "}], tmp_path)
     assert pair["rejected"] == ""
 
 
@@ -134,24 +131,22 @@ ANSWERS = {
 
 @pytest.mark.parametrize("row", ANSWERS.values(), ids=ANSWERS)
 def test_every_format_of_demonstrations_gives_the_same_answer(row: dict[str, Any], tmp_path: Path) -> None:
-    source = path(path=str(write(tmp_path / "rows.jsonl", [row])))
-    (told,) = rows_of(Step(tmp_path).demonstrations(source))
-    (asked,) = rows_of(Step(tmp_path).prompts(source))
-    assert (told["prompt"], told["completion"]) == (user("q"), "a")
-    assert asked["prompt_id"] == told["prompt_id"]
+    (demonstration,) = rows_of(Step(tmp_path).demonstrations([row]))
+    (prompt,) = rows_of(Step(tmp_path).prompts([row]))
+    assert (demonstration["prompt"], demonstration["completion"]) == (user("q"), "a")
+    assert prompt["prompt_id"] == demonstration["prompt_id"]
 
 
 def test_undesirable_answers_are_no_demonstrations(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": c, "label": c == "good"} for c in ("bad", "good")]
     step = Step(tmp_path, max_skipped=0)
-    told = step.demonstrations(path(path=str(write(tmp_path / "rows.jsonl", rows))))
-    assert told.table["completion"].to_pylist() == ["good"]
+    assert step.demonstrations(rows).table["completion"].to_pylist() == ["good"]
     assert "1 answers labelled false are not used as demonstrations" in step.work.notices[1]
 
 
 def test_prompts_of_pairs_are_distinct_and_in_order(tmp_path: Path) -> None:
     rows = [{"prompt": q, "chosen": c, "rejected": "x"} for q, c in (("b", "1"), ("a", "2"), ("b", "3"))]
-    prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    prompts = Step(tmp_path).prompts(rows)
     assert [p["prompt"][0]["content"] for p in prompts.table.to_pylist()] == ["b", "a"]
 
 
@@ -189,7 +184,7 @@ def test_every_kind_of_file_reads_the_same(suffix: str, tmp_path: Path) -> None:
             writer.writeheader()
             writer.writerows(rows)
     found = pairs_of(file, tmp_path)
-    assert found == pairs_of(write(tmp_path / "reference.jsonl", rows), tmp_path)
+    assert found == pairs_of(rows, tmp_path)
 
 
 def test_a_saved_dataset_gives_its_named_splits(tmp_path: Path) -> None:
@@ -208,31 +203,28 @@ def test_a_saved_dataset_gives_its_named_splits(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_data_files_is_read_by_the_datasets_library(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write(folder / "train.jsonl", _rows(40))
-    assert len(pairs_of(folder, tmp_path)) == 40
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "train.jsonl", _rows(40))
+    assert len(pairs_of(tmp_path / "folder", tmp_path)) == 40
 
 
 def test_unknown_columns_are_an_error_that_names_place_columns_and_formats(tmp_path: Path) -> None:
-    file = write(tmp_path / "rows.jsonl", [{"question_text": "q"}])
     with pytest.raises(DataError, match=r"rows.jsonl': .*\['question_text'\].*to 'prompt'.*pairs: chosen, rejected"):
-        Step(tmp_path).prompts(path(path=str(file)))
+        Step(tmp_path).prompts([{"question_text": "q"}])
 
 
 def test_a_later_row_without_a_column_and_a_broken_line_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}, {"prompt": "q"}])
     with pytest.raises(DataError, match=r"1 of 2 rows.*rows.jsonl:2 \(chosen and rejected are missing"):
-        Step(tmp_path, max_skipped=0.4).pairs(path(path=str(file)))
+        Step(tmp_path, max_skipped=0.4).pairs(file)
     file.write_text('{"prompt": "q"}\n{"prom')
     with pytest.raises(DataError, match=r"rows.jsonl:2: invalid JSON"):
-        Step(tmp_path).prompts(path(path=str(file)))
+        Step(tmp_path).prompts(file)
 
 
 def test_what_a_source_lacks_is_refused_with_what_it_gives(tmp_path: Path) -> None:
-    file = write(tmp_path / "rows.jsonl", [{"prompt": "q"}])
     with pytest.raises(SpecError, match=r"has no preferences: its rows are prompts \(prompt\)"):
-        pairs_of(file, tmp_path)
+        pairs_of([{"prompt": "q"}], tmp_path)
     with pytest.raises(SpecError, match="source 'toy' has no preferences; it provides prompts, demonstrations"):
         Step(tmp_path).pairs(toy(), "rm")
     with pytest.raises(SpecError, match="provides nothing"):
@@ -241,7 +233,7 @@ def test_what_a_source_lacks_is_refused_with_what_it_gives(tmp_path: Path) -> No
 
 def test_truth_group_and_weight_pass_through(tmp_path: Path) -> None:
     row = {"prompt": "q", "truth": '{"answer": 4}', "group": "sums", "weight": 2}
-    (found,) = rows_of(Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", [row])))))
+    (found,) = rows_of(Step(tmp_path).prompts([row]))
     assert (found["truth"], found["group"], found["weight"]) == ('{"answer": 4}', "sums", 2.0)
 
 
@@ -305,7 +297,7 @@ def test_offline_the_identity_of_a_hub_id_is_the_commit_last_seen(
 )
 def test_the_real_pairs_are_read(name: str, kept: int, skipped: int, tmp_path: Path) -> None:
     step = Step(tmp_path, max_skipped=0.1)
-    table, work = step.pairs(path(path=str(DATA / "preferences" / f"{name}.jsonl.gz"))), step.work
+    table, work = step.pairs(DATA / "preferences" / f"{name}.jsonl.gz"), step.work
     assert (len(table), work.totals.get("rows_skipped", 0)) == (kept, skipped)
     for prompt in table.table["prompt"].to_pylist():
         roles = [m["role"] for m in prompt]
@@ -320,4 +312,4 @@ def test_the_real_pairs_are_read(name: str, kept: int, skipped: int, tmp_path: P
      ("self_instruct_seed_tasks", 175)],
 )  # fmt: skip
 def test_the_real_prompts_are_read(name: str, n: int, tmp_path: Path) -> None:
-    assert len(Step(tmp_path, max_skipped=0).prompts(path(path=str(DATA / "prompts" / f"{name}.jsonl")))) == n
+    assert len(Step(tmp_path, max_skipped=0).prompts(DATA / "prompts" / f"{name}.jsonl")) == n

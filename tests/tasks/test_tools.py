@@ -13,11 +13,10 @@ from tasks.ids import digest, prompt_id
 from tasks.kinds import Policy, Rankings
 from tasks.message import conversation_text, extra_of
 from tasks.sampling.plan import sampling_plan
-from tasks.sources.path import path
 from tasks.training.classifier import Layout
 from tests.families import CHATML, Family, expected, family
 from tests.flat import tokenize
-from tests.tasks.reading import Step, bot, rows_of, user, write
+from tests.tasks.reading import Step, bot, rows_of, user
 from tests.workspace import Workspace
 
 _ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -100,7 +99,7 @@ def test_pairs_with_tools_are_the_templates_own_rendering(
     row: Any, template: str, made: dict[str, Policy], tmp_path: Path
 ) -> None:
     policy = made[template]
-    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", [row]))))
+    pairs = Step(tmp_path).pairs([row])
     (shown,) = tokenize(policy, pairs, Workspace(tmp_path / "t")).table.to_pylist()
     assert shown["prompt_tokens"] == _asked(policy, TALK)
     for side in ("chosen", "rejected"):
@@ -110,7 +109,7 @@ def test_pairs_with_tools_are_the_templates_own_rendering(
 def test_rankings_and_reward_models_read_the_same(made: dict[str, Policy], tmp_path: Path) -> None:
     policy, answers = made["qwen2.5"], ["Because light scatters .", "No idea ."]
     wholes = [_whole(policy, bot(text)) for text in answers]
-    (row,) = rows_of(Step(tmp_path).prompts(path(path=str(write(tmp_path / "p.jsonl", [LAYOUTS["OpenAI"]])))))
+    (row,) = rows_of(Step(tmp_path).prompts([LAYOUTS["OpenAI"]]))
     ranked = {"prompt_id": "p", "prompt": row["prompt"], "completion_ids": ["a", "b"], "completions": answers,
               "scores": [1.0, 0.0]}  # fmt: skip
     table = Rankings.of(pa.Table.from_pylist([ranked], Rankings.SCHEMA))
@@ -125,16 +124,15 @@ def test_sharegpt_has_the_call_as_a_turn_of_its_own(made: dict[str, Policy], tmp
         {"from": "human", "value": TALK[0]["content"]},
         {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": ARGUMENTS})},
         {"from": "observation", "value": "sunny"}, {"from": "gpt", "value": "Because light scatters ."}]}  # fmt: skip
-    told = Step(tmp_path).demonstrations(path(path=str(write(tmp_path / "rows.jsonl", [row]))))
-    policy = made["qwen2.5"]
-    (shown,) = tokenize(policy, told, Workspace(tmp_path / "t")).table.to_pylist()
+    policy, table = made["qwen2.5"], Step(tmp_path).demonstrations([row])
+    (shown,) = tokenize(policy, table, Workspace(tmp_path / "t")).table.to_pylist()
     assert shown["prompt_tokens"] + shown["completion_tokens"] == _whole(policy, SIDES["chosen"])
 
 
 def test_prompts_with_different_tools_are_sampled_each_with_its_own(made: dict[str, Policy], tmp_path: Path) -> None:
     other = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
     rows = [{"prompt": TALK[:1], "tools": tools} for tools in (TOOLS, other, [])]
-    prompts = Step(tmp_path).prompts(path(path=str(write(tmp_path / "rows.jsonl", rows))))
+    prompts = Step(tmp_path).prompts(rows)
     policy = made["qwen2.5"]
     plan = sampling_plan(policy, prompts, 8, Workspace(tmp_path / "s"))
     assert plan.prompt_tokens == [_asked(policy, TALK[:1], tools) for tools in (TOOLS, other, None)]
@@ -146,7 +144,7 @@ def test_a_template_that_leaves_out_tools_or_calls_skips_the_row_and_says_so(
 ) -> None:
     rows = [{"prompt": "q", **SIDES}, {"prompt": "q", "tools": TOOLS, **SIDES},
             {"prompt": _with({"content": "Let me look ."}), **SIDES}, {"prompt": TALK, **SIDES}]  # fmt: skip
-    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    pairs = Step(tmp_path).pairs(rows)
     kept = tokenize(made["chatml"], pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     skipped = (kept.path / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in skipped] == [
@@ -159,7 +157,7 @@ def test_a_template_that_writes_only_the_first_of_two_calls_skips_the_row(tmp_pa
     policy = _family(tmp_path / "first", QWEN25.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"))
     one, two = (_with({"tool_calls": [CALL | {"id": str(i)} for i in range(n)]}) for n in (1, 2))
     rows = [{"prompt": prompt, **SIDES} for prompt in (one, two)]
-    pairs = Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
+    pairs = Step(tmp_path).pairs(rows)
     kept = tokenize(policy, pairs, Workspace(tmp_path / "t"), max_skipped=1.0)
     assert len(kept) == 1
     assert "leaves out a tool call" in (kept.path / "skipped.jsonl").read_text()
@@ -175,19 +173,15 @@ BROKEN = {
 @pytest.mark.parametrize(("reason", "call"), BROKEN.items(), ids=BROKEN)
 def test_a_call_that_is_none_is_skipped_with_its_reason(reason: str, call: Any, tmp_path: Path) -> None:
     step = Step(tmp_path)
-    table = step.pairs(
-        path(path=str(write(tmp_path / "p.jsonl", [{"prompt": _with(call), **SIDES}, LAYOUTS["OpenAI"]])))
-    )
-    (line,) = (table.path / "skipped.jsonl").read_text().splitlines()
-    assert json.loads(line)["reason"] == reason
+    step.pairs([{"prompt": _with(call), **SIDES}, LAYOUTS["OpenAI"]])
+    assert step.reasons == [reason]
 
 
 def test_a_tools_column_without_definitions_is_no_reason_to_lose_it_in_silence(tmp_path: Path) -> None:
     rows = [{"prompt": "q", **SIDES, "tools": tools} for tools in (["hammer"], "hammer", "", "[]", None, [])]
     step = Step(tmp_path)
-    table = step.pairs(path(path=str(write(tmp_path / "pairs.jsonl", rows))))
-    skipped = [json.loads(line)["reason"] for line in (table.path / "skipped.jsonl").read_text().splitlines()]
-    assert skipped == [
+    table = step.pairs(rows)
+    assert step.reasons == [
         "`tools` must be a list of definitions with names; rename the column if it is something else",
         "invalid JSON in `tools`: 'hammer'",
     ]
@@ -196,15 +190,14 @@ def test_a_tools_column_without_definitions_is_no_reason_to_lose_it_in_silence(t
 
 def test_a_system_turn_moved_into_the_users_message_takes_the_tools_along(tmp_path: Path) -> None:
     row = {"system": "You are terse .", "prompt": "q", "tools": TOOLS}
-    source = path(path=str(write(tmp_path / "rows.jsonl", [row])), system="into_user")
-    (prompt,) = rows_of(Step(tmp_path).prompts(source))
+    (prompt,) = rows_of(Step(tmp_path).prompts([row], system="into_user"))
     assert prompt["prompt"] == [{**user("You are terse .\n\nq")[0], "extra": json.dumps({"tools": TOOLS})}]
 
 
 def test_a_table_of_ours_is_read_with_its_tools(tmp_path: Path) -> None:
-    once = Step(tmp_path / "a").pairs(path(path=str(write(tmp_path / "pairs.jsonl", [LAYOUTS["OpenAI"]]))))
+    once = Step(tmp_path / "a").pairs([LAYOUTS["OpenAI"]])
     once.frame.write_parquet(tmp_path / "again.parquet")
-    again = Step(tmp_path / "b").pairs(path(path=str(tmp_path / "again.parquet")))
+    again = Step(tmp_path / "b").pairs(tmp_path / "again.parquet")
     assert again.table["prompt_id"].equals(once.table["prompt_id"])
     assert again.table["prompt"].equals(once.table["prompt"])
 
@@ -217,7 +210,7 @@ def test_keys_that_parquet_adds_to_tools_and_calls_of_other_rows_are_not_theirs(
         for name, arguments in (("w", {"city": "Rome"}), ("t", {"zone": 1}))
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
-    found = rows_of(Step(tmp_path).pairs(path(path=str(tmp_path / "pairs.parquet"))))
+    found = rows_of(Step(tmp_path).pairs(tmp_path / "pairs.parquet"))
     assert [extra_of(row["prompt"][1])["tool_calls"][0]["function"] for row in found] == [
         {"name": "w", "arguments": {"city": "Rome"}}, {"name": "t", "arguments": {"zone": 1}}
     ]  # fmt: skip
@@ -233,7 +226,7 @@ def test_the_id_of_a_prompt_counts_its_tools_and_stays_what_it_was_without() -> 
 
 
 def test_people_are_shown_tools_and_calls(tmp_path: Path) -> None:
-    (pair,) = rows_of(Step(tmp_path).pairs(path(path=str(write(tmp_path / "pairs.jsonl", [LAYOUTS["OpenAI"]])))))
+    (pair,) = rows_of(Step(tmp_path).pairs([LAYOUTS["OpenAI"]]))
     call = json.dumps(ARGUMENTS, ensure_ascii=False)
     assert conversation_text(pair["prompt"]) == (
         f"tools: weather\nuser: Why is the sky blue ?\nassistant calls weather({call})\ntool: sunny"

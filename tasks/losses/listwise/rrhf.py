@@ -1,7 +1,5 @@
 """RRHF: answers are put in the order of their scores by their length-normalised log-probabilities."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import torch

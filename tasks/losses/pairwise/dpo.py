@@ -1,6 +1,4 @@
-"""Direct Preference Optimization, with the labels as drawn or with the oracle's probabilities."""
-
-from __future__ import annotations
+"""Direct Preference Optimization, with sampled labels or with the oracle's probabilities."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Supervised fine-tuning: the likelihood of the demonstrations."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Self-Play Preference Optimization: each answer's log-ratio is regressed on how often the answer wins."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Bradley-Terry: a score per answer, so that its differences are the log-odds of who is preferred."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from torch import Tensor
@@ -23,8 +21,8 @@ def bradley_terry(
         loss = −log σ(r_w − r_l − m·margin) + c·(r_w + r_l)²
 
     Equal scores have loss log 2 (without margin and centring). Only differences are determined: any constant may be
-    added to all scores, unless centring holds their sum at 0. The margin stands inside the sigmoid: a clear
-    preference is to be told by more than a doubtful one. Write-ups that print `log σ(…)` lack the minus sign.
+    added to all scores, unless centring holds their sum at 0. The margin is inside the sigmoid: a clear
+    preference requires a larger difference than a doubtful one. Write-ups that print `log σ(…)` lack the minus sign.
 
     Args:
         chosen_scores: scores of the chosen answers, `(B,)`, unbounded; likewise rejected_scores.

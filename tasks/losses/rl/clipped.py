@@ -1,7 +1,5 @@
 """PPO's clipped surrogate."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

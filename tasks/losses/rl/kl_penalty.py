@@ -1,7 +1,5 @@
 """PPO's other surrogate: a penalty on the distance from the old policy in place of clipping."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

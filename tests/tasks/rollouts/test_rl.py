@@ -176,7 +176,7 @@ def test_a_value_start_of_another_tokenizer_is_refused_before_anything_is_drawn_
     work = Workspace(tmp_path / "refused")
     with pytest.raises(DataError, match=r"`value` at .* reads the policy's own ids.*As `oracle` this one serves"):
         run(policy, other, work)
-    assert (work.told, list(work.path.iterdir())) == ([], [])
+    assert (work.progress_calls, list(work.path.iterdir())) == ([], [])
     run(policy, value, Workspace(tmp_path / "serves"), oracle=other, iterations=1)
 
 
