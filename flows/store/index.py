@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import ENOTDIR
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -64,6 +65,8 @@ class RecordIndex:
         return [e for e in self.entries().values() if e.content == content]
 
     def _refresh(self, cached: _Cache) -> None:
+        if self._folder.parent.is_file():
+            raise NotADirectoryError(ENOTDIR, "is a file, not a folder of artifacts", str(self._folder.parent))
         files = {f.stem: fingerprint(f.stat()) for f in self._folder.glob("[!.]*.json")}
         changed = [name for name, stat in files.items() if cached.files.get(name) != stat]
         gone = cached.files.keys() - files.keys()
