@@ -36,7 +36,8 @@ from typing import Any, Literal, Protocol
 from tasks.contract import JSON, Chosen
 
 DECLARATIONS = (
-    "size", "cost", "work", "resources", "wiring", "files", "training", "evaluation", "metrics", "curves",
+    "size", "cost", "work", "resources", "memory", "architecture", "wiring", "files", "training", "evaluation",
+    "metrics", "curves",
 )  # fmt: skip
 """What `<what>` may be in `mine_<what>`."""
 

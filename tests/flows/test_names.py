@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tasks.declarations as tasks_declarations
+from flows.python.codebase import Codebase
 from flows.python.declared import Declarations
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.where import Where
@@ -44,7 +45,7 @@ def _texts(module: ast.Module) -> Iterator[ast.Constant]:
 
 
 def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
-    declared = Declarations()
+    declared = Declarations(Codebase())
     metrics = {name for what in ("metrics", "curves") for _, several in declared.all_of(what) for name in several}
     prefixes = tuple({f"{name.rpartition('/')[0]}/" for name in metrics if "/" in name} - {"train/"})
     known = {*_names(), *metrics} - WORDS
@@ -61,9 +62,9 @@ def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
 
 
 def test_every_declaration_of_the_shipped_tasks_is_that_of_a_task() -> None:
-    declared, tasks = Declarations(), Catalogue().tasks
+    declared, tasks = Declarations(Codebase()), Catalogue().tasks
     kinds = re.findall(r"^\| `mine_(\w+)`", tasks_declarations.__doc__ or "", re.M)
-    assert len(kinds) == 12
+    assert tuple(kinds) == tasks_declarations.DECLARATIONS
     ends = tuple(f"_{kind}" for kind in kinds)
     names = [n for n in declared.names() if n.endswith(ends) and not n.startswith("_")]
     assert not {n for n in names if n.rpartition("_")[0] not in tasks}
