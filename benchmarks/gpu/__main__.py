@@ -40,7 +40,7 @@ PARTS = {
     "trl-0.6b": Part("trl_peer", 100, {"shape": "qwen3-0.6b"}),
     "lora-8b": Part("lora", 90, {"shape": "llama3-8b"}),
     "parity": Part("parity", 60),
-    "dpo-1.5b": Part("dpo", 100, {"shape": "qwen2.5-1.5b", "checkpointing": True}),
+    "dpo-1.5b": Part("dpo", 100, {"shape": "qwen2.5-1.5b", "memory": True}),
     "sampling": Part("sampling", 70, {"shape": "qwen3-0.6b"}),
     "resume": Part("resume", 80),
     "attention": Part("attention", 60),

@@ -17,11 +17,11 @@ SIZE, CHECKPOINTING = "max_tokens_per_microbatch", "gradient_checkpointing"
 """Fields of `TrainComputeConfig`."""
 
 
-def run(*, shape: str, tiny: bool, ceiling: float | None, checkpointing: bool = False) -> dict[str, Any]:
-    """checkpointing: one size of a pass with and without gradient checkpointing, instead of two sizes."""
+def run(*, shape: str, tiny: bool, ceiling: float | None, memory: bool = False) -> dict[str, Any]:
+    """memory: ways to save memory at one size of a pass, instead of several sizes."""
     sizes, lengths = (SHAPES["tiny"], TINY_LENGTHS) if tiny else (SHAPES[shape], LENGTHS)
     batch = 4 if tiny else 32
-    variants = with_and_without_checkpointing(tiny) if checkpointing else sizes_of_a_pass(tiny)
+    variants = ways_to_save_memory(tiny) if memory else sizes_of_a_pass(tiny)
     device = this_device()
     with TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -58,9 +58,10 @@ def sizes_of_a_pass(tiny: bool) -> list[Variant]:
     ]
 
 
-def with_and_without_checkpointing(tiny: bool) -> list[Variant]:
-    size, steps = (64, 3) if tiny else (8_192, 6)
+def ways_to_save_memory(tiny: bool) -> list[Variant]:
+    size, steps = {SIZE: 64 if tiny else 8_192}, (3 if tiny else 6)
     return [
-        Variant("plain", steps, {SIZE: size, CHECKPOINTING: "off"}),
-        Variant("gradient checkpointing", steps, {SIZE: size, CHECKPOINTING: "on"}),
+        Variant("plain", steps, {**size, CHECKPOINTING: "off"}),
+        Variant("gradient checkpointing", steps, {**size, CHECKPOINTING: "on"}),
+        Variant("checkpointing, bfloat16 weights", steps, {**size, CHECKPOINTING: "on", "weight_dtype": "bfloat16"}),
     ]

@@ -50,9 +50,6 @@ def adapted(shape: Shape) -> Any:
     device = this_device()
     base = random_model(shape, dtype="bfloat16" if device == "cuda" else "float32", device=device)
     model: Any = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(TARGETS)), base)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
     return model.train()
@@ -64,9 +61,17 @@ def adapted_models(shape: Shape) -> Iterator[Any]:
     from tasks.training import model as opening
 
     model, replaced = adapted(shape), (opening.open_model, opening.save_model)
-    opening.open_model = lambda *_, **__: model
+    opening.open_model = lambda *_, **__: with_float32_adapters(model)
     opening.save_model = lambda *_, **__: None
     try:
         yield model
     finally:
         opening.open_model, opening.save_model = replaced
+
+
+def with_float32_adapters(model: Any) -> Any:
+    """`logps` rounds the weights of a model that it opens to bfloat16; trained ones must not stay so."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model

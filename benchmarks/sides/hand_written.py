@@ -14,7 +14,7 @@ from benchmarks.sides.timing import BATCH, BETA, LR, Times, keep_memory
 
 
 def train(folder: str, *, keep_pages: bool = False) -> dict[str, Any]:
-    """keep_pages: freed memory stays with the process, as alignflow's trainings have it."""
+    """keep_pages: freed memory stays with the process."""
     if keep_pages:
         keep_memory()
     import torch

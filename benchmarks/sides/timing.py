@@ -32,11 +32,11 @@ class Times:
 
 
 def keep_memory() -> None:
-    """Make glibc keep freed memory, for the whole process.
+    """Make glibc keep all freed memory, for the whole process.
 
     Without it every large tensor gets fresh pages, which the kernel clears first (`page_faults`, `system_seconds`).
     """
     libc = ctypes.CDLL("libc.so.6")
     m_trim_threshold, m_mmap_threshold = -1, -3
-    libc.mallopt(m_mmap_threshold, 1 << 30)
-    libc.mallopt(m_trim_threshold, 1 << 30)
+    libc.mallopt(m_mmap_threshold, 2**31 - 1)
+    libc.mallopt(m_trim_threshold, -1)  # never

@@ -16,7 +16,7 @@ def train(
     """rows_per_pass: pairs in one forward, padded to the longest; as many passes as make up the batch.
 
     precompute: reference log-probabilities once, before the training; checkpointing: TRL's own default is True;
-    keep_pages: freed memory stays with the process, as alignflow's trainings have it.
+    keep_pages: freed memory stays with the process.
     """
     if keep_pages:
         keep_memory()
