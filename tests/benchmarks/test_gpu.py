@@ -45,8 +45,9 @@ def test_trainings_run_on_a_machine_without_the_packages_that_are_not_needed(bar
     dpo, lora = measured(["dpo-0.6b", "lora-8b"], tiny=True, seconds=600)
     assert "error" not in dpo, dpo
     assert "error" not in lora, lora
-    _, few, many = dpo["rows"]
-    assert few["passes_per_step"] > many["passes_per_step"] == 1
+    reference, few, some, _ = dpo["rows"]
+    assert reference["seconds"] > 0
+    assert few["passes_per_step"] > some["passes_per_step"] >= 1
     assert few["first_loss"] == pytest.approx(0.6931, abs=1e-4)
     assert few.keys() >= {"tokens_per_second", "mfu", "device_peak_gb", "passes_per_step", "idle_share"}
     (adapter,) = lora["rows"]
