@@ -72,6 +72,7 @@ class Classifier:
         self._source, self._device = source, device
         self.layout = Layout(source)
         self.model = open_classifier(source, dtype).to(device.torch_device)
+        _make_output_float32(self.model)
         self._longest = _max_length(self.model, positions_of(source))
         check_attention(self.model, source, self._each)
         self._check_padding()
@@ -140,6 +141,13 @@ class Classifier:
 
     def _unpadded(self, row: Encoded) -> dict[str, torch.Tensor]:
         return {name: torch.tensor([values], device=self.model.device) for name, values in row.items()}
+
+
+def _make_output_float32(model: Any) -> None:
+    """Compute scores in float32, from what the body gives: in bfloat16 scores of 16 and more are an eighth apart."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == 1:
+            layer.float().register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
 
 
 def _max_length(model: Any, positions: int | None) -> int | None:

@@ -98,7 +98,8 @@ def test_in_bfloat16_scores_are_near_those_of_float32(tmp_path: Path) -> None:
     own = model.open("float32").score(prompts, ANSWERS, [None] * len(ANSWERS))
     half = model.open("bfloat16").score(prompts, ANSWERS, [None] * len(ANSWERS))
     assert half != own
-    assert half == pytest.approx(own, abs=0.05 * max(1.0, max(map(abs, own))))  # type: ignore[arg-type]
+    assert half == pytest.approx(own, abs=0.1 * max(map(abs, own)))  # type: ignore[arg-type]
+    assert any(float(torch.tensor(x).to(torch.bfloat16)) != x for x in half), "the head computes in float32"
 
 
 def test_the_position_is_the_models_own_and_only_what_was_trained_here_is_read_at_the_end_of_the_turn(
