@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from flows.wiring.signatures import Catalogue
+from flows.wiring.catalogue import Catalogue
 from tasks.contract import SpecError
 from tasks.training.optimizer import (
     Updater,
