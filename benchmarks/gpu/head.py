@@ -28,8 +28,8 @@ def measured_rows(
     import numpy as np
 
     from tasks.training.batches import micro_batches
+    from tasks.training.body import inputs_of
     from tasks.training.device import this_device as device_of_tasks
-    from tasks.training.logps import inputs_of
     from tasks.training.model import packing_for
     from tasks.training.rows import rows_of_ids
 
@@ -51,14 +51,11 @@ def measured_rows(
 
 def in_chunks(model: Any, inputs: Any, chunk: int) -> Callable[[], Any]:
     """The head's forward and backward pass with at most so many logits in memory."""
-    from tasks.training import logps
+    from tasks.training.logps import AnswerLogps
 
-    def work() -> None:
-        logps.CHUNK = chunk
-        scorer(inputs).sum().backward()
-
-    scorer = logps.AnswerLogps(model)
-    return work
+    scorer = AnswerLogps(model)
+    scorer.logits = chunk
+    return lambda: scorer(inputs).sum().backward()
 
 
 def headed(vocab: int, width: int) -> Any:

@@ -31,7 +31,7 @@ def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes,
 def bytes_to_come(networks: Networks, state: StateBytes) -> float:
     """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
     learning = sum(p.numel() for p in networks.learning.parameters())
-    setup = TrainingSetup(networks.shape.tokens, networks.half, state)
+    setup = TrainingSetup(networks.shape.tokens, networks.half, networks.device.head_logits, state)
     shapes = [ModelShape.of(model.config.to_dict()) for model in networks.learning.values()]
     needs = [training_memory(shape, setup) for shape in shapes if shape]
     passing = (sum(size for part, size in need.items() if part in ONE_AT_A_TIME) for need in needs)

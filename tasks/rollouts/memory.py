@@ -19,7 +19,7 @@ def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
         return None
     needs = training_need(step, policy, machine), training_need(step, value, machine)
     frozen = {
-        "reference": scoring_memory(ref, 0, half=step.params["dtype"] == "bfloat16")["weights"],
+        "reference": scoring_memory(ref, 0, half=step.params["dtype"] == "bfloat16", logits=0)["weights"],
         "engine": engine_bytes(policy, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"]),
     }  # fmt: skip
 

@@ -14,11 +14,12 @@ from tasks.contract import DataError
 from tasks.kinds import Model, Policy, RewardModel
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.template import template_digest
-from tasks.training.batches import MicroBatch, PackingConfig, sorted_micro_batches
+from tasks.training.batches import MicroBatch, sorted_micro_batches
+from tasks.training.body import Inputs, inputs_of
 from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
-from tasks.training.logps import Inputs, inputs_of
 from tasks.training.model import halve_products, open_model, packing_for, positions_of
+from tasks.training.packing import PackingConfig, packing_of_all
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
 from tasks.training.settings import ComputeConfig
@@ -63,7 +64,7 @@ def open_networks(
         halve_products(anchor)
     anchor.to(device.torch_device)
     shapes = [packing_for(m, device, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
-    shape = PackingConfig(min(s.tokens for s in shapes), max(s.width for s in shapes), all(s.share for s in shapes))
+    shape = packing_of_all(shapes)
     tempered = TokenLogps(model, temperature)
     plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
     return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.training.logps import AnswerLogps, Inputs, hidden_states
+from tasks.training.body import Inputs, hidden_states
+from tasks.training.logps import AnswerLogps
 from tasks.training.scores import AnswerScores
 
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from tasks.contract import JSON, DataError, Workspace
 from tasks.parts import is_intact, new_part
-from tasks.training.batches import PackingConfig
 from tasks.training.memory import FLOAT, StateBytes
 from tasks.training.model import trainable
 from tasks.training.optimizer import Updater, full_weight, write_back
+from tasks.training.packing import PackingConfig
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.pt"
 SMALL = 2**30

@@ -48,6 +48,8 @@ class Device:
     """Floating-point operations per second of a training's products."""
     pass_seconds: float
     """Fixed time of a forward and backward pass, per layer of the model: Python and launches."""
+    capability: tuple[int, int] = (0, 0)
+    """Of a GPU."""
 
     @property
     def is_gpu(self) -> bool:
@@ -59,12 +61,27 @@ class Device:
 
         return torch.device(self.kind)
 
+    @property
+    def head_logits(self) -> int:
+        """Largest number of logits in memory."""
+        return head_logits(gpu=self.is_gpu)
+
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether FlashAttention 2 runs on it, in half precision."""
+        return self.is_gpu and self.capability >= (8, 0)
+
     def dtype(self, name: str) -> torch.dtype:
         """The type called `name`; `auto`: float32 on a CPU, bfloat16 on a GPU."""
         import torch
 
         names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         return names["bfloat16" if self.is_gpu else "float32"] if name == "auto" else names[name]
+
+
+def head_logits(*, gpu: bool) -> int:
+    """Largest number of logits in memory, 4 bytes each: 1 GB on a GPU, 256 MB on a CPU."""
+    return 1 << 28 if gpu else 1 << 26
 
 
 @cache
@@ -84,4 +101,6 @@ def gpu(properties: Any) -> Device:
     older = [known for known in _FLOP_PER_CYCLE if known <= capability]
     per_cycle = _FLOP_PER_CYCLE[max(older, default=min(_FLOP_PER_CYCLE))]
     peak = per_cycle * properties.multi_processor_count * _CLOCK
-    return Device("cuda", properties.name, properties.total_memory, GPU_UTILIZATION * peak, GPU_PASS_SECONDS)
+    return Device(
+        "cuda", properties.name, properties.total_memory, GPU_UTILIZATION * peak, GPU_PASS_SECONDS, capability
+    )

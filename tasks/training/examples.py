@@ -1,7 +1,7 @@
 """Filling a loss's arguments by name: the values of a table's rows, and of its reference's log-probabilities.
 
-The loss's family (`tasks.families`) says which arguments there are and what fills them. The model's outputs are
-filled in at each step; everything else is fixed and lies here, one entry per row.
+The loss's family (`tasks.families`) defines which arguments there are and what fills them. The model's outputs are
+filled in at each step; everything else is fixed and stored here, one entry per row.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Examples:
     ref_logps: Tensor | None
     """`(A,)`, for the metrics."""
     worth: Tensor | None
-    """`(A,)`: how good the table says that each answer is; None where it does not say."""
+    """`(A,)`: how good each answer is by the table; None if the table has no judgement."""
     reward_scale: float
-    """What turns a log-ratio into an implicit reward."""
+    """Factor from a log-ratio to an implicit reward."""
 
     @cached_property
     def preferred(self) -> Tensor | None:
-        """`(A,)` bool: which answers ought to rise; None where the table does not say."""
+        """`(A,)` bool: which answers should become likelier; None if the table has no judgement."""
         if self.worth is None or self.layout.answers != "list":
             return None if self.worth is None else self.worth > 0.5
         padded = padded_rows(self.rows, torch.arange(len(self.rows)), self.worth, -torch.inf)
@@ -93,7 +93,7 @@ def arguments_of(loss: Chosen) -> list[str]:
 
 
 def reward_scale(loss: Chosen) -> float:
-    """What the function `reward_scale` beside the loss makes of those of its parameters that it names; else 1."""
+    """The value of the function `reward_scale` beside the loss, given the loss's parameters; 1 without one."""
     function = loss.companion(REWARD_SCALE)
     if function is None:
         return 1.0
@@ -103,10 +103,13 @@ def reward_scale(loss: Chosen) -> float:
 
 
 def loss_on_batch(examples: Examples, loss: Chosen, batch: Tensor, outputs: Tensor) -> Tensor:
-    """Loss of the rows `batch`, `(B,)`, with the model's output for each of their answers `(S,)`, in order."""
+    """Loss of the rows `batch`, `(B,)`, with the model's output for each of their answers `(S,)`, in order.
+
+    It lies on the device of the outputs, for which nothing waits.
+    """
     inputs = {
         a.name: _by_row(a, examples.layout, examples.rows, batch, outputs) if a.filled_by == "model"
-        else examples.columns[a.name][batch]
+        else examples.columns[a.name][batch].to(outputs.device, non_blocking=True)
         for a in examples.arguments
     }  # fmt: skip
     losses = loss(**inputs)
@@ -117,11 +120,12 @@ def loss_on_batch(examples: Examples, loss: Chosen, batch: Tensor, outputs: Tens
 
 def padded_rows(rows: Rows, batch: Tensor, values: Tensor, empty: float) -> Tensor:
     """`(S,)` values of the answers of the rows `batch`, in order → `(B, K)`, `empty` where there is no answer."""
-    counts = torch.from_numpy(np.diff(rows.starts))
-    own = counts[batch]
-    row = torch.repeat_interleave(torch.arange(len(batch)), own)
-    place = torch.arange(len(row)) - (own.cumsum(0) - own)[row]
-    return values.new_full((len(batch), int(counts.max())), empty).index_put((row, place), values)
+    counts = np.diff(rows.starts)
+    own = counts[batch.numpy()]
+    row = np.repeat(np.arange(len(batch)), own)
+    place = np.arange(len(row)) - (own.cumsum() - own)[row]
+    indices = tuple(torch.from_numpy(i).to(values.device, non_blocking=True) for i in (row, place))
+    return values.new_full((len(batch), int(counts.max())), empty).index_put(indices, values)
 
 
 def _by_row(argument: LossArgument, layout: LossTable, rows: Rows, batch: Tensor, values: Tensor) -> Tensor:
@@ -206,7 +210,7 @@ def _join(rows: Rows, logps: Logps) -> Tensor:
 
 
 def _check_classes(table: Table, loss: Chosen, layout: LossTable, arguments: tuple[LossArgument, ...]) -> None:
-    """Refuse a table whose rows give a loss that reads the judgements nothing to tell apart. Raises DataError."""
+    """Raise DataError for a table whose rows are all judged alike, if the loss reads the judgements."""
     if not layout.judged_by or layout.judged_by not in {a.column or a.name for a in arguments}:
         return
     column: Any = table.table.column(layout.judged_by)
@@ -227,7 +231,7 @@ def _check_order(lists: list[list[float]], loss: Chosen) -> None:
 
 
 def _check_values(examples: Examples, loss: Chosen) -> None:
-    """A loss that reads a missing value gives NaN there: try it once on every row, with the model's outputs at -1."""
+    """Evaluate the loss once on every row, with the model's outputs at -1: a missing value makes it NaN there."""
     batch = torch.arange(len(examples.rows))
     tried = loss_on_batch(
         examples, loss, batch, torch.full((len(examples.rows.answer_ids),), -1.0, dtype=torch.float64)

@@ -7,7 +7,6 @@ are cut into micro-batches (but for the last bits, hence the pins in a checkpoin
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from tasks.contract import Chosen, Workspace, chunks
-from tasks.training.batches import PackingConfig, micro_batches
 from tasks.training.checkpoint import (
     CheckpointSchedule,
     checkpoint_bytes,
@@ -29,9 +26,10 @@ from tasks.training.checkpoint import (
     save_checkpoint,
 )
 from tasks.training.device import Device, this_device
-from tasks.training.examples import Examples, loss_on_batch
-from tasks.training.logps import inputs_of
-from tasks.training.metrics import DivergenceMonitor, StepLosses, chosen_drift, step_metrics
+from tasks.training.examples import Examples
+from tasks.training.gradient_checkpointing import is_wanted, use_gradient_checkpointing
+from tasks.training.memory import TrainingSetup
+from tasks.training.metrics import DivergenceMonitor, chosen_drift, step_metrics
 from tasks.training.model import keep_memory, packing_for
 from tasks.training.optimizer import (
     Updater,
@@ -43,6 +41,7 @@ from tasks.training.optimizer import (
 )
 from tasks.training.rows import Ints
 from tasks.training.settings import OptimConfig, TrainComputeConfig
+from tasks.training.step import add_gradients, gathered, on_host
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,18 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     folder, device = work.path / "checkpoint", this_device()
     drop_damaged(folder, work)
     shape = pinned_packing(folder, packing_for(model, device, compute.max_tokens_per_microbatch))
-    accelerator = make_accelerator(device, compute.dtype)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    scorer = accelerator.prepare(scorer)
+    half = device.dtype(compute.dtype) == torch.bfloat16
     half_weights = compute.weight_dtype == "bfloat16"
     chosen = chosen_optimizer(optim.optimizer)
-    size = checkpoint_bytes(model, state_bytes_of(chosen))
+    setup = TrainingSetup(
+        shape.tokens, half=half, logits=device.head_logits, state=state_bytes_of(chosen), half_weights=half_weights
+    )
+    if is_wanted(compute.gradient_checkpointing, model, setup, device):
+        use_gradient_checkpointing(model)
+    accelerator = make_accelerator(device, half=half)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    scorer = accelerator.prepare(scorer)
+    size = checkpoint_bytes(model, setup.state)
     optimizer = make_optimizer(chosen, [parameters], half_weights=half_weights)
     due = CheckpointSchedule(compute.checkpoint_every, compute.checkpoint_minutes, size, usual=50)
     state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
@@ -85,8 +90,9 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     for step, batch in enumerate(batches[state["step"] :], state["step"]):
         begun = time.perf_counter()
         lr = optim.lr_at(step, len(batches), settings.lr)
-        outcome = add_gradients(accelerator, scorer, examples, loss, batch, shape)
-        norm = float(accelerator.clip_grad_norm_(parameters, optim.max_grad_norm))
+        added = add_gradients(accelerator, scorer, examples, loss, batch, shape)
+        own, norm = on_host(added, accelerator.clip_grad_norm_(parameters, optim.max_grad_norm))
+        outcome = gathered(accelerator, own, batch)
         metrics = step_metrics(examples, outcome)
         advice = _advice(folder, settings.lr)
         watch.check_loss(step, metrics["train/loss"], norm, advice)
@@ -109,9 +115,8 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
         work.notice(warning)
 
 
-def make_accelerator(device: Device, dtype: str) -> Accelerator:
-    """Bodies compute in `dtype`, weights stay in float32."""
-    half = device.dtype(dtype) == torch.bfloat16
+def make_accelerator(device: Device, *, half: bool) -> Accelerator:
+    """half: whether bodies compute in bfloat16, whatever the type of the weights."""
     return Accelerator(cpu=not device.is_gpu, mixed_precision="bf16" if half else "no")
 
 
@@ -120,35 +125,6 @@ def _batches(n: int, optim: OptimConfig, seed: int) -> list[Ints]:
     total = optim.rows_in_all(n)
     order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(n) for epoch in range(-(-total // n))])
     return [order[:total][part] for part in chunks(total, optim.batch)]
-
-
-def add_gradients(
-    accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, shape: PackingConfig
-) -> StepLosses:
-    """Add the gradient of the mean loss over the whole optimizer batch, however it is cut, to the parameters'."""
-    world, rank = accelerator.num_processes, accelerator.process_index
-    own = batch[rank::world]
-    parts = micro_batches(examples.rows, own if len(own) else batch[:1], shape)
-    losses, logps = [], []
-    for i, part in enumerate(parts):
-        last = i + 1 == len(parts)
-        with nullcontext() if last else accelerator.no_sync(scorer):
-            rows = torch.from_numpy(part.rows)
-            part_logps = scorer(inputs_of(part, accelerator.device)).cpu()
-            part_losses = loss_on_batch(examples, loss, rows, part_logps)
-            # Processes average their gradients, so `world` undoes that; an idle one adds nothing.
-            share = (part_losses * examples.weights[rows]).sum() * (world if len(own) else 0) / len(batch)
-            accelerator.backward(share)
-        losses.append(part_losses.detach())
-        logps.append(part_logps.detach())
-    outcome = StepLosses(np.concatenate([p.rows for p in parts]), torch.cat(losses), torch.cat(logps))
-    return _gathered([outcome] if len(own) else []) if world > 1 else outcome
-
-
-def _gathered(outcomes: list[StepLosses]) -> StepLosses:
-    parts: list[StepLosses] = gather_object(outcomes)
-    rows, losses, logps = zip(*parts, strict=True)
-    return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
 
 
 def _update(optimizer: Updater, lr: float) -> None:

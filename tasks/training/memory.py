@@ -12,8 +12,6 @@ from typing import Any
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
-SCORES = 1 << 23
-"""Logits in memory at a time, where the head runs over chunks of positions."""
 _TWO_MATRICES = ("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "phi", "starcoder2")
 """`model_type`s, by their beginnings, whose feed-forward part has no gate."""
 _TIED = ("gemma", "gpt2", "opt")
@@ -104,12 +102,13 @@ class TrainingSetup:
     """Of a micro-batch, padding included."""
     half: bool
     """Whether products are computed in bfloat16."""
+    logits: int
+    """Largest number of logits in memory."""
     state: StateBytes = StateBytes(device=8)
     half_weights: bool = False
     """Whether weights and gradients are bfloat16, with float32 weights in the optimizer."""
     checkpointed: bool = False
     """Whether a layer's activations are computed again in the backward pass."""
-    scores: int = SCORES
     shards: int = 1
     """Devices over which weights, gradients and optimizer are spread."""
     rank: int = 0
@@ -171,14 +170,12 @@ def head_bytes(shape: ModelShape, setup: TrainingSetup, *, learns: bool) -> floa
 
     In bfloat16 that gradient exists in float32, as bfloat16, and cast back for float32 weights.
     """
-    logits = min(setup.scores, setup.tokens * shape.vocabulary) * (FLOAT + HALF * setup.half)
+    logits = min(setup.logits, setup.tokens * shape.vocabulary) * (FLOAT + HALF * setup.half)
     casts = HALF + (0 if setup.half_weights else FLOAT) if setup.half else 0
     return logits + (shape.embedding * (FLOAT + casts) if learns else 0)
 
 
-def scoring_memory(
-    shape: ModelShape, tokens: int, *, half: bool, whole: bool = False, scores: int = SCORES
-) -> dict[str, float]:
+def scoring_memory(shape: ModelShape, tokens: int, *, half: bool, logits: int, whole: bool = False) -> dict[str, float]:
     """Bytes on the device of a frozen model that gives log-probabilities or scores, in bfloat16 if `half`.
 
     whole: the embedding is bfloat16 too.
@@ -187,7 +184,7 @@ def scoring_memory(
     layer = 6 * shape.width + shape.queries + 2 * shape.keys + shape.matrices * shape.inner * shape.active
     return {
         "weights": float(number * shape.parameters + (HALF * shape.embedding if half and not whole else 0)),
-        "head": float(min(scores, tokens * shape.vocabulary) * FLOAT),
+        "head": float(min(logits, tokens * shape.vocabulary) * FLOAT),
         "activations": float(tokens * number * layer),
     }
 

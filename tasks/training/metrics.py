@@ -1,4 +1,4 @@
-"""What every step says of itself, and when a training has gone wrong."""
+"""Metrics of every optimizer step, and the detection of a training that diverges."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tasks.training.examples import Examples, padded_rows
 from tasks.training.rows import Ints
 
 RECENT = 10
-"""Optimizer steps that a training is judged by: more than half of so many must be bad, so that no single batch is."""
+"""The last steps that count: the training diverges where more than half of them are bad, never for a single batch."""
 WORSE = 10.0
-"""Losses so many times the best and the start have diverged."""
+"""Losses this many times the best and the first ones are bad."""
 SMALL = 0.1
-"""Losses below this one may grow that much without alarm."""
+"""Smaller losses count as this one: they may grow to `WORSE` times it."""
 DEGENERATE, LOST = -0.5, -1.5
-"""Nats per token that chosen answers may lose against the reference before the user is warned, and before a stop."""
+"""Log π/π_ref of chosen answers, in nats per token, at which the user is warned and at which the training stops."""
 
 
 class StepLosses(NamedTuple):
-    """What a step computed, rows in any order."""
+    """Losses and outputs of one optimizer step, rows in any order."""
 
     rows: Ints
     losses: Tensor
@@ -52,7 +52,7 @@ def step_metrics(examples: Examples, outcome: StepLosses) -> dict[str, float]:
 
 
 def _sides(examples: Examples, answers: Tensor) -> dict[str, Tensor]:
-    """Which of the answers are on which side; all are one, where the table does not say which ought to rise."""
+    """Side → flags of its answers; one side `mean` where the table has no judgement of them."""
     if examples.preferred is None:
         return {"mean": torch.ones(len(answers), dtype=torch.bool)}
     preferred = examples.preferred[answers]
@@ -62,7 +62,7 @@ def _sides(examples: Examples, answers: Tensor) -> dict[str, Tensor]:
 def _agreement(
     examples: Examples, outcome: StepLosses, answers: Tensor, sides: dict[str, Tensor], rewards: Tensor
 ) -> dict[str, float]:
-    """How much higher better answers are rewarded, and how often: against worse ones of their row, else against 0."""
+    """Margins and accuracies of rewards: better against worse answers of a row, else chosen ones against 0."""
     if examples.worth is not None and examples.layout.answers != "one":
         margin = _margins(examples, torch.from_numpy(outcome.rows), examples.worth[answers], rewards)
         right = margin > 0
@@ -75,7 +75,7 @@ def _agreement(
 
 
 def _margins(examples: Examples, rows: Tensor, worth: Tensor, rewards: Tensor) -> Tensor:
-    """Reward of the better less that of the worse answer, for every two of a row of which one is better."""
+    """Reward of the better minus that of the worse answer, for every pair of a row's answers that are not equal."""
     worths, each = (padded_rows(examples.rows, rows, values, torch.nan) for values in (worth, rewards.double()))
     better = worths[:, :, None] > worths[:, None, :]
     return (each[:, :, None] - each[:, None, :])[better]
@@ -86,7 +86,7 @@ def _mean(values: Tensor) -> float:
 
 
 def chosen_drift(examples: Examples, outcome: StepLosses) -> float | None:
-    """Mean over chosen answers of log π/π_ref per token, nats; None where rows are no pairs with a reference."""
+    """Mean over chosen answers of log π/π_ref per token, nats; None unless rows are pairs with a reference."""
     if examples.layout.answers != "pair" or examples.ref_logps is None:
         return None
     chosen = torch.tensor([examples.rows.answers_of(row)[0] for row in outcome.rows.tolist()])
@@ -96,19 +96,19 @@ def chosen_drift(examples: Examples, outcome: StepLosses) -> float | None:
 
 @dataclass
 class DivergenceMonitor:
-    """The last steps of a training, and the stop when most of them say that it is lost."""
+    """The last steps of a training, which is stopped when most of them are bad."""
 
     losses: list[float] = field(default_factory=list)
     drifts: list[float] = field(default_factory=list)
     """Of the chosen answers; see `chosen_drift`."""
     start: float = math.inf
-    """Least |loss| of the first three steps, of which one may be a heavy batch."""
+    """Smallest |loss| of the first three steps, of which one may be a hard batch."""
     best: float = math.inf
-    """Least median of `losses`."""
+    """Smallest median of `losses`."""
     steps: int = 0
 
     def check_drift(self, step: int, drift: float | None, advice: str) -> None:
-        """Raises DataError where most chosen answers became so unlikely that the policy can no longer speak."""
+        """Raises DataError where chosen answers became so unlikely in most steps that the policy is broken."""
         if drift is None:
             return
         self.drifts = [*self.drifts, drift][-RECENT:]
@@ -125,7 +125,7 @@ class DivergenceMonitor:
         return median(self.drifts) if self.drifts else 0.0
 
     def warning(self) -> str:
-        """What the user should know of a training that ended; empty if all seems well."""
+        """A warning about a training that ended; empty if there is none."""
         if self.drift > DEGENERATE:
             return ""
         return (
@@ -134,7 +134,7 @@ class DivergenceMonitor:
         )
 
     def check_loss(self, step: int, loss: float, norm: float, advice: str) -> None:
-        """Raises DataError at a loss or gradient that is no number, or losses far above their best and their start."""
+        """Raises DataError for a loss or gradient that is not finite, or losses far above the best and the first."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(loss) else "gradient norm"
             raise DataError(

@@ -14,14 +14,15 @@ from torch import nn
 from tasks.contract import DataError
 from tasks.kinds import Model, Policy
 from tasks.training.attention import attention_of, check_attention
-from tasks.training.batches import PackingConfig
 from tasks.training.device import Device
+from tasks.training.packing import PackingConfig
+from tasks.training.spans import NAME as SPANS
 from tasks.training.split import add_rest, save_rest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
-
-
+SPAN_SECONDS = 3e-4
+"""Time that a CPU needs for one more call of attention in a layer, forward and backward."""
 _ACTIVATIONS = 2_000_000
 """200 MB over about 100 bytes per token, layer and channel, in float32."""
 
@@ -123,7 +124,19 @@ def packing_for(model: Any, device: Device, max_tokens_per_microbatch: int) -> P
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
     on_gpu = 2048 if model.config._attn_implementation == "eager" else 8192
     fitting = on_gpu if device.is_gpu else max(256, _ACTIVATIONS // (width * layers))
-    return PackingConfig(max_tokens_per_microbatch or fitting, width, can_share_prompts(model))
+    share = can_share_prompts(model)
+    spans = share and model.config._attn_implementation in (None, "sdpa", SPANS)
+    return PackingConfig(
+        max_tokens_per_microbatch or fitting, width, share, device.pass_seconds * device.flops / 12,
+        _span_cost(device) if spans else None,
+    )  # fmt: skip
+
+
+def _span_cost(device: Device) -> float | None:
+    """Of attention answer by answer, as in `PackingConfig`; None where a mask is the only fast way."""
+    if device.is_gpu:
+        return 0.0 if device.has_flash_attention else None
+    return SPAN_SECONDS * device.flops / 12
 
 
 def keep_memory() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tasks.declarations import Cost, Machine, Memory, StepView, Training
+from tasks.training.device import head_logits
 from tasks.training.memory import (
     ModelShape,
     StateBytes,
@@ -70,7 +71,8 @@ def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSet
     state = step.declares("optimizer", "state_bytes")
     setup = TrainingSetup(
         step.params["max_tokens_per_microbatch"] or tokens_for(shape, machine.gpu),
-        half=step.params["dtype"] == "bfloat16", state=state() if state else StateBytes(device=8),
+        half=step.params["dtype"] == "bfloat16", logits=head_logits(gpu=machine.gpu),
+        state=state() if state else StateBytes(device=8),
         half_weights=step.params.get("weight_dtype") == "bfloat16",
     )  # fmt: skip
     how = step.params.get("gradient_checkpointing", "off")
@@ -109,7 +111,8 @@ def memory_of_scoring(step: StepView, machine: Machine, port: str = "policy") ->
     tokens = step.params.get("max_tokens_per_microbatch") or tokens_for(shape, machine.gpu)
     whole = step.params.get("weight_dtype", "bfloat16") == "bfloat16"
     half = step.params["dtype"] == "bfloat16" or (whole and "weight_dtype" in step.params)
-    return Memory(scoring_memory(shape, tokens, half=half, whole=whole))
+    logits = head_logits(gpu=machine.gpu)
+    return Memory(scoring_memory(shape, tokens, half=half, logits=logits, whole=whole))
 
 
 _FEW_TOKENS = 2048

@@ -18,9 +18,9 @@ from tasks.training.split import add_rest, save_rest
 
 
 def open_classifier(source: Model, dtype: torch.dtype) -> Any:
-    """A sequence-classification model with one output as it is, in `dtype`, on the CPU, without dropout.
+    """A stored sequence-classification model with one output, in `dtype`, on the CPU, without dropout.
 
-    Raises DataError where it has no such head, or several outputs, or cannot be opened whole.
+    Raises DataError if it has no such head, several outputs, or missing weights.
     """
     from transformers import AutoConfig
 
@@ -101,7 +101,7 @@ def _draw_head(head: torch.nn.Linear, seed: int) -> None:
 
 
 def _pad(source: Model) -> int | None:
-    """Where transformers looks for an answer's end: left of the padding. A pad that is the EOS would hide that one."""
+    """The padding token: transformers reads the score left of the padding, so the EOS must not be padding."""
     tokenizer = tokenizer_of(source)
     if tokenizer.eos_token_id is None:
         raise DataError(f"the tokenizer of {source.path} has no EOS: a reward model reads its score there")

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from tasks.training.batches import sorted_micro_batches
+from tasks.training.body import inputs_of
 from tasks.training.device import Device
-from tasks.training.logps import inputs_of
 from tasks.training.model import packing_for
 from tasks.training.rows import Rows
 

@@ -1,7 +1,7 @@
-"""Scores of answers by a reward model: its body over whole lanes, its head at the last token of each answer.
+"""Scores of answers by a reward model: its body over whole segments, its head at the last token of each answer.
 
-Lanes leave out an answer's last token, because nothing is predicted from it (`batches`). A reward model reads just
-that one, so its rows are `with_end_token`: one more token stands behind each answer and takes that place, never read.
+Segments leave out an answer's last token, because nothing is predicted from it (`packing`). A reward model reads just
+that one, so its rows are `with_end_token`: an extra token follows each answer and is left out in its place.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import SpecError
-from tasks.training.logps import Inputs, hidden_states
+from tasks.training.batches import single_row
+from tasks.training.body import Inputs, hidden_states, inputs_of
 from tasks.training.rows import Ragged, Rows
 
 
 def with_end_token(rows: Rows) -> Rows:
-    """`rows` with one more token behind each answer, so that the answer's own last one is read."""
+    """`rows` with an extra token after each answer, so that the answer's own last one is read."""
     if rows.marked:
         return rows
     values = np.insert(rows.answers.values, rows.answers.offsets[1:], 0)
@@ -27,7 +28,7 @@ def with_end_token(rows: Rows) -> Rows:
 
 
 class AnswerScores(nn.Module):
-    """A sequence-classification model with one output that answers with the score of each answer of a micro-batch."""
+    """A sequence-classification model with one output that returns the score of each answer of a micro-batch."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -45,14 +46,14 @@ class AnswerScores(nn.Module):
             return nn.functional.linear(picked.float(), head.weight.float(), bias)[:, 0].double()
 
     def _check(self) -> None:
-        """Compare with the model's own score once: it must be that of the last token, blind to what comes after."""
+        """Compare with the model's own score once: it must be that of the last token, whatever comes after it."""
         config = self.model.config.get_text_config()
         ids = [i for i in range(1, 12) if i != config.pad_token_id][:9]
-        read = torch.tensor([ids], device=self.model.device) % config.vocab_size
-        at, length = torch.tensor([7], device=read.device), torch.tensor([1], device=read.device)
+        read, at = np.array([ids]) % config.vocab_size, np.array([7])
+        short, whole = (inputs_of(single_row(x, at, at), self.model.device) for x in (read[:, :8], read))
         with torch.no_grad():
-            own = self.model(input_ids=read[:, :8]).logits[0, 0].double()
-            ours, longer = (self(Inputs(x, None, None, None, at, at, length))[0] for x in (read[:, :8], read))
+            own = self.model(input_ids=short.ids).logits[0, 0].double()
+            ours, longer = self(short)[0], self(whole)[0]
         near = 1e-3 if self.model.dtype == torch.float32 else 5e-2
         for found in (ours, longer):
             if not torch.isclose(own, found, rtol=near, atol=near):

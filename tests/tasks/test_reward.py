@@ -16,8 +16,9 @@ from tasks.kinds import Completions, Policy, Preferences, RewardModel, Scorer
 from tasks.load import load_oracle
 from tasks.oracles.reward_model import identity
 from tasks.rendering import Template
-from tasks.training.batches import PackingConfig, micro_batches
-from tasks.training.logps import inputs_of
+from tasks.training.batches import micro_batches
+from tasks.training.body import inputs_of
+from tasks.training.packing import PackingConfig
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of
 from tasks.training.scores import AnswerScores, with_end_token
@@ -96,7 +97,13 @@ def test_the_new_head_is_drawn_from_one_over_the_square_root_of_width_plus_one(t
 
 
 @pytest.mark.parametrize(
-    "shape", [PackingConfig(4096, 32, True), PackingConfig(1, 32, True), PackingConfig(200, 32, False)]
+    "shape",
+    [
+        PackingConfig(4096, 32, True),
+        PackingConfig(4096, 32, True, span_cost=0.0),
+        PackingConfig(1, 32, True),
+        PackingConfig(200, 32, False),
+    ],
 )
 def test_a_score_is_the_head_at_the_last_token_however_rows_are_packed(
     shape: PackingConfig, policy: Policy, tmp_path: Path

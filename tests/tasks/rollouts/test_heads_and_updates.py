@@ -17,6 +17,8 @@ from tasks.rollouts.update import MinibatchStats, check_first, learn
 from tasks.sampling.plan import Draws, sampling_plan
 from tasks.sampling.requests import Answer, Request
 from tasks.train import logps
+from tasks.training.batches import single_row
+from tasks.training.body import inputs_of
 from tasks.training.model import open_model
 from tasks.training.optimizer import chosen_optimizer, make_optimizer
 from tasks.training.settings import ComputeConfig, StepConfig
@@ -58,10 +60,7 @@ def test_a_capped_head_is_capped_before_the_temperature(policy: Policy) -> None:
     with torch.no_grad():
         logits = model(torch.tensor([[1, 9, 8]])).logits[0, -1]
     expected = (4 * torch.tanh(logits / 4) / 0.5).log_softmax(0)[11]
-    from tasks.training.logps import Inputs
-
-    place = torch.tensor([2])
-    inputs = Inputs(torch.tensor([[1, 9, 8]]), None, None, None, place, torch.tensor([11]), torch.tensor([1]))
+    inputs = inputs_of(single_row(np.array([[1, 9, 8]]), np.array([2]), np.array([11])), torch.device("cpu"))
     assert float(head(inputs)) == pytest.approx(float(expected), abs=1e-4)
 
 

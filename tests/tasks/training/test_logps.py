@@ -9,11 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from tasks.contract import SpecError
 from tasks.kinds import Policy, Table
-from tasks.training import logps as logps_module
-from tasks.training.batches import PackingConfig, micro_batches, sorted_micro_batches
-from tasks.training.device import this_device
-from tasks.training.logps import AnswerLogps, inputs_of
+from tasks.training import head
+from tasks.training.batches import micro_batches, sorted_micro_batches
+from tasks.training.body import inputs_of
+from tasks.training.device import Device, this_device
+from tasks.training.logps import AnswerLogps
 from tasks.training.model import open_model, packing_for
+from tasks.training.packing import PackingConfig
 from tasks.training.rows import Rows, rows_of
 from tests.tasks.training.tables import demonstrations, preferences, tokenized, win_rates
 
@@ -48,7 +50,8 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 TABLES = {"one answer a prompt": demonstrations(12, prompts=12), "pairs": preferences(), "five answers": win_rates()}
 SHAPES = {
     "shared and packed": PackingConfig(4096, 32, True), "padded": PackingConfig(4096, 32, False),
-    "small": PackingConfig(64, 32, True),
+    "small": PackingConfig(64, 32, True), "in spans": PackingConfig(4096, 32, True, span_cost=0.0),
+    "in spans, small": PackingConfig(64, 32, True, span_cost=0.0),
 }  # fmt: skip
 
 
@@ -72,11 +75,12 @@ def test_values_and_gradients_are_those_of_one_row_at_a_time(
 
 def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(tokenized(preferences(), policy, tmp_path), policy)
-    model = open_model(policy, torch.float32)
-    scorer, results = AnswerLogps(model), []
-    for chunk in (1 << 24, 320 * 7):
-        monkeypatch.setattr(logps_module, "CHUNK", chunk)
-        values = our_logps(scorer, rows, packing_for(model, this_device(), 4096))
+    model, results = open_model(policy, torch.float32), []
+    monkeypatch.setattr(head, "MIN_ROWS", 1)
+    monkeypatch.setattr(head, "_BLOCK", 320 * 2)
+    for logits in (1 << 24, 320 * 7):
+        monkeypatch.setattr(Device, "head_logits", logits)
+        values = our_logps(AnswerLogps(model), rows, packing_for(model, this_device(), 4096))
         values.sum().backward()
         results.append((values.detach(), gradients(model)))
     torch.testing.assert_close(results[0][0], results[1][0])
@@ -86,7 +90,7 @@ def test_chunks_of_the_head_change_nothing(policy: Policy, tmp_path: Path, monke
 
 def test_pairs_share_their_prompt_and_hardly_a_token_is_padding(policy: Policy, tmp_path: Path) -> None:
     rows = rows_of(tokenized(win_rates(40), policy, tmp_path), policy)
-    batches = micro_batches(rows, np.arange(40), PackingConfig(4096, 32, True))
+    batches = list(micro_batches(rows, np.arange(40), PackingConfig(4096, 32, True)))
     read = sum(int((b.texts >= 0).sum()) if b.texts is not None else b.ids.size for b in batches)
     once = sum(rows.prompts.size(i) for i in range(0, 40, 5)) + int((rows.answers.lengths - 1).sum())
     assert once <= read < 1.1 * once

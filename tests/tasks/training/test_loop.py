@@ -1,22 +1,26 @@
 """One optimizer step, cut in every way: batch 8 × 1 = 1 × 8, packed = padded, whatever the lengths and weights."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Table
 from tasks.train import logps
-from tasks.training.batches import PackingConfig
+from tasks.training.body import computes_in_spans
 from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.logps import AnswerLogps
-from tasks.training.loop import StepLosses, add_gradients
+from tasks.training.metrics import StepLosses
 from tasks.training.model import open_model
+from tasks.training.packing import PackingConfig, plan_batch
 from tasks.training.rows import rows_of
+from tasks.training.step import add_gradients, on_host
 from tests.models import tiny_policy
 from tests.tasks.training.tables import (
     DPO,
@@ -36,7 +40,7 @@ CASES = {"sft": (demonstrations(8), SFT), "dpo": (preferences(8), DPO), "sppo": 
          "rrhf": (rankings(), RRHF)}  # fmt: skip
 SHAPES = {
     "one pass": PackingConfig(4096, 32, True), "row by row": PackingConfig(1, 32, True),
-    "padded": PackingConfig(200, 32, False),
+    "padded": PackingConfig(200, 32, False), "in spans": PackingConfig(100, 32, True, span_cost=0.0),
 }  # fmt: skip
 
 
@@ -78,8 +82,45 @@ def test_the_gradient_is_that_of_the_weighted_mean_over_all_rows(
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4 * scale, msg=name)
 
 
-def test_row_by_row_really_takes_a_pass_for_each_row(policy: Policy, tmp_path: Path) -> None:
-    from tasks.training.batches import micro_batches
+@pytest.mark.parametrize(("table", "loss"), CASES.values(), ids=CASES.keys())
+def test_a_step_waits_for_no_number_of_a_micro_batch(
+    table: Table, loss: Chosen, policy: Policy, tmp_path: Path
+) -> None:
+    """On a GPU each would be a synchronisation; one transfer at the end brings all."""
+    examples = _examples(table, loss, policy, tmp_path)
+    in_spans = PackingConfig(100, 32, share=True, span_cost=0.0)
 
+    class Reads(TorchDispatchMode):
+        number = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            Reads.number += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+            return func(*args, **(kwargs or {}))
+
+    model = AnswerLogps(open_model(policy, torch.float32))
+    computes_in_spans(model.model)  # the comparison of attention on first use waits
+    with Reads():
+        added = add_gradients(Accelerator(cpu=True), model, examples, loss, np.arange(len(examples.rows)), in_spans)
+    assert Reads.number == 0
+    step, norm = on_host(added, torch.tensor(2.5))
+    assert norm == 2.5
+    assert torch.equal(step.losses, added.losses)
+    assert torch.equal(step.logps, added.logps)
+
+
+@pytest.mark.parametrize(("table", "loss"), CASES.values(), ids=CASES.keys())
+def test_losses_are_computed_where_the_model_is(table: Table, loss: Chosen, policy: Policy, tmp_path: Path) -> None:
+    """The device `meta` stands for any other than the CPU: tensors of both do not mix."""
+    examples = _examples(table, loss, policy, tmp_path)
+    outputs = torch.empty(len(examples.rows.answer_ids), dtype=torch.float64, device="meta")
+    assert loss_on_batch(examples, loss, torch.arange(len(examples.rows)), outputs).device.type == "meta"
+
+
+def test_row_by_row_really_takes_a_pass_for_each_row(policy: Policy, tmp_path: Path) -> None:
     rows = _examples(*CASES["dpo"], policy, tmp_path).rows
-    assert [len(micro_batches(rows, np.arange(8), s)) for s in SHAPES.values()] == [1, 8, pytest.approx(4, abs=2)]
+    assert [len(plan_batch(rows, np.arange(8), s)) for s in SHAPES.values()] == [
+        1,
+        8,
+        pytest.approx(4, abs=2),
+        pytest.approx(4, abs=2),
+    ]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import (
     ModelShape,
     StateBytes,
@@ -20,7 +21,7 @@ from tasks.training.model import halve_weights
 from tests.configs import CONFIGS
 
 GIB = 2**30
-GPU = TrainingSetup(8192, half=True)
+GPU = TrainingSetup(8192, half=True, logits=1 << 23)
 """8,192 tokens a pass, float32 weights under bfloat16 autocast, AdamW."""
 
 
@@ -97,8 +98,23 @@ def test_what_a_layer_keeps_is_what_a_forward_pass_saves(
     assert shape
     weights = sum(p.numel() for p in model.model.layers[:2].parameters() if p.ndim == 2)
     copies = 2 * weights if half and not half_weights else 0
-    expected = activation_bytes(replace(shape, layers=2), TrainingSetup(tokens, half, half_weights=half_weights))
+    expected = activation_bytes(
+        replace(shape, layers=2), TrainingSetup(tokens, half, logits=0, half_weights=half_weights)
+    )
     assert saved[1] - saved[0] - copies == pytest.approx(expected, rel=0.05)
+
+
+def test_with_gradient_checkpointing_a_layer_keeps_its_input_alone() -> None:
+    """128 tokens of 64 channels in float32, of two layers more."""
+    saved = []
+    for layers in (2, 4):
+        config = LlamaConfig(
+            vocab_size=256, hidden_size=64, intermediate_size=160, num_hidden_layers=layers, num_attention_heads=4,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        use_gradient_checkpointing(model)
+        saved.append(_saved_bytes(model, 128, half=False))
+    assert saved[1] - saved[0] == pytest.approx(2 * 128 * 64 * 4, rel=0.05)
 
 
 def _saved_bytes(model: Any, tokens: int, half: bool) -> int:
@@ -136,7 +152,9 @@ def test_adapters_need_the_base_in_half_and_the_inputs_of_the_layers(name: str, 
 
 @pytest.mark.parametrize(("name", "float32", "bfloat16"), [("0.5B", 1.8, 0.9), ("1.5B", 5.8, 2.9), ("8B", 30, 15)])
 def test_a_frozen_model_needs_its_weights(name: str, float32: float, bfloat16: float) -> None:
-    found = [scoring_memory(shape_of(name), 8192, half=half, whole=True)["weights"] / GIB for half in (False, True)]
+    found = [
+        scoring_memory(shape_of(name), 8192, half=half, logits=1, whole=True)["weights"] / GIB for half in (False, True)
+    ]
     assert found == pytest.approx((float32, bfloat16), rel=0.15)
 
 
