@@ -7,7 +7,7 @@ type and number of threads). Not supported: models whose layers have more state 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -71,6 +71,15 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
+
+    def generate_parts(
+        self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
+    ) -> Iterator[list[Answer]]:
+        """One part after the other, so that a part's bytes do not depend on which parts come with it."""
+        before = 0
+        for requests in parts:
+            yield self.generate(requests, options, lambda n, before=before: on_progress(before + n))  # type: ignore[misc]
+            before += len(requests)
 
     def _rows(self, requests: Sequence[Request]) -> int:
         """How many rows of maximum length fit in a batch."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import torch
@@ -79,33 +80,45 @@ class VllmEngine:
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
+        return next(self.generate_parts([requests], options, on_progress))
+
+    def generate_parts(
+        self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
+    ) -> Iterator[list[Answer]]:
+        """The next part is enqueued together with each, so that the batch stays full while a part ends."""
+        engine, finished = self.llm.llm_engine, 0
+        self.llm.reset_prefix_cache()
+        coming = (self._enqueue(requests, options) for requests in parts)
+        enqueued = deque(islice(coming, 1))
+        done: dict[str, list[Any]] = {}
+        try:
+            while enqueued:
+                enqueued.extend(islice(coming, 1))
+                while not done.keys() >= enqueued[0].keys():
+                    new = {output.request_id: output.outputs for output in engine.step() if output.finished}
+                    done |= new
+                    finished += sum(map(len, new.values()))
+                    on_progress(finished)
+                completions = [c for name in enqueued.popleft() for c in done.pop(name)]
+                yield [
+                    finished_answer(self.tokenizer, list(c.token_ids), c.logprobs.logprobs, options)
+                    for c in completions
+                ]
+        finally:
+            engine.abort_request([name for part in enqueued for name in part.values()], internal=True)
+
+    def _enqueue(self, requests: Sequence[Request], options: Options) -> dict[str, str]:
+        """Give vLLM the requests of a part, those for one prompt as one. Returns the names in its outputs, in their
+        order, and those inside vLLM."""
         from vllm import TokensPrompt
 
         from tasks.sampling.vllm_processor import sampling_params
 
-        if not requests:
-            return []
-        self.llm.reset_prefix_cache()
         groups = [list(g) for _, g in groupby(requests, key=lambda r: (tuple(r.prompt_tokens), r.max_tokens))]
-        self.llm.enqueue(
-            [TokensPrompt(prompt_token_ids=list(group[0].prompt_tokens)) for group in groups],
-            [sampling_params(group, options) for group in groups], use_tqdm=False,
-        )  # fmt: skip
-        finished = self._finished(on_progress)
-        return [
-            finished_answer(self.tokenizer, list(c.token_ids), c.logprobs.logprobs, options)
-            for number in sorted(finished)
-            for c in finished[number]
-        ]
-
-    def _finished(self, on_progress: OnProgress) -> dict[int, list[Any]]:
-        """vLLM's completions of all requests, by its increasing request number."""
-        done: dict[int, list[Any]] = {}
-        engine = self.llm.llm_engine
-        while engine.has_unfinished_requests():
-            done |= {int(output.request_id): output.outputs for output in engine.step() if output.finished}
-            on_progress(sum(len(completions) for completions in done.values()))
-        return done
+        prompts = [TokensPrompt(prompt_token_ids=list(group[0].prompt_tokens)) for group in groups]
+        params = [sampling_params(group, options) for group in groups]
+        names = self.llm.enqueue(prompts, params, use_tqdm=False) if groups else []
+        return {name.rpartition("-")[0]: name for name in names}
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         if self._several:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -57,6 +57,16 @@ class Engine(Protocol):
         """One answer per request, in their order. `on_progress` receives the number of finished ones.
 
         The answers depend only on the requests and their order, not on earlier calls.
+        """
+        ...
+
+    def generate_parts(
+        self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
+    ) -> Iterator[list[Answer]]:
+        """The answers to the requests of each part in turn.
+
+        An engine may begin the next part before one is complete. `on_progress` receives the number of finished requests
+        of all parts.
         """
         ...
 

@@ -36,20 +36,20 @@ def completions_of(
     parts = list(chunks(len(plan.prompt_tokens), shard))
     folders = [work.path / f"shard-{i:05d}" for i in range(len(parts))]
     total = draws.k * len(plan.prompt_tokens)
-    loaded: Engine | None = None
-    for part, folder in zip(parts, folders, strict=True):
-        if is_intact(folder):
-            continue
+    missing = [(part, folder) for part, folder in zip(parts, folders, strict=True) if not is_intact(folder)]
+    for _, folder in missing:
         if folder.exists():
             work.notice(f"{folder.name} of an earlier attempt is damaged; its completions are sampled again")
-        loaded = loaded or chosen(policy)
-        before = draws.k * part.start
-
-        def on_progress(n: int, before: int = before) -> None:
-            work.progress(before + n, total, "samples")
-
-        answers = loaded.generate(plan.requests(part, draws), options, on_progress)
-        _write(folder, _table(plan, part, draws, answers, completion_ids(plan, part, policy, draws, options, chosen)))
+    if missing:
+        loaded: Engine = chosen(policy)
+        before = total - draws.k * sum(part.stop - part.start for part, _ in missing)
+        answered = loaded.generate_parts(
+            (plan.requests(part, draws) for part, _ in missing), options,
+            lambda n: work.progress(before + n, total, "samples"),
+        )  # fmt: skip
+        for (part, folder), answers in zip(missing, answered, strict=True):
+            ids = completion_ids(plan, part, policy, draws, options, chosen)
+            _write(folder, _table(plan, part, draws, answers, ids))
     _count(folders, work)
     work.progress(total, total, "samples")
     return Completions.of(_batches(folders), {"template": template_digest(policy)})

@@ -69,6 +69,13 @@ class Case:
         self.answers[name, "reversed"] = answers(varied[::-1], **some)[::-1]
         by_draw = [answers(varied[k::K], **some) for k in range(K)]
         self.answers[name, "one of each prompt per call"] = [a for row in zip(*by_draw, strict=True) for a in row]
+        how = Options(stop_ids=self.stops, **some)  # type: ignore[arg-type]
+        parts = engine.generate_parts([varied[:7], varied[7:8], [], varied[8:]], how, lambda n: None)
+        self.answers[name, "parts"] = [a for part in parts for a in part]
+        abandoned = engine.generate_parts([varied[:7], varied[7:]], how, lambda n: None)
+        next(abandoned)
+        abandoned.close()
+        keep("after an abandoned call", varied, **some)
         keep("first", [Request(self.prompts[0], seed, 1) for seed in range(DRAWS)])
         keep("cut", [Request(self.prompts[0], seed, 1) for seed in range(DRAWS)], temperature=1.3, top_k=40, top_p=0.7)
         # vLLM reads 4,096 tokens at once on a CPU: one of 64 prompts of 100 tokens lies across the border.
@@ -104,7 +111,7 @@ def test_both_engines_draw_the_same_tokens_up_to_near_ties(case: Case, question:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("arrangement", ["reversed", "one of each prompt per call"])
+@pytest.mark.parametrize("arrangement", ["reversed", "one of each prompt per call", "parts", "after an abandoned call"])
 def test_draws_depend_on_neither_order_nor_batch_nor_the_number_per_request(
     case: Case, engine: str, arrangement: str
 ) -> None:
