@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.gpu.bare import this_device
-from benchmarks.gpu.fitting import LENGTHS, TINY_LENGTHS, Variant, data_of, measured
+from benchmarks.gpu.fitting import (
+    CHECKPOINTING,
+    LENGTHS,
+    SETTINGS,
+    SIZE,
+    TINY_LENGTHS,
+    Variant,
+    data_of,
+    measured,
+)
 from benchmarks.inputs import SHAPES, read_pairs, write_pairs, write_policy
 from tasks.kinds import Policy
-from tasks.training.settings import TrainComputeConfig
-
-SIZE, CHECKPOINTING = "max_tokens_per_microbatch", "gradient_checkpointing"
-"""Fields of `TrainComputeConfig`."""
 
 
 def run(*, shape: str, tiny: bool, ceiling: float | None, memory: bool = False) -> dict[str, Any]:
@@ -40,8 +44,7 @@ def run(*, shape: str, tiny: bool, ceiling: float | None, memory: bool = False) 
 
 def row_of(variant: Variant, measure: Any) -> dict[str, Any]:
     """The measured row; a variant that fails costs the others nothing."""
-    unknown = variant.compute.keys() - {field.name for field in fields(TrainComputeConfig)}
-    if unknown:
+    if unknown := variant.compute.keys() - SETTINGS:
         return {"name": variant.name, "skipped": f"alignflow has no setting {', '.join(unknown)}"}
     try:
         return dict(measure(variant))

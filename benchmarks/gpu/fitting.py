@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +22,10 @@ from tasks.workspace import LocalWorkspace
 DPO = Chosen("losses/pairwise", "dpo", {"beta": 0.1})
 WARM_UP = 2
 """Steps that are not timed."""
+SIZE, CHECKPOINTING = "max_tokens_per_microbatch", "gradient_checkpointing"
+"""Fields of `TrainComputeConfig`."""
+SETTINGS = {field.name for field in fields(TrainComputeConfig)}
+"""All of its fields: what this commit of alignflow can be told."""
 LENGTHS = Lengths(prompt=300, answer=350)
 TINY_LENGTHS = Lengths(prompt=12, answer=14)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.gpu.bare import this_device
+from benchmarks.gpu import bare
 from benchmarks.gpu.timing import device_peak_gb, median_seconds, reset_peak
 from benchmarks.inputs import Shape, random_model
 
@@ -29,13 +29,13 @@ def measured_rows(
 
     from tasks.training.batches import micro_batches
     from tasks.training.body import inputs_of
-    from tasks.training.device import this_device as device_of_tasks
+    from tasks.training.device import this_device
     from tasks.training.model import packing_for
     from tasks.training.rows import rows_of_ids
 
     model = headed(vocab, width)
     ids = np.random.default_rng(0).integers(vocab, size=tokens).tolist()
-    packing = packing_for(model, device_of_tasks(), tokens + 1)
+    packing = packing_for(model, this_device(), tokens + 1)
     (batch,) = micro_batches(rows_of_ids([[1]], [ids]), np.arange(1), packing)
     inputs = inputs_of(batch, model.device)
     flops = 6.0 * vocab * width * tokens
@@ -60,7 +60,7 @@ def in_chunks(model: Any, inputs: Any, chunk: int) -> Callable[[], Any]:
 
 def headed(vocab: int, width: int) -> Any:
     """A model of one narrow layer, so that the head is nearly all of its work."""
-    device = this_device()
+    device = bare.this_device()
     shape = Shape(vocab, width, 16, 1, 1, 1, tied=False, head_dim=16)
     return random_model(shape, dtype="bfloat16" if device == "cuda" else "float32", device=device)
 

@@ -23,14 +23,12 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def run(*, shape: str, tiny: bool, ceiling: float | None) -> dict[str, Any]:
     if not importlib.util.find_spec("peft"):
         return {"rows": [{"name": "LoRA", "skipped": "peft cannot be imported"}]}
-    from benchmarks.gpu.fitting import LENGTHS, TINY_LENGTHS, Variant, data_of, measured
+    from benchmarks.gpu.fitting import CHECKPOINTING, LENGTHS, SIZE, TINY_LENGTHS, Variant, data_of, measured
     from tasks.kinds import Policy
 
     sizes, lengths = (SHAPES["tiny"], TINY_LENGTHS) if tiny else (SHAPES[shape], LENGTHS)
-    batch, variant = (4 if tiny else 16), Variant(
-        f"rank {RANK}, checkpointing, bfloat16 base", 4 if tiny else 6,
-        {"max_tokens_per_microbatch": 64 if tiny else 8_192},
-    )  # fmt: skip
+    settings = {SIZE: 64 if tiny else 8_192, CHECKPOINTING: "on"}
+    batch, variant = (4 if tiny else 16), Variant(f"rank {RANK}, bfloat16 base", 4 if tiny else 6, settings)
     with TemporaryDirectory() as temporary, adapted_models(sizes) as model:
         root = Path(temporary)
         write_tokenizer(root / "policy", sizes.vocab)
@@ -44,15 +42,13 @@ def run(*, shape: str, tiny: bool, ceiling: float | None) -> dict[str, Any]:
 
 
 def adapted(shape: Shape) -> Any:
-    """A base in bfloat16 with checkpointing and float32 adapters, of which only the adapters are trained."""
+    """A base in bfloat16 with adapters, of which only the adapters are trained."""
     from peft import LoraConfig, inject_adapter_in_model
 
     device = this_device()
     base = random_model(shape, dtype="bfloat16" if device == "cuda" else "float32", device=device)
-    model: Any = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(TARGETS)), base)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.enable_input_require_grads()
-    return model.train()
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(TARGETS))
+    return inject_adapter_in_model(config, base).eval()
 
 
 @contextmanager
