@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -56,9 +57,10 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _last_error(errors: str) -> str:
-    """The line with the exception: the last one that is not indented and names one."""
-    lines = [line for line in errors.splitlines() if line and not line[0].isspace() and ":" in line]
-    return lines[-1][:ERROR_CHARACTERS] if lines else errors[-ERROR_CHARACTERS:]
+    """The message of the last exception, from the line that names it on."""
+    lines = errors.splitlines()
+    named = [i for i, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+    return " ".join(lines[named[-1] :] if named else lines)[:ERROR_CHARACTERS]
 
 
 class Stopwatch(NamedTuple):
