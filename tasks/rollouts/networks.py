@@ -67,7 +67,9 @@ def open_networks(
     shape = packing_of_all(shapes)
     tempered = TokenLogps(model, temperature)
     plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
-    return Networks(tempered, TokenValues(critic), TokenLogps(anchor, temperature), plain, device, half, shape)
+    with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # products in bfloat16 need it
+        frozen = TokenLogps(anchor, temperature)
+    return Networks(tempered, TokenValues(critic), frozen, plain, device, half, shape)
 
 
 def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:

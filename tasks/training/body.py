@@ -67,7 +67,7 @@ def hidden_states(model: Any, inputs: Inputs) -> Tensor:
         return _forward_in_spans(model, inputs)
     if inputs.texts is None or inputs.prompts is None:
         return _forward(model, inputs, None)
-    return _forward(model, inputs, _mask(inputs.texts, inputs.prompts, _computed_dtype(model)))
+    return _forward(model, inputs, _mask(inputs.texts, inputs.prompts, computed_dtype(model)))
 
 
 def computes_in_spans(model: Any) -> bool:
@@ -100,11 +100,11 @@ def _agrees(model: Any) -> bool:
     inputs = inputs_of(batch, model.device)
     assert inputs.texts is not None
     assert inputs.prompts is not None
-    mask = _mask(inputs.texts, inputs.prompts, _computed_dtype(model))
+    mask = _mask(inputs.texts, inputs.prompts, computed_dtype(model))
     with torch.no_grad():
         masked = _forward(model, inputs, mask)
         spanned = _forward_in_spans(model, inputs)
-    near = _NEAR.get(_computed_dtype(model), _NEAR_HALF)
+    near = _NEAR.get(computed_dtype(model), _NEAR_HALF)
     return bool((masked - spanned).abs().max() <= near * masked.abs().max())
 
 
@@ -120,7 +120,8 @@ def _forward(model: Any, inputs: Inputs, mask: Tensor | None, **options: Any) ->
     return cast(Tensor, out.last_hidden_state)
 
 
-def _computed_dtype(model: Any) -> torch.dtype:
+def computed_dtype(model: Any) -> torch.dtype:
+    """Type of the model's products: that of autocast where it is on, else of the weights."""
     device = model.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
     return cast(torch.dtype, dtype)
