@@ -59,11 +59,11 @@ def memory_of_passes(step: StepView, machine: Machine) -> Memory | None:
 def training_need(step: StepView, shape: ModelShape, machine: Machine) -> Memory:
     """What a training as a step's parameters say needs, and what it would need otherwise."""
     own = setup_of(step, shape, machine)
-    several = [*_changes(own, machine, step)]
-    if own.tokens > _FEW_TOKENS:
-        said = f"max_tokens_per_microbatch: {_FEW_TOKENS}"
-        several += [(f"{change}, {said}", replace(setup, tokens=_FEW_TOKENS)) for change, setup in several]
-    return replace(_need(shape, own), alternatives={change: _need(shape, setup) for change, setup in several})
+    several = {change: _need(shape, setup) for change, setup in _changes(own, machine, step)}
+    if own.tokens > _FEW_TOKENS and not any(need.fits(machine) for need in several.values()):
+        fewer, said = replace(own, tokens=_FEW_TOKENS), f"max_tokens_per_microbatch: {_FEW_TOKENS}"
+        several = {f"{change}, {said}": _need(shape, setup) for change, setup in _changes(fewer, machine, step)}
+    return replace(_need(shape, own), alternatives=several)
 
 
 def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSetup:
