@@ -25,7 +25,7 @@ WARM_UP = 2
 SIZE, CHECKPOINTING = "max_tokens_per_microbatch", "gradient_checkpointing"
 """Fields of `TrainComputeConfig`."""
 SETTINGS = {field.name for field in fields(TrainComputeConfig)}
-"""All of its fields: what this commit of alignflow can be told."""
+"""All of its fields; a variant that sets another one is skipped."""
 LENGTHS = Lengths(prompt=300, answer=350)
 TINY_LENGTHS = Lengths(prompt=12, answer=14)
 

@@ -56,7 +56,7 @@ class IdleWatch:
             return
 
     def stop(self) -> float | None:
-        """The mean since the start; None where the driver does not tell."""
+        """The mean since the start; None where the driver gives no numbers."""
         if self._watch is None:
             return None
         self._watch.terminate()

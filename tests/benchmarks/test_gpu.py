@@ -75,7 +75,7 @@ def test_results_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["part"] == "head"
 
 
-def test_no_gpu_is_said_before_any_part_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused_before_any_part_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert in_process("benchmarks.gpu.bare:device", {}, limit=120)["device"] == "cpu"
     with pytest.raises(SystemExit, match="--tiny"):
