@@ -93,10 +93,9 @@ def span_attention(
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, spans: SpanInputs, scaling: float | None) -> Tensor:
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     queries = query.split([s.end - s.start for s in spans.spans], dim=2)
-    keys, values = (_taken(x, spans.keys, dim=2).split(spans.key_lengths, dim=2) for x in (key, value))
+    key, value = (_taken(x, spans.keys, dim=2).repeat_interleave(groups, dim=1) for x in (key, value))
+    keys, values = (x.split(spans.key_lengths, dim=2) for x in (key, value))
     out = [_attended(*each, scaling) for each in zip(queries, keys, values, strict=True)]
     return torch.cat(out, dim=2).transpose(1, 2)
 
