@@ -1,4 +1,4 @@
-"""Reinforcement learning: Proximal Policy Optimization against a scorer, and what a policy keeps of its training."""
+"""Reinforcement learning: Proximal Policy Optimization against a scorer; value networks and checkpoints of policies."""
 
 from __future__ import annotations
 
@@ -78,28 +78,21 @@ def ppo(
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
 
-    Every iteration draws `k` answers to `prompts_per_iteration` prompts with the weights as they are, scores them,
-    gives each token the reward −kl_coef·log π/π_ref and the last one the score besides, and takes `epochs` ×
-    `minibatches` steps on the whitened advantages (GAE over the answer alone). The exact optimum is
-    π_ref·exp(score/kl_coef), normalised.
+    Every iteration samples `k` answers to `prompts_per_iteration` prompts with the current weights, scores them, gives
+    each token the reward −kl_coef·log π/π_ref and the last one the score besides, and takes `epochs` × `minibatches`
+    steps on the whitened advantages (GAE over the answer alone). The exact optimum is π_ref·exp(score/kl_coef),
+    normalised. Prompts count alike: their `weight` is not read.
 
-    The value network is one of its own, started from `value` or, where that is empty, from what an earlier `ppo` left
-    in the policy's `value/`; it stays in the result's `value/`. `state/` keeps iterations, KL coefficient and the
-    optimizer's state, so that a later round on this result and its `value_of` goes on exactly where lr is constant and
-    prompts, their number, k, epochs, minibatches and seed are the same. With other prompts, another number, k or seed
-    the order of prompts begins anew, with new noise. Prompts count alike: their `weight` is not read.
+    The value network starts from `value` or, where that is empty, from the policy's `value/`, and is stored in the
+    result's `value/`. With the result's `state/`, a later round continues exactly (`tasks/rollouts/resume.py`).
+    Equal answers to a prompt are one question to the oracle; a resumed step repeats no query where its engine samples
+    the same again. One device; `plan` states the memory (`tasks/rollouts/networks.py`). Totals: `samples`, `tokens`,
+    `queries`.
 
-    One device. Three networks of P parameters take 36·P bytes with AdamW (weights in float32, gradients and state of
-    two), a little less where they compute in bfloat16; activations and the engine come besides. `plan` states the sum.
-    vLLM on a GPU gets no more than that leaves it, whatever its `gpu_memory` says.
-
-    Equal answers to a prompt are one question to the oracle, and scores are kept as they come: a killed step asks
-    nothing twice where its engine draws the same again. Totals: `samples`, `tokens`, `queries`.
-
-    Raises DataError without prompts, where there is no value network or one with another tokenizer or template, where
-    the first update of an iteration does not start at ratio 1, where the sampler's log-probabilities are another
-    policy's, or where a number is none any more; SpecError for a `kl_coef` of 0 that no controller can move, and for
-    a single answer per iteration. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/*, kl_coef, lr.
+    Raises DataError without prompts, without a value network or for one with another tokenizer or template, if the
+    first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's, or
+    if a number is not finite; SpecError for a `kl_coef` of 0 that no controller can move, and for a single answer per
+    iteration. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/*, kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.
@@ -119,36 +112,13 @@ def ppo(
     2403.17031.
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
-    from tasks.rollouts.loop import open_sampling, reinforce
-    from tasks.rollouts.networks import open_networks, value_start
-    from tasks.rollouts.resume import prompt_order_id, read_resume_state
-    from tasks.rollouts.rollout import plan_for
-    from tasks.rollouts.sft_mix import make_sft_mix
-    from tasks.sampling.plan import Draws
-    from tasks.sampling.requests import close_engine
-    from tasks.training.model import keep_memory
-    from tasks.training.optimizer import chosen_optimizer, state_bytes_of
+    from tasks.rollouts.loop import train_by_ppo
 
     config = PpoConfig(
-        iterations, lr, value_lr or lr, kl, reward, update, optim, tuple(checkpoints), keep_optimizer,
-        checkpoint_every, checkpoint_minutes, seed,
+        iterations, lr, value_lr or lr, rollout, kl, reward, update, mix, optim, compute, tuple(checkpoints),
+        keep_optimizer, checkpoint_every, checkpoint_minutes, seed,
     )  # fmt: skip
-    kl.check(rollout.prompts_per_iteration * rollout.k)
-    mixed = make_sft_mix(demonstrations, policy, mix, seed, work)
-    start = value_start(policy, value)
-    plan = plan_for(policy, prompts, {"value": start, "ref": ref}, rollout.max_tokens, work)
-    draws = Draws(rollout.k, seed, rollout.stream)
-    carried = read_resume_state(policy, start, kl, prompt_order_id(plan, draws, rollout.prompts_per_iteration))
-    keep_memory()
-    try:
-        networks = open_networks(policy, start, ref, rollout.temperature, compute)
-        state = state_bytes_of(chosen_optimizer(optim.optimizer))
-        sampling = open_sampling(
-            networks, policy, oracle, plan, carried.noise(draws), rollout, compute.dtype, state, work
-        )
-        reinforce(networks, sampling, config, carried, mixed, policy, start, work)
-    finally:
-        close_engine()
+    train_by_ppo(policy, ref, prompts, oracle, value, demonstrations, config, work)
     return Policy(work.output)
 
 
@@ -175,10 +145,10 @@ def checkpoint_at(policy: Policy, *, step: Annotated[int, Bounds(min=1)]) -> Pol
     folder = policy.path / "checkpoints"
     kept = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
     if step not in kept:
-        told = f"kept are {kept}" if kept else f"none was kept ({_held(policy.path)})"
+        available = f"kept are {kept}" if kept else f"none was kept ({_held(policy.path)})"
         raise DataError(
-            f"the policy at {policy.path} has no checkpoint of step {step}: {told}. Say `checkpoints: [{step}, …]` in "
-            "the step that trains it"
+            f"the policy at {policy.path} has no checkpoint of step {step}: {available}. "
+            f"Set `checkpoints: [{step}, …]` in the step that trains it"
         )
     return Policy(folder / str(step))
 

@@ -1,1 +1,1 @@
-"""Reinforcement learning on sampled answers: rollouts, advantages, updates, and what a later round goes on from."""
+"""Reinforcement learning on sampled answers: rollouts, advantages, updates, and the state for a later round."""

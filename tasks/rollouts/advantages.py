@@ -4,8 +4,6 @@ Tables are `(B, T)`, an answer's tokens from the left; `completion_mask` is True
 elsewhere is 0 in every result. Rewards, values and advantages are in the units of the score.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,8 @@ from torch import Tensor
 def k1(log_ratio: Tensor) -> Tensor:
     """log π/π_ref of tokens of π: unbiased for KL(π ‖ π_ref), noisy, may be negative. The one for rewards.
 
-    As a loss it says nothing: the mean of its gradient is 0. Source: J. Schulman, "Approximating KL divergence" (2020).
+    As a loss it teaches nothing: the mean of its gradient is 0.
+    Source: J. Schulman, "Approximating KL divergence" (2020).
     """
     return log_ratio
 

@@ -1,7 +1,5 @@
 """What is left on a GPU for an engine beside the networks that train."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
@@ -19,9 +17,9 @@ def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes,
     """
     if engine.name != "vllm" or not networks.device.is_gpu:
         return engine
-    asked = engine.execution.get("gpu_memory")
+    configured = engine.execution.get("gpu_memory")
     free, total = torch.cuda.mem_get_info(networks.device.torch_device)
-    wanted = float(asked) if isinstance(asked, int | float) else 1.0
+    wanted = float(configured) if isinstance(configured, int | float) else 1.0
     share = fitting_share(wanted, free, total, bytes_to_come(networks, state))
     if share < wanted:
         work.notice(f"vLLM gets {share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks")

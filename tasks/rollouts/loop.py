@@ -1,29 +1,35 @@
-"""The loop of PPO: push weights, draw, score, learn, control; checkpoints, and the policies kept along the way."""
-
-from __future__ import annotations
+"""The loop of PPO: sample with the current weights, score, learn, move the price of a nat; checkpoints on the way."""
 
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import ignore_patterns
 
 import torch
+from torch import nn
 
 from tasks.contract import Workspace
-from tasks.kinds import Policy, RewardModel, Scorer
+from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.rollouts.gpu_budget import with_remaining_memory
-from tasks.rollouts.networks import Networks
-from tasks.rollouts.resume import ResumeState, restore_moments, write_moments, write_resume_state
-from tasks.rollouts.rollout import PromptOrder, ScoredAnswers, make_rollout, sample_scored
-from tasks.rollouts.settings import PpoConfig, RolloutConfig
-from tasks.rollouts.sft_mix import SftMix
+from tasks.rollouts.networks import Networks, open_networks, value_start
+from tasks.rollouts.resume import (
+    ResumeState,
+    prompt_order_id,
+    read_resume_state,
+    restore_moments,
+    write_moments,
+    write_resume_state,
+)
+from tasks.rollouts.rollout import PromptOrder, Sampler, make_rollout, plan_for, sample_scored
+from tasks.rollouts.settings import PpoConfig
+from tasks.rollouts.sft_mix import SftMix, make_sft_mix
 from tasks.rollouts.update import learn
-from tasks.sampling.plan import Draws, SamplingPlan
-from tasks.sampling.requests import Engine, Options
+from tasks.sampling.plan import Draws
+from tasks.sampling.requests import Options, close_engine
 from tasks.sampling.shards import chosen_engine
 from tasks.template import stop_ids
 from tasks.training.checkpoint import (
@@ -35,144 +41,154 @@ from tasks.training.checkpoint import (
     pinned_packing,
     save_checkpoint,
 )
-from tasks.training.memory import StateBytes
-from tasks.training.model import save_model
-from tasks.training.optimizer import chosen_optimizer, make_optimizer, state_bytes_of
+from tasks.training.model import keep_memory, save_model
+from tasks.training.optimizer import Updater, chosen_optimizer, make_optimizer, state_bytes_of
 from tasks.training.reward import save_reward_model
 
 
-@dataclass(frozen=True)
-class SamplingConfig:
-    """What answers are drawn with."""
-
-    engine: Engine
-    scorer: Scorer
-    plan: SamplingPlan
-    course: PromptOrder
-    options: Options
-
-
-def open_sampling(
-    networks: Networks,
-    policy: Policy,
-    oracle: Scorer,
-    plan: SamplingPlan,
-    draws: Draws,
-    config: RolloutConfig,
-    dtype: str,
-    state: StateBytes,
-    work: Workspace,
-) -> SamplingConfig:
-    """The engine, with what memory the networks and their optimizer leave it, and the oracle, which computes in
-    `dtype`, both open."""
-    engine = with_remaining_memory(chosen_engine(config.engine), networks, state, work)(policy)
-    options = Options(temperature=config.temperature, stop_ids=stop_ids(policy))
-    return SamplingConfig(
-        engine, oracle.open(dtype), plan, PromptOrder(plan, draws, config.prompts_per_iteration), options
-    )
-
-
 @dataclass
-class Totals:
-    """What the iterations used; one that a kill undid and another attempt ran again counts once."""
+class Progress:
+    """What a checkpoint has besides weights and the optimizer's state."""
 
-    samples: int = 0
-    tokens: int = 0
-    queries: int = 0
+    step: int
+    """Iterations so far."""
+    coefficient: float
+    """Of the KL penalty, for the next iteration."""
+    totals: Counter[str]
+    """samples, tokens, queries; an iteration that a kill undid and another attempt ran again counts once."""
+    difference: float | None
+    """Between sampler and trainer in the first iteration, nats per token; None before it."""
 
 
-def reinforce(
-    networks: Networks,
-    sampling: SamplingConfig,
+def train_by_ppo(
+    policy: Policy,
+    ref: Policy,
+    prompts: Prompts,
+    oracle: Scorer,
+    value: RewardModel | None,
+    demonstrations: Demonstrations | None,
     config: PpoConfig,
-    carried: ResumeState,
-    mixed: SftMix | None,
+    work: Workspace,
+) -> None:
+    """Check the inputs, open networks and sampler, train, and write the result to `work.output` (`tasks.rl.ppo`)."""
+    rollout = config.rollout
+    config.kl.check(rollout.prompts_per_iteration * rollout.k)
+    sft_mix = make_sft_mix(demonstrations, policy, config.mix, config.seed, work)
+    value = value_start(policy, value)
+    plan = plan_for(policy, prompts, {"value": value, "ref": ref}, rollout.max_tokens, work)
+    draws = Draws(rollout.k, config.seed, rollout.stream)
+    order_id = prompt_order_id(plan, draws, rollout.prompts_per_iteration)
+    resumed = read_resume_state(policy, value, config.kl, order_id)
+    keep_memory()
+    try:
+        networks = open_networks(policy, value, ref, rollout.temperature, config.compute)
+        state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
+        engine = with_remaining_memory(chosen_engine(rollout.engine), networks, state_bytes, work)(policy)
+        order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
+        options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
+        sampler = Sampler(engine, oracle.open(config.compute.dtype), plan, order, options)
+        _train(networks, sampler, config, resumed, sft_mix, policy, value, work)
+    finally:
+        close_engine()
+
+
+def _train(
+    networks: Networks,
+    sampler: Sampler,
+    config: PpoConfig,
+    resumed: ResumeState,
+    sft_mix: SftMix | None,
     policy: Policy,
     value: RewardModel,
     work: Workspace,
 ) -> None:
     """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
-    folder, learning = work.path / "checkpoint", networks.learning
-    _drop_damaged(folder, work.path / "kept", work)
-    networks = replace(networks, shape=pinned_packing(folder, networks.shape))
+    checkpoint, kept, learning = work.path / "checkpoint", work.path / "kept", networks.learning
+    _drop_damaged(checkpoint, kept, work)
+    networks = replace(networks, shape=pinned_packing(checkpoint, networks.shape))
     chosen = chosen_optimizer(config.optim.optimizer)
     optimizer = make_optimizer(chosen, [networks.policy.model.parameters(), networks.value.model.parameters()])
     size = checkpoint_bytes(learning, state_bytes_of(chosen))
     due = CheckpointSchedule(config.checkpoint_every, config.checkpoint_minutes, size, usual=10)
-    state = load_checkpoint(folder, learning, optimizer)
-    if state is None:
-        state = {"step": 0, "coefficient": carried.coefficient, "totals": {}, "difference": None}
-        if carried.moments is not None and carried.optimizer == chosen.name:
-            restore_moments(carried.moments, learning, optimizer)
-    coefficient, totals, difference = float(state["coefficient"]), Totals(**state["totals"]), state["difference"]
-    for iteration in range(state["step"], config.iterations):
-        begun, number = time.perf_counter(), carried.iterations + iteration
-        sampling.engine.update(networks.policy.model.state_dict().items())
-        drawn = _drawn(sampling, number - carried.begun, iteration, config.iterations, work)
-        rollout = make_rollout(networks, drawn, coefficient, config.reward, difference)
-        difference = rollout.difference if difference is None else difference
-        rates = config.rates(iteration)
-        metrics = learn(networks, optimizer, rollout, config, rates, number, mixed)
-        metrics |= {**rollout.metrics, "kl_coef": coefficient, "lr": rates[0]}
-        coefficient = config.kl.after(coefficient, rollout.kl, len(drawn.rows))
-        _count(totals, drawn)
-        metrics["tokens_per_second"] = int(drawn.rows.tokens.sum()) / (time.perf_counter() - begun)
-        work.log(iteration + 1, metrics)
-        work.progress(iteration + 1, config.iterations, "iterations")
-        if iteration + 1 in config.checkpoints:
-            _keep(networks, policy, work.path / "kept", iteration + 1)
-        last = iteration + 1 == config.iterations
-        if last or due.is_due(iteration + 1):
-            kept = {"coefficient": coefficient, "totals": vars(totals), "difference": difference,
-                    "shape": networks.shape._asdict(), "threads": torch.get_num_threads()}  # fmt: skip
+    progress = _restore(checkpoint, learning, optimizer, chosen.name, resumed)
+    while progress.step < config.iterations:
+        metrics = _iterate(networks, sampler, optimizer, config, resumed, sft_mix, progress, work)
+        work.log(progress.step, metrics)
+        work.progress(progress.step, config.iterations, "iterations")
+        if progress.step in config.checkpoints:
+            with new_part(kept / str(progress.step)) as part:
+                save_model(networks.policy.model, policy, part)
+        last = progress.step == config.iterations
+        if last or due.is_due(progress.step):
+            state = vars(progress) | {"shape": networks.shape._asdict(), "threads": torch.get_num_threads()}
             final = last and not config.keep_optimizer
-            save_checkpoint(folder, iteration + 1, learning, optimizer, kept, final=final)
+            save_checkpoint(checkpoint, progress.step, learning, optimizer, state, final=final)
             due.written()
             shutil.rmtree(work.path / "scores")
-    work.count(**vars(totals))
-    write_resume_state(work.output / "state", carried, config.iterations, coefficient, config.kl, chosen.name)
-    if config.keep_optimizer and not write_moments(work.output / "state", learning, optimizer):
+    work.count(**progress.totals)
+    folder = work.output / "state"
+    write_resume_state(folder, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)
+    if config.keep_optimizer and not write_moments(folder, learning, optimizer):
         work.notice(f"the state of {chosen.name} is not kept: it is no plain tensors; a later round begins it anew")
     _write(networks, policy, value, config.checkpoints, work)
 
 
-def _drawn(sampling: SamplingConfig, number: int, iteration: int, iterations: int, work: Workspace) -> ScoredAnswers:
-    """number: the iteration's place in the course."""
-    course = sampling.course.draws(number)
-
-    def on_progress(n: int) -> None:
-        work.progress(iteration + 0.5 * n / len(course[1]), iterations, "iterations")
-
-    s, kept = sampling, work.path / "scores" / str(iteration)
-    return sample_scored(s.engine, s.scorer, s.plan, course, s.options, kept, on_progress, work)
-
-
-def _count(totals: Totals, drawn: ScoredAnswers) -> None:
-    """Tokens are those drawn, as `sample` counts them, without those of unscored answers; queries as `score` does."""
-    totals.samples += len(drawn.rows) + drawn.unanswered
-    totals.queries += drawn.queries
-    totals.tokens += int(drawn.rows.answers.lengths.sum())
+def _restore(
+    checkpoint: Path, learning: nn.ModuleDict, optimizer: Updater, name: str, resumed: ResumeState
+) -> Progress:
+    """Read the last checkpoint, or the state that the round before left of the optimizer `name`."""
+    if state := load_checkpoint(checkpoint, learning, optimizer):
+        return Progress(state["step"], state["coefficient"], Counter(state["totals"]), state["difference"])
+    if resumed.moments is not None and resumed.optimizer == name:
+        restore_moments(resumed.moments, learning, optimizer)
+    return Progress(0, resumed.coefficient, Counter(), None)
 
 
-def _keep(networks: Networks, policy: Policy, folder: Path, iteration: int) -> None:
-    with new_part(folder / str(iteration)) as part:
-        save_model(networks.policy.model, policy, part)
+def _iterate(
+    networks: Networks,
+    sampler: Sampler,
+    optimizer: Updater,
+    config: PpoConfig,
+    resumed: ResumeState,
+    sft_mix: SftMix | None,
+    progress: Progress,
+    work: Workspace,
+) -> dict[str, float]:
+    """Sample, score and learn once; `progress` moves on. Returns the metrics."""
+    begun, iteration = time.perf_counter(), progress.step
+    number = resumed.iterations + iteration
+    sampler.engine.update(networks.policy.model.state_dict().items())
+    answers = sample_scored(
+        sampler, number - resumed.begun, work.path / "scores" / str(iteration),
+        lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"), work,
+    )  # fmt: skip
+    rollout = make_rollout(networks, answers, progress.coefficient, config.reward, progress.difference)
+    rates = config.rates(iteration)
+    metrics = learn(networks, optimizer, rollout, config, rates, number, sft_mix)
+    metrics |= {**rollout.metrics, "kl_coef": progress.coefficient, "lr": rates[0]}
+    progress.step += 1
+    progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, len(answers.rows))
+    progress.difference = rollout.difference if progress.difference is None else progress.difference
+    progress.totals.update(
+        samples=len(answers.rows) + answers.unanswered, queries=answers.queries,
+        tokens=int(answers.rows.answers.lengths.sum()),
+    )  # fmt: skip
+    seconds = time.perf_counter() - begun
+    return metrics | {"tokens_per_second": int(answers.rows.tokens.sum()) / seconds}
 
 
 def _drop_damaged(checkpoint: Path, kept: Path, work: Workspace) -> None:
-    """Begin again where a checkpoint, or a policy kept before it, is not what was written: no later one has it."""
+    """Remove damaged checkpoints, and all of them where a policy kept before is damaged: no later one has it."""
     drop_damaged(checkpoint, work)
-    if not last_state(checkpoint) or all(is_intact(part) for part in _kept(kept)):
-        return
-    work.notice("a policy that an earlier attempt kept was damaged; training begins again")
-    shutil.rmtree(checkpoint)
+    policies = (part for part in kept.glob("*") if not part.name.startswith("."))
+    if last_state(checkpoint) and not all(map(is_intact, policies)):
+        work.notice("a policy that an earlier attempt kept was damaged; training begins again")
+        shutil.rmtree(checkpoint)
 
 
-def _kept(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("*")) if not p.name.startswith(".")]
-
-
-def _write(networks: Networks, policy: Policy, value: RewardModel, checkpoints: Sequence[int], work: Workspace) -> None:
+def _write(
+    networks: Networks, policy: Policy, value: RewardModel, checkpoints: tuple[int, ...], work: Workspace
+) -> None:
     """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
     for n in sorted(set(checkpoints)):
         to = work.output / "checkpoints" / str(n)

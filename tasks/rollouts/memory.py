@@ -1,7 +1,5 @@
 """What PPO needs of a machine's memory. Light: a plan asks."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from tasks.contract import Chosen

@@ -1,6 +1,8 @@
-"""The three networks of PPO: the policy and its value network, which learn, and the reference, which does not."""
+"""The three networks of PPO: the policy and its value network, which learn, and the reference, which does not.
 
-from __future__ import annotations
+Three networks of P parameters take 36·P bytes with AdamW (weights in float32, gradients and state of two), a little
+less in bfloat16; activations and the engine come besides. vLLM on a GPU gets no more than that leaves it.
+"""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,30 +75,30 @@ def open_networks(
 
 
 def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:
-    """What the value network starts from: the one given, else the policy's own. Raises DataError if it cannot serve."""
-    found = value or RewardModel(policy.path / "value")
-    if value is None and not found.path.is_dir():
+    """The start of the value network: `value`, else the policy's own. Raises DataError if it cannot serve."""
+    start = value or RewardModel(policy.path / "value")
+    if value is None and not start.path.is_dir():
         raise DataError(
             f"there is no value network: feed `value` with a reward model (the usual start), or with "
             f"`{{task: value_of, policy: …}}`; the policy at {policy.path} has no value/ of its own, which PPO leaves"
         )
-    if not is_classifier(found.path):
-        raise DataError(f"{found.path} has no classification head, so it is no value network: `train_reward` makes one")
-    return found
+    if not is_classifier(start.path):
+        raise DataError(f"{start.path} has no classification head, as a value network needs: `train_reward` makes one")
+    return start
 
 
 def check_tokens(policy: Policy, other: Model, port: str) -> None:
     """Refuse a model that would read the policy's ids as another text. Raises DataError."""
-    wanted, found = template_digest(policy), template_digest(other)
-    if found == wanted:
+    wanted, own = template_digest(policy), template_digest(other)
+    if own == wanted:
         return
-    told = f"`{port}` at {other.path} has tokenizer and template {found}, the policy at {policy.path} has {wanted}"
+    difference = f"`{port}` at {other.path} has tokenizer and template {own}, the policy at {policy.path} has {wanted}"
     if port == "value":
         raise DataError(
-            f"{told}: a value network reads the policy's own ids, token by token. Start it from a reward model that "
-            "was trained from this policy (`train_reward`). As `oracle` this one serves: there it reads texts"
+            f"{difference}: a value network reads the policy's own ids, token by token. Start it from a reward model "
+            "that was trained from this policy (`train_reward`). As `oracle` this one serves: there it reads texts"
         )
-    raise DataError(f"{told}: their log-probabilities are of different tokens. Give a policy with the same files")
+    raise DataError(f"{difference}: their log-probabilities are of different tokens. Give a policy with the same files")
 
 
 def check_room(longest: int, models: dict[str, Model]) -> None:
@@ -111,7 +113,7 @@ def check_room(longest: int, models: dict[str, Model]) -> None:
 
 
 def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """What each network says of every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`."""
+    """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`."""
     out = {name: torch.empty(int(rows.answers.offsets[-1])) for name in which}
     for batch in sorted_micro_batches(rows, networks.shape):
         inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rows, batch.rows))

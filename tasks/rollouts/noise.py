@@ -1,7 +1,5 @@
 """Shuffles of a training's own: each purpose has a stream of its own under one seed."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from tasks.training.rows import Ints
@@ -13,3 +11,10 @@ PROMPTS, MINIBATCHES, DEMONSTRATIONS = 1, 2, 3
 def shuffled(n: int, seed: int, purpose: int, *place: int) -> Ints:
     """0 … n − 1 in an order that `seed`, `purpose` and `place` fix; a purpose's places are of one length."""
     return np.random.default_rng([seed, purpose, *place]).permutation(n)
+
+
+def shuffled_piece(n: int, size: int, number: int, seed: int, purpose: int) -> list[tuple[int, int]]:
+    """(pass, row) of `size` rows: piece `number` of passes over `n` rows, each in its own order."""
+    places = range(number * size, (number + 1) * size)
+    orders = {turn: shuffled(n, seed, purpose, turn) for turn in {p // n for p in places}}
+    return [(p // n, int(orders[p // n][p % n])) for p in places]

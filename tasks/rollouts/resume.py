@@ -1,16 +1,14 @@
-"""What PPO leaves in a policy's `state/`, so that the next round goes on as if there had been no end.
+"""What PPO leaves in a policy's `state/`, so that the next round continues as one training would.
 
-progress.json         iterations of all rounds (they number shuffles), the course of prompts and the iterations before
+progress.json         iterations of all rounds (they number shuffles), the order of prompts and the iterations before
                       it began, the KL coefficient, its controller, the optimizer
 optimizer.safetensors the optimizer's state of policy and value network, by parameter
 
-The coefficient goes on only under an equal controller with an equal starting coefficient, the optimizer's state only
-with the same optimizer and the weights that it belongs to, the course only with equal size, k, seed and prompts:
-another one begins at its first prompt, with noise that none before it had. Weights are kept in float32, so a round goes
-on exactly.
+A round continues exactly where lr, epochs and minibatches are the same too, because weights are stored in float32. The
+coefficient continues only under an equal controller with an equal starting coefficient, the optimizer's state only with
+the same optimizer and the weights that it belongs to, the order of prompts only with equal size, k, seed and prompts:
+another one begins at its first prompt, with noise that none before it had.
 """
-
-from __future__ import annotations
 
 import filecmp
 import json
@@ -34,21 +32,21 @@ PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
 
 @dataclass(frozen=True)
 class ResumeState:
-    """Where an earlier round ended; a first one begins at nothing."""
+    """Where an earlier round ended; all zero before the first."""
 
     iterations: int
     begun: int
-    """Iterations of all rounds before the course of prompts began."""
-    course: Mapping[str, JSON]
-    """What makes a course, as `prompt_order_id` says it."""
+    """Iterations of all rounds before the order of prompts began."""
+    order: Mapping[str, JSON]
+    """The order of prompts, as `prompt_order_id` identifies it."""
     coefficient: float
     moments: Path | None
     """File of the optimizer's state; None: it begins anew."""
     optimizer: str = "adamw"
-    """Which that is."""
+    """Name of that optimizer."""
 
     def noise(self, draws: Draws) -> Draws:
-        """The draws of this course: a later one has a seed of its own, so that it repeats no draw of an earlier."""
+        """The draws of this order: a later one has a seed of its own, so that it repeats no draw of an earlier one."""
         if not self.begun:
             return draws
         return replace(draws, seed=int(digest(str(draws.seed), "course", str(self.begun))[:16], 16) >> 1)
@@ -59,31 +57,31 @@ def prompt_order_id(plan: SamplingPlan, draws: Draws, size: int) -> dict[str, JS
     return {"prompts": digest(*plan.prompt_ids), "size": size, "k": draws.k, "seed": draws.seed}
 
 
-def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, course: Mapping[str, JSON]) -> ResumeState:
-    """What the policy's `state/` says; the beginning where it has none."""
+def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, order: Mapping[str, JSON]) -> ResumeState:
+    """The state in the policy's `state/`, as far as it suits this round; zero where it has none."""
     file = policy.path / "state" / PROGRESS
     if not file.exists():
-        return ResumeState(0, 0, course, kl.kl_coef, None)
-    told = json.loads(file.read_text())
-    iterations = int(told["iterations"])
-    begun = int(told["begun"]) if told.get("course") == course else iterations
-    coefficient = float(told["coefficient"]) if told["control"] == kl.spec else kl.kl_coef
+        return ResumeState(0, 0, order, kl.kl_coef, None)
+    state = json.loads(file.read_text())
+    iterations = int(state["iterations"])
+    begun = int(state["begun"]) if state.get("order") == order else iterations
+    coefficient = float(state["coefficient"]) if state["control"] == kl.spec else kl.kl_coef
     moments = policy.path / "state" / MOMENTS
-    goes_on = moments.exists() and _same_weights(policy.path / "value", value.path)
-    optimizer = told.get("optimizer", "adamw")
-    return ResumeState(iterations, begun, course, coefficient, moments if goes_on else None, optimizer)
+    suits = moments.exists() and _same_weights(policy.path / "value", value.path)
+    optimizer = state.get("optimizer", "adamw")
+    return ResumeState(iterations, begun, order, coefficient, moments if suits else None, optimizer)
 
 
 def write_resume_state(
-    folder: Path, carried: ResumeState, iterations: int, coefficient: float, kl: KlConfig, optimizer: str
+    folder: Path, before: ResumeState, iterations: int, coefficient: float, kl: KlConfig, optimizer: str
 ) -> None:
-    """Write progress.json into `state/`, which `folder` is to be, `iterations` after what was carried."""
+    """Make the folder `state/` with its progress.json, `iterations` after the state `before`."""
     folder.mkdir()
-    told = {
-        "iterations": carried.iterations + iterations, "begun": carried.begun, "course": carried.course,
+    state = {
+        "iterations": before.iterations + iterations, "begun": before.begun, "order": before.order,
         "coefficient": coefficient, "control": kl.spec, "optimizer": optimizer,
     }  # fmt: skip
-    (folder / PROGRESS).write_text(json.dumps(told, sort_keys=True, indent=1) + "\n")
+    (folder / PROGRESS).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
 
 
 def write_moments(folder: Path, learning: nn.Module, optimizer: Updater) -> bool:

@@ -1,6 +1,4 @@
-"""An iteration's answers: which prompts, the draws, their scores, and what the networks say of them."""
-
-from __future__ import annotations
+"""An iteration's answers: prompts, samples, scores, and the networks' log-probabilities and values of their tokens."""
 
 import json
 import math
@@ -16,16 +14,16 @@ from torch import Tensor
 
 from tasks.contract import DataError, Workspace
 from tasks.ids import digest
-from tasks.judging.journal import Floats, Journal
+from tasks.judging.journal import Journal
 from tasks.judging.pairing import Questions
 from tasks.kinds import Model, Policy, Prompts, Scorer
 from tasks.rollouts.advantages import as_table, explained_variance, gae, k3, mask_of, token_rewards, whitened
 from tasks.rollouts.networks import Networks, check_room, check_tokens, read_tokens
-from tasks.rollouts.noise import PROMPTS, shuffled
+from tasks.rollouts.noise import PROMPTS, shuffled_piece
 from tasks.rollouts.settings import RewardConfig
 from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
 from tasks.sampling.requests import Answer, Engine, Options, Request
-from tasks.training.rows import Ints, Rows, rows_of_ids
+from tasks.training.rows import Rows, rows_of_ids
 
 ALIKE = 0.05
 """Nats per token by which sampler and trainer may differ in the mean where both have the weights that training began
@@ -44,7 +42,7 @@ class ScoredAnswers:
     finished: Tensor
     """`(S,)` bool: ended by itself."""
     sampler_logps: Tensor
-    """`(M,)`: what the engine says of its tokens, at temperature 1."""
+    """`(M,)`: the engine's log-probabilities of its tokens, at temperature 1."""
     unanswered: int
     """Answers that the oracle gave no score; they train nothing."""
     queries: int
@@ -69,30 +67,35 @@ class Rollout:
 
 
 class PromptOrder:
-    """Which prompts an iteration draws answers to: consecutive pieces of one seeded shuffle per pass."""
+    """The prompts of each iteration: consecutive pieces of one seeded shuffle per pass."""
 
     def __init__(self, plan: SamplingPlan, draws: Draws, size: int) -> None:
         self._plan, self._draws, self._size = plan, draws, size
 
     def draws(self, iteration: int) -> tuple[list[int], list[Request]]:
-        """Rows of the plan, and the requests, of an iteration counted from 0, over all rounds that have this course.
+        """Rows of the plan, and the requests, of an iteration counted from 0 over all rounds that have this order.
 
         A prompt that comes again in a later pass gets draws of its own, numbered on.
         """
-        n = len(self._plan.prompt_ids)
-        orders: dict[int, Ints] = {}
-        rows: list[int] = []
-        requests: list[Request] = []
-        for place in range(iteration * self._size, (iteration + 1) * self._size):
-            turn = place // n
-            if turn not in orders:
-                orders[turn] = shuffled(n, self._draws.seed, PROMPTS, turn)
-            row = int(orders[turn][place % n])
-            tokens, room = self._plan.prompt_tokens[row], self._plan.room[row]
-            for number in range(turn * self._draws.k, (turn + 1) * self._draws.k):
-                rows.append(row)
-                requests.append(Request(tokens, self._draws.seed_of(self._plan.prompt_ids[row], number), room))
-        return rows, requests
+        plan, k = self._plan, self._draws.k
+        piece = shuffled_piece(len(plan.prompt_ids), self._size, iteration, self._draws.seed, PROMPTS)
+        numbered = [(row, turn * k + i) for turn, row in piece for i in range(k)]
+        requests = [
+            Request(plan.prompt_tokens[row], self._draws.seed_of(plan.prompt_ids[row], number), plan.room[row])
+            for row, number in numbered
+        ]
+        return [row for row, _ in numbered], requests
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What answers are sampled and scored with."""
+
+    engine: Engine
+    scorer: Scorer
+    plan: SamplingPlan
+    order: PromptOrder
+    options: Options
 
 
 def plan_for(
@@ -110,22 +113,22 @@ def plan_for(
 
 
 def sample_scored(
-    engine: Engine,
-    scorer: Scorer,
-    plan: SamplingPlan,
-    course: tuple[list[int], list[Request]],
-    options: Options,
-    kept: Path,
-    on_progress: Callable[[int], None],
-    work: Workspace,
+    sampler: Sampler, iteration: int, journals: Path, on_progress: Callable[[float], None], work: Workspace
 ) -> ScoredAnswers:
-    """Draw an iteration's answers and have them scored. Raises DataError if the oracle scores fewer than two.
+    """Sample an iteration's answers and score them. Raises DataError if the oracle scores fewer than two.
 
-    Scores are kept below the folder `kept` as they come: a kill loses one shard of questions at most.
+    iteration: counted over all rounds with this order of prompts. journals: folder in which scores are stored as they
+    arrive, so that a kill loses one shard of questions at most. on_progress: receives the share of the answers so far.
     """
-    places, requests = course
-    answers = engine.generate(requests, options, on_progress)
-    scores, queries = _scores(scorer, plan, places, [a.text for a in answers], kept, work)
+    rows, requests = sampler.order.draws(iteration)
+    answers = sampler.engine.generate(requests, sampler.options, lambda n: on_progress(n / len(requests)))
+    prompts = sampler.plan.prompts.take(pa.array(rows, pa.int64()))
+    texts = [a.text for a in answers]
+    questions = Questions(prompts.append_column("completion", pa.array(texts, pa.string())))
+    journals.mkdir(parents=True, exist_ok=True)
+    # An engine need not sample the same again: then the questions are others, and so is the name of their journal.
+    with Journal(journals / f"{digest(json.dumps([rows, texts]))}.jsonl", work) as journal:
+        scores = questions.scores(sampler.scorer, journal)
     good = np.flatnonzero(~np.isnan(scores)).tolist()
     if len(good) < 2:
         raise DataError(f"the oracle scored {len(good)} of {len(answers)} answers: there is nothing to learn from")
@@ -133,48 +136,34 @@ def sample_scored(
     return ScoredAnswers(
         rows_of_answers([requests[i] for i in good], answers), torch.from_numpy(scores[good]),
         torch.tensor([a.finish_reason == "stop" for a in answers]),
-        torch.tensor([x for a in answers for x in a.token_logps]), len(scores) - len(good), queries,
+        torch.tensor([x for a in answers for x in a.token_logps]), len(scores) - len(good), journal.queries,
     )  # fmt: skip
 
 
-def _scores(
-    scorer: Scorer, plan: SamplingPlan, places: list[int], texts: list[str], kept: Path, work: Workspace
-) -> tuple[Floats, int]:
-    """`(S,)` float64, NaN where there is none, and the number of questions, answers from an earlier attempt included.
-
-    Those belong to the very questions: an engine need not draw the same again, and then the file has another name.
-    """
-    asked = plan.prompts.take(pa.array(places, pa.int64())).append_column("completion", pa.array(texts, pa.string()))
-    questions = Questions(asked)
-    kept.mkdir(parents=True, exist_ok=True)
-    with Journal(kept / f"{digest(json.dumps([places, texts]))}.jsonl", work) as journal:
-        return questions.scores(scorer, journal), journal.queries
-
-
 def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> Rows:
-    """The drawn ids as training reads them: what was sampled is what is trained on."""
+    """The sampled ids as training reads them."""
     return rows_of_ids([r.prompt_tokens for r in requests], [a.tokens for a in answers])
 
 
 def make_rollout(
-    networks: Networks, drawn: ScoredAnswers, coefficient: float, reward: RewardConfig, first: float | None = None
+    networks: Networks, answers: ScoredAnswers, coefficient: float, reward: RewardConfig, first: float | None = None
 ) -> Rollout:
-    """Rewards, values and advantages of what was drawn. Raises DataError where the sampler is another policy.
+    """Rewards, values and advantages of sampled answers. Raises DataError where the sampler is another policy.
 
     first: the difference between sampler and trainer in the training's first iteration; None in that one.
     """
-    rows = drawn.rows
+    rows = answers.rows
     which: dict[str, Any] = {"old": networks.policy, "ref": networks.ref, "values": networks.value}
     if networks.plain is not networks.policy:
         which["plain"] = networks.plain
-    said = read_tokens(networks, rows, which)
-    differences = (said.get("plain", said["old"]) - drawn.sampler_logps).abs()
+    read = read_tokens(networks, rows, which)
+    differences = (read.get("plain", read["old"]) - answers.sampler_logps).abs()
     difference = float(differences.mean())
     check_sampler(difference, first)
     lengths = torch.from_numpy(rows.answers.lengths)
     mask = mask_of(lengths)
-    old, values, log_ratios = (x.double() for x in (said["old"], said["values"], said["old"] - said["ref"]))
-    scores = drawn.scores - reward.missing_eos_penalty * ~drawn.finished
+    old, values, log_ratios = (x.double() for x in (read["old"], read["values"], read["old"] - read["ref"]))
+    scores = answers.scores - reward.missing_eos_penalty * ~answers.finished
     rewards = token_rewards(as_table(log_ratios, lengths), scores, mask, coefficient)
     advantages = gae(rewards, as_table(values, lengths), mask, gamma=reward.gamma, lam=reward.lam)[mask]
     returns = advantages + values
@@ -183,13 +172,13 @@ def make_rollout(
         "objective/kl": kl,
         "objective/kl_k3": float(k3(log_ratios).sum()) / len(rows),
         "objective/entropy": -float(old.sum()) / len(rows),
-        "objective/scores": float(drawn.scores.mean()),
-        "objective/scores_std": float(drawn.scores.std()),
+        "objective/scores": float(answers.scores.mean()),
+        "objective/scores_std": float(answers.scores.std()),
         "objective/non_score_reward": -coefficient * kl,
         "objective/rlhf_reward": float(scores.mean()) - coefficient * kl,
-        "objective/unanswered": float(drawn.unanswered),
+        "objective/unanswered": float(answers.unanswered),
         "val/explained_variance": explained_variance(values, returns),
-        "val/finished": float(drawn.finished.double().mean()),
+        "val/finished": float(answers.finished.double().mean()),
         "val/length": float(lengths.double().mean()),
         "sampler/logp_difference": difference,
         "sampler/logp_difference_max": float(differences.max()),
@@ -205,17 +194,17 @@ def check_sampler(difference: float, first: float | None) -> None:
     """
     if not math.isfinite(difference):
         raise DataError(
-            f"sampler and trainer differ by {difference} nats per token: log-probabilities are no numbers any more. "
+            f"sampler and trainer differ by {difference} nats per token: log-probabilities are not finite. "
             "Likely causes: weights of the policy that are NaN or infinite, from its files or from an lr too high"
         )
     bound = ALIKE if first is None else max(NOISE, GROWTH * first)
     if difference <= bound:
         return
-    told = f"sampler and trainer differ by {difference:.3g} nats per token in the mean (allowed: {bound:.3g})"
+    what = f"sampler and trainer differ by {difference:.3g} nats per token in the mean (allowed: {bound:.3g})"
     cause = (
         "a temperature or stop token that one of them leaves out, another number type, a model that one of them "
         "loads wrongly"
         if first is None
         else "the engine still has old weights after an update, or only some of the new ones"
     )
-    raise DataError(f"{told}, so the answers are not the policy's own. Likely causes: {cause}")
+    raise DataError(f"{what}, so the answers are not the policy's own. Likely causes: {cause}")

@@ -1,13 +1,10 @@
 """Parameters of `ppo`, by what they decide."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError
-from tasks.training.settings import StepConfig
+from tasks.training.settings import ComputeConfig, StepConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class KlConfig:
     kl_coef: Annotated[float, Bounds(min=0)] = 0.05
     """Price of a nat, in units of the score; where a controller moves it, its start."""
     kl_controller: Annotated[Chosen, Choice("kl_controllers")] = "fixed"  # type: ignore[assignment]
-    """How the price goes on after each iteration."""
+    """How the price changes after each iteration."""
 
     @property
     def moves(self) -> bool:
@@ -51,7 +48,7 @@ class KlConfig:
 
     @property
     def spec(self) -> dict[str, JSON]:
-        """What a later round must have too, to go on with the price that this one ended with."""
+        """What a later round must have in common with this one to continue with its last price."""
         return {
             "controller": self.kl_controller.name, "with": dict(self.kl_controller.params), "start": self.kl_coef,
         }  # fmt: skip
@@ -109,16 +106,19 @@ class SftConfig:
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """How to train; fields as the parameters of `ppo`."""
+    """The parameters of `ppo`."""
 
     iterations: int
     lr: float
     value_lr: float
+    rollout: RolloutConfig
     kl: KlConfig
     reward: RewardConfig
     update: UpdateConfig
+    mix: SftConfig
     optim: StepConfig
-    checkpoints: Sequence[int]
+    compute: ComputeConfig
+    checkpoints: tuple[int, ...]
     keep_optimizer: bool
     checkpoint_every: int | None
     checkpoint_minutes: float
@@ -127,7 +127,7 @@ class PpoConfig:
     def __post_init__(self) -> None:
         if beyond := [c for c in self.checkpoints if not 1 <= c <= self.iterations]:
             raise SpecError(
-                f"checkpoints = {self.checkpoints}: {beyond} lie outside the iterations 1 to {self.iterations}"
+                f"checkpoints = {list(self.checkpoints)}: {beyond} lie outside the iterations 1 to {self.iterations}"
             )
 
     def rates(self, iteration: int) -> tuple[float, float]:

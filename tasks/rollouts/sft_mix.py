@@ -1,7 +1,5 @@
 """Demonstrations mixed into PPO's updates, so that what was learnt from them is not lost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 from tasks.contract import SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy
 from tasks.rollouts.networks import Networks
-from tasks.rollouts.noise import DEMONSTRATIONS, shuffled
+from tasks.rollouts.noise import DEMONSTRATIONS, shuffled_piece
 from tasks.rollouts.settings import SftConfig
 from tasks.template import template_digest
 from tasks.training.batches import micro_batches
@@ -39,11 +37,8 @@ class SftMix:
         return loss
 
     def _part(self, step: int) -> Ints:
-        """Consecutive pieces of one seeded shuffle per pass."""
-        n, size = len(self.rows), self.config.sft_batch
-        places = range(step * size, (step + 1) * size)
-        orders = {turn: shuffled(n, self.seed, DEMONSTRATIONS, turn) for turn in {p // n for p in places}}
-        return np.array([orders[p // n][p % n] for p in places], np.int64)
+        piece = shuffled_piece(len(self.rows), self.config.sft_batch, step, self.seed, DEMONSTRATIONS)
+        return np.array([row for _, row in piece], np.int64)
 
 
 def make_sft_mix(

@@ -1,6 +1,4 @@
-"""What the networks say of every answer token of a micro-batch: log-probabilities at a temperature, and values."""
-
-from __future__ import annotations
+"""Outputs of the networks for every answer token of a micro-batch: log-probabilities at a temperature, and values."""
 
 from typing import Any
 
@@ -37,7 +35,7 @@ class TokenLogps(AnswerLogps):
 
 
 class TokenValues(nn.Module):
-    """A sequence-classification model with one output that says what an answer is worth before each of its tokens."""
+    """A sequence-classification model with one output that estimates an answer's value before each of its tokens."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """An iteration's updates: minibatches of whole prompts, exact means over each, both networks in one step."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Iterator
@@ -45,14 +43,14 @@ def learn(
     iteration: int,
     mixed: SftMix | None,
 ) -> dict[str, float]:
-    """All updates on one rollout; what they showed, in the mean over them.
+    """All updates on one rollout; returns the mean of their metrics.
 
-    Raises DataError where the first one does not start from what the rollout read, or a number is none any more.
+    Raises DataError where the first one does not start from what the rollout read, or a number is not finite.
     """
     set_rate(optimizer, rates)
     models = (networks.policy.model, networks.value.model)
     update, clip_eps = config.update, _clip_eps(config.update.objective)
-    found: list[dict[str, float]] = []
+    of_updates: list[dict[str, float]] = []
     for number, part in enumerate(_minibatches(rollout.rows, config, iteration)):
         seen = _add_gradients(networks, rollout, part, update)
         if number == 0:
@@ -66,8 +64,8 @@ def learn(
         _check_finite(metrics, iteration)
         optimizer.step()
         optimizer.zero_grad()
-        found.append(metrics)
-    return {name: float(np.mean([m[name] for m in found])) for name in found[0]}
+        of_updates.append(metrics)
+    return {name: float(np.mean([m[name] for m in of_updates])) for name in of_updates[0]}
 
 
 def _clip_eps(objective: Chosen) -> float:
@@ -137,8 +135,8 @@ def _clipped(seen: MinibatchStats, clip_eps: float) -> float:
 def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
     """Before any update the policy is the one that the rollout read: ratio 1, no KL, nothing clipped. Raises DataError.
 
-    Both are the trainer's own networks on the same rows; whether the sampler is that policy, `check_sampler` asks.
-    In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is asked for.
+    Both are the trainer's own networks on the same rows; `check_sampler` checks whether the sampler is that policy.
+    In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is checked.
     """
     off = torch.expm1(seen.log_ratios).abs()
     distance, allowed = (float(off.mean()), 2e-2) if half else (float(off.max()), 1e-3)

@@ -4,27 +4,19 @@ At most three tokens, cut without EOS: 40 answers to each of 4 prompts. The toke
 distributions are read by the real `logps`.
 """
 
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
-from scipy.special import logsumexp
 
-from tasks.kinds import Completions, Policy, Prompts, RewardModel, Scorer
-from tasks.template import template_digest
-from tasks.train import logps
-from tests.enumerable import Matrix
-from tests.workspace import Workspace
+from tasks.kinds import Policy, Prompts, RewardModel, Scorer
+from tests.enumerable import Matrix, answers_of, distribution
+from tests.tasks.rollouts.small import value_from
 
-WORDS, EOS, LONGEST = ["<eos>", "a", "b", "c"], 0, 3
+WORDS, EOS = ["<eos>", "a", "b", "c"], 0
 PROMPTS = ["<eos> a", "<eos> b", "<eos> c", "<eos> <eos>"]
 """All of two tokens: were one the beginning of another, answers to them would share their contexts."""
-ANSWERS = [
-    *((*letters, EOS) for n in range(LONGEST) for letters in product((1, 2, 3), repeat=n)),
-    *product((1, 2, 3), repeat=LONGEST),
-]
+ANSWERS = answers_of((1, 2, 3), EOS)
 TEXTS = [" ".join(WORDS[i] for i in answer if i != EOS) for answer in ANSWERS]
 """No two answers have one text, because only those of fewer than three letters end."""
 
@@ -50,14 +42,8 @@ def letters_policy(folder: Path) -> Policy:
 
 
 def letters_value(policy: Policy, folder: Path) -> RewardModel:
-    """A value network's start that knows nothing: the policy's weights with a head of zeros."""
-    from tasks.training.reward import open_reward_model, save_reward_model
-
-    folder.mkdir()
-    model = open_reward_model(policy, torch.float32)
-    torch.nn.init.zeros_(model.score.weight)
-    save_reward_model(model, policy, folder)
-    return RewardModel(folder)
+    """The start of a value network: the policy's weights with a head of zeros."""
+    return value_from(policy, folder, zero=True)
 
 
 def letters_prompts() -> Prompts:
@@ -76,15 +62,5 @@ def letters_oracle(rewards: Matrix) -> Scorer:
 
 
 def letters_distribution(policy: Policy, folder: Path) -> Matrix:
-    """Log-probability of every answer, `(prompts, answers)`; they sum to one."""
-    rows = [
-        {"prompt_id": f"p{x}", "prompt": [], "completion_id": f"c{y}", "completion": "", "stream": 0, "k": y,
-         "prompt_tokens": [WORDS.index(w) for w in text.split()], "completion_tokens": list(answer),
-         "token_logps": [], "finish_reason": "stop"}
-        for x, text in enumerate(PROMPTS) for y, answer in enumerate(ANSWERS)
-    ]  # fmt: skip
-    table = Completions.of(pa.Table.from_pylist(rows), {"template": template_digest(policy)})
-    found = logps(policy, table, Workspace(folder / "read")).frame["logps"].to_numpy()
-    found = found.reshape(len(PROMPTS), len(ANSWERS))
-    np.testing.assert_allclose(logsumexp(found, axis=1), 0, atol=1e-5)
-    return found
+    """Log-probability of every answer, `(prompts, answers)`."""
+    return distribution(policy, folder, [[WORDS.index(w) for w in text.split()] for text in PROMPTS], ANSWERS)

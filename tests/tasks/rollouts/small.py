@@ -38,10 +38,13 @@ SHORT = Scorer.scoring(_brevity)
 """Minus a tenth of the letters."""
 
 
-def value_from(policy: Policy, folder: Path) -> RewardModel:
-    """A reward model of the policy's weights, its head drawn anew."""
+def value_from(policy: Policy, folder: Path, *, zero: bool = False) -> RewardModel:
+    """A reward model of the policy's weights, with a random head or one of zeros."""
     folder.mkdir(parents=True)
-    save_reward_model(open_reward_model(policy, torch.float32), policy, folder)
+    model = open_reward_model(policy, torch.float32)
+    if zero:
+        torch.nn.init.zeros_(model.score.weight)
+    save_reward_model(model, policy, folder)
     return RewardModel(folder)
 
 

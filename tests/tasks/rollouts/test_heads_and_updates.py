@@ -10,7 +10,7 @@ from tasks.contract import DataError
 from tasks.kinds import Policy, Prompts
 from tasks.rollouts.networks import open_networks, read_tokens
 from tasks.rollouts.rollout import PromptOrder, Rollout, rows_of_answers
-from tasks.rollouts.settings import KlConfig, PpoConfig, RewardConfig, SftConfig, UpdateConfig
+from tasks.rollouts.settings import KlConfig, PpoConfig, RewardConfig, RolloutConfig, SftConfig, UpdateConfig
 from tasks.rollouts.sft_mix import make_sft_mix
 from tasks.rollouts.token_heads import TokenLogps
 from tasks.rollouts.update import MinibatchStats, check_first, learn
@@ -106,7 +106,10 @@ def test_the_policys_activations_are_gone_before_the_value_network_reads(policy:
     head, found = networks.policy.model.lm_head, []
     networks.value.register_forward_pre_hook(lambda *_: found.append(head.weight.grad is not None))
     update = UpdateConfig(CLIPPED, epochs=1)
-    config = PpoConfig(1, 0.1, 0.1, KlConfig(), RewardConfig(), update, StepConfig(), (), False, 1, 15, 0)
+    config = PpoConfig(
+        1, 0.1, 0.1, RolloutConfig(), KlConfig(), RewardConfig(), update, SftConfig(), StepConfig(), FLOAT32, (), False,
+        1, 15, 0,
+    )  # fmt: skip
     optimizer = make_optimizer(chosen_optimizer("adamw"), [networks.learning.parameters()])
     learn(networks, optimizer, rollout, config, (0.0, 0.0), 0, None)
     assert found == [True]

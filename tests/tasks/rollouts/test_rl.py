@@ -153,7 +153,7 @@ def test_a_checkpoint_is_the_policy_that_training_that_long_gives(
     weights = [(p.path / "model.safetensors").read_bytes() for p in (checkpoint_at(long, step=2), short)]
     assert weights[0] == weights[1]
     assert files_of(checkpoint_at(long, step=4).path).items() <= files_of(long.path).items()
-    with pytest.raises(DataError, match=r"no checkpoint of step 3: kept are \[2, 4\]. Say `checkpoints: \[3, …\]`"):
+    with pytest.raises(DataError, match=r"no checkpoint of step 3: kept are \[2, 4\]. Set `checkpoints: \[3, …\]`"):
         checkpoint_at(long, step=3)
 
 
