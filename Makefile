@@ -7,7 +7,7 @@ MACHINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements-$(MACHINE).lock
 READY := $(VENV)/.ready-$(MACHINE)
 
-.PHONY: run test lint proof bench numbers schema setup clean help
+.PHONY: run test lint proof bench gpu numbers schema setup clean help
 
 run: setup  ## three SPPO rounds on the toy world
 	@$(BIN)/alignflow run sppo
@@ -26,11 +26,15 @@ proof: setup  ## the longer proofs; README quotes their last results
 
 bench: setup  ## ratios against peers, in one run
 	@$(BIN)/python -m pip install --quiet --no-deps trl==1.16.0
-	@$(BIN)/python benchmarks/training.py
-	@$(BIN)/python benchmarks/tables.py
+	@$(BIN)/python -m benchmarks.training
+	@$(BIN)/python -m benchmarks.tables
+	@$(BIN)/python -m benchmarks.sampling
+
+gpu:  ## what one GPU does, in at most 8 minutes; needs torch, transformers, accelerate, peft and pyarrow, no network
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 numbers: setup  ## the README's expected numbers, over three seeds (half an hour)
-	@$(BIN)/python benchmarks/seeds.py
+	@$(BIN)/python -m benchmarks.seeds
 
 schema: setup  ## write pipelines.schema.json anew, after a change to a task's signature
 	@$(BIN)/alignflow schema > pipelines.schema.json

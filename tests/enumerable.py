@@ -29,7 +29,8 @@ def answers_of(letters: tuple[int, ...], eos: int) -> list[tuple[int, ...]]:
     return [*ended, *product(letters, repeat=LONGEST)]
 
 
-ANSWERS = answers_of((7, 8, 9), EOS)
+LETTERS = (7, 8, 9)
+ANSWERS = answers_of(LETTERS, EOS)
 ASKED = [[1, 3 + prompt] for prompt in range(PROMPTS)]
 N = len(ANSWERS)
 Matrix = npt.NDArray[np.float64]

@@ -112,13 +112,14 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 def test_a_read_only_store_can_be_looked_at(read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifacts = read_only / "artifacts"
     file = Path(__file__).parents[3] / "pipelines.yaml"
-    cli.list_(file=file, artifacts=artifacts)
+    project = Project(file, artifacts)
+    cli.list_(project)
     with pytest.raises(typer.Exit) as ended:
-        cli.check("sppo", file=file, artifacts=artifacts)
+        cli.check(project, "sppo")
     assert ended.value.exit_code == 0
-    cli.plan("sppo", [], file=file, artifacts=artifacts)
-    cli.show("last", file=file, artifacts=artifacts)
-    cli.show("last:policy@2", file=file, artifacts=artifacts)
+    cli.plan(project, "sppo")
+    cli.show(project, "last")
+    cli.show(project, "last:policy@2")
     output = capsys.readouterr().out
     assert "never run" in output
     assert "policy@2" in output
