@@ -1,6 +1,6 @@
-"""How the choices of each folder are called, but for losses (`tasks.families`). Standard library only.
+"""How the choices of each folder are called, and what an optimizer says of itself; losses have `tasks.families`.
 
-`check` holds every choice to its folder's contract; the tasks call it so.
+Standard library only. `check` holds every choice to its folder's contract; the tasks call it so.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,16 @@ class CallContract:
     """Name → meaning, in order; a choice that does not use one may write its name with an underscore before it."""
     returns: tuple[str, ...]
     """Last names of the return annotations that are allowed."""
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes per parameter that an optimizer keeps."""
+
+    device: float = 0.0
+    """Beside the model."""
+    host: float = 0.0
+    """In the machine's memory; above 0 the optimizer steps there, on float32 copies of the weights."""
 
 
 CALLS: Mapping[str, CallContract] = {

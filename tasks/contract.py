@@ -71,7 +71,7 @@ Execution = Annotated[T, ExecutionMark()]
 REWARD_SCALE = "reward_scale"
 """May stand beside a loss: takes any of its parameters, gives what turns log π/π_ref into an implicit reward."""
 STATE_BYTES = "state_bytes"
-"""May stand beside an optimizer: what it keeps per parameter, as a `tasks.training.memory.StateBytes`."""
+"""May stand beside an optimizer: what it keeps per parameter, as a `tasks.calls.StateBytes`."""
 COMPANIONS = (REWARD_SCALE, STATE_BYTES)
 """Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tasks.calls import StateBytes
 from tasks.contract import Bounds, SpecError
-from tasks.training.memory import StateBytes
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

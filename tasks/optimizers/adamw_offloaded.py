@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tasks.calls import StateBytes
 from tasks.contract import Bounds
 from tasks.optimizers.adamw import adamw
-from tasks.training.memory import StateBytes
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import torch
 
+from tasks.calls import StateBytes
 from tasks.contract import Chosen, SpecError, Workspace
 from tasks.rollouts.memory import ONE_AT_A_TIME
 from tasks.rollouts.networks import Networks
-from tasks.training.memory import FLOAT, ModelShape, StateBytes, TrainingSetup, training_memory
+from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, training_memory
 
 
 def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes, work: Workspace) -> Chosen:

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tasks.calls import StateBytes
 from tasks.contract import JSON, DataError, Workspace
 from tasks.parts import is_intact, new_part
-from tasks.training.memory import FLOAT, StateBytes
+from tasks.training.memory import FLOAT
 from tasks.training.model import trainable
 from tasks.training.optimizer import Updater, full_weight, write_back
 from tasks.training.packing import PackingConfig

@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.calls import StateBytes
+
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16."""
+ADAMW = StateBytes(device=8)
+"""Two means in float32."""
 _TWO_MATRICES = ("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "phi", "starcoder2")
 """`model_type`s, by their beginnings, whose feed-forward part has no gate."""
 _TIED = ("gemma", "gpt2", "opt")
@@ -85,16 +89,6 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class StateBytes:
-    """Bytes per parameter that an optimizer keeps."""
-
-    device: float = 0.0
-    """Beside the model."""
-    host: float = 0.0
-    """In the machine's memory; above 0 the optimizer steps there, on float32 copies of the weights."""
-
-
-@dataclass(frozen=True)
 class TrainingSetup:
     """What decides the memory of a training, besides the model."""
 
@@ -104,7 +98,7 @@ class TrainingSetup:
     """Whether products are computed in bfloat16."""
     logits: int
     """Largest number of logits in memory."""
-    state: StateBytes = StateBytes(device=8)
+    state: StateBytes = ADAMW
     half_weights: bool = False
     """Whether weights and gradients are bfloat16, with float32 weights in the optimizer."""
     checkpointed: bool = False

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tasks.calls import StateBytes
 from tasks.contract import STATE_BYTES, Chosen
-from tasks.training.memory import StateBytes
 
 Groups = list[dict[str, Any]]
 UNKEYED = {"tasks.contract.Chosen": "in a wiring the optimizer is a choice; only Python callers pass a name"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from tasks.calls import StateBytes
 from tasks.declarations import Cost, Machine, Memory, StepView, Training
 from tasks.training.device import head_logits
 from tasks.training.memory import (
     ModelShape,
-    StateBytes,
     TrainingSetup,
     checkpointing_needed,
     host_memory,

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.calls import StateBytes
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.rollouts.gpu_budget import bytes_to_come, fitting_share, with_remaining_memory
 from tasks.rollouts.networks import open_networks
 from tasks.rollouts.rollout import check_sampler
-from tasks.training.memory import StateBytes
 from tasks.training.settings import ComputeConfig
 from tests.devices import H100
 from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.calls import StateBytes
 from tasks.kinds import Policy
 from tasks.training import checkpoint
 from tasks.training.checkpoint import SMALL, CheckpointSchedule, checkpoint_bytes, save_checkpoint
-from tasks.training.memory import StateBytes
 from tests.flat import fit
 from tests.tasks.training.tables import SFT, demonstrations, tokenized
 from tests.workspace import Killed, Mortal, Workspace

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tasks.calls import StateBytes
 from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import (
     ModelShape,
-    StateBytes,
     TrainingSetup,
     activation_bytes,
     host_memory,
