@@ -13,7 +13,8 @@ from flows.run.prefect.server import Server
 from flows.store.store import Store
 
 os.environ["PREFECT_API_AUTH_STRING"] = password_of_this_process()  # before Prefect is imported, which reads it then
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what runs in the background, and
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup this one; what is started here would inherit that
 
 
 @pytest.fixture
