@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
-from flows.reporting.figures.run_figures import draw_figures, running_mean
+from flows.reporting.figures.run_figures import curves_of, draw_figures, running_mean
 from flows.reporting.figures.style import axis_in_nats, new_figure
 from flows.reporting.results import Estimate, ResultRow, RunResults
 from flows.reporting.sinks.mlflow_publication import Publication
@@ -154,6 +154,15 @@ def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
     assert not (tmp_path / "3" / "gold_vs_kl.png").exists()
     draw_figures(store, trained(), [], tmp_path / "4", "another title")
     assert len(made) == 9
+
+
+def test_curves_are_in_the_order_of_the_record_so_that_another_process_finds_the_same_figure() -> None:
+    names = [f"train/{letter}" for letter in "hgfedcba"]
+    record = SimpleNamespace(curves=[{"step": step, **dict.fromkeys(names, 0.5)} for step in (1, 2)])
+    step = SimpleNamespace(name="policy", title="round 1 · policy", trained=True, record=record)
+    [curves] = curves_of([step])["policy"].values()  # type: ignore[list-item]
+    assert list(curves) == names
+    assert curves["train/a"] == [(1, 0.5), (2, 0.5)]
 
 
 def test_a_running_mean_begins_and_ends_with_the_values_themselves() -> None:
