@@ -132,6 +132,8 @@ def test_curves_count_steps_from_one_with_the_rate_of_each(policy: Policy, tmp_p
 def test_an_interrupted_fit_ends_in_the_same_bytes(
     loss: Chosen, optimizer: str, weights: str, policy: Policy, tmp_path: Path
 ) -> None:
+    if optimizer == "adamw_8bit":
+        pytest.importorskip("torchao")
     data = tokenized(demonstrations() if loss is SFT else preferences(), policy, tmp_path)
     ref = None if loss is SFT else logps(policy, data, Workspace(tmp_path))
     options = {"loss": loss, "lr": 1e-3, "epochs": 3, "batch": 4, "optimizer": optimizer, "checkpoint_every": 4,

@@ -49,6 +49,8 @@ def _stepped(optimizer: Updater, rate: float, gradients: dict[torch.nn.Parameter
 
 @pytest.mark.parametrize("name", Catalogue().choices("optimizers"))
 def test_matrices_decay_and_vectors_do_not(name: str) -> None:
+    if name == "adamw_8bit":
+        pytest.importorskip("torchao")
     matrix, vector = _networks()
     optimizer = _made(name, matrix, vector, weight_decay=0.5)
     _stepped(optimizer, 0.1, {matrix: torch.zeros(64, 64), vector: torch.zeros(2)})
@@ -59,6 +61,8 @@ def test_matrices_decay_and_vectors_do_not(name: str) -> None:
 @pytest.mark.parametrize("name", Catalogue().choices("optimizers"))
 def test_every_optimizer_says_what_it_keeps(name: str) -> None:
     """By its own state, but for what torchao keeps of tensors below 4,096 numbers."""
+    if name == "adamw_8bit":
+        pytest.importorskip("torchao")
     matrix, _ = _networks()
     optimizer = _made(name, matrix)
     _stepped(optimizer, 0.1, {matrix: torch.randn(64, 64)})
