@@ -1,0 +1,130 @@
+"""The processes of one step: several *ranks* run the same task and split its work; rank 0 returns the result.
+
+Who a process is stands in its environment, as torch's launchers write it: RANK and WORLD_SIZE (rank 0 of 1 without),
+MASTER_ADDR and MASTER_PORT. torch is imported only where processes talk to each other.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+UNKEYED = {"os.environ": "how many processes share the work of a step, which changes no more than last bits"}
+TIMEOUT = "ALIGNFLOW_RANK_TIMEOUT"
+"""Variable: seconds that a rank waits for the others before it fails."""
+TIMEOUT_SECONDS = 1800.0
+
+
+class Ranks(NamedTuple):
+    """One of the processes of a step."""
+
+    rank: int = 0
+    """Number of this process, from 0."""
+    world: int = 1
+    """Number of processes."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes checkpoints and the result."""
+        return self.rank == 0
+
+
+def this_rank() -> Ranks:
+    """Which process of its step this one is. Raises ValueError where the environment contradicts itself."""
+    ranks = Ranks(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if not 0 <= ranks.rank < ranks.world:
+        raise ValueError(f"RANK={ranks.rank} and WORLD_SIZE={ranks.world}: ranks count from 0 to WORLD_SIZE - 1")
+    return ranks
+
+
+def join() -> Ranks:
+    """Connect the ranks of this step, once: over gloo, and over nccl between GPUs. A process alone connects nothing.
+
+    Every rank must call it, or any function below. One that waits longer than ALIGNFLOW_RANK_TIMEOUT for the others
+    raises RuntimeError.
+    """
+    ranks = this_rank()
+    if ranks.world == 1:
+        return ranks
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return ranks
+    _use_loopback()
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(0)  # the executor lets each rank see one GPU
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpu else "gloo", rank=ranks.rank, world_size=ranks.world,
+        timeout=timedelta(seconds=float(os.environ.get(TIMEOUT, TIMEOUT_SECONDS))),
+    )  # fmt: skip
+    return ranks
+
+
+def leave() -> None:
+    """Disconnect the ranks, so that this process may run another step."""
+    if this_rank().world == 1:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if join().world == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    dist.all_reduce(torch.zeros(1))  # on the CPU, whatever the ranks compute on
+
+
+def gather(value: T) -> list[T]:
+    """The values of all ranks in their order, on rank 0; an empty list on the others. Values are pickled."""
+    ranks = join()
+    if ranks.world == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] | None = [None] * ranks.world if ranks.is_first else None
+    dist.gather_object(value, values)
+    return values or []
+
+
+def gather_all(value: T) -> list[T]:
+    """The values of all ranks in their order, on every rank. Values are pickled."""
+    ranks = join()
+    if ranks.world == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * ranks.world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def share(value: T) -> T:
+    """The value of rank 0, on every rank. Values are pickled."""
+    ranks = join()
+    if ranks.world == 1:
+        return value
+    import torch.distributed as dist
+
+    values: list[Any] = [value if ranks.is_first else None]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def _use_loopback() -> None:
+    """Make gloo connect ranks of one machine over its loopback interface, whatever the host's name resolves to."""
+    import socket
+
+    names = {name for _, name in socket.if_nameindex()}
+    if os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost") and "lo" in names:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
