@@ -109,7 +109,7 @@ def gather_all(value: T) -> list[T]:
     return values
 
 
-def share(value: T) -> T:
+def broadcast(value: Any) -> Any:
     """The value of rank 0, on every rank. Values are pickled."""
     ranks = join()
     if ranks.world == 1:

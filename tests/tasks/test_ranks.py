@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.ranks import Ranks, barrier, gather, gather_all, join, leave, share, this_rank
+from tasks.ranks import Ranks, barrier, broadcast, gather, gather_all, join, leave, this_rank
 
 
 def test_a_process_alone_is_rank_0_of_1_and_connects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -11,7 +11,7 @@ def test_a_process_alone_is_rank_0_of_1_and_connects_nothing(monkeypatch: pytest
     assert this_rank() == join() == Ranks(0, 1)
     barrier()
     assert gather("a") == gather_all("a") == ["a"]
-    assert share("a") == "a"
+    assert broadcast("a") == "a"
     leave()
 
 
