@@ -7,7 +7,7 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_size` | `(step) -> Size`: rows of the result | the rows of its first input |
 | `mine_cost` | `(step) -> Cost`: what the step consumes | time alone |
 | `mine_work` | `(step) -> float`: what its time is proportional to | the first quantity of its cost, else its rows |
-| `mine_resources` | `Resources`, or `(step) -> Resources` | one CPU thread |
+| `mine_resources` | `Resources`, or `(step) -> Resources` | one CPU thread; with a policy: a GPU, or all threads |
 | `mine_memory` | `(step, machine) -> Memory`: bytes at its peak; None: not known | not known |
 | `mine_architecture` | `(step) -> Mapping`: config.json of its model; None: not known | that of its first model |
 | `mine_wiring` | `(step) -> None`, raises SpecError where the step can only fail as it is wired | |
@@ -17,7 +17,8 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
 | `mine_curves` | name → title: its training curves, in the order of the figures | no figure |
 
-A choice has a file of its own, so there the name is `resources` alone; a world declares its `world`, and a loss its
+A choice has a file of its own, so there the name is `resources` alone: `Resources`, or a function that gets the
+choice's parameters by name. A world declares its `world`, and a loss its
 `reward_scale`, the λ of E[r] − λ·KL(π ‖ π_ref) whose optimum is the loss's.
 
 A declaration is run without importing its file: only it and what it names there. So it must be light itself, whatever
@@ -122,6 +123,7 @@ class AtMost:
     """Whether a former run of the task shows how much it usually is."""
 
 
+Sharding = Literal["auto", "ddp", "fsdp"]
 Cost = Mapping[str, "float | AtMost"]
 """What a step consumes: `samples`, `queries`, `tokens`, `steps`, or any other word. nan: not known before it runs."""
 
@@ -131,11 +133,17 @@ class Resources:
     """What a step needs of the machine while it runs."""
 
     exclusive: bool = False
-    """Whether it uses all CPU threads or the GPU, so that no other such step runs beside it."""
+    """Whether it uses all CPU threads, so that no other such step runs beside it."""
+    gpus: int = 0
+    """GPUs of each process. Where the machine has any, the step takes these instead of the CPUs."""
+    ranks: bool = False
+    """Whether the task can run as several processes (`tasks.ranks`), each with GPUs of its own."""
 
 
 HEAVY = Resources(exclusive=True)
-"""Of steps that compute with a model."""
+"""Of steps that keep all CPU threads busy."""
+ACCELERATED = Resources(exclusive=True, gpus=1)
+"""Of steps that compute with a model: on a GPU where there is one, else with all CPU threads."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,10 @@ class Machine:
     """Memory of a GPU; that of the machine where there is none."""
     host_bytes: float
     """Memory of the machine."""
+    ranks: int = 1
+    """Processes as which the step runs, each on a device of its own; without GPUs they share the machine's memory."""
+    sharding: Sharding = "auto"
+    """How a training spreads its model over several devices; `auto`: in shards (`fsdp`) only where it needs them."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class Memory:
     parts: Mapping[str, float]
     """What needs them on the device → bytes."""
     host: float = 0.0
-    """Bytes besides in the machine's memory."""
+    """Bytes besides in the machine's memory, of each process."""
     alternatives: Mapping[str, Memory] = field(default_factory=dict)
     """Changes of the step's parameters → what it would need then, the smallest change first."""
 
@@ -165,8 +177,8 @@ class Memory:
         return sum(self.parts.values())
 
     def fits(self, machine: Machine) -> bool:
-        """Whether there is so much on the machine. Without a GPU the device is the machine."""
-        host = self.host if machine.gpu else self.host + self.device
+        """Whether there is so much on the machine. Without a GPU the device is the machine, for all ranks."""
+        host = machine.ranks * (self.host if machine.gpu else self.host + self.device)
         return (not machine.gpu or self.device <= machine.device_bytes) and host <= machine.host_bytes
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import HEAVY
+from tasks.declarations import ACCELERATED
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
 from tasks.training.passes import (
     CURVES,
@@ -15,7 +15,7 @@ from tasks.training.passes import (
 )
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 
-fit_reward_resources = HEAVY
+fit_reward_resources = ACCELERATED
 fit_reward_cost = cost_of_passes
 fit_reward_work = rows_trained
 fit_reward_training = training_by_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from tasks.contract import Bounds, DataError, Execution, Seed, Workspace
-from tasks.declarations import HEAVY, AtMost, Cost, Resources, StepView, Training
+from tasks.declarations import ACCELERATED, AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
 from tasks.rollouts.settings import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-ppo_resources = HEAVY
+ppo_resources = ACCELERATED
 ppo_memory = memory_of_ppo
 ppo_files = check_optimizer
 

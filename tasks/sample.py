@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import HEAVY, AtMost, Cost, Size, StepView
+from tasks.declarations import ACCELERATED, AtMost, Cost, Size, StepView
 from tasks.kinds import Completions, Policy, Prompts
 
-sample_resources = HEAVY
+sample_resources = ACCELERATED
 
 
 def sample_size(step: StepView) -> Size:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import HEAVY
+from tasks.declarations import ACCELERATED, HEAVY
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
 from tasks.training.passes import (
     CURVES,
@@ -17,9 +17,9 @@ from tasks.training.passes import (
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
 
 tokenize_resources = HEAVY
-logps_resources = HEAVY
+logps_resources = ACCELERATED
 logps_memory = memory_of_scoring
-fit_resources = HEAVY
+fit_resources = ACCELERATED
 
 
 def tokenize(

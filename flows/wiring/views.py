@@ -12,7 +12,7 @@ from flows.python.declared import Declarations
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.tree import Missing
 from tasks.contract import Chosen
-from tasks.declarations import HEAVY, Evaluation, Machine, Memory, Resources, Size, Training
+from tasks.declarations import ACCELERATED, Evaluation, Machine, Memory, Resources, Size, Training
 
 T = TypeVar("T")
 JUDGES = frozenset({"RewardModel", "PreferenceModel"})
@@ -38,7 +38,9 @@ class View:
         self.task, self.kind, self.base, self.origin = task, kind, base, origin
         self.params = {n: v for n, v in params.items() if not isinstance(v, ChoiceValue | Missing)}
         values = {n: v for n, v in params.items() if isinstance(v, ChoiceValue)}
-        self.choices = {n: Chosen(v.folder, v.name, v.params) for n, v in values.items()}
+        self.choices = {
+            n: Chosen(v.folder, v.name, v.params, execution=v.execution) for n, v in values.items()
+        }
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -98,14 +100,20 @@ class View:
 
         A task that takes a policy and declares nothing needs what computing with a model needs.
         """
-        declared, fed = self._declared, [one for several in self.inputs.values() for one in several]
+        fed = [one for several in self.inputs.values() for one in several]
         own = self._declared_value("resources", Resources)
-        own = own or (HEAVY if any(one.kind == "Policy" for one in fed) else None)
+        own = own or (ACCELERATED if any(one.kind == "Policy" for one in fed) else Resources())
         oracles = [one for one in fed if one.kind in ORACLES]
         choices = [*self.choices.values(), *(c for oracle in oracles for c in oracle.choices.values())]
-        given = [declared.value(declared.of_choice(c.folder, c.name, "resources"), Resources) for c in choices]
-        models = [HEAVY for oracle in oracles if oracle.kind in JUDGES]
-        return Resources(exclusive=any(r.exclusive for r in (own, *given, *models) if r))
+        models = [ACCELERATED for oracle in oracles if oracle.kind in JUDGES]
+        needs = [own, *models, *(given for c in choices if (given := self._resources_of(c)))]
+        return Resources(any(r.exclusive for r in needs), max(r.gpus for r in needs), own.ranks)
+
+    def _resources_of(self, choice: Chosen) -> Resources | None:
+        """What a choice declares as a constant, or as a function of its parameters, execution parameters included."""
+        declared = self._declared.of_choice(choice.folder, choice.name, "resources")
+        found: Resources | None = self._declared.value(declared, Resources, **choice.params, **choice.execution)
+        return found
 
     @cached_property
     def evaluation(self) -> Evaluation | None:

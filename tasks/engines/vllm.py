@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Execution, SpecError
+from tasks.declarations import Resources
 from tasks.kinds import Policy
 from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
@@ -28,6 +29,7 @@ from tasks.template import tokenizer_of
 from tasks.training.model import vocabulary_of
 
 UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which do not change completions"}
+
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -38,6 +40,10 @@ ENVIRONMENT = {
 }
 """Defaults of unset variables. The engine runs in this process so that weights can be replaced; on a CPU keys and
 values get 1 GiB. The V1 model runner is the one that runs everywhere, and whose logits processors are used here."""
+
+
+def resources(*, tensor_parallel: int = 1, **_others: Any) -> Resources:
+    return Resources(exclusive=True, gpus=tensor_parallel)
 
 
 def vllm(
