@@ -1,7 +1,8 @@
 """The processes of one step: several *ranks* run the same task and split its work; rank 0 returns the result.
 
-Who a process is stands in its environment, as torch's launchers write it: RANK and WORLD_SIZE (rank 0 of 1 without),
-MASTER_ADDR and MASTER_PORT. torch is imported only where processes talk to each other.
+Who a process is stands in its environment, as torch's launchers write it: RANK and WORLD_SIZE (rank 0 of 1 without).
+The ranks meet at the file ALIGNFLOW_RENDEZVOUS, which needs no port; without it, at MASTER_ADDR and MASTER_PORT as under
+torch's own launchers. torch is imported only where processes talk to each other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 UNKEYED = {"os.environ": "how many processes share the work of a step, which changes no more than last bits"}
+RENDEZVOUS = "ALIGNFLOW_RENDEZVOUS"
+"""Variable: the file at which the ranks of a step meet; it does not exist before."""
 TIMEOUT = "ALIGNFLOW_RANK_TIMEOUT"
 """Variable: seconds that a rank waits for the others before it fails."""
 TIMEOUT_SECONDS = 1800.0
@@ -58,8 +61,10 @@ def join() -> Ranks:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(0)  # the executor lets each rank see one GPU
+    file = os.environ.get(RENDEZVOUS)
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpu else "gloo", rank=ranks.rank, world_size=ranks.world,
+        "cpu:gloo,cuda:nccl" if gpu else "gloo", init_method=f"file://{file}" if file else "env://",
+        rank=ranks.rank, world_size=ranks.world,
         timeout=timedelta(seconds=float(os.environ.get(TIMEOUT, TIMEOUT_SECONDS))),
     )  # fmt: skip
     return ranks
@@ -126,5 +131,6 @@ def _use_loopback() -> None:
     import socket
 
     names = {name for _, name in socket.if_nameindex()}
-    if os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost") and "lo" in names:
+    here = RENDEZVOUS in os.environ or os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost")
+    if here and "lo" in names:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
