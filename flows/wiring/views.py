@@ -38,9 +38,7 @@ class View:
         self.task, self.kind, self.base, self.origin = task, kind, base, origin
         self.params = {n: v for n, v in params.items() if not isinstance(v, ChoiceValue | Missing)}
         values = {n: v for n, v in params.items() if isinstance(v, ChoiceValue)}
-        self.choices = {
-            n: Chosen(v.folder, v.name, v.params, execution=v.execution) for n, v in values.items()
-        }
+        self.choices = {n: Chosen(v.folder, v.name, v.params, execution=v.execution) for n, v in values.items()}
 
     @cached_property
     def inputs(self) -> Inputs:
