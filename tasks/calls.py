@@ -1,4 +1,5 @@
-"""How the choices of each folder are called, and what an optimizer says of itself; losses have `tasks.families`.
+"""How the choices of each folder are called, and what an optimizer and an adapter say of themselves; losses have
+`tasks.families`.
 
 Standard library only. `check` holds every choice to its folder's contract; the tasks call it so.
 """
@@ -27,6 +28,17 @@ class StateBytes:
     """In the machine's memory; above 0 the optimizer steps there, on float32 copies of the weights."""
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank layers beside linear layers of a frozen model."""
+
+    rank: int
+    alpha: float
+    """What a layer adds is scaled by alpha / rank."""
+    targets: tuple[str, ...]
+    """Names of the linear layers, or the last parts of names, or `all-linear`."""
+
+
 CALLS: Mapping[str, CallContract] = {
     "oracles": CallContract({}, ("Oracle", "Scorer", "PreferenceModel", "RewardModel")),
     "sources": CallContract({}, ("Source", "World")),
@@ -43,6 +55,7 @@ CALLS: Mapping[str, CallContract] = {
     "optimizers": CallContract(
         {"groups": "of parameters: `params`, and `decays` for matrices, which weight decay is for"}, ("Optimizer",)
     ),
+    "adapters": CallContract({}, ("Adapter",)),
     "responses": CallContract({"text": "one answer"}, ("str",)),
 }
 """Folder of choices → how they are called."""

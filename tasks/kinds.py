@@ -5,6 +5,8 @@ directories; an oracle is a specification. The flow saves the handles that a tas
 Column names are tensor names are metric stems. Token ids are int32, log-probabilities are nats.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 import pyarrow as pa
 
 from tasks.arrow import ROWS_PER_BATCH, conform, open_table, write_table
+from tasks.columns import COMPLETION, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
@@ -20,42 +23,8 @@ UNKEYED = {
     "reward model is in the key of every step with one as its oracle",
 }
 
-
-def _field(name: str, kind: pa.DataType, text: str, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable, metadata={"about": text})
-
-
-_MESSAGE = pa.struct([pa.field(name, pa.string(), name == "extra") for name in ("role", "content", "extra")])
-MESSAGES = pa.list_(pa.field("item", _MESSAGE, False))
-TOKENS = pa.list_(pa.field("item", pa.int32(), False))
-STRINGS = pa.list_(pa.field("item", pa.string(), False))
-
-_PROMPT = [
-    _field("prompt_id", pa.string(), "digest of the prompt's content (32 hex digits)"),
-    _field("prompt", MESSAGES, "the conversation so far (`tasks/message.py`), ending with the user or a tool"),
-]
-_TRAIN = [
-    _field("group", pa.string(), "stratum that the row belongs to, for reports and balanced mixing", True),
-    _field("weight", pa.float64(), "factor of the row's loss; null means 1", True),
-]
-_TRUTH = _field("truth", pa.string(), "JSON: what a rule needs to judge an answer", True)
-_PROMPT_TOKENS = _field("prompt_tokens", TOKENS, "ids of the rendered prompt, generation prompt included", True)
-_COMPLETION = [
-    _field("completion_id", pa.string(), "names one draw: digest of (policy, prompt_id, seed, stream, k), not a text"),
-    _field("completion", pa.string(), "the answer's text, without special tokens"),
-    _PROMPT_TOKENS,
-    _field(
-        "completion_tokens", TOKENS, "ids of the answer, with the token that ends its turn if it ended by itself", True
-    ),
-]
-_SAMPLED = [
-    *_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION,
-    _field("stream", pa.int64(), "stream of noise that the draw came from"),
-    _field("k", pa.int32(), "number of the draw among those of its prompt, from 0"),
-    _field("token_logps", pa.list_(pa.field("item", pa.float32(), False)),
-           "log-probability of each completion token under the untruncated temperature-1 distribution, nats"),
-    _field("finish_reason", pa.string(), "'stop': ended by a stop token or string; 'length': cut, no token appended"),
-]  # fmt: skip
+ADAPTER = "adapter.json"
+"""File that makes a model's directory an adapter."""
 
 
 class Artifact:
@@ -163,35 +132,35 @@ class Table(Artifact):
 class Prompts(Table):
     """One row = one prompt."""
 
-    SCHEMA = pa.schema([*_PROMPT, _TRUTH, *_TRAIN])
+    SCHEMA = pa.schema([*PROMPT, TRUTH, *TRAIN])
 
 
 class Demonstrations(Prompts):
     """One row = one gold answer."""
 
-    SCHEMA = pa.schema([*_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION])
+    SCHEMA = pa.schema([*PROMPT, TRUTH, *TRAIN, *COMPLETION])
 
 
 class Completions(Table):
     """One row = one sampled answer."""
 
-    SCHEMA = pa.schema(_SAMPLED)
+    SCHEMA = pa.schema(SAMPLED)
 
 
 class Scores(Completions):
     """One row = one scored answer."""
 
-    SCHEMA = pa.schema([*_SAMPLED, _field("score", pa.float64(), "the oracle's score; null: it gave no answer", True)])
+    SCHEMA = pa.schema([*SAMPLED, field("score", pa.float64(), "the oracle's score; null: it gave no answer", True)])
 
 
 class WinRates(Completions):
     """One row = one answer and how often it wins against the answers to its prompt."""
 
     SCHEMA = pa.schema([
-        *_SAMPLED,
-        _field("win_rate", pa.float64(), "mean P(this answer beats an opponent), in [0, 1]"),
-        _field("opponents", pa.int32(), "number of opponents behind win_rate (the answer itself, where it counts)"),
-        _field("prompt_win_rates", pa.list_(pa.field("item", pa.float64(), False)),
+        *SAMPLED,
+        field("win_rate", pa.float64(), "mean P(this answer beats an opponent), in [0, 1]"),
+        field("opponents", pa.int32(), "number of opponents behind win_rate (the answer itself, where it counts)"),
+        field("prompt_win_rates", pa.list_(pa.field("item", pa.float64(), False)),
                "win rates of all K answers to the prompt, by k: what log Z is estimated from after a selection"),
     ])  # fmt: skip
 
@@ -200,11 +169,11 @@ class WinProbs(Table):
     """One row = one question to an oracle."""
 
     SCHEMA = pa.schema([
-        _field("prompt_id", pa.string(), "the prompt that both answer"),
-        _field("a_id", pa.string(), "completion_id of the first answer"),
-        _field("b_id", pa.string(), "completion_id of the second answer"),
-        _field("p", pa.float64(), "P(a beats b) in [0, 1]; null: the oracle gave no answer", True),
-        _field("first", pa.string(), "'a' or 'b': which was shown first; null where the oracle has no order", True),
+        field("prompt_id", pa.string(), "the prompt that both answer"),
+        field("a_id", pa.string(), "completion_id of the first answer"),
+        field("b_id", pa.string(), "completion_id of the second answer"),
+        field("p", pa.float64(), "P(a beats b) in [0, 1]; null: the oracle gave no answer", True),
+        field("first", pa.string(), "'a' or 'b': which was shown first; null where the oracle has no order", True),
     ])  # fmt: skip
 
 
@@ -212,19 +181,19 @@ class Preferences(Table):
     """One row = one pair."""
 
     SCHEMA = pa.schema([
-        *_PROMPT, _TRUTH, *_TRAIN,
-        _field("chosen_id", pa.string(), "completion_id of the preferred answer"),
-        _field("rejected_id", pa.string(), "completion_id of the other"),
-        _field("chosen", pa.string(), "text of the preferred answer"),
-        _field("rejected", pa.string(), "text of the other"),
-        _PROMPT_TOKENS,
-        _field("chosen_tokens", TOKENS, "ids of the preferred answer", True),
-        _field("rejected_tokens", TOKENS, "ids of the other", True),
-        _field("chosen_ended", pa.bool_(), "False: cut by its length, so it gets no end of turn; null: it ended", True),
-        _field("rejected_ended", pa.bool_(), "the same of the other", True),
-        _field("p", pa.float64(), "P(chosen beats rejected) by the oracle that labelled the pair; null: unknown", True),
-        _field("margin", pa.float64(), "how much better chosen is, in the labeller's units; null means 0", True),
-        _field("source", pa.string(), "where the pair comes from", True),
+        *PROMPT, TRUTH, *TRAIN,
+        field("chosen_id", pa.string(), "completion_id of the preferred answer"),
+        field("rejected_id", pa.string(), "completion_id of the other"),
+        field("chosen", pa.string(), "text of the preferred answer"),
+        field("rejected", pa.string(), "text of the other"),
+        PROMPT_TOKENS,
+        field("chosen_tokens", TOKENS, "ids of the preferred answer", True),
+        field("rejected_tokens", TOKENS, "ids of the other", True),
+        field("chosen_ended", pa.bool_(), "False: cut by its length, so it gets no end of turn; null: it ended", True),
+        field("rejected_ended", pa.bool_(), "the same of the other", True),
+        field("p", pa.float64(), "P(chosen beats rejected) by the oracle that labelled the pair; null: unknown", True),
+        field("margin", pa.float64(), "how much better chosen is, in the labeller's units; null means 0", True),
+        field("source", pa.string(), "where the pair comes from", True),
     ])  # fmt: skip
 
 
@@ -232,14 +201,14 @@ class Rankings(Table):
     """One row = one prompt with K ranked answers."""
 
     SCHEMA = pa.schema([
-        *_PROMPT, _TRUTH, *_TRAIN,
-        _field("completion_ids", STRINGS, "the K draws"),
-        _field("completions", STRINGS, "their texts"),
-        _PROMPT_TOKENS,
-        _field("completions_tokens", pa.list_(pa.field("item", TOKENS, False)), "their ids", True),
-        _field("completions_ended", pa.list_(pa.field("item", pa.bool_(), False)),
+        *PROMPT, TRUTH, *TRAIN,
+        field("completion_ids", STRINGS, "the K draws"),
+        field("completions", STRINGS, "their texts"),
+        PROMPT_TOKENS,
+        field("completions_tokens", pa.list_(pa.field("item", TOKENS, False)), "their ids", True),
+        field("completions_ended", pa.list_(pa.field("item", pa.bool_(), False)),
                "False: cut by its length, so it gets no end of turn; null: all ended", True),
-        _field("scores", pa.list_(pa.field("item", pa.float64(), False)), "their scores; higher is better"),
+        field("scores", pa.list_(pa.field("item", pa.float64(), False)), "their scores; higher is better"),
     ])  # fmt: skip
 
 
@@ -247,7 +216,7 @@ class Labels(Table):
     """One row = one answer, desirable or not."""
 
     SCHEMA = pa.schema([
-        *_PROMPT, _TRUTH, *_TRAIN, *_COMPLETION, _field("label", pa.bool_(), "True: desirable"),
+        *PROMPT, TRUTH, *TRAIN, *COMPLETION, field("label", pa.bool_(), "True: desirable"),
     ])  # fmt: skip
 
 
@@ -255,10 +224,10 @@ class Logps(Table):
     """One row = one answer of a row of the table it belongs to (a pair has two, a ranking K)."""
 
     SCHEMA = pa.schema([
-        _field("prompt_id", pa.string(), "the prompt"),
-        _field("completion_id", pa.string(), "the answer"),
-        _field("logps", pa.float64(), "log-probability of the completion, summed over its tokens, nats"),
-        _field("lengths", pa.int32(), "number of completion tokens in the sum"),
+        field("prompt_id", pa.string(), "the prompt"),
+        field("completion_id", pa.string(), "the answer"),
+        field("logps", pa.float64(), "log-probability of the completion, summed over its tokens, nats"),
+        field("lengths", pa.int32(), "number of completion tokens in the sum"),
     ])  # fmt: skip
 
 
@@ -266,12 +235,12 @@ class Report(Table):
     """One row = one measured quantity. `per_prompt.arrow` contains the values by prompt, for the figures."""
 
     SCHEMA = pa.schema([
-        _field("name", pa.string(), "metric name, equal across pipelines: eval/win_rate, eval/gold, eval/kl, …"),
-        _field("value", pa.float64(), "the estimate", True),
-        _field("ci_low", pa.float64(), "lower end of the 95% interval over prompts", True),
-        _field("ci_high", pa.float64(), "upper end", True),
-        _field("n", pa.int64(), "number of independent units (prompts) behind it"),
-        _field("unit", pa.string(), "unit: probability, nats, tokens, …"),
+        field("name", pa.string(), "metric name, equal across pipelines: eval/win_rate, eval/gold, eval/kl, …"),
+        field("value", pa.float64(), "the estimate", True),
+        field("ci_low", pa.float64(), "lower end of the 95% interval over prompts", True),
+        field("ci_high", pa.float64(), "upper end", True),
+        field("n", pa.int64(), "number of independent units (prompts) behind it"),
+        field("unit", pa.string(), "unit: probability, nats, tokens, …"),
     ])  # fmt: skip
 
     _per_prompt: pa.Table | None = None
@@ -371,7 +340,47 @@ class Scorer(Oracle):
 
 
 class Model(Artifact):
-    """A Hugging Face directory: config.json, safetensors, tokenizer files, chat template."""
+    """A Hugging Face directory: config.json, safetensors, tokenizer files, chat template.
+
+    Or an adapter, that is low-rank layers beside the weights of `base`: `adapter.json`, `adapter.safetensors` and, as
+    the base has them, the other files of such a directory. A base is never an adapter.
+    """
+
+    def __init__(self, path: Path | None = None, digest: str = "", base: Model | None = None) -> None:
+        super().__init__(path, digest)
+        self.base = base
+
+    @property
+    def adapter(self) -> Mapping[str, Any] | None:
+        """The content of `adapter.json`: type, rank, alpha, targets, base; None where the model is no adapter."""
+        file = self.path / ADAPTER
+        return dict(json.loads(file.read_text())) if file.exists() else None
+
+    @property
+    def base_digest(self) -> str:
+        """Of an adapter: the content digest of its base, empty where that was not in a store. Of others: empty."""
+        return str((self.adapter or {}).get("base", ""))
+
+    @property
+    def whole(self) -> Model:
+        """The model that has all weights: this one, or the base of an adapter.
+
+        Raises DataError where the base is missing, is another one than the adapter was made for, or is an adapter.
+        """
+        if self.adapter is None:
+            return self
+        digest = self.base_digest
+        if self.base is None:
+            raise DataError(f"{self.path} is an adapter, and the model {digest[:12]} that it belongs to is not given: "
+                            "open it with `base=`")  # fmt: skip
+        if digest and self.base.digest and digest != self.base.digest:
+            raise DataError(f"{self.path} is an adapter of the model {digest[:12]}, not of {self.base.digest[:12]} "
+                            f"({self.base.path})")  # fmt: skip
+        if self.base.adapter is not None:
+            raise DataError(
+                f"{self.base.path} is itself an adapter, so it cannot be the base of {self.path}: `merge` it"
+            )
+        return self.base
 
 
 class Policy(Model):
@@ -383,7 +392,8 @@ class RewardModel(Model, Scorer):
 
     def open(self, dtype: str = "auto") -> Scorer:  # type: ignore[override]
         """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of each step that queries it."""
-        scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path), "dtype": dtype})()
+        base = {} if self.adapter is None else {"base": str(self.whole.path)}
+        scorer: Scorer = Chosen("training", "reward_scorer", {"path": str(self.path), **base, "dtype": dtype})()
         return scorer
 
 

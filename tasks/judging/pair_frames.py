@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 
 from tasks.calls import PAIR_COLUMNS
+from tasks.columns import TOKENS
 from tasks.contract import Chosen
 from tasks.judging.grouping import Grouped, Ints, Selection, ended_by_itself, indices
 from tasks.judging.rates import AnsweredPairs, places, win_rates_of_block
-from tasks.kinds import TOKENS
 
 
 def pairs_by_rule(block: pa.Table, sizes: Ints, answered: AnsweredPairs, rule: Chosen) -> Selection:

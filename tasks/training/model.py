@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from tasks.contract import DataError
-from tasks.kinds import Model, Policy
+from tasks.kinds import ADAPTER, Model, Policy
+from tasks.training.adapters import adapter_in, in_adapter, read_layers, save_adapter
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.device import Device
 from tasks.training.packing import PackingConfig
@@ -30,8 +31,16 @@ _ACTIVATIONS = 2_000_000
 def open_model(policy: Policy, dtype: torch.dtype) -> Any:
     """The policy as a transformers model without dropout, in `dtype`, on the CPU; in float32 with what `state/` adds.
 
-    Raises DataError if the model is missing, or its attention differs from transformers' eager one.
+    An adapter is its base, frozen and in `dtype`, with layers in float32. Raises DataError if the model is missing, or
+    its attention differs from transformers' eager one.
     """
+    model = _open_whole(policy.whole, dtype)
+    if policy.adapter is not None:
+        read_layers(model, policy)
+    return model
+
+
+def _open_whole(policy: Model, dtype: torch.dtype) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (policy.path / "config.json").exists():
@@ -49,18 +58,19 @@ def open_model(policy: Policy, dtype: torch.dtype) -> Any:
 def halve_products(model: Any) -> None:
     """Keep the weights of a frozen model's products in bfloat16: under autocast it computes the same bits as before.
 
-    Norms and the embedding, also where that is the head, stay as they are.
+    Norms, adapters and the embedding, also where that is the head, stay as they are.
     """
     embedding = model.get_input_embeddings().weight
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear) and layer.weight is not embedding:
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and layer.weight is not embedding and not in_adapter(name):
             layer.to(torch.bfloat16)
 
 
 def halve_weights(model: Any) -> None:
-    """Make all parameters bfloat16; buffers, such as the frequencies of positions, stay as they are."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
+    """Make all parameters bfloat16; adapters, and buffers such as the frequencies of positions, stay as they are."""
+    for name, parameter in model.named_parameters():
+        if not in_adapter(name):
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def positions_of(policy: Model) -> int | None:
@@ -91,17 +101,27 @@ def stored_dtype(policy: Model) -> torch.dtype:
 def save_model(model: Any, source: Policy, directory: Path, dtype: str = "float32") -> None:
     """Write `model` into `directory`: its weights, and everything else (tokenizer, configuration) from `source`.
 
-    dtype: of the weights in the files; `model` itself is cast to it. `split`: bfloat16, and the rest in `state/`.
+    Of a model with an adapter, that alone, as float32. dtype: of the weights in the files; `model` itself is cast to
+    it. `split`: bfloat16, and the rest in `state/`.
     """
+    if adapter_in(model):
+        save_adapter(model, source.whole, directory)
+        copy_files(source, directory)
+        return
     if dtype == "split":
         save_rest(model, directory)
         dtype = "bfloat16"
     model.to(DTYPES[dtype]).save_pretrained(directory)
-    for file in sorted(source.path.iterdir()):
-        if file.is_file() and not file.name.endswith(WEIGHTS):
-            shutil.copyfile(file, directory / file.name)
+    copy_files(source, directory)
     if stored_dtype(source) != DTYPES[dtype]:
         _set_dtype(directory / "config.json", dtype)
+
+
+def copy_files(source: Model, directory: Path, *but: str) -> None:
+    """Copy a model's files into `directory`: tokenizer, template, configurations, all but its weights and `but`."""
+    for file in sorted(source.path.iterdir()):
+        if file.is_file() and not file.name.endswith(WEIGHTS) and file.name not in (ADAPTER, *but):
+            shutil.copyfile(file, directory / file.name)
 
 
 def _set_dtype(file: Path, dtype: str) -> None:

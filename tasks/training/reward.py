@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
+from tasks.training.adapters import adapter_in, read_layers, save_adapter
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.heads import check_scores, is_classifier, mark_trained_here
-from tasks.training.model import DTYPES, WEIGHTS
+from tasks.training.model import DTYPES, copy_files
 from tasks.training.split import add_rest, save_rest
 
 
@@ -35,7 +35,8 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     """A model to be trained on scores: one output, in `dtype`, on the CPU, without dropout.
 
     A policy's weights get a new head drawn from N(0, 1/(d + 1)), d its width, without a bias; a checkpoint that has a
-    head keeps it. Raises DataError where the architecture has no such model or the head has several outputs.
+    head keeps it, and so does an adapter that has one. Raises DataError where the architecture has no such model or the
+    head has several outputs.
 
     Source: Huang et al., arXiv 2403.17031 (`summarize_from_feedback_details/reward.py`).
     """
@@ -47,11 +48,14 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     config = AutoConfig.from_pretrained(source.path, local_files_only=True)
     config.num_labels = 1
     config.get_text_config().pad_token_id = _pad(source)
-    model, _ = _load(source, config, dtype)
+    model, _ = _load(source.whole, config, dtype)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise DataError(f"{type(model).__name__} has no linear head called `score`; decoders such as Llama have one")
     if fresh:
         _draw_head(model.score, seed)
+    if source.adapter is not None:
+        read_layers(model, source, head=not fresh)
+        model.score.to(dtype)
     return model.eval()
 
 
@@ -76,19 +80,24 @@ def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "
     """Write `model` into `directory`: weights and configuration anew, tokenizer, template and
     generation_config.json, which may name the token that ends an answer, as `source` has them.
 
-    The configuration says that the score is read at the end of the answer's turn.
+    The configuration says that the score is read at the end of the answer's turn. Of a model with an adapter, that
+    alone and the head are written, as float32.
 
     dtype: of the weights in the files; another one than float32 is what `model` itself is cast to. `split`: bfloat16,
         and the rest in `state/`.
     """
     mark_trained_here(model.config)
+    if adapter_in(model):
+        save_adapter(model, source.whole, directory)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(directory)
+        copy_files(source, directory, "config.json")
+        return
     if dtype == "split":
         save_rest(model, directory)
         dtype = "bfloat16"
     model.to(DTYPES[dtype]).save_pretrained(directory)
-    for file in sorted(source.path.iterdir()):
-        if file.is_file() and file.name != "config.json" and not file.name.endswith(WEIGHTS):
-            shutil.copyfile(file, directory / file.name)
+    copy_files(source, directory, "config.json")
 
 
 def _draw_head(head: torch.nn.Linear, seed: int) -> None:

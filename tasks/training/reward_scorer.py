@@ -21,7 +21,9 @@ from tasks.training.scores import AnswerScores, with_end_token
 Scoring = Callable[[Sequence[Sequence[Message]], Sequence[str]], list[float | None]]
 
 
-def reward_scorer(*, path: str, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> Scorer:
+def reward_scorer(
+    *, path: str, base: str | None = None, dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Scorer:
     """The scorer behind a reward model: P(a beats b) = σ(score(a) − score(b)).
 
     A model that was trained here, as its config.json says, is read at the token that ends the answer's turn, where it
@@ -31,10 +33,11 @@ def reward_scorer(*, path: str, dtype: Literal["auto", "float32", "bfloat16"] = 
     reward model.
 
     Args:
-        path: a Hugging Face sequence-classification directory with one output.
+        path: a Hugging Face sequence-classification directory with one output, or an adapter of one.
+        base: directory of the adapter's base.
         dtype: of the weights, and of what is computed with them; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
-    source = RewardModel(Path(path))
+    source = RewardModel(Path(path), base=RewardModel(Path(base)) if base else None)
     check_scores(source.path)
     keep_memory()
     open_scoring = _trained_here if is_trained_here(source.path) else _from_outside

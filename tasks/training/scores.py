@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tasks.contract import SpecError
 from tasks.training.batches import single_row
-from tasks.training.body import Inputs, hidden_states, inputs_of
+from tasks.training.body import Inputs, computed_dtype, hidden_states, inputs_of
 from tasks.training.rows import Ragged, Rows
 
 
@@ -54,7 +54,7 @@ class AnswerScores(nn.Module):
         with torch.no_grad():
             own = self.model(input_ids=short.ids).logits[0, 0].double()
             ours, longer = self(short)[0], self(whole)[0]
-        near = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+        near = 1e-3 if computed_dtype(self.model) == torch.float32 else 5e-2
         for found in (ours, longer):
             if not torch.isclose(own, found, rtol=near, atol=near):
                 raise SpecError(

@@ -1,0 +1,1 @@
+"""Adapters: small layers that learn beside a frozen base."""

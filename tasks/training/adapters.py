@@ -1,0 +1,209 @@
+"""Low-rank layers on a frozen base: made, read from a directory, written into one, added to the base's weights.
+
+peft makes the layers, and is imported where a model gets some, never before. They are float32 whatever the base is.
+An adapter's directory holds `adapter.json` and `adapter.safetensors`, whose tensors bear the names of the model's
+modules; nothing in it depends on where its base lies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tasks.calls import Adapter
+from tasks.contract import Chosen, DataError, SpecError
+from tasks.kinds import ADAPTER, Model
+
+UNKEYED = {"tasks.contract.Chosen": "in a wiring the adapter is a choice; only Python callers pass a mapping"}
+ALL_LINEAR = "all-linear"
+NAME = "default"
+"""peft's name of the layers that a model is opened with."""
+TENSORS = "adapter.safetensors"
+_MATRICES = ("lora_A", "lora_B")
+
+
+def chosen_adapter(adapter: Chosen | Mapping[str, Any] | str | None) -> Adapter | None:
+    """The adapter of a parameter `adapter`; Python callers may write it as a wiring does."""
+    if adapter is None:
+        return None
+    if not isinstance(adapter, Chosen):
+        [(name, params)] = [(adapter, {})] if isinstance(adapter, str) else adapter.items()
+        adapter = Chosen("adapters", name, params)
+    made: Adapter = adapter()
+    return Adapter(made.rank, made.alpha, tuple(made.targets))
+
+
+def stored_adapter(source: Model) -> Adapter | None:
+    """The adapter that a model's directory holds; None where it holds a whole model. Raises DataError."""
+    content = source.adapter
+    if content is None:
+        return None
+    if content.get("type") != "lora":
+        raise DataError(f"{source.path / ADAPTER} has the type {content.get('type')!r}; the only one known is 'lora'")
+    return Adapter(int(content["rank"]), float(content["alpha"]), tuple(content["targets"]))
+
+
+def add_layers(model: Any, adapter: Adapter, seed: int = 0, name: str = NAME) -> None:
+    """Freeze a model and put layers into it that learn and add nothing yet; `seed` draws their A.
+
+    name: of the layers, where a model has several. Raises SpecError for targets that the model lacks.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = target_layers(model, adapter.targets)
+    model.requires_grad_(False)
+    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, model, adapter_name=name)
+    noise = torch.Generator().manual_seed(seed)
+    for layer in layers_of(model, name).values():
+        a, b = (getattr(layer, matrix)[name].weight for matrix in _MATRICES)
+        drawn = torch.rand(a.shape, generator=noise) * 2 - 1
+        a.data = (drawn / a.shape[1] ** 0.5).to(a.device)
+        b.data = torch.zeros(b.shape, device=b.device)
+
+
+def read_layers(model: Any, source: Model, name: str = NAME, *, head: bool = False) -> None:
+    """Put the layers that `source` holds into its base `model`, and its head where it holds one, which `head` demands.
+
+    Raises DataError where names or shapes differ from the model's.
+    """
+    adapter = stored_adapter(source)
+    if adapter is None:
+        raise DataError(f"{source.path} holds no adapter: {ADAPTER} is missing")
+    add_layers(model, adapter, name=name)
+    fill_layers(model, load_file(source.path / TENSORS), str(source.path), name, head=head)
+
+
+def fill_layers(model: Any, tensors: Mapping[str, Tensor], where: str, name: str = NAME, *, head: bool = False) -> None:
+    """Give a model's layers, and its head, their values. Raises DataError where names or shapes differ."""
+    learning = learning_parameters(model, name)
+    optional = {n for n in learning if not in_adapter(n) and not head}
+    missing, unknown = sorted(learning.keys() - tensors.keys() - optional), sorted(tensors.keys() - learning.keys())
+    if missing or unknown:
+        lacks = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, for which the base has no layer"
+        raise DataError(f"the adapter {where} does not fit {type(model).__name__}: it {lacks}")
+    for key, tensor in tensors.items():
+        if learning[key].shape != tensor.shape:
+            raise DataError(
+                f"the adapter {where} does not fit {type(model).__name__}: {key} is {tuple(tensor.shape)}, and the "
+                f"base needs {tuple(learning[key].shape)}"
+            )
+        learning[key].data = tensor.to(learning[key].device, torch.float32)
+
+
+def layers_of(model: nn.Module, name: str = NAME) -> dict[str, Any]:
+    """The adapted linear layers of a model, by the names that they had before; empty where it has none."""
+    return {n: m for n, m in model.named_modules() if name in getattr(m, "lora_A", ())}
+
+
+def learning_parameters(model: Any, name: str = NAME) -> dict[str, nn.Parameter]:
+    """What an adapter consists of: its matrices, and the head of a reward model, by their names in the file."""
+    matrices = {
+        f"{layer}.{matrix}.weight": getattr(module, matrix)[name].weight
+        for layer, module in layers_of(model, name).items() for matrix in _MATRICES
+    }  # fmt: skip
+    head = head_of(model)
+    return matrices | ({f"score.{n}": p for n, p in head.named_parameters()} if head is not None else {})
+
+
+def head_of(model: Any) -> nn.Module | None:
+    """The head of a reward model, which is part of its adapter."""
+    head = getattr(model, "score", None)
+    return head if isinstance(head, nn.Linear) else None
+
+
+def in_adapter(name: str) -> bool:
+    """Whether a module or parameter, by its name in a model, belongs to an adapter's matrices."""
+    return any(part in _MATRICES for part in name.split("."))
+
+
+def adapter_in(model: Any, name: str = NAME) -> Adapter | None:
+    """The adapter that a model has, its targets as short as they can be; None where it has none."""
+    layers = layers_of(model, name)
+    if not layers:
+        return None
+    first = next(iter(layers.values()))
+    return Adapter(first.r[name], float(first.lora_alpha[name]), tuple(_shortened(layers, linear_layers(model))))
+
+
+def target_layers(model: Any, targets: Sequence[str]) -> list[str]:
+    """Names of the linear layers that targets mean. Raises SpecError for a target that means none."""
+    there = linear_layers(model)
+    found: set[str] = set()
+    for target in targets:
+        named = [n for n in there if target == ALL_LINEAR or n == target or n.endswith(f".{target}")]
+        if not named:
+            raise SpecError(
+                f"adapter.targets: {type(model).__name__} has no linear layer '{target}' in its body; it has "
+                f"{_shortened(there, there)}, and `{ALL_LINEAR}` means all of them"
+            )
+        found |= {*named}
+    return [n for n in there if n in found]
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Names of the linear layers of a model's body, adapted or not, in their order."""
+    from transformers.pytorch_utils import Conv1D
+
+    body = model.base_model
+    prefix = "" if body is model else f"{model.base_model_prefix}."
+    kinds = (nn.Linear, Conv1D)
+    return [
+        f"{prefix}{name}" for name, module in body.named_modules()
+        if (isinstance(module, kinds) or hasattr(module, "lora_A")) and not _inside(name)
+    ]  # fmt: skip
+
+
+def save_adapter(model: Any, base: Model, directory: Path) -> None:
+    """Write the layers of a model, and the head of a reward model, into `directory`: weights and `adapter.json`."""
+    adapter = adapter_in(model)
+    assert adapter is not None
+    tensors = {n: p.detach().float().cpu().contiguous() for n, p in learning_parameters(model).items()}
+    save_file(tensors, directory / TENSORS)
+    content = {
+        "type": "lora", "rank": adapter.rank, "alpha": adapter.alpha, "targets": list(adapter.targets),
+        "base": base.digest,
+    }  # fmt: skip
+    (directory / ADAPTER).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def merge_layers(model: Any) -> None:
+    """Add what the layers add to the base's weights, in its type, and take the layers out."""
+    for name, layer in layers_of(model).items():
+        layer.merge()
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer.base_layer)
+
+
+@contextmanager
+def used_layers(model: nn.Module, name: str | None) -> Iterator[None]:
+    """While this is open, a model computes with the layers of one name, with None as its base alone."""
+    layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+    before = [(m._active_adapter, m._disable_adapters) for m in layers]
+    for layer in layers:
+        layer._active_adapter, layer._disable_adapters = name or layer._active_adapter, name is None
+    try:
+        yield
+    finally:
+        for layer, (active, off) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, off
+
+
+def _inside(name: str) -> bool:
+    """Whether a module lies inside an adapted layer."""
+    return any(part in (*_MATRICES, "base_layer") for part in name.split("."))
+
+
+def _shortened(names: Collection[str], there: Collection[str]) -> list[str]:
+    """Last parts of names where all layers with that part are among them, else whole names; sorted."""
+    lasts = {name.rpartition(".")[2] for name in names}
+    whole = {last for last in lasts if all(n in names for n in there if n.rpartition(".")[2] == last)}
+    return sorted({*whole, *(n for n in names if n.rpartition(".")[2] not in whole)})
