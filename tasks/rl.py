@@ -17,7 +17,7 @@ from tasks.rollouts.settings import (
     UpdateConfig,
 )  # fmt: skip
 from tasks.training.passes import check_optimizer
-from tasks.training.settings import ComputeConfig, StepConfig
+from tasks.training.settings import GradientComputeConfig, StepConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def ppo(
     update: UpdateConfig = UpdateConfig(),
     mix: SftConfig = SftConfig(),
     optim: StepConfig = StepConfig(warmup=0.0, optimizer={"adamw": {"eps": 1e-5}}),  # type: ignore[arg-type]
-    compute: ComputeConfig = ComputeConfig(),
+    compute: GradientComputeConfig = GradientComputeConfig(),
     checkpoints: list[int] = [],
     keep_optimizer: bool = True,
     checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None,
@@ -86,8 +86,8 @@ def ppo(
     The value network starts from `value` or, where that is empty, from the policy's `value/`, and is stored in the
     result's `value/`. With the result's `state/`, a later round continues exactly (`tasks/rollouts/resume.py`).
     Equal answers to a prompt are one question to the oracle; a resumed step repeats no query where its engine samples
-    the same again. One device; `plan` states the memory (`tasks/rollouts/networks.py`). Totals: `samples`, `tokens`,
-    `queries`.
+    the same again. One device; `plan` states the memory (`tasks/rollouts/memory.py`), and policy and value network
+    compute their activations again where all of it does not fit otherwise. Totals: `samples`, `tokens`, `queries`.
 
     Raises DataError without prompts, without a value network or for one with another tokenizer or template, if the
     first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's, or

@@ -1,4 +1,4 @@
-"""What is left on a GPU for an engine beside the networks that train."""
+"""What PPO's networks take of a device once they train, and what is left of it for an engine."""
 
 from dataclasses import replace
 
@@ -6,8 +6,10 @@ import torch
 
 from tasks.calls import StateBytes
 from tasks.contract import Chosen, SpecError, Workspace
-from tasks.rollouts.memory import ONE_AT_A_TIME
+from tasks.rollouts.memory import ONE_AT_A_TIME, Learning, checkpointing_wanted, frozen_bytes
 from tasks.rollouts.networks import Networks
+from tasks.rollouts.settings import PpoConfig
+from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, training_memory
 
 
@@ -27,14 +29,40 @@ def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes,
     return replace(engine, execution={**engine.execution, "gpu_memory": share})
 
 
+def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: StateBytes, config: PpoConfig) -> Networks:
+    """The networks, whose layers compute activations again in the backward pass where the configuration says so.
+
+    Raises SpecError where they are to, and have no layers that can.
+    """
+    learning, rollout = _learning(networks, state), config.rollout
+    ref = ModelShape.of(networks.ref.model.config.to_dict())
+    frozen = (
+        frozen_bytes(learning[0][0], ref, engine, rollout.prompts_per_iteration * rollout.k, half=networks.half)
+        if learning and ref
+        else {}
+    )
+    if not checkpointing_wanted(config.compute.gradient_checkpointing, learning, frozen, networks.device.memory_bytes):
+        return networks
+    for model in networks.learning.values():
+        use_gradient_checkpointing(model)
+    return replace(networks, checkpointed=True)
+
+
 def bytes_to_come(networks: Networks, state: StateBytes) -> float:
     """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
     learning = sum(p.numel() for p in networks.learning.parameters())
-    setup = TrainingSetup(networks.shape.tokens, networks.half, networks.device.head_logits, state)
-    shapes = [ModelShape.of(model.config.to_dict()) for model in networks.learning.values()]
-    needs = [training_memory(shape, setup) for shape in shapes if shape]
+    needs = [training_memory(shape, setup) for shape, setup in _learning(networks, state)]
     passing = (sum(size for part, size in need.items() if part in ONE_AT_A_TIME) for need in needs)
     return (FLOAT + state.device) * learning + max(passing, default=0.0)
+
+
+def _learning(networks: Networks, state: StateBytes) -> Learning:
+    """Those of known shape."""
+    setup = TrainingSetup(
+        networks.shape.tokens, networks.half, networks.device.head_logits, state, checkpointed=networks.checkpointed
+    )
+    shapes = [ModelShape.of(model.config.to_dict()) for model in networks.learning.values()]
+    return [(shape, setup) for shape in shapes if shape]
 
 
 def fitting_share(wanted: float, free: int, total: int, to_come: float) -> float:

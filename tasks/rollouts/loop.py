@@ -14,7 +14,7 @@ from torch import nn
 from tasks.contract import Workspace
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
-from tasks.rollouts.gpu_budget import with_remaining_memory
+from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.resume import (
     ResumeState,
@@ -83,7 +83,9 @@ def train_by_ppo(
     try:
         networks = open_networks(policy, value, ref, rollout.temperature, config.compute)
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
-        engine = with_remaining_memory(chosen_engine(rollout.engine), networks, state_bytes, work)(policy)
+        chosen = chosen_engine(rollout.engine)
+        networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
+        engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
         sampler = Sampler(engine, oracle.open(config.compute.dtype), plan, order, options)

@@ -1,11 +1,17 @@
-"""What PPO needs of a machine's memory. Light: a plan asks."""
+"""What PPO needs of a device's memory. Light: a plan asks."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tasks.contract import Chosen
 from tasks.declarations import Machine, Memory, StepView
-from tasks.training.memory import FLOAT, HALF, ModelShape, scoring_memory
-from tasks.training.passes import shape_of, training_need
+from tasks.training.memory import FLOAT, HALF, ModelShape, TrainingSetup, scoring_memory, training_memory
+from tasks.training.passes import setup_of, shape_of, training_need
+
+ONE_AT_A_TIME = {"activations": max, "head": max, "bfloat16 copies of weights": max}
+"""What exists for one network alone, because the other's graph is gone."""
+Learning = Sequence[tuple[ModelShape, TrainingSetup]]
+"""The networks that learn, each with what decides its memory."""
 
 
 def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
@@ -15,15 +21,14 @@ def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     value = shape_of(step.first("value")) or policy
     if policy is None or value is None or ref is None:
         return None
-    needs = training_need(step, policy, machine), training_need(step, value, machine)
-    frozen = {
-        "reference": scoring_memory(ref, 0, half=step.params["dtype"] == "bfloat16", logits=0)["weights"],
-        "engine": engine_bytes(policy, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"]),
-    }  # fmt: skip
+    answers = step.params["prompts_per_iteration"] * step.params["k"]
+    frozen = frozen_bytes(policy, ref, step.choices["engine"], answers, half=step.params["dtype"] == "bfloat16")
+    learning = [(shape, setup_of(step, shape, machine)) for shape in (policy, value)]
+    again = checkpointing_wanted(step.params["gradient_checkpointing"], learning, frozen, machine.device_bytes)
+    needs = [training_need(step, shape, machine, replace(setup, checkpointed=again)) for shape, setup in learning]
 
     def both(one: Memory, other: Memory) -> Memory:
-        parts = {n: ONE_AT_A_TIME.get(n, sum)((b, other.parts[n])) for n, b in one.parts.items()}
-        return Memory({**parts, **frozen}, one.host + other.host)
+        return Memory(together([one.parts, other.parts], frozen), one.host + other.host)
 
     changes = {
         change: both(need, needs[1].alternatives[change])
@@ -33,8 +38,25 @@ def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     return replace(both(*needs), alternatives=changes)
 
 
-ONE_AT_A_TIME = {"activations": max, "head": max, "bfloat16 copies of weights": max}
-"""What exists for one network alone, because the other's graph is gone."""
+def checkpointing_wanted(setting: str, learning: Learning, frozen: Mapping[str, float], device_bytes: float) -> bool:
+    """Whether policy and value network compute activations again; `auto`: where PPO does not fit on the device
+    otherwise. Without a known shape it does not. frozen: as `frozen_bytes`."""
+    if setting != "auto" or not learning:
+        return setting == "on"
+    needs = [training_memory(shape, replace(setup, checkpointed=False)) for shape, setup in learning]
+    return sum(together(needs, frozen).values()) > device_bytes
+
+
+def together(learning: Sequence[Mapping[str, float]], frozen: Mapping[str, float]) -> dict[str, float]:
+    """Bytes by what needs them, of networks that learn in turn, and of what lies beside them."""
+    names = learning[0]
+    return {n: float(ONE_AT_A_TIME.get(n, sum)([need[n] for need in learning])) for n in names} | dict(frozen)
+
+
+def frozen_bytes(policy: ModelShape, ref: ModelShape, engine: Chosen, answers: int, *, half: bool) -> dict[str, float]:
+    """Bytes of reference and engine. half: whether the networks compute in bfloat16."""
+    reference = scoring_memory(ref, 0, half=half, logits=0)["weights"]
+    return {"reference": reference, "engine": engine_bytes(policy, engine, answers)}
 
 
 def engine_bytes(shape: ModelShape, engine: Chosen, answers: int) -> float:

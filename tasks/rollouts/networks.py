@@ -17,7 +17,7 @@ from tasks.kinds import Model, Policy, RewardModel
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.template import template_digest
 from tasks.training.batches import MicroBatch, sorted_micro_batches
-from tasks.training.body import Inputs, inputs_of
+from tasks.training.body import Inputs, inputs_of, sender
 from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
 from tasks.training.model import halve_products, open_model, packing_for, positions_of
@@ -40,6 +40,8 @@ class Networks:
     half: bool
     """Whether bodies compute in bfloat16."""
     shape: PackingConfig
+    checkpointed: bool = False
+    """Whether the layers of those that learn compute their activations again in the backward pass."""
 
     def computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.kind, torch.bfloat16, enabled=self.half)
@@ -51,6 +53,10 @@ class Networks:
 
     def inputs(self, batch: MicroBatch) -> Inputs:
         return inputs_of(batch, self.device.torch_device)
+
+    def places(self, rows: Rows, part: Ints) -> Tensor:
+        """`places_of` on the device, without waiting for it."""
+        return sender(self.device.torch_device)(places_of(rows, part))
 
 
 def open_networks(
@@ -113,14 +119,17 @@ def check_room(longest: int, models: dict[str, Model]) -> None:
 
 
 def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`."""
-    out = {name: torch.empty(int(rows.answers.offsets[-1])) for name in which}
+    """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`.
+
+    They stay on the device until the last micro-batch, so that a GPU is never waited for in between.
+    """
+    out = torch.empty(len(which), int(rows.answers.offsets[-1]), device=networks.device.torch_device)
     for batch in sorted_micro_batches(rows, networks.shape):
-        inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rows, batch.rows))
+        inputs, places = networks.inputs(batch), networks.places(rows, batch.rows)
         with torch.inference_mode(), networks.computing():
-            for name, network in which.items():
-                out[name][places] = network(inputs).float().cpu()
-    return out
+            for row, network in zip(out, which.values(), strict=True):
+                row[places] = network(inputs).float()
+    return dict(zip(which, out.cpu(), strict=True))
 
 
 def places_of(rows: Rows, part: Ints) -> Ints:

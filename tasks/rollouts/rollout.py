@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class Rollout:
     difference: float
     """Between sampler and trainer, nats per token in the mean."""
     metrics: dict[str, float]
+
+    def on(self, device: torch.device) -> "Rollout":
+        """The rollout with its tensors on `device`; those that `make_rollout` returns lie on the CPU."""
+        names = ("old_logps", "old_values", "advantages", "returns")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class PromptOrder:

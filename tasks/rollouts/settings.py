@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError
-from tasks.training.settings import ComputeConfig, StepConfig
+from tasks.training.settings import GradientComputeConfig, StepConfig
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class PpoConfig:
     update: UpdateConfig
     mix: SftConfig
     optim: StepConfig
-    compute: ComputeConfig
+    compute: GradientComputeConfig
     checkpoints: tuple[int, ...]
     keep_optimizer: bool
     checkpoint_every: int | None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tasks.contract import SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy
@@ -24,16 +26,19 @@ class SftMix:
     config: SftConfig
     seed: int
 
-    def add_gradients(self, networks: Networks, step: int) -> float:
-        """Add the gradient of optimizer step `step`'s demonstrations to the policy's; their loss, without γ."""
+    def add_gradients(self, networks: Networks, step: int) -> Tensor:
+        """Add the gradient of optimizer step `step`'s demonstrations to the policy's; their loss, without γ.
+
+        The loss lies on the networks' device.
+        """
         part = self._part(step)
         count = int(self.rows.answers.lengths[part].sum()) if self.config.sft_average == "token" else len(part)
-        loss = 0.0
+        loss = torch.zeros((), dtype=torch.float64, device=networks.device.torch_device)
         for batch in micro_batches(self.rows, part, networks.shape):
             with networks.computing():
                 share = -networks.plain(networks.inputs(batch)).double().sum() / count
             (self.config.sft * share).backward()
-            loss += float(share.detach())
+            loss += share.detach()
         return loss
 
     def _part(self, step: int) -> Ints:

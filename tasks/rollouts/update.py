@@ -1,4 +1,8 @@
-"""An iteration's updates: minibatches of whole prompts, exact means over each, both networks in one step."""
+"""An iteration's updates: minibatches of whole prompts, exact means over each, both networks in one step.
+
+Losses and metrics stay on the networks' device until the last micro-batch of a step is launched, so that a GPU is never
+waited for in between.
+"""
 
 import inspect
 import math
@@ -12,7 +16,7 @@ from torch import Tensor, nn
 from tasks.contract import Chosen, DataError
 from tasks.losses.rl.clipped import clipped
 from tasks.rollouts.advantages import k2, value_loss
-from tasks.rollouts.networks import Networks, places_of
+from tasks.rollouts.networks import Networks
 from tasks.rollouts.noise import MINIBATCHES, shuffled
 from tasks.rollouts.rollout import Rollout
 from tasks.rollouts.settings import PpoConfig, UpdateConfig
@@ -48,6 +52,7 @@ def learn(
     Raises DataError where the first one does not start from what the rollout read, or a number is not finite.
     """
     set_rate(optimizer, rates)
+    rollout = rollout.on(networks.device.torch_device)
     models = (networks.policy.model, networks.value.model)
     update, clip_eps = config.update, _clip_eps(config.update.objective)
     of_updates: list[dict[str, float]] = []
@@ -55,12 +60,12 @@ def learn(
         seen = _add_gradients(networks, rollout, part, update)
         if number == 0:
             check_first(seen, clip_eps, networks.half)
-        metrics = _metrics(seen, update.value_clip, clip_eps)
+        found = _metrics(seen, update.value_clip, clip_eps)
         if mixed is not None:
             step = iteration * update.epochs * update.minibatches + number
-            metrics["loss/sft"] = mixed.add_gradients(networks, step)
-        norms = [float(nn.utils.clip_grad_norm_(m.parameters(), config.optim.max_grad_norm)) for m in models]
-        metrics |= {"grad_norm": norms[0], "value/grad_norm": norms[1]}
+            found["loss/sft"] = mixed.add_gradients(networks, step)
+        norms = [nn.utils.clip_grad_norm_(m.parameters(), config.optim.max_grad_norm) for m in models]
+        metrics = _on_host(found | {"grad_norm": norms[0], "value/grad_norm": norms[1]})
         _check_finite(metrics, iteration)
         optimizer.step()
         optimizer.zero_grad()
@@ -96,15 +101,15 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: Upd
     total = int(rollout.rows.answers.lengths[part].sum())
     parts: list[MinibatchStats] = []
     for batch in micro_batches(rollout.rows, part, networks.shape):
-        inputs, places = networks.inputs(batch), torch.from_numpy(places_of(rollout.rows, batch.rows))
+        inputs, places = networks.inputs(batch), networks.places(rollout.rows, batch.rows)
         with networks.computing():
-            logps = networks.policy(inputs).cpu().double()
+            logps = networks.policy(inputs).double()
         old, advantages = rollout.old_logps[places], rollout.advantages[places]
         given = {"logps": logps, "old_logps": old, "advantages": advantages}
         losses = update.objective(**{name: x for name, x in given.items() if name in names})
         (losses.sum() / total).backward()
         with networks.computing():
-            values = networks.value(inputs).cpu().double()
+            values = networks.value(inputs).double()
         old_values = rollout.old_values[places]
         value_losses = value_loss(values, old_values, rollout.returns[places], clip=update.value_clip)
         (value_losses.sum() / total).backward()
@@ -115,21 +120,26 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: Upd
     )
 
 
-def _metrics(seen: MinibatchStats, value_clip: float, clip_eps: float) -> dict[str, float]:
+def _metrics(seen: MinibatchStats, value_clip: float, clip_eps: float) -> dict[str, Tensor]:
     return {
-        "policy/approx_kl": float(k2(seen.log_ratios).mean()),
+        "policy/approx_kl": k2(seen.log_ratios).mean(),
         "policy/clip_frac": _clipped(seen, clip_eps),
-        "loss/policy": float(seen.losses.mean()),
-        "loss/value": float(seen.value_losses.mean()),
-        "value/clip_frac": float((seen.value_moves > value_clip).double().mean()),
+        "loss/policy": seen.losses.mean(),
+        "loss/value": seen.value_losses.mean(),
+        "value/clip_frac": (seen.value_moves > value_clip).double().mean(),
     }
 
 
-def _clipped(seen: MinibatchStats, clip_eps: float) -> float:
+def _on_host(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """The numbers, in one transfer."""
+    return dict(zip(metrics, torch.stack([m.detach().double() for m in metrics.values()]).tolist(), strict=True))
+
+
+def _clipped(seen: MinibatchStats, clip_eps: float) -> Tensor:
     """Share of tokens whose ratio is past the bound that its advantage pushes it to."""
     ratio = torch.exp(seen.log_ratios)
     past = torch.where(seen.advantages > 0, ratio > 1 + clip_eps, ratio < 1 - clip_eps)
-    return float(past.double().mean())
+    return past.double().mean()
 
 
 def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
@@ -140,7 +150,7 @@ def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
     """
     off = torch.expm1(seen.log_ratios).abs()
     distance, allowed = (float(off.mean()), 2e-2) if half else (float(off.max()), 1e-3)
-    approx_kl, clip_frac = float(k2(seen.log_ratios).mean()), _clipped(seen, clip_eps)
+    approx_kl, clip_frac = float(k2(seen.log_ratios).mean()), float(_clipped(seen, clip_eps))
     if distance <= allowed and approx_kl <= allowed and (half or clip_frac == 0):
         return
     raise DataError(

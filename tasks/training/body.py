@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
 
 def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
     """Nothing here waits for a GPU."""
-    send = _sender(device)
+    send = sender(device)
     positions, texts, prompts = (None if a is None else send(a) for a in (batch.positions, batch.texts, batch.prompts))
     spans = None if batch.spans is None else span_inputs(batch.spans, send)
     answers = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
@@ -55,7 +55,8 @@ def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
     )  # fmt: skip
 
 
-def _sender(device: torch.device) -> Callable[[Ints], Tensor]:
+def sender(device: torch.device) -> Callable[[Ints], Tensor]:
+    """Makes arrays tensors on the device, without waiting for it."""
     if device.type == "cpu":
         return torch.from_numpy
     return lambda array: torch.from_numpy(array).pin_memory().to(device, non_blocking=True)

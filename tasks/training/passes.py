@@ -56,9 +56,9 @@ def memory_of_passes(step: StepView, machine: Machine) -> Memory | None:
     return training_need(step, shape, machine) if shape else None
 
 
-def training_need(step: StepView, shape: ModelShape, machine: Machine) -> Memory:
-    """What a training as a step's parameters say needs, and what it would need otherwise."""
-    own = setup_of(step, shape, machine)
+def training_need(step: StepView, shape: ModelShape, machine: Machine, setup: TrainingSetup | None = None) -> Memory:
+    """What a training needs, and what it would need otherwise. setup: None: as the step's parameters say."""
+    own = setup or setup_of(step, shape, machine)
     several = {change: _need(shape, setup) for change, setup in _changes(own, machine, step)}
     if own.tokens > _FEW_TOKENS and not any(need.fits(machine) for need in several.values()):
         fewer, said = replace(own, tokens=_FEW_TOKENS), f"max_tokens_per_microbatch: {_FEW_TOKENS}"

@@ -64,14 +64,20 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
-class TrainComputeConfig(ComputeConfig):
+class GradientComputeConfig(ComputeConfig):
+    """The same of models that learn."""
+
+    gradient_checkpointing: Execution[Literal["auto", "on", "off"]] = "auto"
+    """Whether every layer keeps its input alone and computes its activations again in the backward pass: equal to the
+    bit, a third more time, a tenth of the memory. auto: where the training would not fit on the device otherwise."""
+
+
+@dataclass(frozen=True)
+class TrainComputeConfig(GradientComputeConfig):
     """The same of a training, and what it stores."""
 
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of weights and gradients while the model is trained. With bfloat16 the optimizer steps on float32 copies."""
-    gradient_checkpointing: Execution[Literal["auto", "on", "off"]] = "auto"
-    """Whether every layer keeps its input alone and computes its activations again in the backward pass: equal to the
-    bit, a third more time, a tenth of the memory. auto: where the training would not fit on the device otherwise."""
     save_dtype: Literal["float32", "bfloat16", "split"] = "float32"
     """Type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes below 1/512 of a
     weight away, so that a next round would not go on from them. split: bfloat16 for those who sample, and what rounding

@@ -21,12 +21,12 @@ from tasks.training.batches import single_row
 from tasks.training.body import inputs_of
 from tasks.training.model import open_model
 from tasks.training.optimizer import chosen_optimizer, make_optimizer
-from tasks.training.settings import ComputeConfig, StepConfig
+from tasks.training.settings import GradientComputeConfig, StepConfig
 from tests.tasks.rollouts.small import CLIPPED, prompts, value_from
 from tests.tasks.training.tables import demonstrations, tokenized
 from tests.workspace import Workspace
 
-FLOAT32 = ComputeConfig("float32")
+FLOAT32 = GradientComputeConfig("float32")
 ASKED = [[1, 9, 8, 7], [1, 9, 8, 7], [1, 20]]
 TOLD = [[11, 12, 2], [30], [40, 41, 42, 43]]
 ROWS = rows_of_answers([Request(p, 0, 9) for p in ASKED], [Answer("", t, [], "stop") for t in TOLD])
