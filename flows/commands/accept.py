@@ -64,7 +64,7 @@ def accept_result(store: Store, key: Key, old: Record) -> Record:
     changes = differences(old, key)
     if other := [change.text for change in changes if change.part not in {"code", "packages"}]:
         raise SpecError(f"only an edit of code can be accepted, but {'; '.join(other)}")
-    if damage := store.integrity_error(old):
+    if damage := store.usability_error(old):
         raise SpecError(f"the old result cannot be accepted: {damage}")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     accepted: dict[str, JSON] = {"from": old.key, "because": [change.text for change in changes], "when": when}

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from flows.python.declared import Declarations
 from flows.reporting.comparison import short_value
-from flows.store.lineage import MODELS
 from flows.wiring.model import Graph
-from flows.wiring.views import JUDGES, ORACLES, View, views_of
+from flows.wiring.views import JUDGES, MODELS, ORACLES, View, views_of
 from tasks.contract import JSON, SpecError
 from tasks.declarations import StepView, Training
 

@@ -15,7 +15,7 @@ from flows.run.events import Listener
 from flows.run.executors.base import Executor, Stopped
 from flows.run.executors.worker import Input, Job, Result
 from flows.store.keys import Choices, Key, digest_of, plain_value
-from flows.store.lineage import MODELS, refuse_seen
+from flows.store.lineage import refuse_seen
 from flows.store.records import HowMade, Record
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Lookup, Store
@@ -23,6 +23,7 @@ from flows.store.views import RecordViews
 from flows.store.witness import Witness
 from flows.system.locks import Waiting
 from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.views import MODELS
 from tasks.contract import JSON, SpecError
 
 Inputs = Mapping[str, Sequence[Record]]
@@ -136,24 +137,29 @@ class Steps:
         )  # fmt: skip
 
     def _affinity(self, node: Node, inputs: Inputs) -> str:
-        """Equal for steps that an engine with the same weights and options serves; empty where there is no engine."""
+        """Equal for steps that an engine with the same weights and options serves; empty where there is no engine.
+
+        Adapters count by their base, whose weights an engine keeps while adapters come and go.
+        """
         engines = [v for v in node.params.values() if isinstance(v, ChoiceValue) and v.folder == "engines"]
         if not engines:
             return ""
-        models: list[JSON] = [r.content for several in inputs.values() for r in several if r.kind in MODELS]
+        records = [r for several in inputs.values() for r in several if r.kind in MODELS]
+        models: list[JSON] = [content for r in records for content in r.refers_to or (r.content,)]
         options = self._choices.prepare(node).execution
         return digest_of({"models": models, "engines": [plain_value(e) for e in engines], "options": options})
 
     def _job(self, node: Node, key: Key, inputs: Inputs) -> Job:
-        opened = {
-            port: tuple(Input(r.kind, self._store.root / r.path, r.content) for r in several)
-            for port, several in inputs.items()
-        }
+        opened = {port: tuple(self._input(record) for record in several) for port, several in inputs.items()}
         return Job(
             node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
             self._store.partial(key.digest), self._logs / _log_name(node), node.work,
             {name: (group.module, group.name) for name, group in node.groups.items()},
         )  # fmt: skip
+
+    def _input(self, record: Record) -> Input:
+        base = next((Input(b.kind, b.path, b.content) for b in self._store.references.of(record)), None)
+        return Input(record.kind, self._store.root / record.path, record.content, base)
 
     def _waiting(self, node: Node, what: str) -> Waiting:
         """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
@@ -197,12 +203,14 @@ class Steps:
 
 
 def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:
-    """What a step reads outside of the store, with content digests: models that are referred to, and the files that the
-    identities of its choices, and of the oracles among its inputs, name."""
+    """What a step reads outside of the store, with content digests: models that are referred to, also as the bases of
+    adapters, and the files that the identities of its choices, and of the oracles among its inputs, name."""
     from tasks.kinds import Oracle
 
     records = [r for several in inputs.values() for r in several]
+    bases = [base for r in records for base in store.references.of(r)]
     paths = {Path(r.location): r.content for r in records if r.location} | choices.prepare(node).outside
+    paths |= {base.location: base.content for base in bases if base.location}
     for oracle in (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists()):
         if isinstance(oracle, Oracle):
             c = oracle.choice

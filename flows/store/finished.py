@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.store.lineage import MODELS
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
+from flows.wiring.views import MODELS
 
 HEADLINE = "report"
 """Name of the step whose evaluation stands for the run."""

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from flows.store.content import fingerprint
 from flows.store.keys import fixed_digest
-from flows.store.records import HasParents, Parent, Record, read_record
+from flows.store.records import Digest, HasParents, Parent, Record, read_record
 from flows.system.json_files import read_cache, write_cache
 
 
@@ -32,6 +32,7 @@ class IndexEntry(HasParents):
     parents: Mapping[str, tuple[Parent, ...]]
     fixed: str
     """Digest of the key's parts without the inputs, which is known before the inputs are."""
+    refers_to: tuple[Digest, ...] = ()
 
 
 @dataclass
@@ -95,5 +96,6 @@ def _load(file: Path) -> _Cache:
 
 def _entry(r: Record) -> IndexEntry:
     return IndexEntry(
-        r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents, fixed_digest(r.parts)
-    )
+        r.key, r.task, r.kind, r.content, r.made, r.seconds, r.rows, r.totals, r.parents, fixed_digest(r.parts),
+        r.refers_to,
+    )  # fmt: skip

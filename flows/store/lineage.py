@@ -8,11 +8,10 @@ from typing import NamedTuple
 from flows.store.index import IndexEntry
 from flows.store.records import Parent, Record
 from flows.store.store import Store
-from flows.wiring.views import JUDGES
+from flows.wiring.views import JUDGES, MODELS
 from tasks.contract import DataError
 from tasks.declarations import Evaluation, StepView
 
-MODELS = JUDGES | {"Policy"}
 NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
 """Kinds without prompts of their own to learn from."""
 
@@ -30,8 +29,9 @@ class SeenPrompts(NamedTuple):
 def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
-    The walk visits the steps that return a model: the policy, the policies it was made from, and the reward models that
-    judged its training data; it collects the tables that each of them was fed. A model from outside has no lineage.
+    The walk visits the steps that return a model: the policy, the policies it was made from (the base of an adapter
+    among them), and the reward models that judged its training data; it collects the tables that each of them was fed.
+    A model from outside has no lineage.
     """
     walk = _Walk(store)
     found: dict[Parent, IndexEntry] = {}
@@ -42,13 +42,12 @@ def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
         if entry.result in done or entry.kind not in MODELS:
             continue
         done.add(entry.result)
-        for parent in entry.inputs:
-            for maker in walk.makers(parent):
-                if maker.kind in MODELS:
-                    todo.append(maker)
-                elif maker.kind not in NOT_TRAINED_ON:
-                    found[maker.result] = maker
-                    todo += [e for e in walk.behind(maker.inputs) if e.kind in JUDGES]
+        for maker in walk.sources(entry):
+            if maker.kind in MODELS:
+                todo.append(maker)
+            elif maker.kind not in NOT_TRAINED_ON:
+                found[maker.result] = maker
+                todo += [e for e in walk.behind(maker) if e.kind in JUDGES]
     return tuple(sorted(found.values(), key=lambda e: e.key))
 
 
@@ -85,8 +84,8 @@ def oracle_also_trained(store: Store, evaluation: Evaluation) -> bool:
     walk = _Walk(store)
     judge = origin(evaluation.oracle).content if evaluation.oracle else ""
     models = [origin(m) for m in (evaluation.model, evaluation.baseline) if m]
-    makers = (maker for m in models for maker in walk.makers(Parent(m.key, m.content)))
-    return any(e.content == judge for maker in makers for e in walk.behind(maker.inputs))
+    makers = (maker for m in models for maker in walk.makers(m.result))
+    return any(e.content == judge for maker in makers for e in walk.behind(maker))
 
 
 def origin(step: StepView) -> Record:
@@ -126,13 +125,18 @@ class _Walk:
         entry = self._by_result.get(parent)
         return [entry] if entry else self.of_content(parent.content)
 
-    def behind(self, parents: Iterable[Parent]) -> Iterator[IndexEntry]:
-        """The makers of these inputs, then those of their inputs, each once."""
-        todo = list(parents)
+    def sources(self, entry: IndexEntry) -> list[IndexEntry]:
+        """The makers of its inputs, and of what its content refers to."""
+        made = [maker for parent in entry.inputs for maker in self.makers(parent)]
+        return [*made, *(maker for content in entry.refers_to for maker in self.of_content(content))]
+
+    def behind(self, entry: IndexEntry) -> Iterator[IndexEntry]:
+        """Its sources, then theirs, each once."""
+        todo = self.sources(entry)
         done: set[Parent] = set()
         while todo:
-            for entry in self.makers(todo.pop(0)):
-                if entry.result not in done:
-                    done.add(entry.result)
-                    yield entry
-                    todo.extend(entry.inputs)
+            source = todo.pop(0)
+            if source.result not in done:
+                done.add(source.result)
+                yield source
+                todo += self.sources(source)

@@ -39,19 +39,16 @@ class Freed(NamedTuple):
 
 def verify_store(store: Store) -> list[Damage]:
     """Read every record and run, and all content that a record names, whatever its stat says. What is damaged is set
-    aside."""
+    aside; an adapter whose base is gone is named, and stays."""
     damages = []
     for file, what in _damaged_files(store):
         name = file.relative_to(store.root).as_posix()
         aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")
         damages.append(Damage(what, f"{name} is not what was written{aside}"))
-    troubles: dict[Path, str] = {}
-    for record in kept_results(store):
-        if record.path not in troubles:
-            troubles[record.path] = _trouble(store, record)
-        if trouble := troubles[record.path]:
-            damages.append(Damage(f"{record.kind} {record.content[:12]} ({record.task})", trouble, record))
-    return damages
+    results = [*kept_results(store)]
+    own = {path: _trouble(store, record) for path, record in {r.path: r for r in results}.items()}
+    troubles = [(r, own[r.path] or store.references.error(r)) for r in results]
+    return damages + [Damage(f"{r.kind} {r.content[:12]} ({r.task})", text, r) for r, text in troubles if text]
 
 
 def _trouble(store: Store, record: Record) -> str:
@@ -84,7 +81,8 @@ def kept_results(store: Store) -> Iterator[Record]:
 def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
     """Remove content without a record, work left by finished steps, damaged data and half-written files.
 
-    Waits for results that are being published. Everything stays that a record names, of a key or of the ledgers.
+    Waits for results that are being published. Everything stays that a record names, of a key or of the ledgers, and
+    what that refers to.
     """
     freed = []
     with locked(store.root / "locks" / "gc"):
@@ -98,9 +96,11 @@ def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
 def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
     from tasks.kinds import KINDS
 
-    named = {store.root / record.path for record in kept_results(store)}
+    kept = [*kept_results(store)]
+    named = {store.root / record.path for record in kept}
+    referred_to = {content for record in kept for content in record.refers_to}
     for path in sorted(path for kind in KINDS for path in (store.root / kind).glob("*")):
-        if path not in named:
+        if path not in named and path.name not in referred_to:
             yield path, "no record names it"
     for path in sorted(store.root.glob("partial/*")):
         held = try_lock(store.root / "locks" / f"{path.name}.lock", "gc")

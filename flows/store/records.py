@@ -41,6 +41,7 @@ class HasParents:
     key: str
     content: str
     parents: Mapping[str, tuple[Parent, ...]]
+    refers_to: tuple[Digest, ...]
 
     @property
     def result(self) -> Parent:
@@ -84,6 +85,8 @@ class Record(HasParents):
     notices: tuple[str, ...] = ()
     location: str = ""
     """Where the data really lies, for a local model that the store only refers to."""
+    refers_to: tuple[Digest, ...] = ()
+    """Contents without which its own cannot be opened: the base of an adapter."""
     accepted: JsonObject = field(default_factory=dict)
     """Not empty where an older result stands for this key: `from` (its key) and `because` (what differs)."""
     remade: str = ""
@@ -115,7 +118,7 @@ class HowMade:
 
 def new_record(
     key: Key, kind: str, content: str, parents: Mapping[str, Sequence[Record]], made: HowMade,
-    *, location: str, rows: int | None, remade: str,
+    *, location: str, refers_to: tuple[str, ...], rows: int | None, remade: str,
 ) -> Record:  # fmt: skip
     """The record of a step that has just finished on this machine."""
     packages = key.parts.get("packages")
@@ -125,7 +128,8 @@ def new_record(
         execution=made.execution, versions=installed_versions(packages if isinstance(packages, dict) else ()),
         commit=commit(Path.cwd()), hardware={**hardware(), **made.hardware},
         seconds=made.seconds, made=datetime.now(UTC).isoformat(timespec="seconds"), rows=rows, totals=made.totals,
-        curves=tuple(made.curves), notices=tuple(made.notices), location=location, remade=remade,
+        curves=tuple(made.curves), notices=tuple(made.notices), location=location,
+        refers_to=refers_to, remade=remade,
     )  # fmt: skip
 
 

@@ -20,13 +20,14 @@ CARRIED = "carried"
 
 
 def carried_record(store: Store, node: Node) -> Record:
-    """The record of the value that a carried node names, intact. Raises DataError if it is gone.
+    """The record of the value that a carried node names, intact. Raises DataError if it, or its base, is gone.
 
     It is the record of the step that made the value, so that its lineage goes on behind it.
     """
     content = str(node.params["digest"])
     for record in (*_with_content(store, content), *_kept_with_content(store, content)):
         if record.kind == node.kind and not store.check(record):
+            store.references.of(record)
             return record
     raise DataError(f"{node.id} was {node.kind} {content}, which is gone")
 
@@ -46,6 +47,8 @@ def retain_values(store: Store, values: Iterable[Record], made: Iterable[Record]
             new[record.result] = record
             for parent in record.inputs:
                 todo += [known[parent]] if parent in known else makers(store, parent)
+            for content in record.refers_to:
+                todo += _with_content(store, content)
     with locked(store.root / "locks" / "gc", shared=True):
         for result, record in reversed(new.items()):
             write_record(kept_file(store, result), record)

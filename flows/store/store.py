@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
@@ -28,6 +28,7 @@ from flows.store.content import LARGE, Contents
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.records import HowMade, Record, new_record, read_record, write_record
+from flows.store.references import References
 from flows.system.json_files import make_durable
 from flows.system.locks import Waiting, is_free, locked
 from flows.system.modes import umask_of
@@ -57,6 +58,7 @@ class Store:
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, KEPT, "kept")
+        self.references = References(self.root, self.contents, self.index)
 
     @cached_property
     def declared(self) -> Declarations:
@@ -79,7 +81,7 @@ class Store:
         return read_record(self.root / "keys" / f"{key}.json")
 
     def record_of(self, key: str) -> Record | None:
-        """The record of a key, if its content is intact. Damaged content is set aside."""
+        """The record of a key, if its content, and what that refers to, is intact. Damaged content is set aside."""
         return self.lookup(key).record
 
     def lookup(self, key: str) -> Lookup:
@@ -91,7 +93,7 @@ class Store:
                 return Lookup(None, "never run")
             self.put_aside(file, f"record-{key}")
             return Lookup(None, "its record was damaged")
-        if trouble := self.check(record):
+        if trouble := self.check(record) or self.references.error(record):
             return Lookup(None, trouble)
         return Lookup(record, f"made {record.made[:16].replace('T', ' ')}")
 
@@ -99,6 +101,10 @@ class Store:
         """What is wrong with a record's content, which is set aside then; empty if nothing."""
         trouble = self.integrity_error(record)
         return f"{trouble}{self._set_aside(record)}" if trouble else ""
+
+    def usability_error(self, record: Record) -> str:
+        """What is wrong with a record's content, or with what that refers to; empty if nothing."""
+        return self.integrity_error(record) or self.references.error(record)
 
     def integrity_error(self, record: Record, *, trusted: int = LARGE) -> str:
         """What is wrong with a record's content; empty if nothing. `trusted`: see `Contents.digest`."""
@@ -138,12 +144,15 @@ class Store:
         return f"; set aside in {to.relative_to(self.root).as_posix()}"
 
     def open(self, record: Record) -> Artifact:
-        """A handle on a record's data, by its kind."""
+        """A handle on a record's data, by its kind. Raises DataError, also where the base of an adapter is gone."""
         from tasks.kinds import KINDS
 
         if record.kind not in KINDS:
             raise DataError(f"the record {record.key} is of kind '{record.kind}'; known are {sorted(KINDS)}")
-        return KINDS[record.kind](self.root / record.path, record.content)
+        handle: Any = KINDS[record.kind](self.root / record.path, record.content)
+        for base in self.references.of(record):
+            handle.base = KINDS[base.kind](base.path, base.content)
+        return cast("Artifact", handle)
 
     # Publishing
 
@@ -155,19 +164,21 @@ class Store:
 
         A handle without a path is saved; one in the step's partial folder is moved; one on another artifact of this
         store is linked; one outside is referred to, its location in the record. A kill before the end leaves no record.
-        A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`.
+        A key keeps its first content: if it has an intact one, that one is returned, unless `fresh`. Raises DataError
+        where there is no data, or what it refers to is not in the store.
         """
         directory, location = self._directory_of(key.digest, handle)
         content = self.contents.digest(directory, trusted=LARGE if location else -1)
         rows = _rows(directory)
         with locked(self.root / "locks" / "gc", shared=True):
+            refers_to = self.references.of_artifact(type(handle)(directory))
             first = self.record(key.digest)
-            if first and first.content != content and not fresh and not self.integrity_error(first):
+            if first and first.content != content and not fresh and not self.usability_error(first):
                 shutil.rmtree(self.partial(key.digest), ignore_errors=True)
                 return first
             record = new_record(
                 key, type(handle).__name__, content, parents or {}, made or HowMade(),
-                location=location, rows=rows, remade=_remade(first, content),
+                location=location, refers_to=refers_to, rows=rows, remade=_remade(first, content),
             )  # fmt: skip
             self._place(directory, record)
             write_record(self.root / "keys" / f"{key.digest}.json", record)

@@ -140,8 +140,8 @@ def tiny_project(folder: Path) -> Path:
     """A project in `folder`: the real contracts and kinds beside `tasks/tiny.py`."""
     tasks = folder / "tasks"
     (tasks / "engines").mkdir(parents=True)
-    for name in ("__init__.py", "arrow.py", "contract.py", "declarations.py", "digests.py", "files.py", "kinds.py"):
-        shutil.copy2(ROOT / "tasks" / name, tasks / name)
+    for name in ("__init__", "arrow", "columns", "contract", "declarations", "digests", "files", "kinds"):
+        shutil.copy2(ROOT / "tasks" / f"{name}.py", tasks / f"{name}.py")
     (tasks / "composites.py").write_text('"""No composites."""\n')
     (tasks / "tiny.py").write_text(TASKS.lstrip())
     (tasks / "engines" / "__init__.py").write_text("")

@@ -29,12 +29,13 @@ from flows.reporting.results import (
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
-from flows.store.lineage import MODELS, origin
+from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.store.views import RecordViews
 from flows.wiring.model import Graph
+from flows.wiring.views import MODELS
 from tasks.contract import JSON
 
 NAME = 60

@@ -33,6 +33,8 @@ class Input:
     kind: str
     path: Path
     digest: str
+    base: Input | None = None
+    """The model that it is an adapter of."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,17 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
 
 
 def _handles(job: Job) -> dict[str, Any]:
+    opened = {port: [_handle(i) for i in inputs] for port, inputs in job.inputs.items()}
+    return {port: handles if port in job.lists else handles[0] for port, handles in opened.items()}
+
+
+def _handle(opened: Input) -> Any:
     from tasks.kinds import KINDS
 
-    opened = {port: [KINDS[i.kind](i.path, i.digest) for i in inputs] for port, inputs in job.inputs.items()}
-    return {port: handles if port in job.lists else handles[0] for port, handles in opened.items()}
+    handle: Any = KINDS[opened.kind](opened.path, opened.digest)
+    if opened.base:
+        handle.base = _handle(opened.base)
+    return handle
 
 
 def _arguments(job: Job) -> dict[str, Any]:

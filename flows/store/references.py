@@ -1,0 +1,99 @@
+"""What artifacts refer to by content: an adapter cannot be opened without its base, the model whose weights it changes.
+
+A base lies in the store under its content, as data or as a link to a user's folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from flows.store.content import Contents
+from flows.store.index import RecordIndex
+from flows.store.records import Record, read_record
+from flows.wiring.views import MODELS
+from tasks.contract import DataError
+
+if TYPE_CHECKING:
+    from tasks.kinds import Artifact
+
+
+class Reference(NamedTuple):
+    """A model that an adapter refers to, where its data is intact."""
+
+    kind: str
+    content: str
+    path: Path
+    location: Path | None = None
+    """The folder outside of the store where the data lies; None for data in the store."""
+
+
+class References:
+    """Resolves what artifacts of one store refer to. `index`: its records, which lie below `root`."""
+
+    def __init__(self, root: Path, contents: Contents, index: RecordIndex) -> None:
+        self._root, self._contents, self._index = root, contents, index
+
+    def of(self, record: Record) -> tuple[Reference, ...]:
+        """What a record's content refers to. Raises DataError where that is gone, damaged or changed."""
+        found = [self._find(content) for content in record.refers_to]
+        if None in found:
+            raise DataError(f"{record.kind} {record.content[:12]} ({record.task}) cannot be used: {self.error(record)}")
+        return tuple(one for one in found if one)
+
+    def error(self, record: Record) -> str:
+        """Which base of a record's content is not there, where it came from and what to do; empty if all are."""
+        return self._error(record.refers_to)
+
+    def of_artifact(self, handle: Artifact) -> tuple[str, ...]:
+        """What a step's result refers to. Raises DataError where that is not in the store, or refers further."""
+        if not all(re.fullmatch("[0-9a-f]{32}", content) for content in handle.refers_to):
+            raise DataError(f"the step made an adapter in {handle.path} that does not name its base by its content")
+        if trouble := self._error(handle.refers_to):
+            raise DataError(f"the step made an adapter, and {trouble}")
+        for base in map(self._find, handle.refers_to):
+            if base and type(handle)(base.path).refers_to:
+                raise DataError(f"the step made an adapter of {base.kind} {base.content[:12]}, which is one itself")
+        return handle.refers_to
+
+    def _error(self, contents: tuple[str, ...]) -> str:
+        return next((self._missing(content) for content in contents if not self._find(content)), "")
+
+    def _find(self, content: str) -> Reference | None:
+        return next((one for one in self._places(content) if self._is_intact(one)), None)
+
+    def _places(self, content: str) -> Iterator[Reference]:
+        """Where a model of this content may lie: under its content; where records say, if a link was removed."""
+        for kind in sorted(MODELS):
+            path = self._root / kind / content
+            yield Reference(kind, content, path, path.resolve() if path.is_symlink() else None)
+        for record in self._records(content):
+            if record.location:
+                yield Reference(record.kind, content, Path(record.location), Path(record.location))
+
+    def _is_intact(self, reference: Reference) -> bool:
+        return reference.path.is_dir() and self._contents.digest(reference.path) == reference.content
+
+    def _missing(self, content: str) -> str:
+        """What became of a base, and how to get it back."""
+        made = next(self._records(content), None)
+        if made is None:
+            return (
+                f"its base, the model of content {content}, is not in the artifacts {self._root}: load that model by a "
+                "step of a pipeline first"
+            )
+        base = f"its base, {made.kind} {content[:12]} (made by `{made.task}` {made.made[:16].replace('T', ' ')})"
+        if made.location:
+            state = "has changed" if Path(made.location).is_dir() else "is gone"
+            return f"{base}, lies in {made.location}, which {state}: put it back as it was"
+        state = "was damaged" if (self._root / made.path).is_dir() else "is gone"
+        return f"{base}, {state}: run the pipeline that made it again"
+
+    def _records(self, content: str) -> Iterator[Record]:
+        """The records of a content, newest first."""
+        for entry in sorted(self._index.of_content(content), key=lambda e: e.made, reverse=True):
+            record = read_record(self._root / "keys" / f"{entry.key}.json")
+            if record and record.content == content:
+                yield record
