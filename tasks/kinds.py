@@ -40,11 +40,6 @@ class Artifact:
             raise DataError(f"this {type(self).__name__} has not been saved yet, so it has no path")
         return self._path
 
-    @property
-    def refers_to(self) -> tuple[str, ...]:
-        """Content digests of the artifacts without which this one cannot be opened."""
-        return ()
-
     def save(self, directory: Path) -> None:
         """Write the data into `directory`, which exists and is empty. Only called for handles without a path."""
         raise DataError(f"{type(self).__name__} cannot be saved from memory; return one with a path")
@@ -357,10 +352,7 @@ class Model(Artifact):
 
     @property
     def adapter(self) -> Mapping[str, Any] | None:
-        """The content of `adapter.json`: type, rank, alpha, targets, base; None where the model is no adapter.
-
-        Raises DataError for a file that is not JSON.
-        """
+        """The content of `adapter.json`: type, rank, alpha, targets, base; None where the model is no adapter."""
         file = self.path / ADAPTER
         if not file.exists():
             return None
@@ -373,10 +365,6 @@ class Model(Artifact):
     def base_digest(self) -> str:
         """Of an adapter: the content digest of its base, empty where that was not in a store. Of others: empty."""
         return str((self.adapter or {}).get("base", ""))
-
-    @property
-    def refers_to(self) -> tuple[str, ...]:
-        return () if self.adapter is None else (self.base_digest,)
 
     @property
     def whole(self) -> Model:

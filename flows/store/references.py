@@ -45,21 +45,23 @@ class References:
 
     def error(self, record: Record) -> str:
         """Which base of a record's content is not there, where it came from and what to do; empty if all are."""
-        return self._error(record.refers_to)
+        return next((self._missing(content) for content in record.refers_to if not self._find(content)), "")
 
     def of_artifact(self, handle: Artifact) -> tuple[str, ...]:
-        """What a step's result refers to. Raises DataError where that is not in the store, or refers further."""
-        if not all(re.fullmatch("[0-9a-f]{32}", content) for content in handle.refers_to):
-            raise DataError(f"the step made an adapter in {handle.path} that does not name its base by its content")
-        if trouble := self._error(handle.refers_to):
-            raise DataError(f"the step made an adapter, and {trouble}")
-        for base in map(self._find, handle.refers_to):
-            if base and type(handle)(base.path).refers_to:
-                raise DataError(f"the step made an adapter of {base.kind} {base.content[:12]}, which is one itself")
-        return handle.refers_to
+        """What a step's result refers to. Raises DataError where that is not in the store, or is an adapter itself."""
+        from tasks.kinds import Model
 
-    def _error(self, contents: tuple[str, ...]) -> str:
-        return next((self._missing(content) for content in contents if not self._find(content)), "")
+        if not isinstance(handle, Model) or handle.adapter is None:
+            return ()
+        digest = handle.base_digest
+        if not re.fullmatch("[0-9a-f]{32}", digest):
+            raise DataError(f"the step made an adapter in {handle.path} that does not name its base by its content")
+        base = self._find(digest)
+        if base is None:
+            raise DataError(f"the step made an adapter, and {self._missing(digest)}")
+        if Model(base.path).adapter is not None:
+            raise DataError(f"the step made an adapter of {base.kind} {digest[:12]}, which is an adapter itself")
+        return (digest,)
 
     def _find(self, content: str) -> Reference | None:
         return next((one for one in self._places(content) if self._is_intact(one)), None)

@@ -118,7 +118,7 @@ def test_an_adapter_of_a_base_that_is_not_here_is_not_published(store: Store, tm
 
 def test_an_adapter_of_an_adapter_is_not_published(store: Store, tmp_path: Path) -> None:
     _, policy = fitted(store)
-    with pytest.raises(DataError, match=f"an adapter of Policy {policy.content[:12]}, which is one itself"):
+    with pytest.raises(DataError, match=f"an adapter of Policy {policy.content[:12]}, which is an adapter itself"):
         put(store, adapter(tmp_path / "twice", policy.content), "fit", {"policy": [policy]}, lr=1)
 
 
@@ -132,9 +132,7 @@ def test_an_adapter_of_an_adapter_is_not_published(store: Store, tmp_path: Path)
         ("7", "adapter.json is not a mapping in JSON"),
     ],
 )
-def test_a_description_that_names_no_content_is_refused(
-    text: str, problem: str, store: Store, tmp_path: Path
-) -> None:
+def test_a_description_that_names_no_content_is_refused(text: str, problem: str, store: Store, tmp_path: Path) -> None:
     adapter(tmp_path / "fitted", "")
     (tmp_path / "fitted" / "adapter.json").write_text(text)
     with pytest.raises(DataError, match=problem):
