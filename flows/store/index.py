@@ -65,6 +65,13 @@ class RecordIndex:
         """Entries whose result is this content."""
         return [e for e in self.entries().values() if e.content == content]
 
+    def records(self, content: str) -> list[Record]:
+        """The records, as their files are now, whose result is this content, newest first."""
+        of_content = {name: e.made for name, e in self.entries().items() if e.content == content}
+        newest = sorted(of_content, key=lambda name: of_content[name], reverse=True)
+        records = (read_record(self._folder / f"{name}.json") for name in newest)
+        return [r for r in records if r and r.content == content]
+
     def _refresh(self, cached: _Cache) -> None:
         if self._folder.parent.is_file():
             raise NotADirectoryError(ENOTDIR, "is a file, not a folder of artifacts", str(self._folder.parent))

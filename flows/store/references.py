@@ -6,13 +6,13 @@ A base lies in the store under its content, as data or as a link to a user's fol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.store.content import Contents
 from flows.store.index import RecordIndex
-from flows.store.records import Record, read_record
+from flows.store.records import Record
 from flows.wiring.views import MODELS
 from tasks.contract import DataError
 
@@ -31,10 +31,10 @@ class Reference(NamedTuple):
 
 
 class References:
-    """Resolves what artifacts of one store refer to. `index`: its records, which lie below `root`."""
+    """Resolves what artifacts of the store at `root` refer to. `indexes`: of its records."""
 
-    def __init__(self, root: Path, contents: Contents, index: RecordIndex) -> None:
-        self._root, self._contents, self._index = root, contents, index
+    def __init__(self, root: Path, contents: Contents, indexes: Sequence[RecordIndex]) -> None:
+        self._root, self._contents, self._indexes = root, contents, indexes
 
     def of(self, record: Record) -> tuple[Reference, ...]:
         """What a record's content refers to. Raises DataError where that is gone, damaged or changed."""
@@ -83,19 +83,16 @@ class References:
         made = next(self._records(content), None)
         if made is None:
             return (
-                f"its base, the model of content {content}, is not in the artifacts {self._root}: load that model by a "
-                "step of a pipeline first"
+                f"its base is a model of content {content}, which is not in the artifacts {self._root}: load that "
+                "model by a step of a pipeline first"
             )
-        base = f"its base, {made.kind} {content[:12]} (made by `{made.task}` {made.made[:16].replace('T', ' ')})"
+        base = f"its base is {made.kind} {content[:12]} (made by `{made.task}` {made.made[:16].replace('T', ' ')})"
         if made.location:
             state = "has changed" if Path(made.location).is_dir() else "is gone"
-            return f"{base}, lies in {made.location}, which {state}: put it back as it was"
+            return f"{base} in {made.location}, and that folder {state}: put it back as it was"
         state = "was damaged" if (self._root / made.path).is_dir() else "is gone"
-        return f"{base}, {state}: run the pipeline that made it again"
+        return f"{base}, and that {state}: run the pipeline that made it again"
 
     def _records(self, content: str) -> Iterator[Record]:
-        """The records of a content, newest first."""
-        for entry in sorted(self._index.of_content(content), key=lambda e: e.made, reverse=True):
-            record = read_record(self._root / "keys" / f"{entry.key}.json")
-            if record and record.content == content:
-                yield record
+        """The records of a content, those of keys first."""
+        return (record for index in self._indexes for record in index.records(content))

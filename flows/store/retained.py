@@ -25,7 +25,7 @@ def carried_record(store: Store, node: Node) -> Record:
     It is the record of the step that made the value, so that its lineage goes on behind it.
     """
     content = str(node.params["digest"])
-    for record in (*_with_content(store, content), *_kept_with_content(store, content)):
+    for record in (*store.index.records(content), *store.kept.records(content)):
         if record.kind == node.kind and not store.check(record):
             store.references.of(record)
             return record
@@ -48,7 +48,7 @@ def retain_values(store: Store, values: Iterable[Record], made: Iterable[Record]
             for parent in record.inputs:
                 todo += [known[parent]] if parent in known else makers(store, parent)
             for content in record.refers_to:
-                todo += _with_content(store, content)
+                todo += store.index.records(content)
     with locked(store.root / "locks" / "gc", shared=True):
         for result, record in reversed(new.items()):
             write_record(kept_file(store, result), record)
@@ -60,19 +60,9 @@ def makers(store: Store, parent: Parent) -> list[Record]:
     record = store.record(parent.key)
     if record is None or record.content != parent.content:
         record = read_record(kept_file(store, parent))
-    return [record] if record else _with_content(store, parent.content)
+    return [record] if record else store.index.records(parent.content)
 
 
 def kept_file(store: Store, result: Parent) -> Path:
     """Where the record of a result is kept beside the ledgers, whatever becomes of its key."""
     return store.root / KEPT / f"{result.key}-{result.content}.json"
-
-
-def _with_content(store: Store, content: str) -> list[Record]:
-    records = (store.record(entry.key) for entry in store.index.of_content(content))
-    return [r for r in records if r and r.content == content]
-
-
-def _kept_with_content(store: Store, content: str) -> list[Record]:
-    records = (read_record(kept_file(store, entry.result)) for entry in store.kept.of_content(content))
-    return [r for r in records if r]

@@ -58,7 +58,7 @@ class Store:
         self.contents = Contents(self.root / ".cache" / "contents.json")
         self.index = RecordIndex(self.root)
         self.kept = RecordIndex(self.root, KEPT, "kept")
-        self.references = References(self.root, self.contents, self.index)
+        self.references = References(self.root, self.contents, (self.index, self.kept))
 
     @cached_property
     def declared(self) -> Declarations:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 TASKS = '''
 from __future__ import annotations
 
-import os, signal, sys, time
+import json, os, signal, sys, time
 from typing import Annotated
 from pathlib import Path
 
@@ -65,6 +65,20 @@ def model(prompts: Prompts, work: Workspace) -> Policy:
     """A folder that looks like a checkpoint."""
     (work.output / "config.json").write_text(f'{{"rows": {len(prompts)}}}')
     return Policy(work.output)
+
+
+def adapted(policy: Policy, work: Workspace, *, n: int = 0) -> Policy:
+    """A folder that looks like an adapter of a policy, or of that policy's base."""
+    base = policy.whole
+    (work.output / "adapter.json").write_text(json.dumps({"type": "none", "base": base.digest}))
+    (work.output / "adapter.safetensors").write_text(str(n))
+    return Policy(work.output, base=base)
+
+
+def opened(policy: Policy) -> Prompts:
+    """Where the policy lies, and where the model lies that has its weights, with its digest."""
+    whole = policy.whole
+    return Prompts.of(_prompts([str(policy.path), str(whole.path), whole.digest]))
 
 
 def refer(*, at: Annotated[Chosen, Choice("models")]) -> Policy:
@@ -157,7 +171,7 @@ def node(id: str, task: str, kind: str = "Prompts", **given: Any) -> Node:
     several = {port: (ids,) if isinstance(ids, str) else tuple(ids) for port, ids in inputs.items()}
     lists = frozenset(port for port, ids in inputs.items() if not isinstance(ids, str))
     round = int(id.split("@")[1]) if "@" in id else None
-    work = task in {"slow", "model", "disturbed"}
+    work = task in {"slow", "model", "adapted", "disturbed"}
     return Node(id, (id,), task, "tasks.tiny", kind, given, {}, several, lists, work, round, Where("pipelines.yaml"))
 
 

@@ -69,6 +69,18 @@ def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: Worl
     assert seen_of(store, sampled(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
 
 
+def test_what_trained_an_adapter_is_what_trained_it_and_its_base(store: Store, world: World, tmp_path: Path) -> None:
+    folder = model(tmp_path / "adapter", "A")
+    (folder / "adapter.json").write_text(f'{{"base": "{world.base.content}"}}')
+    rows = put(store, prompts("a1"), "load", split="a")
+    adapter = put(store, Policy(folder), "fit", {"policy": [world.base], "data": [rows]})
+    assert {e.key for e in training_tables(store, adapter.content)} == {rows.key, world.sft.key}
+    (folder / "adapter.safetensors").write_text("of somebody else")
+    loaded = put(store, Policy(folder), "read")
+    assert [e.key for e in training_tables(store, loaded.content)] == [world.sft.key]
+    assert seen_of(store, sampled(store, loaded, "s2", "h1")).prompt_ids == {"s2"}
+
+
 def test_measuring_on_prompts_that_trained_is_refused_unless_allowed(store: Store, world: World) -> None:
     clean, mixed = sampled(store, world.policy, "h1"), sampled(store, world.policy, "h1", "p1", "r1")
     assert refuse_seen(store, {"completions": [clean]}, allow=False) == ""

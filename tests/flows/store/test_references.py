@@ -69,9 +69,9 @@ def test_an_adapter_whose_base_is_gone_is_a_miss_and_says_which_base_and_who_mad
     shutil.rmtree(store.root / base.path)
     found = store.lookup(policy.key)
     assert found.record is None
-    assert found.reason.startswith(f"its base, Policy {base.content[:12]} (made by `pretrain` ")
-    assert found.reason.endswith("), is gone: run the pipeline that made it again")
-    with pytest.raises(DataError, match=rf"Policy {policy.content[:12]} \(fit\) cannot be used: its base, Policy "):
+    assert found.reason.startswith(f"its base is Policy {base.content[:12]} (made by `pretrain` ")
+    assert found.reason.endswith("), and that is gone: run the pipeline that made it again")
+    with pytest.raises(DataError, match=rf"Policy {policy.content[:12]} \(fit\) cannot be used: its base is Policy "):
         store.open(policy)
     assert store.integrity_error(policy) == ""
     publish(store, key_of("pretrain"), Policy(model(tmp_path / "again", "weights")))
@@ -81,7 +81,7 @@ def test_an_adapter_whose_base_is_gone_is_a_miss_and_says_which_base_and_who_mad
 def test_an_adapter_whose_base_was_damaged_is_a_miss_and_stays_where_it_is(store: Store) -> None:
     base, policy = fitted(store)
     (store.root / base.path / "model.safetensors").write_text("WEIGHTS")
-    assert "was damaged: run the pipeline" in store.lookup(policy.key).reason
+    assert "and that was damaged: run the pipeline" in store.lookup(policy.key).reason
     assert (store.root / policy.path).is_dir()
     assert [d.what for d in verify_store(store)] == [
         f"Policy {r.content[:12]} ({r.task})" for r in sorted((base, policy), key=lambda r: r.key)
@@ -100,18 +100,18 @@ def test_a_base_in_a_folder_of_the_user_is_named_where_it_changed_and_serves_whe
     assert (reference.path, reference.location) == (store.root / base.path, folder)
     (folder / "model.safetensors").write_text("others")
     reason = store.lookup(policy.key).reason
-    assert reason.endswith(f"lies in {folder}, which has changed: put it back as it was")
+    assert reason.endswith(f" in {folder}, and that folder has changed: put it back as it was")
     assert store.lookup(base.key).record is None  # removes the link
     (folder / "model.safetensors").write_text("weights")
     assert store.lookup(policy.key).record == policy
     [reference] = store.references.of(policy)
     assert (reference.path, reference.location) == (folder, folder)
     folder.rename(tmp_path / "moved")
-    assert store.lookup(policy.key).reason.endswith(f"lies in {folder}, which is gone: put it back as it was")
+    assert store.lookup(policy.key).reason.endswith(f" in {folder}, and that folder is gone: put it back as it was")
 
 
 def test_an_adapter_of_a_base_that_is_not_here_is_not_published(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"its base, the model of content {'ab' * 16}, is not in the artifacts"):
+    with pytest.raises(DataError, match=rf"its base is a model of content {'ab' * 16}, which is not in the artifacts"):
         put(store, adapter(tmp_path / "fitted", "ab" * 16), "read")
     assert not list(store.records())
 

@@ -62,6 +62,22 @@ def test_a_value_whose_key_got_another_result_is_found_and_stays(store: Store, w
     assert carried_record(store, _carried(other)) == other
 
 
+def test_an_adapter_that_a_tick_left_keeps_its_base_and_names_it_where_it_is_gone(store: Store, world: World) -> None:
+    folder = _made(store, "adapter")
+    (folder / "adapter.json").write_text(f'{{"base": "{world.first.content}"}}')
+    left = put(store, Policy(folder), "fit", {"policy": [world.first]})
+    retain_values(store, [left], [*world.all(), left])
+    _again(store, world.first, Policy(_made(store, "other")))
+    _again(store, left, Policy(_made(store, "whole")))
+    assert collect_garbage(store) == []
+    assert carried_record(store, _carried(left)) == left
+    shutil.rmtree(store.root / world.first.path)
+    with pytest.raises(
+        DataError, match=rf"{left.content[:12]} \(fit\) cannot be used: its base is .* \(made by `fit` "
+    ):
+        carried_record(store, _carried(left))
+
+
 def test_without_its_record_a_value_is_gone(store: Store, world: World) -> None:
     _again(store, world.second, Policy(_made(store, "other")))
     with pytest.raises(DataError, match=r"prev\.policy was Policy .*, which is gone"):
