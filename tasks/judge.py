@@ -61,7 +61,7 @@ def score(
     from tasks.judging.pairing import Questions
 
     live, rows = _scorer(oracle, dtype), grouped(completions.table)
-    with Journal(work.path / "scores.jsonl", work) as journal:
+    with Journal(work.path / "scores.jsonl", work, shared=True) as journal:
 
         def scored(first: int, last: int) -> pa.Table:
             block = rows.rows(first, last)
@@ -102,7 +102,7 @@ def compare(
     against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
-    with Journal(work.path / "answers.jsonl", work) as journal:
+    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
 
         def compared(first: int, last: int) -> pa.Table:
             return _compared(rows, against, first, last, live, orders, journal)

@@ -18,13 +18,14 @@ DIGESTS = "digests.json"
 
 
 @contextmanager
-def new_part(folder: Path) -> Iterator[Path]:
+def new_part(folder: Path, *, shared: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `folder`, with digests, at the end of the block.
 
-    Temporary folders of killed attempts are removed: only one process at a time writes parts here.
+    Temporary folders of killed attempts are removed: those of this part where other processes write parts beside it
+    (`shared`), else all that lie there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(".*.tmp"):
+    for stale in folder.parent.glob(f".{folder.name}.*.tmp" if shared else ".*.tmp"):
         remove(stale)
     fresh = temporary(folder)
     fresh.mkdir()

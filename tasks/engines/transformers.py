@@ -7,13 +7,15 @@ type and number of threads). Not supported: models whose layers have more state 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from tasks.calls import Adapter
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
@@ -23,6 +25,7 @@ from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request
 from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
 from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
+from tasks.training.adapters import TENSORS, add_layers, fill_layers, remove_layers, stored_adapter
 
 PREFILL_TOKENS = 8192
 """Maximum tokens of a prefill batch, including padding."""
@@ -40,35 +43,62 @@ def transformers(
     """Completions by a transformers model in this process, in large batches.
 
     Args:
-        policy: a Hugging Face directory.
+        policy: a Hugging Face directory, or an adapter.
         batch: maximum completions per batch.
         memory: maximum GiB for keys and values; limits the batch of long completions.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
-    key = ("transformers", weights_identity(policy), batch, memory, dtype)
-    return cached_engine(key, lambda: TransformersEngine(policy, batch, memory, dtype))
+    key = ("transformers", weights_identity(policy.whole), batch, memory, dtype)
+    return cached_engine(policy, key, lambda: TransformersEngine(policy.whole, batch, memory, dtype))
 
 
 class TransformersEngine:
     """A loaded model. See `tasks.sampling.requests.Engine`."""
 
-    def __init__(self, policy: Policy, batch: int, memory: float, dtype: str) -> None:
+    def __init__(self, base: Policy, batch: int, memory: float, dtype: str) -> None:
         from tasks.training.device import this_device
         from tasks.training.model import open_model
 
         device = this_device()
-        self.model = open_model(policy, device.dtype(dtype)).to(device.torch_device).eval()
+        self._device = device.torch_device
+        self.model = open_model(base, device.dtype(dtype)).to(self._device).eval()
+        self._layers: Adapter | None = None
+        """The adapter whose layers are in the model."""
+        self._adapter = ""
+        """Identity of their weights; empty for those that a trainer sent."""
         self.body = self.model.base_model
         if not has_plain_cache(self.body):
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
-        self.tokenizer = tokenizer_of(policy)
+        self.tokenizer = tokenizer_of(base)
         size = self.model.get_output_embeddings().weight.shape[0]
         self.barred = barred_mask(ids_without_text(self.tokenizer, size), size, self.model.device)
         self._batch, self._memory = batch, memory * 2**30
         with torch.inference_mode():
             self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
 
+    def use(self, policy: Policy) -> None:
+        adapter = stored_adapter(policy)
+        if adapter is None:
+            self._place(None)
+        elif (identity := weights_identity(policy)) != self._adapter:
+            self._place(adapter, load_file(policy.path / TENSORS), str(policy.path))
+            self._adapter = identity
+
+    def _place(self, adapter: Adapter | None, tensors: Mapping[str, Tensor] = {}, where: str = "") -> None:
+        """Make the model's layers those of an adapter, or take them out. Without layers it is the base, bit for bit."""
+        self._wake()
+        self._adapter = ""
+        if adapter != self._layers:
+            remove_layers(self.model)
+            self._layers = None
+            if adapter is not None:
+                add_layers(self.model, adapter)
+                self._layers = adapter
+        if adapter is not None:
+            fill_layers(self.model, tensors, where)
+
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
+        self._wake()
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
 
@@ -87,13 +117,27 @@ class TransformersEngine:
         longest = max((len(r.prompt_tokens) + r.max_tokens for r in requests), default=1)
         return max(1, min(self._batch, int(self._memory // (column * longest))))
 
-    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
+        if adapter is not None:
+            self._place(adapter, {name: tensor.detach().clone() for name, tensor in weights}, "in training")
+            return
+        self._place(None)
         new = checked_weights(weights, self.model)
         evict(self)
         own = self.model.state_dict()
         with torch.no_grad():
             for name, tensor in new.items():
                 own[name].copy_(tensor)
+
+    def rest(self) -> None:
+        """On a GPU: the weights move to the machine's memory."""
+        if self._device.type == "cuda":
+            self.model.to("cpu")
+            torch.cuda.empty_cache()
+
+    def _wake(self) -> None:
+        if self.model.device.type != self._device.type:
+            self.model.to(self._device)
 
     def close(self) -> None:
         del self.model, self.body

@@ -4,6 +4,10 @@ Consecutive completions of one prompt are one request. Their noise is that of th
 (`tasks/sampling/noise.py`), so both engines draw the same tokens where their scores agree. The log-probabilities are
 vLLM's `raw_logprobs`, before temperature and truncation. Batches depend on timing inside vLLM, so last bits, and with
 them a rare token, may differ between two runs. GPUs and `tensor_parallel` are untested so far.
+
+An adapter is applied beside the loaded base, so that the base and all its adapters share one engine. Room for adapters
+makes vLLM slower for the base too (`tasks/sampling/vllm_lora.py`): an engine gets it when its first adapter comes, by
+loading once more, or from the beginning by `lora_rank`.
 """
 
 from __future__ import annotations
@@ -14,18 +18,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tasks.contract import Execution, SpecError
+from tasks.calls import Adapter
+from tasks.contract import Bounds, Execution, SpecError
 from tasks.declarations import Resources
-from tasks.kinds import Policy
+from tasks.kinds import Model, Policy
 from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
+from tasks.sampling.vllm_lora import AdapterSlot, lora_settings
 from tasks.sampling.weights import check_file_names, checked_weights, meta_model, weights_identity
 from tasks.template import tokenizer_of
+from tasks.training.adapters import TENSORS, add_layers, fill_layers, stored_adapter
 from tasks.training.model import vocabulary_of
 
 UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which do not change completions"}
@@ -52,38 +60,75 @@ def vllm(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tensor_parallel: Execution[int] = 1,
     gpu_memory: Execution[float] = 0.9,
+    lora_rank: Execution[Annotated[int, Bounds(min=0)]] = 0,
 ) -> Engine:
     """Completions by vLLM.
 
     Args:
-        policy: a Hugging Face directory.
+        policy: a Hugging Face directory, or an adapter.
         dtype: of the weights; `auto`: float32 on a CPU, bfloat16 on a GPU.
         tensor_parallel: GPUs that share the model.
         gpu_memory: share of a GPU's memory that vLLM may use.
+        lora_rank: largest rank of the adapters to come, so that the base is loaded once for itself and for them. 0: it
+            is loaded again when the first adapter comes.
     """
     if tensor_parallel > 1 and not torch.cuda.is_available():
         raise SpecError(f"vllm.tensor_parallel = {tensor_parallel}, but this machine has no GPU")
-    key = ("vllm", weights_identity(policy), dtype, tensor_parallel, gpu_memory)
-    return cached_engine(key, lambda: VllmEngine(policy, dtype, tensor_parallel, gpu_memory))
+    base, adapter = policy.whole, stored_adapter(policy)
+    rank = max(lora_rank, adapter.rank if adapter else 0)
+    key = ("vllm", weights_identity(base), dtype, tensor_parallel, gpu_memory)
+    return cached_engine(policy, key, lambda: VllmEngine(base, dtype, tensor_parallel, gpu_memory, rank))
 
 
 class VllmEngine:
     """A loaded engine. See `tasks.sampling.requests.Engine`."""
 
-    def __init__(self, policy: Policy, dtype: str, tensor_parallel: int, gpu_memory: float) -> None:
-        on_gpu = torch.cuda.is_available()
+    def __init__(self, base: Model, dtype: str, tensor_parallel: int, gpu_memory: float, lora_rank: int = 0) -> None:
+        self._on_gpu = torch.cuda.is_available()
         if dtype == "auto":
-            dtype = "bfloat16" if on_gpu else "float32"
-        self.tokenizer = tokenizer_of(policy)
-        self._policy, self._several = policy, tensor_parallel > 1
-        self.llm = _load(
-            model=str(policy.path), tokenizer=str(policy.path), dtype=dtype, tensor_parallel_size=tensor_parallel,
+            dtype = "bfloat16" if self._on_gpu else "float32"
+        self.tokenizer = tokenizer_of(base)
+        self._base, self._several = base, tensor_parallel > 1
+        self._settings: dict[str, Any] = {
+            "model": str(base.path), "tokenizer": str(base.path), "dtype": dtype,
+            "tensor_parallel_size": tensor_parallel,
             # On a CPU this is a share of all memory; keys and values have a fixed size.
-            gpu_memory_utilization=gpu_memory if on_gpu else 0.3,
-            enforce_eager=not on_gpu, max_model_len=-1 if on_gpu else None, logprobs_mode="raw_logprobs",
-            generation_config="vllm", enable_prefix_caching=True, seed=0,
-            barred=ids_without_text(self.tokenizer, vocabulary_of(policy)),
-        )  # fmt: skip
+            "gpu_memory_utilization": gpu_memory if self._on_gpu else 0.3,
+            "enforce_eager": not self._on_gpu, "max_model_len": -1 if self._on_gpu else None,
+            "logprobs_mode": "raw_logprobs", "generation_config": "vllm", "enable_prefix_caching": True, "seed": 0,
+            "enable_sleep_mode": self._on_gpu, "barred": ids_without_text(self.tokenizer, vocabulary_of(base)),
+        }  # fmt: skip
+        self._load(lora_rank)
+
+    def _load(self, lora_rank: int) -> None:
+        self.lora_rank, self._asleep = lora_rank, False
+        self._lora: Any = None
+        """The LoRARequest of the adapter that answers; None: the base does."""
+        self._held: tuple[str, Any] = "", None
+        """Identity and LoRARequest of the adapter that is loaded, whether it answers or not."""
+        self.llm = _load(**self._settings, **lora_settings(lora_rank))
+        self._slot = AdapterSlot(self.llm)
+
+    def use(self, policy: Policy) -> None:
+        adapter = stored_adapter(policy)
+        if adapter is None:
+            self._lora = None
+            return
+        identity = weights_identity(policy)
+        if identity != self._held[0]:
+            self._apply(adapter, load_file(policy.path / TENSORS), str(policy.path), identity)
+        self._lora = self._held[1]
+
+    def _apply(self, adapter: Adapter, tensors: dict[str, Tensor], where: str, identity: str) -> None:
+        """Load an adapter, and the base again where that has no room for it."""
+        model = meta_model(self._base)
+        add_layers(model, adapter)
+        fill_layers(model, tensors, where)
+        if adapter.rank > self.lora_rank:
+            self.close()
+            self._load(adapter.rank)
+        self._wake()
+        self._held = identity, self._slot.fill(adapter, tensors)
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         return next(self.generate_parts([requests], options, on_progress))
@@ -92,6 +137,7 @@ class VllmEngine:
         self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
     ) -> Iterator[list[Answer]]:
         """The next part is enqueued together with each, so that the batch stays full while a part ends."""
+        self._wake()
         engine, finished = self.llm.llm_engine, 0
         self.llm.reset_prefix_cache()
         coming = (self._enqueue(requests, options) for requests in parts)
@@ -123,31 +169,49 @@ class VllmEngine:
         groups = [list(g) for _, g in groupby(requests, key=lambda r: (tuple(r.prompt_tokens), r.max_tokens))]
         prompts = [TokensPrompt(prompt_token_ids=list(group[0].prompt_tokens)) for group in groups]
         params = [sampling_params(group, options) for group in groups]
-        names = self.llm.enqueue(prompts, params, use_tqdm=False) if groups else []
+        names = self.llm.enqueue(prompts, params, lora_request=self._lora, use_tqdm=False) if groups else []
         return {name.rpartition("-")[0]: name for name in names}
 
-    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
+        if adapter is not None:
+            self._apply(adapter, dict(weights), "in training", "")
+            self._lora = self._held[1]
+            return
         if self._several:
             raise SpecError(
                 "replacing the weights of a vLLM engine on several GPUs is not supported; use tensor_parallel = 1"
             )
         new = checked_weights(weights, self._meta_model)
         evict(self)
+        self._wake()
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(new.items())})
         self.llm.apply_model(_repack)
         self.llm.reset_prefix_cache()
+        # vLLM drops its adapters when the weights of the base change.
+        self._lora, self._held = None, ("", None)
 
     @cached_property
     def _meta_model(self) -> nn.Module:
-        model = meta_model(self._policy)
-        check_file_names(self._policy, model)
+        model = meta_model(self._base)
+        check_file_names(self._base, model)
         return model
+
+    def rest(self) -> None:
+        """On a GPU: the weights move to the machine's memory, and keys and values go."""
+        if self._on_gpu and not self._asleep:
+            self.llm.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self.llm.wake_up()
+            self._asleep = False
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
+        del self.llm, self._slot
         gc.collect()
         cleanup_dist_env_and_memory()
 

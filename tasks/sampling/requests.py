@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tasks.calls import Adapter
+    from tasks.kinds import Policy
+
 FinishReason = Literal["stop", "length"]
 OnProgress = Callable[[int], None]
 """Receives the number of finished requests."""
@@ -51,7 +54,14 @@ class Answer(NamedTuple):
 
 
 class Engine(Protocol):
-    """A loaded policy that answers requests."""
+    """A loaded base model that answers requests as itself or, with an adapter on it, as another policy."""
+
+    def use(self, policy: Policy) -> None:
+        """Answer as `policy` from now on: the loaded base, or an adapter of it.
+
+        Raises SpecError or DataError for an adapter that does not fit.
+        """
+        ...
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         """One answer per request, in their order. `on_progress` receives the number of finished ones.
@@ -70,13 +80,20 @@ class Engine(Protocol):
         """
         ...
 
-    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace all loaded weights in place.
+    def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
+        """Replace the weights of the base in place, or with `adapter` those of an adapter on it. Types and devices may
+        differ. Raises SpecError or DataError for unknown and missing names and for wrong shapes, before the answers
+        change.
 
-        Names are those of the transformers model's `state_dict()`; types and devices may differ. Raises SpecError for
-        unknown and missing names and for wrong shapes, before anything is changed. `cached_engine` no longer returns
-        this engine.
+        Without `adapter` the names are those of the transformers model's `state_dict()`; the base answers without an
+        adapter, and `cached_engine` no longer returns this engine. With it, names and weights are those of
+        `tasks.training.adapters.learning_parameters`; the base stays as it is, so that `cached_engine` returns this
+        engine for every adapter of it.
         """
+        ...
+
+    def rest(self) -> None:
+        """Free what memory can be filled again soon. Any other method takes it back first."""
         ...
 
     def close(self) -> None:
@@ -87,18 +104,29 @@ class Engine(Protocol):
 _cached: dict[tuple[Any, ...], Engine] = {}
 
 
-def cached_engine(key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
-    """The engine of `key`, loaded if needed. Only one engine per process is cached."""
+def cached_engine(policy: Policy, key: tuple[Any, ...], load: Callable[[], Engine]) -> Engine:
+    """The engine of `key`, loaded if needed, which answers as `policy`. Only one engine per process is cached.
+
+    key: of the base and of all options that change answers, so that the base and its adapters share one engine.
+    """
     if key not in _cached:
         close_engine()
         _cached[key] = load()
-    return _cached[key]
+    engine = _cached[key]
+    engine.use(policy)
+    return engine
 
 
 def evict(engine: Engine) -> None:
-    """Remove the keys of an engine whose weights change; it stays cached until it is closed."""
+    """Remove the keys of an engine whose base changes; it stays cached until it is closed."""
     for key in [key for key, loaded in _cached.items() if loaded is engine]:
         _cached[(object(),)] = _cached.pop(key)
+
+
+def rest() -> None:
+    """Let the cached engine free memory while this process waits for its next step."""
+    for engine in _cached.values():
+        engine.rest()
 
 
 def close_engine() -> None:

@@ -1,4 +1,7 @@
-"""Sampling shard by shard: finished shards are files, which a later attempt reads instead of sampling again."""
+"""Sampling shard by shard: finished shards are files, which a later attempt reads instead of sampling again.
+
+Several ranks share the missing shards, each with an engine of its own; rank 0 returns the table of all.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.kinds import Completions, Policy
 from tasks.parts import is_intact, new_part
+from tasks.ranks import barrier, broadcast, this_rank
 from tasks.sampling.plan import Draws, SamplingPlan, completion_ids
 from tasks.sampling.requests import Answer, Engine, Options
 from tasks.template import template_digest
@@ -31,28 +35,41 @@ def completions_of(
     shard: int,
     work: Workspace,
 ) -> Completions:
-    """Sample the missing shards, then return all as one streamed table."""
+    """Sample the missing shards, then return all as one streamed table; on other ranks than the first an empty one."""
     chosen = chosen_engine(engine)
     parts = list(chunks(len(plan.prompt_tokens), shard))
     folders = [work.path / f"shard-{i:05d}" for i in range(len(parts))]
     total = draws.k * len(plan.prompt_tokens)
-    missing = [(part, folder) for part, folder in zip(parts, folders, strict=True) if not is_intact(folder)]
-    for _, folder in missing:
-        if folder.exists():
-            work.notice(f"{folder.name} of an earlier attempt is damaged; its completions are sampled again")
-    if missing:
+    missing = broadcast(_missing(folders, work))
+    mine = [(parts[i], folders[i]) for i in missing[this_rank().rank :: this_rank().world]]
+    if mine:
         loaded: Engine = chosen(policy)
-        before = total - draws.k * sum(part.stop - part.start for part, _ in missing)
+        before = total - draws.k * sum(parts[i].stop - parts[i].start for i in missing)
+        share = (total - before) / (draws.k * sum(part.stop - part.start for part, _ in mine))
         answered = loaded.generate_parts(
-            (plan.requests(part, draws) for part, _ in missing), options,
-            lambda n: work.progress(before + n, total, "samples"),
+            (plan.requests(part, draws) for part, _ in mine), options,
+            lambda n: work.progress(before + int(n * share), total, "samples"),
         )  # fmt: skip
-        for (part, folder), answers in zip(missing, answered, strict=True):
+        for (part, folder), answers in zip(mine, answered, strict=True):
             ids = completion_ids(plan, part, policy, draws, options, chosen)
             _write(folder, _table(plan, part, draws, answers, ids))
+    barrier()
+    if not this_rank().is_first:
+        return Completions.of(Completions.SCHEMA.empty_table())
     _count(folders, work)
     work.progress(total, total, "samples")
     return Completions.of(_batches(folders), {"template": template_digest(policy)})
+
+
+def _missing(folders: list[Path], work: Workspace) -> list[int]:
+    """Numbers of the shards to be sampled, as rank 0 sees them: ranks begin at different times. Empty on others."""
+    if not this_rank().is_first:
+        return []
+    missing = [i for i, folder in enumerate(folders) if not is_intact(folder)]
+    for i in missing:
+        if folders[i].exists():
+            work.notice(f"{folders[i].name} of an earlier attempt is damaged; its completions are sampled again")
+    return missing
 
 
 UNKEYED = {
@@ -94,7 +111,7 @@ def _typed(name: str, values: list[list[int]] | list[list[float]]) -> Any:
 
 
 def _write(folder: Path, table: pa.Table) -> None:
-    with new_part(folder) as part:
+    with new_part(folder, shared=True) as part:
         write_table(part / TABLE, Completions.SCHEMA, [table])
 
 
