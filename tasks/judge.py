@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, SpecError, Workspace
-from tasks.declarations import Cost, Machine, Memory, Size, StepView
+from tasks.declarations import Cost, Machine, Memory, Resources, Size, StepView
 from tasks.kinds import Completions, Oracle, Scorer, Scores, WinProbs
 from tasks.training.passes import memory_of_scoring
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tasks.judging.grouping import Grouped, Ints, Strings
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import QuestionPairs
+
+
+score_resources = Resources(ranks=True)
+compare_resources = Resources(ranks=True)
 
 
 def score_cost(step: StepView) -> Cost:

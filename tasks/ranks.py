@@ -43,6 +43,11 @@ def this_rank() -> Ranks:
     return ranks
 
 
+def timeout_seconds() -> float:
+    """How long a rank waits for the others before it fails."""
+    return float(os.environ.get(TIMEOUT, TIMEOUT_SECONDS))
+
+
 def join() -> Ranks:
     """Connect the ranks of this step, once: over gloo, and over nccl between GPUs. A process alone connects nothing.
 
@@ -65,7 +70,7 @@ def join() -> Ranks:
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if gpu else "gloo", init_method=f"file://{file}" if file else "env://",
         rank=ranks.rank, world_size=ranks.world,
-        timeout=timedelta(seconds=float(os.environ.get(TIMEOUT, TIMEOUT_SECONDS))),
+        timeout=timedelta(seconds=timeout_seconds()),
     )  # fmt: skip
     return ranks
 

@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import ACCELERATED, AtMost, Cost, Size, StepView
+from tasks.declarations import AtMost, Cost, Resources, Size, StepView
 from tasks.kinds import Completions, Policy, Prompts
 
-sample_resources = ACCELERATED
+sample_resources = Resources(exclusive=True, gpus=1, ranks=True)
 
 
 def sample_size(step: StepView) -> Size:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tasks.calls import Adapter
 from tasks.contract import Bounds, SpecError
-from tasks.kinds import Policy
+from tasks.kinds import Model, Policy
 from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
 from tasks.sampling.draw import barred_mask, logps_of, noisy_scores
 from tasks.sampling.noise import Noise
@@ -55,7 +55,7 @@ def transformers(
 class TransformersEngine:
     """A loaded model. See `tasks.sampling.requests.Engine`."""
 
-    def __init__(self, base: Policy, batch: int, memory: float, dtype: str) -> None:
+    def __init__(self, base: Model, batch: int, memory: float, dtype: str) -> None:
         from tasks.training.device import this_device
         from tasks.training.model import open_model
 

@@ -1,12 +1,14 @@
 """Sampling shard by shard: finished shards are files, which a later attempt reads instead of sampling again.
 
-Several ranks share the missing shards, each with an engine of its own; rank 0 returns the table of all.
+Of several ranks, rank r samples the missing shards among r, r + world, r + 2·world, … with an engine of its own; rank 0
+returns the table of all.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from tasks.arrow import write_table
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.kinds import Completions, Policy
 from tasks.parts import is_intact, new_part
-from tasks.ranks import barrier, broadcast, this_rank
+from tasks.ranks import this_rank, timeout_seconds
 from tasks.sampling.plan import Draws, SamplingPlan, completion_ids
 from tasks.sampling.requests import Answer, Engine, Options
 from tasks.template import template_digest
 
 TABLE = "table.arrow"
+WAITING = 0.1
+"""Seconds between two looks for the shards of other ranks."""
 
 
 def completions_of(
@@ -36,40 +40,33 @@ def completions_of(
     work: Workspace,
 ) -> Completions:
     """Sample the missing shards, then return all as one streamed table; on other ranks than the first an empty one."""
-    chosen = chosen_engine(engine)
+    chosen, ranks = chosen_engine(engine), this_rank()
     parts = list(chunks(len(plan.prompt_tokens), shard))
     folders = [work.path / f"shard-{i:05d}" for i in range(len(parts))]
     total = draws.k * len(plan.prompt_tokens)
-    missing = broadcast(_missing(folders, work))
-    mine = [(parts[i], folders[i]) for i in missing[this_rank().rank :: this_rank().world]]
-    if mine:
-        loaded: Engine = chosen(policy)
-        before = total - draws.k * sum(parts[i].stop - parts[i].start for i in missing)
-        share = (total - before) / (draws.k * sum(part.stop - part.start for part, _ in mine))
-        answered = loaded.generate_parts(
-            (plan.requests(part, draws) for part, _ in mine), options,
-            lambda n: work.progress(before + int(n * share), total, "samples"),
-        )  # fmt: skip
-        for (part, folder), answers in zip(mine, answered, strict=True):
-            ids = completion_ids(plan, part, policy, draws, options, chosen)
-            _write(folder, _table(plan, part, draws, answers, ids))
-    barrier()
-    if not this_rank().is_first:
-        return Completions.of(Completions.SCHEMA.empty_table())
-    _count(folders, work)
-    work.progress(total, total, "samples")
-    return Completions.of(_batches(folders), {"template": template_digest(policy)})
-
-
-def _missing(folders: list[Path], work: Workspace) -> list[int]:
-    """Numbers of the shards to be sampled, as rank 0 sees them: ranks begin at different times. Empty on others."""
-    if not this_rank().is_first:
-        return []
-    missing = [i for i, folder in enumerate(folders) if not is_intact(folder)]
+    seen = range(len(parts)) if ranks.is_first else range(ranks.rank, len(parts), ranks.world)
+    missing = [i for i in seen if not is_intact(folders[i])]
     for i in missing:
         if folders[i].exists():
             work.notice(f"{folders[i].name} of an earlier attempt is damaged; its completions are sampled again")
-    return missing
+    mine = [i for i in missing if i % ranks.world == ranks.rank]
+    if mine:
+        loaded: Engine = chosen(policy)
+        to_come, own = (draws.k * sum(parts[i].stop - parts[i].start for i in some) for some in (missing, mine))
+        answered = loaded.generate_parts(
+            (plan.requests(parts[i], draws) for i in mine), options,
+            lambda n: work.progress(total - to_come + n * to_come // own, total, "samples"),
+        )  # fmt: skip
+        for i, answers in zip(mine, answered, strict=True):
+            ids = completion_ids(plan, parts[i], policy, draws, options, chosen)
+            _write(folders[i], _table(plan, parts[i], draws, answers, ids))
+    if not ranks.is_first:
+        return Completions.of(Completions.SCHEMA.empty_table())
+    if others := [folders[i] for i in missing if i not in mine]:
+        _wait_for(others)
+    _count(folders, work)
+    work.progress(total, total, "samples")
+    return Completions.of(_batches(folders), {"template": template_digest(policy)})
 
 
 UNKEYED = {
@@ -121,6 +118,20 @@ def _batches(folders: list[Path]) -> Iterator[pa.RecordBatch]:
             reader = pa.ipc.open_file(source)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
+
+
+def _wait_for(folders: list[Path]) -> None:
+    """Wait for the shards of the other ranks, by looking for their files: vLLM may hold torch's only process group.
+
+    Raises RuntimeError where none came for as long as ranks wait for each other.
+    """
+    begun = time.monotonic()
+    while left := [folder for folder in folders if not is_intact(folder)]:
+        if len(left) < len(folders):
+            folders, begun = left, time.monotonic()
+        elif time.monotonic() > begun + timeout_seconds():
+            raise RuntimeError(f"{len(left)} shards did not come from the other ranks; the first is {left[0]}")
+        time.sleep(WAITING)
 
 
 def _count(folders: list[Path], work: Workspace) -> None:

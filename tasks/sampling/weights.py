@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import SpecError
-from tasks.kinds import Policy
+from tasks.kinds import Model
 
 SHOWN = 3
 """Number of names in an error message; further ones are counted."""
 
 
-def weights_identity(policy: Policy) -> str:
+def weights_identity(policy: Model) -> str:
     """Identity of a policy's weights: the content digest, or without one the folder and its modification times."""
     if policy.digest:
         return policy.digest
@@ -23,7 +23,7 @@ def weights_identity(policy: Policy) -> str:
     return f"{policy.path.absolute()} {written}"
 
 
-def meta_model(policy: Policy) -> nn.Module:
+def meta_model(policy: Model) -> nn.Module:
     """The policy's transformers model on the meta device: names, shapes and tied weights without memory."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -33,7 +33,7 @@ def meta_model(policy: Policy) -> nn.Module:
     return model
 
 
-def check_file_names(policy: Policy, model: nn.Module) -> None:
+def check_file_names(policy: Model, model: nn.Module) -> None:
     """Raises SpecError if the weights have other names in the checkpoint files than in the transformers model.
 
     transformers renames or fuses some when it loads them (experts of a mixture), which an engine that uses the names of

@@ -96,6 +96,7 @@ def fill_layers(model: Any, tensors: Mapping[str, Tensor], where: str, name: str
                 f"the adapter {where} does not fit {type(model).__name__}: {key} is {tuple(tensor.shape)}, and the "
                 f"base needs {tuple(learning[key].shape)}"
             )
+    for key, tensor in tensors.items():
         learning[key].data = tensor.to(learning[key].device, torch.float32)
 
 
@@ -177,10 +178,18 @@ def save_adapter(model: Any, base: Model, directory: Path) -> None:
 
 def merge_layers(model: Any) -> None:
     """Add what the layers add to the base's weights, in its type, and take the layers out."""
-    for name, layer in layers_of(model).items():
+    for layer in layers_of(model).values():
         layer.merge()
+    remove_layers(model)
+
+
+def remove_layers(model: Any) -> None:
+    """Take the layers out, so that the model is its base again."""
+    for name, layer in layers_of(model).items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer.base_layer)
+    if hasattr(model, "peft_config"):
+        del model.peft_config
 
 
 @contextmanager

@@ -28,7 +28,7 @@ _ACTIVATIONS = 2_000_000
 """200 MB over about 100 bytes per token, layer and channel, in float32."""
 
 
-def open_model(policy: Policy, dtype: torch.dtype) -> Any:
+def open_model(policy: Model, dtype: torch.dtype) -> Any:
     """The policy as a transformers model without dropout, in `dtype`, on the CPU; in float32 with what `state/` adds.
 
     An adapter is its base, frozen and in `dtype`, with layers in float32. Raises DataError if the model is missing, or
