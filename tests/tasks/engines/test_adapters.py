@@ -54,7 +54,7 @@ def assert_answers_of(model: Any, policy: Policy, answers: list[Answer]) -> None
 
 
 class Case(NamedTuple):
-    """One engine kind: `answers[i]` are those of the i-th of ORDER, all by one engine, which was loaded `loads` times."""
+    """One kind of engine: `answers[i]` are those of the i-th of ORDER, by one engine that was loaded `loads` times."""
 
     name: str
     policies: dict[str, Policy]
