@@ -114,13 +114,16 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
     steps = new_table()
     for head in ("step", "task", "kind", "content", "", "seconds"):
         steps.add_column(head, justify="right" if head == "seconds" else "left")
+    finished = finished_steps(store, run)
+    adapters = {d.record.key for d in finished if d.record.refers_to}
     for s in run.steps.values():
-        steps.add_row(s.title, s.task, s.kind, s.content[:12], MARKS.get(s.state, s.state), f"{s.seconds:.1f}")
+        kind = f"{s.kind} (adapter)" if s.key in adapters else s.kind
+        steps.add_row(s.title, s.task, kind, s.content[:12], MARKS.get(s.state, s.state), f"{s.seconds:.1f}")
     console.print(steps)
     for s in run.steps.values():
         if s.state == "failed":
             say(console, f"✗ {s.title}: {s.reason}")
-    print_results(console, run_results(store, finished_steps(store, run)), run.notices)
+    print_results(console, run_results(store, finished), run.notices)
 
 
 def _record_text(store: Store, found: FoundRecord, console: Console, depth: int | None) -> None:
@@ -136,6 +139,8 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
     yield "path", f"{store.root / record.path}"
     if record.location:
         yield "lies in", record.location
+    if record.refers_to:
+        yield "adapter", store.references.error(record) or f"of {_bases(store, record)}"
     commit = record.commit[:12] or "unknown"
     yield "made", f"{record.made} by {record.task} in {seconds(record.seconds)}, commit {commit}"
     params = record.parts.get("params")
@@ -158,6 +163,11 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
         yield "remade", f"its first content {record.remade} was damaged and came out different"
     for notice in record.notices:
         yield "note", notice
+
+
+def _bases(store: Store, record: Record) -> str:
+    """The models that an adapter refers to, and where they lie."""
+    return ", ".join(f"{b.kind} {b.content} in {b.location or b.path}" for b in store.references.of(record))
 
 
 def lineage_lines(store: Store, record: Record, depth: int | None = None) -> Tree:

@@ -230,7 +230,7 @@ class Continuing:
                 if node.task == CARRIED:
                     carried_record(self.store, node)
         except DataError as e:
-            raise DataError(f"{e}: alignflow rounds {self.name} lists the rounds to which you can go back") from None
+            raise DataError(f"{e}; alignflow rounds {self.name} lists the rounds to which you can go back") from None
 
 
 def _keyed(p: Parameter) -> bool:

@@ -154,6 +154,7 @@ class Publication:
         tags = {
             "path": str(self._store.root / record.path), "pipeline": self._run.pipeline, "key": record.key,
             "made": record.made, "commit": record.commit, "location": record.location,
+            "base": ",".join(record.refers_to),
         }  # fmt: skip
         title = re.sub(r"[^A-Za-z0-9-]+", "-", title)
         for whose in dict.fromkeys((run, self._run.id)):

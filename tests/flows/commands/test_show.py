@@ -24,11 +24,11 @@ from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import JSON, DataError, SpecError
-from tasks.kinds import Completions, Oracle, WinProbs
+from tasks.kinds import Completions, Oracle, Policy, WinProbs
 from tests.flows.commands.processes import printed
 from tests.flows.evaluated import of_task
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
-from tests.flows.store.made import put
+from tests.flows.store.made import model, put
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +244,19 @@ def test_a_damaged_report_is_one_line_that_names_the_file(tmp_path: Path) -> Non
     damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"table.arrow is damaged .*alignflow verify"):
         _text(shown, f"{shown.run.id}:report@2")
+
+
+def test_an_adapter_is_shown_as_one_with_its_base_or_why_that_does_not_serve(store: Store, tmp_path: Path) -> None:
+    folder = model(tmp_path / "base", "weights")
+    base = put(store, Policy(folder), "read")
+    (model(tmp_path / "fitted", "A") / "adapter.json").write_text(f'{{"base": "{base.content}"}}')
+    adapter = put(store, Policy(tmp_path / "fitted"), "fit", {"policy": [base]})
+
+    def lines() -> list[list[str]]:
+        return _lines(lambda console: show_text(store, adapter.content, 5, console))
+
+    assert ["adapter", "of", "Policy", base.content, "in", str(folder)] in lines()
+    assert show_json(store, adapter.content, 5)["refers_to"] == [base.content]  # type: ignore[call-overload, index]
+    (folder / "model.safetensors").write_text("other weights")
+    [shown] = [" ".join(line) for line in lines() if line[0] == "adapter"]
+    assert shown.endswith(f"in {folder}, and that folder has changed: put it back as it was")

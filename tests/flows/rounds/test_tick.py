@@ -170,7 +170,7 @@ def test_a_carried_value_that_is_gone_is_an_error_before_any_work(loop: Loop) ->
     assert carried
     shutil.rmtree(loop.store.root / carried.kind / carried.digest)
     runs = Runs(loop.store).ids()
-    with pytest.raises(DataError, match=f"prev.policy was Policy {carried.digest}, which is gone: alignflow rounds"):
+    with pytest.raises(DataError, match=f"prev.policy was Policy {carried.digest}, which is gone; alignflow rounds"):
         loop.tick()
     assert (Runs(loop.store).ids(), loop.history.last) == (runs, 1)
 
@@ -219,7 +219,7 @@ def test_a_value_that_is_gone_is_an_error_before_the_steps_after_begin(loop: Loo
         line for line in loop.continuing.ledger.path.read_text().splitlines(True) if '"after"' not in line
     ))  # fmt: skip
     runs = Runs(loop.store).ids()
-    with pytest.raises(DataError, match=f"every.policy.* was Policy {first.digest}, which is gone: alignflow rounds"):
+    with pytest.raises(DataError, match=f"every.policy.* was Policy {first.digest}, which is gone; alignflow rounds"):
         loop.tick()
     assert (Runs(loop.store).ids(), loop.history.last) == (runs, 2)
 

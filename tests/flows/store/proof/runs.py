@@ -63,7 +63,7 @@ class Server:
         folder = self.folder / "made" / step.replace("/", "-") if root == str(ROOT) else self.folder / "again"
         code = CodeIndex(Codebase([tasks_in(Path(root, "tasks"))], self.folder / "parsed.json"))
         choices = Choices(code, self.contents, self.folder)
-        inputs = {port: tuple(Input(*self.made[i]) for i in ids) for port, ids in node.inputs.items()}
+        inputs = {port: tuple(self._input(i) for i in ids) for port, ids in node.inputs.items()}
         groups = {name: (group.module, group.name) for name, group in node.groups.items()}
         try:
             arguments = choices.prepare(node).arguments
@@ -75,6 +75,12 @@ class Server:
         if root == str(ROOT) and "kind" in answer:
             self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
         return answer
+
+    def _input(self, step: str) -> Input:
+        kind, path, content = self.made[step]
+        file = path / "adapter.json"
+        base = json.loads(file.read_text())["base"] if file.exists() else ""
+        return Input(kind, path, content, next((Input(*m) for m in self.made.values() if m[2] == base), None))
 
 
 def _forked(work: Any) -> dict[str, Any]:
