@@ -20,6 +20,7 @@ from flows.commands.options import (
     Deployed,
     DeployedOrAll,
     Name,
+    ProfileName,
     Ref,
     Sort,
     SortBy,
@@ -78,6 +79,7 @@ def check(
     project: Project,
     name: DeployedOrAll = None,
     deep: Annotated[bool, typer.Option("--deep", help="Call losses and rules on made-up numbers, too.")] = False,
+    profile: ProfileName = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate pipelines, deployments and choices. Nothing runs."""
@@ -107,7 +109,9 @@ def graph(
 
 
 @app.command()
-def plan(project: Project, name: Deployed, values: Values = None, as_json: AsJson = False) -> None:
+def plan(
+    project: Project, name: Deployed, values: Values = None, profile: ProfileName = None, as_json: AsJson = False
+) -> None:
     """Show what is cached, what will run, why, and the cost."""
     from flows.planning.plan import make_plan
 
@@ -126,6 +130,7 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Tick even where the deployment is stalled.")] = False,
     again: Again = False,
+    profile: ProfileName = None,
 ) -> None:
     """Run a pipeline, or ticks of a continuing deployment. What is in the store is not computed again.
 
@@ -142,7 +147,9 @@ def run(
 
 
 @app.command()
-def sweep(project: Project, name: Name, values: Values = None, again: Again = False) -> None:
+def sweep(
+    project: Project, name: Name, values: Values = None, again: Again = False, profile: ProfileName = None
+) -> None:
     """Run a pipeline for every combination of values. KEY=V1,V2,… gives them; what the runs share is computed once."""
     from flows.commands.sweep import run_sweep
 

@@ -91,9 +91,9 @@ def _refuse_others(client: SyncPrefectClient, place: ServePaths, found: Sequence
     others = []
     for d in found:
         before = _on_server(client, d.title)
-        there = _environment_of(before) if before else place.environment
-        if any(there.get(name) != value for name, value in place.environment.items()):
-            file, artifacts = (there.get(name, "unknown") for name in place.environment)
+        there = _environment_of(before) if before else place.places
+        if any(there.get(name) != value for name, value in place.places.items()):
+            file, artifacts = (there.get(name, "unknown") for name in place.places)
             others.append(f"{d.title}: from {file}, results in {artifacts}")
     if others:
         here = f"from {place.file}, results in {place.artifacts}"

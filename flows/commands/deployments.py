@@ -35,10 +35,17 @@ class ServePaths:
 
     file: Path
     artifacts: Path
+    profile: str = ""
+    """On which devices its runs compute; empty: the built-in profile."""
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Variables that say whose deployment it is."""
+        return {"ALIGNFLOW_FILE": str(self.file), "ALIGNFLOW_ARTIFACTS": str(self.artifacts)}
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"ALIGNFLOW_FILE": str(self.file), "ALIGNFLOW_ARTIFACTS": str(self.artifacts)}
+        return {**self.places, **({"ALIGNFLOW_PROFILE": self.profile} if self.profile else {})}
 
     @property
     def job_variables(self) -> dict[str, Any]:

@@ -50,6 +50,12 @@ Compared = Annotated[
     typer.Argument(metavar="RUN...", help="A run's id, its first letters, `last`, a pipeline for its last finished "
                    "run, or PIPELINE/DEPLOYMENT for its last tick.", show_default=False),
 ]  # fmt: skip
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", envvar="ALIGNFLOW_PROFILE", show_default=False,
+                 help="On which devices it runs, and as how many ranks: a profile of the file.",
+                 callback=lambda name: select_profile(name)),
+]  # fmt: skip
 Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
 PROJECT_OPTIONS = {
     "file": Annotated[
@@ -65,6 +71,19 @@ PROJECT_OPTIONS = {
                      "file names; also ALIGNFLOW_EXTEND."),
     ],
 }  # fmt: skip
+
+
+def select_profile(name: str | None) -> str | None:
+    """From now on this process, and what it starts, compiles pipelines for the profile NAME."""
+    if name is not None:
+        os.environ["ALIGNFLOW_PROFILE"] = name
+    return name
+
+
+def profile_options() -> list[str]:
+    """The options that name the present profile, for a command line that repeats this one."""
+    name = os.environ.get("ALIGNFLOW_PROFILE")
+    return ["--profile", name] if name else []
 
 
 def add_project_options(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flows.commands.options import profile_options
 from flows.commands.outcome import print_outcome, print_repeated, print_where
 from flows.commands.printing import say
 from flows.commands.progress import progress
@@ -48,7 +49,9 @@ def run_once(
         return former
     run = _run(graph, store, plan, console, fresh, deployment, cached=cached)
     if run.status == "stopped":
-        again_with = shlex.join(["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items())])
+        again_with = shlex.join(
+            ["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items()), *profile_options()]
+        )
         say(console, f"\nStopped. What is finished is kept; go on with: {again_with}")
     return run
 

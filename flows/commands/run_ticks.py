@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from rich.console import Console
 
+from flows.commands.options import profile_options
 from flows.commands.outcome import print_outcome, print_where
 from flows.commands.printing import say
 from flows.commands.progress import progress
@@ -119,5 +120,6 @@ def _stopped(console: Console, loop: Continuing, overrides: Mapping[str, JSON], 
     first = f"; the next tick finishes round {unfinished.begun.number} first" if unfinished else ""
     say(console, f"\nStopped. What is finished is kept{first}.")
     if left:
-        again = ["alignflow", "run", loop.name, f"rounds={left}", *(f"{k}={v}" for k, v in overrides.items())]
+        values = [f"rounds={left}", *(f"{k}={v}" for k, v in overrides.items())]
+        again = ["alignflow", "run", loop.name, *values, *profile_options()]
         say(console, f"Go on with: {shlex.join(again)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import DeployedOrAll, Pool, add_project_options
+from flows.commands.options import DeployedOrAll, Pool, ProfileName, add_project_options
 from flows.commands.project import Project
 
 servers = typer.Typer()
@@ -25,6 +25,7 @@ def deploy(
         bool, typer.Option("--take-over", help="Replace those of the same names that another file or store has there.")
     ] = False,
     pool: Pool = "alignflow",
+    profile: ProfileName = None,
 ) -> None:
     """Register deployments with Prefect, after all have compiled.
 
@@ -35,7 +36,7 @@ def deploy(
     from flows.commands.deploy import register_deployments
     from flows.commands.deployments import ServePaths, deployments, write_prefect_yaml
 
-    place = ServePaths(project.file.absolute(), project.root.absolute())
+    place = ServePaths(project.file.absolute(), project.root.absolute(), profile or "")
     found = deployments(place.file, name, cache=project.store.python_cache)
     if prefect_yaml:
         print(f"{write_prefect_yaml(place, found, pool=pool)}: {len(found)} deployments")
@@ -48,7 +49,9 @@ def deploy(
 def serve(
     project: Project,
     pool: Pool = "alignflow",
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time; their heavy steps go one by one.")] = 4,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; their heavy steps share the machine's GPUs, or go one by one.")
+    ] = 4,
 ) -> None:
     """Execute scheduled and requested runs of deployments.
 

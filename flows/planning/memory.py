@@ -39,12 +39,13 @@ def check_memory(node: Node, pipeline: str, memory: Memory | None, machine: Mach
     fitting = [
         f"`{change}` ({memory_text(m) or '<1 GiB'})" for change, m in memory.alternatives.items() if m.fits(machine)
     ]
+    ranks = f" for each of {machine.ranks} ranks" if machine.ranks > 1 else ""
     there = f"the GPU has {_size(machine.device_bytes)}, the machine" if machine.gpu else "the machine"
     advice = (
         f"these changes of the step would fit: {'; '.join(fitting)}" if fitting else "no change of the step would fit"
     )
     raise SpecError(
-        f"{node.where}: {pipeline}.{node.id} needs about {memory_text(memory)} ({parts}), and {there} has "
+        f"{node.where}: {pipeline}.{node.id} needs about {memory_text(memory)}{ranks} ({parts}), and {there} has "
         f"{_size(machine.host_bytes)}; {advice}. Or take a smaller model, or a larger machine"
     )
 

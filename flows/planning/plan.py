@@ -9,7 +9,7 @@ is cached if that comes out equal).
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from flows.wiring.model import Graph, Node
 from flows.wiring.prechecks import check_step_files
 from flows.wiring.views import View, view_of_node
 from tasks.contract import JSON, DataError
-from tasks.declarations import Memory
+from tasks.declarations import Machine, Memory
 
 State = Literal["cached", "partial", "run", "open"]
 
@@ -44,11 +44,14 @@ class Planned:
     cost: StepCost
     memory: Memory | None = None
     """What it needs at its peak; None where that is not known, or it is cached."""
+    ranks: int = 1
+    """Processes that share its work."""
 
     @property
     def needs_text(self) -> str:
         """`  [15 steps · 12 s · 9.6 GiB per device]`; empty for a step that is cached or needs next to nothing."""
-        needs = [text for text in (self.cost.text(), memory_text(self.memory)) if text]
+        ranks = f"{self.ranks} ranks" if self.ranks > 1 else ""
+        needs = [text for text in (self.cost.text(), ranks, memory_text(self.memory)) if text]
         return f"  [{' · '.join(needs)}]" if needs and self.state != "cached" else ""
 
     def as_json(self) -> JSON:
@@ -56,7 +59,7 @@ class Planned:
             "step": self.node.id, "addresses": list(self.node.addresses), "title": self.node.title,
             "task": self.node.task, "kind": self.node.kind, "state": self.state, "why": self.why, "key": self.key,
             "content": self.record.content if self.record else "", "cost": self.cost.as_json(),
-            "memory": memory_json(self.memory),
+            "memory": memory_json(self.memory), "ranks": self.ranks,
         }  # fmt: skip
 
 
@@ -119,7 +122,7 @@ def make_plan(graph: Graph, store: Store) -> Plan:
     store.contents.save()
     check_step_files(graph, [planner.views[s.node.id] for s in steps if s.state != "cached"], declared)
     for step in steps:
-        check_memory(step.node, graph.pipeline, step.memory, machine.this_machine())
+        check_memory(step.node, graph.pipeline, step.memory, planner.machine_of(step.node))
     return plan
 
 
@@ -134,6 +137,7 @@ class _Planner:
 
     def __init__(self, graph: Graph, store: Store, choices: Choices, declared: Declarations) -> None:
         self.graph, self.store, self.choices, self.declared = graph, store, choices, declared
+        self.machine = machine.this_machine()
         self.base = Path(graph.file).absolute().parent
         self.former = FormerRecords(store, graph, declared)
         self.records: dict[str, Record | None] = {}
@@ -150,7 +154,12 @@ class _Planner:
         if record:
             return Planned(node, state, why, key, record, StepCost())
         price = step_cost(view, self.former.of_task(node), self.declared)
-        return Planned(node, state, why, key, None, price, view.memory(machine.this_machine()))
+        memory = view.memory(self.machine_of(node))
+        return Planned(node, state, why, key, None, price, memory, self.graph.ranks_of(node))
+
+    def machine_of(self, node: Node) -> Machine:
+        """The machine as the ranks of a step use it."""
+        return replace(self.machine, ranks=self.graph.ranks_of(node), sharding=self.graph.profile.sharding)
 
     def _enter(self, node: Node, record: Record | None) -> View:
         rows = float(record.rows) if record and record.rows is not None else None

@@ -28,6 +28,7 @@ from flows.store.records import Record
 from flows.store.runs import Run, Runs, RunStep, Status, near_names
 from flows.store.store import Store
 from flows.system.disk import blaming_the_disk
+from flows.wiring.machine import usable_gpus
 from flows.wiring.model import Graph, Node
 from tasks.contract import DataError, SpecError
 
@@ -82,7 +83,10 @@ class Execution:
         folder = Path(self.graph.file).absolute().parent if self.graph.file else Path.cwd()
         choices = Choices(self.store.code(copied(self.graph.packages, code)), self.store.contents, folder, online=True)
         log = self.logs / "forkserver.log"
-        self.workers: Executor = Workers(code, log, self.store.slot, folder=folder, threads=self._threads)
+        self.workers: Executor = Workers(
+            code, log, f"{self.run.id} in {self.store.root}", folder=folder, threads=self._threads,
+            gpus=usable_gpus(), most_gpus=self.graph.profile.gpus,
+        )  # fmt: skip
         self._stack.callback(self.workers.close)
         self.steps = Steps(
             self.graph, self.store, choices, self.workers, self.listener, logs=self.logs, fresh=self._fresh

@@ -6,13 +6,13 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.python.declared import Declarations
 from flows.run.events import Listener
-from flows.run.executors.base import Executor, Stopped
+from flows.run.executors.base import Executor, Needs, Stopped
 from flows.run.executors.worker import Input, Job, Result
 from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import refuse_seen
@@ -22,6 +22,7 @@ from flows.store.store import Lookup, Store
 from flows.store.views import RecordViews
 from flows.store.witness import Witness
 from flows.system.locks import Waiting
+from flows.wiring.machine import this_machine
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.views import MODELS
 from tasks.contract import JSON, SpecError
@@ -108,7 +109,7 @@ class Steps:
             raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
         made = HowMade(
             result.seconds, execution=self._choices.prepare(node).execution, totals=result.totals, curves=result.curves,
-            notices=result.notices, hardware={"threads": self._workers.threads},
+            notices=result.notices, hardware=self._placement(node),
         )  # fmt: skip
         handle = KINDS[result.kind](result.path, result.digest)
         return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
@@ -131,10 +132,23 @@ class Steps:
                 self._listener.step_notice(node, *rest)
 
         waiting = self._waiting(node, "the machine is busy with heavy work of another run")
-        return self._workers.submit(
-            job, events, exclusive=self._views.of_step(node, inputs).resources.exclusive,
-            affinity=self._affinity(node, inputs), order=self._order[node.id], waiting=waiting, check=check,
+        return self._workers.submit(job, events, self._needs(node, inputs), waiting=waiting, check=check)
+
+    def _needs(self, node: Node, inputs: Inputs) -> Needs:
+        """What a step needs of the machine, as its task declares it and the run's profile has it."""
+        view, profile = self._views.of_step(node, inputs), self._graph.profile
+        resources, ranks = view.resources, self._graph.ranks_of(node)
+        machine = replace(this_machine(), ranks=ranks, sharding=profile.sharding)
+        return Needs(
+            resources.exclusive, resources.gpus, ranks, profile.sharding, profile.timeout_minutes * 60,
+            view.memory(machine) if resources.exclusive else None, self._affinity(node, inputs), self._order[node.id],
         )  # fmt: skip
+
+    def _placement(self, node: Node) -> dict[str, JSON]:
+        """With how many threads, and ranks, a step was computed: last bits may depend on it."""
+        ranks = self._graph.ranks_of(node)
+        threads = max(1, self._workers.threads // ranks)
+        return {"threads": threads, "ranks": ranks} if ranks > 1 else {"threads": threads}
 
     def _affinity(self, node: Node, inputs: Inputs) -> str:
         """Equal for steps that an engine with the same weights and options serves; empty where there is no engine.
@@ -169,7 +183,7 @@ class Steps:
             self._refuse_stopped()
             if seconds > 1 and not announced.is_set():
                 announced.set()
-                self._listener.step_waiting(node, what)
+                self._listener.step_waiting(node, f"{what} ({holder})" if holder else what)
 
         return waiting
 

@@ -243,10 +243,6 @@ class Store:
     def is_locked(self, name: str) -> bool:
         return not is_free(self.root / "locks" / f"{name}.lock")
 
-    def slot(self, *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
-        """Hold the machine's slot for heavy work (its GPU, or its cores). Take it after the lookup missed."""
-        return self.lock("slot-heavy", waiting=waiting)
-
     def records(self, folder: str = "keys") -> Iterator[Record]:
         """Every record, unverified; with `KEPT` those that are kept beside the ledgers."""
         records = (read_record(file) for file in sorted((self.root / folder).glob("*.json")))

@@ -30,12 +30,14 @@ class RecordViews:
         rows = None if record.rows is None else float(record.rows)
         values: Any = record.parts.get("params") or {}
         params = {name: _from_json(value) for name, value in values.items()}
-        return View(self._declared, record.task, record.kind, params, inputs, origin=record, rows=rows)
+        folder = self._store.root / record.path
+        return View(self._declared, record.task, record.kind, params, inputs, origin=record, rows=rows, folder=folder)
 
     def of_step(self, node: Node, inputs: Mapping[str, Sequence[Record]]) -> View:
         """The view of a step that has not run, whose inputs have."""
         fed = {port: [self.of(record) for record in several] for port, several in inputs.items()}
-        return View(self._declared, node.task, node.kind, node.params, lambda: fed, origin=node)
+        params = {**node.params, **node.execution}
+        return View(self._declared, node.task, node.kind, params, lambda: fed, origin=node)
 
     def _of_parent(self, parent: Parent) -> View | None:
         if parent not in self._views:

@@ -11,6 +11,7 @@ from flows.wiring.catalogue import Catalogue
 from flows.wiring.contracts import broken_files
 from flows.wiring.graph import CarriedValue, Tick, catalogue_for, compile_from
 from flows.wiring.model import Graph
+from flows.wiring.profiles import check_profile, read_profile
 from flows.wiring.text import PipelineFile
 from flows.wiring.tree import fail
 from tasks.contract import SpecError
@@ -41,6 +42,7 @@ def check_pipelines(
         reported = "\n".join(result.error for result in results)
         broken = [CheckResult(file, None, None, error) for file, error in broken_files(catalogue)]
         results += [result for result in broken if result.error not in reported]
+        results += [result for result in _profiles(source, catalogue) if result.error]
     catalogue.codebase.save()
     return results
 
@@ -72,6 +74,15 @@ def _results(source: PipelineFile, catalogue: Catalogue, name: str) -> Iterator[
             yield CheckResult(name, deployment, first)
         except SpecError as e:
             yield CheckResult(name, deployment, None, str(e))
+
+
+def _profiles(source: PipelineFile, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """The file's profiles, whatever machine this is."""
+    for name in source.profiles:
+        try:
+            check_profile(source, catalogue, read_profile(source, name))
+        except SpecError as e:
+            yield CheckResult(f"profile {name}", None, None, str(e))
 
 
 def _later_ticks(first: Graph) -> list[Tick]:

@@ -11,6 +11,7 @@ from flows.wiring.tree import Yaml, entries
 FILE = {
     "extend": "folders of your own tasks and choices, which mirror tasks/: paths from this file",
     "pipelines": "every wiring, by name",
+    "profiles": "on which devices runs compute, by name: `--profile NAME`; no result depends on it",
 }
 PIPELINE = {
     "about": "what the pipeline does, with its source",
@@ -37,6 +38,14 @@ CONTINUE = {
     "gate": "the step that measures a round's policy against the head; the round is accepted only if it is better",
     "alpha": "largest probability of ever accepting a policy that is no better, over all rounds; default: 0.05",
 }
+PROFILE = {
+    "gpus": "GPUs that a run may use at a time, which must be there; default: all that are visible",
+    "ranks": "processes that share the work of a step, by the name of a step or task; default: 1 each",
+    "sharding": "how training spreads a model over its ranks: auto (the default), ddp or fsdp",
+    "timeout_minutes": "how long ranks may give no sign of life before they are ended; default: 30",
+}
+LOCAL = "local"
+"""The profile of runs that name none: one process for every step, all visible GPUs."""
 RESERVED = ("prev", "last", "every", "start")
 TICKS = {"rounds": "ticks to make, one after the other", "force": "work even where the loop is stalled"}
 """Parameters of a deployment that continues, besides the pipeline's."""

@@ -19,6 +19,7 @@ from flows.wiring.live_steps import StepRead
 from flows.wiring.model import Fed, Graph, Handle
 from flows.wiring.params import Overrides, Values
 from flows.wiring.prechecks import check_wiring
+from flows.wiring.profiles import selected_profile, with_profile
 from flows.wiring.signatures import Param
 from flows.wiring.text import PipelineFile
 from flows.wiring.tree import Yaml, entries, fail, quoted_value
@@ -100,7 +101,8 @@ def compile_from(
         tick = tick or Tick(1)
     graph = _Compiler(checked, catalogue, overrides, deployed, tick, lenient).graph(str(source.path))
     check_wiring(graph, catalogue.declared)
-    return graph
+    profile = selected_profile(source)
+    return with_profile(graph, source, catalogue, profile) if profile else graph
 
 
 def catalogue_for(source: PipelineFile, tasks_root: Path | None = None, cache: Path | None = None) -> Catalogue:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows.python.codebase import TASKS, Package
+from flows.wiring.grammar import LOCAL
 from tasks.contract import JSON
+from tasks.declarations import Sharding
 
 if TYPE_CHECKING:
     from flows.wiring.where import Where
@@ -116,6 +118,20 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """On which devices a run computes. No key depends on it."""
+
+    name: str = LOCAL
+    gpus: int | None = None
+    """GPUs that it may use at a time; None: all that are visible."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Name of a step or task → processes that share its work."""
+    sharding: Sharding = "auto"
+    timeout_minutes: float = 30.0
+    """How long ranks may give no sign of life."""
+
+
+@dataclass(frozen=True)
 class Graph:
     """A pipeline, compiled for given parameters: nodes in an order in which inputs come first."""
 
@@ -132,3 +148,9 @@ class Graph:
     notices: tuple[str, ...] = ()
     packages: tuple[Package, ...] = (TASKS,)
     """The code that its steps run."""
+    profile: Profile = Profile()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Node id → processes that share the work of the step; one where it is missing."""
+
+    def ranks_of(self, node: Node) -> int:
+        return self.ranks.get(node.id, 1)

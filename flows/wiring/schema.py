@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_args
 
 from pydantic import TypeAdapter, WithJsonSchema
 
@@ -15,9 +15,11 @@ from flows.wiring.grammar import (
     CONTINUE,
     DEPLOYMENT,
     FILE,
+    LOCAL,
     PARAMETER_NAME,
     PIPELINE,
     PIPELINE_NAME,
+    PROFILE,
     REFERENCE,
     REPEAT,
     RESERVED,
@@ -28,6 +30,7 @@ from flows.wiring.model import Group
 from flows.wiring.rules import can_train
 from flows.wiring.signatures import Param, Signature
 from tasks.contract import Choice
+from tasks.declarations import Sharding
 from tasks.families import LOSSES
 
 Schema = dict[str, Any]
@@ -44,7 +47,7 @@ def json_schema(catalogue: Catalogue) -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "alignflow pipelines",
-        **_object(FILE, {"extend": _FOLDERS, "pipelines": _named(PIPELINE_NAME, {"$ref": "#/$defs/pipeline"})}),
+        **_object(FILE, _file()),
         "$defs": {
             "pipeline": _pipeline(),
             "deployment": _deployment(),
@@ -67,6 +70,25 @@ def _named(pattern: str, schema: Schema) -> Schema:
 def _steps() -> Schema:
     reserved = "|".join(RESERVED)
     return _named(f"(?!({reserved})$){STEP_NAME}", {"$ref": "#/$defs/step"})
+
+
+def _file() -> dict[str, Schema]:
+    return {
+        "extend": _FOLDERS,
+        "pipelines": _named(PIPELINE_NAME, {"$ref": "#/$defs/pipeline"}),
+        "profiles": _named(rf"(?!{LOCAL}$){PIPELINE_NAME}", _profile()),
+    }
+
+
+def _profile() -> Schema:
+    count: Schema = {"type": "integer", "minimum": 1}
+    schemas: dict[str, Schema] = {
+        "gpus": count,
+        "ranks": {"type": "object", "additionalProperties": count},
+        "sharding": {"enum": list(get_args(Sharding)), "default": "auto"},
+        "timeout_minutes": {"type": "number", "exclusiveMinimum": 0, "default": 30},
+    }
+    return _object(PROFILE, schemas)
 
 
 def _pipeline() -> Schema:

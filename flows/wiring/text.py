@@ -52,6 +52,11 @@ class PipelineFile:
         """The `about` of each pipeline that can run."""
         return {n: _text(mapping(self._raw[n], n).get("about")) for n in self.names}
 
+    @property
+    def profiles(self) -> Mapping[str, Yaml]:
+        """The file's profiles as written, by name."""
+        return self._files.profiles(self.path)
+
     @cached_property
     def packages(self) -> tuple[Package, ...]:
         """The code that the file's pipelines may name: its own, and that of files from which one of them inherits."""

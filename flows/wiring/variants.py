@@ -39,11 +39,17 @@ class Files:
     def __init__(self) -> None:
         self._files: dict[Path, Mapping[str, Yaml]] = {}
         self._extensions: dict[Path, tuple[Extension, ...]] = {}
+        self._profiles: dict[Path, Mapping[str, Yaml]] = {}
 
     def extensions(self, file: Path) -> tuple[Extension, ...]:
         """The packages that extend a file. Raises SpecError."""
         self.pipelines(file)
         return self._extensions[file.resolve()]
+
+    def profiles(self, file: Path) -> Mapping[str, Yaml]:
+        """The profiles of a file as written. Raises SpecError."""
+        self.pipelines(file)
+        return self._profiles[file.resolve()]
 
     def pipelines(self, file: Path) -> Mapping[str, Yaml]:
         """The pipelines of a file. Raises SpecError where it cannot be read or holds something else."""
@@ -51,6 +57,7 @@ class Files:
         if place not in self._files:
             top = mapping(read(place), "the file", FILE)
             self._extensions[place] = tuple(extensions(top.get("extend"), place.parent))
+            self._profiles[place] = mapping(top["profiles"], "profiles") if "profiles" in top else {}
             pipelines = mapping(top["pipelines"], "pipelines") if "pipelines" in top else {}
             for name, node in pipelines.items():
                 if not re.fullmatch(PIPELINE_NAME, name):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from flows.run.prefect.password import password_of_this_process
 from flows.run.prefect.server import Server
 from flows.store.store import Store
 
+_locks = tempfile.TemporaryDirectory(prefix="alignflow-locks-")
+os.environ["ALIGNFLOW_LOCKS"] = _locks.name  # no test waits for the heavy work of others on this machine
 os.environ["PREFECT_API_AUTH_STRING"] = password_of_this_process()  # before Prefect is imported, which reads it then
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what runs in the background, and
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup this one; what is started here would inherit that

@@ -11,7 +11,7 @@ import pytest
 
 import tasks
 from flows.run import run as execute
-from flows.run.executors.base import Events
+from flows.run.executors.base import LIGHT, Events, Needs
 from flows.run.executors.worker import Job, Result, perform
 
 
@@ -30,7 +30,7 @@ class Inline:
         """All is imported where it is needed."""
 
     def submit(
-        self, job: Job, events: Events, *, check: Callable[[], None] = lambda: None, **_: object
+        self, job: Job, events: Events, needs: Needs = LIGHT, *, check: Callable[[], None] = lambda: None, **_: object
     ) -> Result:  # fmt: skip
         events("started")
         job.log.parent.mkdir(parents=True, exist_ok=True)

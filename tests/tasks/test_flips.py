@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.run.executors.worker import StepWorkspace
+from flows.run.executors.workspace import StepWorkspace
 from tasks.judge import score
 from tasks.kinds import Policy, Scorer
 from tasks.parts import is_intact, new_part

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from flows.run.executors.worker import Job, Result
 from flows.system.locks import Waiting
+from tasks.declarations import Memory, Sharding
 
 Events = Callable[..., None]
 """Called with ("started",), ("progress", done, total, unit) and ("notice", text) while a job runs."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs of the machine, and how it goes with the others of its run."""
+
+    exclusive: bool = False
+    """Whether it keeps all CPU threads busy where it has no GPU."""
+    gpus: int = 0
+    """GPUs of each rank, where the machine has any."""
+    ranks: int = 1
+    """Processes as which it runs."""
+    sharding: Sharding = "auto"
+    timeout: float = 1800.0
+    """Seconds after which ranks that give no sign of life are ended. A process alone may take as long as it needs."""
+    memory: Memory | None = None
+    """What each rank needs at its peak; None: not known."""
+    affinity: str = ""
+    """Equal for heavy jobs of which the second is quicker where the first one ran; may be empty."""
+    order: int = 0
+    """Of the heavy jobs that wait, one of equal affinity goes first, then the one of lowest `order`."""
+
+
+LIGHT = Needs()
+"""Of jobs that need one thread."""
 
 
 class Stopped(RuntimeError):
@@ -25,7 +52,7 @@ class Executor(Protocol):
     """Runs the jobs of one run. Its methods are called from many threads."""
 
     threads: int
-    """Threads that a job may use."""
+    """Threads that a job may use, all its ranks together."""
     stopped: threading.Event
     """Set once the run is being stopped."""
 
@@ -33,18 +60,16 @@ class Executor(Protocol):
         """Get ready for jobs that import these packages; returns at once."""
 
     def submit(
-        self, job: Job, events: Events, *, exclusive: bool = False, affinity: str = "", order: int = 0,
+        self, job: Job, events: Events, needs: Needs = LIGHT, *,
         waiting: Waiting | None = None, check: Callable[[], None] = lambda: None,
     ) -> Result:  # fmt: skip
         """Run a job and return its result. Raises SpecError and DataError as the task does, StepFailed, Stopped.
 
         Args:
             job: what to run.
-            events: called with its events.
-            exclusive: whether it has the machine's heavy slot to itself.
-            affinity: equal for exclusive jobs of which the second is quicker where the first one ran; may be empty.
-            order: of the exclusive jobs that wait, one of equal affinity goes first, then the one of lowest `order`.
-            waiting: called while the slot is not free.
+            events: called with its events, those of rank 0 where there are several.
+            needs: devices, ranks, memory.
+            waiting: called while other runs hold the devices.
             check: called when the job is done; what it raises makes the job fail.
         """
         ...

@@ -1,8 +1,9 @@
 """What runs inside a child process: build the arguments, run the task, save what it returns.
 
 Light on purpose, and nothing of `tasks` at the top: children import `tasks` from the run's snapshot, never from the
-checkout. Messages to the parent are tuples: ("progress", done, total, unit), ("notice", text), and one of
-("done", Result), ("refused", class name, text), ("failed", last line).
+checkout. Messages to the parent are tuples: ("progress", done, total, unit), ("notice", text), ("alive",), and one of
+("done", Result), ("refused", class name, text), ("failed", last line). Between jobs it may be asked to `REST`, and then
+sends ("rests", whether it could).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from multiprocessing import parent_process
@@ -23,7 +23,13 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-PROGRESS_SECONDS = 0.2
+from flows.run.executors.workspace import RankWorkspace, StepWorkspace
+
+REST = "rest"
+ENGINES = "tasks.sampling.requests"
+"""The module whose `rest()` frees what its engine can make again quickly."""
+OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALIGNFLOW_RENDEZVOUS")
+"""Variables that say which rank a process is: a process alone has none, whatever started the run has."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,38 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Which of the processes of a job this one is, and with what it computes."""
+
+    rank: int = 0
+    world: int = 1
+    threads: int = 0
+    """Threads of its own; 0: as many as the forkserver has."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables besides those of ranks: devices, and how training is spread over them."""
+    rendezvous: str = ""
+    """The file at which the ranks meet."""
+
+    def apply(self) -> None:
+        """Make this process what it is to be, before the task is imported."""
+        for name in OF_RANKS:
+            os.environ.pop(name, None)
+        os.environ.update(self.environment)
+        if self.world > 1:
+            ranks = {"RANK": self.rank, "LOCAL_RANK": self.rank, "WORLD_SIZE": self.world}
+            os.environ.update({name: str(value) for name, value in ranks.items()})
+            os.environ["ALIGNFLOW_RENDEZVOUS"] = self.rendezvous
+        if self.threads:
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
+            if torch := sys.modules.get("torch"):  # the forkserver has imported it with all threads
+                torch.set_num_threads(self.threads)
+
+    def log_of(self, log: Path) -> Path:
+        """Where it prints, for a job with this log."""
+        return log.with_name(f"{log.stem}.rank{self.rank}{log.suffix}") if self.rank else log
+
+
+@dataclass(frozen=True)
 class Result:
     """What a task made. `path` lies inside the job's folder, or is a folder of the user that is only referred to."""
 
@@ -86,11 +124,16 @@ def worker_main(connection: Connection, snapshot: str) -> None:
 
     while True:
         try:
-            job: Job = connection.recv()
+            message = connection.recv()
         except EOFError:
             return
-        _redirect(job.log)
-        send(*_run(job, send))
+        if message == REST:
+            send("rests", _rest())
+            continue
+        job, seat = message
+        _redirect(seat.log_of(job.log))
+        seat.apply()
+        send(*_run(job, send, seat))
 
 
 def _register_packages(snapshot: Path) -> None:
@@ -118,10 +161,26 @@ def _redirect(log: Path) -> None:
             os.dup2(source.fileno(), stream)
 
 
-def _run(job: Job, send: Callable[..., None]) -> tuple[Any, ...]:
+def _rest() -> bool:
+    """Free what can be made again quickly. A process that holds no engine of this kind has nothing to free."""
+    rest = getattr(sys.modules.get(ENGINES), "rest", None)
+    try:
+        if rest:
+            rest()
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return False
+    return True
+
+
+def _run(job: Job, send: Callable[..., None], seat: Seat) -> tuple[Any, ...]:
     from tasks.contract import DataError, SpecError
 
     try:
+        if seat.rank:
+            assist(job, send, seat.rank)
+            return "done", None
         return "done", perform(job, send)
     except (SpecError, DataError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)
@@ -140,8 +199,7 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
 
     start = time.monotonic()
     work = StepWorkspace(job.folder, send)
-    task = getattr(import_module(job.module), job.task)
-    result = task(**_handles(job), **_arguments(job), **({"work": work} if job.work else {}))
+    result = _call(job, work)
     if not isinstance(result, Artifact):
         raise TypeError(f"{job.module}.{job.task} returned {type(result).__name__}, which is no kind")
     if result._path is None:
@@ -149,6 +207,20 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
     path = (result._path or work.output).absolute()
     seconds = time.monotonic() - start
     return Result(type(result).__name__, path, result.digest, seconds, work.totals, work.curves(), work.notices)
+
+
+def assist(job: Job, send: Callable[..., None], rank: int) -> None:
+    """Run the task of `job` as one of its other ranks, whose result nobody needs."""
+    work = RankWorkspace(job.folder, rank, send)
+    try:
+        _call(job, work)
+    finally:
+        shutil.rmtree(work.output, ignore_errors=True)
+
+
+def _call(job: Job, work: StepWorkspace | RankWorkspace) -> Any:
+    task = getattr(import_module(job.module), job.task)
+    return task(**_handles(job), **_arguments(job), **({"work": work} if job.work else {}))
 
 
 def _handles(job: Job) -> dict[str, Any]:
@@ -173,77 +245,3 @@ def _arguments(job: Job) -> dict[str, Any]:
         values = {f.name: arguments.pop(f.name) for f in fields(group)}
         arguments[name] = group(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
     return arguments
-
-
-class StepWorkspace:
-    """The `tasks.contract.Workspace` of one attempt. Everything lies in `artifacts/partial/<key>`:
-    `work/` and `curves.jsonl` survive a kill, `output/` is made anew."""
-
-    def __init__(self, folder: Path, send: Callable[..., None]) -> None:
-        self.path = folder / "work"
-        self.output = folder / "output"
-        self.path.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.output, ignore_errors=True)
-        self.output.mkdir()
-        self.totals: dict[str, float] = {}
-        self.notices: tuple[str, ...] = ()
-        self._send = send
-        self._reported = 0.0
-        self._file = folder / "curves.jsonl"
-        self._earlier = self._read_rows()
-        self._own: list[dict[str, float]] = []
-
-    def progress(self, done: float, total: float, unit: str = "") -> None:
-        now = time.monotonic()
-        if now - self._reported >= PROGRESS_SECONDS or done >= total:
-            self._reported = now
-            self._send("progress", float(done), float(total), unit)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if any(row["step"] >= step for row in self._earlier):
-            self._earlier = [row for row in self._earlier if row["step"] < step]
-            _write_rows(self._file, [*self._earlier, *self._own])
-        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        self._own.append(row)
-        with self._file.open("ab") as file:
-            file.write(_line(row))
-
-    def count(self, **metrics: float) -> None:
-        for name, value in metrics.items():
-            self.totals[name] = self.totals.get(name, 0) + value
-
-    def notice(self, text: str) -> None:
-        self.notices += (text,)
-        self._send("notice", text)
-
-    def curves(self) -> tuple[Mapping[str, float], ...]:
-        """All rows, those of earlier attempts first."""
-        return (*self._earlier, *self._own)
-
-    def _read_rows(self) -> list[dict[str, float]]:
-        """Rows of earlier attempts as they were written. A kill may have cut the last one, which no file needs."""
-        from tasks.digests import without_digest
-
-        lines = self._file.read_bytes().splitlines(keepends=True) if self._file.exists() else []
-        rows: list[Any] = []
-        for line in lines:
-            with suppress(ValueError):
-                rows.append(without_digest(line))
-        if damaged := sum(line.endswith(b"\n") for line in lines) - len(rows):
-            self.notice(f"{damaged} rows of the curves of an earlier attempt were damaged and are missing")
-        if len(rows) < len(lines):
-            _write_rows(self._file, rows)
-        return rows
-
-
-def _line(row: dict[str, float]) -> bytes:
-    from tasks.digests import with_digest
-
-    return with_digest(dict(row))
-
-
-def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    from tasks.files import atomic_replace
-
-    with atomic_replace(path) as fresh:
-        fresh.write_bytes(b"".join(map(_line, rows)))

@@ -14,8 +14,7 @@ import pytest
 
 from flows.reporting.sinks.prefect_mirror import mirror, waiting_runs
 from flows.run.events import Listener
-from flows.run.executors.forkserver import StepFailed
-from flows.run.executors.slots import Stopped
+from flows.run.executors.base import StepFailed, Stopped
 from flows.run.prefect.password import password_of_this_process
 from flows.run.run import Execution, run_cached, run_pipeline, steps_named
 from flows.store.records import Record

@@ -203,7 +203,7 @@ def test_engine_and_number_type_are_settled_before_the_key(
 ) -> None:
     if gpu:
         (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
+    monkeypatch.setattr("flows.system.gpus.DEVICES", tmp_path)
     monkeypatch.setattr("flows.wiring.machine.version", lambda name: "2.13.0")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     chosen = compiled(EVALUATION.replace("ORACLE", "toy_gold")).nodes["base_check/sample"].params["engine"]
@@ -219,7 +219,7 @@ def test_a_gpu_that_no_step_can_use_is_none(
     visible: str, torch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nvidia1").touch()
-    monkeypatch.setattr("flows.wiring.machine.DEVICES", tmp_path)
+    monkeypatch.setattr("flows.system.gpus.DEVICES", tmp_path)
     monkeypatch.setattr("flows.wiring.machine.version", lambda name: torch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert not has_gpu()

@@ -5,18 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.python.codebase import tasks_in
-from flows.run.executors.base import StepFailed, Stopped
+from flows.run.executors.base import Needs, StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
-from flows.run.executors.slots import HeavySlot
 from flows.run.executors.snapshot import snapshot
 from flows.run.executors.worker import Input, Job, Result
 from tasks.contract import Chosen, DataError, SpecError
@@ -33,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workers(place: Path) -> Iterator[Workers]:
-    made = Workers(place, place / "logs" / "forkserver.log", _free, threads=1)
+    made = Workers(place, place / "logs" / "forkserver.log", "these tests", threads=1)
     made.start(["pyarrow"])
     yield made
     made.close()
@@ -47,10 +44,6 @@ def _job(folder: Path, task: str, **given: Any) -> Job:
 
 def _ids(result: Result) -> list[str]:
     return Prompts(result.path).table.column("prompt_id").to_pylist()
-
-
-def _free(waiting: object = None) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _ignore(*_: Any) -> None:
@@ -137,57 +130,24 @@ def _warm(workers: Workers, folder: Path, n: int, affinity: str) -> tuple[str, s
     policy = Input("Policy", folder, "d")
     chosen = Chosen("engines", "plain", {"factor": 2}, "code", {})
     job = _job(folder / str(n), "warm", inputs={"policy": [policy]}, engine=chosen, n=n)
-    pid, calls, engine, _ = _ids(workers.submit(job, _ignore, exclusive=True, affinity=affinity, order=n))[0].split(":")
+    pid, calls, engine, _ = _ids(workers.submit(job, _ignore, Needs(True, affinity=affinity, order=n)))[0].split(":")
     assert engine == "plainplain"
     return pid, calls
 
 
-def test_a_heavy_child_stays_for_the_same_weights_and_goes_for_others(workers: Workers, tmp_path: Path) -> None:
+def test_a_heavy_child_stays_for_the_same_weights_and_rests_for_others_until_one_with_a_model_replaces_it(workers: Workers, tmp_path: Path) -> None:
     first, calls = _warm(workers, tmp_path, 1, "a")
     assert calls == "1"
     assert _warm(workers, tmp_path, 2, "a") == (first, "2")
     other, calls = _warm(workers, tmp_path, 3, "b")
     assert (other != first, calls) == (True, "1")
     assert all_ended([int(first)])
-    _warm(workers, tmp_path, 4, "")
-    assert all_ended([int(other)])
-
-
-def test_of_the_steps_that_wait_the_one_with_the_warm_model_goes_first_then_the_earliest() -> None:
-    slot: HeavySlot[str] = HeavySlot(_free, lambda _: None, threading.Event())
-    slot.enter("a", 0)
-    order: list[int] = []
-
-    def step(affinity: str, number: int) -> None:
-        slot.enter(affinity, number)
-        order.append(number)
-        slot.leave("child", affinity)
-
-    threads = [threading.Thread(target=step, args=w) for w in (("b", 3), ("a", 9), ("b", 2))]
-    for thread in threads:
-        thread.start()
-    while len(slot._waiting) < 3:
-        time.sleep(0.01)
-    slot.leave("child", "a")
-    for thread in threads:
-        thread.join(5)
-    slot.close()
-    assert order == [9, 2, 3]
-
-
-def test_a_warm_child_that_nobody_wants_gives_the_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.run.executors.slots.IDLE_SECONDS", 0.05)
-    lock, ended = threading.Lock(), threading.Event()
-    slot: HeavySlot[str] = HeavySlot(lambda waiting: lock, lambda _: ended.set(), threading.Event())
-    slot.enter("a", 0)
-    slot.leave("child", "a")
-    assert lock.locked()
-    assert ended.wait(5)
-    assert lock.acquire(timeout=5)
+    assert _warm(workers, tmp_path, 4, "")[0] not in (first, other)
+    assert _warm(workers, tmp_path, 5, "b") == (other, "2")
 
 
 def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
-    workers = Workers(place, tmp_path / "forkserver.log", _free, threads=1)
+    workers = Workers(place, tmp_path / "forkserver.log", "these tests", threads=1)
     workers.start([])
     prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
     given: dict[str, Any] = {"inputs": {"prompts": [prompts]}, "work": True, "steps": 1000}
@@ -196,7 +156,7 @@ def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: 
     def run(exclusive: bool) -> None:
         job = _job(tmp_path / str(exclusive), "slow", **dict(given))
         try:
-            workers.submit(job, lambda *_: started.release(), exclusive=exclusive)
+            workers.submit(job, lambda *_: started.release(), Needs(exclusive))
         except BaseException as e:
             raised.append(e)
 
@@ -217,11 +177,10 @@ def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: 
 
 IMPORTING = """
 import sys, time
-from contextlib import nullcontext
 from pathlib import Path
 from flows.run.executors.forkserver import Workers
 
-workers = Workers(Path(sys.argv[1]), Path(sys.argv[1]) / "forkserver.log", lambda waiting: nullcontext(), threads=1)
+workers = Workers(Path(sys.argv[1]), Path(sys.argv[1]) / "forkserver.log", "this test", threads=1)
 workers.start(["takes_long"])
 while not (Path(sys.argv[1]) / "imported").exists():
     time.sleep(0.01)
