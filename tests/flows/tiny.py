@@ -122,6 +122,29 @@ def refuse(*, how: str = "spec") -> Prompts:
     raise ZeroDivisionError("seven by nought")
 
 
+def ranked(
+    prompts: Prompts, work: Workspace, *, how: str = "", at: int = 0, steps: int = 4, rest: float = 0.0
+) -> Prompts:
+    """Ranks that wait for each other at every step, over files; one of them may fail. Rank 0 returns what each was."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    print("begins", flush=True)
+    variables = [os.environ.get(n, "-") for n in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "ALIGNFLOW_SHARDING")]
+    own = ":".join([str(rank), str(world), *variables, work.output.name])
+    (work.path / f"pid-{rank}").write_text(str(os.getpid()))
+    for step in range(steps):
+        (work.path / f"{step}-{rank}").write_text(own)
+        while not all((work.path / f"{step}-{other}").exists() for other in range(world)):
+            time.sleep(0.005)
+        if rank == at and step == 1 and how == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif rank == at and step == 1 and how:
+            refuse(how=how)
+        work.progress(step + 1, steps, "steps")
+        work.count(steps=1)
+        time.sleep(rest)
+    return Prompts.of(_prompts([(work.path / f"{steps - 1}-{other}").read_text() for other in range(world)]))
+
+
 def surroundings() -> Prompts:
     """What a child sees of its process."""
     import tasks

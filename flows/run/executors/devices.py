@@ -22,6 +22,7 @@ from tasks.contract import SpecError
 
 FOLDER = "ALIGNFLOW_LOCKS"
 """Variable: the folder of the locks."""
+TEMPORARY = Path("/tmp")
 PATIENCE = 5.0
 """Seconds after which a step that waits is no longer overtaken."""
 CPUS = "cpus"
@@ -36,7 +37,7 @@ def locks_folder() -> Path:
     if given := os.environ.get(FOLDER):
         Path(given).mkdir(parents=True, exist_ok=True)
         return Path(given)
-    folder = Path("/tmp") / f"alignflow-{os.getuid()}"
+    folder = TEMPORARY / f"alignflow-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     there = folder.lstat()

@@ -156,10 +156,10 @@ class Pool(Generic[Process]):
                 if claim.grant:
                     return
                 claim.ticket = claim.ticket or self._machine.wait_in_queue(claim.since)
-                held_by_others = len(self._busy) + claim.count <= self.limit
+                others = self._machine.holders() if len(self._busy) + claim.count <= self.limit else None
                 self._changed.wait(POLL_SECONDS)
-            if waiting and held_by_others:
-                waiting(time.time() - claim.since, self._machine.holders())
+            if waiting and others is not None:
+                waiting(time.time() - claim.since, others)
 
     def _forget(self, claim: _Claim[Process]) -> None:
         with self._changed:

@@ -108,7 +108,7 @@ class Team:
         if kind == "refused":
             return REFUSALS[rest[0]](rest[1] + (f" (rank {rank} of {len(self._seats)})" if rank else ""))
         if kind == "failed":
-            return attempt.failure(rank, rest[0], rest[0])
+            return attempt.failure(rank, rest[0], f"failed: {rest[0]}")
         if self._stopped.is_set():
             return Stopped("the run is being stopped")
         how = self._children[rank].how_it_died()

@@ -135,7 +135,7 @@ def _warm(workers: Workers, folder: Path, n: int, affinity: str) -> tuple[str, s
     return pid, calls
 
 
-def test_a_heavy_child_stays_for_the_same_weights_and_rests_for_others_until_one_with_a_model_replaces_it(workers: Workers, tmp_path: Path) -> None:
+def test_a_heavy_child_stays_for_the_same_weights_and_rests_for_others(workers: Workers, tmp_path: Path) -> None:
     first, calls = _warm(workers, tmp_path, 1, "a")
     assert calls == "1"
     assert _warm(workers, tmp_path, 2, "a") == (first, "2")
