@@ -28,6 +28,10 @@ class StateBytes:
     """In the machine's memory; above 0 the optimizer steps there, on float32 copies of the weights."""
 
 
+ALL_LINEAR = "all-linear"
+"""Of an adapter's targets: every linear layer of a model's body."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Low-rank layers beside linear layers of a frozen model."""

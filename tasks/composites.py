@@ -26,6 +26,7 @@ def train(
     optim: OptimConfig = OptimConfig(),
     rows: RowsConfig = RowsConfig(),
     compute: TrainComputeConfig = TrainComputeConfig(),
+    adapter: Annotated[ChoiceSpec, Choice("adapters")] | None = None,
     seed: Seed = 0,
 ) -> Policy:
     """Train a policy on a table: tokenize, reference log-probabilities (where the loss names one), fit.
@@ -33,7 +34,8 @@ def train(
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        seed: order of the rows.
+        adapter: what learns beside a frozen model; default: nothing, the whole model learns.
+        seed: order of the rows, and a new adapter.
     """
     table = add("tokenize", policy=policy, data=data, rows=rows)
     ref_logps = None
@@ -47,8 +49,9 @@ def train(
             weight_dtype=compute.weight_dtype,
         )
     return add(
-        "fit", policy=policy, data=table, ref_logps=ref_logps, loss=loss, lr=lr, optim=optim, compute=compute, seed=seed
-    )
+        "fit", policy=policy, data=table, ref_logps=ref_logps, loss=loss, lr=lr, optim=optim, compute=compute,
+        adapter=adapter, seed=seed,
+    )  # fmt: skip
 
 
 def train_reward(
@@ -61,6 +64,7 @@ def train_reward(
     optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
     rows: RowsConfig = RowsConfig(),
     compute: TrainComputeConfig = TrainComputeConfig(),
+    adapter: Annotated[ChoiceSpec, Choice("adapters")] | None = None,
     seed: Seed = 0,
 ) -> RewardModel:
     """Train a reward model on judged answers, from a policy's weights or from another reward model: tokenize, fit.
@@ -68,10 +72,14 @@ def train_reward(
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        seed: the new head, and the order of the rows.
+        adapter: what learns beside a frozen model, with the head; default: nothing, the whole model learns.
+        seed: the new head, the order of the rows, and a new adapter.
     """
     table = add("tokenize", policy=policy, data=data, rows=rows)
-    return add("fit_reward", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, seed=seed)
+    return add(
+        "fit_reward", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, adapter=adapter,
+        seed=seed,
+    )  # fmt: skip
 
 
 def evaluate(

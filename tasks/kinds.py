@@ -409,6 +409,9 @@ class PreferenceModel(Model, Oracle):
 AnyTable = TypeVar("AnyTable", bound=Table)
 """Type variable over tables: a task `(table: AnyTable) -> AnyTable` keeps the kind."""
 
+AnyModel = TypeVar("AnyModel", Policy, RewardModel)
+"""Type variable over models: a task `(policy: AnyModel) -> AnyModel` keeps the kind."""
+
 KINDS: dict[str, type[Artifact]] = {
     k.__name__: k
     for k in (

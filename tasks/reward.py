@@ -1,10 +1,11 @@
 """Training a reward model on judged answers."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import ACCELERATED
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
+from tasks.training.learner import check_adapter
 from tasks.training.passes import (
     CURVES,
     check_optimizer,
@@ -20,6 +21,7 @@ fit_reward_cost = cost_of_passes
 fit_reward_work = rows_trained
 fit_reward_training = training_by_loss
 fit_reward_curves = CURVES
+fit_reward_wiring = check_adapter
 fit_reward_files = check_optimizer
 fit_reward_memory = memory_of_passes
 
@@ -33,32 +35,43 @@ def fit_reward(
     lr: Annotated[float, Bounds(above=0)],
     optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
     compute: TrainComputeConfig = TrainComputeConfig(),
+    adapter: Annotated[Chosen, Choice("adapters")] | None = None,
     seed: Seed = 0,
 ) -> RewardModel:
     """Minimise a loss over the scores of tokenized answers: a linear head, read at the last token of each.
 
     From a policy's weights with a new random head, or from a sequence-classification checkpoint with its own. Head
     and loss compute in float32. On pairs and rankings only differences of scores are learnt; a second epoch overfits.
-    The result is a Hugging Face directory that AutoModelForSequenceClassification opens with the same scores. A killed
-    fit resumes from its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training
-    diverges, if the tokenizer has no EOS or if the architecture has no such head.
+    The result is a Hugging Face directory that AutoModelForSequenceClassification opens with the same scores; with
+    `adapter` it is an adapter and the head, as `fit` describes. A killed fit resumes from its last checkpoint and ends
+    in the same bytes on one kind of CPU. Raises DataError if the training diverges, if the tokenizer has no EOS or if
+    the architecture has no such head.
 
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        seed: the new head, and the order of the rows.
+        adapter: what learns beside a frozen model, with the head; default: nothing, the whole model learns.
+        seed: the new head, the order of the rows, and a new adapter.
     """
     import torch
 
+    from tasks.training.adapters import chosen_adapter
     from tasks.training.examples import examples_of
+    from tasks.training.learner import check_learner, open_learner
     from tasks.training.loop import Settings, begin, train_model
     from tasks.training.reward import open_reward_model, save_reward_model
     from tasks.training.rows import rows_of
     from tasks.training.scores import AnswerScores, with_end_token
 
+    def opening(dtype: torch.dtype) -> Any:
+        return open_reward_model(policy, dtype, seed, head=torch.float32)
+
+    learning = chosen_adapter(adapter)
+    check_learner(policy, learning, compute.save_dtype)
     begin(seed)
-    model = open_reward_model(policy, torch.float32, seed)
+    scorer = open_learner(policy, learning, opening, AnswerScores, compute, seed)
     examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None, RewardModel)
-    train_model(AnswerScores(model), examples, loss, Settings(lr, optim, compute, seed), work)
-    save_reward_model(model, policy, work.output, compute.save_dtype)
-    return RewardModel(work.output)
+    settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
+    train_model(scorer, examples, loss, settings, work)
+    save_reward_model(scorer.model, policy, work.output, compute.save_dtype)
+    return RewardModel(work.output, base=policy.whole if learning else None)

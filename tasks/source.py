@@ -41,12 +41,16 @@ class Source:
         """A checked local directory in the Hugging Face layout."""
         raise self._unsupported("policy")
 
+    def adapter(self) -> Path:
+        """A local directory with an adapter as peft stores it."""
+        raise self._unsupported("adapter")
+
     def _unsupported(self, what: str) -> SpecError:
         provided = [n for n in _METHODS if getattr(type(self), n) is not getattr(Source, n)]
         return SpecError(f"source '{self.name}' has no {what}; it provides {', '.join(provided) or 'nothing'}")
 
 
-_METHODS = ("prompts", "demonstrations", "preferences", "policy")
+_METHODS = ("prompts", "demonstrations", "preferences", "policy", "adapter")
 
 
 class World(Source):

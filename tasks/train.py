@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import ACCELERATED, HEAVY
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
+from tasks.training.learner import check_adapter
 from tasks.training.passes import (
     CURVES,
     check_optimizer,
@@ -76,11 +77,13 @@ def logps(
     Args:
         weight_dtype: that of the `fit` which they are for.
     """
+    from functools import partial
+
     import torch
 
     from tasks.training.device import this_device
     from tasks.training.logps import AnswerLogps
-    from tasks.training.model import halve_products, halve_weights, keep_memory, open_model
+    from tasks.training.model import keep_memory, open_frozen, open_model
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
 
@@ -88,12 +91,7 @@ def logps(
     rows = rows_of(data, policy)
     device = this_device()
     half = device.dtype(compute.dtype) == torch.bfloat16
-    model = open_model(policy, torch.float32)
-    if weight_dtype == "bfloat16":
-        halve_weights(model)
-    elif half:
-        halve_products(model)
-    model.to(device.torch_device)
+    model = open_frozen(policy, partial(open_model, policy), weight_dtype, half=half).to(device.torch_device)
     with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
         values = score_rows(AnswerLogps(model), rows, device, compute.max_tokens_per_microbatch, work.progress)
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
@@ -111,6 +109,7 @@ fit_cost = cost_of_passes
 fit_work = rows_trained
 fit_training = training_by_loss
 fit_curves = CURVES
+fit_wiring = check_adapter
 fit_files = check_optimizer
 fit_memory = memory_of_passes
 
@@ -125,9 +124,13 @@ def fit(
     lr: Annotated[float, Bounds(above=0)],
     optim: OptimConfig = OptimConfig(),
     compute: TrainComputeConfig = TrainComputeConfig(),
+    adapter: Annotated[Chosen, Choice("adapters")] | None = None,
     seed: Seed = 0,
 ) -> Policy:
     """Minimise a loss over a tokenized table, from a policy's weights on.
+
+    With `adapter` small layers learn and the policy's weights stay: the result is an adapter, which needs the policy
+    that it started from. A policy that is an adapter goes on with the same one, whose base stays.
 
     The loss is averaged over the rows of the whole optimizer batch, times their `weight`. A killed fit resumes from
     its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if
@@ -136,19 +139,25 @@ def fit(
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
-        seed: order of the rows.
+        adapter: what learns beside a frozen model; default: nothing, the whole model learns.
+        seed: order of the rows, and a new adapter.
     """
-    import torch
+    from functools import partial
 
+    from tasks.training.adapters import chosen_adapter
     from tasks.training.examples import examples_of
+    from tasks.training.learner import check_learner, open_learner
     from tasks.training.logps import AnswerLogps
     from tasks.training.loop import Settings, begin, train_model
     from tasks.training.model import open_model, save_model
     from tasks.training.rows import rows_of
 
+    learning = chosen_adapter(adapter)
+    check_learner(policy, learning, compute.save_dtype)
     begin(seed)
     examples = examples_of(data, rows_of(data, policy), loss, ref_logps)
-    model = open_model(policy, torch.float32)
-    train_model(AnswerLogps(model), examples, loss, Settings(lr, optim, compute, seed), work)
-    save_model(model, policy, work.output, compute.save_dtype)
-    return Policy(work.output)
+    scorer = open_learner(policy, learning, partial(open_model, policy), AnswerLogps, compute, seed)
+    settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
+    train_model(scorer, examples, loss, settings, work)
+    save_model(scorer.model, policy, work.output, compute.save_dtype)
+    return Policy(work.output, base=policy.whole if learning else None)

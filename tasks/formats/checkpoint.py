@@ -30,9 +30,8 @@ def check_files(path: Path) -> None:
     if "adapter_config.json" in names:
         base = _read(path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise DataError(
-            f"{path} is a LoRA adapter of {base}; adapters are not supported. Merge it (peft: "
-            "AutoPeftModelForCausalLM.from_pretrained(…).merge_and_unload().save_pretrained(…)), save the tokenizer "
-            "in the same directory, and use that directory"
+            f"{path} is an adapter of {base}, not a whole model. Read its base with `load_policy`, and then "
+            f"{{task: load_adapter, policy: BASE, source: {path}}}; `merge` makes a whole model of both"
         )
     if "config.json" not in names:
         raise DataError(f"{path} is not a Hugging Face model directory: config.json is missing")

@@ -47,6 +47,14 @@ def check_checkpoint(step: StepView) -> None:
         check_model(place)
 
 
+def check_peft_directory(step: StepView) -> None:
+    """Raise DataError for a local adapter that cannot be read."""
+    from tasks.formats.peft_files import read_settings
+
+    if place := _local_path(step):
+        read_settings(place)
+
+
 def config_of_source(step: StepView) -> Mapping[str, JSON] | None:
     """config.json of the checkpoint that a source is; None where it is not on this machine."""
     return _config(step, "source")

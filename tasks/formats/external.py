@@ -80,11 +80,16 @@ class ExternalSource(Source):
         return _table(Preferences, rows)
 
     def policy(self) -> Path:
-        path = Path(self.name).expanduser()
-        if not path.exists():
-            path = download_model(self.name, self._commits.get("model") or self._revision)
+        path = self._model_directory()
         check_model(path)
         return path.resolve()
+
+    def adapter(self) -> Path:
+        return self._model_directory().resolve()
+
+    def _model_directory(self) -> Path:
+        path = Path(self.name).expanduser()
+        return path if path.exists() else download_model(self.name, self._commits.get("model") or self._revision)
 
     def _read(self, split: str, what: str, log: RowLog) -> Iterator[ReadRow]:
         """Every usable row of a split. Unusable rows are skipped, whichever split they would belong to."""

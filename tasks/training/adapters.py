@@ -11,22 +11,23 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tasks.calls import Adapter
+from tasks.calls import ALL_LINEAR, Adapter
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import ADAPTER, Model
 
 UNKEYED = {"tasks.contract.Chosen": "in a wiring the adapter is a choice; only Python callers pass a mapping"}
-ALL_LINEAR = "all-linear"
 NAME = "default"
 """peft's name of the layers that a model is opened with."""
 TENSORS = "adapter.safetensors"
 _MATRICES = ("lora_A", "lora_B")
+_HEAD = "score"
+"""Of a reward model."""
 
 
 def chosen_adapter(adapter: Chosen | Mapping[str, Any] | str | None) -> Adapter | None:
@@ -50,20 +51,26 @@ def stored_adapter(source: Model) -> Adapter | None:
     return Adapter(int(content["rank"]), float(content["alpha"]), tuple(content["targets"]))
 
 
-def add_layers(model: Any, adapter: Adapter, seed: int = 0, name: str = NAME) -> None:
-    """Freeze a model and put layers into it that learn and add nothing yet; `seed` draws their A.
+def add_layers(model: Any, adapter: Adapter, seed: int = 0, name: str = NAME, *, learns: bool = True) -> None:
+    """Put layers into a model that add nothing yet. Raises SpecError for targets that the model lacks.
 
-    name: of the layers, where a model has several. Raises SpecError for targets that the model lacks.
+    Args:
+        seed: draws their A, in the order of their names.
+        name: of the layers, where a model has several.
+        learns: the layers and the head of a reward model learn, and nothing else does; otherwise what learnt before.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = target_layers(model, adapter.targets)
-    model.requires_grad_(False)
+    learning = {parameter for parameter in model.parameters() if parameter.requires_grad}
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         inject_adapter_in_model(config, model, adapter_name=name)
     noise = torch.Generator().manual_seed(seed)
-    for layer in layers_of(model, name).values():
+    learning = {*learning_parameters(model, name).values()} if learns else learning
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in learning)
+    for _, layer in sorted(layers_of(model, name).items()):
         a, b = (getattr(layer, matrix)[name].weight for matrix in _MATRICES)
         drawn = torch.rand(a.shape, generator=noise) * 2 - 1
         a.data = (drawn / a.shape[1] ** 0.5).to(a.device)
@@ -85,19 +92,40 @@ def read_layers(model: Any, source: Model, name: str = NAME, *, head: bool = Fal
 def fill_layers(model: Any, tensors: Mapping[str, Tensor], where: str, name: str = NAME, *, head: bool = False) -> None:
     """Give a model's layers, and its head, their values. Raises DataError where names or shapes differ."""
     learning = learning_parameters(model, name)
-    optional = {n for n in learning if not in_adapter(n) and not head}
-    missing, unknown = sorted(learning.keys() - tensors.keys() - optional), sorted(tensors.keys() - learning.keys())
-    if missing or unknown:
-        lacks = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, for which the base has no layer"
-        raise DataError(f"the adapter {where} does not fit {type(model).__name__}: it {lacks}")
-    for key, tensor in tensors.items():
-        if learning[key].shape != tensor.shape:
-            raise DataError(
-                f"the adapter {where} does not fit {type(model).__name__}: {key} is {tuple(tensor.shape)}, and the "
-                f"base needs {tuple(learning[key].shape)}"
-            )
+    _check_fit(model, learning, tensors, where, {} if head else _head_of(model))
     for key, tensor in tensors.items():
         learning[key].data = tensor.to(learning[key].device, torch.float32)
+
+
+def layers_for(model: Any, tensors: Mapping[str, Tensor], rank: int, alpha: float, where: str) -> Adapter:
+    """The adapter whose matrices these are, which is put into `model` without their values.
+
+    Raises DataError where the model has no such layers, or layers of other shapes.
+    """
+    names = sorted({name.rpartition(".lora_")[0] for name in tensors})
+    unknown = [name for name in names if name not in linear_layers(model)]
+    if unknown or not names:
+        what = f"{unknown[0]}, which is no linear layer in the body of" if unknown else "no layer of"
+        raise DataError(f"the adapter {where} adapts {what} {type(model).__name__}; there are "
+                        f"{_shortened(linear_layers(model), linear_layers(model))}")  # fmt: skip
+    add_layers(model, Adapter(rank, alpha, tuple(names)))
+    _check_fit(model, learning_parameters(model), tensors, where, {})
+    return cast(Adapter, adapter_in(model))
+
+
+def _check_fit(
+    model: Any, learning: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str, optional: Collection[str]
+) -> None:
+    what = f"the adapter {where} does not fit {type(model).__name__}"
+    for key in sorted(learning.keys() - tensors.keys()):
+        if key not in optional:
+            raise DataError(f"{what}: {key} is missing in it")
+    for key, tensor in sorted(tensors.items()):
+        if key not in learning:
+            raise DataError(f"{what}: it has {key}, and the model has no such layer")
+        if learning[key].shape != tensor.shape:
+            raise DataError(f"{what}: {key} is {tuple(tensor.shape)}, and the model's layer takes "
+                            f"{tuple(learning[key].shape)}")  # fmt: skip
 
 
 def layers_of(model: nn.Module, name: str = NAME) -> dict[str, Any]:
@@ -111,19 +139,18 @@ def learning_parameters(model: Any, name: str = NAME) -> dict[str, nn.Parameter]
         f"{layer}.{matrix}.weight": getattr(module, matrix)[name].weight
         for layer, module in layers_of(model, name).items() for matrix in _MATRICES
     }  # fmt: skip
-    head = head_of(model)
-    return matrices | ({f"score.{n}": p for n, p in head.named_parameters()} if head is not None else {})
-
-
-def head_of(model: Any) -> nn.Module | None:
-    """The head of a reward model, which is part of its adapter."""
-    head = getattr(model, "score", None)
-    return head if isinstance(head, nn.Linear) else None
+    return matrices | _head_of(model)
 
 
 def in_adapter(name: str) -> bool:
-    """Whether a module or parameter, by its name in a model, belongs to an adapter's matrices."""
-    return any(part in _MATRICES for part in name.split("."))
+    """Whether a module or parameter, by its name in a model, is one of an adapter's, or a reward model's head."""
+    parts = name.split(".")
+    return parts[0] == _HEAD or any(part in _MATRICES for part in parts)
+
+
+def _head_of(model: Any) -> dict[str, nn.Parameter]:
+    head = getattr(model, _HEAD, None)
+    return {f"{_HEAD}.{n}": p for n, p in head.named_parameters()} if isinstance(head, nn.Linear) else {}
 
 
 def adapter_in(model: Any, name: str = NAME) -> Adapter | None:
@@ -164,11 +191,14 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def save_adapter(model: Any, base: Model, directory: Path) -> None:
-    """Write the layers of a model, and the head of a reward model, into `directory`: weights and `adapter.json`."""
-    adapter = adapter_in(model)
-    assert adapter is not None
+    """Write the layers of a model, and the head of a reward model, into `directory`."""
     tensors = {n: p.detach().float().cpu().contiguous() for n, p in learning_parameters(model).items()}
-    save_file(tensors, directory / TENSORS)
+    write_adapter(directory, cast(Adapter, adapter_in(model)), tensors, base)
+
+
+def write_adapter(directory: Path, adapter: Adapter, tensors: Mapping[str, Tensor], base: Model) -> None:
+    """Write `adapter.json` and its tensors."""
+    save_file(dict(tensors), directory / TENSORS)
     content = {
         "type": "lora", "rank": adapter.rank, "alpha": adapter.alpha, "targets": list(adapter.targets),
         "base": base.digest,

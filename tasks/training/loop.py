@@ -52,6 +52,8 @@ class Settings:
     optim: OptimConfig
     compute: TrainComputeConfig
     seed: int
+    rank: int = 0
+    """Of the adapter that learns; 0: the whole model learns."""
 
 
 def begin(seed: int) -> None:
@@ -70,10 +72,15 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     drop_damaged(folder, work)
     shape = pinned_packing(folder, packing_for(model, device, compute.max_tokens_per_microbatch))
     half = device.dtype(compute.dtype) == torch.bfloat16
-    half_weights = compute.weight_dtype == "bfloat16"
+    half_weights = compute.weight_dtype == "bfloat16" and not settings.rank  # an adapter's weights are float32
     chosen = chosen_optimizer(optim.optimizer)
     setup = TrainingSetup(
-        shape.tokens, half=half, logits=device.head_logits, state=state_bytes_of(chosen), half_weights=half_weights
+        shape.tokens,
+        half=half,
+        logits=device.head_logits,
+        state=state_bytes_of(chosen),
+        half_weights=half_weights,
+        rank=settings.rank,
     )
     if is_wanted(compute.gradient_checkpointing, model, setup, device):
         use_gradient_checkpointing(model)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from tasks.contract import DataError
@@ -18,7 +20,7 @@ from tasks.training.attention import attention_of, check_attention
 from tasks.training.device import Device
 from tasks.training.packing import PackingConfig
 from tasks.training.spans import NAME as SPANS
-from tasks.training.split import add_rest, save_rest
+from tasks.training.split import REST, add_rest, save_rest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json", ".bin.index.json")
@@ -55,15 +57,55 @@ def _open_whole(policy: Model, dtype: torch.dtype) -> Any:
     return model
 
 
+def model_without_weights(policy: Model) -> Any:
+    """The policy as a transformers model whose parameters have shapes and no values, which takes no memory."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(policy.path, local_files_only=True)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def open_frozen(source: Model, opening: Callable[[torch.dtype], Any], weight_dtype: str, *, half: bool) -> Any:
+    """A model whose weights do not learn, but for an adapter, in the types that a training computes with.
+
+    Stored bfloat16 weights are read as such, so that an 8B needs no 32 GB of the machine.
+
+    Args:
+        opening: opens it in a type.
+        weight_dtype: bfloat16: all weights are, adapters excepted. float32: those of products are if `half`.
+        half: whether bodies compute in bfloat16.
+    """
+    if weight_dtype == "float32" and not half:
+        return opening(torch.float32)
+    model = opening(torch.bfloat16 if _is_stored_half(source.whole) else torch.float32)
+    (halve_weights if weight_dtype == "bfloat16" else halve_products)(model)
+    return model
+
+
+def _is_stored_half(source: Model) -> bool:
+    """Whether all weights are stored in bfloat16, and nothing in `state/` adds to them."""
+    if (source.path / REST).exists():
+        return False
+    for file in source.path.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            if any(weights.get_slice(name).get_dtype() != "BF16" for name in weights.keys()):  # noqa: SIM118
+                return False
+    return True
+
+
 def halve_products(model: Any) -> None:
     """Keep the weights of a frozen model's products in bfloat16: under autocast it computes the same bits as before.
 
-    Norms, adapters and the embedding, also where that is the head, stay as they are.
+    Norms, adapters and the embedding, also where that is the head, are float32.
     """
     embedding = model.get_input_embeddings().weight
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear) and layer.weight is not embedding and not in_adapter(name):
-            layer.to(torch.bfloat16)
+    products = {
+        parameter for name, layer in model.named_modules() for parameter in layer.parameters(recurse=False)
+        if isinstance(layer, nn.Linear) and layer.weight is not embedding and not in_adapter(name)
+    }  # fmt: skip
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if parameter in products else torch.float32)
 
 
 def halve_weights(model: Any) -> None:

@@ -31,8 +31,10 @@ def open_classifier(source: Model, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
+def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0, head: torch.dtype | None = None) -> Any:
     """A model to be trained on scores: one output, in `dtype`, on the CPU, without dropout.
+
+    head: type of its head; default: `dtype`.
 
     A policy's weights get a new head drawn from N(0, 1/(d + 1)), d its width, without a bias; a checkpoint that has a
     head keeps it, and so does an adapter that has one. Raises DataError where the architecture has no such model or the
@@ -51,11 +53,12 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0) -> Any:
     model, _ = _load(source.whole, config, dtype)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise DataError(f"{type(model).__name__} has no linear head called `score`; decoders such as Llama have one")
+    model.score.to(head or dtype)
     if fresh:
         _draw_head(model.score, seed)
     if source.adapter is not None:
         read_layers(model, source, head=not fresh)
-        model.score.to(dtype)
+        model.score.to(head or dtype)
     return model.eval()
 
 
