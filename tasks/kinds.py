@@ -382,9 +382,7 @@ class Model(Artifact):
             raise DataError(f"{self.path} is an adapter of the model {digest[:12]}, not of {self.base.digest[:12]} "
                             f"({self.base.path})")  # fmt: skip
         if self.base.adapter is not None:
-            raise DataError(
-                f"{self.base.path} is itself an adapter, so it cannot be the base of {self.path}: `merge` it"
-            )
+            raise DataError(f"{self.base.path} is itself an adapter, no base of {self.path}: `merge` it first")
         return self.base
 
 
