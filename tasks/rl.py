@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from tasks.contract import Bounds, DataError, Execution, Seed, Workspace
+from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, Workspace
 from tasks.declarations import ACCELERATED, AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
@@ -16,6 +16,7 @@ from tasks.rollouts.settings import (
     SftConfig,
     UpdateConfig,
 )  # fmt: skip
+from tasks.training.learner import check_adapter
 from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ppo_resources = ACCELERATED
 ppo_memory = memory_of_ppo
+ppo_wiring = check_adapter
 ppo_files = check_optimizer
 
 
@@ -69,6 +71,7 @@ def ppo(
     update: UpdateConfig = UpdateConfig(),
     mix: SftConfig = SftConfig(),
     optim: StepConfig = StepConfig(warmup=0.0, optimizer={"adamw": {"eps": 1e-5}}),  # type: ignore[arg-type]
+    adapter: Annotated[Chosen, Choice("adapters")] | None = None,
     compute: GradientComputeConfig = GradientComputeConfig(),
     checkpoints: list[int] = [],
     keep_optimizer: bool = True,
@@ -85,14 +88,20 @@ def ppo(
 
     The value network starts from `value` or, where that is empty, from the policy's `value/`, and is stored in the
     result's `value/`. With the result's `state/`, a later round continues exactly (`tasks/rollouts/resume.py`).
+    With `adapter` the policy's weights stay and small layers beside them learn. The value network learns as it is
+    given: an adapter of the same base (`train_reward` with `adapter`), or, much larger, a whole reward model. The
+    reference costs no memory where it is the base, and an adapter's where it is an adapter of it
+    (`tasks/rollouts/one_base.py`). The result is an adapter, with an adapter as `value/`.
+
     Equal answers to a prompt are one question to the oracle; a resumed step repeats no query where its engine samples
     the same again. One device; `plan` states the memory (`tasks/rollouts/memory.py`), and policy and value network
     compute their activations again where all of it does not fit otherwise. Totals: `samples`, `tokens`, `queries`.
 
-    Raises DataError without prompts, without a value network or for one with another tokenizer or template, if the
-    first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's, or
-    if a number is not finite; SpecError for a `kl_coef` of 0 that no controller can move, and for a single answer per
-    iteration. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/*, kl_coef, lr.
+    Raises DataError without prompts, without a value network or for one with another tokenizer, template or base, if
+    the first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's,
+    or if a number is not finite; SpecError for a `kl_coef` of 0 that no controller can move, for a single answer per
+    iteration, and for an adapter that is not the policy's. Curves: objective/*, policy/*, loss/*, value/*, val/*,
+    sampler/*, kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.
@@ -100,26 +109,28 @@ def ppo(
             PPO's of old: 1e-8 moves rarely used weights too far.
         value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and AdamW knows no
             scale, so this is what other codes set by a coefficient of the value loss.
+        adapter: what learns beside the policy's frozen base; default: nothing, the whole policy learns.
         checkpoints: iterations after which the whole policy is kept in `checkpoints/<n>/`.
         keep_optimizer: the optimizer's state in `state/`: AdamW's is twice the size of both networks. That of
             adamw_8bit is never kept.
         checkpoint_every: iterations between two checkpoints; null: 10 where a checkpoint is below 1 GiB, else time
             alone decides.
         checkpoint_minutes: longest time between two checkpoints.
-        seed: of draws, order of prompts and minibatches.
+        seed: of draws, order of prompts and minibatches, and a new adapter.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
     2403.17031.
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
     from tasks.rollouts.loop import train_by_ppo
+    from tasks.training.adapters import chosen_adapter
 
     config = PpoConfig(
-        iterations, lr, value_lr or lr, rollout, kl, reward, update, mix, optim, compute, tuple(checkpoints),
-        keep_optimizer, checkpoint_every, checkpoint_minutes, seed,
+        iterations, lr, value_lr or lr, rollout, kl, reward, update, mix, optim, chosen_adapter(adapter), compute,
+        tuple(checkpoints), keep_optimizer, checkpoint_every, checkpoint_minutes, seed,
     )  # fmt: skip
     train_by_ppo(policy, ref, prompts, oracle, value, demonstrations, config, work)
-    return Policy(work.output)
+    return Policy(work.output, base=None if adapter is None else policy.whole)
 
 
 value_of_resources = Resources()
@@ -133,7 +144,7 @@ def value_of(policy: Policy) -> RewardModel:
             f"the policy at {policy.path} has no value/: {_held(policy.path)}. A policy that `ppo` made has one; "
             "before the first round, feed the reward model itself"
         )
-    return RewardModel(policy.path / "value")
+    return RewardModel(policy.path / "value", base=policy.base)
 
 
 def checkpoint_at(policy: Policy, *, step: Annotated[int, Bounds(min=1)]) -> Policy:
@@ -150,7 +161,7 @@ def checkpoint_at(policy: Policy, *, step: Annotated[int, Bounds(min=1)]) -> Pol
             f"the policy at {policy.path} has no checkpoint of step {step}: {available}. "
             f"Set `checkpoints: [{step}, …]` in the step that trains it"
         )
-    return Policy(folder / str(step))
+    return Policy(folder / str(step), base=policy.base)
 
 
 def _held(path: Path) -> str:

@@ -43,14 +43,16 @@ def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: State
     )
     if not checkpointing_wanted(config.compute.gradient_checkpointing, learning, frozen, networks.device.memory_bytes):
         return networks
-    for model in networks.learning.values():
+    # A body that both share must not be wrapped twice.
+    bodies = {model.base_model: model for model in networks.learning.values()}
+    for model in bodies.values():
         use_gradient_checkpointing(model)
     return replace(networks, checkpointed=True)
 
 
 def bytes_to_come(networks: Networks, state: StateBytes) -> float:
     """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
-    learning = sum(p.numel() for p in networks.learning.parameters())
+    learning = sum(p.numel() for parameters in networks.learned for p in parameters)
     needs = [training_memory(shape, setup) for shape, setup in _learning(networks, state)]
     passing = (sum(size for part, size in need.items() if part in ONE_AT_A_TIME) for need in needs)
     return (FLOAT + state.device) * learning + max(passing, default=0.0)

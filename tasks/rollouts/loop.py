@@ -16,6 +16,7 @@ from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory
 from tasks.rollouts.networks import Networks, open_networks, value_start
+from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.resume import (
     ResumeState,
     prompt_order_id,
@@ -75,13 +76,16 @@ def train_by_ppo(
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
     sft_mix = make_sft_mix(demonstrations, policy, config.mix, config.seed, work)
     value = value_start(policy, value)
+    check_adapters(policy, value, config.adapter)
     plan = plan_for(policy, prompts, {"value": value, "ref": ref}, rollout.max_tokens, work)
     draws = Draws(rollout.k, config.seed, rollout.stream)
     order_id = prompt_order_id(plan, draws, rollout.prompts_per_iteration)
     resumed = read_resume_state(policy, value, config.kl, order_id)
     keep_memory()
     try:
-        networks = open_networks(policy, value, ref, rollout.temperature, config.compute)
+        networks = open_networks(
+            policy, value, ref, rollout.temperature, config.compute, config.adapter, config.seed
+        )  # fmt: skip
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
         chosen = chosen_engine(rollout.engine)
         networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
@@ -109,7 +113,7 @@ def _train(
     _drop_damaged(checkpoint, kept, work)
     networks = replace(networks, shape=pinned_packing(checkpoint, networks.shape))
     chosen = chosen_optimizer(config.optim.optimizer)
-    optimizer = make_optimizer(chosen, [networks.policy.model.parameters(), networks.value.model.parameters()])
+    optimizer = make_optimizer(chosen, networks.learned)
     size = checkpoint_bytes(learning, state_bytes_of(chosen))
     due = CheckpointSchedule(config.checkpoint_every, config.checkpoint_minutes, size, usual=10)
     progress = _restore(checkpoint, learning, optimizer, chosen.name, resumed)
@@ -159,7 +163,7 @@ def _iterate(
     """Sample, score and learn once; `progress` moves on. Returns the metrics."""
     begun, iteration = time.perf_counter(), progress.step
     number = resumed.iterations + iteration
-    sampler.engine.update(networks.policy.model.state_dict().items())
+    sampler.engine.update(*networks.weights)
     answers = sample_scored(
         sampler, number - resumed.begun, work.path / "scores" / str(iteration),
         lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"), work,
@@ -196,5 +200,5 @@ def _write(
         to = work.output / "checkpoints" / str(n)
         shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
     (work.output / "value").mkdir()
-    save_reward_model(networks.value.model, value, work.output / "value")
+    save_reward_model(networks.value.model, value, work.output / "value", adapter=VALUE)
     save_model(networks.policy.model, policy, work.output)

@@ -4,6 +4,7 @@ Three networks of P parameters take 36·P bytes with AdamW (weights in float32, 
 less in bfloat16; activations and the engine come besides. vLLM on a GPU gets no more than that leaves it.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tasks.calls import Adapter
 from tasks.contract import DataError
 from tasks.kinds import Model, Policy, RewardModel
+from tasks.rollouts.one_base import VALUE, learned_by, open_on_base, reference_layers, switch_to
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.template import template_digest
+from tasks.training.adapters import NAME, adapter_in, learning_parameters
 from tasks.training.batches import MicroBatch, sorted_micro_batches
 from tasks.training.body import Inputs, inputs_of, sender
 from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
-from tasks.training.model import halve_products, open_model, packing_for, positions_of
+from tasks.training.model import open_frozen, open_model, packing_for, positions_of
 from tasks.training.packing import PackingConfig, packing_of_all
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
@@ -29,7 +33,7 @@ from tasks.training.settings import ComputeConfig
 
 @dataclass(frozen=True)
 class Networks:
-    """Loaded on one device; weights in float32."""
+    """Loaded on one device; weights that learn are float32. With an adapter some may share a base (`one_base`)."""
 
     policy: TokenLogps
     value: TokenValues
@@ -51,6 +55,18 @@ class Networks:
         """Policy and value network, as one module."""
         return nn.ModuleDict({"policy": self.policy.model, "value": self.value.model})
 
+    @property
+    def learned(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """What learns in the policy, and in the value network."""
+        return learned_by(self.policy.model, NAME), learned_by(self.value.model, VALUE)
+
+    @property
+    def weights(self) -> tuple[Iterable[tuple[str, Tensor]], Adapter | None]:
+        """The policy's weights as an engine takes them: those of its adapter, with the adapter, else all of them."""
+        model = self.policy.model
+        adapter = adapter_in(model)
+        return (learning_parameters(model) if adapter else model.state_dict()).items(), adapter
+
     def inputs(self, batch: MicroBatch) -> Inputs:
         return inputs_of(batch, self.device.torch_device)
 
@@ -60,29 +76,47 @@ class Networks:
 
 
 def open_networks(
-    policy: Policy, value: RewardModel, ref: Policy, temperature: float, compute: ComputeConfig
+    policy: Policy,
+    value: RewardModel,
+    ref: Policy,
+    temperature: float,
+    compute: ComputeConfig,
+    adapter: Adapter | None = None,
+    seed: int = 0,
 ) -> Networks:
-    """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do."""
+    """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do.
+
+    adapter: that of the policy, which `seed` draws where the policy has none yet; None: the whole policy learns.
+    """
     device = this_device()
+    half = device.dtype(compute.dtype) == torch.bfloat16
+    models = (
+        open_on_base(policy, value, ref, adapter, compute, half=half, seed=seed)
+        if adapter
+        else _open_apart(policy, value, ref, device, half=half)
+    )
+    model, critic, anchor = models
+    shape = packing_of_all([packing_for(m, device, compute.max_tokens_per_microbatch) for m in models])
+    with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # products in bfloat16 need it
+        tempered = TokenLogps(model, temperature)
+        plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
+        frozen, values = TokenLogps(anchor, temperature), TokenValues(critic)
+    for network, name in ((tempered, NAME), (plain, NAME), (values, VALUE), (frozen, reference_layers(ref, models))):
+        switch_to(network, name)
+    return Networks(tempered, values, frozen, plain, device, half, shape)
+
+
+def _open_apart(policy: Policy, value: RewardModel, ref: Policy, device: Device, *, half: bool) -> tuple[Any, Any, Any]:
+    """Models of policy, value network and reference, each with weights of its own."""
     model = open_model(policy, torch.float32).to(device.torch_device)
     critic = open_reward_model(value, torch.float32).to(device.torch_device)
-    half = device.dtype(compute.dtype) == torch.bfloat16
-    anchor = open_model(ref, torch.float32).requires_grad_(False)
-    if half:
-        halve_products(anchor)
-    anchor.to(device.torch_device)
-    shapes = [packing_for(m, device, compute.max_tokens_per_microbatch) for m in (model, critic, anchor)]
-    shape = packing_of_all(shapes)
-    tempered = TokenLogps(model, temperature)
-    plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
-    with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # products in bfloat16 need it
-        frozen = TokenLogps(anchor, temperature)
-    return Networks(tempered, TokenValues(critic), frozen, plain, device, half, shape)
+    anchor = open_frozen(ref, lambda dtype: open_model(ref, dtype), "float32", half=half).requires_grad_(False)
+    return model, critic, anchor.to(device.torch_device)
 
 
 def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:
     """The start of the value network: `value`, else the policy's own. Raises DataError if it cannot serve."""
-    start = value or RewardModel(policy.path / "value")
+    start = value or RewardModel(policy.path / "value", base=policy.base)
     if value is None and not start.path.is_dir():
         raise DataError(
             f"there is no value network: feed `value` with a reward model (the usual start), or with "

@@ -25,6 +25,7 @@ from tasks.ids import digest
 from tasks.kinds import Policy, RewardModel
 from tasks.rollouts.settings import KlConfig
 from tasks.sampling.plan import Draws, SamplingPlan
+from tasks.training.model import trainable
 from tasks.training.optimizer import Updater, full_weight, parameter_state
 
 PROGRESS, MOMENTS = "progress.json", "optimizer.safetensors"
@@ -88,7 +89,7 @@ def write_moments(folder: Path, learning: nn.Module, optimizer: Updater) -> bool
     """Write the optimizer's state into `state/`. False where it is made of more than plain tensors."""
     moments = {
         f"{name}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in learning.named_parameters()
+        for name, parameter in trainable(learning)
         for key, value in parameter_state(optimizer, parameter).items()
     }
     if any(type(tensor) is not torch.Tensor for tensor in moments.values()):
@@ -99,7 +100,7 @@ def write_moments(folder: Path, learning: nn.Module, optimizer: Updater) -> bool
 
 def restore_moments(file: Path, learning: nn.Module, optimizer: Updater) -> None:
     """Give the optimizer the state of an earlier round."""
-    parameters = dict(learning.named_parameters())
+    parameters = dict(trainable(learning))
     for name, tensor in load_file(file).items():
         owner, _, key = name.rpartition(".")
         if owner in parameters:

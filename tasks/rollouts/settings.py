@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from tasks.calls import Adapter
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
@@ -117,6 +118,7 @@ class PpoConfig:
     update: UpdateConfig
     mix: SftConfig
     optim: StepConfig
+    adapter: Adapter | None
     compute: GradientComputeConfig
     checkpoints: tuple[int, ...]
     keep_optimizer: bool

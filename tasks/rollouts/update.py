@@ -53,7 +53,6 @@ def learn(
     """
     set_rate(optimizer, rates)
     rollout = rollout.on(networks.device.torch_device)
-    models = (networks.policy.model, networks.value.model)
     update, clip_eps = config.update, _clip_eps(config.update.objective)
     of_updates: list[dict[str, float]] = []
     for number, part in enumerate(_minibatches(rollout.rows, config, iteration)):
@@ -64,7 +63,7 @@ def learn(
         if mixed is not None:
             step = iteration * update.epochs * update.minibatches + number
             found["loss/sft"] = mixed.add_gradients(networks, step)
-        norms = [nn.utils.clip_grad_norm_(m.parameters(), config.optim.max_grad_norm) for m in models]
+        norms = [nn.utils.clip_grad_norm_(p, config.optim.max_grad_norm) for p in networks.learned]
         metrics = _on_host(found | {"grad_norm": norms[0], "value/grad_norm": norms[1]})
         _check_finite(metrics, iteration)
         optimizer.step()

@@ -8,8 +8,8 @@ modules; nothing in it depends on where its base lies.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,7 +64,8 @@ def add_layers(model: Any, adapter: Adapter, seed: int = 0, name: str = NAME, *,
     targets = target_layers(model, adapter.targets)
     learning = {parameter for parameter in model.parameters() if parameter.requires_grad}
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several names are wanted
         inject_adapter_in_model(config, model, adapter_name=name)
     noise = torch.Generator().manual_seed(seed)
     learning = {*learning_parameters(model, name).values()} if learns else learning
@@ -190,10 +191,10 @@ def linear_layers(model: Any) -> list[str]:
     ]  # fmt: skip
 
 
-def save_adapter(model: Any, base: Model, directory: Path) -> None:
+def save_adapter(model: Any, base: Model, directory: Path, name: str = NAME) -> None:
     """Write the layers of a model, and the head of a reward model, into `directory`."""
-    tensors = {n: p.detach().float().cpu().contiguous() for n, p in learning_parameters(model).items()}
-    write_adapter(directory, cast(Adapter, adapter_in(model)), tensors, base)
+    tensors = {n: p.detach().float().cpu().contiguous() for n, p in learning_parameters(model, name).items()}
+    write_adapter(directory, cast(Adapter, adapter_in(model, name)), tensors, base)
 
 
 def write_adapter(directory: Path, adapter: Adapter, tensors: Mapping[str, Tensor], base: Model) -> None:
@@ -222,18 +223,18 @@ def remove_layers(model: Any) -> None:
         del model.peft_config
 
 
-@contextmanager
-def used_layers(model: nn.Module, name: str | None) -> Iterator[None]:
-    """While this is open, a model computes with the layers of one name, with None as its base alone."""
-    layers = [m for m in model.modules() if hasattr(m, "lora_A")]
-    before = [(m._active_adapter, m._disable_adapters) for m in layers]
+def adapted_layers(model: nn.Module) -> list[Any]:
+    """The linear layers of a model that have an adapter of any name."""
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def use_layers(layers: Iterable[Any], name: str | None) -> None:
+    """From now on adapted layers compute with their adapter of this name, where they have it; None: with none.
+
+    peft's own switch would also decide which of them learn.
+    """
     for layer in layers:
         layer._active_adapter, layer._disable_adapters = name or layer._active_adapter, name is None
-    try:
-        yield
-    finally:
-        for layer, (active, off) in zip(layers, before, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, off
 
 
 def _inside(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from tasks.contract import DataError
 from tasks.kinds import Model
 from tasks.template import tokenizer_of
-from tasks.training.adapters import adapter_in, read_layers, save_adapter
+from tasks.training.adapters import NAME, adapter_in, read_layers, save_adapter
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.heads import check_scores, is_classifier, mark_trained_here
 from tasks.training.model import DTYPES, copy_files
@@ -42,14 +42,10 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0, head: to
 
     Source: Huang et al., arXiv 2403.17031 (`summarize_from_feedback_details/reward.py`).
     """
-    from transformers import AutoConfig
-
     fresh = not is_classifier(source.path)
     if not fresh:
         check_scores(source.path)
-    config = AutoConfig.from_pretrained(source.path, local_files_only=True)
-    config.num_labels = 1
-    config.get_text_config().pad_token_id = _pad(source)
+    config = _config_of(source)
     model, _ = _load(source.whole, config, dtype)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise DataError(f"{type(model).__name__} has no linear head called `score`; decoders such as Llama have one")
@@ -60,6 +56,34 @@ def open_reward_model(source: Model, dtype: torch.dtype, seed: int = 0, head: to
         read_layers(model, source, head=not fresh)
         model.score.to(head or dtype)
     return model.eval()
+
+
+def classifier_on(model: Any, source: Model) -> Any:
+    """A reward model whose body is that of `model`, modules and all, with a head of its own whose weights are 0.
+
+    source: its configuration, of a reward model.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    check_scores(source.path)
+    with torch.device("meta"):
+        made = AutoModelForSequenceClassification.from_config(_config_of(source))
+    setattr(made, made.base_model_prefix, model.base_model)
+    made.config._attn_implementation = model.config._attn_implementation
+    made.score.to_empty(device=model.device)
+    for parameter in made.score.parameters():
+        torch.nn.init.zeros_(parameter)
+    return made.eval()
+
+
+def _config_of(source: Model) -> Any:
+    """A configuration with one output, and the padding that scores are read by."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source.path, local_files_only=True)
+    config.num_labels = 1
+    config.get_text_config().pad_token_id = _pad(source)
+    return config
 
 
 def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]]:
@@ -79,7 +103,7 @@ def _load(source: Model, config: Any, dtype: torch.dtype) -> tuple[Any, set[str]
     return model, set(found["missing_keys"])
 
 
-def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "float32") -> None:
+def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "float32", adapter: str = NAME) -> None:
     """Write `model` into `directory`: weights and configuration anew, tokenizer, template and
     generation_config.json, which may name the token that ends an answer, as `source` has them.
 
@@ -88,10 +112,11 @@ def save_reward_model(model: Any, source: Model, directory: Path, dtype: str = "
 
     dtype: of the weights in the files; another one than float32 is what `model` itself is cast to. `split`: bfloat16,
         and the rest in `state/`.
+    adapter: name of its layers, where a model has several.
     """
     mark_trained_here(model.config)
-    if adapter_in(model):
-        save_adapter(model, source.whole, directory)
+    if adapter_in(model, adapter):
+        save_adapter(model, source.whole, directory, adapter)
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(directory)
         copy_files(source, directory, "config.json")

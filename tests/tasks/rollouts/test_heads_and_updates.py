@@ -107,8 +107,8 @@ def test_the_policys_activations_are_gone_before_the_value_network_reads(policy:
     networks.value.register_forward_pre_hook(lambda *_: found.append(head.weight.grad is not None))
     update = UpdateConfig(CLIPPED, epochs=1)
     config = PpoConfig(
-        1, 0.1, 0.1, RolloutConfig(), KlConfig(), RewardConfig(), update, SftConfig(), StepConfig(), FLOAT32, (), False,
-        1, 15, 0,
+        1, 0.1, 0.1, RolloutConfig(), KlConfig(), RewardConfig(), update, SftConfig(), StepConfig(), None, FLOAT32, (),
+        False, 1, 15, 0,
     )  # fmt: skip
     optimizer = make_optimizer(chosen_optimizer("adamw"), [networks.learning.parameters()])
     learn(networks, optimizer, rollout, config, (0.0, 0.0), 0, None)

@@ -23,7 +23,7 @@ from tests.workspace import Killed, Mortal, Workspace
 def test_an_engine_that_keeps_its_old_weights_is_found_out(
     lr: float, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
+    monkeypatch.setattr(TransformersEngine, "update", lambda *_: None)
     with pytest.raises(DataError, match=r"sampler and trainer differ by .* the engine still has old weights"):
         run(policy, value_from(policy, tmp_path / "v"), Workspace(tmp_path), lr=lr, iterations=6)
 
@@ -35,7 +35,7 @@ def test_a_stale_engine_is_found_out_after_a_kill_too(
     value = value_from(policy, tmp_path / "v")
     with pytest.raises(Killed):
         run(policy, value, Mortal(tmp_path, 3), lr=3e-4, iterations=6, checkpoint_every=2)
-    monkeypatch.setattr(TransformersEngine, "update", lambda self, weights: None)
+    monkeypatch.setattr(TransformersEngine, "update", lambda *_: None)
     with pytest.raises(DataError, match="the engine still has old weights"):
         run(policy, value, Workspace(tmp_path), lr=3e-4, iterations=6, checkpoint_every=2)
 

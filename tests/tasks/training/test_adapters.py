@@ -18,7 +18,16 @@ from tasks.adapt import merge
 from tasks.calls import Adapter
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import ADAPTER, Policy, RewardModel, Table
-from tasks.training.adapters import NAME, TENSORS, adapter_in, add_layers, layers_of, target_layers, used_layers
+from tasks.training.adapters import (
+    NAME,
+    TENSORS,
+    adapted_layers,
+    adapter_in,
+    add_layers,
+    layers_of,
+    target_layers,
+    use_layers,
+)
 from tasks.training.model import open_frozen, open_model
 from tasks.training.reward import open_reward_model
 from tests.flat import fit, fit_reward, logps
@@ -126,8 +135,9 @@ def test_without_its_layers_an_adapter_is_its_base_to_the_bit(
     ids = torch.arange(9)[None] + 20
     model, plain = open_model(adapted, torch.float32), open_model(base, torch.float32)
     with torch.no_grad():
-        with used_layers(model, None):
-            assert torch.equal(model(ids).logits, plain(ids).logits)
+        use_layers(adapted_layers(model), None)
+        assert torch.equal(model(ids).logits, plain(ids).logits)
+        use_layers(adapted_layers(model), NAME)
         assert (model(ids).logits - plain(ids).logits).abs().max() > 0.1
     assert np.abs(values(base, pairs, tmp_path) - values(adapted, pairs, tmp_path)).max() > 1
 
