@@ -90,23 +90,27 @@ def with_profile(graph: Graph, source: PipelineFile, catalogue: Catalogue, text:
         fail(text.part("gpus").where, f"{what}; steps can use {there} GPUs of this machine")
     ranks: dict[str, int] = {}
     views = views_of(graph, catalogue.declared) if profile.ranks else {}
-    for name, step in _ranked_steps(graph, source, text, views):
+    for name, step in _ranked_steps(graph, source, catalogue, text, views):
         _check_devices(text, name, step, profile.gpus or there)
         ranks[step.origin.id] = profile.ranks[name]
     return replace(graph, profile=profile, ranks={id: n for id, n in ranks.items() if n > 1})
 
 
 def _ranked_steps(
-    graph: Graph, source: PipelineFile, text: ProfileText, views: Mapping[str, View]
+    graph: Graph, source: PipelineFile, catalogue: Catalogue, text: ProfileText, views: Mapping[str, View]
 ) -> Iterator[tuple[str, View]]:
-    """Each name in `ranks` with the steps that it means, tasks first, so that what names a step replaces them.
+    """Each name in `ranks` with the steps that it means: composites, tasks, steps, steps inside of composite ones, so
+    that the later name is the more precise one.
 
     The name of a composite, or of a step made by one, means those steps inside that can have ranks.
     """
     written = written_steps(source.pipeline(graph.pipeline).lineage[0].whole)
     tasks = {name: str(task.value) for name, step in written.items() if (task := entries(step).get("task"))}
-    by_precision = sorted(text.profile.ranks, key=lambda name: (name in written or "/" in name, name.count("/")))
-    for name in by_precision:
+
+    def precision(name: str) -> int:
+        return 2 + name.count("/") if name.split("/")[0] in written else int(name not in catalogue.composites)
+
+    for name in sorted(text.profile.ranks, key=precision):
         steps = [step for step in views.values() if _means(name, step.origin, tasks)]
         able = [step for step in steps if step.resources.ranks]
         if steps and not able:
