@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
+from tasks.declarations import Resources
 from tasks.files import atomic_replace
 from tasks.kinds import Policy, Prompts, Report
 
@@ -122,6 +123,19 @@ def refuse(*, how: str = "spec") -> Prompts:
     raise ZeroDivisionError("seven by nought")
 
 
+ranked_resources = Resources(exclusive=True, gpus=1, ranks=True)
+
+
+def placed(policy: Policy, *, together: int, n: int = 0) -> Prompts:
+    """Computes with a model, beside others that come to the same folder. Its result names the GPUs that it sees."""
+    meet = Path(os.environ["MEET"])
+    (meet / str(n)).touch()
+    until = time.monotonic() + 30
+    while len(list(meet.iterdir())) < together and time.monotonic() < until:
+        time.sleep(0.01)
+    return Prompts.of(_prompts([os.environ.get("CUDA_VISIBLE_DEVICES", "-"), str(len(list(meet.iterdir())))]))
+
+
 def ranked(
     prompts: Prompts, work: Workspace, *, how: str = "", at: int = 0, steps: int = 4, rest: float = 0.0
 ) -> Prompts:
@@ -194,7 +208,7 @@ def node(id: str, task: str, kind: str = "Prompts", **given: Any) -> Node:
     several = {port: (ids,) if isinstance(ids, str) else tuple(ids) for port, ids in inputs.items()}
     lists = frozenset(port for port, ids in inputs.items() if not isinstance(ids, str))
     round = int(id.split("@")[1]) if "@" in id else None
-    work = task in {"slow", "model", "adapted", "disturbed"}
+    work = task in {"slow", "model", "adapted", "disturbed", "ranked"}
     return Node(id, (id,), task, "tasks.tiny", kind, given, {}, several, lists, work, round, Where("pipelines.yaml"))
 
 
