@@ -13,7 +13,7 @@ from flows.wiring.grammar import LOCAL, NAME_RULE, PIPELINE_NAME, PROFILE, writt
 from flows.wiring.machine import usable_gpus
 from flows.wiring.model import Graph, Node, Profile
 from flows.wiring.text import PipelineFile
-from flows.wiring.tree import Yaml, entries, fail, mapping, quoted, quoted_value
+from flows.wiring.tree import Yaml, entries, fail, mapping, name_of, quoted, quoted_value
 from flows.wiring.views import View, views_of
 from flows.wiring.where import Where
 from tasks.contract import SpecError
@@ -43,7 +43,7 @@ def selected_profile(source: PipelineFile) -> ProfileText | None:
     if name == LOCAL:
         return None
     if name not in source.profiles:
-        fail(Where(str(source.path)), f"there is no profile {quoted(name)}", name, [*source.profiles, LOCAL])
+        fail(Where(name_of(source.path)), f"there is no profile {quoted(name)}", name, [*source.profiles, LOCAL])
     return read_profile(source, name)
 
 

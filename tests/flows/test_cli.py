@@ -93,6 +93,9 @@ def test_the_graph_is_drawn_as_text_and_as_mermaid(project: Path) -> None:
         (("show", "nothing"), "names nothing"), (("show", "last"), "there are no runs yet"),
         (("run", "tiny", "--fresh", "polcy"), "did you mean 'policy'"),
         (("list", "--file", "none.yaml"), "there is no file none.yaml"), (("list", "--jsn"), "--json"),
+        (("run", "tiny", "--profile", "two"), "there is no profile 'two'; choose one of [local]"),
+        (("sweep", "tiny", "--profile", "two"), "there is no profile 'two'"),
+        (("deploy", "--profile", "two"), "there is no profile 'two'"),
         (("accept", "tiny", "data"), "'data' has no former result"), (("sweep", "tiny", "size=1,[2"), "cannot split"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -68,8 +69,14 @@ class Devices:
     def __init__(self, kind: str, names: Sequence[str], who: str) -> None:
         """`names`: of the devices, in the order in which they are taken; `who`: this run, as others see it."""
         self.kind, self.names, self._who = kind, tuple(names), who
-        self._folder = locks_folder()
-        self._queue = self._folder / f"{kind}-queue"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return locks_folder()
+
+    @property
+    def _queue(self) -> Path:
+        return self._folder / f"{self.kind}-queue"
 
     def wait_in_queue(self, since: float) -> Ticket:
         """A place behind those that have waited since before `since`, in seconds of `time.time`."""
@@ -96,7 +103,8 @@ class Devices:
 
     def holders(self) -> str:
         """The other runs that hold devices now."""
-        return " and ".join(sorted({text for name in self.names if (text := holder(self._path(name)))} - {self._who}))
+        held = (path for path in map(self._path, self.names) if not is_free(path))
+        return " and ".join(sorted({text for path in held if (text := holder(path))} - {self._who}))
 
     def _due_to_others(self, ticket: Ticket | None) -> set[str]:
         """The devices for which steps wait that came earlier and have lost their patience."""

@@ -78,6 +78,7 @@ class Workers:
             "OMP_WAIT_POLICY": "PASSIVE",
             "KMP_BLOCKTIME": "0",
             "TOKENIZERS_PARALLELISM": "false",
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch looks for GPUs without CUDA, which no fork could use then
         }
         with environment(settings):
             self._server.ensure_running()

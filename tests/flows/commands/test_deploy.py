@@ -1,5 +1,6 @@
 """What `alignflow deploy` finds in a file, and what it refuses before it asks any server."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -178,3 +179,12 @@ def test_a_set_is_registered_whole_or_not_at_all(place: ServePaths, monkeypatch:
     assert len(deploying._register_all(server, place, found, "pool")) == 3  # type: ignore[arg-type]
     assert server.there.keys() == {"tiny/manual", "loop-heart/weekly", "loop-heart/manual"}
     assert server.there["loop-heart/weekly"]["entrypoint"] != "old"
+
+
+def test_a_deployment_keeps_the_profile_with_which_it_was_deployed(place: ServePaths) -> None:
+    assert "ALIGNFLOW_PROFILE" not in place.environment
+    with_cards = replace(place, profile="cards")
+    [found] = deployments(place.file, "tiny/manual")
+    env = found.executed(with_cards)["job_variables"]["env"]
+    assert env == {**place.environment, "ALIGNFLOW_PROFILE": "cards"}
+    assert with_cards.places == place.places  # another profile is no other deployment

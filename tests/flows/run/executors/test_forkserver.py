@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from flows.python.codebase import tasks_in
+from flows.run.executors import room
 from flows.run.executors.base import Needs, StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
 from flows.run.executors.snapshot import snapshot
 from flows.run.executors.worker import Input, Job, Result
+from flows.system.gpus import Gpu
 from tasks.contract import Chosen, DataError, SpecError
+from tasks.declarations import Memory
 from tasks.digests import with_digest, without_digest
 from tasks.kinds import Prompts
 from tests.flows.processes import all_ended
@@ -144,6 +147,66 @@ def test_a_heavy_child_stays_for_the_same_weights_and_rests_for_others(workers: 
     assert all_ended([int(first)])
     assert _warm(workers, tmp_path, 4, "")[0] not in (first, other)
     assert _warm(workers, tmp_path, 5, "b") == (other, "2")
+
+
+RESTING = """
+STATE = {"rests": 0}
+
+
+def rest():
+    if STATE["rests"] == 1:
+        raise OSError("no memory to rest in")
+    STATE["rests"] += 1
+
+
+def resting():
+    return f"rested {STATE['rests']} times"
+"""
+
+
+def test_a_child_is_asked_to_rest_and_ends_where_it_cannot(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path / "project")
+    (project / "tasks" / "sampling").mkdir()
+    (project / "tasks" / "sampling" / "__init__.py").touch()
+    (project / "tasks" / "sampling" / "requests.py").write_text(RESTING)
+    (project / "tasks" / "engines" / "resting.py").write_text("from tasks.sampling.requests import resting\n")
+    workers = Workers(project, tmp_path / "forkserver.log", "this test", threads=1)
+    workers.start(["pyarrow"])
+    policy = Input("Policy", tmp_path, "d")
+
+    def sample(n: int) -> list[str]:
+        chosen = Chosen("engines", "resting", {}, "code", {})
+        job = _job(tmp_path / str(n), "warm", inputs={"policy": [policy]}, engine=chosen, n=n)
+        return _ids(workers.submit(job, _ignore, Needs(True, affinity="a", order=n)))[0].split(":")
+
+    def train(n: int) -> None:
+        workers.submit(_job(tmp_path / str(n), "numbers", count=1), _ignore, Needs(True, order=n))
+
+    first, *_ = sample(1)
+    train(2)
+    assert sample(3) == [first, "2", "rested 1 times", "3"]
+    train(4)
+    assert all_ended([int(first)])
+    assert "OSError: no memory to rest in" in (tmp_path / "3" / "logs" / "warm.log").read_text()
+    workers.close()
+
+
+@pytest.mark.parametrize(
+    ("memory", "ranks", "gpus", "fits"),
+    [
+        (None, 1, 0, True), (Memory({"all": 40.0}), 1, 0, True), (Memory({"all": 40.0}, host=21.0), 1, 0, False),
+        (Memory({"all": 31.0}), 2, 0, False), (Memory({"all": 45.0}, host=60.0), 1, 1, True),
+        (Memory({"all": 51.0}), 1, 1, False), (Memory({"all": 45.0}, host=31.0), 2, 2, False), (None, 1, 1, False),
+    ],
+)  # fmt: skip
+def test_a_step_fits_beside_what_rests_where_the_machine_and_each_gpu_have_enough_left(
+    memory: Memory | None, ranks: int, gpus: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "host_bytes", lambda: 100.0)
+    monkeypatch.setattr(room, "available_bytes", lambda: 60.0)
+    monkeypatch.setattr(room, "free_bytes", lambda uuid: 50.0)
+    cards = [Gpu(f"GPU-{number}", 80.0) for number in range(gpus)]
+    assert room.has_room(Needs(True, 1, ranks, memory=memory), cards) is fits
 
 
 def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
