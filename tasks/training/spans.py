@@ -37,6 +37,8 @@ class SpanInputs(NamedTuple):
     longest_query: int
     key_lengths: tuple[int, ...]
     """`(S,)`: keys of each span, known without waiting for a GPU."""
+    masks: dict[tuple[int, int], Tensor]
+    """By numbers of queries and keys: what the first layer made and the others use again."""
 
 
 def span_inputs(spans: Sequence[Span], to_device: Callable[[Ints], Tensor]) -> SpanInputs:
@@ -46,7 +48,7 @@ def span_inputs(spans: Sequence[Span], to_device: Callable[[Ints], Tensor]) -> S
     keys = np.concatenate([np.r_[slice(*s.prompt), s.start : s.end] for s in spans]) if shared else None
     return SpanInputs(
         tuple(spans), None if keys is None else to_device(keys), to_device(_ends(queries)),
-        to_device(_ends(queries + prompts)), int(queries.max()), tuple((queries + prompts).tolist()),
+        to_device(_ends(queries + prompts)), int(queries.max()), tuple((queries + prompts).tolist()), {},
     )  # fmt: skip
 
 
@@ -96,16 +98,20 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, spans: SpanInputs, sc
     queries = query.split([s.end - s.start for s in spans.spans], dim=2)
     key, value = (_taken(x, spans.keys, dim=2).repeat_interleave(groups, dim=1) for x in (key, value))
     keys, values = (x.split(spans.key_lengths, dim=2) for x in (key, value))
-    out = [_attended(*each, scaling) for each in zip(queries, keys, values, strict=True)]
+    out = [_attended(*each, scaling, spans.masks) for each in zip(queries, keys, values, strict=True)]
     return torch.cat(out, dim=2).transpose(1, 2)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, masks: dict[tuple[int, int], Tensor]
+) -> Tensor:
     """Attention of the last tokens of a text to all up to themselves."""
-    before = key.shape[2] - query.shape[2]
-    mask = None
-    if before:
-        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(before)
+    sizes, mask = (query.shape[2], key.shape[2]), None
+    if sizes[0] < sizes[1]:
+        mask = masks.get(sizes)
+        if mask is None:
+            hidden = torch.full(sizes, -torch.inf, device=query.device, dtype=query.dtype)
+            mask = masks[sizes] = hidden.triu(sizes[1] - sizes[0] + 1)
     return nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
     )
