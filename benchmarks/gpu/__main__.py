@@ -38,7 +38,7 @@ PARTS = {
     "ceilings": Part("ceilings", 40),
     "dpo-0.6b": Part("dpo", 110, {"shape": "qwen3-0.6b"}),
     "trl-0.6b": Part("trl_peer", 100, {"shape": "qwen3-0.6b"}),
-    "lora-8b": Part("lora", 90, {"shape": "llama3-8b"}),
+    "lora-8b": Part("lora", 110, {"shape": "llama3-8b"}),
     "parity": Part("parity", 60),
     "dpo-1.5b": Part("dpo", 100, {"shape": "qwen2.5-1.5b", "memory": True}),
     "sampling": Part("sampling", 70, {"shape": "qwen3-0.6b"}),

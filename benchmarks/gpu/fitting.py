@@ -80,23 +80,23 @@ def losses_of(work: LocalWorkspace) -> list[float]:
 
 
 def train(policy: Policy, data: Data, work: LocalWorkspace, *, steps: int, batch: int, lr: float = 1e-5,
-          **compute: Any) -> Policy:  # fmt: skip
+          adapter: Chosen | None = None, **compute: Any) -> Policy:  # fmt: skip
     """`fit` with DPO. compute: fields of `TrainComputeConfig`; the result is stored in bfloat16."""
     return fit(
         policy, data.table, work, data.ref, loss=DPO, lr=lr, optim=OptimConfig(steps=steps, batch=batch, warmup=0.0),
-        compute=TrainComputeConfig(**{"save_dtype": "bfloat16", **compute}),
+        compute=TrainComputeConfig(**{"save_dtype": "bfloat16", **compute}), adapter=adapter,
     )  # fmt: skip
 
 
 def measured(
     policy: Policy, data: Data, shape: Shape, variant: Variant, folder: Path, *, batch: int, ceiling: float | None,
-    products: int = 3,
+    products: int = 3, adapter: Chosen | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A row: speed, MFU, peak memory, passes and idle share of the steps behind the warm-up. products: of `speeds`."""
     reset_peak()
     work, idle, whole = Timed(folder), IdleWatch(), Stopwatch.start()
     with counted_passes() as passes:
-        train(policy, data, work, steps=variant.steps, batch=batch, **variant.compute)
+        train(policy, data, work, steps=variant.steps, batch=batch, adapter=adapter, **variant.compute)
     used, idle_share = whole.seconds(), idle.stop()
     first = min(WARM_UP, variant.steps - 1)
     timed = count_tokens(data.pairs[first * batch : variant.steps * batch])
