@@ -13,7 +13,7 @@ from typing import Any
 from flows.python.declared import Declarations
 from flows.run.events import Listener
 from flows.run.executors.base import Executor, Needs, Stopped
-from flows.run.executors.worker import Input, Job, Result
+from flows.run.executors.job import Input, Job, Result
 from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import refuse_seen
 from flows.store.records import HowMade, Record

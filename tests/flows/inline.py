@@ -12,7 +12,8 @@ import pytest
 import tasks
 from flows.run import run as execute
 from flows.run.executors.base import LIGHT, Events, Needs
-from flows.run.executors.worker import Job, Result, perform
+from flows.run.executors.job import Job, Result
+from flows.run.executors.worker import perform
 
 
 class Inline:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.run.executors.worker import Job, Result
+from flows.run.executors.job import Job, Result
 from flows.system.locks import Waiting
 from tasks.declarations import Memory, Sharding
 

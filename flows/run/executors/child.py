@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from flows.run.executors import worker
-from flows.run.executors.worker import Job, Seat
+from flows.run.executors.job import Job, Seat
 
 END_SECONDS = 5.0
 """How long a child may take to end by itself."""
@@ -28,6 +28,7 @@ class Child:
         self.connection, theirs = Pipe()
         process = context.ForkServerProcess(target=worker.worker_main, name=name, args=(theirs, str(snapshot)))
         self._popen = _Popen(process, server, folder)
+        self._ended = False
         theirs.close()
 
     def send(self, message: tuple[Job, Seat] | str) -> None:
@@ -57,7 +58,9 @@ class Child:
             return "gone"
 
     def kill(self) -> None:
-        """Kill the child and all that it started."""
+        """Kill the child and all that it started. Once it has ended, its number may be that of another process."""
+        if self._ended:
+            return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         with suppress(ProcessLookupError):  # before its setsid there is no group of its own yet
@@ -66,9 +69,12 @@ class Child:
     def close(self) -> None:
         """Let the child end by itself, then kill what is left of its session."""
         self.connection.close()
+        if self._ended:
+            return
         self._popen.wait(END_SECONDS)
         self.kill()
         self._popen.wait(END_SECONDS)
+        self._ended = True
         self._popen.close()
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from flows.run.executors.base import LIGHT, Events, Needs, Stopped
 from flows.run.executors.child import Child
 from flows.run.executors.devices import CPUS, Devices
+from flows.run.executors.job import Job, Result, Seat
 from flows.run.executors.pool import Pool
 from flows.run.executors.room import has_room
 from flows.run.executors.team import Team
-from flows.run.executors.worker import Job, Result, Seat
 from flows.system.environment import environment, python_path
 from flows.system.gpus import Gpu
 from flows.system.locks import Waiting

@@ -18,7 +18,8 @@ import psutil
 from flows.run.executors.base import Events, StepFailed, Stopped
 from flows.run.executors.child import Child
 from flows.run.executors.devices import locks_folder
-from flows.run.executors.worker import REST, Job, Result, Seat
+from flows.run.executors.job import Job, Result, Seat
+from flows.run.executors.worker import REST
 from flows.system.disk import full, is_full
 from tasks.contract import DataError, SpecError
 

@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import fields
 from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -23,91 +23,12 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+from flows.run.executors.job import Input, Job, Result, Seat
 from flows.run.executors.workspace import RankWorkspace, StepWorkspace
 
 REST = "rest"
 ENGINES = "tasks.sampling.requests"
 """The module whose `rest()` frees what its engine can make again quickly."""
-OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ALIGNFLOW_RENDEZVOUS")
-"""Variables that say which rank a process is: a process alone has none, whatever started the run has."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """An artifact in the store, as a child opens it."""
-
-    kind: str
-    path: Path
-    digest: str
-    base: Input | None = None
-    """The model that it is an adapter of."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of a task, complete: nothing else is read from the parent."""
-
-    module: str
-    task: str
-    inputs: Mapping[str, tuple[Input, ...]]
-    lists: frozenset[str]
-    """Ports that take a list; the others get the one handle."""
-    params: Mapping[str, Any]
-    """Parameters and execution parameters; a choice is a `tasks.contract.Chosen`."""
-    folder: Path
-    """`artifacts/partial/<key>`: survives a kill."""
-    log: Path
-    work: bool = False
-    """Whether the task asks for `work: Workspace`."""
-    groups: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Arguments that are dataclasses, by module and name; `params` has their fields."""
-
-
-@dataclass(frozen=True)
-class Seat:
-    """Which of the processes of a job this one is, and with what it computes."""
-
-    rank: int = 0
-    world: int = 1
-    threads: int = 0
-    """Threads of its own; 0: as many as the forkserver has."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables besides those of ranks: devices, and how training is spread over them."""
-    rendezvous: str = ""
-    """The file at which the ranks meet."""
-
-    def apply(self) -> None:
-        """Make this process what it is to be, before the task is imported."""
-        for name in OF_RANKS:
-            os.environ.pop(name, None)
-        os.environ.update(self.environment)
-        if self.world > 1:
-            ranks = {"RANK": self.rank, "LOCAL_RANK": self.rank, "WORLD_SIZE": self.world}
-            os.environ.update({name: str(value) for name, value in ranks.items()})
-            os.environ["ALIGNFLOW_RENDEZVOUS"] = self.rendezvous
-        if self.threads:
-            os.environ["OMP_NUM_THREADS"] = str(self.threads)
-            if torch := sys.modules.get("torch"):  # the forkserver has imported it with all threads
-                torch.set_num_threads(self.threads)
-
-    def log_of(self, log: Path) -> Path:
-        """Where it prints, for a job with this log."""
-        return log.with_name(f"{log.stem}.rank{self.rank}{log.suffix}") if self.rank else log
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a task made. `path` lies inside the job's folder, or is a folder of the user that is only referred to."""
-
-    kind: str
-    path: Path
-    digest: str = ""
-    """Set where the task returned one of its inputs."""
-    seconds: float = 0.0
-    """Of the task alone: no waiting, no fork."""
-    totals: Mapping[str, float] = field(default_factory=dict)
-    curves: tuple[Mapping[str, float], ...] = ()
-    notices: tuple[str, ...] = ()
 
 
 def worker_main(connection: Connection, snapshot: str) -> None:

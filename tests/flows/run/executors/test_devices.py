@@ -143,7 +143,7 @@ def test_free_devices_are_taken_before_those_of_an_engine_and_each_keeps_one_eng
 
 
 def test_an_idle_engine_gives_its_device_to_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.run.executors.pool.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("flows.run.executors.holdings.IDLE_SECONDS", 0.05)
     pool, engine, other = _pool(["GPU-a"]), Engine(), _pool(["GPU-a"], "another run")
     pool.leave(_step(pool, "a"), engine, "a")
     waited: list[str] = []

@@ -15,8 +15,8 @@ from flows.python.codebase import tasks_in
 from flows.run.executors import room
 from flows.run.executors.base import Needs, StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
+from flows.run.executors.job import Input, Job, Result
 from flows.run.executors.snapshot import snapshot
-from flows.run.executors.worker import Input, Job, Result
 from flows.system.gpus import Gpu
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.declarations import Memory

@@ -15,7 +15,7 @@ import pytest
 
 from flows.run.executors.base import Needs, StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
-from flows.run.executors.worker import Input, Job
+from flows.run.executors.job import Input, Job
 from flows.system.gpus import Gpu
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Prompts

@@ -26,7 +26,8 @@ from typing import Any, ClassVar
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import Codebase, tasks_in
-from flows.run.executors.worker import Input, Job, _arguments, _handles
+from flows.run.executors.job import Input, Job
+from flows.run.executors.worker import _arguments, _handles
 from flows.run.executors.workspace import StepWorkspace
 from flows.store.content import Contents
 from flows.store.keys import Choices
