@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,7 +73,7 @@ class Server:
             return {"content": f"refused: {e}"}
         job = Job(node.module, node.task, inputs, node.lists, arguments, folder, folder / "log", node.work, groups)
         call = pickle.dumps(job)
-        answer = _forked(lambda: _run(call, root))
+        answer = _forked(lambda: _run(call, folder, root))
         if root == str(ROOT) and "kind" in answer:
             self.made[step] = (answer["kind"], Path(answer["path"]), answer["content"])
         return answer
@@ -106,16 +106,17 @@ def _forked(work: Any) -> dict[str, Any]:
     return json.loads(text or '{"content": "killed"}')
 
 
-def _run(call: bytes, root: str) -> dict[str, Any]:
+def _run(call: bytes, folder: Path, root: str) -> dict[str, Any]:
     """In the fork: load the task and what it is given from `root`, run it under the trace, save what it returns."""
+    sys.path.insert(0, root)
+    space = _workspace(folder)
     for name in [m for m in sys.modules if m.split(".")[0] == "tasks"]:
         del sys.modules[name]
-    sys.path.insert(0, root)
     trace = _Trace(root)
     trace.start()
     job: Job = pickle.loads(call)
     function = getattr(__import__(job.module, fromlist=[job.task]), job.task)
-    handles, arguments, space = _handles(job), _arguments(job), _workspace(job.folder)
+    handles, arguments = _handles(job), _arguments(job)
     result = function(**handles, **arguments, **({"work": space} if job.work else {}))
     if result._path is None:
         result.save(space.output)
@@ -132,9 +133,20 @@ def _run(call: bytes, root: str) -> dict[str, Any]:
 
 
 def _workspace(folder: Path) -> Any:
-    """As a worker has it: nothing of `tasks/`."""
     shutil.rmtree(folder, ignore_errors=True)
-    return StepWorkspace(folder, lambda *_: None)
+    return _Workspace(folder, lambda *_: None)
+
+
+class _Workspace(StepWorkspace):
+    """As a worker has it. What it calls of `tasks/` to write curves is no part of the step, so it is not traced."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        traced = sys.gettrace()
+        sys.settrace(None)
+        try:
+            super().log(step, metrics)
+        finally:
+            sys.settrace(traced)
 
 
 class _Trace:
