@@ -14,6 +14,7 @@ import typer
 
 from flows.commands.errors import Commands, with_plain_errors
 from flows.commands.options import (
+    AdapterAlone,
     Again,
     AsJson,
     Compared,
@@ -25,6 +26,7 @@ from flows.commands.options import (
     Sort,
     SortBy,
     Values,
+    WeightDtype,
     add_project_options,
 )
 from flows.commands.printing import console, escape_control_characters, json_text
@@ -250,9 +252,11 @@ def accept(project: Project, name: Deployed, step: str, values: Values = None) -
 
 
 @app.command()
-def export(project: Project, ref: Ref, directory: Path) -> None:
-    """Write an artifact for other programs. A model becomes a plain Hugging Face directory, a table Parquet files, an
-    oracle its specification.
+def export(
+    project: Project, ref: Ref, directory: Path, layers: AdapterAlone = False, dtype: WeightDtype = None
+) -> None:  # fmt: skip
+    """Write an artifact for other programs. A model becomes a plain Hugging Face directory, also where it is an adapter
+    of another one, a table Parquet files, an oracle its specification.
 
     What training keeps beside a policy (value network, optimizer, checkpoints) is left out: the steps `value_of` and
     `checkpoint_at` give it.
@@ -262,7 +266,7 @@ def export(project: Project, ref: Ref, directory: Path) -> None:
 
     with own_umask():  # what is exported is no part of the store
         store = project.store
-    for path in export_to(store, ref, directory):
+    for path in export_to(store, ref, directory, layers=layers, dtype=dtype):
         print(path)
 
 

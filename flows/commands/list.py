@@ -23,7 +23,7 @@ def choices(catalogue: Catalogue) -> list[Entry]:
     """Tasks, composites and choices, by folder."""
     chosen = [s for choice in catalogue.takers for s in catalogue.all_choices(choice.folder)]
     signatures = [*catalogue.tasks.values(), *catalogue.composites.values(), *chosen]
-    entries = {s.name: s for s in sorted(signatures, key=lambda s: (s.folder, s.name))}
+    entries = {(s.folder, s.name): s for s in sorted(signatures, key=lambda s: (s.folder, s.name))}
     return [
         {"folder": s.folder or "tasks", "name": s.name, "about": s.about}
         | ({} if s.module.startswith("tasks.") else {"file": catalogue.codebase.shown(s.module)})

@@ -24,6 +24,13 @@ class Sort(StrEnum):
     RANDOM = "random"
 
 
+class Dtype(StrEnum):
+    """The type of the weights that `export` writes."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
 Deployed = Annotated[
@@ -56,6 +63,11 @@ ProfileName = Annotated[
                  help="On which devices it runs, and as how many ranks: a profile of the file.",
                  callback=lambda name: select_profile(name)),
 ]  # fmt: skip
+AdapterAlone = Annotated[bool, typer.Option("--adapter", help="Of an adapter its layers alone, as peft reads them.")]
+WeightDtype = Annotated[
+    Dtype | None,
+    typer.Option("--dtype", help="Type of the weights of an adapter's whole model.", show_default="float32"),
+]
 Pool = Annotated[str, typer.Option("--pool", help="Prefect's work pool in which runs wait.")]
 PROJECT_OPTIONS = {
     "file": Annotated[

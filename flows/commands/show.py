@@ -140,7 +140,7 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
     if record.location:
         yield "lies in", record.location
     if record.refers_to:
-        yield "adapter", store.references.error(record) or f"of {_bases(store, record)}"
+        yield "adapts", store.references.error(record) or _bases(store, record)
     commit = record.commit[:12] or "unknown"
     yield "made", f"{record.made} by {record.task} in {seconds(record.seconds)}, commit {commit}"
     params = record.parts.get("params")

@@ -17,11 +17,17 @@ def umask_of(root: Path) -> int:
     return 0o077 & ~mode if mode & 0o022 else 0o077
 
 
+def present_umask() -> int:
+    """Permissions that new files of this process do not get now."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 @contextmanager
 def own_umask() -> Iterator[None]:
     """Restores the umask at the end of the block."""
-    before = os.umask(0o077)
-    os.umask(before)
+    before = present_umask()
     try:
         yield
     finally:

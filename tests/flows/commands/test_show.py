@@ -255,8 +255,8 @@ def test_an_adapter_is_shown_as_one_with_its_base_or_why_that_does_not_serve(sto
     def lines() -> list[list[str]]:
         return _lines(lambda console: show_text(store, adapter.content, 5, console))
 
-    assert ["adapter", "of", "Policy", base.content, "in", str(folder)] in lines()
+    assert ["adapts", "Policy", base.content, "in", str(folder)] in lines()
     assert show_json(store, adapter.content, 5)["refers_to"] == [base.content]  # type: ignore[call-overload, index]
     (folder / "model.safetensors").write_text("other weights")
-    [shown] = [" ".join(line) for line in lines() if line[0] == "adapter"]
+    [shown] = [" ".join(line) for line in lines() if line[0] == "adapts"]
     assert shown.endswith(f"in {folder}, and that folder has changed: put it back as it was")
