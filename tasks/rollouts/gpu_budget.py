@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from tasks.calls import StateBytes
+from tasks.calls import Adapter, StateBytes
 from tasks.contract import Chosen, SpecError, Workspace
 from tasks.rollouts.memory import ONE_AT_A_TIME, Learning, checkpointing_wanted, frozen_bytes
 from tasks.rollouts.networks import Networks
@@ -27,6 +27,15 @@ def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes,
     if share < wanted:
         work.notice(f"vLLM gets {share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks")
     return replace(engine, execution={**engine.execution, "gpu_memory": share})
+
+
+def with_room_for(adapter: Adapter | None, engine: Chosen) -> Chosen:
+    """The engine with room for the policy's adapter from the beginning, so that vLLM does not load its base again."""
+    if adapter is None or engine.name != "vllm":
+        return engine
+    configured = engine.execution.get("lora_rank")
+    rank = max(configured if isinstance(configured, int) else 0, adapter.rank)
+    return replace(engine, execution={**engine.execution, "lora_rank": rank})
 
 
 def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: StateBytes, config: PpoConfig) -> Networks:

@@ -14,7 +14,7 @@ from torch import nn
 from tasks.contract import Workspace
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
-from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory
+from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.resume import (
@@ -87,7 +87,7 @@ def train_by_ppo(
             policy, value, ref, rollout.temperature, config.compute, config.adapter, config.seed
         )  # fmt: skip
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
-        chosen = chosen_engine(rollout.engine)
+        chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
         networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)

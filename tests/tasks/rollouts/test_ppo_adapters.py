@@ -1,6 +1,7 @@
 """PPO with adapters on one base in memory: equal to three models apart, through kills and rounds, and stored small."""
 
 import copy
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.calls import Adapter
-from tasks.contract import DataError, SpecError
+from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel
 from tasks.rl import checkpoint_at, value_of
 from tasks.rollouts import networks as networks_module
@@ -183,6 +184,23 @@ def test_bodies_in_bfloat16_sample_and_learn_as_one_policy(policy: Policy, criti
     made = run(policy, critic, work, adapter=LORA, dtype="bfloat16", iterations=2, epochs=1)
     assert {t.dtype for t in load_file(made.path / "adapter.safetensors").values()} == {torch.float32}
     assert max(row["sampler/logp_difference"] for _, row in work.curves) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_loads_the_base_once_and_samples_with_the_adapter_of_each_iteration(
+    policy: Policy, critic: RewardModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.engines import vllm
+
+    loads: list[int] = []
+    real = vllm._load
+    monkeypatch.setattr(vllm, "_load", lambda **settings: (loads.append(1), real(**settings))[1])
+    work = Workspace(tmp_path)
+    run(policy, critic, work, adapter=LORA, engine=Chosen("engines", "vllm", {}), lr=2e-2, iterations=3)
+    assert loads == [1]
+    assert work.curves[-1][1]["objective/kl"] > 0.5
+    assert max(row["sampler/logp_difference_max"] for _, row in work.curves) < 1e-3
 
 
 def test_what_cannot_learn_together_is_refused_before_anything_is_sampled(
