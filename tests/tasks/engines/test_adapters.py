@@ -18,14 +18,15 @@ from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.rendering import Template
 from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
+from tasks.sampling.weights import meta_model
 from tasks.template import stop_ids
-from tasks.training.adapters import adapter_in, learning_parameters
+from tasks.training.adapters import adapter_in, add_layers, learning_parameters
 from tasks.training.model import open_model
 from tests.adapters import adapted_model, adapter_policy
 from tests.models import tiny_policy
 
 TEXTS = ("where does the swan live ?", "a", "tell me what the bear eats and how big it is .", "hm")
-K = 3
+K = 2
 ENGINES = ("transformers", "vllm")
 ORDER = ("base", "first", "second", "base", "wide", "first")
 """The policies in the order in which one engine answers as them."""
@@ -35,7 +36,7 @@ LONG = [1, *[10 + i % 250 for i in range(300)]]
 
 def requests_of(policy: Policy) -> list[Request]:
     prompts: Any = Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])
-    return [Request(p, 10 * i + k, 12) for i, p in enumerate(prompts) for k in range(K)]
+    return [Request(p, 10 * i + k, 8) for i, p in enumerate(prompts) for k in range(K)]
 
 
 def drawn(engine: Engine, policy: Policy) -> list[Answer]:
@@ -88,7 +89,11 @@ def misfits(policies: dict[str, Policy], folder: Path) -> list[tuple[Policy, str
         return Policy(to, digest=name, base=policies["base"])
 
     def weights(change: Any) -> Any:
-        return lambda to: save_file(change(load_file(to / "adapter.safetensors")), to / "adapter.safetensors")
+        def changed(to: Path) -> None:
+            stored = {n: t.clone() for n, t in load_file(to / "adapter.safetensors").items()}  # not the file's memory
+            save_file(change(stored), to / "adapter.safetensors")
+
+        return changed
 
     def targets(to: Path) -> None:
         (to / "adapter.json").write_text(
@@ -216,8 +221,10 @@ def test_room_for_adapters_is_made_when_the_first_comes_and_grows_with_a_wider_o
 ) -> None:
     chosen = Chosen("engines", "vllm", {})
     engines = [chosen(policies[name]) for name in ("base", "first", "second", "base", "first", "first")]
-    trained = adapted_model(policies["base"], 9, rank=12)
-    engines[0].update(learning_parameters(trained).items(), Adapter(12, 24.0, ("all-linear",)))
+    wider = Adapter(12, 24.0, ("all-linear",))
+    trained = meta_model(policies["base"])
+    add_layers(trained, wider)
+    engines[0].update([(name, torch.ones(p.shape)) for name, p in learning_parameters(trained).items()], wider)
     close_engine()
     assert [call[0] if call[0] != "load" else call[:2] for call in fake.calls] == [
         ("load", 0), "shutdown", ("load", 8), "add_lora", "add_lora", "add_lora", "shutdown", ("load", 16), "add_lora",
