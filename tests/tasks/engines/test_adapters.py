@@ -102,7 +102,7 @@ def misfits(policies: dict[str, Policy], folder: Path) -> list[tuple[Policy, str
 
     first = "model.layers.0.mlp.down_proj.lora_A.weight"
     return [
-        (damaged("lacking", weights(lambda w: {n: t for n, t in w.items() if n != first})), f"{first} is missing in it"),
+        (damaged("lacking", weights(lambda w: {n: t for n, t in w.items() if n != first})), f"{first} is missing"),
         (damaged("narrow", weights(lambda w: w | {first: w[first][:, 1:].contiguous()})), r"is \(4, 63\).*\(4, 64\)"),
         (damaged("elsewhere", targets), "no linear layer 'nowhere'"),
     ]
