@@ -72,7 +72,10 @@ REWARD_SCALE = "reward_scale"
 """May stand beside a loss: takes any of its parameters, gives what turns log π/π_ref into an implicit reward."""
 STATE_BYTES = "state_bytes"
 """May stand beside an optimizer: what it keeps per parameter, as a `tasks.calls.StateBytes`."""
-COMPANIONS = (REWARD_SCALE, STATE_BYTES)
+BY_ELEMENT = "steps_by_element"
+"""May stand beside an optimizer, and gives True where a number of a weight changes by its own gradients alone: then
+each of several processes can step on its own part of a weight."""
+COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT)
 """Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
 
 

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from tasks.contract import JSON
 from tasks.files import remove, sync, temporary
+from tasks.ranks import barrier, broadcast, gather, join
 
 DIGESTS = "digests.json"
 """Digests of a part's files, by relative path."""
@@ -24,21 +25,51 @@ def new_part(folder: Path, *, shared: bool = False) -> Iterator[Path]:
     Temporary folders of killed attempts are removed: those of this part where other processes write parts beside it
     (`shared`), else all that lie there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp" if shared else ".*.tmp"):
-        remove(stale)
-    fresh = temporary(folder)
-    fresh.mkdir()
+    fresh = _fresh(folder, f".{folder.name}.*.tmp" if shared else ".*.tmp")
     try:
         yield fresh
-        (fresh / DIGESTS).write_text(json.dumps(_digests(fresh)))
-        for path in [*fresh.rglob("*"), fresh]:
+        for path in fresh.rglob("*"):
             sync(path)
-        remove(folder)
-        fresh.rename(folder)
+        _become(fresh, folder, _digests(fresh))
     except BaseException:
         remove(fresh)
         raise
+
+
+@contextmanager
+def new_part_of_ranks(folder: Path) -> Iterator[Path]:
+    """`new_part` of all ranks of a step: each writes files of its own, and rank 0 renames when all are whole.
+
+    A rank that dies leaves the others waiting, and `folder` as it was.
+    """
+    ranks = join()
+    fresh: Path = broadcast(_fresh(folder, ".*.tmp") if ranks.is_first else None)
+    yield fresh
+    barrier()
+    own = _files(fresh)[ranks.rank :: ranks.world]  # each reads a share, whoever wrote it
+    for file in own:
+        sync(file)
+    digests = gather({file.relative_to(fresh).as_posix(): _digest(file) for file in own})
+    if ranks.is_first:
+        _become(fresh, folder, {name: digest for part in digests for name, digest in part.items()})
+    barrier()
+
+
+def _fresh(folder: Path, stale_names: str) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob(stale_names):
+        remove(stale)
+    fresh = temporary(folder)
+    fresh.mkdir()
+    return fresh
+
+
+def _become(fresh: Path, folder: Path, digests: dict[str, JSON]) -> None:
+    (fresh / DIGESTS).write_text(json.dumps(digests))
+    for path in (fresh / DIGESTS, fresh):
+        sync(path)
+    remove(folder)
+    fresh.rename(folder)
     sync(folder.parent)
 
 
@@ -51,8 +82,11 @@ def is_intact(folder: Path) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, JSON]:
-    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {name: _digest(file) for name, file in files.items() if name != DIGESTS}
+    return {file.relative_to(folder).as_posix(): _digest(file) for file in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p != folder / DIGESTS]
 
 
 def _digest(file: Path) -> str:

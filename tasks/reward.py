@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import ACCELERATED
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
+from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
 from tasks.training.passes import (
     CURVES,
@@ -59,6 +60,7 @@ def fit_reward(
     from tasks.training.examples import examples_of
     from tasks.training.learner import check_learner, open_learner
     from tasks.training.loop import Settings, begin, train_model
+    from tasks.training.opening import open_on_ranks
     from tasks.training.reward import open_reward_model, save_reward_model
     from tasks.training.rows import rows_of
     from tasks.training.scores import AnswerScores, with_end_token
@@ -68,10 +70,12 @@ def fit_reward(
 
     learning = chosen_adapter(adapter)
     check_learner(policy, learning, compute.save_dtype)
-    begin(seed)
-    scorer = open_learner(policy, learning, opening, AnswerScores, compute, seed)
+    begin(len(data), optim, seed)
+    scorer = open_on_ranks(lambda: open_learner(policy, learning, opening, AnswerScores, compute, seed))
     examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None, RewardModel)
     settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
     train_model(scorer, examples, loss, settings, work)
-    save_reward_model(scorer.model, policy, work.output, compute.save_dtype)
+    if this_rank().is_first:
+        save_reward_model(scorer.model, policy, work.output, compute.save_dtype)
+    barrier()
     return RewardModel(work.output, base=policy.whole if learning else None)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import ACCELERATED, HEAVY
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
+from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
 from tasks.training.passes import (
     CURVES,
@@ -150,14 +151,19 @@ def fit(
     from tasks.training.logps import AnswerLogps
     from tasks.training.loop import Settings, begin, train_model
     from tasks.training.model import open_model, save_model
+    from tasks.training.opening import open_on_ranks
     from tasks.training.rows import rows_of
 
     learning = chosen_adapter(adapter)
     check_learner(policy, learning, compute.save_dtype)
-    begin(seed)
+    begin(len(data), optim, seed)
     examples = examples_of(data, rows_of(data, policy), loss, ref_logps)
-    scorer = open_learner(policy, learning, partial(open_model, policy), AnswerLogps, compute, seed)
+    scorer = open_on_ranks(
+        lambda: open_learner(policy, learning, partial(open_model, policy), AnswerLogps, compute, seed)
+    )
     settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
     train_model(scorer, examples, loss, settings, work)
-    save_model(scorer.model, policy, work.output, compute.save_dtype)
+    if this_rank().is_first:
+        save_model(scorer.model, policy, work.output, compute.save_dtype)
+    barrier()
     return Policy(work.output, base=policy.whole if learning else None)

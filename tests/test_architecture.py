@@ -112,6 +112,11 @@ def test_no_public_name_of_a_class_or_function_has_two_meanings() -> None:
         for node in ast.parse(source.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(_module(source))
-    by_convention = {"identity", "reward_scale", "state_bytes"}  # functions that may stand beside any choice
+    by_convention = {
+        "identity",
+        "reward_scale",
+        "state_bytes",
+        "steps_by_element",
+    }  # functions that may stand beside any choice
     several = {name: where for name, where in places.items() if len(where) > 1 and name not in by_convention}
     assert not several, f"one name, one meaning: {several}"

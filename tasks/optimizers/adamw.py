@@ -38,3 +38,8 @@ def adamw(
 def state_bytes() -> StateBytes:
     """Two means in float32."""
     return StateBytes(device=8)
+
+
+def steps_by_element() -> bool:
+    """Its state belongs to single numbers."""
+    return True

@@ -37,3 +37,8 @@ def adamw_offloaded(
 def state_bytes() -> StateBytes:
     """Two means in float32, on the host."""
     return StateBytes(host=8)
+
+
+def steps_by_element() -> bool:
+    """Its state belongs to single numbers."""
+    return True

@@ -38,3 +38,8 @@ def rmsprop(
 def state_bytes() -> StateBytes:
     """One mean in float32."""
     return StateBytes(device=4)
+
+
+def steps_by_element() -> bool:
+    """Its state belongs to single numbers."""
+    return True

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import ignore_patterns
 
-import torch
 from torch import nn
 
 from tasks.contract import Workspace
@@ -40,10 +39,12 @@ from tasks.training.checkpoint import (
     last_state,
     load_checkpoint,
     pinned_packing,
+    pins,
     save_checkpoint,
 )
 from tasks.training.model import keep_memory, save_model
 from tasks.training.optimizer import Updater, chosen_optimizer, make_optimizer, state_bytes_of
+from tasks.training.parallel import whole_weights
 from tasks.training.reward import save_reward_model
 
 
@@ -114,7 +115,7 @@ def _train(
     networks = replace(networks, shape=pinned_packing(checkpoint, networks.shape))
     chosen = chosen_optimizer(config.optim.optimizer)
     optimizer = make_optimizer(chosen, networks.learned)
-    size = checkpoint_bytes(learning, state_bytes_of(chosen))
+    size = checkpoint_bytes(whole_weights(learning), state_bytes_of(chosen))
     due = CheckpointSchedule(config.checkpoint_every, config.checkpoint_minutes, size, usual=10)
     progress = _restore(checkpoint, learning, optimizer, chosen.name, resumed)
     while progress.step < config.iterations:
@@ -126,9 +127,9 @@ def _train(
                 save_model(networks.policy.model, policy, part)
         last = progress.step == config.iterations
         if last or due.is_due(progress.step):
-            state = vars(progress) | {"shape": networks.shape._asdict(), "threads": torch.get_num_threads()}
+            state = vars(progress) | pins(networks.shape)
             final = last and not config.keep_optimizer
-            save_checkpoint(checkpoint, progress.step, learning, optimizer, state, final=final)
+            save_checkpoint(checkpoint, progress.step, whole_weights(learning), optimizer, state, final=final)
             due.written()
             shutil.rmtree(work.path / "scores")
     work.count(**progress.totals)
@@ -143,7 +144,7 @@ def _restore(
     checkpoint: Path, learning: nn.ModuleDict, optimizer: Updater, name: str, resumed: ResumeState
 ) -> Progress:
     """Read the last checkpoint, or the state that the round before left of the optimizer `name`."""
-    if state := load_checkpoint(checkpoint, learning, optimizer):
+    if state := load_checkpoint(checkpoint, whole_weights(learning), optimizer):
         return Progress(state["step"], state["coefficient"], Counter(state["totals"]), state["difference"])
     if resumed.moments is not None and resumed.optimizer == name:
         restore_moments(resumed.moments, learning, optimizer)

@@ -93,12 +93,8 @@ def _switched_over(model: Any) -> bool:
 
 
 def _agrees(model: Any) -> bool:
-    """Compare spans with a mask over the whole row: two answers to one prompt, and one to another."""
-    size = model.config.get_text_config().vocab_size
-    rows = rows_of_ids([[1, 2, 3], [1, 2, 3], [4, 5]], [[6, 7, 8], [9, 1], [2, 3, 4]])
-    rows.prompts.values[:] %= size
-    (batch,) = micro_batches(rows, np.arange(3), PackingConfig(64, 1, share=True, span_cost=0.0))
-    inputs = inputs_of(batch, model.device)
+    """Compare spans with a mask over the whole row."""
+    inputs = probe_inputs(model, model.device)
     assert inputs.texts is not None
     assert inputs.prompts is not None
     mask = _mask(inputs.texts, inputs.prompts, computed_dtype(model))
@@ -107,6 +103,16 @@ def _agrees(model: Any) -> bool:
         spanned = _forward_in_spans(model, inputs)
     near = _NEAR.get(computed_dtype(model), _NEAR_HALF)
     return bool((masked - spanned).abs().max() <= near * masked.abs().max())
+
+
+def probe_inputs(model: Any, device: torch.device) -> Inputs:
+    """A small micro-batch whose attention may be computed in spans: two answers to one prompt, and one to another."""
+    size = model.config.get_text_config().vocab_size
+    rows = rows_of_ids([[1, 2, 3], [1, 2, 3], [4, 5]], [[6, 7, 8], [9, 1], [2, 3, 4]])
+    for ids in (rows.prompts.values, rows.answers.values):
+        ids[:] %= size
+    (batch,) = micro_batches(rows, np.arange(3), PackingConfig(64, 1, share=True, span_cost=0.0))
+    return inputs_of(batch, device)
 
 
 def _forward_in_spans(model: Any, inputs: Inputs) -> Tensor:

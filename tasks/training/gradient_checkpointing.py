@@ -26,12 +26,17 @@ def use_gradient_checkpointing(model: Any) -> None:
 
     transformers' own switch works in training mode only, which would turn dropout on.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = decoder_layers(model)
     if not layers:
         raise SpecError(
             f"{type(model).__name__} has no layers that transformers can checkpoint: set gradient_checkpointing: off"
         )
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The layers of a transformers model, in its own order; empty where transformers does not mark them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

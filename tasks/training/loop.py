@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
+from tasks.calls import StateBytes
 from tasks.contract import Chosen, Workspace, chunks
 from tasks.training.checkpoint import (
     CheckpointSchedule,
@@ -23,6 +23,7 @@ from tasks.training.checkpoint import (
     last_state,
     load_checkpoint,
     pinned_packing,
+    pins,
     save_checkpoint,
 )
 from tasks.training.device import Device, this_device
@@ -34,11 +35,14 @@ from tasks.training.model import keep_memory, packing_for
 from tasks.training.optimizer import (
     Updater,
     chosen_optimizer,
+    full_weight,
     make_optimizer,
     set_rate,
     state_bytes_of,
-    use_full_weights,
 )
+from tasks.training.packing import PackingConfig
+from tasks.training.parallel import Network
+from tasks.training.placement import check_ranks, place, sharded_setup
 from tasks.training.rows import Ints
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 from tasks.training.step import add_gradients, gathered, on_host
@@ -56,8 +60,12 @@ class Settings:
     """Of the adapter that learns; 0: the whole model learns."""
 
 
-def begin(seed: int) -> None:
-    """What every training does first, before it opens a model."""
+def begin(rows: int, optim: OptimConfig, seed: int) -> None:
+    """What every training on a table of so many rows does first, before it opens a model.
+
+    Raises DataError for more ranks than rows, and SpecError for what ranks cannot do.
+    """
+    check_ranks(rows, optim.batch, chosen_optimizer(optim.optimizer))
     keep_memory()
     torch.manual_seed(seed)
 
@@ -65,41 +73,56 @@ def begin(seed: int) -> None:
 def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Settings, work: Workspace) -> None:
     """Train `scorer.model` in place, from the last checkpoint in `work.path` on. Raises DataError if it diverges.
 
-    `scorer` turns a micro-batch's inputs into a number per answer, which the loss is filled with.
+    `scorer` turns a micro-batch's inputs into a number per answer, which the loss is filled with. Several ranks train
+    one model; at the end that of rank 0 has its weights.
     """
-    model, optim, compute = scorer.model, settings.optim, settings.compute
     folder, device = work.path / "checkpoint", this_device()
     drop_damaged(folder, work)
-    shape = pinned_packing(folder, packing_for(model, device, compute.max_tokens_per_microbatch))
+    packing = pinned_packing(folder, packing_for(scorer.model, device, settings.compute.max_tokens_per_microbatch))
+    network, optimizer, state_bytes = _placed(scorer, device, packing, settings)
+    _run(network, optimizer, state_bytes, packing, examples, loss, settings, work)
+    network.gather(lambda own: full_weight(optimizer, own))
+
+
+def _placed(
+    scorer: Any, device: Device, packing: PackingConfig, settings: Settings
+) -> tuple[Network, Updater, StateBytes]:
+    """The network and its optimizer, with what that keeps of each weight."""
+    compute, chosen = settings.compute, chosen_optimizer(settings.optim.optimizer)
     half = device.dtype(compute.dtype) == torch.bfloat16
     half_weights = compute.weight_dtype == "bfloat16" and not settings.rank  # an adapter's weights are float32
-    chosen = chosen_optimizer(optim.optimizer)
     setup = TrainingSetup(
-        shape.tokens,
-        half=half,
-        logits=device.head_logits,
-        state=state_bytes_of(chosen),
-        half_weights=half_weights,
+        packing.tokens, half=half, logits=device.head_logits, state=state_bytes_of(chosen), half_weights=half_weights,
         rank=settings.rank,
-    )
-    if is_wanted(compute.gradient_checkpointing, model, setup, device):
-        use_gradient_checkpointing(model)
-    accelerator = make_accelerator(device, half=half)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    scorer = accelerator.prepare(scorer)
-    size = checkpoint_bytes(model, setup.state)
-    optimizer = make_optimizer(chosen, [parameters], half_weights=half_weights)
+    )  # fmt: skip
+    setup = sharded_setup(setup, scorer.model, device, chosen)
+    if is_wanted(compute.gradient_checkpointing, scorer.model, setup, device):
+        use_gradient_checkpointing(scorer.model)
+    network = place(scorer, device, half=half, sharded=setup.shards > 1)
+    optimizer = make_optimizer(chosen, [[w.own for w in network.weights]], half_weights=half_weights)
+    if half_weights:
+        network.halve()
+    return network, optimizer, setup.state
+
+
+def _run(
+    network: Network, optimizer: Updater, state_bytes: StateBytes, packing: PackingConfig, examples: Examples,
+    loss: Chosen, settings: Settings, work: Workspace,
+) -> None:  # fmt: skip
+    """All steps from the last checkpoint on."""
+    folder, optim, compute = work.path / "checkpoint", settings.optim, settings.compute
+    size = checkpoint_bytes(network.weights, state_bytes)
     due = CheckpointSchedule(compute.checkpoint_every, compute.checkpoint_minutes, size, usual=50)
-    state = load_checkpoint(folder, model, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
+    state = load_checkpoint(folder, network.weights, optimizer) or {"step": 0, "tokens": 0, "watch": {}}
     watch, tokens = DivergenceMonitor(**state["watch"]), state["tokens"]
     sizes = examples.rows.tokens
     batches = _batches(len(examples.rows), optim, settings.seed)
     for step, batch in enumerate(batches[state["step"] :], state["step"]):
         begun = time.perf_counter()
         lr = optim.lr_at(step, len(batches), settings.lr)
-        added = add_gradients(accelerator, scorer, examples, loss, batch, shape)
-        own, norm = on_host(added, accelerator.clip_grad_norm_(parameters, optim.max_grad_norm))
-        outcome = gathered(accelerator, own, batch)
+        added = add_gradients(network, examples, loss, batch, packing)
+        own, norm = on_host(added, network.clip(optim.max_grad_norm))
+        outcome = gathered(own)
         metrics = step_metrics(examples, outcome)
         advice = _advice(folder, settings.lr)
         watch.check_loss(step, metrics["train/loss"], norm, advice)
@@ -112,19 +135,14 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
         work.progress(step + 1, len(batches), "steps")
         last = step + 1 == len(batches)
         if last or due.is_due(step + 1):
-            kept = {"tokens": tokens, "watch": asdict(watch), "shape": shape._asdict(),
-                    "threads": torch.get_num_threads()}  # fmt: skip
-            save_checkpoint(folder, step + 1, model, optimizer, kept, final=last)
+            kept = {"tokens": tokens, "watch": asdict(watch), **pins(packing)}
+            save_checkpoint(
+                folder, step + 1, network.weights, optimizer, kept, sharded=network.equal_passes, final=last
+            )
             due.written()
-    use_full_weights(optimizer)
     work.count(tokens=tokens, steps=len(batches))
     if warning := watch.warning():
         work.notice(warning)
-
-
-def make_accelerator(device: Device, *, half: bool) -> Accelerator:
-    """half: whether bodies compute in bfloat16, whatever the type of the weights."""
-    return Accelerator(cpu=not device.is_gpu, mixed_precision="bf16" if half else "no")
 
 
 def _batches(n: int, optim: OptimConfig, seed: int) -> list[Ints]:

@@ -191,3 +191,11 @@ def fits(shape: ModelShape, setup: TrainingSetup, memory_bytes: float) -> bool:
 def checkpointing_needed(shape: ModelShape, setup: TrainingSetup, memory_bytes: float) -> bool:
     """Whether a training fits on a device only with gradient checkpointing, if at all."""
     return not fits(shape, replace(setup, checkpointed=False), memory_bytes)
+
+
+def shards_of(sharding: str, world: int, shape: ModelShape | None, setup: TrainingSetup, memory_bytes: float) -> int:
+    """Shards of a training on `world` devices; `auto`: several only where it does not fit on one in any way."""
+    if sharding != "auto":
+        return world if sharding == "fsdp" else 1
+    fitting = shape is None or fits(shape, replace(setup, shards=1, checkpointed=True), memory_bytes)
+    return 1 if fitting else world

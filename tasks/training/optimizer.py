@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.calls import StateBytes
-from tasks.contract import STATE_BYTES, Chosen
+from tasks.contract import BY_ELEMENT, STATE_BYTES, Chosen
 
 Groups = list[dict[str, Any]]
 UNKEYED = {"tasks.contract.Chosen": "in a wiring the optimizer is a choice; only Python callers pass a name"}
@@ -44,13 +44,19 @@ def state_bytes_of(optimizer: Chosen) -> StateBytes:
     return own() if own else StateBytes(device=8)
 
 
+def can_be_sharded(optimizer: Chosen) -> bool:
+    """Whether it may step on parts of weights, each in another process."""
+    own = optimizer.companion(BY_ELEMENT)
+    return own is not None and bool(own())
+
+
 def make_optimizer(
     optimizer: Chosen, networks: Sequence[Iterable[nn.Parameter]], *, half_weights: bool = False
 ) -> Updater:
     """The optimizer over the parameters of one or several networks; a group's `network` is the number of its own.
 
-    Matrices decay, vectors do not. An optimizer on the host, and one of `half_weights`, steps on float32 copies of the
-    weights (`Masters`); the latter makes the weights bfloat16.
+    Matrices decay, vectors do not. An optimizer on the host, and one for `half_weights`, steps on float32 copies of the
+    weights (`Masters`); the weights may become bfloat16 afterwards.
     """
     groups = [
         {"params": found, "decays": decays, "network": number}
@@ -59,7 +65,7 @@ def make_optimizer(
         if (found := [p for p in parameters if (p.ndim >= 2) == decays])
     ]
     on_host = state_bytes_of(optimizer).host > 0
-    return Masters(optimizer, groups, on_host, half_weights) if on_host or half_weights else optimizer(groups)
+    return Masters(optimizer, groups, on_host) if on_host or half_weights else optimizer(groups)
 
 
 def set_rate(optimizer: Updater, rates: float | Sequence[float]) -> None:
@@ -83,12 +89,6 @@ def write_back(optimizer: Updater) -> None:
         optimizer.write_back()
 
 
-def use_full_weights(optimizer: Updater) -> None:
-    """Give the model the float32 copies as its weights; nothing can be trained afterwards."""
-    for weight, copy in optimizer.copies.items() if isinstance(optimizer, Masters) else ():
-        weight.data = copy.data
-
-
 def parameter_state(optimizer: Any, parameter: nn.Parameter) -> dict[str, Any]:
     """What the optimizer keeps of a parameter; what is put in counts."""
     if isinstance(optimizer, Masters):
@@ -97,18 +97,25 @@ def parameter_state(optimizer: Any, parameter: nn.Parameter) -> dict[str, Any]:
     return found
 
 
+def place_state(optimizer: Any, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+    """Give the optimizer a tensor of its state of a parameter, where it computes with it."""
+    if isinstance(optimizer, Masters):
+        place_state(optimizer.inner, optimizer.copies[parameter], key, value)
+        return
+    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    beside = value.ndim or group.get("fused") or group.get("capturable")  # else it counts steps in Python
+    optimizer.state[parameter][key] = value.to(parameter.device) if beside else value
+
+
 class Masters:
     """An optimizer over float32 copies of a model's weights, on the model's device or on the host.
 
     A step takes the gradients of the weights, moves the copies, and rounds them back into the weights.
     """
 
-    def __init__(self, optimizer: Chosen, groups: Groups, on_host: bool, half_weights: bool) -> None:
-        weights = [p for group in groups for p in group["params"]]
-        self.copies = {p: _copy(p, on_host) for p in weights}
+    def __init__(self, optimizer: Chosen, groups: Groups, on_host: bool) -> None:
+        self.copies = {p: _copy(p, on_host) for group in groups for p in group["params"]}
         self.inner: Updater = optimizer([{**g, "params": [self.copies[p] for p in g["params"]]} for g in groups])
-        for weight in weights if half_weights else ():
-            weight.data = weight.data.to(torch.bfloat16)
 
     @property
     def param_groups(self) -> Groups:

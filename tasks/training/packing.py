@@ -98,6 +98,12 @@ def plan_table(rows: Rows, packing: PackingConfig) -> Iterator[PlannedBatch]:
         start = end
 
 
+def cost_of_rows(rows: Rows, part: Ints, packing: PackingConfig) -> float:
+    """Cost of reading these rows, without the fixed cost of passes."""
+    groups = prompt_groups(rows, part, packing)
+    return sum(_segment_cost(segment, packing) for group in groups for segment in group.segments)
+
+
 def _planned(groups: Sequence[PromptGroup], packing: PackingConfig) -> PlannedBatch:
     segments = sorted((s for g in groups for s in g.segments), key=lambda s: -s.length)
     packed = _pack(segments, packing)
@@ -108,7 +114,7 @@ def _planned(groups: Sequence[PromptGroup], packing: PackingConfig) -> PlannedBa
 
 
 def _sorted_groups(rows: Rows, batch: Ints, packing: PackingConfig) -> list[PromptGroup]:
-    return sorted(_prompt_groups(rows, batch, packing), key=lambda g: (-g.longest, g.rows))
+    return sorted(prompt_groups(rows, batch, packing), key=lambda g: (-g.longest, g.rows))
 
 
 def _num_fitting(groups: Sequence[PromptGroup], packing: PackingConfig) -> int:
@@ -126,7 +132,8 @@ def _row_length(longest: int, packing: PackingConfig) -> int:
     return max(longest, min(MIN_PACKED_TOKENS, packing.tokens)) if packing.share else longest
 
 
-def _prompt_groups(rows: Rows, batch: Ints, packing: PackingConfig) -> Iterator[PromptGroup]:
+def prompt_groups(rows: Rows, batch: Ints, packing: PackingConfig) -> Iterator[PromptGroup]:
+    """The rows of `batch` in groups that share the tokens of their prompt."""
     by_prompt: dict[bytes, list[int]] = {}
     for row in batch.tolist():
         by_prompt.setdefault(rows.prompts.at(row).tobytes(), []).append(row)

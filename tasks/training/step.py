@@ -6,49 +6,62 @@ never waited for in between.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from tasks.contract import Chosen
+from tasks.ranks import gather_all
 from tasks.training.batches import collate
 from tasks.training.body import inputs_of
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.metrics import StepLosses
-from tasks.training.packing import PackingConfig, plan_batch
+from tasks.training.packing import PackingConfig, PlannedBatch
+from tasks.training.parallel import Network
+from tasks.training.rank_plan import plan_of_rank
 from tasks.training.rows import Ints
 
 
 def add_gradients(
-    accelerator: Accelerator, scorer: Any, examples: Examples, loss: Chosen, batch: Ints, packing: PackingConfig
+    network: Network, examples: Examples, loss: Chosen, batch: Ints, packing: PackingConfig
 ) -> StepLosses:
-    """Add the gradient of the mean loss over the whole optimizer batch to the parameters'.
+    """Add the gradient of the mean loss over the whole optimizer batch, which lies on all ranks, to the weights'.
 
     The losses returned are those of this process's rows, and lie on its device.
     """
-    world, rank = accelerator.num_processes, accelerator.process_index
-    own = batch[rank::world]
-    plans = plan_batch(examples.rows, own if len(own) else batch[:1], packing)
-    losses, logps, rows = [], [], []
-    for i, plan in enumerate(plans):
-        # Collated here, while a GPU computes the one before.
-        part = collate(examples.rows, plan)
-        last = i + 1 == len(plans)
-        with nullcontext() if last else accelerator.no_sync(scorer):
-            part_rows = torch.from_numpy(part.rows)
-            part_logps = scorer(inputs_of(part, accelerator.device))
-            part_losses = loss_on_batch(examples, loss, part_rows, part_logps)
-            weights = examples.weights[part_rows].to(part_losses.device, non_blocking=True)
-            # Processes average their gradients, so `world` undoes that; an idle one adds nothing.
-            share = (part_losses * weights).sum() * (world if len(own) else 0) / len(batch)
-            accelerator.backward(share)
-        rows.append(part.rows)
-        losses.append(part_losses.detach())
-        logps.append(part_logps.detach())
+    plan = plan_of_rank(examples.rows, batch, packing, network.ranks)
+    count = plan.most if network.equal_passes else len(plan.passes)
+    parts: list[StepLosses] = []
+    for i, (planned, counts) in enumerate(islice(plan.in_step(), count)):
+        part = _add_pass(network, examples, loss, planned, len(batch) if counts else 0, last=i + 1 == count)
+        if counts:
+            parts.append(part)
+    network.reduce()
+    return _joined(parts, network.device.torch_device)
+
+
+def _add_pass(
+    network: Network, examples: Examples, loss: Chosen, planned: PlannedBatch, size: int, *, last: bool
+) -> StepLosses:
+    """One micro-batch of an optimizer batch of `size` rows; 0: its gradient is 0."""
+    part = collate(examples.rows, planned)  # while a GPU computes the one before
+    rows = torch.from_numpy(part.rows)
+    inputs = inputs_of(part, network.device.torch_device)
+    with network.computing():
+        logps = network.scorer(inputs)
+    losses = loss_on_batch(examples, loss, rows, logps)
+    weights = examples.weights[rows].to(losses.device, non_blocking=True)
+    network.backward((losses * weights).sum() / size if size else logps.sum() * 0, last=last)
+    return StepLosses(part.rows, losses.detach(), logps.detach())
+
+
+def _joined(parts: list[StepLosses], device: Any) -> StepLosses:
+    if not parts:
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        return StepLosses(np.zeros(0, np.int64), nothing, nothing)
+    rows, losses, logps = zip(*parts, strict=True)
     return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
 
 
@@ -60,11 +73,6 @@ def on_host(step: StepLosses, norm: torch.Tensor) -> tuple[StepLosses, float]:
     return StepLosses(step.rows, losses, logps), float(found)
 
 
-def gathered(accelerator: Accelerator, step: StepLosses, batch: Ints) -> StepLosses:
-    """The losses of all processes' rows; they lie on the CPU."""
-    if accelerator.num_processes == 1:
-        return step
-    idle = accelerator.process_index >= len(batch)
-    parts: list[StepLosses] = gather_object([] if idle else [step])
-    rows, losses, logps = zip(*parts, strict=True)
-    return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
+def gathered(step: StepLosses) -> StepLosses:
+    """The losses of all ranks' rows, on every rank; they lie on the CPU."""
+    return _joined(gather_all(step), "cpu")

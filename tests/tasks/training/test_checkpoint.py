@@ -9,6 +9,7 @@ from tasks.calls import StateBytes
 from tasks.kinds import Policy
 from tasks.training import checkpoint
 from tasks.training.checkpoint import SMALL, CheckpointSchedule, checkpoint_bytes, save_checkpoint
+from tasks.training.parallel import whole_weights
 from tests.flat import fit
 from tests.tasks.training.tables import SFT, demonstrations, tokenized
 from tests.workspace import Killed, Mortal, Workspace
@@ -67,7 +68,8 @@ def test_the_time_that_writing_takes_does_not_count(clock: Clock) -> None:
 def test_a_checkpoint_has_float32_weights_and_what_the_optimizer_keeps() -> None:
     layer = torch.nn.Linear(3, 4)
     layer.bias.requires_grad_(False)
-    assert checkpoint_bytes(layer, StateBytes(device=8)) == checkpoint_bytes(layer, StateBytes(host=8)) == 12 * 12
+    weights = whole_weights(layer)
+    assert checkpoint_bytes(weights, StateBytes(device=8)) == checkpoint_bytes(weights, StateBytes(host=8)) == 12 * 12
 
 
 class Ticking(Mortal):
@@ -103,9 +105,11 @@ def test_never_are_there_more_than_two(tmp_path: Path, monkeypatch: pytest.Monke
     layer = torch.nn.Linear(3, 4)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     seen: list[int] = []
-    real = torch.save
-    monkeypatch.setattr(torch, "save", lambda *args: (seen.append(len(list(tmp_path.iterdir()))), real(*args)))
+    real = checkpoint.save_file
+    monkeypatch.setattr(
+        checkpoint, "save_file", lambda *args: (seen.append(len(list(tmp_path.iterdir()))), real(*args))
+    )
     for step in range(1, 5):
-        save_checkpoint(tmp_path, step, layer, optimizer, {})
+        save_checkpoint(tmp_path, step, whole_weights(layer), optimizer, {})
     assert seen == [1, 2, 2, 2]
     assert [p.name for p in tmp_path.iterdir()] == ["step-4"]

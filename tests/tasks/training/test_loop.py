@@ -7,18 +7,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Table
+from tasks.ranks import Ranks
 from tasks.train import logps
 from tasks.training.body import computes_in_spans
+from tasks.training.device import this_device
 from tasks.training.examples import Examples, examples_of, loss_on_batch
 from tasks.training.logps import AnswerLogps
 from tasks.training.metrics import StepLosses
 from tasks.training.model import open_model
 from tasks.training.packing import PackingConfig, plan_batch
+from tasks.training.parallel import Replica
 from tasks.training.rows import rows_of
 from tasks.training.step import add_gradients, on_host
 from tests.models import tiny_policy
@@ -55,12 +57,16 @@ def _examples(table: Table, loss: Chosen, policy: Policy, folder: Path) -> Examp
     return examples_of(ready, rows_of(ready, policy), loss, ref_logps)
 
 
+def _network(scorer: AnswerLogps) -> Replica:
+    return Replica(scorer, this_device(), Ranks(), half=False)
+
+
 def _step(
     examples: Examples, loss: Chosen, policy: Policy, shape: PackingConfig
 ) -> tuple[StepLosses, dict[str, torch.Tensor]]:
     model = open_model(policy, torch.float32)
     batch = np.random.default_rng(0).permutation(len(examples.rows))
-    outcome = add_gradients(Accelerator(cpu=True), AnswerLogps(model), examples, loss, batch, shape)
+    outcome = add_gradients(_network(AnswerLogps(model)), examples, loss, batch, shape)
     return outcome, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -97,10 +103,10 @@ def test_a_step_waits_for_no_number_of_a_micro_batch(
             Reads.number += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
             return func(*args, **(kwargs or {}))
 
-    model = AnswerLogps(open_model(policy, torch.float32))
-    computes_in_spans(model.model)  # the comparison of attention on first use waits
+    network = _network(AnswerLogps(open_model(policy, torch.float32)))
+    computes_in_spans(network.scorer.model)  # the comparison of attention on first use waits
     with Reads():
-        added = add_gradients(Accelerator(cpu=True), model, examples, loss, np.arange(len(examples.rows)), in_spans)
+        added = add_gradients(network, examples, loss, np.arange(len(examples.rows)), in_spans)
     assert Reads.number == 0
     step, norm = on_host(added, torch.tensor(2.5))
     assert norm == 2.5
