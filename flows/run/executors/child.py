@@ -57,6 +57,11 @@ class Child:
         except psutil.NoSuchProcess:
             return "gone"
 
+    def print_where_it_is(self) -> None:
+        """Let it print the stack of its main thread to its log, if it is not stopped."""
+        with suppress(ProcessLookupError):
+            os.kill(self._popen.pid, worker.WHERE_SIGNAL)
+
     def kill(self) -> None:
         """Kill the child and all that it started. Once it has ended, its number may be that of another process."""
         if self._ended:

@@ -35,6 +35,8 @@ REST_SECONDS = 60.0
 """How long a child may take to rest."""
 SHOWN_LINES = 12
 """Last lines of a rank's log in the message of its failure."""
+SHOWN_CALLS = 4
+"""Innermost calls of each rank in the message of ranks that hang."""
 _numbers = count()
 
 
@@ -118,15 +120,23 @@ class Team:
         return attempt.failure(rank, f"the process of '{attempt.job.task}' {how}", how)
 
     def _hang(self, attempt: _Attempt, running: Mapping[int, Child], signs: Mapping[int, float]) -> StepFailed:
-        """The error of ranks that give no sign of life. A stopped one, or else the longest silent, has the blame."""
+        """The error of ranks that give no sign of life: of each, what its process does, and where it is."""
+        silent = {rank: time.monotonic() - signs[rank] for rank in running}
         states = {rank: child.state() for rank, child in running.items()}
-        stopped = [rank for rank, state in states.items() if state == psutil.STATUS_STOPPED]
-        rank = stopped[0] if stopped else min(running, key=lambda r: signs[r])
-        silent = ", ".join(
-            f"rank {r} for {time.monotonic() - signs[r]:.0f} s (its process is {state})" for r, state in states.items()
-        )
-        how = f"hangs: the ranks were silent for longer than {self._timeout:g} s: {silent}. All were ended"
-        return attempt.failure(rank, how, how)
+        for child in running.values():
+            child.print_where_it_is()
+        time.sleep(SETTLING_SECONDS)
+        stopped = [f"rank {rank} is stopped" for rank, state in states.items() if state == psutil.STATUS_STOPPED]
+        why = f" ({', '.join(stopped)})" if stopped else ""
+        lines = [
+            f"the {len(self._seats)} ranks of '{attempt.job.task}' hang{why}: none gave a sign of life for "
+            f"{self._timeout:g} s, so all were ended"
+        ]
+        for rank, state in states.items():
+            log = attempt.log_of(rank)
+            lines.append(f"  rank {rank}: {state}, silent for {silent[rank]:.0f} s; log: {log}")
+            lines += [f"    {line}" for line in _stack(log)]
+        return StepFailed("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -136,9 +146,12 @@ class _Attempt:
     job: Job
     seats: Sequence[Seat]
 
+    def log_of(self, rank: int) -> Path:
+        return self.seats[rank].log_of(self.job.log)
+
     def failure(self, rank: int, alone: str, ranked: str) -> StepFailed:
         """The error of a step whose process `alone`, or whose rank, ended; with several, with the rank's last lines."""
-        log = self.seats[rank].log_of(self.job.log)
+        log = self.log_of(rank)
         if len(self.seats) == 1:
             return StepFailed(f"{alone}\n  log: {log}")
         lines = "".join(f"\n    {line}" for line in _last_lines(log))
@@ -177,9 +190,15 @@ def _rests(child: Child) -> bool:
     return False
 
 
-def _last_lines(log: Path) -> list[str]:
+def _stack(log: Path) -> list[str]:
+    """The innermost calls of what a child printed last about where it is; none where it could not."""
+    _, found, stack = "\n".join(_last_lines(log, 1000)).rpartition("(most recent call first):\n")
+    return [line.strip() for line in stack.splitlines()[:SHOWN_CALLS]] if found else []
+
+
+def _last_lines(log: Path, count: int = SHOWN_LINES) -> list[str]:
     try:
-        return log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+        return log.read_text(errors="replace").splitlines()[-count:]
     except OSError:
         return []
 

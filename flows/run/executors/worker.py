@@ -8,6 +8,7 @@ sends ("rests", whether it could).
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ from typing import Any
 from flows.run.executors.job import Input, Job, Result, Seat
 from flows.run.executors.workspace import RankWorkspace, StepWorkspace
 
+WHERE_SIGNAL = signal.SIGUSR1
+"""Makes a child print where it is."""
 REST = "rest"
 ENGINES = "tasks.sampling.requests"
 """The module whose `rest()` frees what its engine can make again quickly."""
@@ -34,6 +37,7 @@ ENGINES = "tasks.sampling.requests"
 def worker_main(connection: Connection, snapshot: str) -> None:
     """Serve jobs until the parent closes the connection, or dies."""
     os.setsid()
+    faulthandler.register(WHERE_SIGNAL, all_threads=False)
     Thread(target=_die_with_parent, daemon=True).start()
     sys.path.insert(0, snapshot)
     _register_packages(Path(snapshot))

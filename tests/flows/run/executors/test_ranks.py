@@ -2,12 +2,15 @@
 
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +121,17 @@ def test_a_rank_that_is_killed_at_any_moment_ends_all(workers: Workers, tmp_path
     assert all_ended(_pids(tmp_path, 3))
 
 
-def test_ranks_that_hang_are_ended_and_the_stopped_one_is_named(workers: Workers, tmp_path: Path) -> None:
+def test_ranks_that_hang_are_ended_and_the_message_shows_where_each_is(workers: Workers, tmp_path: Path) -> None:
     needs = Needs(True, gpus=1, ranks=3, timeout=1.0)
     with pytest.raises(StepFailed) as raised:
         workers.submit(_job(tmp_path, how="stop", at=1), _ignore, needs)
-    first, log, *_ = str(raised.value).splitlines()
-    assert first.startswith("rank 1 of 3 of 'ranked' hangs: the ranks were silent for longer than 1 s: rank 0 for ")
-    assert "(its process is stopped)" in first
-    assert log == f"  log: {tmp_path / 'ranked.rank1.log'}"
+    first, *ranks = str(raised.value).splitlines()
+    assert first == (
+        "the 3 ranks of 'ranked' hang (rank 1 is stopped): none gave a sign of life for 1 s, so all were ended"
+    )
+    assert re.fullmatch(rf"  rank 0: \w+, silent for \d s; log: {tmp_path}/ranked.log", ranks[0])
+    assert re.fullmatch(r'    File ".*/tasks/tiny.py", line \d+ in ranked', ranks[1])
+    assert f"  rank 1: stopped, silent for 1 s; log: {tmp_path}/ranked.rank1.log" in ranks
     assert all_ended(_pids(tmp_path, 3))
 
 
@@ -176,3 +182,62 @@ def test_no_rank_outlives_a_killed_run(place: Path, tmp_path: Path) -> None:
         pids = _pids(tmp_path, 2)
         os.kill(main.pid, signal.SIGKILL)
     assert all_ended(pids)
+
+
+COLLECTIVE = '''
+from __future__ import annotations
+
+import os, signal, time
+
+import pyarrow as pa
+
+from tasks.contract import Workspace
+from tasks.kinds import Prompts
+from tasks.ranks import barrier, gather_all, this_rank
+
+UNKEYED = {"os.kill": "a test of failures"}
+
+
+def collective(prompts: Prompts, work: Workspace, *, how: str, at: int) -> Prompts:
+    """Barriers of torch, in which one rank fails in a given way."""
+    rank, _ = this_rank()
+    (work.path / f"pid-{rank}").write_text(str(os.getpid()))
+    for step in range(200):
+        work.progress(step, 200, "steps")
+        if step == 3 and rank == at and how == "sleep":
+            time.sleep(600)
+        if step == 3 and rank == at and how in ("KILL", "STOP"):
+            os.kill(os.getpid(), getattr(signal, f"SIG{how}"))
+        barrier()
+    ids = [str(rank) for rank in gather_all(rank)]
+    return Prompts.of(pa.table({"prompt_id": ids, "prompt": [[{"role": "user", "content": i}] for i in ids]}))
+'''
+
+
+@pytest.mark.slow
+def test_ranks_in_collectives_of_torch_end_whatever_becomes_of_one(tmp_path: Path) -> None:
+    place = tiny_project(tmp_path / "project")
+    shutil.copy2(ROOT / "tasks" / "ranks.py", place / "tasks")
+    (place / "tasks" / "tiny.py").write_text(COLLECTIVE)
+    workers = Workers(place, place / "forkserver.log", "this test", threads=3)
+    workers.start(["pyarrow", "torch"])
+
+    def run(how: str, at: int) -> list[str]:
+        folder = tmp_path / f"{how}-{at}"
+        folder.mkdir()
+        job = replace(_job(folder, how=how, at=at), task="collective")
+        result = workers.submit(job, _ignore, Needs(True, ranks=3, timeout=4.0))
+        return Prompts(result.path).table.column("prompt_id").to_pylist()
+
+    assert run("well", 0) == ["0", "1", "2"]
+    endings = {
+        "KILL": r"^rank {} of 3 of 'collective' was killed by SIGKILL",
+        "STOP": r"^the 3 ranks of 'collective' hang \(rank {} is stopped\): ",
+        "sleep": r'(?s)^the 3 ranks of .* rank {}: sleeping, silent for \d s; .*?File ".*", line \d+ in collective',
+    }
+    for how, message in endings.items():
+        for at in range(3):
+            with pytest.raises(StepFailed, match=message.format(at)):
+                run(how, at)
+            assert all_ended(_pids(tmp_path / f"{how}-{at}", 3))
+    workers.close()
