@@ -22,7 +22,7 @@ def lora(
         rank: rows of A.
         alpha: scale of the product, times rank.
         targets: names of the linear layers, or the last parts of names: [q_proj, v_proj]. `all-linear`: every one of
-            the model's body, which leaves out embeddings and heads.
+            the model's body, which leaves out embeddings, heads, and experts that are parts of one tensor.
 
     Source: Hu et al., arXiv 2106.09685, section 4.1; the range of A as in peft.
     """

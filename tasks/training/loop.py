@@ -90,7 +90,7 @@ def _placed(
     """The network and its optimizer, with what that keeps of each weight."""
     compute, chosen = settings.compute, chosen_optimizer(settings.optim.optimizer)
     half = device.dtype(compute.dtype) == torch.bfloat16
-    half_weights = compute.weight_dtype == "bfloat16" and not settings.rank  # an adapter's weights are float32
+    half_weights = compute.weight_dtype == "bfloat16"
     setup = TrainingSetup(
         packing.tokens, half=half, logits=device.head_logits, state=state_bytes_of(chosen), half_weights=half_weights,
         rank=settings.rank,
@@ -98,6 +98,7 @@ def _placed(
     setup = sharded_setup(setup, scorer.model, device, chosen)
     if is_wanted(compute.gradient_checkpointing, scorer.model, setup, device):
         use_gradient_checkpointing(scorer.model)
+    half_weights &= not settings.rank  # an adapter's weights are float32
     network = place(scorer, device, half=half, sharded=setup.shards > 1)
     optimizer = make_optimizer(chosen, [[w.own for w in network.weights]], half_weights=half_weights)
     if half_weights:

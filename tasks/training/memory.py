@@ -83,9 +83,10 @@ class ModelShape:
         return self.body + self.embedding * (1 if self.tied else 2) + self.width
 
     def lora_parameters(self, rank: int) -> int:
-        """Weights of adapters of every matrix of the layers."""
+        """Weights of an adapter of every linear layer; experts, which are parts of one tensor, have none."""
         attention = 4 * self.width + 2 * (self.queries + self.keys)
-        return self.layers * rank * (attention + self.matrices * (self.width + self.inner) * self.experts)
+        inner = self.matrices * (self.width + self.inner) if self.experts == 1 else 0
+        return self.layers * rank * (attention + inner)
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,14 @@ class TrainingSetup:
     """Largest number of logits in memory."""
     state: StateBytes = ADAMW
     half_weights: bool = False
-    """Whether weights and gradients are bfloat16, with float32 weights in the optimizer."""
+    """Whether weights and gradients are bfloat16, with float32 weights in the optimizer; of an adapter: whether all of
+    its base is bfloat16."""
     checkpointed: bool = False
     """Whether a layer's activations are computed again in the backward pass."""
     shards: int = 1
     """Devices over which weights, gradients and optimizer are spread."""
     rank: int = 0
-    """Of adapters that learn beside a frozen base in bfloat16; 0: the whole model learns."""
+    """Of an adapter that learns in float32 beside a frozen base; 0: the whole model learns."""
 
 
 def tokens_for(shape: ModelShape, gpu: bool) -> int:
@@ -117,19 +119,29 @@ def tokens_for(shape: ModelShape, gpu: bool) -> int:
 def training_memory(shape: ModelShape, setup: TrainingSetup) -> dict[str, float]:
     """Bytes on each device at the peak of a training, by what needs them."""
     learning = shape.lora_parameters(setup.rank) if setup.rank else shape.parameters
-    weight = HALF if setup.half_weights else FLOAT
-    masters = FLOAT if setup.half_weights and not setup.state.host else 0
-    copies = HALF if setup.half and not setup.half_weights else 0
+    rounded = setup.half_weights and not setup.rank
+    weight = HALF if rounded else FLOAT
+    masters = FLOAT if rounded and not setup.state.host else 0
+    copies = HALF if setup.half and not rounded else 0
+    frozen = base_bytes(shape, half=setup.half, whole=setup.half_weights) if setup.rank else 0
     gathered = (HALF + FLOAT) * shape.embedding if setup.shards > 1 else 0
     copied = 0 if setup.shards > 1 else copies * (learning if setup.rank else shape.body + shape.embedding)
     return {
-        "weights": (learning * weight + (HALF * shape.parameters if setup.rank else 0)) / setup.shards + gathered,
+        "weights": (learning * weight + frozen) / setup.shards + gathered,
         "bfloat16 copies of weights": copied,
         "gradients": learning * weight / setup.shards,
         "optimizer": learning * (setup.state.device + masters) / setup.shards,
         "head": head_bytes(shape, setup, learns=not setup.rank and setup.shards == 1),
         "activations": activation_bytes(shape, setup),
     }
+
+
+def base_bytes(shape: ModelShape, *, half: bool, whole: bool) -> int:
+    """Bytes of a model that does not learn. half: products in bfloat16, norms and embedding in float32; whole: all in
+    bfloat16."""
+    if whole:
+        return HALF * shape.parameters
+    return HALF * (shape.parameters + shape.embedding) if half else FLOAT * shape.parameters
 
 
 def host_memory(shape: ModelShape, setup: TrainingSetup) -> float:
@@ -147,14 +159,17 @@ def activation_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
     whole = setup.tokens * _layer_bytes(shape, setup)
     if not setup.checkpointed:
         return shape.layers * whole
-    residual = HALF if setup.half_weights else FLOAT
+    residual = HALF if setup.half_weights and not setup.rank else FLOAT
     return shape.layers * setup.tokens * shape.width * residual + whole
 
 
 def _layer_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
-    """Bytes per token that a layer keeps: norms and residual stream, attention, feed-forward part."""
+    """Bytes per token that a layer keeps: norms and residual stream, attention, feed-forward part. Frozen weights need
+    no inputs of products; an adapter keeps them anew for each of its layers."""
     number = HALF if setup.half else FLOAT
     stream = 22 if setup.half_weights else 30 if setup.half else 36
+    if setup.rank:
+        stream = 26 if setup.half else 28
     forward = (shape.matrices + 1) * number * shape.inner * shape.active
     return stream * shape.width + number * shape.keys + forward
 
@@ -169,15 +184,18 @@ def head_bytes(shape: ModelShape, setup: TrainingSetup, *, learns: bool) -> floa
     return logits + (shape.embedding * (FLOAT + casts) if learns else 0)
 
 
-def scoring_memory(shape: ModelShape, tokens: int, *, half: bool, logits: int, whole: bool = False) -> dict[str, float]:
+def scoring_memory(
+    shape: ModelShape, tokens: int, *, half: bool, logits: int, whole: bool = False, rank: int = 0
+) -> dict[str, float]:
     """Bytes on the device of a frozen model that gives log-probabilities or scores, in bfloat16 if `half`.
 
-    whole: the embedding is bfloat16 too.
+    whole: the embedding is bfloat16 too. rank: of the adapter that the model is, in float32.
     """
     number = HALF if half else FLOAT
     layer = 6 * shape.width + shape.queries + 2 * shape.keys + shape.matrices * shape.inner * shape.active
+    weights = base_bytes(shape, half=half, whole=half and whole) + FLOAT * shape.lora_parameters(rank)
     return {
-        "weights": float(number * shape.parameters + (HALF * shape.embedding if half and not whole else 0)),
+        "weights": float(weights),
         "head": float(min(logits, tokens * shape.vocabulary) * FLOAT),
         "activations": float(tokens * number * layer),
     }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tasks.calls import StateBytes
 from tasks.declarations import Cost, Machine, Memory, StepView, Training
 from tasks.training.device import head_logits
+from tasks.training.learner import rank_of
 from tasks.training.memory import (
     ModelShape,
     TrainingSetup,
@@ -51,7 +52,7 @@ def shape_of(step: StepView | None) -> ModelShape | None:
 
 
 def memory_of_passes(step: StepView, machine: Machine) -> Memory | None:
-    """What a training of the whole model needs, and what it would need otherwise."""
+    """What a training needs, and what it would need otherwise."""
     shape = shape_of(step.first("policy"))
     return training_need(step, shape, machine) if shape else None
 
@@ -73,7 +74,7 @@ def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSet
         step.params["max_tokens_per_microbatch"] or tokens_for(shape, machine.gpu),
         half=step.params["dtype"] == "bfloat16", logits=head_logits(gpu=machine.gpu),
         state=state() if state else StateBytes(device=8),
-        half_weights=step.params.get("weight_dtype") == "bfloat16",
+        half_weights=step.params.get("weight_dtype") == "bfloat16", rank=rank_of(step),
     )  # fmt: skip
     how = step.params.get("gradient_checkpointing", "off")
     needed = how == "auto" and checkpointing_needed(shape, setup, machine.device_bytes)
@@ -96,11 +97,16 @@ def _changes(own: TrainingSetup, machine: Machine, step: StepView) -> Iterator[t
     if "gradient_checkpointing" in step.params and not own.checkpointed:
         more, own = ", gradient_checkpointing: on", replace(own, checkpointed=True)
         yield "gradient_checkpointing: on", own
+    if own.rank:
+        yield f"weight_dtype: bfloat16{more}", replace(own, half_weights=True)
+        return
     for name, state in optimizers.items():
         yield f"optimizer: {name}{more}", replace(own, state=state)
     if own.half and not own.half_weights:
         for name, state in optimizers.items():
             yield f"optimizer: {name}, weight_dtype: bfloat16{more}", replace(own, state=state, half_weights=True)
+    if "adapter" in step.params:
+        yield f"adapter: {{lora: {{rank: {_RANK}}}}}{more}", replace(own, rank=_RANK)
 
 
 def memory_of_scoring(step: StepView, machine: Machine, port: str = "policy") -> Memory | None:
@@ -112,9 +118,12 @@ def memory_of_scoring(step: StepView, machine: Machine, port: str = "policy") ->
     whole = step.params.get("weight_dtype", "bfloat16") == "bfloat16"
     half = step.params["dtype"] == "bfloat16" or (whole and "weight_dtype" in step.params)
     logits = head_logits(gpu=machine.gpu)
-    return Memory(scoring_memory(shape, tokens, half=half, logits=logits, whole=whole))
+    rank = rank_of(step.first(port))
+    return Memory(scoring_memory(shape, tokens, half=half, logits=logits, whole=whole, rank=rank))
 
 
+_RANK = 16
+"""Of the adapter that a plan offers."""
 _FEW_TOKENS = 2048
 """Of a micro-batch, where memory is short."""
 

@@ -29,6 +29,9 @@ pipelines:
     steps:
       policy: {optimizer: $optimizer, weight_dtype: $weights, max_tokens_per_microbatch: $tokens}
       report: null
+  lora:
+    extends: mine
+    steps: {policy: {adapter: {lora: {rank: 16}}}}
   ppo:
     extends: alignflow#rm-ppo
     params: {model: ./0.5B, prompts: ./pairs.jsonl, split: all, pairs: ./pairs.jsonl, pairs_split: all, rounds: 1,
@@ -91,6 +94,15 @@ def test_what_cannot_fit_is_refused_with_the_changes_that_would_fit(folder: Path
     change = "optimizer: adamw_offloaded, weight_dtype: bfloat16"
     assert f"`{change}` (38 GiB per device and 120 GiB of the machine)" in text
     assert "max_tokens_per_microbatch" not in text
+
+
+def test_a_plan_offers_an_adapter_which_then_fits(folder: Path) -> None:
+    """Of 8B: 2 bytes a weight, and 4 of the embedding."""
+    with pytest.raises(SpecError, match=r"`adapter: \{lora: \{rank: 16\}\}` \(2\d GiB per device\)"):
+        plan(folder, "8B")
+    planned = plan(folder, "8B", "lora")
+    assert need(planned, "fit").device < 30e9
+    assert need(planned, "fit").parts["weights"] == pytest.approx(2 * (8.03e9 + 0.525e9) + 4 * 42e6, rel=0.01)
 
 
 def test_an_optimizer_on_the_host_fits_where_its_memory_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,18 +7,21 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tasks.calls import StateBytes
+from tasks.calls import Adapter, StateBytes
+from tasks.training.adapters import add_layers
 from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import (
     ModelShape,
     TrainingSetup,
     activation_bytes,
+    checkpointing_needed,
     host_memory,
     scoring_memory,
     training_memory,
 )
-from tasks.training.model import halve_weights
+from tasks.training.model import halve_products, halve_weights
 from tests.configs import CONFIGS
+from tests.devices import H100
 
 GIB = 2**30
 GPU = TrainingSetup(8192, half=True, logits=1 << 23)
@@ -74,10 +77,11 @@ def test_activations_are_those_of_all_layers_or_of_one_and_the_inputs_of_all(
     assert activation_bytes(shape, replace(GPU, checkpointed=True)) / GIB == pytest.approx(checkpointed, rel=0.15)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize(("half", "half_weights"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("sizes", [(112, 608, 14, 2), (512, 1792, 4, 1), (256, 688, 8, 8)])
 def test_what_a_layer_keeps_is_what_a_forward_pass_saves(
-    sizes: tuple[int, int, int, int], half: bool, half_weights: bool
+    sizes: tuple[int, int, int, int], half: bool, half_weights: bool, rank: int
 ) -> None:
     """Shapes like those of 0.5B, 8B and the benchmark; the difference between four layers and two."""
     width, inner, heads, keys = sizes
@@ -88,15 +92,19 @@ def test_what_a_layer_keeps_is_what_a_forward_pass_saves(
             num_attention_heads=heads, num_key_value_heads=keys,
         )  # fmt: skip
         model = LlamaForCausalLM(config)
+        if rank:
+            add_layers(model, Adapter(rank, 8.0, ("all-linear",)))
         if half_weights:
             halve_weights(model)
+        elif rank and half:
+            halve_products(model)
         saved.append(_saved_bytes(model, tokens, half))
     shape = ModelShape.of(config.to_dict())
     assert shape
-    weights = sum(p.numel() for p in model.model.layers[:2].parameters() if p.ndim == 2)
-    copies = 2 * weights if half and not half_weights else 0
+    weights = sum(p.numel() for p in model.model.layers[:2].parameters() if p.ndim == 2 and p.requires_grad)
+    copies = 2 * weights if half and not (half_weights and not rank) else 0
     expected = activation_bytes(
-        replace(shape, layers=2), TrainingSetup(tokens, half, logits=0, half_weights=half_weights)
+        replace(shape, layers=2), TrainingSetup(tokens, half, logits=0, half_weights=half_weights, rank=rank)
     )
     assert saved[1] - saved[0] - copies == pytest.approx(expected, rel=0.05)
 
@@ -145,6 +153,44 @@ def test_shards_divide_weights_gradients_and_state_and_leave_the_head(name: str,
 def test_adapters_need_the_base_in_half_and_the_inputs_of_the_layers(name: str, expected: float) -> None:
     setup = replace(GPU, rank=16, checkpointed=True)
     assert _gib(training_memory(shape_of(name), setup)) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_an_adapter_has_as_many_weights_as_are_counted(family: str) -> None:
+    """Experts are parts of one tensor, and have none."""
+    import transformers
+
+    name = family.capitalize()
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    add_layers(model, Adapter(4, 8.0, ("all-linear",)))
+    shape = ModelShape.of(config.to_dict())
+    assert shape
+    assert shape.lora_parameters(4) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_an_adapter_of_8b_stays_far_below_80_gb_with_gradient_checkpointing() -> None:
+    """Its base takes 2 bytes a weight, the embedding 4; without checkpointing it would be 78e9 of 85e9 bytes."""
+    shape, setup = shape_of("8B"), replace(GPU, rank=16, logits=H100.head_logits)
+    assert checkpointing_needed(shape, setup, H100.memory_bytes)
+    parts = training_memory(shape, replace(setup, checkpointed=True))
+    assert sum(parts.values()) < 30e9 < 0.4 * H100.memory_bytes
+    assert parts["weights"] == 2 * (8030261248 + 128256 * 4096) + 4 * shape.lora_parameters(16)
+    assert parts["optimizer"] == 8 * shape.lora_parameters(16)
+
+
+def test_a_frozen_base_is_as_large_as_its_types() -> None:
+    """In float32; all of it in bfloat16; the adapter is float32 either way."""
+    shape = shape_of("0.5B")
+    adapter = 4 * shape.lora_parameters(8)
+    setup = replace(GPU, rank=8)
+    assert training_memory(shape, replace(setup, half=False))["weights"] == 4 * shape.parameters + adapter
+    assert training_memory(shape, replace(setup, half_weights=True))["weights"] == 2 * shape.parameters + adapter
+    scored = scoring_memory(shape, 8192, half=True, logits=1, whole=True, rank=8)
+    assert scored["weights"] == 2 * shape.parameters + adapter
 
 
 @pytest.mark.parametrize(("name", "float32", "bfloat16"), [("0.5B", 1.8, 0.9), ("1.5B", 5.8, 2.9), ("8B", 30, 15)])
