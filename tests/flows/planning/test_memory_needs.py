@@ -31,7 +31,7 @@ pipelines:
       report: null
   lora:
     extends: mine
-    steps: {policy: {adapter: {lora: {rank: 16}}}}
+    steps: {policy: {adapter: {lora: {rank: 16}}, gradient_checkpointing: on}}
   ppo:
     extends: alignflow#rm-ppo
     params: {model: ./0.5B, prompts: ./pairs.jsonl, split: all, pairs: ./pairs.jsonl, pairs_split: all, rounds: 1,
