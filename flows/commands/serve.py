@@ -1,6 +1,6 @@
 """`alignflow serve`: executes the scheduled and requested runs of deployments, until Ctrl-C or SIGTERM.
 
-It is a Prefect process worker of our work pool: every run is a process of its own, which takes the machine's heavy slot
+It is a Prefect process worker of our work pool: every run is a process of its own, which takes the devices
 like any other run. At a signal it starts nothing more, stops its runs as Ctrl-C stops `alignflow run`, waits for them,
 and then ends; what they finished is kept, and the next run goes on there.
 """

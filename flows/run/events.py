@@ -24,7 +24,7 @@ class Listener:
         """A step was not in the store, and begins; `reason` says why it runs."""
 
     def step_waiting(self, node: Node, what: str) -> None:
-        """A step waits for something outside: the heavy slot, or another run that makes the same."""
+        """A step waits for something outside: devices that other runs hold, or another run that makes the same."""
 
     def step_progress(self, node: Node, done: float, total: float, unit: str) -> None:
         """`done` of `total` units of a step's work are finished."""

@@ -1,4 +1,4 @@
-"""One step of a run: its key, the lookup, the lock, the slot, the child, the record. Independent of Prefect."""
+"""One step of a run: its key, the lookup, the lock, the devices, the child, the record. Independent of Prefect."""
 
 from __future__ import annotations
 

@@ -19,10 +19,8 @@ from flows.system.locks import HeldLock
 
 IDLE_SECONDS = 15.0
 """How long a warm process keeps devices for which another run waits, and how long it may keep a GPU's memory idle."""
-LONGEST_IDLE = 600.0
-"""Seconds after which a warm process ends whose devices stand idle, even if no run wants them."""
-LONGEST_REST = 3600.0
-"""Seconds after which a resting process ends: by then, loading its model again is a small share of what ran since."""
+LONGEST_WARM = 3600.0
+"""Seconds after which a warm process ends: by then, loading its model again is a small share of what ran since."""
 
 
 class Resting(Protocol):
@@ -165,11 +163,11 @@ class Holdings(Generic[Process]):
     def _sweep(self) -> None:
         """End warm processes that have waited too long; let the others rest, so that other programs have the memory."""
         while not self._closed.wait(min(1.0, IDLE_SECONDS / 2)):
-            longest = IDLE_SECONDS if self.machine.others_wait() else LONGEST_IDLE
+            longest = IDLE_SECONDS if self.machine.others_wait() else LONGEST_WARM
             self._end_older(longest)
             self._rest_idle()
             with self.changed:
-                old = [warm for warm in self.warm if warm.age > LONGEST_REST]
+                old = [warm for warm in self.warm if warm.age > LONGEST_WARM]
                 self.warm = [warm for warm in self.warm if warm not in old]
             for warm in old:
                 warm.process.close()

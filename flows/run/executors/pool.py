@@ -68,8 +68,7 @@ class Pool(Generic[Process]):
         finally:
             self._forget(claim)
         assert claim.grant
-        for warm in claim.grant.displaced:
-            self._holdings.make_room(warm, needs, claim.grant.devices, self._has_room)
+        self._make_room(needs, claim.grant)
         return claim.grant
 
     def leave(self, grant: Grant[Process], process: Process | None = None, affinity: str = "") -> None:
@@ -84,6 +83,13 @@ class Pool(Generic[Process]):
         """Let waiting threads see that the run is being stopped."""
         with self._changed:
             self._changed.notify_all()
+
+    def _make_room(self, needs: Needs, grant: Grant[Process]) -> None:
+        """Let warm processes on the step's devices rest or end; end those on others where the machine is too full."""
+        for warm in grant.displaced:
+            self._holdings.make_room(warm, needs, grant.devices, self._has_room)
+        if not grant.process and self._holdings.warm and not self._has_room(needs, grant.devices):
+            self._holdings.end_idle()
 
     def _wait(self, claim: _Claim[Process], waiting: Waiting | None) -> None:
         """Wait until a step has its grant. The thread of the first step in the order serves all."""
