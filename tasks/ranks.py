@@ -52,7 +52,7 @@ def join() -> Ranks:
     """Connect the ranks of this step, once: over gloo, and over nccl between GPUs. A process alone connects nothing.
 
     Every rank must call it, or any function below. One that waits longer than ALIGNFLOW_RANK_TIMEOUT for the others
-    raises RuntimeError.
+    raises RuntimeError, and so does one whose process group is another's.
     """
     ranks = this_rank()
     if ranks.world == 1:
@@ -61,6 +61,11 @@ def join() -> Ranks:
     import torch.distributed as dist
 
     if dist.is_initialized():
+        if dist.get_world_size() != ranks.world:
+            raise RuntimeError(
+                f"this process is connected to {dist.get_world_size()} ranks, not to the {ranks.world} of its step: "
+                "something else, such as vLLM in the same process, has made torch's process group"
+            )
         return ranks
     _use_loopback()
     gpu = torch.cuda.is_available()

@@ -28,6 +28,7 @@ from tasks.calls import Adapter
 from tasks.contract import Bounds, Execution, SpecError
 from tasks.declarations import Resources
 from tasks.kinds import Model, Policy
+from tasks.ranks import this_rank
 from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
 from tasks.sampling.vllm_lora import AdapterSlot, lora_settings
@@ -48,6 +49,8 @@ ENVIRONMENT = {
 }
 """Defaults of unset variables. The engine runs in this process so that weights can be replaced; on a CPU keys and
 values get 1 GiB. The V1 model runner is the one that runs everywhere, and whose logits processors are used here."""
+OF_RANKS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""Besides for one of several ranks, each of which would bind its threads to the same cores of a CPU."""
 
 
 def resources(*, tensor_parallel: int = 1, **_others: Any) -> Resources:
@@ -218,7 +221,7 @@ class VllmEngine:
 
 def _load(*, barred: list[int], **settings: Any) -> Any:
     """A vLLM engine. On a CPU vLLM disables `torch.set_num_threads`, which is restored here."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (OF_RANKS if this_rank().world > 1 else {})).items():
         os.environ.setdefault(name, value)
     from vllm import LLM
 
