@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Workspace
-from tasks.declarations import Evaluation, Metric, StepView
+from tasks.declarations import Evaluation, Metric, Resources, StepView
 from tasks.kinds import Logps, Preferences, Report, Scorer
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 
+reward_accuracy_resources = Resources(ranks=True)
 agreement_metrics = {
     "eval/accuracy": Metric(
         "accuracy\n(95% CI)", ".3f", interval=True, ranks=True, chart=6, axis="accuracy, held-out pairs"
@@ -185,7 +186,7 @@ def _margins(pairs: Preferences, oracle: Scorer, dtype: str, work: Workspace, jo
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    with Journal(work.path / journal_name, work) as journal:
+    with Journal(work.path / journal_name, work, shared=True) as journal:
         scores = questions.scores(live, journal)
         work.count(queries=journal.queries, unanswered=journal.unanswered)
     margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])

@@ -52,6 +52,8 @@ values get 1 GiB. The V1 model runner is the one that runs everywhere, and whose
 OF_RANKS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """Besides for one of several ranks, each of which would bind its threads to the same cores of a CPU."""
 
+TORCH_MEMORY = "PYTORCH_CUDA_ALLOC_CONF"
+
 
 def resources(*, tensor_parallel: int = 1, **_others: Any) -> Resources:
     return Resources(exclusive=True, gpus=tensor_parallel)
@@ -88,6 +90,8 @@ class VllmEngine:
 
     def __init__(self, base: Model, dtype: str, tensor_parallel: int, gpu_memory: float, lora_rank: int = 0) -> None:
         self._on_gpu = torch.cuda.is_available()
+        # vLLM's memory for sleepers and torch's expandable segments exclude each other.
+        self._can_sleep = self._on_gpu and "expandable_segments:True" not in os.environ.get(TORCH_MEMORY, "")
         if dtype == "auto":
             dtype = "bfloat16" if self._on_gpu else "float32"
         self.tokenizer = tokenizer_of(base)
@@ -99,7 +103,7 @@ class VllmEngine:
             "gpu_memory_utilization": gpu_memory if self._on_gpu else 0.3,
             "enforce_eager": not self._on_gpu, "max_model_len": -1 if self._on_gpu else None,
             "logprobs_mode": "raw_logprobs", "generation_config": "vllm", "enable_prefix_caching": True, "seed": 0,
-            "enable_sleep_mode": self._on_gpu, "barred": ids_without_text(self.tokenizer, vocabulary_of(base)),
+            "enable_sleep_mode": self._can_sleep, "barred": ids_without_text(self.tokenizer, vocabulary_of(base)),
         }  # fmt: skip
         self._load(lora_rank)
 
@@ -201,7 +205,7 @@ class VllmEngine:
 
     def rest(self) -> None:
         """On a GPU: the weights move to the machine's memory, and keys and values go."""
-        if self._on_gpu and not self._asleep:
+        if self._can_sleep and not self._asleep:
             self.llm.sleep(level=1)
             self._asleep = True
 

@@ -23,3 +23,13 @@ def test_the_environment_says_which_rank_a_process_is(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(ValueError, match="RANK=2 and WORLD_SIZE=2"):
         this_rank()
+
+
+def test_a_process_group_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM makes one for itself alone: a barrier in it would wait for nobody."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    with pytest.raises(RuntimeError, match="connected to 1 ranks, not to the 2 of its step"):
+        barrier()
