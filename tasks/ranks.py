@@ -100,6 +100,14 @@ def barrier() -> None:
     dist.all_reduce(torch.zeros(1))  # on the CPU, whatever the ranks compute on
 
 
+def add_up(tensor: Any) -> None:
+    """Sum a tensor over all ranks, in place."""
+    if join().world > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(tensor)
+
+
 def gather(value: T) -> list[T]:
     """The values of all ranks in their order, on rank 0; an empty list on the others. Values are pickled."""
     ranks = join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, Workspace
-from tasks.declarations import ACCELERATED, AtMost, Cost, Resources, StepView, Training
+from tasks.declarations import AtMost, Cost, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
 from tasks.rollouts.settings import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-ppo_resources = ACCELERATED
+ppo_resources = Resources(exclusive=True, gpus=1, ranks=True)
 ppo_memory = memory_of_ppo
 ppo_wiring = check_adapter
 ppo_files = check_optimizer
@@ -94,7 +94,8 @@ def ppo(
     (`tasks/rollouts/one_base.py`). The result is an adapter, with an adapter as `value/`.
 
     Equal answers to a prompt are one question to the oracle; a resumed step repeats no query where its engine samples
-    the same again. One device; `plan` states the memory (`tasks/rollouts/memory.py`), and policy and value network
+    the same again. Several ranks share prompts, questions and rows, each with whole networks and an engine of its own,
+    which must be `transformers`. `plan` states the memory (`tasks/rollouts/memory.py`), and policy and value network
     compute their activations again where all of it does not fit otherwise. Totals: `samples`, `tokens`, `queries`.
 
     Raises DataError without prompts, without a value network or for one with another tokenizer, template or base, if

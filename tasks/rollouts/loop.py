@@ -10,9 +10,10 @@ from shutil import ignore_patterns
 
 from torch import nn
 
-from tasks.contract import Workspace
+from tasks.contract import Chosen, SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
+from tasks.ranks import barrier, join, this_rank
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
@@ -75,6 +76,8 @@ def train_by_ppo(
     """Check the inputs, open networks and sampler, train, and write the result to `work.output` (`tasks.rl.ppo`)."""
     rollout = config.rollout
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
+    chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
+    check_ranks(chosen)
     sft_mix = make_sft_mix(demonstrations, policy, config.mix, config.seed, work)
     value = value_start(policy, value)
     check_adapters(policy, value, config.adapter)
@@ -88,7 +91,6 @@ def train_by_ppo(
             policy, value, ref, rollout.temperature, config.compute, config.adapter, config.seed
         )  # fmt: skip
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
-        chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
         networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
@@ -97,6 +99,15 @@ def train_by_ppo(
         _train(networks, sampler, config, resumed, sft_mix, policy, value, work)
     finally:
         close_engine()
+
+
+def check_ranks(engine: Chosen) -> None:
+    """Refuse an engine that several ranks cannot have. Raises SpecError."""
+    if join().world > 1 and engine.name == "vllm":
+        raise SpecError(
+            "PPO on several ranks samples with `engine: transformers`: vLLM, in the process of a rank, would take its "
+            "process group for its own"
+        )
 
 
 def _train(
@@ -123,21 +134,22 @@ def _train(
         work.log(progress.step, metrics)
         work.progress(progress.step, config.iterations, "iterations")
         if progress.step in config.checkpoints:
-            with new_part(kept / str(progress.step)) as part:
-                save_model(networks.policy.model, policy, part)
+            _keep(networks, policy, kept / str(progress.step))
         last = progress.step == config.iterations
         if last or due.is_due(progress.step):
             state = vars(progress) | pins(networks.shape)
             final = last and not config.keep_optimizer
             save_checkpoint(checkpoint, progress.step, whole_weights(learning), optimizer, state, final=final)
             due.written()
-            shutil.rmtree(work.path / "scores")
+            _drop(work.path / "scores")
     work.count(**progress.totals)
-    folder = work.output / "state"
-    write_resume_state(folder, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)
-    if config.keep_optimizer and not write_moments(folder, learning, optimizer):
-        work.notice(f"the state of {chosen.name} is not kept: it is no plain tensors; a later round begins it anew")
-    _write(networks, policy, value, config.checkpoints, work)
+    if this_rank().is_first:
+        folder = work.output / "state"
+        write_resume_state(folder, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)
+        if config.keep_optimizer and not write_moments(folder, learning, optimizer):
+            work.notice(f"the state of {chosen.name} is not kept: it is no plain tensors; a later round begins it anew")
+        _write(networks, policy, value, config.checkpoints, work)
+    barrier()
 
 
 def _restore(
@@ -187,10 +199,24 @@ def _iterate(
 def _drop_damaged(checkpoint: Path, kept: Path, work: Workspace) -> None:
     """Remove damaged checkpoints, and all of them where a policy kept before is damaged: no later one has it."""
     drop_damaged(checkpoint, work)
-    policies = (part for part in kept.glob("*") if not part.name.startswith("."))
-    if last_state(checkpoint) and not all(map(is_intact, policies)):
+    policies = [part for part in kept.glob("*") if not part.name.startswith(".")]
+    if this_rank().is_first and last_state(checkpoint) and not all(map(is_intact, policies)):
         work.notice("a policy that an earlier attempt kept was damaged; training begins again")
         shutil.rmtree(checkpoint)
+    barrier()
+
+
+def _keep(networks: Networks, policy: Policy, folder: Path) -> None:
+    if this_rank().is_first:
+        with new_part(folder) as part:
+            save_model(networks.policy.model, policy, part)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder of all ranks before any of them goes on."""
+    if this_rank().is_first:
+        shutil.rmtree(folder)
+    barrier()
 
 
 def _write(

@@ -4,9 +4,9 @@ Three networks of P parameters take 36·P bytes with AdamW (weights in float32, 
 less in bfloat16; activations and the engine come besides. vLLM on a GPU gets no more than that leaves it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from tasks.calls import Adapter
 from tasks.contract import DataError
 from tasks.kinds import Model, Policy, RewardModel
+from tasks.ranks import Ranks, add_up, join, this_rank
 from tasks.rollouts.one_base import VALUE, learned_by, open_on_base, reference_layers, switch_to
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.template import template_digest
 from tasks.training.adapters import NAME, adapter_in, learning_parameters
-from tasks.training.batches import MicroBatch, sorted_micro_batches
+from tasks.training.batches import MicroBatch, micro_batches, sorted_micro_batches
 from tasks.training.body import Inputs, inputs_of, sender
 from tasks.training.device import Device, this_device
 from tasks.training.heads import is_classifier
 from tasks.training.model import open_frozen, open_model, packing_for, positions_of
 from tasks.training.packing import PackingConfig, packing_of_all
+from tasks.training.parallel import Reduction
+from tasks.training.rank_plan import split_rows
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import Ints, Rows
 from tasks.training.settings import ComputeConfig
@@ -46,6 +49,8 @@ class Networks:
     shape: PackingConfig
     checkpointed: bool = False
     """Whether the layers of those that learn compute their activations again in the backward pass."""
+    reduction: Reduction | None = None
+    """Sums the gradients of several ranks; None for a process alone."""
 
     def computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.kind, torch.bfloat16, enabled=self.half)
@@ -103,7 +108,10 @@ def open_networks(
         frozen, values = TokenLogps(anchor, temperature), TokenValues(critic)
     for network, name in ((tempered, NAME), (plain, NAME), (values, VALUE), (frozen, reference_layers(ref, models))):
         switch_to(network, name)
-    return Networks(tempered, values, frozen, plain, device, half, shape)
+    networks = Networks(tempered, values, frozen, plain, device, half, shape)
+    if join().world == 1:
+        return networks
+    return replace(networks, reduction=Reduction([p for several in networks.learned for p in several]))
 
 
 def _open_apart(policy: Policy, value: RewardModel, ref: Policy, device: Device, *, half: bool) -> tuple[Any, Any, Any]:
@@ -155,15 +163,31 @@ def check_room(longest: int, models: dict[str, Model]) -> None:
 def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> dict[str, Tensor]:
     """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`.
 
-    They stay on the device until the last micro-batch, so that a GPU is never waited for in between.
+    They stay on the device until the last micro-batch, so that a GPU is never waited for in between. Of several ranks
+    each reads a share of the rows, and all receive all outputs.
     """
-    out = torch.empty(len(which), int(rows.answers.offsets[-1]), device=networks.device.torch_device)
-    for batch in sorted_micro_batches(rows, networks.shape):
+    out = torch.zeros(len(which), int(rows.answers.offsets[-1]), device=networks.device.torch_device)
+    for batch in _micro_batches(rows, networks.shape):
         inputs, places = networks.inputs(batch), networks.places(rows, batch.rows)
         with torch.inference_mode(), networks.computing():
             for row, network in zip(out, which.values(), strict=True):
                 row[places] = network(inputs).float()
+    add_up(out)
     return dict(zip(which, out.cpu(), strict=True))
+
+
+def _micro_batches(rows: Rows, packing: PackingConfig) -> Iterator[MicroBatch]:
+    """Those of this rank's share of all rows."""
+    ranks = this_rank()
+    if ranks.world == 1:
+        return sorted_micro_batches(rows, packing)
+    return micro_batches_of(rows, np.arange(len(rows)), packing, ranks)
+
+
+def micro_batches_of(rows: Rows, part: Ints, packing: PackingConfig, ranks: Ranks) -> Iterator[MicroBatch]:
+    """The micro-batches of a rank's share of the rows `part`, which may be none."""
+    own = part if ranks.world == 1 else split_rows(rows, part, packing, ranks.world)[ranks.rank]
+    return micro_batches(rows, own, packing) if len(own) else iter(())
 
 
 def places_of(rows: Rows, part: Ints) -> Ints:

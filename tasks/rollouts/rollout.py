@@ -17,6 +17,7 @@ from tasks.ids import digest
 from tasks.judging.journal import Journal
 from tasks.judging.pairing import Questions
 from tasks.kinds import Model, Policy, Prompts, Scorer
+from tasks.ranks import gather_all, this_rank
 from tasks.rollouts.advantages import as_table, explained_variance, gae, k3, mask_of, token_rewards, whitened
 from tasks.rollouts.networks import Networks, check_room, check_tokens, read_tokens
 from tasks.rollouts.noise import PROMPTS, shuffled_piece
@@ -77,6 +78,11 @@ class PromptOrder:
     def __init__(self, plan: SamplingPlan, draws: Draws, size: int) -> None:
         self._plan, self._draws, self._size = plan, draws, size
 
+    @property
+    def k(self) -> int:
+        """Answers per prompt."""
+        return self._draws.k
+
     def draws(self, iteration: int) -> tuple[list[int], list[Request]]:
         """Rows of the plan, and the requests, of an iteration counted from 0 over all rounds that have this order.
 
@@ -124,15 +130,19 @@ def sample_scored(
 
     iteration: counted over all rounds with this order of prompts. journals: folder in which scores are stored as they
     arrive, so that a kill loses one shard of questions at most. on_progress: receives the share of the answers so far.
+    Of several ranks each samples the answers to a share of the prompts, queries the oracle for a share of the
+    questions, and receives all of both.
     """
     rows, requests = sampler.order.draws(iteration)
-    answers = sampler.engine.generate(requests, sampler.options, lambda n: on_progress(n / len(requests)))
+    answers = _answers(sampler, requests, on_progress)
     prompts = sampler.plan.prompts.take(pa.array(rows, pa.int64()))
     texts = [a.text for a in answers]
     questions = Questions(prompts.append_column("completion", pa.array(texts, pa.string())))
     journals.mkdir(parents=True, exist_ok=True)
     # An engine need not sample the same again: then the questions are others, and so is the name of their journal.
-    with Journal(journals / f"{digest(json.dumps([rows, texts]))}.jsonl", work) as journal:
+    with Journal(
+        journals / f"{digest(json.dumps([rows, texts]))}.jsonl", work, shared=this_rank().world > 1
+    ) as journal:
         scores = questions.scores(sampler.scorer, journal)
     good = np.flatnonzero(~np.isnan(scores)).tolist()
     if len(good) < 2:
@@ -143,6 +153,15 @@ def sample_scored(
         torch.tensor([a.finish_reason == "stop" for a in answers]),
         torch.tensor([x for a in answers for x in a.token_logps]), len(scores) - len(good), journal.queries,
     )  # fmt: skip
+
+
+def _answers(sampler: Sampler, requests: Sequence[Request], on_progress: Callable[[float], None]) -> list[Answer]:
+    """The answers to all requests, in their order. Those to a prompt are one rank's, whose engine reads it once."""
+    ranks, k = this_rank(), sampler.order.k
+    mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
+    own = sampler.engine.generate([requests[i] for i in mine], sampler.options, lambda n: on_progress(n / len(mine)))
+    found = {i: answer for part in gather_all(dict(zip(mine, own, strict=True))) for i, answer in part.items()}
+    return [found[i] for i in range(len(requests))]
 
 
 def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> Rows:

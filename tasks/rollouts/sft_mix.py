@@ -8,11 +8,11 @@ from torch import Tensor
 
 from tasks.contract import SpecError, Workspace
 from tasks.kinds import Demonstrations, Policy
-from tasks.rollouts.networks import Networks
+from tasks.ranks import add_up, this_rank
+from tasks.rollouts.networks import Networks, micro_batches_of
 from tasks.rollouts.noise import DEMONSTRATIONS, shuffled_piece
 from tasks.rollouts.settings import SftConfig
 from tasks.template import template_digest
-from tasks.training.batches import micro_batches
 from tasks.training.model import positions_of
 from tasks.training.rows import Ints, Rows, rows_of
 from tasks.training.tokens import with_tokens
@@ -29,16 +29,17 @@ class SftMix:
     def add_gradients(self, networks: Networks, step: int) -> Tensor:
         """Add the gradient of optimizer step `step`'s demonstrations to the policy's; their loss, without γ.
 
-        The loss lies on the networks' device.
+        The loss lies on the networks' device. Of several ranks each adds that of its share of the demonstrations.
         """
         part = self._part(step)
         count = int(self.rows.answers.lengths[part].sum()) if self.config.sft_average == "token" else len(part)
         loss = torch.zeros((), dtype=torch.float64, device=networks.device.torch_device)
-        for batch in micro_batches(self.rows, part, networks.shape):
+        for batch in micro_batches_of(self.rows, part, networks.shape, this_rank()):
             with networks.computing():
                 share = -networks.plain(networks.inputs(batch)).double().sum() / count
             (self.config.sft * share).backward()
             loss += share.detach()
+        add_up(loss)
         return loss
 
     def _part(self, step: int) -> Ints:

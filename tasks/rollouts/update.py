@@ -6,7 +6,7 @@ waited for in between.
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from tasks.contract import Chosen, DataError
 from tasks.losses.rl.clipped import clipped
+from tasks.ranks import gather_all, this_rank
 from tasks.rollouts.advantages import k2, value_loss
-from tasks.rollouts.networks import Networks
+from tasks.rollouts.networks import Networks, micro_batches_of
 from tasks.rollouts.noise import MINIBATCHES, shuffled
 from tasks.rollouts.rollout import Rollout
 from tasks.rollouts.settings import PpoConfig, UpdateConfig
 from tasks.rollouts.sft_mix import SftMix
-from tasks.training.batches import micro_batches
 from tasks.training.optimizer import Updater, set_rate
 from tasks.training.rows import Ints, Rows
 
@@ -36,6 +36,9 @@ class MinibatchStats:
     value_moves: Tensor
     """|V − V_old|."""
     value_losses: Tensor
+
+    def on(self, device: torch.device) -> "MinibatchStats":
+        return MinibatchStats(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 def learn(
@@ -63,6 +66,8 @@ def learn(
         if mixed is not None:
             step = iteration * update.epochs * update.minibatches + number
             found["loss/sft"] = mixed.add_gradients(networks, step)
+        if networks.reduction:
+            networks.reduction.finish()
         norms = [nn.utils.clip_grad_norm_(p, config.optim.max_grad_norm) for p in networks.learned]
         metrics = _on_host(found | {"grad_norm": norms[0], "value/grad_norm": norms[1]})
         _check_finite(metrics, iteration)
@@ -92,14 +97,15 @@ def _minibatches(rows: Rows, config: PpoConfig, iteration: int) -> Iterator[Ints
 
 
 def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: UpdateConfig) -> MinibatchStats:
-    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut.
+    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut, and of several ranks
+    those of a share of them. Returns what all of them showed.
 
     The policy's graph is gone before the value network's begins: only one network's activations are in memory.
     """
     names = inspect.signature(update.objective.function).parameters
     total = int(rollout.rows.answers.lengths[part].sum())
     parts: list[MinibatchStats] = []
-    for batch in micro_batches(rollout.rows, part, networks.shape):
+    for batch in micro_batches_of(rollout.rows, part, networks.shape, this_rank()):
         inputs, places = networks.inputs(batch), networks.places(rollout.rows, batch.rows)
         with networks.computing():
             logps = networks.policy(inputs).double()
@@ -114,9 +120,15 @@ def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: Upd
         (value_losses.sum() / total).backward()
         moves = (values.detach() - old_values).abs()
         parts.append(MinibatchStats(logps.detach() - old, advantages, losses.detach(), moves, value_losses.detach()))
-    return MinibatchStats(
-        *(torch.cat([getattr(p, name) for p in parts]) for name in MinibatchStats.__dataclass_fields__)
-    )
+    return _joined(parts, networks.device.torch_device)
+
+
+def _joined(parts: Sequence[MinibatchStats], device: torch.device) -> MinibatchStats:
+    """The statistics of all micro-batches of all ranks, on the device."""
+    if this_rank().world > 1:
+        parts = [part for several in gather_all([p.on(torch.device("cpu")) for p in parts]) for part in several]
+    names = MinibatchStats.__dataclass_fields__
+    return MinibatchStats(*(torch.cat([getattr(p, name).to(device) for p in parts]) for name in names))
 
 
 def _metrics(seen: MinibatchStats, value_clip: float, clip_eps: float) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class Replica:
         fill(scorer, values or {}, device.torch_device)
         self.weights = whole_weights(scorer.model)
         self._half = half
-        self._reduction = _Reduction([w.own for w in self.weights]) if ranks.world > 1 else None
+        self._reduction = Reduction([w.own for w in self.weights]) if ranks.world > 1 else None
 
     def computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.kind, torch.bfloat16, enabled=self._half)
@@ -114,7 +114,7 @@ class Replica:
             weight.own.data = values(weight.own).data
 
 
-class _Reduction:
+class Reduction:
     """Sums of gradients over all ranks. Those of large weights begin while the last backward pass goes on.
 
     torch's DistributedDataParallel needs equal numbers of passes and a gradient of every weight; this does not: sums
