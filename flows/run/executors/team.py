@@ -33,6 +33,8 @@ LOOK_SECONDS = 1.0
 """How often it is checked whether ranks hang."""
 REST_SECONDS = 60.0
 """How long a child may take to rest."""
+OLD_SECONDS = 7 * 86400.0
+"""Age from which a file at which ranks met is one that a killed run has left."""
 SHOWN_LINES = 12
 """Last lines of a rank's log in the message of its failure."""
 SHOWN_CALLS = 4
@@ -211,8 +213,9 @@ def _rendezvous(world: int) -> Iterator[str]:
         return
     folder = locks_folder()
     for left in folder.glob("rendezvous-*"):
-        if not psutil.pid_exists(int(left.name.split("-")[1])):
-            left.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - OLD_SECONDS:
+                left.unlink()
     file = folder / f"rendezvous-{os.getpid()}-{next(_numbers)}"
     try:
         yield str(file)
