@@ -60,15 +60,16 @@ class Pool(Generic[Process]):
         """
         claim: _Claim[Process] = _Claim(needs, count)
         try:
-            self._wait(claim, waiting)
+            try:
+                self._wait(claim, waiting)
+            finally:
+                self._forget(claim)
+            assert claim.grant
+            self._make_room(needs, claim.grant)
         except BaseException:
             if claim.grant:
                 self.leave(claim.grant)
             raise
-        finally:
-            self._forget(claim)
-        assert claim.grant
-        self._make_room(needs, claim.grant)
         return claim.grant
 
     def leave(self, grant: Grant[Process], process: Process | None = None, affinity: str = "") -> None:

@@ -184,6 +184,34 @@ def test_no_rank_outlives_a_killed_run(place: Path, tmp_path: Path) -> None:
     assert all_ended(pids)
 
 
+@pytest.mark.slow
+def test_ranks_killed_at_many_moments_of_their_lives_leave_no_process_and_the_next_job_runs(
+    workers: Workers, tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    for attempt in range(40):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        rank, pause = draw.randrange(3), draw.uniform(0, 0.4)
+        pids: list[int] = []
+
+        def kill(rank: int = rank, pause: float = pause, pids: list[int] = pids) -> None:
+            while not (teams := list(workers._teams)):
+                time.sleep(0.001)
+            time.sleep(pause)
+            pids += [child._popen.pid for child in teams[0]._children]
+            os.kill(pids[rank], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(StepFailed, match=rf"^rank {rank} of 3 of 'ranked' was killed by SIGKILL"):
+            workers.submit(_job(folder, steps=2000, rest=0.01), _ignore, Needs(True, gpus=1, ranks=3))
+        killer.join()
+        assert all_ended(pids)
+    (tmp_path / "last").mkdir()
+    assert workers.submit(_job(tmp_path / "last"), _ignore, Needs(True, gpus=1, ranks=4)).totals == {"steps": 4}
+
+
 COLLECTIVE = '''
 from __future__ import annotations
 
