@@ -1,5 +1,9 @@
 """Steps of runs on the machine's devices: side by side on several cards, one after the other on one, as ranks."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +20,8 @@ from flows.store.records import Record
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node, Profile
 from tasks.kinds import Prompts
-from tests.flows.tiny import graph, node, tiny_project
+from tests.flows.processes import all_ended
+from tests.flows.tiny import ROOT, graph, node, tiny_project
 
 MODEL = (node("a", "numbers", count=1), node("m", "model", "Policy", inputs={"prompts": "a"}))
 
@@ -114,3 +119,36 @@ def test_a_step_with_ranks_is_recorded_with_them_and_its_threads(tmp_path: Path)
         assert sorted(file.name for file in run.logs.glob("r*.log")) == ["r.log", "r.rank1.log"]
     assert _ids(store, record) == ["0:2:2:-:ddp:output", "1:2:2:-:ddp:.output-1"]
     assert (record.hardware["ranks"], record.hardware["threads"]) == (2, 2)
+
+
+RUN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from flows.run.run import Execution
+from flows.store.store import Store
+from tests.flows.tiny import graph, node
+
+project = Path(sys.argv[1])
+ranked = node("r", "ranked", inputs={"prompts": "a"}, steps=5000, rest=0.01)
+steps = graph(project, node("a", "numbers", count=1), ranked)
+with Execution(replace(steps, ranks={"r": 3}), Store(project / "artifacts"), threads=3) as run:
+    run.find_all()
+print(run.run.status)
+"""
+
+
+def test_ctrl_c_ends_all_ranks_and_the_run(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path)
+    command = [sys.executable, "-c", RUN, str(project)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as main:
+        until = time.monotonic() + 60
+        while len(files := list(tmp_path.glob("artifacts/partial/*/work/pid-*"))) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        pids = [int(file.read_text()) for file in files]
+        main.send_signal(signal.SIGINT)
+        assert main.communicate(timeout=30) == ("stopped\n", None)
+    assert len(pids) == 3
+    assert all_ended(pids)
