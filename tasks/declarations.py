@@ -135,7 +135,7 @@ class Resources:
     exclusive: bool = False
     """Whether it uses all CPU threads, so that no other such step runs beside it."""
     gpus: int = 0
-    """GPUs of each process. Where the machine has any, the step takes these instead of the CPUs."""
+    """GPUs of each process, which the step takes instead of the CPUs where the machine has any; with 0 it sees none."""
     ranks: bool = False
     """Whether the task can run as several processes (`tasks.ranks`), each with GPUs of its own."""
 

@@ -33,6 +33,8 @@ _numbers = count()
 def locks_folder() -> Path:
     """`$ALIGNFLOW_LOCKS`, else `/tmp/alignflow-<uid>`: on a disk of this machine, whatever a shell's variables are.
 
+    So runs of several users do not see each other: give each user cards of her own by CUDA_VISIBLE_DEVICES.
+
     Raises SpecError where the folder belongs to another user, who could hold up this one's work.
     """
     if given := os.environ.get(FOLDER):
