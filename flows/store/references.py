@@ -55,12 +55,14 @@ class References:
             return ()
         digest = handle.base_digest
         if not re.fullmatch("[0-9a-f]{32}", digest):
-            raise DataError(f"the step made an adapter in {handle.path} that does not name its base by its content")
+            raise DataError(
+                f"the step's result in {handle.path} is an adapter that does not name its base by its content"
+            )
         base = self._find(digest)
         if base is None:
-            raise DataError(f"the step made an adapter, and {self._missing(digest)}")
+            raise DataError(f"the step's result is an adapter, and {self._missing(digest)}")
         if Model(base.path).adapter is not None:
-            raise DataError(f"the step made an adapter of {base.kind} {digest[:12]}, which is an adapter itself")
+            raise DataError(f"the step's result is an adapter of {base.kind} {digest[:12]}, which is an adapter itself")
         return (digest,)
 
     def _find(self, content: str) -> Reference | None:
