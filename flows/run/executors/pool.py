@@ -47,6 +47,8 @@ class Pool(Generic[Process]):
         self._holdings: Holdings[Process] = Holdings(devices, limit)
         self._changed = self._holdings.changed
         self._waiting: list[_Claim[Process]] = []
+        self._served = 0.0
+        """When a step of this run got devices last: runs have their turns, however many steps of each wait."""
 
     @property
     def limit(self) -> int:
@@ -108,7 +110,7 @@ class Pool(Generic[Process]):
                 self._serve()
                 if claim.grant:
                     return
-                claim.ticket = claim.ticket or self._machine.wait_in_queue(claim.since)
+                claim.ticket = claim.ticket or self._machine.wait_in_queue(max(claim.since, self._served))
                 mine = len(self._holdings.busy)
                 others = self._machine.holders() if mine + claim.count <= self.limit else None
                 self._changed.wait(POLL_SECONDS)
@@ -132,9 +134,18 @@ class Pool(Generic[Process]):
         for claim in self._order():
             claim.grant = self._grant(claim)
             if claim.grant:
-                self._changed.notify_all()
+                self._end_turn()
             elif time.time() - claim.since > PATIENCE:
                 return
+
+    def _end_turn(self) -> None:
+        """Behind the other runs that wait now, the steps of this one queue again."""
+        self._served = time.time()
+        for claim in self._waiting:
+            if claim.ticket:
+                claim.ticket.close()
+                claim.ticket = None
+        self._changed.notify_all()
 
     def _grant(self, claim: _Claim[Process]) -> Grant[Process] | None:
         if warm := self._match(claim):

@@ -160,6 +160,30 @@ def test_an_idle_engine_gives_its_device_to_another_run(monkeypatch: pytest.Monk
     other.leave(mine)
 
 
+def test_runs_take_turns_however_many_steps_of_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    for patience in ("devices.PATIENCE", "pool.PATIENCE"):
+        monkeypatch.setattr(f"flows.run.executors.{patience}", 0.05)
+    many, one = _pool(["GPU-a"], "many"), _pool(["GPU-a"], "one")
+    first, order = _step(many), []
+
+    def step(pool: Pool[Engine], who: str, number: int) -> None:
+        mine = _step(pool, order=number)
+        order.append(who)
+        time.sleep(0.2)
+        pool.leave(mine)
+
+    threads = [threading.Thread(target=step, args=(many, "many", number)) for number in range(4)]
+    threads.append(threading.Thread(target=step, args=(one, "one", 0)))
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    many.leave(first)
+    for thread in threads:
+        thread.join(10)
+    assert len(order) == 5
+    assert "one" in order[:2]
+
+
 def test_a_run_uses_no_more_devices_at_a_time_than_its_profile_allows() -> None:
     pool: Pool[Engine] = Pool(Devices("gpu", CARDS, "run"), threading.Event(), lambda *_: True, 2)
     first, second = _step(pool), _step(pool)
