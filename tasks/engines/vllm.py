@@ -38,7 +38,6 @@ from tasks.training.adapters import TENSORS, add_layers, fill_layers, stored_ada
 from tasks.training.model import vocabulary_of
 
 UNKEYED = {"os.environ": "vLLM's settings of processes, memory and messages, which do not change completions"}
-
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -51,8 +50,6 @@ ENVIRONMENT = {
 values get 1 GiB. The V1 model runner is the one that runs everywhere, and whose logits processors are used here."""
 OF_RANKS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """Besides for one of several ranks, each of which would bind its threads to the same cores of a CPU."""
-
-TORCH_MEMORY = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def resources(*, tensor_parallel: int = 1, **_others: Any) -> Resources:
@@ -90,12 +87,11 @@ class VllmEngine:
 
     def __init__(self, base: Model, dtype: str, tensor_parallel: int, gpu_memory: float, lora_rank: int = 0) -> None:
         self._on_gpu = torch.cuda.is_available()
-        # vLLM's memory for sleepers and torch's expandable segments exclude each other.
-        self._can_sleep = self._on_gpu and "expandable_segments:True" not in os.environ.get(TORCH_MEMORY, "")
         if dtype == "auto":
             dtype = "bfloat16" if self._on_gpu else "float32"
         self.tokenizer = tokenizer_of(base)
         self._base, self._several = base, tensor_parallel > 1
+        self._layers: tuple[Adapter, nn.Module] | None = None
         self._settings: dict[str, Any] = {
             "model": str(base.path), "tokenizer": str(base.path), "dtype": dtype,
             "tensor_parallel_size": tensor_parallel,
@@ -103,7 +99,7 @@ class VllmEngine:
             "gpu_memory_utilization": gpu_memory if self._on_gpu else 0.3,
             "enforce_eager": not self._on_gpu, "max_model_len": -1 if self._on_gpu else None,
             "logprobs_mode": "raw_logprobs", "generation_config": "vllm", "enable_prefix_caching": True, "seed": 0,
-            "enable_sleep_mode": self._can_sleep, "barred": ids_without_text(self.tokenizer, vocabulary_of(base)),
+            "enable_sleep_mode": self._on_gpu, "barred": ids_without_text(self.tokenizer, vocabulary_of(base)),
         }  # fmt: skip
         self._load(lora_rank)
 
@@ -128,14 +124,20 @@ class VllmEngine:
 
     def _apply(self, adapter: Adapter, tensors: dict[str, Tensor], where: str, identity: str) -> None:
         """Load an adapter, and the base again where that has no room for it."""
-        model = meta_model(self._base)
-        add_layers(model, adapter)
-        fill_layers(model, tensors, where)
+        fill_layers(self._with_layers(adapter), tensors, where)
         if adapter.rank > self.lora_rank:
             self.close()
             self._load(adapter.rank)
         self._wake()
         self._held = identity, self._slot.fill(adapter, tensors)
+
+    def _with_layers(self, adapter: Adapter) -> nn.Module:
+        """The base without memory, with an adapter's layers: what the names and shapes of weights are held against."""
+        if self._layers is None or self._layers[0] != adapter:
+            model = meta_model(self._base)
+            add_layers(model, adapter)
+            self._layers = adapter, model
+        return self._layers[1]
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
         return next(self.generate_parts([requests], options, on_progress))
@@ -205,7 +207,7 @@ class VllmEngine:
 
     def rest(self) -> None:
         """On a GPU: the weights move to the machine's memory, and keys and values go."""
-        if self._can_sleep and not self._asleep:
+        if self._on_gpu and not self._asleep:
             self.llm.sleep(level=1)
             self._asleep = True
 
@@ -217,6 +219,8 @@ class VllmEngine:
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+        if not hasattr(self, "llm"):  # it could not be loaded again
+            return
         self.llm.llm_engine.engine_core.shutdown()
         del self.llm, self._slot
         gc.collect()

@@ -256,17 +256,6 @@ def test_a_vllm_engine_on_a_gpu_sleeps_while_it_rests_and_wakes_up_by_itself(
     close_engine()
 
 
-def test_vllm_does_not_sleep_where_torch_has_expandable_segments(
-    policies: dict[str, Policy], fake: FakeVllm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    Chosen("engines", "vllm", {})(policies["base"]).rest()
-    assert fake.calls == [("load", 0, False)]
-    monkeypatch.undo()
-    close_engine()
-
-
 def test_an_engine_on_a_cpu_has_nothing_to_free(policies: dict[str, Policy], fake: FakeVllm) -> None:
     for name in ENGINES:
         engine = Chosen("engines", name, {})(policies["base"])
