@@ -110,16 +110,22 @@ def _changes(own: TrainingSetup, machine: Machine, step: StepView) -> Iterator[t
 
 
 def memory_of_scoring(step: StepView, machine: Machine, port: str = "policy") -> Memory | None:
-    """What a frozen model needs that reads a table."""
+    """What a frozen model needs that reads a table, and what it would need otherwise."""
     shape = shape_of(step.first(port))
     if shape is None:
         return None
     tokens = step.params.get("max_tokens_per_microbatch") or tokens_for(shape, machine.gpu)
     whole = step.params.get("weight_dtype", "bfloat16") == "bfloat16"
     half = step.params["dtype"] == "bfloat16" or (whole and "weight_dtype" in step.params)
-    logits = head_logits(gpu=machine.gpu)
-    rank = rank_of(step.first(port))
-    return Memory(scoring_memory(shape, tokens, half=half, logits=logits, whole=whole, rank=rank))
+    logits, rank = head_logits(gpu=machine.gpu), rank_of(step.first(port))
+
+    def need(tokens: int, half: bool) -> Memory:
+        return Memory(scoring_memory(shape, tokens, half=half, logits=logits, whole=whole, rank=rank))
+
+    several = {} if half else {"dtype: bfloat16": need(tokens, True)}
+    if tokens > _FEW_TOKENS and "max_tokens_per_microbatch" in step.params:
+        several[", ".join([*several, f"max_tokens_per_microbatch: {_FEW_TOKENS}"])] = need(_FEW_TOKENS, True)
+    return replace(need(tokens, half), alternatives=several)
 
 
 _RANK = 16

@@ -105,6 +105,16 @@ def test_a_plan_offers_an_adapter_which_then_fits(folder: Path) -> None:
     assert need(planned, "fit").parts["weights"] == pytest.approx(2 * (8.03e9 + 0.525e9) + 4 * 42e6, rel=0.01)
 
 
+def test_a_scoring_in_float32_that_does_not_fit_is_refused_with_the_type_that_fits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8B: 8.03e9 weights of 4 bytes; in bfloat16 of 2 bytes, with 128,256 · 4,096 of the embedding in float32."""
+    use(Machine(False, 24 * GB, 24 * GB), monkeypatch)
+    with pytest.raises(SpecError, match=r"mine\.policy/logps needs about 3\d GiB") as caught:
+        plan(folder, "8B")
+    assert "; these changes of the step would fit: `dtype: bfloat16` (16 GiB per device). Or take" in str(caught.value)
+
+
 def test_an_optimizer_on_the_host_fits_where_its_memory_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"optimizer": "adamw_offloaded", "weights": "bfloat16", "tokens": "2048"}
     assert need(plan(folder, "8B", **given), "fit").host == 16 * 8030261248
