@@ -123,6 +123,8 @@ def case(request: pytest.FixtureRequest, policies: dict[str, Policy], tmp_path_f
         if name == "vllm":  # what keeps adapters apart is not that every call begins with an empty cache
             patched.setattr(engine.llm, "reset_prefix_cache", lambda: True)
         answers = [drawn(chosen(policies[which]), policies[which]) for which in ORDER]
+        if name == "vllm":
+            assert engine.llm.llm_engine.list_loras() == {4}, "vLLM keeps adapters that others have replaced"
         for misfit, message in misfits(policies, tmp_path_factory.mktemp("misfits")):
             with pytest.raises((SpecError, DataError), match=message):
                 chosen(misfit)
