@@ -53,7 +53,7 @@ def sample(
         stop: texts that end an answer; its text ends before them.
         seed: of all completions.
         stream: another stream of noise for the same prompts.
-        shard: prompts per shard, which are what ranks share; a kill loses at most one shard of each rank, with vllm two.
+        shard: prompts per shard; ranks share the shards. A kill loses at most one of each rank, with vllm two.
         engine: sampling engine; `auto`: vllm on a machine with a GPU, else transformers.
 
     Raises DataError if every prompt is skipped, or one occurs twice.
