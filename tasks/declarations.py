@@ -144,6 +144,8 @@ HEAVY = Resources(exclusive=True)
 """Of steps that keep all CPU threads busy."""
 ACCELERATED = Resources(exclusive=True, gpus=1)
 """Of steps that compute with a model: on a GPU where there is one, else with all CPU threads."""
+SHARED = Resources(exclusive=True, gpus=1, ranks=True)
+"""Of those whose work several ranks can share."""
 
 
 @dataclass(frozen=True)

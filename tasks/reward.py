@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import ACCELERATED
+from tasks.declarations import SHARED
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
 from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
@@ -17,7 +17,7 @@ from tasks.training.passes import (
 )
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 
-fit_reward_resources = ACCELERATED
+fit_reward_resources = SHARED
 fit_reward_cost = cost_of_passes
 fit_reward_work = rows_trained
 fit_reward_training = training_by_loss

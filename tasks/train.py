@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import ACCELERATED, HEAVY
+from tasks.declarations import HEAVY, SHARED
 from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
 from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
@@ -19,9 +19,9 @@ from tasks.training.passes import (
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
 
 tokenize_resources = HEAVY
-logps_resources = ACCELERATED
+logps_resources = SHARED
 logps_memory = memory_of_scoring
-fit_resources = ACCELERATED
+fit_resources = SHARED
 
 
 def tokenize(
@@ -85,6 +85,7 @@ def logps(
     from tasks.training.device import this_device
     from tasks.training.logps import AnswerLogps
     from tasks.training.model import keep_memory, open_frozen, open_model
+    from tasks.training.opening import open_on_ranks, with_values
     from tasks.training.rows import rows_of
     from tasks.training.score import score_rows
 
@@ -92,9 +93,18 @@ def logps(
     rows = rows_of(data, policy)
     device = this_device()
     half = device.dtype(compute.dtype) == torch.bfloat16
-    model = open_frozen(policy, partial(open_model, policy), weight_dtype, half=half).to(device.torch_device)
-    with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # as `fit` computes: equal policies differ by 0
-        values = score_rows(AnswerLogps(model), rows, device, compute.max_tokens_per_microbatch, work.progress)
+
+    def opening() -> AnswerLogps:
+        model = open_frozen(policy, partial(open_model, policy), weight_dtype, half=half).to(device.torch_device)
+        with computing():
+            return AnswerLogps(model)
+
+    # As `fit` computes: equal policies differ by 0.
+    computing = partial(torch.autocast, device.kind, torch.bfloat16, enabled=half)
+    scorer = with_values(open_on_ranks(opening), device.torch_device)
+    with computing():
+        most = compute.max_tokens_per_microbatch
+        values = score_rows(scorer, rows, device, most, work.progress, this_rank())
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa

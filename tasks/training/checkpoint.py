@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -93,7 +93,7 @@ def _file_name(ranks: Ranks) -> str:
 
 
 def _save_optimizer(weights: Sequence[Weight], optimizer: Updater, part: Path, name: str) -> None:
-    states = {w.name: dict(_tensors(parameter_state(optimizer, w.own))) for w in weights}
+    states = {w.name: parameter_state(optimizer, w.own) for w in weights}
     if any(type(x) is not Tensor for state in states.values() for x in state.values()):
         torch.save(optimizer.state_dict(), part / OPTIMIZER)
         return
@@ -102,10 +102,6 @@ def _save_optimizer(weights: Sequence[Weight], optimizer: Updater, part: Path, n
         for w in weights for key, value in states[w.name].items()
     }  # fmt: skip
     save_rows(rows, part / f"{STATE}{name}")
-
-
-def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    return ((key, value) for key, value in state.items() if isinstance(value, Tensor))
 
 
 def drop_damaged(folder: Path, work: Workspace) -> None:

@@ -33,6 +33,15 @@ def open_on_ranks(opening: Callable[[], Scorer]) -> Scorer:
     return module
 
 
+def with_values(module: Scorer, device: torch.device) -> Scorer:
+    """A module that `open_on_ranks` opened, whole on the device of every rank."""
+    values = {} if is_filled(module) else values_of(module)
+    materialize(module, device)
+    module.to(device)
+    fill(module, values, device)
+    return module
+
+
 def is_filled(module: nn.Module) -> bool:
     """Whether the module has values on all ranks."""
     return not any(gather_all(any(p.is_meta for p in module.parameters())))

@@ -7,7 +7,7 @@ whole or this rank's rows. Gradients are summed over the ranks, never averaged. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tasks.ranks import Ranks
 from tasks.training.device import Device
 from tasks.training.model import trainable
-from tasks.training.opening import fill, materialize
+from tasks.training.opening import with_values
 
 LARGE = 1 << 20
 """Numbers of a gradient that is reduced by itself, while the backward pass goes on; smaller ones go together."""
@@ -79,13 +79,9 @@ class Replica:
 
     equal_passes = False
 
-    def __init__(
-        self, scorer: Any, device: Device, ranks: Ranks, *, half: bool, values: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """half: whether it computes in bfloat16. values: what rank 0 sends to all, where they have no values."""
-        materialize(scorer, device.torch_device)
-        self.scorer, self.device, self.ranks = scorer.to(device.torch_device), device, ranks
-        fill(scorer, values or {}, device.torch_device)
+    def __init__(self, scorer: Any, device: Device, ranks: Ranks, *, half: bool) -> None:
+        """half: whether it computes in bfloat16."""
+        self.scorer, self.device, self.ranks = with_values(scorer, device.torch_device), device, ranks
         self.weights = whole_weights(scorer.model)
         self._half = half
         self._reduction = Reduction([w.own for w in self.weights]) if ranks.world > 1 else None

@@ -15,6 +15,7 @@ from tasks.training.memory import (
     checkpointing_needed,
     host_memory,
     scoring_memory,
+    shards_of,
     tokens_for,
     training_memory,
 )
@@ -76,8 +77,12 @@ def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSet
         state=state() if state else StateBytes(device=8),
         half_weights=step.params.get("weight_dtype") == "bfloat16", rank=rank_of(step),
     )  # fmt: skip
+    memory = machine.device_bytes if machine.gpu else machine.device_bytes / machine.ranks
+    by_element = step.declares("optimizer", "steps_by_element")
+    if by_element and by_element():
+        setup = replace(setup, shards=shards_of(machine.sharding, machine.ranks, shape, setup, memory))
     how = step.params.get("gradient_checkpointing", "off")
-    needed = how == "auto" and checkpointing_needed(shape, setup, machine.device_bytes)
+    needed = how == "auto" and checkpointing_needed(shape, setup, memory)
     return replace(setup, checkpointed=how == "on" or needed)
 
 
@@ -89,8 +94,9 @@ def _changes(own: TrainingSetup, machine: Machine, step: StepView) -> Iterator[t
     """Changes of a step's parameters that take less memory."""
     from tasks.optimizers import adafactor, adamw_8bit, adamw_offloaded
 
+    whole = {"adamw_8bit": adamw_8bit.state_bytes(), "adafactor": adafactor.state_bytes()}
     optimizers = {
-        "adamw_8bit": adamw_8bit.state_bytes(), "adafactor": adafactor.state_bytes(),
+        **(whole if own.shards == 1 else {}),
         **({"adamw_offloaded": adamw_offloaded.state_bytes()} if machine.gpu else {}),
     }  # fmt: skip
     more = ""

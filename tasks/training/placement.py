@@ -10,7 +10,6 @@ from tasks.contract import Chosen, DataError, SpecError
 from tasks.ranks import join, this_rank
 from tasks.training.device import Device
 from tasks.training.memory import ModelShape, TrainingSetup, shards_of
-from tasks.training.opening import is_filled, values_of
 from tasks.training.optimizer import can_be_sharded
 from tasks.training.parallel import Network, Replica
 
@@ -50,13 +49,12 @@ def sharded_setup(setup: TrainingSetup, model: Any, device: Device, optimizer: C
 def place(scorer: Any, device: Device, *, half: bool, sharded: bool) -> Network:
     """Make a scorer, as `open_on_ranks` opens it, a network on all ranks. half: whether it computes in bfloat16."""
     ranks = join()
-    missing = {} if is_filled(scorer) else values_of(scorer)
     if sharded and ranks.world > 1:
         from tasks.training.sharded import Shards
 
-        network: Network = Shards(scorer, device, ranks, half=half, values=missing)
+        network: Network = Shards(scorer, device, ranks, half=half)
     else:
-        network = Replica(scorer, device, ranks, half=half, values=missing)
+        network = Replica(scorer, device, ranks, half=half)
     return network
 
 

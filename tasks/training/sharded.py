@@ -6,7 +6,7 @@ the root: its own group (embedding, head, last norm) is whole during a pass, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from tasks.training.body import probe_inputs
 from tasks.training.device import Device
 from tasks.training.gradient_checkpointing import decoder_layers
 from tasks.training.model import trainable
-from tasks.training.opening import fill, materialize
+from tasks.training.opening import fill, is_filled, materialize, values_of
 from tasks.training.parallel import Weight
 
 PLAIN = MixedPrecisionPolicy(cast_forward_inputs=False)
@@ -36,15 +36,14 @@ class Shards:
 
     equal_passes = True
 
-    def __init__(
-        self, scorer: Any, device: Device, ranks: Ranks, *, half: bool, values: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """half: whether it computes in bfloat16. values: what rank 0 sends to all, where they have no values."""
+    def __init__(self, scorer: Any, device: Device, ranks: Ranks, *, half: bool) -> None:
+        """half: whether it computes in bfloat16."""
+        values = {} if is_filled(scorer) else values_of(scorer)  # taken before rank 0 keeps its rows alone
         self.scorer, self.device, self.ranks = scorer, device, ranks
         self._half = half
         self._mesh = DeviceMesh.from_group(dist.group.WORLD, device.kind)
         _shard(scorer, self._mesh, half, device.torch_device)
-        fill(scorer, values or {}, device.torch_device)
+        fill(scorer, values, device.torch_device)
         self._sharded = dict(trainable(scorer.model))
         self.weights = [_weight(name, p, ranks) for name, p in self._sharded.items()]
         self._compare_attention()
@@ -58,6 +57,7 @@ class Shards:
 
     def reduce(self) -> None:
         """The backward passes have summed the gradients; here they pass on to the parameters of `weights`."""
+        self.scorer.reshard()  # a pass without gradients leaves the root's weights whole: those before a step
         for weight, sharded in zip(self.weights, self._sharded.values(), strict=True):
             weight.own.grad = None if sharded.grad is None else _local(sharded.grad)
             sharded.grad = None
@@ -96,6 +96,7 @@ class Shards:
         inputs = probe_inputs(self.scorer.model, self.device.torch_device)
         with torch.no_grad(), self.computing():
             self.scorer(inputs)
+        self.scorer.reshard()
 
 
 def _make_plain(scorer: nn.Module, whole: dict[nn.Parameter, nn.Parameter]) -> None:

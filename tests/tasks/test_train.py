@@ -210,7 +210,7 @@ def test_a_loss_that_breaks_names_the_step_the_causes_and_the_checkpoint_it_keep
     kept = list((work.path / "checkpoint").glob("step-*"))
     assert len(kept) == 1
     assert str(kept[0].name.removeprefix("step-")) in str(error.value)
-    tensors = load_file(kept[0] / "model.safetensors")
+    tensors = load_file(kept[0] / "model-00001-of-00001.safetensors")
     assert all(np.isfinite(t).all() for t in tensors.values())
 
 
