@@ -42,7 +42,7 @@ from tasks.training.optimizer import (
 )
 from tasks.training.packing import PackingConfig
 from tasks.training.parallel import Network
-from tasks.training.placement import check_ranks, place, sharded_setup
+from tasks.training.placement import check_shares, place, sharded_setup
 from tasks.training.rows import Ints
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 from tasks.training.step import add_gradients, gathered, on_host
@@ -65,7 +65,7 @@ def begin(rows: int, optim: OptimConfig, seed: int) -> None:
 
     Raises DataError for more ranks than rows, and SpecError for what ranks cannot do.
     """
-    check_ranks(rows, optim.batch, chosen_optimizer(optim.optimizer))
+    check_shares(rows, optim.batch, chosen_optimizer(optim.optimizer))
     keep_memory()
     torch.manual_seed(seed)
 

@@ -124,16 +124,24 @@ def training_memory(shape: ModelShape, setup: TrainingSetup) -> dict[str, float]
     masters = FLOAT if rounded and not setup.state.host else 0
     copies = HALF if setup.half and not rounded else 0
     frozen = base_bytes(shape, half=setup.half, whole=setup.half_weights) if setup.rank else 0
-    gathered = (HALF + FLOAT) * shape.embedding if setup.shards > 1 else 0
+    gathered = _gathered_bytes(shape, setup) if setup.shards > 1 else 0
     copied = 0 if setup.shards > 1 else copies * (learning if setup.rank else shape.body + shape.embedding)
     return {
         "weights": (learning * weight + frozen) / setup.shards + gathered,
         "bfloat16 copies of weights": copied,
         "gradients": learning * weight / setup.shards,
         "optimizer": learning * (setup.state.device + masters) / setup.shards,
-        "head": head_bytes(shape, setup, learns=not setup.rank and setup.shards == 1),
+        "head": head_bytes(shape, setup, learns=not setup.rank),
         "activations": activation_bytes(shape, setup),
     }
+
+
+def _gathered_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
+    """What is whole on a device while weights are in shards: the head, two layers, and a layer's gradient."""
+    number = HALF if setup.half or setup.half_weights else FLOAT
+    layer = shape.body / shape.layers
+    gradient = 0 if setup.rank else number * layer
+    return (HALF + FLOAT) * shape.embedding + 2 * number * layer + gradient
 
 
 def base_bytes(shape: ModelShape, *, half: bool, whole: bool) -> int:

@@ -18,7 +18,7 @@ SHARDING = "ALIGNFLOW_SHARDING"
 """Variable: auto, ddp or fsdp."""
 
 
-def check_ranks(rows: int, batch: int, optimizer: Chosen) -> None:
+def check_shares(rows: int, batch: int, optimizer: Chosen) -> None:
     """Refuse what several ranks cannot train, before a model is opened.
 
     Raises DataError where a rank would have nothing to read, SpecError for an optimizer that cannot be sharded.

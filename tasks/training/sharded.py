@@ -118,6 +118,9 @@ def _shard(scorer: Any, mesh: DeviceMesh, half: bool, device: torch.device) -> N
         for module in _apart(layer) if products else ():
             fully_shard(module, mesh=mesh, mp_policy=PLAIN)
         fully_shard(layer, mesh=mesh, mp_policy=PRODUCTS if products else PLAIN)
+    for module in _embedding_apart(scorer.model):
+        materialize(module, device)
+        fully_shard(module, mesh=mesh, mp_policy=PLAIN)
     materialize(scorer, device)
     fully_shard(scorer, mesh=mesh, mp_policy=PLAIN)
     # In the order of the layers, over the groups within them.
@@ -128,6 +131,13 @@ def _shard(scorer: Any, mesh: DeviceMesh, half: bool, device: torch.device) -> N
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _embedding_apart(model: Any) -> list[nn.Module]:
+    """The embedding, which is whole at the beginning of a pass alone, unless it is the head."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    return [] if tied else [embedding]
 
 
 def _apart(layer: nn.Module) -> Iterator[nn.Module]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Logps, Policy, Table
+from tasks.parts import is_intact
 from tasks.ranks import Ranks, this_rank
 from tasks.training import parallel
 from tasks.training.device import this_device
@@ -27,7 +28,7 @@ from tasks.training.rank_plan import plan_of_rank, split_rows
 from tasks.training.rows import rows_of, rows_of_ids
 from tasks.training.step import add_gradients
 from tests.flat import fit, fit_reward, logps
-from tests.forked_ranks import RankWorkspace, on_forked_ranks
+from tests.forked_ranks import RankWorkspace, kill_forked_ranks, on_forked_ranks
 from tests.models import tiny_policy
 from tests.ranks import as_rank
 from tests.tasks.training.tables import (
@@ -238,6 +239,37 @@ def test_every_family_and_type_trains_on_two_ranks_as_in_one_process(tmp_path: P
     of_ranks, _ = on_forked_ranks(tmp_path, every_case, tmp_path, cases, seconds=500)
     for (sharding, name), (of_step, curves) in of_ranks.items():
         check(name, sharding, cases[name], tmp_path, of_step, curves, alone[name])
+
+
+def long_training(folder: Path, case: Case, to: Path) -> None:
+    train(case, to, steps=40, checkpoint_every=2)
+
+
+@pytest.mark.slow
+def test_ranks_that_die_at_any_moment_leave_a_whole_checkpoint_for_any_number_of_ranks(tmp_path: Path) -> None:
+    """Two ranks, one and two in turn, whole and in shards; a rank is killed ten times, and then they end."""
+    case = slow_cases(tmp_path)["demonstrations"]
+    long_training(tmp_path, case, tmp_path / "alone")
+    draw, deaths, steps = np.random.default_rng(0), 0, [0]
+    ways = [(2, "ddp"), (1, "ddp"), (2, "fsdp"), (1, "fsdp")]
+    for attempt in range(40):
+        world, sharding = ways[attempt % len(ways)]
+        last = deaths == 10
+        pause = 200.0 if last else float(draw.uniform(0.3, 3.0))
+        ended = kill_forked_ranks(
+            tmp_path, long_training, tmp_path, case, tmp_path / "killed", world=world, env={SHARDING: sharding},
+            rank=int(draw.integers(world)), pause=pause,
+        )  # fmt: skip
+        checkpoints = [p for p in (tmp_path / "killed/work/checkpoint").glob("step-*") if is_intact(p)]
+        steps.append(max((int(p.name.removeprefix("step-")) for p in checkpoints), default=0))
+        assert steps[-1] >= steps[-2], "a checkpoint is lost"
+        deaths += not ended
+        if ended:
+            break
+    assert deaths
+    assert steps[-1] == 40
+    one, killed = weights(tmp_path / "alone"), weights(tmp_path / "killed")
+    assert all(torch.allclose(one[name], killed[name], rtol=0, atol=1e-5) for name in one)
 
 
 ROWS = rows_of_ids([[1] * 8] * 3 + [[i] * 4 for i in range(5)], [[2] * n for n in (30, 5, 5, 9, 9, 9, 3, 3)])
