@@ -25,7 +25,7 @@ from flows.wiring import machine
 from flows.wiring.model import Graph, Node
 from flows.wiring.prechecks import check_step_files
 from flows.wiring.views import View, view_of_node
-from tasks.contract import JSON, DataError
+from tasks.contract import JSON, DataError, SpecError
 from tasks.declarations import Machine, Memory
 
 State = Literal["cached", "partial", "run", "open"]
@@ -123,7 +123,18 @@ def make_plan(graph: Graph, store: Store) -> Plan:
     check_step_files(graph, [planner.views[s.node.id] for s in steps if s.state != "cached"], declared)
     for step in steps:
         check_memory(step.node, graph.pipeline, step.memory, planner.machine_of(step.node))
+        if step.state != "cached":
+            _check_gpus(step, planner.views[step.node.id], graph)
     return plan
+
+
+def _check_gpus(step: Planned, view: View, graph: Graph) -> None:
+    """Raise SpecError, at the step's place, for one that needs more GPUs than a run may use."""
+    there = graph.profile.gpus or len(machine.usable_gpus())
+    needed = view.resources.gpus * step.ranks
+    if there and needed > there:
+        place = f"{step.node.where}: {graph.pipeline}.{step.node.id}"
+        raise SpecError(f"{place} needs {needed} GPUs at a time, and this run may use {there}")
 
 
 def refuse_early(graph: Graph, store: Store) -> None:

@@ -142,3 +142,16 @@ def test_a_plan_shows_ranks_and_no_key_depends_on_them(
         "answers": "2 ranks]", "other": "3 ranks]", "report/sample": "3 ranks]", "report/baseline_sample": "3 ranks]",
         "report/compare": "4 ranks]", "report/score": "4 ranks]", "report/baseline_score": "4 ranks]",
     }  # fmt: skip
+
+
+def test_a_step_that_needs_more_gpus_than_there_are_is_refused_by_the_plan(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(file.read_text().replace("k: 2}", "k: 2, engine: {vllm: {tensor_parallel: 3}}}"))
+    store = Store(tmp_path / "artifacts")
+    make_plan(compile_pipeline(file, "p"), store)
+    monkeypatch.setenv("ALIGNFLOW_GPUS", "GPU-a=80 GPU-b=80")
+    with pytest.raises(
+        SpecError, match=r"^pipelines.yaml:14:7: p.answers needs 3 GPUs at a time, and this run may use 2$"
+    ):
+        make_plan(compile_pipeline(file, "p"), store)
