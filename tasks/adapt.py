@@ -78,8 +78,8 @@ def load_adapter(
     settings, tensors = read_settings(path), read_tensors(path)
     adapter = layers_for(model_without_weights(policy), tensors, settings.rank, settings.alpha, str(path))
     if settings.base:
-        work.notice(f"the adapter {path.name} says that its base is {settings.base}; whether {policy.path.name} is the "
-                    "same model cannot be seen from its shapes")  # fmt: skip
+        work.notice(f"the adapter {path.name} says that its base is {settings.base}; its shapes are those of `policy`, "
+                    "but that does not show that both are the same model")  # fmt: skip
     write_adapter(work.output, adapter, tensors, policy)
     copy_files(policy, work.output)
     return Policy(work.output, base=policy)
