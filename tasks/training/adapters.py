@@ -129,6 +129,16 @@ def _check_fit(
                             f"{tuple(learning[key].shape)}")  # fmt: skip
 
 
+def leave_casts_to_autocast(model: nn.Module) -> None:
+    """Layers do not make what they read float32, which autocast would make bfloat16 again: the same bits in less time.
+
+    For models that compute under autocast only.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "lora_A"):
+            layer.cast_input_dtype_enabled = False
+
+
 def layers_of(model: nn.Module, name: str = NAME) -> dict[str, Any]:
     """The adapted linear layers of a model, by the names that they had before; empty where it has none."""
     return {n: m for n, m in model.named_modules() if name in getattr(m, "lora_A", ())}

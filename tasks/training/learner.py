@@ -75,7 +75,7 @@ def open_learner(
     """
     import torch
 
-    from tasks.training.adapters import add_layers, layers_of, stored_adapter, target_layers
+    from tasks.training.adapters import add_layers, layers_of, leave_casts_to_autocast, stored_adapter, target_layers
     from tasks.training.device import this_device
     from tasks.training.model import open_frozen
 
@@ -88,6 +88,8 @@ def open_learner(
         add_layers(model, adapter, seed)
     elif {*target_layers(model, adapter.targets)} != {*layers_of(model)}:
         raise SpecError(_advice(str(source.path), cast(Adapter, stored_adapter(source)), adapter))
+    if half:
+        leave_casts_to_autocast(model)
     with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # products in bfloat16 need it
         return scoring(model.to(device.torch_device))
 

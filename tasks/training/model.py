@@ -15,7 +15,7 @@ from torch import nn
 
 from tasks.contract import DataError
 from tasks.kinds import ADAPTER, Model, Policy
-from tasks.training.adapters import adapter_in, in_adapter, read_layers, save_adapter
+from tasks.training.adapters import adapter_in, in_adapter, leave_casts_to_autocast, read_layers, save_adapter
 from tasks.training.attention import attention_of, check_attention
 from tasks.training.device import Device
 from tasks.training.packing import PackingConfig
@@ -80,6 +80,8 @@ def open_frozen(source: Model, opening: Callable[[torch.dtype], Any], weight_dty
         return opening(torch.float32)
     model = opening(torch.bfloat16 if _is_stored_half(source.whole) else torch.float32)
     (halve_weights if weight_dtype == "bfloat16" else halve_products)(model)
+    if half:
+        leave_casts_to_autocast(model)
     return model
 
 

@@ -190,7 +190,8 @@ def test_a_killed_training_ends_in_the_same_bytes_and_its_checkpoints_hold_the_a
 
 
 @pytest.mark.parametrize("settings", [
-    {"gradient_checkpointing": "on"}, {"gradient_checkpointing": "on", "dtype": "bfloat16"},
+    {"gradient_checkpointing": "on"},
+    pytest.param({"gradient_checkpointing": "on", "dtype": "bfloat16"}, marks=pytest.mark.slow),
 ])  # fmt: skip
 @pytest.mark.usefixtures("other_types")
 def test_gradient_checkpointing_works_on_a_frozen_base_to_the_bit(
@@ -204,6 +205,20 @@ def test_gradient_checkpointing_works_on_a_frozen_base_to_the_bit(
     assert (plain.path / TENSORS).read_bytes() == (again.path / TENSORS).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("other_types")
+def test_casts_that_autocast_makes_itself_change_no_bit(
+    base: Policy, pairs: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [trained(base, pairs, tmp_path / "less", epochs=1, dtype="bfloat16")]
+    for file in ("adapters", "model"):
+        monkeypatch.setattr(f"tasks.training.{file}.leave_casts_to_autocast", lambda _: None)
+    made.append(trained(base, pairs, tmp_path / "more", epochs=1, dtype="bfloat16"))
+    one, other = ((policy.path / TENSORS).read_bytes() for policy in made)
+    assert one == other
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_offloaded", "rmsprop"])
 @pytest.mark.usefixtures("other_types")
 def test_other_optimizers_train_an_adapter(base: Policy, pairs: Table, optimizer: str, tmp_path: Path) -> None:
@@ -237,6 +252,7 @@ def test_another_adapter_than_that_of_the_start_is_refused(
         fit(adapted, pairs, Workspace(tmp_path), loss=SFT, lr=1e-3, adapter=adapter)
 
 
+@pytest.mark.slow
 def test_targets_that_turn_out_to_be_others_are_refused_too(base: Policy, pairs: Table, tmp_path: Path) -> None:
     """`all-linear` may be what an adapter has; this one has less."""
     few = trained(base, pairs, tmp_path / "few", epochs=1, adapter=lora(targets=("q_proj", "v_proj")))
@@ -311,6 +327,7 @@ def test_half_precision_weights_are_never_read_into_float32(base: Policy, tmp_pa
     assert opened == [torch.bfloat16] * 2
 
 
+@pytest.mark.slow
 def test_a_path_without_an_adapter_never_imports_peft(base: Policy, pairs: Table, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import torch; from tasks.kinds import Policy\n"
@@ -362,6 +379,7 @@ def test_a_reward_model_goes_on_from_a_policys_adapter(
     assert 0 < max(float((one[n] - other[n]).abs().max()) for n in one) < 0.1
 
 
+@pytest.mark.slow
 def test_a_whole_reward_model_is_a_base_whose_head_goes_on(base: Policy, pairs: Table, tmp_path: Path) -> None:
     whole = fit_reward(base, pairs, Workspace(tmp_path / "whole"), loss=BT, lr=1e-3, batch=12)
     found = fit_reward(whole, pairs, Workspace(tmp_path / "more"), loss=BT, lr=1e-4, batch=12, adapter=lora())

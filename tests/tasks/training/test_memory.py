@@ -76,9 +76,11 @@ def test_activations_are_those_of_all_layers_or_of_one_and_the_inputs_of_all(
     assert activation_bytes(shape, replace(GPU, checkpointed=True)) / GIB == pytest.approx(checkpointed, rel=0.15)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize(("half", "half_weights"), [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize("sizes", [(112, 608, 14, 2), (512, 1792, 4, 1), (256, 688, 8, 8)])
+@pytest.mark.parametrize(("sizes", "rank"), [
+    ((112, 608, 14, 2), 0), ((512, 1792, 4, 1), 0), ((256, 688, 8, 8), 0), ((112, 608, 14, 2), 4),
+    pytest.param((256, 688, 8, 8), 4, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_what_a_layer_keeps_is_what_a_forward_pass_saves(
     sizes: tuple[int, int, int, int], half: bool, half_weights: bool, rank: int
 ) -> None:
