@@ -16,7 +16,7 @@ from tasks.rollouts.settings import (
     SftConfig,
     UpdateConfig,
 )  # fmt: skip
-from tasks.training.learner import check_adapter
+from tasks.rollouts.wiring import check_models
 from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ppo_resources = Resources(exclusive=True, gpus=1, ranks=True)
 ppo_memory = memory_of_ppo
-ppo_wiring = check_adapter
+ppo_wiring = check_models
 ppo_files = check_optimizer
 
 

@@ -1,16 +1,19 @@
 """What PPO's networks take of a device once they train, and what is left of it for an engine."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from tasks.calls import Adapter, StateBytes
 from tasks.contract import Chosen, SpecError, Workspace
-from tasks.rollouts.memory import ONE_AT_A_TIME, Learning, checkpointing_wanted, frozen_bytes
+from tasks.rollouts.memory import ONE_AT_A_TIME, Learner, checkpointing_wanted, engine_bytes
 from tasks.rollouts.networks import Networks
+from tasks.rollouts.one_base import VALUE
 from tasks.rollouts.settings import PpoConfig
+from tasks.training.adapters import NAME, adapter_in
 from tasks.training.gradient_checkpointing import use_gradient_checkpointing
-from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, training_memory
+from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, scoring_memory
 
 
 def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes, work: Workspace) -> Chosen:
@@ -43,13 +46,11 @@ def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: State
 
     Raises SpecError where they are to, and have no layers that can.
     """
-    learning, rollout = _learning(networks, state), config.rollout
-    ref = ModelShape.of(networks.ref.model.config.to_dict())
-    frozen = (
-        frozen_bytes(learning[0][0], ref, engine, rollout.prompts_per_iteration * rollout.k, half=networks.half)
-        if learning and ref
-        else {}
-    )
+    learning, answers = _learning(networks, state), config.rollout.prompts_per_iteration * config.rollout.k
+    frozen = {"engine": engine_bytes(learning[0].shape, engine, answers)} if learning else {}
+    shape = _shape_of(networks.ref.model)
+    if shape and networks.ref.model is not networks.policy.model:
+        frozen["reference"] = scoring_memory(shape, 0, half=networks.half, logits=0)["weights"]
     if not checkpointing_wanted(config.compute.gradient_checkpointing, learning, frozen, networks.device.memory_bytes):
         return networks
     # A body that both share must not be wrapped twice.
@@ -62,18 +63,28 @@ def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: State
 def bytes_to_come(networks: Networks, state: StateBytes) -> float:
     """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
     learning = sum(p.numel() for parameters in networks.learned for p in parameters)
-    needs = [training_memory(shape, setup) for shape, setup in _learning(networks, state)]
-    passing = (sum(size for part, size in need.items() if part in ONE_AT_A_TIME) for need in needs)
+    needs = (one.parts.items() for one in _learning(networks, state))
+    passing = (sum(size for part, size in need if part in ONE_AT_A_TIME) for need in needs)
     return (FLOAT + state.device) * learning + max(passing, default=0.0)
 
 
-def _learning(networks: Networks, state: StateBytes) -> Learning:
+def _learning(networks: Networks, state: StateBytes) -> list[Learner]:
     """Those of known shape."""
+    policy, value = networks.policy.model, networks.value.model
     setup = TrainingSetup(
         networks.shape.tokens, networks.half, networks.device.head_logits, state, checkpointed=networks.checkpointed
     )
-    shapes = [ModelShape.of(model.config.to_dict()) for model in networks.learning.values()]
-    return [(shape, setup) for shape in shapes if shape]
+    shared = value.base_model is policy.base_model
+    return [
+        Learner(shape, replace(setup, rank=adapter.rank if adapter else 0), on_base)
+        for model, name, on_base in ((policy, NAME, False), (value, VALUE, shared))
+        for shape, adapter in [(_shape_of(model), adapter_in(model, name))]
+        if shape
+    ]
+
+
+def _shape_of(model: Any) -> ModelShape | None:
+    return ModelShape.of(model.config.to_dict())
 
 
 def fitting_share(wanted: float, free: int, total: int, to_come: float) -> float:

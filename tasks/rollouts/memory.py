@@ -1,50 +1,89 @@
-"""What PPO needs of a device's memory. Light: a plan asks."""
+"""What PPO needs of a device's memory. Light, because `plan` calls it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tasks.contract import Chosen
 from tasks.declarations import Machine, Memory, StepView
-from tasks.training.memory import FLOAT, HALF, ModelShape, TrainingSetup, scoring_memory, training_memory
-from tasks.training.passes import setup_of, shape_of, training_need
+from tasks.rollouts.wiring import base_of, value_rank
+from tasks.training.learner import rank_of
+from tasks.training.memory import (
+    FLOAT,
+    HALF,
+    ModelShape,
+    TrainingSetup,
+    base_bytes,
+    host_memory,
+    scoring_memory,
+    training_memory,
+)
+from tasks.training.passes import alternatives, setup_of, shape_of
 
 ONE_AT_A_TIME = {"activations": max, "head": max, "bfloat16 copies of weights": max}
 """What exists for one network alone, because the other's graph is gone."""
-Learning = Sequence[tuple[ModelShape, TrainingSetup]]
-"""The networks that learn, each with what decides its memory."""
+
+
+class Learner(NamedTuple):
+    """A network that learns."""
+
+    shape: ModelShape
+    setup: TrainingSetup
+    on_base: bool = False
+    """Whether its base is in memory for another network anyway."""
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Bytes by what needs them."""
+        parts = training_memory(self.shape, self.setup)
+        if self.on_base:
+            parts["weights"] -= base_bytes(self.shape, half=self.setup.half, whole=self.setup.half_weights)
+        return parts
 
 
 def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     """Policy and value network as in a training, one's activations at a time; the reference; the engine's weights and
-    its cache."""
-    policy, ref = shape_of(step.first("policy")), shape_of(step.first("ref"))
-    value = shape_of(step.first("value")) or policy
-    if policy is None or value is None or ref is None:
+    its cache. Adapters of one base need that once."""
+    policy, ref, start = step.first("policy"), step.first("ref"), step.first("value")
+    shape, value = shape_of(policy), shape_of(start) or shape_of(policy)
+    if policy is None or ref is None or shape is None or value is None or shape_of(ref) is None:
         return None
-    answers = step.params["prompts_per_iteration"] * step.params["k"]
-    frozen = frozen_bytes(policy, ref, step.choices["engine"], answers, half=step.params["dtype"] == "bfloat16")
-    learning = [(shape, setup_of(step, shape, machine)) for shape in (policy, value)]
-    again = checkpointing_wanted(step.params["gradient_checkpointing"], learning, frozen, machine.device_bytes)
-    needs = [training_need(step, shape, machine, replace(setup, checkpointed=again)) for shape, setup in learning]
+    own = [setup_of(step, shape, machine), replace(setup_of(step, value, machine), rank=value_rank(step))]
+    engine = engine_bytes(shape, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"])
 
-    def both(one: Memory, other: Memory) -> Memory:
-        return Memory(together([one.parts, other.parts], frozen), one.host + other.host)
+    def learning(setups: Sequence[TrainingSetup]) -> list[Learner]:
+        return [Learner(shape, setups[0]), Learner(value, setups[1], on_base=setups[1].rank > 0)]
 
+    def frozen(setup: TrainingSetup) -> dict[str, float]:
+        shared = setup.rank > 0 and base_of(ref).origin is base_of(policy).origin
+        return {"reference": _reference_bytes(ref, setup, shared=shared), "engine": engine}
+
+    def need(setups: Sequence[TrainingSetup]) -> Memory:
+        several = learning(setups)
+        host = sum(host_memory(one.shape, one.setup) for one in several)
+        return Memory(together([one.parts for one in several], frozen(setups[0])), host)
+
+    again = checkpointing_wanted(
+        step.params["gradient_checkpointing"], learning(own), frozen(own[0]), machine.device_bytes
+    )
+    own = [replace(setup, checkpointed=again) for setup in own]
     changes = {
-        change: both(need, needs[1].alternatives[change])
-        for change, need in needs[0].alternatives.items()
+        f"{change}, and for the reward model" if change.startswith("adapter") else change: memory
+        for change, memory in alternatives(own, need, machine, step).items()
         if "weight_dtype" not in change
     }
-    return replace(both(*needs), alternatives=changes)
+    return replace(need(own), alternatives=changes)
 
 
-def checkpointing_wanted(setting: str, learning: Learning, frozen: Mapping[str, float], device_bytes: float) -> bool:
+def checkpointing_wanted(
+    setting: str, learning: Sequence[Learner], frozen: Mapping[str, float], device_bytes: float
+) -> bool:
     """Whether policy and value network compute activations again; `auto`: where PPO does not fit on the device
-    otherwise. Without a known shape it does not. frozen: as `frozen_bytes`."""
+    otherwise. Without a known shape it does not. frozen: bytes of what lies beside them."""
     if setting != "auto" or not learning:
         return setting == "on"
-    needs = [training_memory(shape, replace(setup, checkpointed=False)) for shape, setup in learning]
-    return sum(together(needs, frozen).values()) > device_bytes
+    plain = [one._replace(setup=replace(one.setup, checkpointed=False)).parts for one in learning]
+    return sum(together(plain, frozen).values()) > device_bytes
 
 
 def together(learning: Sequence[Mapping[str, float]], frozen: Mapping[str, float]) -> dict[str, float]:
@@ -53,10 +92,13 @@ def together(learning: Sequence[Mapping[str, float]], frozen: Mapping[str, float
     return {n: float(ONE_AT_A_TIME.get(n, sum)([need[n] for need in learning])) for n in names} | dict(frozen)
 
 
-def frozen_bytes(policy: ModelShape, ref: ModelShape, engine: Chosen, answers: int, *, half: bool) -> dict[str, float]:
-    """Bytes of reference and engine. half: whether the networks compute in bfloat16."""
-    reference = scoring_memory(ref, 0, half=half, logits=0)["weights"]
-    return {"reference": reference, "engine": engine_bytes(policy, engine, answers)}
+def _reference_bytes(ref: StepView, setup: TrainingSetup, *, shared: bool) -> float:
+    """Bytes of the reference: those of its adapter, if it has one, where it shares the policy's base."""
+    shape, rank = shape_of(ref), rank_of(ref)
+    assert shape
+    if shared:
+        return float(FLOAT * shape.lora_parameters(rank))
+    return scoring_memory(shape, 0, half=setup.half, logits=0, rank=rank)["weights"]
 
 
 def engine_bytes(shape: ModelShape, engine: Chosen, answers: int) -> float:

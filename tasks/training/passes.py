@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tasks.calls import StateBytes
@@ -58,14 +58,31 @@ def memory_of_passes(step: StepView, machine: Machine) -> Memory | None:
     return training_need(step, shape, machine) if shape else None
 
 
-def training_need(step: StepView, shape: ModelShape, machine: Machine, setup: TrainingSetup | None = None) -> Memory:
-    """What a training needs, and what it would need otherwise. setup: None: as the step's parameters say."""
-    own = setup or setup_of(step, shape, machine)
-    several = {change: _need(shape, setup) for change, setup in _changes(own, machine, step)}
-    if own.tokens > _FEW_TOKENS and not any(need.fits(machine) for need in several.values()):
-        fewer, said = replace(own, tokens=_FEW_TOKENS), f"max_tokens_per_microbatch: {_FEW_TOKENS}"
-        several = {f"{change}, {said}": _need(shape, setup) for change, setup in _changes(fewer, machine, step)}
-    return replace(_need(shape, own), alternatives=several)
+def training_need(step: StepView, shape: ModelShape, machine: Machine) -> Memory:
+    """What a training needs, and what it would need otherwise."""
+
+    def need(setups: Sequence[TrainingSetup]) -> Memory:
+        return Memory(training_memory(shape, setups[0]), host_memory(shape, setups[0]))
+
+    own = [setup_of(step, shape, machine)]
+    return replace(need(own), alternatives=alternatives(own, need, machine, step))
+
+
+def alternatives(
+    own: Sequence[TrainingSetup], need: Callable[[Sequence[TrainingSetup]], Memory], machine: Machine, step: StepView
+) -> dict[str, Memory]:
+    """Changes of a step's parameters → what it would need then. own: of all models that it trains, as it is."""
+
+    def changed(setups: Sequence[TrainingSetup]) -> dict[str, Memory]:
+        each = [dict(_changes(setup, machine, step)) for setup in setups]
+        common = [change for change in each[0] if all(change in one for one in each)]
+        return {change: need([one[change] for one in each]) for change in common}
+
+    several = changed(own)
+    if own[0].tokens > _FEW_TOKENS and not any(one.fits(machine) for one in several.values()):
+        fewer = changed([replace(setup, tokens=_FEW_TOKENS) for setup in own])
+        several = {f"{change}, max_tokens_per_microbatch: {_FEW_TOKENS}": one for change, one in fewer.items()}
+    return several
 
 
 def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSetup:
@@ -84,10 +101,6 @@ def setup_of(step: StepView, shape: ModelShape, machine: Machine) -> TrainingSet
     how = step.params.get("gradient_checkpointing", "off")
     needed = how == "auto" and checkpointing_needed(shape, setup, memory)
     return replace(setup, checkpointed=how == "on" or needed)
-
-
-def _need(shape: ModelShape, setup: TrainingSetup) -> Memory:
-    return Memory(training_memory(shape, setup), host_memory(shape, setup))
 
 
 def _changes(own: TrainingSetup, machine: Machine, step: StepView) -> Iterator[tuple[str, TrainingSetup]]:

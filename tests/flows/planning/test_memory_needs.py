@@ -38,6 +38,12 @@ pipelines:
              lr: 3.0e-6, reward_lr: 3.0e-6}
     steps: {base_check: null, reward_report: null}
     repeat: {steps: {report: null}}
+  ppo-lora:
+    extends: alignflow#rm-ppo-lora
+    params: {model: ./8B, prompts: ./pairs.jsonl, split: all, pairs: ./pairs.jsonl, pairs_split: all, rounds: 2,
+             lr: 1.0e-5, reward_lr: 1.0e-5}
+    steps: {base_check: null, reward_report: null}
+    repeat: {steps: {report: null}}
 """
 
 
@@ -137,7 +143,10 @@ def test_ppo_is_refused_where_its_reward_model_could_still_be_trained(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(Machine(True, 16 * GB, 512 * GB), monkeypatch)
-    with pytest.raises(SpecError, match=r"ppo\.policy@1 needs about \d+ GiB per device"):
+    with pytest.raises(
+        SpecError,
+        match=r"ppo\.policy@1 needs about \d+ GiB per device.*`adapter: \{lora: .*, and for the reward model` \(5",
+    ):
         plan(folder, "0.5B", "ppo")
 
 
@@ -154,6 +163,19 @@ def test_ppo_computes_activations_again_where_it_does_not_fit_otherwise(
     assert less.parts["activations"] < plain.parts["activations"] / 5
     assert plain.device > 25 * GB > less.device
     assert "gradient_checkpointing: on" in need(planned, "fit_reward").alternatives
+
+
+def test_ppo_with_adapters_needs_their_base_once_and_no_reference(folder: Path) -> None:
+    """8.03e9 weights of 2 bytes, 0.53e9 of the embedding and as many of the head besides; two adapters of rank 16 with
+    42e6 weights each. The engine has the base again."""
+    planned = plan(folder, "8B", "ppo-lora")
+    rounds = [step.memory for step in planned.steps if step.node.task == "ppo"]
+    assert len(rounds) == 2
+    for memory in rounds:
+        assert memory
+        assert memory.device / GIB == pytest.approx(39.4, abs=0.1)
+        assert memory.parts["reference"] == 0
+        assert memory.parts["weights"] == 2 * (8030261248 + 128256 * 4096) + 2 * 4 * 41943040
 
 
 def test_without_a_gpu_the_machines_memory_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
