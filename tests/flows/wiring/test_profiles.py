@@ -67,11 +67,11 @@ def test_ranks_are_given_by_task_and_by_step_and_what_is_more_precise_counts(
 ) -> None:
     assert _ranks(_compiled(file, "mixed", monkeypatch)) == {
         "answers": 2, "other": 3, "report/sample": 3, "report/baseline_sample": 3, "report/compare": 4,
-        "report/score": 4, "report/baseline_score": 4,
+        "report/score": 4, "report/baseline_score": 4, "report/logps": 4,
     }  # fmt: skip
     assert _ranks(_compiled(file, "more", monkeypatch)) == {
         "report/sample": 3, "report/baseline_sample": 2, "report/compare": 2, "report/score": 2,
-        "report/baseline_score": 2,
+        "report/baseline_score": 2, "report/logps": 2,
     }  # fmt: skip
     assert _ranks(_compiled(file, "mixed", monkeypatch, "q")) == {}
 
@@ -138,9 +138,10 @@ def test_a_plan_shows_ranks_and_no_key_depends_on_them(
     plan = make_plan(_compiled(file, "mixed", monkeypatch), store)
     assert {s.node.id: s.key for s in plan.steps} == alone
     shown = {s.node.id: s.needs_text for s in plan.steps if "ranks" in s.needs_text}
-    assert {id: text.split(" · ")[-1] for id, text in shown.items()} == {
+    assert {id: text.strip(" [").split(" · ")[-1] for id, text in shown.items()} == {
         "answers": "2 ranks]", "other": "3 ranks]", "report/sample": "3 ranks]", "report/baseline_sample": "3 ranks]",
         "report/compare": "4 ranks]", "report/score": "4 ranks]", "report/baseline_score": "4 ranks]",
+        "report/logps": "4 ranks]",
     }  # fmt: skip
 
 

@@ -164,7 +164,8 @@ def resting():
 """
 
 
-def test_a_child_is_asked_to_rest_and_ends_where_it_cannot(tmp_path: Path) -> None:
+def test_a_child_is_asked_to_rest_and_ends_where_it_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNFLOW_LOCKS", str(tmp_path / "locks"))  # the others of this file keep a warm child
     project = tiny_project(tmp_path / "project")
     (project / "tasks" / "sampling").mkdir()
     (project / "tasks" / "sampling" / "__init__.py").touch()
@@ -209,7 +210,10 @@ def test_a_step_fits_beside_what_rests_where_the_machine_and_each_gpu_have_enoug
     assert room.has_room(Needs(True, 1, ranks, memory=memory), cards) is fits
 
 
-def test_stopping_kills_what_runs_and_refuses_what_comes(place: Path, tmp_path: Path) -> None:
+def test_stopping_kills_what_runs_and_refuses_what_comes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNFLOW_LOCKS", str(tmp_path / "locks"))
     workers = Workers(place, tmp_path / "forkserver.log", "these tests", threads=1)
     workers.start([])
     prompts = _input(workers.submit(_job(tmp_path / "a", "numbers", count=1), _ignore))
