@@ -3,10 +3,12 @@
 from typing import Annotated, Any, Literal
 
 from tasks.contract import Choice, Chosen, DataError, SpecError, Workspace
-from tasks.declarations import HEAVY, StepView
+from tasks.declarations import HEAVY, Machine, Memory, StepView
 from tasks.formats.early import check_peft_directory
 from tasks.kinds import AnyModel, Policy, RewardModel
 from tasks.source import Source
+from tasks.training.memory import FLOAT
+from tasks.training.passes import shape_of
 
 merge_resources = HEAVY
 load_adapter_resources = HEAVY
@@ -18,6 +20,12 @@ def merge_wiring(step: StepView) -> None:
     source = step.first("policy")
     if source is not None and "adapter" in source.params:
         raise SpecError("`policy` is a whole model, because the step that trains it has no `adapter`: nothing to merge")
+
+
+def merge_memory(step: StepView, _machine: Machine) -> Memory | None:
+    """The base in float32, in the machine's memory."""
+    shape = shape_of(step.first("policy"))
+    return Memory({}, host=FLOAT * shape.parameters) if shape else None
 
 
 def merge(

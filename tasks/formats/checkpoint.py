@@ -27,6 +27,11 @@ def check_model(path: Path) -> None:
 def check_files(path: Path) -> None:
     """Raises DataError unless `path` has a config, complete safetensors weights and a tokenizer that fits them."""
     names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if "adapter.json" in names:
+        raise DataError(
+            f"{path} is an adapter as this project stores it, and its base is not known here: use the whole model that "
+            "`alignflow export` writes, or, with --adapter, what `load_adapter` reads"
+        )
     if "adapter_config.json" in names:
         base = _read(path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise DataError(

@@ -77,11 +77,12 @@ class TrainComputeConfig(GradientComputeConfig):
     """The same of a training, and what it stores."""
 
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of weights and gradients while the model is trained. With bfloat16 the optimizer steps on float32 copies."""
+    """Type of weights and gradients while the model is trained. With bfloat16 the optimizer steps on float32 copies. An
+    adapter is float32; here it is the type of its frozen base."""
     save_dtype: Literal["float32", "bfloat16", "split"] = "float32"
     """Type that the result is stored in, whatever the source's. bfloat16 halves it and rounds changes below 1/512 of a
     weight away, so that a next round would not go on from them. split: bfloat16 for those who sample, and what rounding
-    took in `state/`, for trainings."""
+    took in `state/`, for trainings. An adapter is always stored in float32."""
     checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None
     """Optimizer steps between two checkpoints; null: 50 where a checkpoint is below 1 GiB, else time alone decides.
     There is one behind the last step too."""

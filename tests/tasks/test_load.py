@@ -170,6 +170,13 @@ def test_an_adapter_is_refused_with_what_to_do_even_beside_a_config(folder: Path
         check_model(folder)
 
 
+def test_an_adapter_of_this_project_is_refused_as_a_model(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+    (folder / "adapter.json").write_text("{}")
+    with pytest.raises(DataError, match=r"its base is not known here: use the whole model that `alignflow export`"):
+        check_model(folder)
+
+
 def test_the_check_of_a_checkpoint_imports_nothing_heavy() -> None:
     code = "import sys, tasks.formats.checkpoint; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

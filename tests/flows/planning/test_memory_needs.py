@@ -32,6 +32,9 @@ pipelines:
   lora:
     extends: mine
     steps: {policy: {adapter: {lora: {rank: 16}}, gradient_checkpointing: on}}
+  merged:
+    extends: lora
+    steps: {whole: {task: merge, policy: policy}}
   ppo:
     extends: alignflow#rm-ppo
     params: {model: ./0.5B, prompts: ./pairs.jsonl, split: all, pairs: ./pairs.jsonl, pairs_split: all, rounds: 1,
@@ -119,6 +122,11 @@ def test_a_scoring_in_float32_that_does_not_fit_is_refused_with_the_type_that_fi
     with pytest.raises(SpecError, match=r"mine\.policy/logps needs about 3\d GiB") as caught:
         plan(folder, "8B")
     assert "; these changes of the step would fit: `dtype: bfloat16` (16 GiB per device). Or take" in str(caught.value)
+
+
+def test_a_merge_needs_the_base_in_float32_on_the_machine(folder: Path) -> None:
+    planned = need(plan(folder, "8B", "merged"), "merge")
+    assert (planned.device, planned.host) == (0, 4 * 8030261248)
 
 
 def test_an_optimizer_on_the_host_fits_where_its_memory_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
