@@ -21,11 +21,11 @@ Scorer = TypeVar("Scorer")
 def check_adapter(step: StepView) -> None:
     """Raise SpecError for a training whose `adapter` cannot be that of the model which it starts from, as far as a
     wiring shows, and for settings that mean nothing for an adapter."""
-    adapter, source = _adapter_of(step), step.first("policy")
-    if adapter is not None:
+    adapter, source, given = _adapter_of(step), step.first("policy"), "adapter" in step.choices
+    if given:
         _check_settings(str(step.params.get("save_dtype", "float32")))
     before = _adapter_of(source) if source else None
-    if before is not None and (adapter is None or _differ(before, adapter)):
+    if before is not None and (not given or (adapter is not None and _differ(before, adapter))):
         raise SpecError(_advice("`policy`", before, adapter))
 
 

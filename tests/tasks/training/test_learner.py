@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from flows.wiring.graph import compile_pipeline
-from tasks.contract import SpecError
+from tasks.contract import Chosen, SpecError
+from tasks.training.learner import check_adapter, rank_of
+from tests.tasks.test_declared_costs import Seen
 
 WIRING = """
 pipelines:
@@ -67,3 +69,12 @@ def test_what_can_only_fail_is_refused_at_its_place(file: Path, name: str, given
     with pytest.raises(SpecError, match=match) as caught:
         compile_pipeline(file, name, given)
     assert str(file) in str(caught.value) or "command line" in str(caught.value)
+
+
+def test_an_adapter_of_a_users_own_is_left_to_the_training() -> None:
+    """Only its own code says what its parameters mean."""
+    known = Chosen("adapters", "lora", {"rank": 4, "alpha": 8.0, "targets": ["q_proj"]})
+    own = Seen(policy=Seen(adapter=known), adapter=Chosen("adapters", "mine", {"size": 2}))
+    check_adapter(own)
+    assert rank_of(own) == 0
+    assert rank_of(own.first("policy")) == 4
