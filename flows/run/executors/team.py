@@ -182,7 +182,7 @@ def _cause(running: Mapping[int, Child], rank: int, message: tuple[Any, ...]) ->
 
 
 def _rests(child: Child) -> bool:
-    """Whether a child that was asked to rest does."""
+    """Whether a child rests, after `REST` was sent to it."""
     end = time.monotonic() + REST_SECONDS
     with suppress(OSError, ValueError):
         while child.connection.poll(max(0.0, end - time.monotonic())):

@@ -2,8 +2,8 @@
 
 Light on purpose, and nothing of `tasks` at the top: children import `tasks` from the run's snapshot, never from the
 checkout. Messages to the parent are tuples: ("progress", done, total, unit), ("notice", text), ("alive",), and one of
-("done", Result), ("refused", class name, text), ("failed", last line). Between jobs it may be asked to `REST`, and then
-sends ("rests", whether it could).
+("done", Result), ("refused", class name, text), ("failed", last line). Between jobs the parent may send `REST`; the
+answer is ("rests", whether that worked).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
 
 
 def assist(job: Job, send: Callable[..., None], rank: int) -> None:
-    """Run the task of `job` as one of its other ranks, whose result nobody needs."""
+    """Run the task of `job` as one of its other ranks, whose result is not used."""
     work = RankWorkspace(job.folder, rank, send)
     try:
         _call(job, work)

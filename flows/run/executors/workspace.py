@@ -86,7 +86,8 @@ class StepWorkspace:
 
 
 class RankWorkspace:
-    """The workspace of rank 1 and up: the same folder, an output that is thrown away, and reports that nobody sees."""
+    """The workspace of rank 1 and up: the same folder, an output that is thrown away, and reports
+    that only show that the rank lives."""
 
     def __init__(self, folder: Path, rank: int, send: Callable[..., None]) -> None:
         self.path, self.output = folder / "work", folder / f".output-{rank}"
