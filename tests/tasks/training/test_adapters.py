@@ -4,14 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from tasks.adapt import merge
@@ -65,14 +63,6 @@ def trained(start: Policy, pairs: Table, folder: Path, **options: Any) -> Policy
 @pytest.fixture(scope="module")
 def adapted(base: Policy, pairs: Table, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return trained(base, pairs, tmp_path_factory.mktemp("adapted"))
-
-
-@pytest.fixture
-def other_types() -> Iterator[None]:
-    """accelerate keeps the type of a process's first training."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def values(policy: Policy, pairs: Table, folder: Path, **options: Any) -> np.ndarray:
@@ -143,7 +133,6 @@ def test_without_its_layers_an_adapter_is_its_base_to_the_bit(
 
 
 @pytest.mark.parametrize("types", [{}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "weight_dtype": "bfloat16"}])
-@pytest.mark.usefixtures("other_types")
 def test_a_training_starts_where_logps_is_to_the_bit(
     adapted: Policy, pairs: Table, types: dict[str, str], tmp_path: Path
 ) -> None:
@@ -193,7 +182,6 @@ def test_a_killed_training_ends_in_the_same_bytes_and_its_checkpoints_hold_the_a
     {"gradient_checkpointing": "on"},
     pytest.param({"gradient_checkpointing": "on", "dtype": "bfloat16"}, marks=pytest.mark.slow),
 ])  # fmt: skip
-@pytest.mark.usefixtures("other_types")
 def test_gradient_checkpointing_works_on_a_frozen_base_to_the_bit(
     base: Policy, pairs: Table, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -220,7 +208,6 @@ def test_casts_that_autocast_makes_itself_change_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_offloaded", "rmsprop"])
-@pytest.mark.usefixtures("other_types")
 def test_other_optimizers_train_an_adapter(base: Policy, pairs: Table, optimizer: str, tmp_path: Path) -> None:
     found = trained(base, pairs, tmp_path, epochs=1, optimizer=optimizer, weight_dtype="bfloat16", dtype="bfloat16")
     tensors = load_file(found.path / TENSORS)

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,17 @@ from tasks.training import parallel
 from tasks.training.device import this_device
 from tasks.training.examples import examples_of
 from tasks.training.logps import AnswerLogps
+from tasks.training.memory import TrainingSetup
 from tasks.training.model import open_model
 from tasks.training.opening import open_on_ranks
+from tasks.training.optimizer import chosen_optimizer
 from tasks.training.packing import PackingConfig
-from tasks.training.placement import SHARDING, place
+from tasks.training.placement import SHARDING, place, sharded_setup
 from tasks.training.rank_plan import plan_of_rank, split_rows
 from tasks.training.rows import rows_of, rows_of_ids
+from tasks.training.shard_files import RowSlice, ShardFiles, save_rows
 from tasks.training.step import add_gradients
+from tests.devices import H100
 from tests.flat import fit, fit_reward, logps
 from tests.forked_ranks import RankWorkspace, kill_forked_ranks, on_forked_ranks
 from tests.models import tiny_policy
@@ -42,6 +47,7 @@ from tests.tasks.training.tables import (
     tokenized,
     win_rates,
 )
+from tests.tasks.training.test_memory import CONFIGS
 from tests.workspace import Killed, Workspace
 
 BT = Chosen("losses/reward", "bradley_terry", {})
@@ -316,3 +322,33 @@ def test_an_optimizer_that_needs_whole_weights_is_refused_in_shards(
     monkeypatch.setenv(SHARDING, "fsdp")
     with as_rank(0, 2), pytest.raises(SpecError, match=r"adafactor cannot step on parts of weights, .* use adamw, "):
         fit(policy, data, Workspace(tmp_path), loss=SFT, lr=1e-3, optimizer="adafactor")
+
+
+@pytest.mark.parametrize(("setting", "name", "optimizer", "shards"), [
+    ("auto", "0.5B", "adamw", 1), ("auto", "8B", "adamw", 8), ("auto", "8B", "adafactor", 1),
+    ("ddp", "8B", "adamw", 1), ("fsdp", "0.5B", "adamw", 8), (None, "8B", "adamw", 8),
+])  # fmt: skip
+def test_weights_lie_in_shards_where_they_are_to_or_do_not_fit_on_one_device(
+    setting: str | None, name: str, optimizer: str, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight H100 of 79 GiB; the training of 8B in float32 with AdamW takes 130."""
+    monkeypatch.delenv(SHARDING, raising=False) if setting is None else monkeypatch.setenv(SHARDING, setting)
+    setup = TrainingSetup(8192, half=True, logits=H100.head_logits)
+    model = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: CONFIGS[name]))
+    with as_rank(0, 8):
+        found = sharded_setup(setup, model, H100, chosen_optimizer(optimizer))
+    assert found.shards == shards
+
+
+def test_rows_are_read_from_whichever_files_have_them(tmp_path: Path) -> None:
+    """Five rows in files of 3 and 2; a number that all ranks have; a vector that one rank has whole."""
+    whole = torch.arange(15.0).view(5, 3)
+    count, vector = torch.tensor(4.0), torch.ones(2)
+    save_rows({"m": RowSlice(whole[:3]), "n": RowSlice(count), "v": RowSlice(vector)}, tmp_path / "1")
+    save_rows({"m": RowSlice(whole[3:], 3), "n": RowSlice(count), "v": RowSlice(vector[:0], 2)}, tmp_path / "2")
+    with ShardFiles([tmp_path / "2", tmp_path / "1"]) as files:
+        assert files.names == {"m", "n", "v"}
+        assert files.shape("m") == (5, 3)
+        assert torch.equal(files.read("m", 2, (2, 3)), whole[2:4])
+        assert files.read("m", 5, (0, 3)).shape == (0, 3)
+        assert [torch.equal(files.whole(n), x) for n, x in (("m", whole), ("n", count), ("v", vector))] == [True] * 3
