@@ -46,10 +46,13 @@ class Shards:
         fill(scorer, values, device.torch_device)
         self._sharded = dict(trainable(scorer.model))
         self.weights = [_weight(name, p, ranks) for name, p in self._sharded.items()]
-        self._compare_attention()
+        self._compared = False
 
     def computing(self) -> AbstractContextManager[Any]:
         """Without autocast's cache, which would keep copies of weights whose shards alone are to be kept."""
+        if not self._compared:  # not before `halve`: FSDP keeps the types of its first pass
+            self._compared = True
+            self._compare_attention()
         return torch.autocast(self.device.kind, torch.bfloat16, enabled=self._half, cache_enabled=False)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
