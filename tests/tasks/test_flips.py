@@ -107,7 +107,8 @@ def test_checkpoints_kept_policies_and_scores_of_a_reinforcement(policy: Policy,
     notices = ends_the_same(
         tmp_path,
         lambda work: run(policy, value, work, iterations=4, checkpoints=[1], checkpoint_every=2, max_tokens=4),
-        lambda folder: Mortal(folder, step=3), files=("model.safetensors", ".jsonl"),
+        lambda folder: Mortal(folder, step=3),
+        files=("model.safetensors", "model-00001-of-00001.safetensors", ".jsonl"),
     )  # fmt: skip
     assert len(notices) == 3
     for said in ("the checkpoint of step-2", "a policy that an earlier attempt kept", "a stored answer of the oracle"):
