@@ -29,6 +29,20 @@ PEOPLE = [
 ]
 
 
+def _write_peft(folder: Path) -> None:
+    """An adapter as peft stores it, of one layer of the policies that `proof.yaml` trains."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    shapes = {"lora_A": (2, 16), "lora_B": (16, 2)}
+    tensors = {f"{layer}.{name}.weight": np.full(shape, 0.1, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
 @dataclass(frozen=True)
 class Traced:
     """What one step did."""
@@ -59,6 +73,7 @@ class Scenario:
             from tests.models import tiny_policy
 
             tiny_policy(folder / "policy")
+            _write_peft(folder / "peft")
         self.files = {f.relative_to(self.root).as_posix(): f.read_text() for f in self.root.rglob("*.py")}
         nodes = compile_pipeline(folder / "pipelines.yaml", "proof").nodes
         self.nodes: dict[str, Node] = {id: nodes[id] for id in light or nodes}
