@@ -46,6 +46,7 @@ from tasks.training.checkpoint import (
 from tasks.training.model import keep_memory, save_model
 from tasks.training.optimizer import Updater, chosen_optimizer, make_optimizer, state_bytes_of
 from tasks.training.parallel import whole_weights
+from tasks.training.placement import sharding
 from tasks.training.reward import save_reward_model
 
 
@@ -78,6 +79,8 @@ def train_by_ppo(
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
     chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
     check_ranks(chosen)
+    if join().world > 1 and sharding() == "fsdp":
+        work.notice("`sharding: fsdp` does not apply here: each rank of PPO has whole networks (see `plan`)")
     sft_mix = make_sft_mix(demonstrations, policy, config.mix, config.seed, work)
     value = value_start(policy, value)
     check_adapters(policy, value, config.adapter)

@@ -48,6 +48,7 @@ def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     shape, value = shape_of(policy), shape_of(start) or shape_of(policy)
     if policy is None or ref is None or shape is None or value is None or shape_of(ref) is None:
         return None
+    machine = replace(machine, sharding="ddp")  # PPO's networks lie whole in every rank
     own = [setup_of(step, shape, machine), replace(setup_of(step, value, machine), rank=value_rank(step))]
     engine = engine_bytes(shape, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"])
 

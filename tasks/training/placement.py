@@ -30,7 +30,7 @@ def check_shares(rows: int, batch: int, optimizer: Chosen) -> None:
                 f"{what} {number} rows for {world} ranks: some of them would have nothing to read. Use at most "
                 f"{number} ranks"
             )
-    if world > 1 and _setting() == "fsdp" and not can_be_sharded(optimizer):
+    if world > 1 and sharding() == "fsdp" and not can_be_sharded(optimizer):
         raise SpecError(
             f"the optimizer {optimizer.name} cannot step on parts of weights, which `sharding: fsdp` leaves each rank: "
             "use adamw, rmsprop or adamw_offloaded, or `sharding: ddp`"
@@ -43,7 +43,7 @@ def sharded_setup(setup: TrainingSetup, model: Any, device: Device, optimizer: C
     if world == 1 or not can_be_sharded(optimizer):
         return setup
     memory = device.memory_bytes if device.is_gpu else device.memory_bytes / world
-    return replace(setup, shards=shards_of(_setting(), world, shape, setup, memory))
+    return replace(setup, shards=shards_of(sharding(), world, shape, setup, memory))
 
 
 def place(scorer: Any, device: Device, *, half: bool, sharded: bool) -> Network:
@@ -58,5 +58,6 @@ def place(scorer: Any, device: Device, *, half: bool, sharded: bool) -> Network:
     return network
 
 
-def _setting() -> str:
+def sharding() -> str:
+    """auto, ddp or fsdp, as this step's profile wants it."""
     return os.environ.get(SHARDING) or "auto"

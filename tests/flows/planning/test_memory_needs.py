@@ -1,6 +1,7 @@
 """Plans on a fake GPU of 80 GB: what a step needs of it, and steps that are refused because it has less."""
 
 import json
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flows.planning.plan import Plan, make_plan
 from flows.store.store import Store
 from flows.wiring import machine
 from flows.wiring.graph import compile_pipeline
-from flows.wiring.model import ChoiceValue, Node
+from flows.wiring.model import ChoiceValue, Node, Profile
 from flows.wiring.where import Where
 from tasks.contract import SpecError
 from tasks.declarations import Machine, Memory
@@ -145,6 +146,14 @@ def test_ppo_needs_three_networks_and_the_engine(folder: Path) -> None:
     )
     assert networks / GIB == pytest.approx(17, rel=0.15)
     assert memory.parts["engine"] >= 2 * 0.494e9
+
+
+def test_ranks_of_ppo_do_not_share_weights_whatever_the_profile(folder: Path) -> None:
+    graph = compile_pipeline(folder / "pipelines.yaml", "ppo", {"model": "./0.5B"})
+    several = replace(graph, ranks=dict.fromkeys(graph.nodes, 4), profile=Profile("four", sharding="fsdp"))
+    planned = make_plan(several, Store(folder / "store"))
+    assert need(planned, "ppo") == need(plan(folder, "0.5B", "ppo"), "ppo")
+    assert need(planned, "fit_reward").device < need(plan(folder, "0.5B", "ppo"), "fit_reward").device
 
 
 def test_ppo_is_refused_where_its_reward_model_could_still_be_trained(
