@@ -32,39 +32,23 @@ def test_there_are_forty_answers_and_the_reference_is_uneven(world: World) -> No
 @pytest.mark.slow
 def test_dpo_with_soft_labels_reaches_the_reward_tilted_reference(world: World, tmp_path: Path) -> None:
     """π* ∝ π_ref·exp(r/β) for labels σ(r_a − r_b) on pairs with full support (arXiv 2305.18290, eq. 4)."""
-    data, target = _soft_pairs(world), normalised(world.log_ref + world.rewards / BETA)
-    ref_logps = logps(world.ref, everything(world.ref), Workspace(tmp_path))
+    beta = 0.5
+    target = normalised(world.log_ref + world.rewards / beta)
     assert kl(world.log_ref, target) > 0.5
-    options = {"loss": SOFT, "steps": 2000, "batch": 128, **SETTINGS, "lr": 3e-3}
-    found = distribution(fit(world.ref, data, Workspace(tmp_path), ref_logps, **options), tmp_path)
-    assert kl(found, target) < 1e-4
-
-
-@pytest.mark.slow
-def test_dpo_of_an_adapter_of_full_rank_reaches_the_same_optimum(world: World, tmp_path: Path) -> None:
-    """64 rows span all directions of the layers. Embedding, norms and head stay as they are."""
-    data, target = _soft_pairs(world), normalised(world.log_ref + world.rewards / BETA)
-    ref_logps = logps(world.ref, everything(world.ref), Workspace(tmp_path))
-    lora = Chosen("adapters", "lora", {"rank": 64, "alpha": 64.0, "targets": ["all-linear"]})
-    options = {"loss": SOFT, "steps": 2000, "batch": 128, **SETTINGS, "lr": 3e-3, "adapter": lora}
-    trained = fit(world.ref, data, Workspace(tmp_path), ref_logps, **options)
-    assert trained.base is world.ref
-    assert kl(distribution(trained, tmp_path), target) < 1e-4
-
-
-BETA = 0.5
-SOFT = Chosen("losses/pairwise", "dpo", {"beta": BETA, "labels": "soft"})
-
-
-def _soft_pairs(world: World) -> Preferences:
-    """Every pair of answers, with the probability that its rewards give."""
     rows = [
         {"prompt_id": f"p{x}", "prompt": [], "chosen_id": f"c{a}", "rejected_id": f"c{b}", "chosen": "", "rejected": "",
          "prompt_tokens": [1, 3 + x], "chosen_tokens": list(ANSWERS[a]), "rejected_tokens": list(ANSWERS[b]),
          "p": float(1 / (1 + np.exp(world.rewards[x, b] - world.rewards[x, a])))}
         for x in range(PROMPTS) for a in range(N) for b in range(a)
     ]  # fmt: skip
-    return Preferences.of(pa.Table.from_pylist(rows), {"template": template_digest(world.ref)})
+    data = Preferences.of(pa.Table.from_pylist(rows), {"template": template_digest(world.ref)})
+    ref_logps = logps(world.ref, everything(world.ref), Workspace(tmp_path))
+    soft = Chosen("losses/pairwise", "dpo", {"beta": beta, "labels": "soft"})
+    trained = fit(
+        world.ref, data, Workspace(tmp_path), ref_logps, loss=soft, steps=2000, batch=128, **{**SETTINGS, "lr": 3e-3}
+    )
+    found = distribution(trained, tmp_path)
+    assert kl(found, target) < 1e-4
 
 
 def _sppo(world: World, folder: Path, eta: float, rates: Matrix, log_z: str, listed: Matrix) -> Matrix:
