@@ -1,6 +1,7 @@
 """The enumerable world's optima: each fit is the real one; its result is read by the real `logps`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +30,8 @@ def test_there_are_forty_answers_and_the_reference_is_uneven(world: World) -> No
     assert kl(world.log_ref, np.full((PROMPTS, N), -np.log(N))) > 0.1
 
 
-@pytest.mark.slow
-def test_dpo_with_soft_labels_reaches_the_reward_tilted_reference(world: World, tmp_path: Path) -> None:
-    """π* ∝ π_ref·exp(r/β) for labels σ(r_a − r_b) on pairs with full support (arXiv 2305.18290, eq. 4)."""
-    beta = 0.5
-    target = normalised(world.log_ref + world.rewards / beta)
-    assert kl(world.log_ref, target) > 0.5
+def _dpo(world: World, folder: Path, beta: float, **settings: Any) -> Matrix:
+    """The policy after DPO on all pairs, labelled σ(r_a − r_b)."""
     rows = [
         {"prompt_id": f"p{x}", "prompt": [], "chosen_id": f"c{a}", "rejected_id": f"c{b}", "chosen": "", "rejected": "",
          "prompt_tokens": [1, 3 + x], "chosen_tokens": list(ANSWERS[a]), "rejected_tokens": list(ANSWERS[b]),
@@ -42,13 +39,27 @@ def test_dpo_with_soft_labels_reaches_the_reward_tilted_reference(world: World, 
         for x in range(PROMPTS) for a in range(N) for b in range(a)
     ]  # fmt: skip
     data = Preferences.of(pa.Table.from_pylist(rows), {"template": template_digest(world.ref)})
-    ref_logps = logps(world.ref, everything(world.ref), Workspace(tmp_path))
+    ref_logps = logps(world.ref, everything(world.ref), Workspace(folder))
     soft = Chosen("losses/pairwise", "dpo", {"beta": beta, "labels": "soft"})
-    trained = fit(
-        world.ref, data, Workspace(tmp_path), ref_logps, loss=soft, steps=2000, batch=128, **{**SETTINGS, "lr": 3e-3}
-    )
-    found = distribution(trained, tmp_path)
-    assert kl(found, target) < 1e-4
+    chosen = {**SETTINGS, "lr": 3e-3, **settings}
+    return distribution(fit(world.ref, data, Workspace(folder), ref_logps, loss=soft, batch=128, **chosen), folder)
+
+
+@pytest.mark.slow
+def test_dpo_with_soft_labels_reaches_the_reward_tilted_reference(world: World, tmp_path: Path) -> None:
+    """π* ∝ π_ref·exp(r/β) for labels σ(r_a − r_b) on pairs with full support (arXiv 2305.18290, eq. 4)."""
+    target = normalised(world.log_ref + world.rewards / 0.5)
+    assert kl(world.log_ref, target) > 0.5
+    assert kl(_dpo(world, tmp_path, 0.5, steps=2000), target) < 1e-4
+
+
+@pytest.mark.slow
+def test_dpo_of_a_full_rank_adapter_reaches_the_same_optimum(world: World, tmp_path: Path) -> None:
+    """The head is frozen, so that only an optimum near the reference is within its reach: β is 2."""
+    target = normalised(world.log_ref + world.rewards / 2)
+    assert kl(world.log_ref, target) > 0.1
+    adapter = Chosen("adapters", "lora", {"rank": 64, "alpha": 64.0})
+    assert kl(_dpo(world, tmp_path, 2.0, steps=400, adapter=adapter), target) < 1e-4
 
 
 def _sppo(world: World, folder: Path, eta: float, rates: Matrix, log_z: str, listed: Matrix) -> Matrix:
