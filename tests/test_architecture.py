@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("flows", "tasks") for p in (ROOT / room).rglob("*.py") if "starter" not in p.parts)
-CHOICES = ("responses", "engines", "kl_controllers", "optimizers", "oracles", "pair_rules", "sources")
+CHOICES = ("adapters", "responses", "engines", "kl_controllers", "optimizers", "oracles", "pair_rules", "sources")
 SIGNED = [p for p in SOURCES if p.parts[-2] == "tasks" or {"losses", *CHOICES} & set(p.parts)]
 HEAVY = {"torch", "transformers", "vllm", "prefect", "mlflow"}
 
@@ -32,6 +32,12 @@ def test_every_module_imports() -> None:
     absent = {module for module, package in needs.items() if importlib.util.find_spec(package) is None}
     modules = [name for p in SOURCES if (name := _module(p)) not in absent]
     _python(f"import importlib\nfor m in {modules!r}: importlib.import_module(m)")
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports a file by its name alone, and refuses a second one of that name."""
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_the_schema_that_editors_read_is_the_one_the_code_generates() -> None:

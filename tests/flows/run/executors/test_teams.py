@@ -165,7 +165,7 @@ def test_stopping_a_run_ends_its_ranks(place: Path, tmp_path: Path) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from tests.flows.run.executors.test_ranks import _ignore, _job
+from tests.flows.run.executors.test_teams import _ignore, _job
 from flows.run.executors.base import Needs
 from flows.run.executors.forkserver import Workers
 
