@@ -6,7 +6,7 @@ computes each product once; otherwise it computes each chunk again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,21 +46,22 @@ class _Head(torch.autograd.Function):
         scale: float,
         rows: int,
     ) -> Tensor:
-        logps = []
+        logps, norms, cached = [], [], None
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
             logits = _logits(h, weight, bias, cap, scale)
-            of_targets = logits.gather(1, y[:, None])[:, 0]
-            exponentials = _exponentials(logits)
-            logps.append(of_targets - exponentials.norms)
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        # Not saved tensors: the backward pass overwrites them. The slope of a cap needs the logits themselves.
-        ctx.cached = exponentials if len(logps) == 1 and not cap else None
+            norm = torch.cat([block.logsumexp(1) for block in _blocks(logits)])
+            logps.append(logits.gather(1, y[:, None])[:, 0] - norm)
+            norms.append(norm)
+            cached = logits
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms))
+        # Not a saved tensor: the backward pass overwrites it.
+        ctx.cached = cached if len(logps) == 1 else None
         ctx.cap, ctx.scale, ctx.rows = cap, scale, rows
         return torch.cat(logps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, norms = ctx.saved_tensors
         cached, ctx.cached = ctx.cached, None
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -68,13 +69,9 @@ class _Head(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.rows):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
-            slope = None
-            if cached is None:
-                logits = _logits(h, weight, bias, ctx.cap, ctx.scale)
-                slope = 1 - (logits / ctx.cap) ** 2 if ctx.cap else None
-                cached = _exponentials(logits)
-            grad = _grad_logits(cached, targets[part], grads[0][part], slope, ctx.scale).to(weight.dtype)
-            cached = None
+            logits = _logits(h, weight, bias, ctx.cap, ctx.scale) if cached is None else cached
+            grad = _grad_logits(logits, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
+            del logits
             torch.mm(grad, weight, out=grad_hidden[part])
             if grad_weight is not None:
                 _add_product(grad_weight, grad.T, h)
@@ -105,36 +102,15 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, sca
     return cap * torch.tanh(logits / cap) if cap else logits
 
 
-class _Exponentials(NamedTuple):
-    values: Tensor
-    """`(m, V)`: exp(logit − the row's largest), in the memory of the logits."""
-    totals: Tensor
-    """`(m,)`: their sums."""
-    norms: Tensor
-    """`(m,)`: log-sum-exp of the logits."""
-
-
-def _exponentials(logits: Tensor) -> _Exponentials:
-    """Overwrites the logits."""
-    totals, norms = [], []
-    for block in _blocks(logits):
-        largest = block.amax(1)
-        totals.append(block.sub_(largest[:, None]).exp_().sum(1))
-        norms.append(largest + totals[-1].log())
-    return _Exponentials(logits, torch.cat(totals), torch.cat(norms))
-
-
-def _grad_logits(
-    exponentials: _Exponentials, targets: Tensor, grad: Tensor, slope: Tensor | None, scale: float
-) -> Tensor:
-    """g·(one-hot − softmax), times the slope of a cap. Overwrites the exponentials."""
-    values, factors = exponentials.values, -grad / exponentials.totals
-    for block, factor in zip(_blocks(values), _blocks(factors, values), strict=True):
-        block.mul_(factor[:, None])
-    values[torch.arange(len(targets), device=targets.device), targets] += grad
+def _grad_logits(logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
+    """g·(one-hot − softmax), through the cap. Overwrites the logits."""
+    slope = 1 - (logits / cap) ** 2 if cap else None
+    for block, norm, g in zip(_blocks(logits), _blocks(norms, logits), _blocks(grad, logits), strict=True):
+        block.sub_(norm[:, None]).exp_().mul_(-g[:, None])
+    logits[torch.arange(len(targets), device=targets.device), targets] += grad
     if slope is not None:
-        values *= slope
-    return values.mul_(scale) if scale != 1.0 else values
+        logits *= slope
+    return logits.mul_(scale) if scale != 1.0 else logits
 
 
 def _blocks(x: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
