@@ -120,7 +120,7 @@ def _changes(node: ast.AST, spot: Spot, tree: ast.Module) -> Iterator[tuple[str,
             yield where or "operator", put(op=ast.UAdd())
         case ast.Compare(ops=[op]) if type(op) in _ORDERS:
             yield where or "comparison", put(ops=[_ORDERS[type(op)]()])
-        case ast.Call(args=[_, _, *_]):
+        case ast.Call(args=[_, _, *_]) if [*map(ast.dump, node.args)] != [*map(ast.dump, node.args[::-1])]:
             yield where or "order of arguments", put(args=node.args[::-1])
         case ast.Call(keywords=[_, *_]):
             yield where or "argument left out", put(keywords=node.keywords[1:])
