@@ -194,7 +194,6 @@ def test_gradient_checkpointing_works_on_a_frozen_base_to_the_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("other_types")
 def test_casts_that_autocast_makes_itself_change_no_bit(
     base: Policy, pairs: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
