@@ -36,7 +36,7 @@ def merge(
 ) -> AnyModel:
     """The whole model that an adapter makes of its base: the adapter's products are added to the base's weights.
 
-    Raises DataError for a model that is no adapter.
+    Raises DataError for a whole model.
 
     Args:
         dtype: of the stored weights. Sums are float32; bfloat16 rounds away what an adapter adds below 1/512 of a

@@ -352,7 +352,7 @@ class Model(Artifact):
 
     @property
     def adapter(self) -> Mapping[str, Any] | None:
-        """The content of `adapter.json`: type, rank, alpha, targets, base; None where the model is no adapter."""
+        """The content of `adapter.json`: type, rank, alpha, targets, base; None for a whole model."""
         file = self.path / ADAPTER
         if not file.exists():
             return None

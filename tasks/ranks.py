@@ -1,6 +1,6 @@
 """The processes of one step: several *ranks* run the same task and split its work; rank 0 returns the result.
 
-Who a process is stands in its environment, as torch's launchers write it: RANK and WORLD_SIZE (rank 0 of 1 without).
+A process reads its rank from its environment, as torch's launchers set it: RANK and WORLD_SIZE (rank 0 of 1 without).
 The ranks meet at the file ALIGNFLOW_RENDEZVOUS, which needs no port; without it, at MASTER_ADDR and MASTER_PORT as
 under torch's own launchers. torch is imported only where processes talk to each other.
 """

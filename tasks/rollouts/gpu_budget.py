@@ -1,4 +1,4 @@
-"""What PPO's networks take of a device once they train, and what is left of it for an engine."""
+"""The memory of a device that PPO's networks need once they train, and what is left of it for an engine."""
 
 from dataclasses import replace
 from typing import Any
