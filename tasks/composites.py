@@ -39,7 +39,7 @@ def train(
     """
     table = add("tokenize", policy=policy, data=data, rows=rows)
     ref_logps = None
-    if LOSSES[loss.folder].needs_reference(loss.arguments) and ref is not None:
+    if LOSSES[loss.folder].reads(loss.arguments, "reference") and ref is not None:
         ref_logps = add(
             "logps",
             policy=ref,

@@ -75,7 +75,10 @@ STATE_BYTES = "state_bytes"
 BY_ELEMENT = "steps_by_element"
 """May stand beside an optimizer, and gives True where a number of a weight changes by its own gradients alone: then
 each of several processes can step on its own part of a weight."""
-COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT)
+COUPLES_ROWS = "couples_rows"
+"""May stand beside a loss, takes any of its parameters, and gives True where a row's loss depends on other rows of the
+batch. Such a loss gets the whole optimizer batch at once, whatever the micro-batches and the ranks."""
+COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT, COUPLES_ROWS)
 """Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
 
 

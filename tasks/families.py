@@ -14,8 +14,15 @@ from typing import Literal
 
 DATA = "data"
 """Port of a task with a loss: the table that it trains on."""
-REFERENCES = ("ref", "ref_logps")
-"""Optional ports of such a task, either of which gives the reference that a loss may need."""
+FEEDS: Mapping[str, tuple[str, ...]] = {
+    "reference": ("ref", "ref_logps"),
+    "anchor": ("anchor", "anchor_logps"),
+    "target": ("targets",),
+    "mismatched": ("mismatched", "mismatched_logps"),
+}
+"""What fills an argument → optional ports of such a task that give it. A loss that names no such argument ignores
+them."""
+_NEEDED = {"reference": "a reference", "anchor": "an anchor (a second reference)"}
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,19 @@ class LossArgument:
 
     name: str
     about: str
-    filled_by: Literal["model", "reference", "length", "mask", "column", "rollout"] = "column"
+    filled_by: Literal[
+        "model", "reference", "anchor", "target", "mismatched", "share", "length", "mask", "column", "rollout"
+    ] = "column"
     """model: the model's output for an answer, anew at every step; reference: an answer's log-probability under the
-    reference; length: its tokens; mask: whether there is an answer; column: a column of the table; rollout: what
-    sampling recorded of a token."""
+    reference; anchor: under the anchor, a second reference, of several ones their mean; target: the model's output for
+    the target answer of the row, which is the chosen one where the step has no table of targets; mismatched: one number
+    for the whole optimizer batch, from answers to other prompts; share: one number for the whole table, the share of
+    rows whose column is True; length: an answer's tokens; mask: whether there is an answer; column: a column of the
+    table; rollout: what sampling recorded of a token."""
+    output: Literal["", "common", "weight"] = ""
+    """Which log-probability of an answer. Empty: that of the whole answer. common: that of as many of its first tokens
+    as the shorter answer of the pair has. weight: the mean over its tokens of log π(y_t) − log Σ_v π(v)²; it has no
+    gradient."""
     answer: int | None = None
     """Of a pair: 0 for the chosen answer's, 1 for the rejected one's."""
     column: str = ""
@@ -38,6 +54,11 @@ class LossArgument:
     """Its value where a row has fewer than K answers."""
     holds: Literal["number", "bool", "list"] = "number"
     """What a row of the column holds, where it has one answer; a list gives `(B, K)`."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient in it trains the model."""
+        return self.filled_by in ("model", "target") and self.output != "weight"
 
 
 @dataclass(frozen=True)
@@ -81,16 +102,20 @@ class LossFamily:
         """The table that a loss with these arguments works on, None where none has them all."""
         return next((table for table in self.tables if len(table.named(names)) == len(set(names))), None)
 
-    def needs_reference(self, names: Collection[str]) -> bool:
-        """Whether a loss with these arguments compares the policy with a reference."""
-        return any(self.arguments[name].filled_by == "reference" for name in names if name in self.arguments)
+    def reads(self, names: Collection[str], source: str) -> bool:
+        """Whether an argument of a loss with these arguments is filled by `source`, one of FEEDS."""
+        return any(self.arguments[name].filled_by == source for name in names if name in self.arguments)
+
+    def unread_ports(self, names: Collection[str]) -> list[str]:
+        """Ports that give nothing which a loss with these arguments reads."""
+        return [port for source, ports in FEEDS.items() if not self.reads(names, source) for port in ports]
 
     def misnamed(self, names: Sequence[str]) -> tuple[str, str]:
         """What is wrong with the arguments of a loss, and with which of them; two empty texts where nothing is."""
         for name in names:
             if name not in self.arguments:
                 return f"names the argument '{name}'", name
-        outputs = [argument for argument in self.arguments.values() if argument.filled_by == "model"]
+        outputs = [argument for argument in self.arguments.values() if argument.learns]
         if not any(argument.name in names for argument in outputs):
             options = ", ".join(f"{argument.name} ({argument.about})" for argument in outputs)
             return f"names none of {options}, so that nothing could be learnt from it", ""
@@ -100,14 +125,18 @@ class LossFamily:
             return f"names {mixed}, and no table has all of these", ""
         return "", ""
 
-    def mismatch(self, names: Collection[str], model: Sequence[str], data: Sequence[str], reference: bool) -> str:
+    def mismatch(
+        self, names: Collection[str], model: Sequence[str], data: Sequence[str], ports: Collection[str],
+        given: Collection[str],
+    ) -> str:  # fmt: skip
         """Why a task cannot train with a loss that has these arguments, empty where it can.
 
         Args:
             names: arguments of the loss, which fit the family.
             model: kind that the task makes, then the kinds as which it serves.
             data: likewise of the table that it trains on; empty where it has none.
-            reference: whether it is given a reference.
+            ports: names of the task's ports.
+            given: those of them that are fed.
         """
         table = self.table_of(names)
         if table is None or self.trains not in model:
@@ -116,35 +145,59 @@ class LossFamily:
             return "learns from answers that are sampled while it trains (`ppo`), not from a table"
         if table.kinds and not set(table.kinds) & set(data):
             return f"trains on {' or '.join(table.kinds)}, not on {data[0] if data else 'sampled answers'}"
-        if self.needs_reference(names) and not reference:
-            ports = " or ".join(f"`{port}`" for port in REFERENCES)
-            return f"needs a reference, which is always explicit: feed the port {ports} of its step"
+        for source, what in _NEEDED.items():
+            if self.reads(names, source) and not set(FEEDS[source]) & set(given):
+                options = " or ".join(f"`{port}`" for port in FEEDS[source])
+                return f"needs {what}, which is always explicit: feed the port {options} of its step"
+        if self.reads(names, "mismatched") and (lacking := set(FEEDS["mismatched"]) & set(ports) - set(given)):
+            return f"needs the ports {sorted(lacking)}: answers to other prompts; `train` makes them by itself"
         return ""
 
 
-_MARGIN = LossArgument("margin", "how much better the chosen answer is, in the labeller's units", null=0.0)
+_MARGIN = LossArgument("margin", "how much better the chosen answer is, in the labeller's units; null means 0",
+                       null=0.0)  # fmt: skip
 _ANSWER = (
     LossArgument("policy_logps", "log-probability of the answer under the policy, summed over its tokens", "model"),
     LossArgument("ref_logps", "the same under the reference", "reference"),
+    LossArgument("anchor_logps", "the same under the anchor", "anchor"),
     LossArgument("lengths", "tokens of the answer", "length", padding=1.0),
 )
 _RANKED = (
     LossArgument("target_scores", "what each answer was scored; 0 where there is none", column="scores"),
     LossArgument("mask", "where there is an answer, bool", "mask"),
 )
+_FIRST = "of the first min(n_w, n_l) tokens of the"
+_WEIGHT = "answer's tokens of log π(y_t) − log Σ_v π(v)²; no gradient"
+_PARTS = (
+    LossArgument("policy_chosen_common_logps", f"{_FIRST} chosen answer under the policy", "model", "common", 0),
+    LossArgument("policy_rejected_common_logps", f"{_FIRST} rejected answer under the policy", "model", "common", 1),
+    LossArgument("ref_chosen_common_logps", f"{_FIRST} chosen answer under the reference", "reference", "common", 0),
+    LossArgument("ref_rejected_common_logps", f"{_FIRST} rejected answer under the reference", "reference", "common",
+                 1),
+    LossArgument("policy_chosen_log_weights", f"mean over the chosen {_WEIGHT}", "model", "weight", 0),
+    LossArgument("policy_rejected_log_weights", f"mean over the rejected {_WEIGHT}", "model", "weight", 1),
+)  # fmt: skip
 
 LOSSES: Mapping[str, LossFamily] = {
     "losses/pairwise": LossFamily("losses of pairs", "Policy", "logps", (
         LossTable(("Preferences",), "pair", (
             LossArgument("policy_chosen_logps", "log-probability of the chosen answer under the policy, summed over "
-                         "its tokens", "model", 0),
-            LossArgument("policy_rejected_logps", "the same of the rejected answer", "model", 1),
-            LossArgument("ref_chosen_logps", "of the chosen answer under the reference", "reference", 0),
-            LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", 1),
-            LossArgument("chosen_lengths", "tokens of the chosen answer", "length", 0),
-            LossArgument("rejected_lengths", "tokens of the rejected answer", "length", 1),
-            LossArgument("p", "P(chosen beats rejected) as judged"),
+                         "its tokens", "model", answer=0),
+            LossArgument("policy_rejected_logps", "the same of the rejected answer", "model", answer=1),
+            LossArgument("ref_chosen_logps", "of the chosen answer under the reference", "reference", answer=0),
+            LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", answer=1),
+            LossArgument("anchor_chosen_logps", "of the chosen answer under the anchor, a second reference", "anchor",
+                         answer=0),
+            LossArgument("anchor_rejected_logps", "of the rejected answer under the anchor", "anchor", answer=1),
+            LossArgument("target_logps", "of the target answer to the prompt under the policy; the target is the "
+                         "chosen answer where the step has no table of targets", "target"),
+            *_PARTS,
+            LossArgument("chosen_lengths", "tokens of the chosen answer", "length", answer=0),
+            LossArgument("rejected_lengths", "tokens of the rejected answer", "length", answer=1),
+            LossArgument("p", "P(chosen beats rejected) as judged; refused where it is null"),
             _MARGIN,
+            LossArgument("reward_margin", "how much higher the chosen answer scores; refused where it is null",
+                         column="margin"),
         )),
     )),
     "losses/pointwise": LossFamily("losses of single answers", "Policy", "logps", (
@@ -157,6 +210,11 @@ LOSSES: Mapping[str, LossFamily] = {
         ), "win_rate"),
         LossTable(("Labels",), "one", (
             *_ANSWER, LossArgument("label", "whether the answer is desirable", holds="bool"),
+            LossArgument("kl_reference", "mean of log π/π_ref over the optimizer batch, of answers to other prompts "
+                         "than theirs: an estimate of KL(π ‖ π_ref), equal for all rows, no gradient, may be below 0",
+                         "mismatched"),
+            LossArgument("desirable_share", "share of the table's rows that are desirable, equal for all rows", "share",
+                         column="label"),
         ), "label"),
     )),
     "losses/listwise": LossFamily("losses of ranked answers", "Policy", "logps", (
@@ -164,8 +222,8 @@ LOSSES: Mapping[str, LossFamily] = {
     )),
     "losses/reward": LossFamily("losses of reward models", "RewardModel", "scores", (
         LossTable(("Preferences",), "pair", (
-            LossArgument("chosen_scores", "what the model scores the chosen answer", "model", 0),
-            LossArgument("rejected_scores", "what it scores the rejected answer", "model", 1),
+            LossArgument("chosen_scores", "what the model scores the chosen answer", "model", answer=0),
+            LossArgument("rejected_scores", "what it scores the rejected answer", "model", answer=1),
             _MARGIN,
         )),
         LossTable(("Scores",), "one", (

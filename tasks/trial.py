@@ -41,7 +41,7 @@ def try_loss(loss: Chosen) -> None:
     layout = family.table_of(names)
     arguments = layout.named(names) if layout else ()
     inputs = {a.name: _synthetic(a, layout, family.outputs == "logps") for a in arguments if layout}
-    own = [inputs[a.name].requires_grad_() for a in arguments if a.filled_by == "model"]
+    own = [inputs[a.name].requires_grad_() for a in arguments if a.learns]
     losses = loss(**inputs)
     if not isinstance(losses, Tensor) or losses.shape != (_B,):
         returned = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
@@ -73,8 +73,10 @@ def _synthetic(argument: LossArgument, layout: LossTable, from_logps: bool) -> T
         return torch.arange(_B) % 2 == 0
     if argument.filled_by == "length":
         return (10 * numbers).floor() + 1
-    logp = argument.filled_by == "reference" or (argument.filled_by == "model" and from_logps)
-    return -10 * numbers - 1 if logp else numbers
+    if argument.filled_by in ("mismatched", "share"):
+        return numbers[:1].expand(_B).clone()
+    logp = argument.filled_by in ("reference", "anchor", "target") or (argument.filled_by == "model" and from_logps)
+    return -10 * numbers - 1 if logp and argument.output != "weight" else numbers
 
 
 def _try_pair_rule(rule: Chosen) -> None:

@@ -12,7 +12,7 @@ from flows.wiring.tree import fail
 from flows.wiring.views import View
 from flows.wiring.where import Where
 from tasks.declarations import Evaluation
-from tasks.families import DATA, LOSSES, REFERENCES
+from tasks.families import DATA, FEEDS, LOSSES
 
 if TYPE_CHECKING:
     from flows.wiring.choices import Picked
@@ -25,35 +25,33 @@ def check_losses(
     catalogue: Catalogue, where: Where, what: str, signature: Signature, ports: Ports,
     picked: Mapping[str, Picked], notices: list[str],
 ) -> Ports:  # fmt: skip
-    """Ports without the reference that the step's loss does not read. Raises SpecError where a loss cannot train."""
+    """Ports without those that the step's loss does not read. Raises SpecError where a loss cannot train."""
     for name, loss in ((name, p.signature) for name, p in picked.items() if not p.missing):
         if loss.folder not in LOSSES:
             continue
         family = LOSSES[loss.folder]
-        given = any(port in ports for port in REFERENCES)
         for data in [handle.kinds for handle in ports.get(DATA, [])] or [()]:
             model = catalogue.kinds.get(signature.returns, (signature.returns,))
-            if problem := family.mismatch(loss.arguments, model, data, given):
+            if problem := family.mismatch(loss.arguments, model, data, signature.ports, ports):
                 fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {problem}")
-        if not family.needs_reference(loss.arguments):
-            ports = _without_reference(catalogue, what, signature, ports, loss.name, notices)
+        unread = [n for n in family.unread_ports(loss.arguments) if n in ports and signature.ports[n].optional]
+        ports = _without_models_and_tables(what, ports, unread, loss.name, notices)
     return ports
 
 
 def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
-    """Whether the task can train with the loss on some kind of table, where it has a reference."""
+    """Whether the task can train with the loss on some kind of table, where all its ports are fed."""
     family, port = LOSSES[loss.folder], task.ports.get(DATA)
     tables = [kinds for kinds in catalogue.kinds.values() if port and not set(kinds).isdisjoint(port.kinds)] or [()]
     model = catalogue.kinds.get(task.returns, (task.returns,))
-    return any(not family.mismatch(loss.arguments, model, table, reference=True) for table in tables)
+    fed = {*task.ports, *FEEDS["reference"], *FEEDS["anchor"]}
+    return any(not family.mismatch(loss.arguments, model, table, task.ports, fed) for table in tables)
 
 
-def _without_reference(
-    catalogue: Catalogue, what: str, signature: Signature, ports: Ports, loss: str, notices: list[str]
-) -> Ports:
-    """Ports without optional references, which would have to be computed."""
-    models = [n for n in REFERENCES if n in ports and any(handle.is_a("Model") for handle in ports[n])]
-    dropped = [n for n in models if signature.ports[n].optional]
+def _without_models_and_tables(what: str, ports: Ports, unread: list[str], loss: str, notices: list[str]) -> Ports:
+    """Ports without those of `unread` for which something would have to be computed. Log-probabilities stay: metrics
+    may use them."""
+    dropped = [n for n in unread if not all(handle.is_a("Logps") for handle in ports[n])]
     texts = [f"{what}: the loss {loss} takes no `{n}`, so that edge is dropped" for n in dropped]
     notices += [text for text in texts if text not in notices]
     return {n: handles for n, handles in ports.items() if n not in dropped}

@@ -58,11 +58,13 @@ def examples_of(
     """Raises SpecError where loss, table and trained model do not fit, DataError where values are missing."""
     family, names = family_of(loss), arguments_of(loss)
     model, data = ([kind.__name__ for kind in each.__mro__] for each in (trained, type(table)))
-    if problem := family.mismatch(names, model, data, ref_logps is not None):
+    given = () if ref_logps is None else ("ref_logps",)
+    if problem := family.mismatch(names, model, data, (), given):
         raise SpecError(f"the loss '{loss.name}' {problem}")
     layout = family.table_of(names)
     assert layout is not None
     arguments = layout.named(names)
+    _check_filled(loss, arguments)
     _check_classes(table, loss, layout, arguments)
     ref = None if ref_logps is None else _join(rows, ref_logps)
     columns = {a.name: _column(a, layout, table, rows, ref) for a in arguments if a.filled_by != "model"}
@@ -207,6 +209,14 @@ def _join(rows: Rows, logps: Logps) -> Tensor:
             f"{other} answers have another number of tokens in the reference's table: other ids were scored"
         )
     return torch.tensor([value for value, _ in found], dtype=torch.float64)
+
+
+_FILLED = ("model", "reference", "length", "mask", "column")
+
+
+def _check_filled(loss: Chosen, arguments: tuple[LossArgument, ...]) -> None:
+    if missing := [a.name for a in arguments if a.filled_by not in _FILLED or a.output]:
+        raise SpecError(f"the loss '{loss.name}' names {', '.join(missing)}, which the training does not fill yet")
 
 
 def _check_classes(table: Table, loss: Chosen, layout: LossTable, arguments: tuple[LossArgument, ...]) -> None:
