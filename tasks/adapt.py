@@ -1,5 +1,6 @@
-"""Adapters: those of users come in, and all become whole models."""
+"""Models of models: adapters come in and become whole models, and several models become one."""
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from tasks.contract import Choice, Chosen, DataError, SpecError, Workspace
@@ -16,46 +17,83 @@ load_adapter_files = check_peft_directory
 
 
 def merge_wiring(step: StepView) -> None:
-    """Refuse what is known to be a whole model."""
-    source = step.first("policy")
-    if source is not None and "adapter" in source.params:
-        raise SpecError("`policy` is a whole model, because the step that trains it has no `adapter`: nothing to merge")
+    """Refuse one model that is whole, weights that do not fit, and models of several shapes."""
+    from tasks.training.merging_checks import check_rotation, shares
+
+    sources = step.inputs["policies"]
+    if len(sources) == 1 and "adapter" in sources[0].params:
+        raise SpecError(
+            "`policies` has one model, which is whole, because the step that trains it has no `adapter`: nothing to "
+            "merge"
+        )
+    weights = shares(step.params["weights"], len(sources))
+    if step.params["how"] == "slerp":
+        check_rotation(weights)
+    shapes = [asdict(shape) for shape in map(shape_of, [*sources, *step.inputs.get("base", ())]) if shape]
+    for shape in shapes[1:]:
+        differing = [
+            f"{n} {shapes[0][n]} and {shape[n]}" for n in shape if n != "positions" and shape[n] != shapes[0][n]
+        ]
+        if differing:
+            raise SpecError(f"only models of one shape can be merged, and these have {', '.join(differing)}")
 
 
 def merge_memory(step: StepView, _machine: Machine) -> Memory | None:
-    """The base in float32, in the machine's memory."""
-    shape = shape_of(step.first("policy"))
-    return Memory({}, host=FLOAT * shape.parameters) if shape else None
+    """In the machine's memory, in float32: a model, the result, and the base that it may be rotated about."""
+    shape = shape_of(step.first("policies"))
+    models = min(2, len(step.inputs["policies"])) + len(step.inputs.get("base", ()))
+    return Memory({}, host=models * FLOAT * shape.parameters) if shape else None
 
 
 def merge(
-    policy: AnyModel,
+    policies: list[AnyModel],
     work: Workspace,
+    base: AnyModel | None = None,
     *,
+    weights: list[float] | None = None,
+    how: Literal["linear", "slerp"] = "linear",
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> AnyModel:
-    """The whole model that an adapter makes of its base: the adapter's products are added to the base's weights.
+    """One whole model of several, whose weights are the mean of theirs; adapters are added to their bases before.
 
-    Raises DataError for a whole model.
+        linear: θ = Σ wᵢ·θᵢ / Σ wᵢ
+        slerp:  θ₀ + the spherical interpolation of θ₁ − θ₀ and θ₂ − θ₀, tensor by tensor with an angle of its own
+
+    Rewarded soups of policies that were trained for several objectives, averaged reward models (WARM), an anchor that
+    follows its policy as an exponential moving average. One adapter alone becomes a whole model. Sums are float32.
+    Everything but the weights (tokenizer, template, configuration) is that of the first. Raises SpecError for
+    unsuitable `weights`, DataError for one whole model, for several tokenizers or chat templates, or several shapes.
+
+    Source: Ramé et al., rewarded soups, arXiv 2306.04488, eq. 1; WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.
 
     Args:
-        dtype: of the stored weights. Sums are float32; bfloat16 rounds away what an adapter adds below 1/512 of a
-            weight, so that log-probabilities change.
+        base: θ₀, from which the models of `slerp` were trained; default: 0. Models that were trained from one base
+            point in nearly the same direction from 0, and slerp is nearly linear there.
+        weights: one for each of `policies`, in any unit; default: equal ones. A negative one moves away from its model.
+        how: slerp takes two models, and the second weight's share of both is the place on the arc.
+        dtype: of the stored weights. bfloat16 rounds away what an adapter adds below 1/512 of a weight, so that
+            log-probabilities change.
     """
-    import torch
+    from tasks.training.merging import average, check_tokenizers, open_merged, rotate
+    from tasks.training.merging_checks import check_rotation, shares
+    from tasks.training.model import save_model
+    from tasks.training.reward import save_reward_model
 
-    from tasks.training.adapters import merge_layers
-    from tasks.training.model import open_model, save_model
-    from tasks.training.reward import open_reward_model, save_reward_model
-
-    if policy.adapter is None:
-        raise DataError(f"{policy.path} is a whole model: nothing to merge")
-    opening: Any = open_reward_model if isinstance(policy, RewardModel) else open_model
-    saving: Any = save_reward_model if isinstance(policy, RewardModel) else save_model
-    model = opening(policy, torch.float32)
-    merge_layers(model)
-    saving(model, policy, work.output, dtype)
-    return type(policy)(work.output)
+    first = policies[0]
+    if len(policies) == 1 and first.adapter is None:
+        raise DataError(f"{first.path} is a whole model: nothing to merge")
+    if base is not None and how == "linear":
+        raise SpecError("`base` is what `how: slerp` rotates about; a linear mean needs none")
+    parts = shares(weights, len(policies))
+    check_tokenizers(policies)
+    if how == "slerp":
+        check_rotation(parts)
+        merged = rotate(open_merged, policies, parts, base)
+    else:
+        merged = average(open_merged, policies, parts)
+    saving: Any = save_reward_model if isinstance(first, RewardModel) else save_model
+    saving(merged, first, work.output, dtype)
+    return type(first)(work.output)
 
 
 def load_adapter(

@@ -69,7 +69,7 @@ def _write_adapter(store: Store, record: Record, directory: Path, layers: bool, 
 
     logging.disable_progress_bar()
     with TemporaryDirectory(dir=directory, prefix=".") as scratch:
-        for file in merge(model, LocalWorkspace(Path(scratch)), dtype=dtype.value).path.iterdir():
+        for file in merge([model], LocalWorkspace(Path(scratch)), dtype=dtype.value).path.iterdir():
             file.rename(directory / file.name)
 
 

@@ -221,7 +221,7 @@ class Builder:
         named = [p.name for p in signature.ports.values() if p.variable == signature.returns]
         kinds = list(dict.fromkeys(h.kind for name in named for h in ports.get(name, [])))
         if len(kinds) > 1:
-            fail(step.where, f"{what} ({signature.name}) takes tables of one kind, not {' and '.join(kinds)}")
+            fail(step.where, f"{what} ({signature.name}) takes inputs of one kind, not {' and '.join(kinds)}")
         chosen = [p.signature.returns for p in picked.values()]
         return [*kinds, *(k for k in chosen if self.catalogue.is_a(k, signature.returns)), signature.returns][0]
 

@@ -81,7 +81,7 @@ def test_an_adapter_of_peft_computes_here_what_it_computes_there(
 def test_it_goes_on_in_a_training_and_merges(policy: Policy, peft_folder: Path, tmp_path: Path) -> None:
     loaded = load_adapter(policy, Workspace(tmp_path / "load"), source=local(peft_folder))
     torch.testing.assert_close(
-        logits_of(merge(loaded, Workspace(tmp_path / "merge"))), logits_of(loaded), atol=1e-4, rtol=1e-5
+        logits_of(merge([loaded], Workspace(tmp_path / "merge"))), logits_of(loaded), atol=1e-4, rtol=1e-5
     )
     data = tokenized(demonstrations(8), policy, tmp_path)
     same = Chosen("adapters", "lora", {"rank": 3, "alpha": 5.0, "targets": ["q_proj", "down_proj"]})

@@ -35,7 +35,7 @@ pipelines:
     steps: {policy: {adapter: {lora: {rank: 16}}, gradient_checkpointing: on}}
   merged:
     extends: lora
-    steps: {whole: {task: merge, policy: policy}}
+    steps: {whole: {task: merge, policies: [policy]}}
   ppo:
     extends: alignflow#rm-ppo
     params: {model: ./0.5B, prompts: ./pairs.jsonl, split: all, pairs: ./pairs.jsonl, pairs_split: all, rounds: 1,

@@ -170,7 +170,7 @@ def test_check_finds_what_breaks_only_in_the_second_tick(tree: Path, tmp_path: P
         "pool: prompts}")  # fmt: skip
     file.write_text("pipelines:\n" + textwrap.indent(text, "  "))
     results = check_pipelines(file, tasks_root=tree)
-    assert "takes tables of one kind, not Prompts and Preferences" in results[0].error
+    assert "takes inputs of one kind, not Prompts and Preferences" in results[0].error
 
 
 def test_alpha_is_0_05_unless_given(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_variable_keeps_the_kind_and_lists_are_of_one_kind(compiled: Compile) 
     )
     assert compiled(text).nodes["piece"].kind == "Preferences"
     mixed = text.replace("data2: {task: read_preferences", "data2: {task: load_prompts")
-    with pytest.raises(SpecError, match=r"p\.both \(concat\) takes tables of one kind, not Preferences and Prompts"):
+    with pytest.raises(SpecError, match=r"p\.both \(concat\) takes inputs of one kind, not Preferences and Prompts"):
         compiled(mixed)
 
 

@@ -144,18 +144,18 @@ def test_a_training_starts_where_logps_is_to_the_bit(
 
 
 def test_merged_weights_compute_what_the_layers_do(adapted: Policy, pairs: Table, tmp_path: Path) -> None:
-    whole = merge(adapted, Workspace(tmp_path / "merge"))
+    whole = merge([adapted], Workspace(tmp_path / "merge"))
     assert whole.adapter is None
     assert {p.name for p in whole.path.iterdir()} == {p.name for p in adapted.path.iterdir()} - {ADAPTER, TENSORS} | {
         "model.safetensors"
     }
     apart = np.abs(values(whole, pairs, tmp_path / "a") - values(adapted, pairs, tmp_path / "b"))
     assert apart.max() < 1e-4
-    half = merge(adapted, Workspace(tmp_path / "half"), dtype="bfloat16")
+    half = merge([adapted], Workspace(tmp_path / "half"), dtype="bfloat16")
     assert {t.dtype for t in load_file(half.path / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((half.path / "config.json").read_text())["dtype"] == "bfloat16"
     with pytest.raises(DataError, match="nothing to merge"):
-        merge(whole, Workspace(tmp_path / "again"))
+        merge([whole], Workspace(tmp_path / "again"))
 
 
 def test_a_killed_training_ends_in_the_same_bytes_and_its_checkpoints_hold_the_adapter_alone(
@@ -348,7 +348,7 @@ def test_a_reward_model_is_an_adapter_and_a_head(base: Policy, rewards: RewardMo
 def test_it_learns_pairs_and_scores_as_the_merged_model_does(rewards: RewardModel, tmp_path: Path) -> None:
     good, bad = rewards.open().score(ASKED, ["the fish good", "the fish bad"], [None, None])
     assert good > bad + 0.5  # type: ignore[operator]
-    whole = merge(rewards, Workspace(tmp_path))
+    whole = merge([rewards], Workspace(tmp_path))
     assert whole.open().score(ASKED, ["the fish good", "the fish bad"], [None, None]) == pytest.approx(
         [good, bad], abs=1e-4
     )

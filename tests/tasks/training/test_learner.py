@@ -22,7 +22,7 @@ pipelines:
     extends: two
     params: {second: {lora: {rank: 4}}}
     steps:
-      merged: {task: merge, policy: one}
+      merged: {task: merge, policies: [one]}
       two:    {policy: merged}
   none:
     extends: two
@@ -31,7 +31,7 @@ pipelines:
   merging:
     extends: whole
     steps:
-      merged: {policy: base_alone}
+      merged: {policies: [base_alone]}
       base_alone: {task: train, policy: base, data: data, loss: sft, lr: 1.0e-3}
   rewards:
     extends: two
@@ -61,7 +61,7 @@ def test_the_same_adapter_goes_on_and_a_merged_one_may_get_another(file: Path, n
     ("none", {}, r"`adapter` is not given\. A training goes on with the adapter that it starts from"),
     ("rewards", {"second": "{lora: {rank: 16}}"}, "set `adapter` to that one, or `merge` it first"),
     ("two", {"save": "bfloat16"}, "save_dtype: bfloat16 is for whole models"),
-    ("merging", {}, r"merged: `policy` is a whole model"),
+    ("merging", {}, r"merged: `policies` has one model, which is whole"),
     ("two", {"first": "{lora: {rank: 0}}"}, r"rank = 0; it must be at least 1"),
     ("two", {"first": "lorra"}, r"did you mean 'lora'"),
 ])  # fmt: skip
@@ -78,3 +78,30 @@ def test_an_adapter_of_a_users_own_is_left_to_the_training() -> None:
     check_adapter(own)
     assert rank_of(own) == 0
     assert rank_of(own.first("policy")) == 4
+
+
+MERGES = """
+pipelines:
+  several:
+    params: {weights: [1, 1, 1], how: linear}
+    steps:
+      base:  {task: load_policy, source: toy}
+      data:  {task: load_demonstrations, source: toy, split: sft}
+      one:   {task: train, policy: base, data: data, loss: sft, lr: 1.0e-3}
+      two:   {task: train, policy: base, data: data, loss: sft, lr: 2.0e-3}
+      soup:  {task: merge, policies: [one, two, base], weights: $weights, how: $how}
+"""
+
+
+@pytest.mark.parametrize(("given", "match"), [
+    ({"weights": "[1, 2]"}, r"soup: `weights` has 2 numbers for 3 models"),
+    ({"weights": "[0, 0, 0]"}, r"sum above 0"),
+    ({"how": "slerp"}, r"soup: `how: slerp` takes two models, and `policies` has 3"),
+    ({"how": "spherical"}, r"one of \[linear, slerp\]|linear.*slerp"),
+])  # fmt: skip
+def test_a_merge_that_can_only_fail_is_refused_at_its_place(tmp_path: Path, given: dict[str, str], match: str) -> None:
+    path = tmp_path / "pipelines.yaml"
+    path.write_text(MERGES)
+    assert compile_pipeline(path, "several").nodes["soup"].kind == "Policy"
+    with pytest.raises(SpecError, match=match):
+        compile_pipeline(path, "several", given)
