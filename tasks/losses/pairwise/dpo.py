@@ -3,9 +3,9 @@
 from typing import Annotated, Literal
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from tasks.contract import Bounds
+from tasks.losses import label_cross_entropy, pair_log_ratios
 
 
 def dpo(
@@ -14,42 +14,44 @@ def dpo(
     ref_chosen_logps: Tensor,
     ref_rejected_logps: Tensor,
     p: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
     *,
     beta: Annotated[float, Bounds(above=0)] = 0.1,
     labels: Literal["hard", "soft"] = "hard",
+    label_smoothing: Annotated[float, Bounds(min=0, below=0.5)] = 0.0,
+    norm: Literal["sum", "length"] = "sum",
 ) -> Tensor:
     """Makes the policy an implicit reward model of the pairs: the higher the margin of chosen, the lower the loss.
 
-    With `delta = (log π(y_w) − log π_ref(y_w)) − (log π(y_l) − log π_ref(y_l))`:
+        −q·log σ(β·D) − (1 − q)·log σ(−β·D),      q = (1 − 2ε)·p + ε
 
-        hard:  −log σ(β·delta)
-        soft:  −p·log σ(β·delta) − (1 − p)·log σ(−β·delta),   p = P(chosen beats rejected)
+        hard: p = 1                        soft:   p = P(chosen beats rejected)
+        sum:  D = d                        length: D = a/n_w − b/n_l
 
     A policy equal to its reference has loss log 2. Soft labels from a Bradley-Terry oracle have the finite optimum
-    π* ∝ π_ref·exp(r/β); hard labels that never contradict each other have none (the margin grows for ever).
-    A constant p = 1 − ε is the label smoothing of the reference code (cDPO).
+    π* ∝ π_ref·exp(r/β); hard labels that never contradict each other have none (the margin grows for ever), unless ε
+    holds it at β·D = log((1 − ε)/ε). Only differences count: both answers may become less likely. Write-ups of loops
+    that print `log σ(…)` as the loss lack its minus sign.
 
     Args:
-        policy_chosen_logps: summed log-probabilities of the chosen answers, `(B,)`, nats; likewise the other three.
-        p: P(chosen beats rejected), `(B,)`, in [0, 1]; only soft labels read it. NaN there gives a NaN loss.
         beta: temperature; large keeps the policy near the reference.
-        labels: hard takes the pair's order as the truth, soft the probability that the oracle gave.
+        labels: hard takes the pair's order as the truth, soft the oracle's probability; NaN there gives a NaN loss.
+        label_smoothing: ε, the share of labels taken to be wrong (cDPO); it mixes soft ones with their opposite too.
+        norm: log-ratios of whole answers, or per token.
 
-    Returns: loss per pair, `(B,)`.
-
-    Source: Rafailov et al., arXiv 2305.18290, eq. 7; soft labels: eq. 6 in expectation, its reference code's
-    `preference_loss` with label smoothing 1 − p.
-    Paper: lr 1e-6, beta 0.1, batch 64, RMSprop, 150 warm-up steps.
+    Source: Rafailov et al., arXiv 2305.18290, eq. 7; soft labels: eq. 6 in expectation. ε: its reference code's
+    `preference_loss` (TRL 1.16's `sigmoid` ignores `label_smoothing`). length: Tülu 3, arXiv 2411.15124.
+    Paper: lr 1e-6, beta 0.1, batch 64, RMSprop, 150 warm-up steps; Tülu 3: norm length, beta 5, lr 5e-7.
     """
-    if policy_chosen_logps.shape != policy_rejected_logps.shape:
-        raise ValueError(f"chosen {tuple(policy_chosen_logps.shape)} and rejected "
-                         f"{tuple(policy_rejected_logps.shape)} log-probabilities must have one shape")  # fmt: skip
-    chosen_logratios = policy_chosen_logps - ref_chosen_logps
-    rejected_logratios = policy_rejected_logps - ref_rejected_logps
-    delta = chosen_logratios - rejected_logratios
+    ratios = pair_log_ratios(
+        policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps,
+        p=p, chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths,
+    )  # fmt: skip
+    logits = beta * ratios.normed(norm, chosen_lengths, rejected_lengths)
     if labels == "hard":
-        return -logsigmoid(beta * delta)
-    return -p * logsigmoid(beta * delta) - (1 - p) * logsigmoid(-beta * delta)
+        return label_cross_entropy(logits, 1 - label_smoothing)
+    return label_cross_entropy(logits, (1 - 2 * label_smoothing) * p + label_smoothing)
 
 
 def reward_scale(*, beta: float) -> float:

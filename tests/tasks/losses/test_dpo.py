@@ -14,7 +14,7 @@ def _double(*values: float) -> torch.Tensor:
 
 
 def _loss(chosen=-10.0, rejected=-14.0, ref_chosen=-12.0, ref_rejected=-13.0, p=math.nan, **params):  # type: ignore[no-untyped-def]
-    columns = [_double(v) for v in (chosen, rejected, ref_chosen, ref_rejected, p)]
+    columns = [_double(v) for v in (chosen, rejected, ref_chosen, ref_rejected, p, 5.0, 8.0)]
     return dpo(*columns, **params)
 
 
@@ -33,7 +33,7 @@ def test_it_agrees_with_the_paper_in_numpy() -> None:
     yw, yl, rw, rl = rng.normal(-20, 5, (4, 50))
     p, beta = rng.uniform(size=50), 0.7
     sigma = 1 / (1 + np.exp(-beta * ((yw - rw) - (yl - rl))))
-    columns = [torch.from_numpy(x) for x in (yw, yl, rw, rl, p)]
+    columns = [torch.from_numpy(x) for x in (yw, yl, rw, rl, p, np.ones(50), np.ones(50))]
     np.testing.assert_allclose(dpo(*columns, beta=beta), -np.log(sigma), rtol=1e-9)
     expected = -p * np.log(sigma) - (1 - p) * np.log(1 - sigma)
     np.testing.assert_allclose(dpo(*columns, beta=beta, labels="soft"), expected, rtol=1e-9)
