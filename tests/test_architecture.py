@@ -117,7 +117,9 @@ def test_no_public_name_of_a_class_or_function_has_two_meanings() -> None:
     for source in SOURCES:
         for node in ast.parse(source.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(_module(source))
+                choice = node.name == source.stem and bool({"losses", *CHOICES} & set(source.parts))
+                name = f"{source.parent.name}/{node.name}" if choice else node.name  # the folder says of what
+                places.setdefault(name, []).append(_module(source))
     by_convention = {
         "identity",
         "reward_scale",
