@@ -161,7 +161,7 @@ class WinRates(Completions):
         field("win_rate", pa.float64(), "mean P(this answer beats an opponent), in [0, 1]"),
         field("opponents", pa.int32(), "number of opponents behind win_rate (the answer itself, where it counts)"),
         field("prompt_win_rates", pa.list_(pa.field("item", pa.float64(), False)),
-               "win rates of all K answers to the prompt, by k: what log Z is estimated from after a selection"),
+               "win rates of all K answers to the prompt, by k, or of extra samples: what log Z is estimated from"),
     ])  # fmt: skip
 
 

@@ -36,7 +36,6 @@ def check_comparable(step: StepView) -> None:
 
 
 pairs_wiring = check_comparable
-win_rates_wiring = check_comparable
 rankings_wiring = check_comparable
 
 
@@ -126,6 +125,18 @@ def concat(tables: list[AnyTable], work: Workspace) -> AnyTable:
     return type(tables[0]).of(without_tokens(batches) if mixed else batches, metadata)
 
 
+def win_rates_wiring(step: StepView) -> None:
+    """Refuse questions that are not about the extra samples, where there are any."""
+    extra = step.first("extra")
+    if extra is None:
+        check_comparable(step)
+        return
+    if step.params["count_self"]:
+        raise SpecError("with `extra` no answer is its own opponent: set `count_self: false`")
+    if any(compare.first("others") is not extra for compare in step.inputs["win_probs"] if compare.task == "compare"):
+        raise SpecError("`win_probs` must compare `completions` with `extra`: give its `compare` `others: extra`")
+
+
 def win_rates_size(step: StepView) -> Size:
     answers = step.inputs["completions"][0]
     return Size(answers.rows, answers.k)
@@ -135,43 +146,41 @@ def win_rates(
     win_probs: WinProbs,
     completions: Completions,
     work: Workspace,
+    extra: Completions | None = None,
     *,
     keep: Literal["all", "best_and_worst"] = "all",
     count_self: bool = True,
 ) -> WinRates:
     """Win rate of each answer: the mean of P over its answered opponents of the same prompt.
 
-    SPPO's P̂(y ≻ π) (arXiv 2405.00675, eq. 4.5; `scripts/compute_prob.py`). Prompts in which an answer has no answered
-    opponent are left out. Totals: `prompts`, `prompts_unanswered`, `prompts_tied`. Raises DataError
-    if the ids do not match or no prompt is left.
+    SPPO's P̂(y ≻ π) (arXiv 2405.00675, eq. 4.5; `scripts/compute_prob.py`). The opponents are the other answers; with
+    `extra`, B further samples of the same policy, they are these: K·B questions, from `compare` with `others: extra`.
+    Then `prompt_win_rates` are the win rates of the extra samples against the K answers, so that P̂ and the log Ẑ of
+    the loss `sppo` come from independent samples, and none is compared with itself: set `count_self: false`.
+
+    Prompts in which an answer, or every extra sample, has no answered opponent are left out. Totals: `prompts`,
+    `prompts_unanswered`, `prompts_without_extra`, `prompts_tied`. Raises DataError if the ids do not match, a p is
+    outside [0, 1], a prompt has no extra sample, or no prompt is left; with `count_self` also where prompts have
+    different numbers of answers.
 
     Args:
         keep: which answers become rows; best_and_worst: the highest and the lowest win rate of each prompt, of equal
             ones the lowest k as best and the highest as worst; prompts whose win rates are all equal are left out.
         count_self: an answer counts as its own opponent, at ½, as in SPPO's code; shrinks P − ½ by (1 − 1/K).
     """
-    import numpy as np
-    import pyarrow as pa
-
-    from tasks.judging import rates as r
-    from tasks.judging.grouping import Selection, grouped, grouped_like
-    from tasks.judging.oriented import TIE
+    from tasks.judging.grouping import grouped, grouped_like
+    from tasks.judging.rated import check_extra, check_k, rated_block, select_rated
 
     rows = grouped(completions.table)
     questions = grouped_like(rows, win_probs.table, "win_probs")
+    others = None if extra is None else grouped_like(rows, extra.table, "`extra`")
+    if others is None:
+        check_k(rows, count_self=count_self)
+    else:
+        check_extra(others, count_self=count_self)
 
     def rated(first: int, last: int) -> Selection:
-        block, sizes, pairs = r.block_of(rows, questions, first, last)
-        rates = r.win_rates_of_block(pairs, block.num_rows, count_self=count_self)
-        k = block.column("k").to_numpy()
-        unanswered = r.any_of_prompt(np.isnan(rates.win_rate), sizes)
-        tied = (r.spread(rates.win_rate, sizes) <= TIE) & ~unanswered if keep != "all" else unanswered & False
-        selected = np.repeat(~unanswered & ~tied, sizes)
-        if keep != "all":
-            place = r.places(rates.win_rate, k, sizes)
-            selected &= (place == 0) | (place == np.repeat(sizes - 1, sizes))
-        totals = {"prompts": len(sizes), "prompts_unanswered": unanswered.sum(), "prompts_tied": tied.sum()}
-        return Selection(r.with_rates(block, sizes, rates, k).filter(pa.array(selected)), totals)
+        return select_rated(rated_block(rows, others, questions, first, last, count_self=count_self), keep)
 
     return _selected(WinRates, rows, rated, completions, work)
 
@@ -311,6 +320,7 @@ def _selected(
 
 _LEFT_OUT = {
     "prompts_unanswered": "with an answer that has no answered opponent",
+    "prompts_without_extra": "whose extra samples have no answered opponent",
     "prompts_tied": "whose answers all have the same win rate",
     "prompts_without_pair": "without a pair by the rule (ties, or no answer from the oracle)",
     "prompts_short": "with fewer than two scored answers",

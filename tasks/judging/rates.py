@@ -4,16 +4,15 @@ Axis letters: R rows (answers), G prompts, M pairs. NumPy's `bincount` adds in t
 number of threads, so equal inputs give equal bytes.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
-from tasks.judging.grouping import Grouped, Ints, indices, row_indices
+from tasks.judging.grouping import Grouped, Ints, Strings, row_indices
 from tasks.judging.oriented import TIE
-from tasks.kinds import Completions
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -36,23 +35,35 @@ class Rates(NamedTuple):
     """Number of answered opponents, including the answer itself where it counts."""
 
 
-def answered_pairs(block: pa.Table, sizes: Ints, questions: pa.Table, counts: Ints) -> AnsweredPairs:
+def answered_pairs(ids: Strings, prompt_of: Ints, questions: pa.Table, counts: Ints) -> AnsweredPairs:
     """The answered pairs of a block's prompts, by row.
 
-    block: the answers; sizes: `(G,)` answers per prompt; questions: WinProbs of the same prompts; counts: `(G,)`
-    questions per prompt. Raises DataError if an id is not that of an answer to the prompt.
+    ids: `(R,)` completion_id of each answer; prompt_of: `(R,)` its prompt; questions: WinProbs of the same prompts;
+    counts: `(G,)` questions per prompt. Raises DataError if an id is not that of an answer to the prompt, or a p is no
+    probability.
     """
-    ids = block.column("completion_id")
     a, b = (row_indices(ids, questions.column(side), f"win_probs.{side}") for side in ("a_id", "b_id"))
-    prompt_of = np.repeat(np.arange(len(sizes)), sizes)
     asked_of = np.repeat(np.arange(len(counts)), counts)
     if ((prompt_of[a] != asked_of) | (prompt_of[b] != asked_of)).any():
         raise DataError("win_probs has questions whose answers belong to another prompt")
     if (a == b).any():
         raise DataError("win_probs has questions that compare a draw with itself")
-    p = questions.column("p").to_numpy(zero_copy_only=False)
+    p = _probabilities(questions.column("p"))
     a, b, p = _mean_over_orders(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
     return AnsweredPairs(a, b, p)
+
+
+def _probabilities(column: Strings) -> Floats:
+    """P(a beats b) of each question, NaN where it is null."""
+    p: Floats = column.to_numpy(zero_copy_only=False)
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(~null & ~((p >= 0) & (p <= 1)))  # a NaN that is not null is in no interval
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} of {len(p)} values of win_probs.p are no probabilities, the first is {p[wrong[0]]}: they "
+            "must be in [0, 1], or null where the oracle gave no answer"
+        )
+    return p
 
 
 def _mean_over_orders(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
@@ -91,24 +102,8 @@ def any_of_prompt(flags: Flags, sizes: Ints) -> Flags:
     return np.logical_or.reduceat(flags, np.cumsum(sizes) - sizes)
 
 
-def spread(values: Floats, sizes: Ints) -> Floats:
-    """`(G,)`: highest minus lowest value of each prompt."""
-    starts = np.cumsum(sizes) - sizes
-    return np.maximum.reduceat(values, starts) - np.minimum.reduceat(values, starts)
-
-
 def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, AnsweredPairs]:
     """The answers of the prompts `first:last`, their number per prompt, and their answered pairs."""
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
-    return block, sizes, answered_pairs(block, sizes, questions.rows(first, last), questions.sizes(first, last))
-
-
-def with_rates(block: pa.Table, sizes: Ints, rates: Rates, k: Ints) -> pa.Table:
-    """The block with win_rate, opponents, and prompt_win_rates (of all answers to the prompt, by k)."""
-    prompt = np.repeat(np.arange(len(sizes)), sizes)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(cast(Any, pa.array(offsets)), pa.array(rates.win_rate[np.lexsort((k, prompt))]))
-    block = block.select(Completions.SCHEMA.names)
-    block = block.append_column("win_rate", pa.array(rates.win_rate))
-    block = block.append_column("opponents", pa.array(rates.opponents.astype(np.int32)))
-    return block.append_column("prompt_win_rates", lists.take(indices(prompt)))
+    ids, prompt_of = block.column("completion_id"), np.repeat(np.arange(len(sizes)), sizes)
+    return block, sizes, answered_pairs(ids, prompt_of, questions.rows(first, last), questions.sizes(first, last))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
-from tasks.contract import Chosen, DataError
+from tasks.contract import Chosen, DataError, SpecError
 from tasks.judge import compare
 from tasks.kinds import Completions, Logps, WinProbs, WinRates
 from tasks.select import concat, pairs, take_batch, win_rates
@@ -90,11 +90,11 @@ def test_a_prompt_whose_answers_win_equally_often_is_left_out_and_counted(tmp_pa
     oracle, work = Judge({("a", "b"): 0.7}, antisymmetric=True), Workspace(tmp_path / "2")
     table = completions({"x": ["a", "a", "a"], "y": ["a", "b"]})
     judged = compare(table, oracle, Workspace(tmp_path / "1"))
-    found = rows(win_rates(judged, table, work, keep="best_and_worst"))
+    found = rows(win_rates(judged, table, work, keep="best_and_worst", count_self=False))
     assert [r["prompt_id"] for r in found] == ["y", "y"]
-    assert work.totals == {"prompts": 2, "prompts_unanswered": 0, "prompts_tied": 1}
+    assert work.totals == {"prompts": 2, "prompts_unanswered": 0, "prompts_without_extra": 0, "prompts_tied": 1}
     assert "1 of 2 prompts left out" in work.notices[0]
-    assert len(win_rates(judged, table, Workspace(tmp_path / "3"))) == 5
+    assert len(win_rates(judged, table, Workspace(tmp_path / "3"), count_self=False)) == 5
 
 
 def test_opponents_count_only_where_there_is_an_answer(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_an_answer_without_any_opponent_takes_its_prompt_out(tmp_path: Path) -> 
         ("y", "y/0/0", "y/0/1", 0.2),
     ])  # fmt: skip
     work, table = Workspace(tmp_path), completions({"x": ["a", "b", "c"], "y": ["a", "b"], "z": ["alone"]})
-    found = win_rates(judged, table, work)
+    found = win_rates(judged, table, work, count_self=False)
     assert [r["prompt_id"] for r in rows(found)] == ["y", "y"]
-    assert work.totals == {"prompts": 3, "prompts_unanswered": 2, "prompts_tied": 0}
+    assert work.totals == {"prompts": 3, "prompts_unanswered": 2, "prompts_without_extra": 0, "prompts_tied": 0}
 
 
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
 def test_ids_that_do_not_match_are_an_error(tmp_path: Path, question: tuple[str, str, str, float], told: str) -> None:
     judged = win_probs([("x", "x/0/0", "x/0/1", 0.5), question])
     with pytest.raises(DataError, match=told):
-        win_rates(judged, completions({"x": ["a", "b"], "y": ["a"]}), Workspace(tmp_path))
+        win_rates(judged, completions({"x": ["a", "b"], "y": ["a"]}), Workspace(tmp_path), count_self=False)
 
 
 def test_a_draw_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
@@ -145,6 +145,78 @@ def test_a_draw_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     twice = Completions.of(pa.concat_tables([table, table]))
     with pytest.raises(DataError, match="the same draws occur twice"):
         win_rates(win_probs([("x", "x/0/0", "x/0/1", 0.5)]), twice, Workspace(tmp_path))
+
+
+def against(p: np.ndarray[Any, Any], stream: int = 1) -> WinProbs:
+    """P of the K answers (rows) to prompt x against its B extra samples (columns)."""
+    k, b = p.shape
+    return win_probs([("x", f"x/0/{i}", f"x/{stream}/{j}", float(p[i, j])) for i in range(k) for j in range(b)])
+
+
+def test_with_extra_samples_both_sides_are_rated_against_the_other(tmp_path: Path) -> None:
+    """P of 2 answers against 3 extra samples: means of rows, and one less the means of columns."""
+    p = np.array([[0.9, 0.6, 0.3], [0.5, 0.2, 0.2]])
+    table, extra = completions({"x": ["a", "b"]}), completions({"x": ["c", "d", "e"]}, stream=1)
+    found = win_rates(against(p), table, Workspace(tmp_path), extra, count_self=False)
+    assert rated(found) == pytest.approx([0.6, 0.3])
+    assert [r["opponents"] for r in rows(found)] == [3, 3]
+    for row in rows(found):
+        assert row["prompt_win_rates"] == pytest.approx([0.3, 0.6, 0.75])
+
+
+def test_extra_samples_cost_k_times_b_questions_and_estimate_log_z_without_bias_by_the_self_comparison(
+    tmp_path: Path,
+) -> None:
+    """A level preference, P = 1/2: the K answers and the B samples all have 1/2, so log Z is eta/2 for any K and B."""
+    table, extra = completions({"x": ["a", "b"]}), completions({"x": ["c", "d", "e"]}, stream=1)
+    oracle = Judge({(a, b): 0.5 for a in "ab" for b in "cde"}, antisymmetric=True)
+    work = Workspace(tmp_path / "1")
+    judged = compare(table, oracle, work, extra)
+    assert work.totals["queries"] == 2 * 3
+    for row in rows(win_rates(judged, table, Workspace(tmp_path / "2"), extra, count_self=False)):
+        assert (row["win_rate"], row["prompt_win_rates"]) == (0.5, [0.5, 0.5, 0.5])
+
+
+def test_an_unanswered_extra_sample_does_not_count_and_a_prompt_without_any_is_left_out(tmp_path: Path) -> None:
+    judged = win_probs([
+        ("x", "x/0/0", "x/1/0", 0.8), ("x", "x/0/0", "x/1/1", None), ("y", "y/0/0", "y/1/0", None),
+    ])  # fmt: skip
+    table, extra = completions({"x": ["a"], "y": ["a"]}), completions({"x": ["c", "d"], "y": ["c"]}, stream=1)
+    work = Workspace(tmp_path)
+    [row] = rows(win_rates(judged, table, work, extra, count_self=False))
+    assert row["win_rate"] == pytest.approx(0.8)
+    assert row["prompt_win_rates"] == pytest.approx([0.2])
+    assert work.totals == {"prompts": 2, "prompts_unanswered": 1, "prompts_without_extra": 0, "prompts_tied": 0}
+
+
+def test_questions_of_one_table_are_refused_beside_extra_samples(tmp_path: Path) -> None:
+    table, extra = completions({"x": ["a", "b"]}), completions({"x": ["c"]}, stream=1)
+    judged = win_probs([("x", "x/0/0", "x/1/0", 0.5), ("x", "x/0/0", "x/0/1", 0.5)])
+    with pytest.raises(DataError, match="1 of 2 answered pairs of win_probs are of one table"):
+        win_rates(judged, table, Workspace(tmp_path), extra, count_self=False)
+    with pytest.raises(SpecError, match="no answer is its own opponent"):
+        win_rates(judged, table, Workspace(tmp_path), extra)
+    with pytest.raises(DataError, match="1 of 2 prompts have no sample in `extra`"):
+        win_rates(judged, completions({"x": ["a"], "y": ["a"]}), Workspace(tmp_path), extra, count_self=False)
+    with pytest.raises(DataError, match="the same draws occur twice"):
+        win_rates(against(np.full((2, 2), 0.5), 0), table, Workspace(tmp_path), table, count_self=False)
+
+
+@pytest.mark.parametrize("p", [1.2, -0.1, float("nan"), float("inf")])
+def test_a_p_that_is_no_probability_is_an_error(p: float, tmp_path: Path) -> None:
+    judged, table = win_probs([("x", "x/0/0", "x/0/1", p)]), completions({"x": ["a", "b"]})
+    text = r"1 of 1 values of win_probs\.p are no probabilities, the first is"
+    with pytest.raises(DataError, match=text):
+        win_rates(judged, table, Workspace(tmp_path))
+    with pytest.raises(DataError, match=text):
+        pairs(table, judged, Workspace(tmp_path), rule=BEST_AND_WORST)
+
+
+def test_different_k_is_refused_where_the_self_comparison_counts(tmp_path: Path) -> None:
+    judged = win_probs([("x", "x/0/0", "x/0/1", 0.5), ("y", "y/0/0", "y/0/1", 0.5)])
+    table = completions({"x": ["a", "b"], "y": ["a", "b", "c"]})
+    with pytest.raises(DataError, match="prompts have 2 to 3 answers"):
+        win_rates(judged, table, Workspace(tmp_path))
 
 
 def many(n: int = 60) -> tuple[Completions, WinProbs]:
@@ -173,7 +245,7 @@ def test_blocks_and_the_order_of_questions_change_nothing(
     chosen = Chosen("pair_rules", rule, {})
 
     def both(questions: WinProbs, name: str) -> tuple[str, str]:
-        targets = win_rates(questions, table, Workspace(tmp_path / name / "1"), keep="best_and_worst")
+        targets = win_rates(questions, table, Workspace(tmp_path / name / "1"), keep="best_and_worst", count_self=False)
         return digest(targets), digest(pairs(table, questions, Workspace(tmp_path / name / "2"), rule=chosen))
 
     whole = both(judged, "whole")

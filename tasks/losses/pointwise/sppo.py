@@ -32,7 +32,8 @@ def sppo(
         policy_logps: summed log-probabilities of the answers, `(B,)`, nats.
         ref_logps: the same under π_t, the policy that drew them.
         win_rate: P, the share of its prompt's answers that the answer beats, `(B,)`, in [0, 1].
-        prompt_win_rates: the win rates of all answers to the prompt, `(B, K)`, NaN where there is none.
+        prompt_win_rates: the win rates that log Z is estimated from, those of all answers to the prompt or of extra
+            samples (`win_rates` with `extra`), `(B, K)`, NaN where there is none.
         eta: step size of the update in nats; the code of the paper calls 1/eta beta.
         log_z: how log Z is taken.
 

@@ -29,6 +29,16 @@ WIRED = {
     "win rates of one answer": (
         "probs: {task: compare, completions: answers, oracle: judge}\n"
         "rates: {task: win_rates, completions: answers, win_probs: probs}", "p.rates: `completions` has 1 answer per prompt"),
+    "extra samples that win_probs are not about": (
+        "extra: {task: sample, policy: base, prompts: prompts, k: 4, stream: 1}\n"
+        "probs: {task: compare, completions: extra, oracle: judge}\n"
+        "rates: {task: win_rates, completions: answers, win_probs: probs, extra: extra, count_self: false}",
+        "p.rates: `win_probs` must compare `completions` with `extra`: give its `compare` `others: extra`"),
+    "the self-comparison beside extra samples": (
+        "extra: {task: sample, policy: base, prompts: prompts, k: 4, stream: 1}\n"
+        "probs: {task: compare, completions: answers, others: extra, oracle: judge}\n"
+        "rates: {task: win_rates, completions: answers, win_probs: probs, extra: extra}",
+        "p.rates: with `extra` no answer is its own opponent: set `count_self: false`"),
     "rankings of one answer": (
         "scores: {task: score, completions: answers, oracle: judge}\nranked: {task: rankings, scores: scores}",
         "p.ranked: `scores` has 1 answer per prompt"),
