@@ -50,8 +50,10 @@ def rated_block(
     others, counts = extra.rows(first, last), extra.sizes(first, last)
     ids = pa.chunked_array([*block.column("completion_id").chunks, *others.column("completion_id").chunks])
     rates = _rates_across(ids, sizes, counts, questions.rows(first, last), questions.sizes(first, last))
-    own, theirs = (Rates(*(values[part] for values in rates)) for part in
-                   (slice(block.num_rows), slice(block.num_rows, None)))  # fmt: skip
+    own, theirs = (
+        Rates(rates.win_rate[part], rates.opponents[part])
+        for part in (slice(block.num_rows), slice(block.num_rows, None))
+    )
     answered = ~np.isnan(theirs.win_rate)
     left = np.bincount(_prompts(counts)[answered], minlength=len(counts))
     return RatedBlock(block, sizes, own, _lists(theirs.win_rate[answered], left), left == 0)
