@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 import pyarrow as pa
 
@@ -19,16 +19,30 @@ from tasks.columns import COMPLETION, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, T
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
-    "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a "
-    "reward model is in the key of every step with one as its oracle",
+    "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a reward model "
+    "or a composed scorer is in the key of every step with one as its oracle",
 }
 
 ADAPTER = "adapter.json"
 """File that makes a model's directory an adapter."""
+MEMBERS = "scorer.json"
+"""File that names the members of a composed scorer, and its parameters."""
+
+
+class Member(NamedTuple):
+    """An artifact that another one cannot be opened without, as the files of that one name it."""
+
+    content: str
+    """Its content digest; empty where it was not in a store."""
+    kind: str = ""
+    """Empty: a model of any kind."""
 
 
 class Artifact:
     """A handle of a directory of data. `digest` is that of its content once it is in the store."""
+
+    noun = ""
+    """What messages call it, with its article; empty: by its kind."""
 
     def __init__(self, path: Path | None = None, digest: str = "") -> None:
         self._path = path
@@ -39,6 +53,17 @@ class Artifact:
         if self._path is None:
             raise DataError(f"this {type(self).__name__} has not been saved yet, so it has no path")
         return self._path
+
+    @property
+    def refers_to(self) -> Mapping[str, Sequence[Member]]:
+        """Role → the artifacts that its files name by content, without which it cannot be opened; for most kinds none.
+
+        Whoever opens it from a store gives it their handles (`attach`).
+        """
+        return {}
+
+    def attach(self, members: Mapping[str, Sequence[Artifact]]) -> None:
+        """Take the handles of what it refers to, by role."""
 
     def save(self, directory: Path) -> None:
         """Write the data into `directory`, which exists and is empty. Only called for handles without a path."""
@@ -273,6 +298,7 @@ class Oracle(Artifact):
     """Whether p(a, b) = 1 − p(b, a) always holds, so that each unordered pair is queried once."""
     _choice: Chosen | None = None
     _compare: Callable[..., Sequence[float | None]] | None = None
+    _uncertainty: Callable[..., Sequence[float | None]] | None = None
 
     @classmethod
     def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
@@ -308,6 +334,23 @@ class Oracle(Artifact):
             raise SpecError(f"{type(self).__name__} cannot compare; open it first with `open()`")
         return self._compare(prompts, a, b, truths)
 
+    def with_uncertainty(self, uncertainty: Callable[..., Sequence[float | None]]) -> Self:
+        """The same oracle, which also knows how uncertain it is: `uncertainty(prompts, a, b, truths)`, see there."""
+        self._uncertainty = uncertainty
+        return self
+
+    @property
+    def knows_uncertainty(self) -> bool:
+        return self._uncertainty is not None
+
+    def uncertainty(
+        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
+    ) -> Sequence[float | None]:
+        """How uncertain the oracle is which of a and b is better, row by row: ≥ 0, equal if they are exchanged."""
+        if self._uncertainty is None:
+            raise SpecError(f"{type(self).__name__} does not know how uncertain it is; an `ensemble` does")
+        return self._uncertainty(prompts, a, b, truths)
+
     def save(self, directory: Path) -> None:
         c = self.choice
         spec: dict[str, JSON] = {
@@ -339,6 +382,85 @@ class Scorer(Oracle):
         return self._score(prompts, completions, truths)
 
 
+class ComposedScorer(Scorer):
+    """A scorer made of other artifacts: `scorer.json` names its members by role and content, and its parameters.
+
+    Its subclasses are kinds. The function that opens one stands in OPENERS of `flows/store/keys.py`, so that its code
+    is in the key of each step that queries it.
+    """
+
+    opener: ClassVar[tuple[str, str]] = ("", "")
+    """Folder and name of the function that makes a live scorer of the members, of `path` and of the parameters."""
+
+    def __init__(self, path: Path | None = None, digest: str = "") -> None:
+        super().__init__(path, digest)
+        self.members: Mapping[str, Sequence[Artifact]] = {}
+        self._params: Mapping[str, JSON] = {}
+
+    @classmethod
+    def made_of(
+        cls, members: Mapping[str, Sequence[Artifact]], params: Mapping[str, JSON], path: Path | None = None
+    ) -> Self:
+        """A scorer of these members. path: a directory in which it is saved now, beside other files of it."""
+        scorer = cls()
+        scorer.members, scorer._params = members, params
+        if path is not None:
+            scorer.save(path)
+            scorer._path = path
+        return scorer
+
+    @property
+    def refers_to(self) -> Mapping[str, Sequence[Member]]:
+        if not (self.path / MEMBERS).exists():
+            return {}
+        members = self._saved["members"]
+        return {role: [Member(m["content"], m["kind"]) for m in several] for role, several in members.items()}
+
+    def attach(self, members: Mapping[str, Sequence[Artifact]]) -> None:
+        self.members = members
+
+    @property
+    def params(self) -> Mapping[str, JSON]:
+        """The parameters that it was made with."""
+        return self._params if self._path is None else dict(self._saved["params"])
+
+    @property
+    def _saved(self) -> Mapping[str, Any]:
+        file = self.path / MEMBERS
+        try:
+            return dict(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise DataError(f"{file} is not a mapping in JSON, so it describes no scorer") from None
+
+    def open(self, dtype: str = "auto") -> Scorer:  # type: ignore[override]
+        """The live scorer. Raises DataError where its members are missing: a store attaches them."""
+        if not self.members:
+            raise DataError(f"the members of {self.path} are not given: open it from a store, or `attach` them")
+        make = Chosen(*self.opener, {**self.params, "dtype": dtype})
+        scorer: Scorer = make(path=self._path, **self.members)
+        return scorer
+
+    def save(self, directory: Path) -> None:
+        members = {
+            role: [{"kind": type(m).__name__, "content": m.digest} for m in several]
+            for role, several in self.members.items()
+        }
+        content = {"members": members, "params": dict(self.params)}
+        (directory / MEMBERS).write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
+
+
+class ImplicitReward(ComposedScorer):
+    """β·log π/π_ref of two policies as a scorer."""
+
+    opener = ("training", "implicit_scorer")
+
+
+class Ensemble(ComposedScorer):
+    """Several scorers as one, which may know how far they disagree."""
+
+    opener = ("judging", "ensemble_scorer")
+
+
 class Model(Artifact):
     """A Hugging Face directory: config.json, safetensors, tokenizer files, chat template.
 
@@ -346,9 +468,19 @@ class Model(Artifact):
     the base has them, the other files of such a directory. A base is never an adapter.
     """
 
+    noun = "an adapter"
+
     def __init__(self, path: Path | None = None, digest: str = "", base: Model | None = None) -> None:
         super().__init__(path, digest)
         self.base = base
+
+    @property
+    def refers_to(self) -> Mapping[str, Sequence[Member]]:
+        return {} if self.adapter is None else {"base": [Member(self.base_digest)]}
+
+    def attach(self, members: Mapping[str, Sequence[Artifact]]) -> None:
+        for base in members.get("base", ()):
+            self.base = cast(Model, base)
 
     @property
     def adapter(self) -> Mapping[str, Any] | None:
@@ -414,7 +546,7 @@ KINDS: dict[str, type[Artifact]] = {
     k.__name__: k
     for k in (
         Prompts, Demonstrations, Completions, Scores, WinRates, WinProbs, Preferences, Rankings, Labels, Logps, Report,
-        Oracle, Scorer, Policy, RewardModel, PreferenceModel,
+        Oracle, Scorer, ImplicitReward, Ensemble, Policy, RewardModel, PreferenceModel,
     )
 }  # fmt: skip
 """Every kind by name."""

@@ -13,6 +13,7 @@ from flows.store.runs import Runs
 from flows.store.store import Store
 from flows.system.json_files import make_durable
 from flows.system.modes import present_umask
+from flows.wiring.views import MODELS
 from tasks.contract import SpecError
 
 
@@ -30,14 +31,15 @@ def export_to(
     record = Runs(store).find(ref).record
     if trouble := store.usability_error(record):
         raise SpecError(f"{ref} cannot be exported: {trouble}")
-    if not record.refers_to and (layers or dtype):
+    is_adapter = bool(record.refers_to) and record.kind in MODELS
+    if not is_adapter and (layers or dtype):
         raise SpecError(f"{ref} is a {record.kind} and no adapter: --adapter and --dtype are for adapters alone")
     if layers and dtype:
         raise SpecError("--dtype is of the whole model; the layers that --adapter writes are float32")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise SpecError(f"{directory} exists and is not empty; name a new folder")
     directory.mkdir(parents=True, exist_ok=True)
-    if record.refers_to:
+    if is_adapter:
         _write_adapter(store, record, directory, layers, dtype or Dtype.FLOAT32)
         make_durable(directory, present_umask())
     else:

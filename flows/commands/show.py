@@ -26,6 +26,7 @@ from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import FoundRecord, Run, Runs
 from flows.store.store import Store
+from flows.wiring.views import MODELS
 from tasks.contract import JSON, SpecError
 from tasks.message import conversation_text
 
@@ -115,7 +116,7 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
     for head in ("step", "task", "kind", "content", "", "seconds"):
         steps.add_column(head, justify="right" if head == "seconds" else "left")
     finished = finished_steps(store, run)
-    adapters = {d.record.key for d in finished if d.record.refers_to}
+    adapters = {d.record.key for d in finished if d.record.refers_to and d.record.kind in MODELS}
     for s in run.steps.values():
         kind = f"{s.kind} (adapter)" if s.key in adapters else s.kind
         steps.add_row(s.title, s.task, kind, s.content[:12], MARKS.get(s.state, s.state), f"{s.seconds:.1f}")
@@ -140,7 +141,8 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
     if record.location:
         yield "lies in", record.location
     if record.refers_to:
-        yield "adapts", store.references.error(record) or _bases(store, record)
+        relation = "adapts" if record.kind in MODELS else "made of"
+        yield relation, store.references.error(record) or _references(store, record)
     commit = record.commit[:12] or "unknown"
     yield "made", f"{record.made} by {record.task} in {seconds(record.seconds)}, commit {commit}"
     params = record.parts.get("params")
@@ -165,9 +167,12 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
         yield "note", notice
 
 
-def _bases(store: Store, record: Record) -> str:
-    """The models that an adapter refers to, and where they lie."""
-    return ", ".join(f"{b.kind} {b.content} in {b.location or b.path}" for b in store.references.of(record))
+def _references(store: Store, record: Record) -> str:
+    """The base of an adapter, or the members of a scorer, and where they lie."""
+    members = store.references.of(record)
+    several = {role: [f"{m.kind} {m.content} in {m.location or m.path}" for m in ms] for role, ms in members.items()}
+    named = {role: ", ".join(texts) for role, texts in several.items()}
+    return "; ".join(text if record.kind in MODELS else f"{role}: {text}" for role, text in named.items())
 
 
 def lineage_lines(store: Store, record: Record, depth: int | None = None) -> Tree:

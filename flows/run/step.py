@@ -17,6 +17,7 @@ from flows.run.executors.job import Input, Job, Result
 from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import refuse_seen
 from flows.store.records import HowMade, Record
+from flows.store.references import Reference, all_of
 from flows.store.retained import CARRIED, carried_record
 from flows.store.store import Lookup, Store
 from flows.store.views import RecordViews
@@ -172,8 +173,8 @@ class Steps:
         )  # fmt: skip
 
     def _input(self, record: Record) -> Input:
-        base = next((Input(b.kind, b.path, b.content) for b in self._store.references.of(record)), None)
-        return Input(record.kind, self._store.root / record.path, record.content, base)
+        members = self._store.references.of(record)
+        return _opened(Reference(record.kind, record.content, self._store.root / record.path, members=members))
 
     def _waiting(self, node: Node, what: str) -> Waiting:
         """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
@@ -217,19 +218,24 @@ class Steps:
 
 
 def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) -> dict[Path, str]:
-    """What a step reads outside of the store, with content digests: models that are referred to, also as the bases of
-    adapters, and the files that the identities of its choices, and of the oracles among its inputs, name."""
+    """What a step reads outside of the store, with content digests: models that are referred to, also by adapters and
+    scorers, and the files that the identities of its choices, and of the oracles among its inputs, name."""
     from tasks.kinds import Oracle
 
     records = [r for several in inputs.values() for r in several]
-    bases = [base for r in records for base in store.references.of(r)]
+    referred_to = [one for r in records for one in all_of(store.references.of(r))]
     paths = {Path(r.location): r.content for r in records if r.location} | choices.prepare(node).outside
-    paths |= {base.location: base.content for base in bases if base.location}
-    for oracle in (store.open(r) for r in records if (store.root / r.path / "oracle.json").exists()):
-        if isinstance(oracle, Oracle):
-            c = oracle.choice
-            paths |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
+    paths |= {one.location: one.content for one in referred_to if one.location}
+    opened = [store.root / r.path for r in records] + [one.path for one in referred_to]
+    for path in (path for path in opened if (path / "oracle.json").exists()):
+        c = Oracle(path).choice
+        paths |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
     return paths
+
+
+def _opened(reference: Reference) -> Input:
+    members = {role: tuple(_opened(one) for one in several) for role, several in reference.members.items()}
+    return Input(reference.kind, reference.path, reference.content, members)
 
 
 def _log_name(node: Node) -> str:

@@ -27,8 +27,14 @@ from tasks.contract import COMPANIONS, JSON, Chosen
 if TYPE_CHECKING:
     from flows.wiring.model import Node
 
-OPENERS = {"RewardModel": ("tasks.training.reward_scorer", "reward_scorer")}
-"""Kind of a model → the function that makes an oracle of it: its content holds weights and no code."""
+OPENERS = {
+    "RewardModel": ("tasks.training.reward_scorer", "reward_scorer"),
+    "ImplicitReward": ("tasks.training.implicit_scorer", "implicit_scorer"),
+    "Ensemble": ("tasks.judging.ensemble_scorer", "ensemble_scorer"),
+}
+"""Kind → the function that makes an oracle of it: its content holds weights or names of members, and no code."""
+OF_ANY_KIND = frozenset({"Ensemble"})
+"""Kinds whose members may be of any kind: the code that opens each of them counts."""
 KINDS, CHOSEN = "tasks.kinds", ("tasks.contract", "Chosen")
 """The module of the classes of handles, and the class of a choice as a task receives it."""
 
@@ -130,7 +136,8 @@ class PreparedStep:
 def _reached_by(node: Node, code: CodeIndex) -> Reached:
     """Code reached by the task, by the classes of its inputs and its result, by its choices with their companions, and
     by the functions that open a model as an oracle."""
-    places = {(node.module, node.task), *(OPENERS[kind] for kind in node.opens & OPENERS.keys())}
+    opens = OPENERS.keys() if node.opens & OF_ANY_KIND else node.opens & OPENERS.keys()
+    places = {(node.module, node.task), *(OPENERS[kind] for kind in opens)}
     places |= {(KINDS, kind) for kind in (node.kind, *node.kinds) if code.defines(KINDS, kind)}
     places |= {(group.module, group.name) for group in node.groups.values()}
     choices = [choice for _, choice in choices_of(node.params)]

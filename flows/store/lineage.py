@@ -30,7 +30,8 @@ def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     """Steps whose tables trained the policy of this content, or a model that took part in its training.
 
     The walk visits the steps that return a model: the policy, the policies it was made from (the base of an adapter
-    among them), and the reward models that judged its training data; it collects the tables that each of them was fed.
+    among them), and what judged its training data (reward models, scorers made of models, their members); it collects
+    the tables that each of them was fed.
     A model from outside has no lineage.
     """
     walk = _Walk(store)
@@ -39,11 +40,11 @@ def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
     todo = walk.of_content(policy)
     while todo:
         entry = todo.pop()
-        if entry.result in done or entry.kind not in MODELS:
+        if entry.result in done or entry.kind not in MODELS | JUDGES:
             continue
         done.add(entry.result)
         for maker in walk.sources(entry):
-            if maker.kind in MODELS:
+            if maker.kind in MODELS | JUDGES:
                 todo.append(maker)
             elif maker.kind not in NOT_TRAINED_ON:
                 found[maker.result] = maker
@@ -68,7 +69,7 @@ def refuse_seen(store: Store, evaluation: Evaluation) -> str:
     """Refuse to measure models on prompts that trained them (DataError). Where the evaluation allows that, returns a
     notice instead; empty if there are none."""
     for table, models in evaluation.measured:
-        seen = seen_prompts(store, origin(table), [origin(m).content for m in models if m.kind in MODELS])
+        seen = seen_prompts(store, origin(table), [origin(m).content for m in models if m.kind in MODELS | JUDGES])
         if not seen.prompt_ids:
             continue
         by = ", ".join(sorted({f"{e.task} {e.content[:8]}" for e in seen.tables}))

@@ -86,7 +86,7 @@ class Record(HasParents):
     location: str = ""
     """Where the data really lies, for a local model that the store only refers to."""
     refers_to: tuple[Digest, ...] = ()
-    """Contents without which its own cannot be opened: the base of an adapter."""
+    """Contents without which its own cannot be opened: the base of an adapter, the members of a scorer and theirs."""
     accepted: JsonObject = field(default_factory=dict)
     """Not empty where an older result stands for this key: `from` (its key) and `because` (what differs)."""
     remade: str = ""

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from flows.python.code_index import CodeIndex
 from flows.python.codebase import CACHE, Codebase, Package
@@ -28,7 +28,7 @@ from flows.store.content import LARGE, Contents
 from flows.store.index import RecordIndex
 from flows.store.keys import Key
 from flows.store.records import HowMade, Record, new_record, read_record, write_record
-from flows.store.references import References
+from flows.store.references import Reference, References
 from flows.system.json_files import make_durable
 from flows.system.locks import Waiting, is_free, locked
 from flows.system.modes import umask_of
@@ -144,15 +144,13 @@ class Store:
         return f"; set aside in {to.relative_to(self.root).as_posix()}"
 
     def open(self, record: Record) -> Artifact:
-        """A handle on a record's data, by its kind. Raises DataError, also where the base of an adapter is gone."""
+        """A handle on a record's data, by its kind. Raises DataError, also where what it refers to is gone."""
         from tasks.kinds import KINDS
 
         if record.kind not in KINDS:
             raise DataError(f"the record {record.key} is of kind '{record.kind}'; known are {sorted(KINDS)}")
-        handle: Any = KINDS[record.kind](self.root / record.path, record.content)
-        for base in self.references.of(record):
-            handle.base = KINDS[base.kind](base.path, base.content)
-        return cast("Artifact", handle)
+        members = self.references.of(record)
+        return Reference(record.kind, record.content, self.root / record.path, members=members).handle
 
     # Publishing
 

@@ -193,9 +193,10 @@ class Builder:
         return handle
 
     def _opens(self, signature: Signature, ports: Mapping[str, list[Handle]]) -> frozenset[str]:
-        """Kinds of the models that feed ports for oracles."""
+        """Kinds of the models and composed scorers that feed ports for oracles."""
         judging = [n for n in ports if any(self.catalogue.is_a(k, "Oracle") for k in signature.ports[n].kinds)]
-        return frozenset(h.kind for n in judging for h in ports[n] if h.is_a("Model"))
+        handles = [h for n in judging for h in ports[n]]
+        return frozenset(h.kind for h in handles if h.is_a("Model") or h.is_a("ComposedScorer"))
 
     def _view(self, node: Node) -> View:
         inputs = {port: [self._views[int(i)] for i in indices] for port, indices in node.inputs.items()}

@@ -72,7 +72,8 @@ class Node:
     round: int | None
     where: Where
     opens: frozenset[str] = frozenset()
-    """Kinds of the models that serve it as oracles: the code by which they judge counts as the step's own."""
+    """Kinds of the models and composed scorers that serve it as oracles: the code by which they judge counts as the
+    step's own."""
     kinds: frozenset[str] = frozenset()
     """Kinds of its inputs, as far as they are known at compile time: the code of their handles counts."""
     groups: Mapping[str, Group] = field(default_factory=dict)

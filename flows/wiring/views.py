@@ -15,11 +15,13 @@ from tasks.contract import Chosen
 from tasks.declarations import ACCELERATED, Evaluation, Machine, Memory, Resources, Size, Training
 
 T = TypeVar("T")
-JUDGES = frozenset({"RewardModel", "PreferenceModel"})
-"""Kinds of models that judge."""
+COMPOSED = frozenset({"ImplicitReward", "Ensemble"})
+"""Kinds of oracles that are made of other artifacts."""
+JUDGES = COMPOSED | {"RewardModel", "PreferenceModel"}
+"""Kinds of models that judge, and of what is made of such."""
 ORACLES = JUDGES | {"Oracle", "Scorer"}
 """Kinds that judge answers."""
-MODELS = JUDGES | {"Policy"}
+MODELS = frozenset({"RewardModel", "PreferenceModel", "Policy"})
 """Kinds of results that are model directories."""
 WITHOUT_ROWS = ORACLES | MODELS
 """Kinds of results that are not tables."""
@@ -101,9 +103,9 @@ class View:
         fed = [one for several in self.inputs.values() for one in several]
         own = self._declared_value("resources", Resources)
         own = own or (ACCELERATED if any(one.kind == "Policy" for one in fed) else Resources())
-        oracles = [one for one in fed if one.kind in ORACLES]
-        choices = [*self.choices.values(), *(c for oracle in oracles for c in oracle.choices.values())]
-        models = [ACCELERATED for oracle in oracles if oracle.kind in JUDGES]
+        judges = [member for one in fed if one.kind in ORACLES for member in _with_members(one)]
+        choices = [*self.choices.values(), *(c for judge in judges for c in judge.choices.values())]
+        models = [ACCELERATED for judge in judges if judge.kind in MODELS]
         needs = [own, *models, *(given for c in choices if (given := self._resources_of(c)))]
         return Resources(any(r.exclusive for r in needs), max(r.gpus for r in needs), own.ranks)
 
@@ -133,6 +135,12 @@ class View:
         several = [Size(one.rows, one.k) for fed in self.inputs.values() for one in fed]
         known = [s for s in several if s.rows == s.rows] or [s for s in several if s.k == s.k]
         return known[0] if known else Size()
+
+
+def _with_members(oracle: View) -> list[View]:
+    """An oracle, and the models and oracles that it is made of."""
+    fed = [one for several in oracle.inputs.values() for one in several] if oracle.kind in COMPOSED else []
+    return [oracle, *(m for one in fed if one.kind in ORACLES | MODELS for m in _with_members(one))]
 
 
 def views_of(graph: Graph, declared: Declarations) -> dict[str, View]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tasks.calls import Adapter
 from tasks.contract import DataError, SpecError
-from tasks.kinds import Model, Policy, RewardModel
+from tasks.kinds import Policy, RewardModel
 from tasks.rollouts.token_heads import TokenLogps, TokenValues
 from tasks.training.adapters import (
     NAME,
@@ -29,7 +29,7 @@ from tasks.training.adapters import (
     use_layers,
 )  # fmt: skip
 from tasks.training.learner import check_learner, open_learner
-from tasks.training.model import open_frozen, open_model
+from tasks.training.model import is_same, open_frozen, open_model
 from tasks.training.reward import classifier_on, open_reward_model
 from tasks.training.settings import ComputeConfig, TrainComputeConfig
 
@@ -56,13 +56,6 @@ def check_adapters(policy: Policy, value: RewardModel, adapter: Adapter | None) 
             f"{policy.whole.path}: train the reward model from the policy's base (`train_reward` with `adapter`), or "
             "`merge` it"
         )
-
-
-def is_same(one: Model, other: Model) -> bool:
-    """Whether two handles are of one model: by content where both are in a store, else by folder."""
-    if one.digest and other.digest:
-        return one.digest == other.digest
-    return one.path.resolve() == other.path.resolve()
 
 
 def open_on_base(

@@ -30,6 +30,13 @@ _ACTIVATIONS = 2_000_000
 """200 MB over about 100 bytes per token, layer and channel, in float32."""
 
 
+def is_same(one: Model, other: Model) -> bool:
+    """Whether two handles are of one model: by content where both are in a store, else by folder."""
+    if one.digest and other.digest:
+        return one.digest == other.digest
+    return one.path.resolve() == other.path.resolve()
+
+
 def open_model(policy: Model, dtype: torch.dtype) -> Any:
     """The policy as a transformers model without dropout, in `dtype`, on the CPU; in float32 with what `state/` adds.
 

@@ -23,8 +23,8 @@ class Input:
     kind: str
     path: Path
     digest: str
-    base: Input | None = None
-    """The model that it is an adapter of."""
+    members: Mapping[str, tuple[Input, ...]] = field(default_factory=dict)
+    """What it refers to, by role: the base of an adapter, the members of a scorer."""
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,8 @@ def _handle(opened: Input) -> Any:
     from tasks.kinds import KINDS
 
     handle: Any = KINDS[opened.kind](opened.path, opened.digest)
-    if opened.base:
-        handle.base = _handle(opened.base)
+    if opened.members:
+        handle.attach({role: [_handle(one) for one in several] for role, several in opened.members.items()})
     return handle
 
 

@@ -96,7 +96,7 @@ def test_a_base_in_a_folder_of_the_user_is_named_where_it_changed_and_serves_whe
     folder = model(tmp_path / "mine", "weights")
     base = put(store, Policy(folder), "read")
     policy = put(store, adapter(tmp_path / "fitted", base.content), "fit", {"policy": [base]})
-    [reference] = store.references.of(policy)
+    [[reference]] = store.references.of(policy).values()
     assert (reference.path, reference.location) == (store.root / base.path, folder)
     (folder / "model.safetensors").write_text("others")
     reason = store.lookup(policy.key).reason
@@ -104,7 +104,7 @@ def test_a_base_in_a_folder_of_the_user_is_named_where_it_changed_and_serves_whe
     assert store.lookup(base.key).record is None  # removes the link
     (folder / "model.safetensors").write_text("weights")
     assert store.lookup(policy.key).record == policy
-    [reference] = store.references.of(policy)
+    [[reference]] = store.references.of(policy).values()
     assert (reference.path, reference.location) == (folder, folder)
     folder.rename(tmp_path / "moved")
     assert store.lookup(policy.key).reason.endswith(f" in {folder}, and that folder is gone: put it back as it was")
@@ -147,6 +147,6 @@ def test_gc_keeps_the_base_of_an_adapter_whose_key_has_another_result_now(store:
     (store.root / "keys" / f"{unused.key}.json").unlink()
     assert [f.path for f in collect_garbage(store)] == [unused.path.as_posix()]
     assert store.lookup(policy.key).record == policy
-    assert [b.content for b in store.references.of(policy)] == [base.content]
+    assert [b.content for b in store.references.of(policy)["base"]] == [base.content]
     (store.root / "keys" / f"{policy.key}.json").unlink()
     assert {f.path for f in collect_garbage(store)} == {base.path.as_posix(), policy.path.as_posix()}
