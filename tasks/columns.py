@@ -30,6 +30,10 @@ COMPLETION = [
         "completion_tokens", TOKENS, "ids of the answer, with the token that ends its turn if it ended by itself", True
     ),
 ]
+LABEL = [
+    field("completion_ended", pa.bool_(), "False: cut by its length, so it gets no end of turn; null: it ended", True),
+    field("label", pa.bool_(), "True: desirable"),
+]
 SAMPLED = [
     *PROMPT, TRUTH, *TRAIN, *COMPLETION,
     field("stream", pa.int64(), "stream of noise that the draw came from"),

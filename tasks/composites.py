@@ -12,7 +12,19 @@ from tasks.training.settings import OptimConfig, RowsConfig, TrainComputeConfig
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Seed, Step
-    from tasks.kinds import Oracle, Policy, Preferences, Prompts, Rankings, Report, RewardModel, Scorer, Scores, Table
+    from tasks.kinds import (
+        Labels,
+        Oracle,
+        Policy,
+        Preferences,
+        Prompts,
+        Rankings,
+        Report,
+        RewardModel,
+        Scorer,
+        Scores,
+        Table,
+    )
 
 
 def train(
@@ -178,6 +190,30 @@ def load_preferences(
     win_probs = add("compare", completions=completions, oracle=add("load_oracle", oracle=world.gold))
     labelled = add("pairs", completions=completions, win_probs=win_probs, rule={"sampled": {"seed": seed}})
     return add("take_batch", table=labelled, index=1, size=num_pairs)
+
+
+def load_labels(
+    add: Add,
+    *,
+    source: Annotated[ChoiceSpec, Choice("sources", other="path")],
+    split: str = "train",
+    num_pairs: Annotated[int, Bounds(min=1)] = 1200,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+    seed: Seed = 0,
+) -> Labels:
+    """Answers that people called desirable or undesirable: real ones, or those of the pairs of a world's people.
+
+    Args:
+        source: a world, or a file, directory or hub dataset of labelled answers or of pairs.
+        split: name of the split; a world's `train` is the split that its people label.
+        num_pairs: pairs that a world's people label, each of which gives two labels; a file gives all it has.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
+        seed: the samples and labels of a world's people.
+    """
+    if source.world is None:
+        return add("read_labels", source=source, split=split, max_skipped=max_skipped)
+    pairs = add("load_preferences", source=source, split=split, num_pairs=num_pairs, seed=seed)
+    return add("labels", pairs=pairs)
 
 
 def assess(

@@ -52,6 +52,7 @@ def score(
 ) -> Scores:
     """The oracle's score of every answer, null for no answer. Each distinct (prompt, text, truth) is queried once.
 
+    The table's metadata has the oracle's scale, for `compare_scores`.
     A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
 
     Args:
@@ -63,6 +64,7 @@ def score(
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
+    from tasks.judging.selection import SCALE
 
     live, rows = _scorer(oracle, dtype), grouped(completions.table)
     with Journal(work.path / "scores.jsonl", work, shared=True) as journal:
@@ -73,7 +75,8 @@ def score(
             block = block.select(Completions.SCHEMA.names)
             return block.append_column("score", pa.array(values, mask=np.isnan(values)))
 
-        Scores.of(by_blocks(rows, scored, work), completions.metadata).save(work.output)
+        metadata = {**completions.metadata, SCALE: repr(float(live.scale))}
+        Scores.of(by_blocks(rows, scored, work), metadata).save(work.output)
         _report_queries(work, journal)
     return Scores(work.output)
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 import pyarrow as pa
 
 from tasks.arrow import ROWS_PER_BATCH, conform, open_table, write_table
-from tasks.columns import COMPLETION, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
+from tasks.columns import COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
@@ -240,9 +240,7 @@ class Rankings(Table):
 class Labels(Table):
     """One row = one answer, desirable or not."""
 
-    SCHEMA = pa.schema([
-        *PROMPT, TRUTH, *TRAIN, *COMPLETION, field("label", pa.bool_(), "True: desirable"),
-    ])  # fmt: skip
+    SCHEMA = pa.schema([*PROMPT, TRUTH, *TRAIN, *COMPLETION, *LABEL])
 
 
 class Logps(Table):

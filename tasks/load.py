@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError, Workspace
 from tasks.declarations import HEAVY, StepView
 from tasks.formats.early import check_checkpoint, check_rows, check_split, config_of_oracle, config_of_source
-from tasks.kinds import Demonstrations, Model, Oracle, Policy, Preferences, Prompts
+from tasks.kinds import Demonstrations, Labels, Model, Oracle, Policy, Preferences, Prompts
 from tasks.skipped import RowLog
 from tasks.source import Source
 
@@ -16,6 +16,7 @@ load_prompts_files = check_rows
 load_demonstrations_wiring = check_split
 load_demonstrations_files = check_rows
 read_preferences_files = check_rows
+read_labels_files = check_rows
 read_policy_files = check_checkpoint
 read_policy_resources = HEAVY
 read_policy_architecture = config_of_source
@@ -86,6 +87,26 @@ def read_preferences(
     """
     log = RowLog(work, max_skipped)
     return log.save(_opened(source).preferences(split, log))
+
+
+def read_labels(
+    work: Workspace,
+    *,
+    source: Annotated[Chosen, Choice("sources", other="path")],
+    split: str = "train",
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+) -> Labels:
+    """Answers of one split of a source that people called desirable or undesirable (thumbs up or down).
+
+    Raises DataError if all labels are equal.
+
+    Args:
+        source: a file, directory or hub dataset of labelled answers, or of pairs, each of which gives two labels.
+        split: name of the split; `all` takes every row.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
+    """
+    log = RowLog(work, max_skipped)
+    return log.save(_opened(source).labels(split, log))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,15 +14,12 @@ from tasks.kinds import (
     Preferences,
     Rankings,
     Scores,
-    Table,
     WinProbs,
     WinRates,
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tasks.judging.grouping import Grouped, Selection
+    from tasks.judging.grouping import Selection
 
 
 def check_comparable(step: StepView) -> None:
@@ -170,6 +165,7 @@ def win_rates(
     """
     from tasks.judging.grouping import grouped, grouped_like
     from tasks.judging.rated import check_extra, check_k, rated_block, select_rated
+    from tasks.judging.selection import save_selected
 
     rows = grouped(completions.table)
     questions = grouped_like(rows, win_probs.table, "win_probs")
@@ -182,21 +178,22 @@ def win_rates(
     def rated(first: int, last: int) -> Selection:
         return select_rated(rated_block(rows, others, questions, first, last, count_self=count_self), keep)
 
-    return _selected(WinRates, rows, rated, completions, work)
+    return save_selected(WinRates, rows, rated, completions, work)
 
 
 def pairs(
     completions: Completions,
     win_probs: WinProbs,
     work: Workspace,
+    scores: Scores | None = None,
     *,
     rule: Annotated[Chosen, Choice("pair_rules")],
 ) -> Preferences:
     """Training pairs from answered questions.
 
-    p = P(chosen beats rejected), the mean over both orders; margin = 2p − 1 (P of winning minus P of losing);
-    source = the rule. Totals: `prompts`, `prompts_without_pair`, `pairs`. Raises DataError if the ids do not match or
-    no pair is left.
+    p = P(chosen beats rejected), the mean over both orders; source = the rule. margin: with `scores`, the score of the
+    chosen answer minus that of the other, null where one has none; without, 2p − 1 (P of winning minus P of losing).
+    Totals: `prompts`, `prompts_without_pair`, `pairs`. Raises DataError if the ids do not match or no pair is left.
 
     Args:
         rule: selects answered pairs and the chosen side of each.
@@ -204,12 +201,17 @@ def pairs(
     from tasks.judging.grouping import grouped, grouped_like
     from tasks.judging.pair_frames import pairs_by_rule
     from tasks.judging.rates import block_of
+    from tasks.judging.selection import save_selected
 
     rows = grouped(completions.table)
     questions = grouped_like(rows, win_probs.table, "win_probs")
-    return _selected(
-        Preferences, rows, lambda *prompts: pairs_by_rule(*block_of(rows, questions, *prompts), rule), completions, work
-    )
+    scored = None if scores is None else grouped_like(rows, scores.table, "scores")
+
+    def kept(first: int, last: int) -> Selection:
+        block = block_of(rows, questions, first, last)
+        return pairs_by_rule(*block, rule, None if scored is None else scored.rows(first, last))
+
+    return save_selected(Preferences, rows, kept, completions, work)
 
 
 def gold_pairs_size(step: StepView) -> Size:
@@ -242,13 +244,14 @@ def gold_pairs(
     """
     from tasks.judging.grouping import grouped, grouped_like
     from tasks.judging.pair_frames import golden_pairs
+    from tasks.judging.selection import save_selections
 
     template = completions.metadata.get("template")
     gold = grouped(demonstrations.table)
     same_template = template is not None and demonstrations.metadata.get("template") == template
     samples = grouped_like(gold, completions.table, "`completions`")
     make = partial(golden_pairs, gold, samples, weight=weight, gold_tokens=same_template)
-    totals = _save_selections(Preferences, gold, make, completions, work, "golden answers")
+    totals = save_selections(Preferences, gold, make, completions, work, "golden answers")
     identical = totals["pairs_identical"]
     text = f"{identical} of {len(completions)} samples equal their golden answer and make no pair"
     if not totals["pairs"]:
@@ -267,10 +270,11 @@ def rankings(scores: Scores, work: Workspace) -> Rankings:
     """
     from tasks.judging.grouping import grouped
     from tasks.judging.ranking import rankings_of
+    from tasks.judging.selection import save_selected
 
     rows = grouped(scores.table)
     tokens = not any(rows.table.column(f"{t}_tokens").null_count for t in ("prompt", "completion"))
-    return _selected(
+    return save_selected(
         Rankings, rows, lambda *prompts: rankings_of(rows.rows(*prompts), rows.sizes(*prompts), tokens=tokens), scores,
         work,
     )  # fmt: skip
@@ -293,60 +297,9 @@ def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 
     """
     from tasks.judging.grouping import grouped
     from tasks.judging.ranking import best_answers
+    from tasks.judging.selection import save_selected
 
     rows = grouped(scores.table)
-    return _selected(
+    return save_selected(
         Completions, rows, lambda *prompts: best_answers(rows.rows(*prompts), rows.sizes(*prompts), n), scores, work
     )
-
-
-def _selected(
-    kind: type[AnyTable], rows: Grouped, select: Callable[[int, int], Selection], source: Table, work: Workspace
-) -> AnyTable:
-    """What `select` makes of blocks of prompts, saved with the metadata of `source`.
-
-    A notice counts the prompts that are left out. Raises DataError if none is left.
-    """
-    totals = _save_selections(kind, rows, select, source, work)
-    prompts = totals["prompts"]
-    left_out = {name: n for name, n in totals.items() if name.startswith("prompts_") and n}
-    reasons = ", ".join(f"{n} {_LEFT_OUT[name]}" for name, n in left_out.items())
-    if sum(left_out.values()) == prompts:
-        raise DataError(f"none of {prompts} prompts is left: {reasons or 'the table is empty'}")
-    if reasons:
-        work.notice(f"{sum(left_out.values())} of {prompts} prompts left out: {reasons}")
-    return kind(work.output)
-
-
-_LEFT_OUT = {
-    "prompts_unanswered": "with an answer that has no answered opponent",
-    "prompts_without_extra": "whose extra samples have no answered opponent",
-    "prompts_tied": "whose answers all have the same win rate",
-    "prompts_without_pair": "without a pair by the rule (ties, or no answer from the oracle)",
-    "prompts_short": "with fewer than two scored answers",
-    "prompts_level": "whose answers all have the same score",
-    "prompts_without_answer": "without an answer that is scored and not empty",
-}
-
-
-def _save_selections(
-    kind: type[Table],
-    rows: Grouped,
-    select: Callable[[int, int], Selection],
-    source: Table,
-    work: Workspace,
-    unit: str = "answers",
-) -> Counter[str]:
-    """Save what `select` makes of blocks of prompts. Returns the totals, which the record has too."""
-    from tasks.judging.grouping import by_blocks
-
-    totals: Counter[str] = Counter()
-
-    def selected(first: int, last: int) -> pa.Table:
-        block = select(first, last)
-        totals.update({name: int(n) for name, n in block.totals.items()})
-        return block.rows
-
-    kind.of(by_blocks(rows, selected, work, unit), source.metadata).save(work.output)
-    work.count(**totals)
-    return totals

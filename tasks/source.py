@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tasks.contract import SpecError
-from tasks.kinds import Demonstrations, Preferences, Prompts
+from tasks.kinds import Demonstrations, Labels, Preferences, Prompts
 from tasks.skipped import RowLog
 
 Answers = Literal["mixed", "golden"]
 
 
 class Source:
-    """Prompts, demonstrations, preferences, a policy: a source overrides the methods of those that it provides.
+    """Prompts, demonstrations, preferences, labels, a policy: a source overrides the methods of those that it provides.
 
     It records in a `RowLog` the rows that it reads and those that it skips.
     """
@@ -37,6 +37,10 @@ class Source:
         """The pairs of a split."""
         raise self._unsupported("preferences")
 
+    def labels(self, split: str, log: RowLog) -> Labels:
+        """The answers of a split that people called desirable or undesirable; both occur."""
+        raise self._unsupported("labels")
+
     def policy(self) -> Path:
         """A checked local directory in the Hugging Face layout."""
         raise self._unsupported("policy")
@@ -50,7 +54,7 @@ class Source:
         return SpecError(f"source '{self.name}' has no {what}; it provides {', '.join(provided) or 'nothing'}")
 
 
-_METHODS = ("prompts", "demonstrations", "preferences", "policy", "adapter")
+_METHODS = ("prompts", "demonstrations", "preferences", "labels", "policy", "adapter")
 
 
 class World(Source):

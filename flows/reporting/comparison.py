@@ -135,7 +135,7 @@ def _chosen(runs: Runs, ref: str) -> Run:
 
 def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> Comparison:
     """Compare runs. Raises SpecError for a run without a headline, and if `ranked` for runs that are not comparable."""
-    entries = tuple(_entry(store, run, label) for run, label in zip(chosen, labels(chosen), strict=True))
+    entries = tuple(_entry(store, run, label) for run, label in zip(chosen, run_labels(chosen), strict=True))
     differ = differing_facts({title: measurement_facts(store, record) for title, record in _measured(entries)})
     if differ and ranked:
         raise SpecError(_refusal(differ))
@@ -145,7 +145,7 @@ def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> C
     return Comparison(ordered, tuple(_differences(store, ordered)), {})
 
 
-def labels(several: Sequence[Run]) -> list[str]:
+def run_labels(several: Sequence[Run]) -> list[str]:
     """The title of each run; where several have the same, with the parameters that differ, or else the run's time."""
     return [_label(run, [r for r in several if r.title == run.title]) for run in several]
 

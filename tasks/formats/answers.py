@@ -1,6 +1,7 @@
 """Parsers for answer columns: pairs, annotated answers, completions. Each parser is given the prompt."""
 
 import math
+import re
 from collections.abc import Callable
 from os.path import commonprefix
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,8 @@ class Example(NamedTuple):
     margin: float | None = None
     doubt: Doubt = ""
     weight: float | None = None
+    label: bool | None = None
+    """Whether the answer is desirable, where labels are read."""
 
 
 class AnswerColumns(NamedTuple):
@@ -104,7 +107,7 @@ def pair_with_common_prefix(row: Row) -> Example:
 
 def _labelled(row: Row, prompt: list[Message], dialogue: bool) -> Example:
     example = Example(*prompt_and_answer(prompt, row["completion"], dialogue))
-    return example if _desirable(row.get("label")) else example._replace(doubt="undesirable")
+    return example._replace(doubt="undesirable") if label_of(row) is False else example
 
 
 def _single(column: str) -> Callable[[Row, list[Message], bool], Example]:
@@ -114,14 +117,17 @@ def _single(column: str) -> Callable[[Row, list[Message], bool], Example]:
     return read
 
 
-def _desirable(label: Any) -> bool:
-    """0, 1, true or false, as a number or a word. An answer without a label is desirable."""
-    word = str(label).strip().lower()
-    if word in ("none", "", "1", "1.0", "true"):
-        return True
-    if word in ("0", "0.0", "false"):
-        return False
-    raise UnusableRow(f"invalid label {label!r}; use 0, 1, true or false")
+def label_of(row: Row) -> bool | None:
+    """Whether the column `label` calls the answer desirable: a bool, a number or a word; None where it is empty."""
+    word = "_".join(re.split(r"[\s_]+|(?<=\w)-(?=\w)", str(row.get(LABEL)).strip().lower()))
+    if word in ("none", ""):
+        return None
+    if word in _DESIRABLE or word in _UNDESIRABLE:
+        return word in _DESIRABLE
+    raise UnusableRow(
+        f"invalid label {row.get(LABEL)!r}; use true or false, 1 or 0, thumbs_up or thumbs_down, desirable or "
+        "undesirable"
+    )
 
 
 def _judged(a: str, b: str, share: Callable[[Row], float]) -> Callable[[Row, list[Message], bool], Example]:
@@ -182,7 +188,11 @@ def number(row: Row, column: str) -> float | None:
     return number
 
 
-_PAIRS = ("demonstrations", "preferences")
+LABEL = "label"
+"""The column that says whether a single answer is desirable."""
+_DESIRABLE = frozenset(["1", "1.0", "+1", "true", "thumbs_up", "up", "👍", "desirable", "good"])
+_UNDESIRABLE = frozenset(["0", "0.0", "-1", "-1.0", "false", "thumbs_down", "down", "👎", "undesirable", "bad"])
+_PAIRS = ("demonstrations", "preferences", "labels")
 SCORES = (
     ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
     ("chosen_rating", "rejected_rating"), ("rating_chosen", "rating_rejected"),
@@ -199,7 +209,7 @@ COMPARED = (
     AnswerColumns("pairs in PKU-SafeRLHF's format", ("response_0", "response_1", "better_response_id"), (),
             _judged("response_0", "response_1", _numbered("better_response_id", 0)), _PAIRS),
 )  # fmt: skip
-COMPLETIONS = AnswerColumns("prompts with answers", ("completion",), ("label",), _labelled, ("demonstrations",))
+COMPLETIONS = AnswerColumns("prompts with answers", ("completion",), (LABEL,), _labelled, ("demonstrations",))
 SINGLE = tuple(
     AnswerColumns("prompts with answers", (name,), (), _single(name), ("demonstrations",))
     for name in ("response", "output", "answer")

@@ -13,11 +13,11 @@ from tasks.formats.answers import Example
 from tasks.formats.checkpoint import check_model, download_model
 from tasks.formats.columns import columns_of
 from tasks.formats.prompts import UnusableRow, system_into_user
-from tasks.formats.rows import Format, detect_format, supported_columns
+from tasks.formats.rows import Format, detect_format, supported_columns, with_labels
 from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
 from tasks.ids import digest, prompt_id
-from tasks.kinds import AnyTable, Demonstrations, Preferences, Prompts
+from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts
 from tasks.skipped import RowLog
 from tasks.source import Answers, Source
 
@@ -79,6 +79,21 @@ class ExternalSource(Source):
             log.work.notice(f"{self._title} has suspicious pairs, which are kept: {suspicious}")
         return _table(Preferences, rows)
 
+    def labels(self, split: str, log: RowLog) -> Labels:
+        """The labelled answers; of a pair the chosen one as desirable and the other as undesirable.
+
+        Raises DataError if all labels are equal.
+        """
+        rows = [label for r in self._read(split, "labels", log) for label in _labels(r)]
+        counts = Counter(row["label"] for row in rows)
+        if len(counts) == 1:
+            raise DataError(
+                f"{self._title}: all {len(rows):,} usable answers have the label {rows[0]['label']}, but a loss of "
+                "labels needs desirable and undesirable ones. To imitate answers that are all good, load them as "
+                "demonstrations"
+            )
+        return _table(Labels, rows)
+
     def policy(self) -> Path:
         path = self._model_directory()
         check_model(path)
@@ -114,6 +129,7 @@ class ExternalSource(Source):
             raise DataError(f"source '{self.name}' has no rows")
         try:
             form = detect_format(columns)
+            form = with_labels(form, columns) if what == "labels" else form
         except DataError as e:
             raise DataError(f"source '{self.name}': {e}. Supported columns: {supported_columns()}") from None
         if what not in form.provides:
@@ -135,6 +151,8 @@ class ExternalSource(Source):
             return example
         if what == "demonstrations" and example.chosen is None and example.completion is None:
             raise UnusableRow("it has no answer")
+        if what == "labels" and example.label is None and example.chosen == example.rejected:
+            raise UnusableRow("both answers are equal, so neither is the desirable one")
         if example.doubt == "inverted" and self._doubtful == "swap":
             return _swap(example)
         if example.doubt in _DOUBTS and self._doubtful != "keep":
@@ -195,6 +213,20 @@ def _prompt(r: ReadRow) -> dict[str, Any]:
 def _demonstration(r: ReadRow) -> dict[str, Any]:
     answer = r.example.completion if r.example.completion is not None else r.example.chosen
     return {**_prompt(r), "completion_id": digest("file", r.prompt_id, str(r.number)), "completion": answer}
+
+
+def _labels(r: ReadRow) -> list[dict[str, Any]]:
+    """The row's labelled answer, or both answers of a pair."""
+    e = r.example
+    if e.label is not None:
+        return [{**_demonstration(r), "label": e.label}]
+    return [
+        {
+            **_prompt(r), "completion_id": digest("file", r.prompt_id, str(r.number), side), "completion": text,
+            "label": side == "chosen",
+        }
+        for side, text in (("chosen", e.chosen), ("rejected", e.rejected))
+    ]  # fmt: skip
 
 
 def _pair(r: ReadRow) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from tasks.formats.answers import (
     CHOSEN_REJECTED,
     COMPARED,
     COMPLETIONS,
+    LABEL,
     SINGLE,
     AnswerColumns,
     Example,
+    label_of,
     last_turn,
     number,
     pair_with_common_prefix,
@@ -77,6 +79,23 @@ def detect_format(columns: Columns) -> Format:
         return _conversations(conversation, columns)
     single = next((a for a in SINGLE if set(a.columns) <= columns.keys()), None)
     return _with_prompt(find_prompt(columns), single, columns)
+
+
+def with_labels(form: Format, columns: Columns) -> Format:
+    """The format of single answers whose rows also have a label; any other format as it is."""
+    if LABEL not in columns or "demonstrations" not in form.provides or "labels" in form.provides:
+        return form
+
+    def parse(row: Row) -> Example:
+        label = label_of(row)
+        if label is None:
+            raise UnusableRow(f"{LABEL} is missing or null")
+        return form.parse(row)._replace(label=label)
+
+    return form._replace(
+        name=f"{form.name}, each with its {LABEL}", uses=form.uses | {LABEL}, parse=parse,
+        provides=(*form.provides, "labels"),
+    )  # fmt: skip
 
 
 def supported_columns() -> str:

@@ -9,22 +9,35 @@ import pyarrow as pa
 from tasks.calls import PAIR_COLUMNS
 from tasks.columns import TOKENS
 from tasks.contract import Chosen
-from tasks.judging.grouping import Grouped, Ints, Selection, ended_by_itself, indices
+from tasks.judging.grouping import Grouped, Ints, Selection, ended_by_itself, indices, row_indices
 from tasks.judging.rates import AnsweredPairs, places, win_rates_of_block
 
 
-def pairs_by_rule(block: pa.Table, sizes: Ints, answered: AnsweredPairs, rule: Chosen) -> Selection:
-    """Preferences of a block of answers: the answered pairs that the rule keeps."""
+def pairs_by_rule(
+    block: pa.Table, sizes: Ints, answered: AnsweredPairs, rule: Chosen, scores: pa.Table | None = None
+) -> Selection:
+    """Preferences of a block of answers: the answered pairs that the rule keeps.
+
+    scores: rows of Scores with the same answers, whose differences are the margins; without, margin = 2p − 1.
+    """
     kept = rule(_frame_for_rules(block, sizes, answered))
+    margin = 2 * kept["p"] - 1 if scores is None else _differences(block, kept, scores)
     answers = block.drop_columns(["token_logps"])
     chosen, rejected = (answers.take(kept[side].to_arrow()) for side in ("a", "b"))
     rows = _preferences(
         chosen, chosen, rejected, weight=chosen.column("weight"), p=kept["p"].to_arrow(),
-        margin=(2 * kept["p"] - 1).to_arrow(), source=pa.repeat(pa.scalar(rule.name), len(kept)),
+        margin=margin.to_arrow(), source=pa.repeat(pa.scalar(rule.name), len(kept)),
     )  # fmt: skip
     prompts = np.repeat(np.arange(len(sizes)), sizes)[kept["a"].to_numpy()]
     without = len(sizes) - len(np.unique(prompts))
     return Selection(rows, {"prompts": len(sizes), "prompts_without_pair": without, "pairs": len(kept)})
+
+
+def _differences(block: pa.Table, kept: pl.DataFrame, scores: pa.Table) -> pl.Series:
+    """`(M,)`: the score of each chosen answer minus that of the rejected one; null where one has no score."""
+    own = row_indices(scores.column("completion_id"), block.column("completion_id"), "the completions, in `scores`,")
+    by_row = pl.Series(scores.column("score")).gather(own)
+    return by_row.gather(kept["a"]) - by_row.gather(kept["b"])
 
 
 def _frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> pl.DataFrame:

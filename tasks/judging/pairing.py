@@ -101,6 +101,20 @@ def compare_by_scores(oracle: Scorer, questions: Questions, a: Ints, b: Ints, jo
     return QuestionPairs(a, b, expit(oracle.scale * (scores[a] - scores[b])))
 
 
+def scores_compared(block: pa.Table, sizes: Ints, scale: float) -> pa.Table:
+    """Rows of WinProbs: every two answers of each prompt, by the column `score`; null where one has no score."""
+    from scipy.special import expit
+
+    a, b = pairs_within(sizes)
+    scores = block.column("score").to_numpy(zero_copy_only=False)
+    p = expit(scale * (scores[a] - scores[b]))
+    ids = block.column("completion_id").combine_chunks()
+    return pa.table({
+        "prompt_id": block.column("prompt_id").combine_chunks().take(indices(a)), "a_id": ids.take(indices(a)),
+        "b_id": ids.take(indices(b)), "p": pa.array(p, mask=np.isnan(p)), "first": pa.nulls(len(a), pa.string()),
+    })  # fmt: skip
+
+
 def compare_unordered(oracle: Oracle, questions: Questions, a: Ints, b: Ints, journal: Journal) -> QuestionPairs:
     """For an antisymmetric oracle: each unordered pair of texts is queried once; a text against itself is ½."""
     in_order = questions.of_row[a] < questions.of_row[b]

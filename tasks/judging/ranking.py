@@ -28,6 +28,35 @@ def rankings_of(block: pa.Table, sizes: Ints, *, tokens: bool) -> Selection:
     })  # fmt: skip
 
 
+def rankings_by_wins(pairs: pa.Table, sizes: Ints) -> Selection:
+    """Rows of Rankings from rows of Preferences: each answer's score is the share of its pairs that it won.
+
+    sizes: `(G,)` pairs per prompt. Tokens are left out where an answer has none.
+    """
+    frame = pl.DataFrame(pl.from_arrow(pairs))
+    shared = ("prompt", "truth", "group", "weight", "prompt_tokens")
+    sides = [
+        frame.select(
+            "prompt_id", *shared, id=f"{side}_id", text=side, tokens=f"{side}_tokens", ended=f"{side}_ended",
+            won=pl.lit(won),
+        )
+        for side, won in (("chosen", 1.0), ("rejected", 0.0))
+    ]  # fmt: skip
+    answers = pl.concat(sides).group_by("prompt_id", "id", maintain_order=True).agg(
+        pl.col(*shared, "text", "tokens").first(), pl.col("ended").first().fill_null(value=True), pl.col("won").mean()
+    )  # fmt: skip
+    prompts = answers.sort("id", maintain_order=True).group_by("prompt_id", maintain_order=True).agg(
+        pl.col(shared).first(), completion_ids="id", completions="text", scores="won", completions_tokens="tokens",
+        completions_ended="ended",
+    )  # fmt: skip
+    order = frame.select("prompt_id").unique(maintain_order=True).join(prompts, on="prompt_id", maintain_order="left")
+    ranked = order.filter(pl.col("scores").list.max() > pl.col("scores").list.min())
+    complete = not answers["tokens"].null_count() and not answers["prompt_tokens"].null_count()
+    return Selection((ranked if complete else ranked.drop("completions_tokens")).to_arrow(), {
+        "prompts": len(sizes), "prompts_level": len(order) - len(ranked),
+    })  # fmt: skip
+
+
 def best_answers(block: pa.Table, sizes: Ints, n: int) -> Selection:
     """The n best answers to each prompt, best first; the first row of equal scores or equal texts.
 

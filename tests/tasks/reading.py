@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.kinds import Demonstrations, Preferences, Prompts, Table
+from tasks.kinds import Demonstrations, Labels, Preferences, Prompts, Table
 from tasks.skipped import RowLog
 from tasks.source import Source
 from tasks.sources.path import path
@@ -32,6 +32,9 @@ class Step:
 
     def prompts(self, source: Rows, split: str = "all", **params: Any) -> Prompts:
         return self._log.save(self._opened(source, params).prompts(split, self._log))
+
+    def labels(self, source: Rows, split: str = "all", **params: Any) -> Labels:
+        return self._log.save(self._opened(source, params).labels(split, self._log))
 
     def _opened(self, source: Rows, params: Mapping[str, Any]) -> Source:
         if isinstance(source, Source):

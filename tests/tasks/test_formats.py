@@ -202,7 +202,10 @@ def test_copies_and_contradictions_are_counted_in_a_notice_and_kept(tmp_path: Pa
     assert notices[1].endswith("answers that differ only in whitespace at their ends: 1")
 
 
-LABELS = {"good": (True, 1, "1", "True", "true", None), "bad": (False, 0, "0", "False", 0.0)}
+LABELS = {
+    "good": (True, 1, "1", "True", "true", "thumbs_up", "Thumbs up", "thumbs-up", "👍", "desirable", None),
+    "bad": (False, 0, "0", "False", 0.0, -1, "thumbs_down", "down", "undesirable"),
+}
 
 
 def test_labels_are_numbers_or_words_and_others_are_skipped(tmp_path: Path) -> None:
@@ -211,7 +214,8 @@ def test_labels_are_numbers_or_words_and_others_are_skipped(tmp_path: Path) -> N
     step = Step(tmp_path)
     table = step.demonstrations(rows)
     assert table.table["completion"].to_pylist() == ["good"] * len(LABELS["good"])
-    assert step.reasons == [f"invalid label {label}; use 0, 1, true or false" for label in ("'rejected'", "2")]
+    allowed = "true or false, 1 or 0, thumbs_up or thumbs_down, desirable or undesirable"
+    assert step.reasons == [f"invalid label {label}; use {allowed}" for label in ("'rejected'", "2")]
 
 
 CONVERSATIONS = {

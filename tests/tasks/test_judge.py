@@ -44,7 +44,7 @@ def test_scores_keep_the_rows_and_metadata_of_the_answers(tmp_path: Path) -> Non
     table = completions({"x": ["long", "short"], "y": ["mid"]}, metadata={"template": "abc"})
     found = score(table, scorer(SCORES), Workspace(tmp_path))
     assert found.table.select(Completions.SCHEMA.names).equals(table.table)
-    assert found.metadata == {"template": "abc"}
+    assert found.metadata == {"template": "abc", "scale": "1.0"}
 
 
 def test_a_question_without_an_answer_stays_null_and_is_counted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.composites import assess, load_policy, load_preferences
+from tasks.composites import assess, load_labels, load_policy, load_preferences
 from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
 from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
@@ -265,3 +265,12 @@ def test_in_a_world_its_gold_oracle_assesses_policy_and_baseline() -> None:
     assess(steps, "policy", "base", source=WORLD)
     assert steps.names == ["load_prompts", "load_oracle", "base_check", "evaluate"]
     assert [i["policy"] for _, i in steps.added[2:]] == ["base", "policy"]
+
+
+def test_labels_of_a_world_are_those_of_its_peoples_pairs_and_others_are_read() -> None:
+    steps = Steps()
+    load_labels(steps, source=WORLD, num_pairs=30)
+    load_labels(steps, source=FILE)
+    assert steps.names == ["load_preferences", "labels", "read_labels"]
+    assert steps.added[0][1]["num_pairs"] == 30
+    assert steps.added[1][1] == {"pairs": "load_preferences#1"}

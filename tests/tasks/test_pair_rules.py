@@ -6,7 +6,9 @@ import pytest
 
 from tasks.judging.noise import uniform
 from tasks.pair_rules.all_pairs import all_pairs
+from tasks.pair_rules.as_sampled import as_sampled
 from tasks.pair_rules.best_and_worst import best_and_worst
+from tasks.pair_rules.disjoint import disjoint
 from tasks.pair_rules.sampled import sampled
 
 # Three answers with p(0,1) = 0.9, p(0,2) = 0.6, p(1,2) = 0.3: win rates 0.75, 0.2, 0.55, so places 0, 2, 1.
@@ -91,3 +93,34 @@ def test_noise_is_splitmix64_over_the_bytes_of_seed_and_ids(seed: int, a: str, b
             state = mixed(state ^ int.from_bytes(data[i : i + 8].ljust(8, b"\0"), "little"))
         state = mixed((state + 0x9E3779B97F4A7C15) % 2**64)
     assert uniform(seed, pl.Series([a]), pl.Series([b]))[0] == (state >> 11) / 2**53
+
+
+def test_pairs_as_sampled_keep_ties_and_the_order_of_the_table() -> None:
+    assert kept(as_sampled(frame({(0, 1): 0.5, (1, 2): 0.3}))) == [(0, 1, 0.5), (1, 2, 0.3)]
+
+
+def every_two(answers: int, prompt: int = 0) -> pl.DataFrame:
+    two = [(a, b) for a in range(answers) for b in range(a + 1, answers)]
+    ids = {f"{side}_id": [f"{prompt}/{pair[i]}" for pair in two] for i, side in enumerate("ab")}
+    return pl.DataFrame({"prompt": prompt, "a": [a for a, _ in two], "b": [b for _, b in two], "p": 0.4, **ids})
+
+
+@pytest.mark.parametrize(("answers", "pairs"), [(8, 4), (5, 2), (2, 1)])
+def test_disjoint_pairs_have_no_answer_in_common_and_the_winner_first(answers: int, pairs: int) -> None:
+    found = disjoint(pl.concat([every_two(answers, prompt) for prompt in (0, 1)]))
+    assert len(found) == 2 * pairs
+    assert found["p"].round(9).unique().to_list() == [0.6]
+    both = found.select("a", "b")
+    assert all(a > b for a, b in both.rows())
+    for prompt in (both[:pairs], both[pairs:]):
+        assert len({*prompt["a"], *prompt["b"]}) == 2 * pairs
+
+
+def test_the_matching_belongs_to_the_seed_and_the_draws() -> None:
+    def matched(frame: pl.DataFrame, seed: int = 0) -> set[tuple[int, int]]:
+        return set(disjoint(frame, seed=seed).select("a", "b").rows())
+
+    pairs = every_two(8)
+    assert matched(pairs.reverse()) == matched(pairs)
+    assert len({frozenset(matched(pairs, seed)) for seed in range(20)}) > 10
+    assert kept(disjoint(frame({(0, 1): 0.5}))) == []  # a tie

@@ -8,10 +8,10 @@ import pytest
 from scipy.special import expit
 
 from tasks.contract import Chosen, DataError, SpecError
-from tasks.judge import compare
+from tasks.judge import compare, score
 from tasks.kinds import Completions, Logps, WinProbs, WinRates
 from tasks.select import concat, pairs, take_batch, win_rates
-from tests.answers import Judge, completions, rows, saved, win_probs
+from tests.answers import Judge, completions, rows, saved, scorer, win_probs
 from tests.workspace import Workspace
 
 BEST_AND_WORST = Chosen("pair_rules", "best_and_worst", {})
@@ -347,3 +347,23 @@ def test_tokens_of_two_templates_are_left_out_with_a_notice(tmp_path: Path) -> N
     assert [(r["prompt_tokens"], r["completion_tokens"]) for r in rows(found)] == [(None, None)] * 2
     assert [r["token_logps"] for r in rows(found)] == [[-0.5], [-0.5]]
     assert "2 templates" in work.notices[0]
+
+
+def test_margins_are_differences_of_the_scores_where_they_are_given(tmp_path: Path) -> None:
+    table = completions({"x": ["a", "b", "c", "none"], "y": ["b", "a"]})
+    by_text = {"a": 1.0, "b": 3.0, "c": 1.0, "none": None}
+    scores = score(table, scorer(by_text), Workspace(tmp_path / "s"))
+    judged = win_probs([
+        ("x", "x/0/0", "x/0/1", 0.2), ("x", "x/0/0", "x/0/2", 0.5), ("x", "x/0/0", "x/0/3", 0.9),
+        ("y", "y/0/0", "y/0/1", 0.8),
+    ])  # fmt: skip
+    rule = Chosen("pair_rules", "as_sampled", {})
+    backwards = type(scores).of(scores.table.take(pa.array([5, 3, 4, 2, 1, 0])), scores.metadata)
+    found = rows(pairs(table, judged, Workspace(tmp_path / "p"), backwards, rule=rule))
+    assert [(r["chosen_id"], r["rejected_id"], r["margin"]) for r in found] == [
+        ("x/0/0", "x/0/1", -2.0), ("x/0/0", "x/0/2", 0.0), ("x/0/0", "x/0/3", None), ("y/0/0", "y/0/1", 2.0),
+    ]  # fmt: skip
+    assert [r["p"] for r in found] == [0.2, 0.5, 0.9, 0.8]
+    some = type(scores).of(scores.table.slice(1), scores.metadata)
+    with pytest.raises(DataError, match=r"1 of 6 ids of the completions, in `scores`, are unknown"):
+        pairs(table, judged, Workspace(tmp_path / "q"), some, rule=rule)

@@ -17,8 +17,8 @@ from flows.reporting.comparison import (
     PairedMean,
     chosen_runs,
     comparison,
-    labels,
     paired_mean,
+    run_labels,
 )
 from flows.reporting.figures.lines import gold_against_kl, metric_by_round
 from flows.reporting.results import RunResults
@@ -222,9 +222,9 @@ def test_runs_of_one_pipeline_are_called_by_the_parameters_that_differ(store: St
         evaluated(store, "dpo", [FAIR], parameters={"loss": loss}),  # type: ignore[dict-item]
         evaluated(store, "dpo", [FAIR], parameters={"loss": "ipo"}),
     ]
-    assert labels(several) == ["sppo eta=10.0", "sppo eta=5.0", "dpo loss=dpo(beta=0.1)", "dpo loss=ipo"]
+    assert run_labels(several) == ["sppo eta=10.0", "sppo eta=5.0", "dpo loss=dpo(beta=0.1)", "dpo loss=ipo"]
     again = evaluated(store, "sppo", [FAIR], parameters={"eta": 5.0, "k": 5})
-    first, second = labels([several[1], again])
+    first, second = run_labels([several[1], again])
     assert first != second
     assert all(run.id[-4:] in name for run, name in ((several[1], first), (again, second)))
 
