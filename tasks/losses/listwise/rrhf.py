@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Bounds
+from tasks.losses import require_one_shape
 
 
 def rrhf(
@@ -36,22 +37,14 @@ def rrhf(
     but for the prompt's tokens, which it counts too) and takes a mean over positions for CE (`token`, likewise).
 
     Args:
-        policy_logps: summed log-probabilities of the K answers to a prompt, `(B, K)`, nats.
-        lengths: tokens per answer, its EOS included, `(B, K)`.
-        target_scores: the answers' scores, `(B, K)`; higher is better.
-        mask: which of the K places hold an answer, `(B, K)` bool, True = counts.
         rank_weight: w, weight of the ranking term against the likelihood of the best.
         length_norm: what a log-probability is divided by before it is compared.
         average: the likelihood of the best answer, as a whole or per token.
 
-    Returns: loss per prompt, `(B,)`.
-
     Source: Yuan et al., arXiv 2304.05302, equations 1 to 5; the reference code's `RRHFTrainer`.
     Paper: lr 2e-5, rank_weight 1, 3 epochs, batch 64, cosine, 3% warm-up (the authors' train.sh).
     """
-    if not policy_logps.shape == lengths.shape == target_scores.shape == mask.shape:
-        raise ValueError(f"log-probabilities {tuple(policy_logps.shape)}, lengths {tuple(lengths.shape)}, scores "
-                         f"{tuple(target_scores.shape)} and mask {tuple(mask.shape)} must have one shape")  # fmt: skip
+    require_one_shape(policy_logps=policy_logps, lengths=lengths, target_scores=target_scores, mask=mask)
     real = lengths.masked_fill(~mask, 1)
     p = policy_logps / (real if length_norm == "own" else real.amax(dim=1, keepdim=True))
     both = mask[:, :, None] & mask[:, None, :]

@@ -28,7 +28,7 @@ def apo_down(
     Args:
         beta: scale of the log-ratios.
 
-    Source: D'Oosterlinck et al., arXiv 2408.06266 (APO-down); TRL's `apo_down`.
+    Source: D'Oosterlinck et al., arXiv 2408.06266, eq. 8 (APO-down); TRL's `apo_down`.
     Paper: beta 0.1, lr 1e-7 to 1e-6.
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)

@@ -28,7 +28,7 @@ def apo_zero(
     Args:
         beta: scale of the log-ratios; an answer several 1/β nats from its reference has next to no gradient.
 
-    Source: D'Oosterlinck et al., arXiv 2408.06266 (APO-zero); TRL's `apo_zero`.
+    Source: D'Oosterlinck et al., arXiv 2408.06266, eq. 7 (APO-zero); TRL's `apo_zero`.
     Paper: beta 0.1, lr 1e-7 to 1e-6.
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)

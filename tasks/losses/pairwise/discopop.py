@@ -31,7 +31,7 @@ def discopop(
         beta: temperature; large keeps the policy near the reference.
         tau: width of the blend, in units of β·d; above 1 the exponential's share would have no bound.
 
-    Source: Lu et al., arXiv 2406.08414 (LRML, log-ratio modulated loss); TRL's `discopop`.
+    Source: Lu et al., arXiv 2406.08414, eq. 5 (log-ratio modulated loss); TRL's `discopop`.
     Paper: tau 0.05, beta 0.05 and 0.1.
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)

@@ -32,7 +32,7 @@ def exo(
         beta: temperature; large keeps the policy near the reference.
         label_smoothing: ε, the probability that the label is wrong.
 
-    Source: Ji et al., arXiv 2402.00856 (EXO-pref with two answers); TRL's `exo_pair`.
+    Source: Ji et al., arXiv 2402.00856, eq. 16 (EXO-pref) with two answers; TRL's `exo_pair`.
     Paper: label_smoothing 1e-3.
     """
     logits = (

@@ -4,6 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from tasks.losses import require_one_shape
+
 
 def sft(policy_logps: Tensor, lengths: Tensor, *, average: Literal["token", "answer"] = "token") -> Tensor:
     """Makes the demonstrations likely: the higher an answer's log-probability, the lower its loss.
@@ -15,15 +17,10 @@ def sft(policy_logps: Tensor, lengths: Tensor, *, average: Literal["token", "ans
     weighs a row by the lengths of its neighbours.
 
     Args:
-        policy_logps: summed log-probabilities of the answers, `(B,)`, nats.
-        lengths: tokens per answer, its EOS included, `(B,)`.
         average: what the log-probability is divided by.
-
-    Returns: loss per answer, `(B,)`, nats.
 
     Source: the maximum-likelihood step of Ouyang et al., arXiv 2203.02155, section 3.5.
     Paper: lr 9.65e-6, batch 32, 16 epochs, cosine (appendix C.1, 1.3B and 6B).
     """
-    if policy_logps.shape != lengths.shape:
-        raise ValueError(f"log-probabilities {tuple(policy_logps.shape)} and lengths {tuple(lengths.shape)} differ")
+    require_one_shape(policy_logps=policy_logps, lengths=lengths)
     return -policy_logps / lengths if average == "token" else -policy_logps

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Bounds
+from tasks.losses import require_one_shape
 
 
 def sppo(
@@ -22,28 +23,23 @@ def sppo(
         half:      [log π(y)/π_t(y) − η·(P − ½)]²
         estimated: [log π(y)/π_t(y) − (η·P − log Ẑ)]²,   log Ẑ = logsumexp_k(η·P_k) − log K
 
-    An answer that wins half its comparisons asks `half` for a log-ratio of 0. The constant η/2 is log Z where all
-    preferences are ½; else the regression has an optimum of its own (Lambert W). Kept best and worst answers only,
-    the mean over both equals the authors' `0.5·[(…)² + (…)²]`. If the self-comparison counts in P, the effective
-    eta is η·(1 − 1/K). `estimated` at a large eta gives most answers hugely negative targets: at η = 1000 its
-    log Ẑ is the best answer's η·P less log K.
+    P is the answer's win rate, and the reference is π_t, the policy that drew the answers. An answer that wins half its
+    comparisons asks `half` for a log-ratio of 0. The constant η/2 is log Z where all preferences are ½; else the
+    regression has an optimum of its own (Lambert W). Kept best and worst answers only, the mean over both equals the
+    authors' `0.5·[(…)² + (…)²]`. If the self-comparison counts in P, the effective eta is η·(1 − 1/K). `estimated` at a
+    large eta gives most answers hugely negative targets: at η = 1000 its log Ẑ is the best answer's η·P less log K.
 
     Args:
-        policy_logps: summed log-probabilities of the answers, `(B,)`, nats.
-        ref_logps: the same under π_t, the policy that drew them.
-        win_rate: P, the share of its prompt's answers that the answer beats, `(B,)`, in [0, 1].
-        prompt_win_rates: the win rates that log Z is estimated from, those of all answers to the prompt or of extra
-            samples (`win_rates` with `extra`), `(B, K)`, NaN where there is none.
         eta: step size of the update in nats; the code of the paper calls 1/eta beta.
-        log_z: how log Z is taken.
-
-    Returns: loss per answer, `(B,)`, nats squared.
+        log_z: how log Z is taken; the estimate is from all answers to the prompt, or from extra samples (`win_rates` with
+            `extra`).
 
     Source: Wu et al., arXiv 2405.00675: half is eq. 4.7, estimated eq. 4.5; the reference code's loss `sppo`.
     Paper: lr 5e-7, eta 1000, batch 64, RMSprop, linear, 10% warm-up.
     """
-    if policy_logps.shape != win_rate.shape:
-        raise ValueError(f"log-probabilities {tuple(policy_logps.shape)} and win rates {tuple(win_rate.shape)} differ")
+    require_one_shape(
+        policy_logps=policy_logps, ref_logps=ref_logps, win_rate=win_rate, prompt_win_rates=prompt_win_rates[:, 0]
+    )
     log_ratio = policy_logps - ref_logps
     if log_z == "half":
         return (log_ratio - eta * (win_rate - 0.5)) ** 2

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tasks.contract import Bounds
+from tasks.losses import require_one_shape
 
 
 def bradley_terry(
@@ -25,19 +26,13 @@ def bradley_terry(
     preference requires a larger difference than a doubtful one. Write-ups that print `log σ(…)` lack the minus sign.
 
     Args:
-        chosen_scores: scores of the chosen answers, `(B,)`, unbounded; likewise rejected_scores.
-        margin: how much better chosen is, `(B,)`, in the labeller's units; 0 where unknown.
         margin_scale: m, what turns the labeller's margin into a difference of scores; 0 leaves it out.
         centring: c, weight of the square of the pair's summed scores; 0.01 is customary.
-
-    Returns: loss per pair, `(B,)`.
 
     Source: Ouyang et al., arXiv 2203.02155, eq. 1 (one pair); margin: Touvron et al., arXiv 2307.09288, eq. 2;
     centring: Eisenstein et al., arXiv 2312.09244, as in TRL's `center_rewards_coefficient`.
     Paper: lr 3e-6 (summarize from feedback, details), one epoch, batch 64.
     """
-    if chosen_scores.shape != rejected_scores.shape:
-        raise ValueError(f"chosen {tuple(chosen_scores.shape)} and rejected {tuple(rejected_scores.shape)} scores "
-                         "must have one shape")  # fmt: skip
+    require_one_shape(chosen_scores=chosen_scores, rejected_scores=rejected_scores, margin=margin)
     delta = chosen_scores - rejected_scores - margin_scale * margin
     return -logsigmoid(delta) + centring * (chosen_scores + rejected_scores).square()

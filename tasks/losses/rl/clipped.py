@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Bounds
+from tasks.losses import require_one_shape
 
 
 def clipped(
@@ -19,20 +20,11 @@ def clipped(
     other side there is, so a step too far is taken back.
 
     Args:
-        logps: log-probability of each answer token under the policy, `(M,)`, nats.
-        old_logps: the same before the iteration's first update, `(M,)`.
-        advantages: `(M,)`; a constant.
         clip_eps: largest change of the ratio that is rewarded.
-
-    Returns: loss per token, `(M,)`.
 
     Source: Schulman et al., arXiv 1707.06347, eq. 7, whose L is maximised: the sign is turned here.
     Paper: clip_eps 0.2.
     """
-    if not logps.shape == old_logps.shape == advantages.shape:
-        raise ValueError(
-            f"log-probabilities {tuple(logps.shape)}, old ones {tuple(old_logps.shape)} and advantages "
-            f"{tuple(advantages.shape)} must have one shape"
-        )
+    require_one_shape(logps=logps, old_logps=old_logps, advantages=advantages)
     ratio = torch.exp(logps - old_logps)
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_eps, 1 + clip_eps))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Bounds
+from tasks.losses import require_one_shape
 
 
 def kl_penalty(
@@ -20,21 +21,12 @@ def kl_penalty(
     the reward's matter.
 
     Args:
-        logps: log-probability of each answer token under the policy, `(M,)`, nats.
-        old_logps: the same before the iteration's first update, `(M,)`.
-        advantages: `(M,)`; a constant.
         beta: price of a nat; fixed (the paper doubles and halves it to reach a target).
-
-    Returns: loss per token, `(M,)`.
 
     Source: Schulman et al., arXiv 1707.06347, eq. 8, whose L is maximised: the sign is turned here.
     Paper: betas from 0.3 to 10 (table 1, control tasks).
     """
-    if not logps.shape == old_logps.shape == advantages.shape:
-        raise ValueError(
-            f"log-probabilities {tuple(logps.shape)}, old ones {tuple(old_logps.shape)} and advantages "
-            f"{tuple(advantages.shape)} must have one shape"
-        )
+    require_one_shape(logps=logps, old_logps=old_logps, advantages=advantages)
     log_ratio = logps - old_logps
     ratio = torch.exp(log_ratio)
     return -advantages * ratio + beta * (ratio - 1 - log_ratio)
