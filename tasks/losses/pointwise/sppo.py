@@ -31,7 +31,7 @@ def sppo(
 
     Args:
         eta: step size of the update in nats; the code of the paper calls 1/eta beta.
-        log_z: how log Z is taken; the estimate is from all answers to the prompt, or from extra samples (`win_rates` with
+        log_z: how log Z is taken; estimated: from all answers to the prompt, or from extra samples (`win_rates` with
             `extra`).
 
     Source: Wu et al., arXiv 2405.00675: half is eq. 4.7, estimated eq. 4.5; the reference code's loss `sppo`.

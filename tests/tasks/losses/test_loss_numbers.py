@@ -96,6 +96,7 @@ def test_trls_hard_sppo_is_twice_the_authors_loss_for_pairs() -> None:
     assert 2 * loss_of_row("pairwise/sppo_single", {"eta": 10.0}, {"p": 1.0}).item() == pytest.approx(25)
 
 
+@pytest.mark.skipif("pairwise/aot" not in SHIPPED, reason="not there yet")
 def test_aot_compares_the_sorted_margins_of_two_pairs() -> None:
     """Policy [4, 1] against reference [1, 2]: sorted, 1 − 1 and 4 − 2; unsorted it would be 0.659376."""
     batch = {
