@@ -20,7 +20,7 @@ from flows.commands.options import (
     Compared,
     Deployed,
     DeployedOrAll,
-    Name,
+    Names,
     ProfileName,
     Ref,
     Sort,
@@ -150,13 +150,13 @@ def run(
 
 @app.command()
 def sweep(
-    project: Project, name: Name, values: Values = None, again: Again = False, profile: ProfileName = None
+    project: Project, names: Names, values: Values = None, again: Again = False, profile: ProfileName = None
 ) -> None:
-    """Run a pipeline for every combination of values. KEY=V1,V2,… gives them; what the runs share is computed once."""
+    """Run pipelines for every combination of values. KEY=V1,V2,… gives them; what the runs share is computed once."""
     from flows.commands.sweep import run_sweep
 
     grid = parse_assignments(values)
-    raise typer.Exit(run_sweep(project.file, project.store, name, grid, console(), again=again))
+    raise typer.Exit(run_sweep(project.file, project.store, names.split(","), grid, console(), again=again))
 
 
 @app.command()

@@ -57,7 +57,7 @@ def compare_json(store: Store, refs: Sequence[str], *, ranked: bool, out: Path |
     return {
         "runs": [_entry_json(compared, e) for e in compared.entries],
         "differences": [{**d._asdict(), "winner": d.winner or None} for d in compared.differences],
-        "measured_differently": differ, "figures": [str(f) for f in files],
+        "together": dict(compared.spent), "measured_differently": differ, "figures": [str(f) for f in files],
     }  # fmt: skip
 
 
@@ -81,6 +81,9 @@ def grid(compared: Comparison, *, rounds: bool) -> RichTable:
             cells = (*(table_cell(row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
             style = "bold" if rounds and last else ""
             table.add_row(rank, entry.label, str(row.round or ""), str(row.n), *cells, style=style)
+    if len(compared.entries) > 1:
+        spent = (f"{compared.spent.get(name, 0):,.0f}" for name in SPENT)
+        table.add_row("", "together", "", "", *[""] * len(metrics), *spent, "", style="dim")
     return table
 
 
@@ -150,6 +153,8 @@ def _notes(compared: Comparison) -> Iterator[str]:
     yield from (f"! not ranked: measured with different {line}" for line in fact_lines(compared.differ))
     if len(entries) > 1 or any(e.hits for e in entries):
         yield "samples, queries and seconds: what the results cost when they were made, cached ones included"
+    if len(entries) > 1:
+        yield "together: what several runs share counts once"
     if any(e.run.deployment and any(s.carried for s in e.run.steps.values()) for e in entries):
         yield "each tick's are its own: those of earlier ticks are in their rows"
 

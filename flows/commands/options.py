@@ -33,6 +33,9 @@ class Dtype(StrEnum):
 
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.", show_default=False)]
+Names = Annotated[
+    str, typer.Argument(metavar="NAME[,NAME…]", help="A pipeline, or several, separated by commas.", show_default=False)
+]
 Deployed = Annotated[
     str, typer.Argument(metavar="NAME", help="A pipeline, or PIPELINE/DEPLOYMENT.", show_default=False)
 ]

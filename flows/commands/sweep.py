@@ -1,8 +1,8 @@
-"""`alignflow sweep`: one run for every combination of values, all over one store; then a table of them."""
+"""`alignflow sweep`: one run for every pipeline and combination of values, all over one store; then their table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -21,19 +21,20 @@ from tasks.contract import DataError, SpecError
 
 
 def run_sweep(
-    file: Path, store: Store, name: str, values: Mapping[str, str], console: Console, *, again: bool = False
+    file: Path, store: Store, names: Sequence[str], values: Mapping[str, str], console: Console, *, again: bool = False
 ) -> int:
-    """Run all combinations of `KEY=V1,V2,…`, the last key fastest; all are checked before the first one runs.
+    """Run pipelines for all combinations of `KEY=V1,V2,…`, the last key fastest; all are checked before the first runs.
 
     A run that fails, or cannot begin, does not stop the others; Ctrl-C does. Unless `again`, a run that would only
     repeat a finished one is not made. Returns the worst exit code. Raises SpecError before anything runs.
     """
     axes = {key: sweep_values(value) for key, value in values.items()}
-    grid = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
-    for point in grid:
+    points = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+    grid = [(name, point) for name in dict.fromkeys(filter(None, map(str.strip, names))) for point in points]
+    for name, point in grid:
         compile_pipeline(file, name, point, cache=store.python_cache)
     runs, codes = [], []
-    for number, point in enumerate(grid, 1):
+    for number, (name, point) in enumerate(grid, 1):
         title = " ".join([name, *(f"{k}={v}" for k, v in point.items())])
         say(console, f"\n[{number}/{len(grid)}] {title}")
         try:

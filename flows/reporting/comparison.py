@@ -98,6 +98,11 @@ class Comparison:
     differ: Mapping[str, Mapping[str, str | None]]
     """The facts of their measurements that differ; always empty if they are ranked."""
 
+    @property
+    def spent(self) -> dict[str, float]:
+        """The costs of all runs together: a step that several of them share counts once."""
+        return costs({step.record.key: step for entry in self.entries for step in entry.steps}.values())
+
     def rank(self, entry: ComparedRun) -> int:
         """1 + the number of runs that are significantly better.
 

@@ -241,6 +241,20 @@ def test_costs_add_up_over_the_rounds_and_each_round_has_its_row(store: Store) -
     assert [line.split()[:2] for line in last[4:5]] == [["a", "2"]]
 
 
+def test_what_several_runs_share_counts_once_in_the_costs_of_all(store: Store) -> None:
+    run, other = (evaluated(store, name, [FAIR]) for name in ("a", "b"))
+    apart = _json(store, "a", "b")
+    assert apart["together"] == {"cost/samples": 20.0, "cost/oracle_queries": 14.0, "cost/seconds": 8.0}
+    other.steps["report/sample@1"] = run.steps["report/sample@1"]
+    Runs(store).save(other)
+    assert _json(store, "a", "b")["together"] == {
+        "cost/samples": 10.0, "cost/oracle_queries": 14.0, "cost/seconds": 7.0,
+    }  # fmt: skip
+    lines = _text(store, "a", "b").splitlines()
+    assert next(line.split() for line in lines if " together " in line) == ["together", "10", "14", "7"]
+    assert not any(" together " in line for line in _text(store, "a").splitlines())
+
+
 def test_the_figures_hold_a_line_for_each_run_with_its_intervals(store: Store) -> None:
     evaluated(store, "a", [FAIR, GOOD])
     evaluated(store, "b", [NEAR])

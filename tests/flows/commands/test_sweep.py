@@ -45,7 +45,7 @@ def _states(run: Run) -> dict[str, str]:
 def test_a_wrong_value_is_refused_before_anything_runs(project: Path, values: dict[str, str], message: str) -> None:
     store = Store(project / "artifacts")
     with pytest.raises(SpecError, match=message):
-        run_sweep(project / "pipelines.yaml", store, "tiny", values, Console(file=io.StringIO()))
+        run_sweep(project / "pipelines.yaml", store, ["tiny"], values, Console(file=io.StringIO()))
     assert Runs(store).ids() == []
 
 
@@ -68,6 +68,24 @@ def test_a_sweep_shares_what_its_runs_have_in_common_passes_one_that_cannot_begi
     assert "differences of the last win rate" in table
     pictures = next((project / "artifacts" / "figures").glob("compare-*"))
     assert (pictures / "win_rate_per_round.png").stat().st_size > 10_000
+
+
+def test_a_sweep_over_pipelines_names_each_with_each_value(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def refuse(file: Path, store: Store, name: str, point: dict[str, str], console: Console, *, again: bool) -> Run:
+        begun.append(f"{name} {point}")
+        raise SpecError("not today")
+
+    monkeypatch.setattr("flows.commands.sweep.run_once", refuse)
+    store, out = Store(project / "artifacts"), io.StringIO()
+    (project / "pipelines.yaml").write_text(PIPELINE + "  again:\n    extends: tiny\n    params: {draws: 3}\n")
+    code = run_sweep(project / "pipelines.yaml", store, ["tiny", " again", "tiny"], {"steps": "1,2"}, Console(file=out))
+    assert (code, "[3/4] again steps=1" in out.getvalue()) == (2, True)
+    assert [b.split()[0] for b in begun] == ["tiny", "tiny", "again", "again"]
+    with pytest.raises(SpecError, match="agian"):
+        run_sweep(project / "pipelines.yaml", store, ["tiny", "agian"], {}, Console(file=out))
+    assert len(begun) == 4
 
 
 def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(tmp_path: Path) -> None:
