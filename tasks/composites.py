@@ -13,6 +13,8 @@ from tasks.training.settings import OptimConfig, RowsConfig, TrainComputeConfig
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Choice, ChoiceSpec, Seed, Step
     from tasks.kinds import (
+        Completions,
+        Demonstrations,
         Labels,
         Oracle,
         Policy,
@@ -32,6 +34,8 @@ def train(
     policy: Policy,
     data: Table,
     ref: Policy | None = None,
+    anchor: list[Policy] | None = None,
+    targets: Demonstrations | Completions | None = None,
     *,
     loss: Annotated[ChoiceSpec, Choice("losses")],
     lr: Annotated[float, Bounds(above=0)],
@@ -41,7 +45,11 @@ def train(
     adapter: Annotated[ChoiceSpec, Choice("adapters")] | None = None,
     seed: Seed = 0,
 ) -> Policy:
-    """Train a policy on a table: tokenize, reference log-probabilities (where the loss names one), fit.
+    """Train a policy on a table: tokenize, log-probabilities of fixed models (where the loss names any), fit.
+
+    `anchor` is a second reference, or several, of whose log-probabilities the mean counts; `targets` has one answer to
+    each prompt, which the loss makes likelier by itself (without it, the chosen answer). A loss that reads neither
+    ignores them, as it ignores `ref`.
 
     Args:
         loss: what is minimised.
@@ -50,19 +58,30 @@ def train(
         seed: order of the rows, and a new adapter.
     """
     table = add("tokenize", policy=policy, data=data, rows=rows)
-    ref_logps = None
-    if LOSSES[loss.folder].reads(loss.arguments, "reference") and ref is not None:
-        ref_logps = add(
-            "logps",
-            policy=ref,
-            data=table,
-            dtype=compute.dtype,
-            max_tokens_per_microbatch=compute.max_tokens_per_microbatch,
-            weight_dtype=compute.weight_dtype,
-        )
+    settings = {
+        "dtype": compute.dtype, "max_tokens_per_microbatch": compute.max_tokens_per_microbatch,
+        "weight_dtype": compute.weight_dtype,
+    }  # fmt: skip
+
+    def scored(model: Policy, answers: Table, name: str = "logps") -> Any:
+        return add("logps", name, policy=model, data=answers, **settings)
+
+    def reads(source: str) -> bool:
+        return LOSSES[loss.folder].reads(loss.arguments, source)
+
+    inputs: dict[str, Any] = {}
+    if reads("reference") and ref is not None:
+        inputs["ref_logps"] = scored(ref, table)
+    if reads("anchor") and anchor:
+        inputs["anchor_logps"] = [scored(one, table, f"anchor_logps_{i}") for i, one in enumerate(anchor, 1)]
+    if reads("target") and targets is not None:
+        inputs["targets"] = add("tokenize", "tokenize_targets", policy=policy, data=targets, rows=rows)
+    if reads("mismatched") and ref is not None:
+        others = add("mismatched_answers", policy=policy, data=table, max_length=rows.max_length)
+        inputs |= {"mismatched": others, "mismatched_logps": scored(ref, others, "mismatched_logps")}
     return add(
-        "fit", policy=policy, data=table, ref_logps=ref_logps, loss=loss, lr=lr, optim=optim, compute=compute,
-        adapter=adapter, seed=seed,
+        "fit", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, adapter=adapter, seed=seed,
+        **inputs,
     )  # fmt: skip
 
 

@@ -72,7 +72,9 @@ def fit_reward(
     check_learner(policy, learning, compute.save_dtype)
     begin(len(data), optim, seed)
     scorer = open_on_ranks(lambda: open_learner(policy, learning, opening, AnswerScores, compute, seed))
-    examples = examples_of(data, with_end_token(rows_of(data, policy)), loss, None, RewardModel)
+    examples = examples_of(
+        data, with_end_token(rows_of(data, policy)), loss, None, RewardModel, average_over=optim.average_over
+    )
     settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
     train_model(scorer, examples, loss, settings, work)
     if this_rank().is_first:

@@ -3,8 +3,8 @@
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import HEAVY, SHARED
-from tasks.kinds import AnyTable, Logps, Policy, RewardModel, Table
+from tasks.declarations import HEAVY, SHARED, Resources
+from tasks.kinds import AnyTable, Completions, Demonstrations, Labels, Logps, Policy, RewardModel, Table
 from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
 from tasks.training.passes import (
@@ -19,6 +19,7 @@ from tasks.training.passes import (
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
 
 tokenize_resources = HEAVY
+mismatched_answers_resources = Resources()
 logps_resources = SHARED
 logps_memory = memory_of_scoring
 fit_resources = SHARED
@@ -61,6 +62,32 @@ def tokenize(
     work.count(rows=len(data))
     log = done.log(type(data).__name__, work, rows.max_skipped)
     return log.save(type(data).of(done.table, {**data.metadata, "template": template_digest(policy)}))
+
+
+def mismatched_answers(
+    policy: Policy,
+    data: Labels,
+    work: Workspace,
+    *,
+    max_length: Annotated[int, Bounds(min=2)] | None = None,
+    seed: Seed = 0,
+) -> Labels:
+    """Every row of a tokenized table with the answer of another row to another prompt.
+
+    KTO estimates on them how far the policy is from its reference (`kl_reference` of `tasks.families`). Each answer is
+    used once, unless one prompt has more than half the rows. Raises DataError where all rows have one prompt.
+
+    Args:
+        max_length: longest row in tokens; longer ones lose the end of the answer. Default: the model's positions.
+        seed: which rows exchange their answers.
+    """
+    from tasks.training.mismatched import partners, with_answers_of
+    from tasks.training.model import positions_of
+
+    prompts = data.table.column("prompt_id").to_pylist()
+    table, cut = with_answers_of(data, partners(prompts, seed), max_length or positions_of(policy))
+    work.count(rows=len(prompts), rows_truncated=cut)
+    return Labels.of(table, data.metadata)
 
 
 def logps(
@@ -130,6 +157,10 @@ def fit(
     data: Table,
     work: Workspace,
     ref_logps: Logps | None = None,
+    anchor_logps: list[Logps] | None = None,
+    targets: Demonstrations | Completions | None = None,
+    mismatched: Labels | None = None,
+    mismatched_logps: Logps | None = None,
     *,
     loss: Annotated[Chosen, Choice("losses")],
     lr: Annotated[float, Bounds(above=0)],
@@ -143,9 +174,13 @@ def fit(
     With `adapter` small layers learn and the policy's weights stay: the result is an adapter, which needs the policy
     that it started from. A policy that is an adapter goes on with the same one, whose base stays.
 
-    The loss is averaged over the rows of the whole optimizer batch, times their `weight`. A killed fit resumes from
-    its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training diverges, if
-    ids do not match those of `ref_logps`, or if the loss misses a value.
+    The loss, times the rows' `weight`, is averaged over the whole optimizer batch (`average_over`). A killed fit
+    resumes from its last checkpoint and ends in the same bytes on one kind of CPU. Raises DataError if the training
+    diverges, if ids do not match those of `ref_logps`, or if the loss misses a value.
+
+    What losses may read besides the table (`tasks.families`): `anchor_logps`, log-probabilities under one or several
+    further references, of which the mean counts; `targets`, tokenized, one answer to each prompt; `mismatched`, answers
+    to other prompts (`mismatched_answers`), with their log-probabilities under the reference, `mismatched_logps`.
 
     Args:
         loss: what is minimised.
@@ -163,11 +198,17 @@ def fit(
     from tasks.training.model import open_model, save_model
     from tasks.training.opening import open_on_ranks
     from tasks.training.rows import rows_of
+    from tasks.training.targets import with_targets
 
     learning = chosen_adapter(adapter)
     check_learner(policy, learning, compute.save_dtype)
     begin(len(data), optim, seed)
-    examples = examples_of(data, rows_of(data, policy), loss, ref_logps)
+    rows = rows_of(data, policy)
+    examples = examples_of(
+        data, rows if targets is None else with_targets(rows, targets, policy), loss, ref_logps,
+        anchor_logps=anchor_logps or (), mismatched=rows_of(mismatched, policy) if mismatched else None,
+        mismatched_logps=mismatched_logps, average_over=optim.average_over,
+    )  # fmt: skip
     scorer = open_on_ranks(
         lambda: open_learner(policy, learning, partial(open_model, policy), AnswerLogps, compute, seed)
     )

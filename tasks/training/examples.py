@@ -1,4 +1,4 @@
-"""Filling a loss's arguments by name: the values of a table's rows, and of its reference's log-probabilities.
+"""Filling a loss's arguments by name: the values of a table's rows, and of log-probabilities under fixed models.
 
 The loss's family (`tasks.families`) defines which arguments there are and what fills them. The model's outputs are
 filled in at each step; everything else is fixed and stored here, one entry per row.
@@ -7,19 +7,24 @@ filled in at each step; everything else is fixed and stored here, one entry per 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.contract import REWARD_SCALE, Chosen, DataError, SpecError
+from tasks.contract import COUPLES_ROWS, REWARD_SCALE, Chosen, SpecError
 from tasks.families import LOSSES, LossArgument, LossFamily, LossTable
 from tasks.kinds import Logps, Model, Policy, Table
-from tasks.training.rows import Rows
+from tasks.training.example_checks import check_classes, check_finite, check_weights
+from tasks.training.mismatched import Mismatched, mismatched_rows
+from tasks.training.row_values import joined, listed, mean_of, numbers, values_of_answers
+from tasks.training.rows import CHOSEN, TARGET, Ints, Rows
+
+AverageOver = Literal["rows", "weights"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,19 @@ class Examples:
     """`(A,)`: how good each answer is by the table; None if the table has no judgement."""
     reward_scale: float
     """Factor from a log-ratio to an implicit reward."""
+    mismatched: Mismatched | None = None
+    """What the policy's divergence from its reference is estimated on, where the loss reads that."""
+    couples_rows: bool = False
+    """Whether a row's loss depends on the others of its optimizer batch."""
+    average_over: AverageOver = "rows"
+    outputs: tuple[str, ...] = field(default=("",))
+    """What the model gives for an answer (`LossArgument.output`): one number each, `(S,)`, or `(S, O)` of several."""
+
+    def total_weight(self, batch: Ints) -> float:
+        """What the weighted losses of an optimizer batch are divided by, once they are added up."""
+        if self.average_over == "rows":
+            return float(len(batch))
+        return float(self.weights[torch.from_numpy(batch)].sum()) or 1.0
 
     @cached_property
     def preferred(self) -> Tensor | None:
@@ -53,27 +71,47 @@ class Examples:
 
 
 def examples_of(
-    table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None, trained: type[Model] = Policy
-) -> Examples:
-    """Raises SpecError where loss, table and trained model do not fit, DataError where values are missing."""
+    table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None, trained: type[Model] = Policy, *,
+    anchor_logps: Sequence[Logps] = (), mismatched: Rows | None = None, mismatched_logps: Logps | None = None,
+    average_over: AverageOver = "rows",
+) -> Examples:  # fmt: skip
+    """What a loss is filled from. `rows` are those of the table, with targets (`tasks.training.targets`) or without.
+
+    Raises SpecError where loss, table and trained model do not fit, DataError where values are missing.
+    """
     family, names = family_of(loss), arguments_of(loss)
     model, data = ([kind.__name__ for kind in each.__mro__] for each in (trained, type(table)))
-    given = () if ref_logps is None else ("ref_logps",)
-    if problem := family.mismatch(names, model, data, (), given):
+    fed = {"ref_logps": ref_logps, "anchor_logps": anchor_logps or None, "mismatched": mismatched,
+           "mismatched_logps": mismatched_logps}  # fmt: skip
+    given = [port for port, value in fed.items() if value is not None]
+    if problem := family.mismatch(names, model, data, [*fed], given):
         raise SpecError(f"the loss '{loss.name}' {problem}")
     layout = family.table_of(names)
     assert layout is not None
     arguments = layout.named(names)
     _check_filled(loss, arguments)
-    _check_classes(table, loss, layout, arguments)
-    ref = None if ref_logps is None else _join(rows, ref_logps)
-    columns = {a.name: _column(a, layout, table, rows, ref) for a in arguments if a.filled_by != "model"}
+    check_classes(table, loss, layout, arguments)
+    logps = {
+        "reference": None if ref_logps is None else joined(rows, ref_logps, "reference"),
+        "anchor": mean_of([joined(rows, one, "anchor") for one in anchor_logps]),
+    }
+    columns = {a.name: _column(a, layout, table, rows, logps) for a in arguments if a.filled_by not in _AT_EACH_STEP}
     examples = Examples(
-        rows, family, layout, arguments, columns, _numbers(table, "weight", 1.0), ref, _worth(layout, table, rows),
-        reward_scale(loss),
+        rows, family, layout, arguments, columns, numbers(table, "weight", 1.0), logps["reference"],
+        _worth(layout, table, rows), reward_scale(loss),
+        mismatched_rows(rows, mismatched, mismatched_logps)
+        if mismatched and mismatched_logps and family.reads(names, "mismatched") else None,
+        bool(_companion(loss, COUPLES_ROWS)), average_over,
     )  # fmt: skip
-    _check_values(examples, loss)
+    check_weights(examples.weights, average_over)
+    batch, answers = torch.arange(len(rows)), len(rows.answer_ids)
+    tried = loss_on_batch(examples, loss, batch, torch.full((answers,), -1.0, dtype=torch.float64), 0.0)
+    check_finite(tried, loss, arguments, columns)
     return examples
+
+
+_AT_EACH_STEP = ("model", "target", "mismatched")
+"""What the training computes anew at each step."""
 
 
 def family_of(loss: Chosen) -> LossFamily:
@@ -96,25 +134,41 @@ def arguments_of(loss: Chosen) -> list[str]:
 
 def reward_scale(loss: Chosen) -> float:
     """The value of the function `reward_scale` beside the loss, given the loss's parameters; 1 without one."""
-    function = loss.companion(REWARD_SCALE)
+    scale = _companion(loss, REWARD_SCALE)
+    return 1.0 if scale is None else float(scale)
+
+
+def _companion(loss: Chosen, name: str) -> Any:
+    """The value of a function beside the loss, given the loss's parameters; None without one."""
+    function = loss.companion(name)
     if function is None:
-        return 1.0
+        return None
     defaults = {n: p.default for n, p in inspect.signature(loss.function).parameters.items()}
     params = {**defaults, **loss.params}
-    return float(function(**{n: params[n] for n in inspect.signature(function).parameters if n in params}))
+    return function(**{n: params[n] for n in inspect.signature(function).parameters if n in params})
 
 
-def loss_on_batch(examples: Examples, loss: Chosen, batch: Tensor, outputs: Tensor) -> Tensor:
-    """Loss of the rows `batch`, `(B,)`, with the model's output for each of their answers `(S,)`, in order.
+def loss_on_batch(
+    examples: Examples, loss: Chosen, batch: Tensor, outputs: Tensor, kl_reference: Tensor | float = 0.0
+) -> Tensor:
+    """Loss of the rows `batch`, `(B,)`, with the model's outputs for each of their answers, in order.
 
     It lies on the device of the outputs, for which nothing waits.
+
+    Args:
+        outputs: `(S,)` or `(S, O)`; see `Examples.outputs`.
+        kl_reference: the estimate for the optimizer batch, where the loss reads it.
     """
-    inputs = {
-        a.name: _by_row(a, examples.layout, examples.rows, batch, outputs) if a.filled_by == "model"
-        else examples.columns[a.name][batch].to(outputs.device, non_blocking=True)
-        for a in examples.arguments
-    }  # fmt: skip
-    losses = loss(**inputs)
+
+    def filled(a: LossArgument) -> Tensor:
+        if a.filled_by == "mismatched":
+            return outputs.new_ones(len(batch)) * kl_reference
+        if a.filled_by in ("model", "target"):
+            values = outputs[:, examples.outputs.index(a.output)] if outputs.ndim == 2 else outputs
+            return _by_row(a, examples.layout, examples.rows, batch, values)
+        return examples.columns[a.name][batch].to(outputs.device, non_blocking=True)
+
+    losses = loss(**{a.name: filled(a) for a in examples.arguments})
     if losses.shape != batch.shape:
         raise SpecError(f"{loss.module} returned {tuple(losses.shape)} for {len(batch)} rows; it must return one each")
     return losses
@@ -134,42 +188,25 @@ def _by_row(argument: LossArgument, layout: LossTable, rows: Rows, batch: Tensor
     """`(S,)` values of the answers of the rows `batch`, as the loss takes them."""
     if layout.answers == "list":
         return padded_rows(rows, batch, values, argument.padding)
-    return values if argument.answer is None else values.reshape(-1, 2)[:, argument.answer]
+    if argument.filled_by == "target":
+        return values.reshape(len(batch), -1)[:, TARGET if rows.has_targets else CHOSEN]
+    return values if argument.answer is None else values.reshape(len(batch), -1)[:, argument.answer]
 
 
-def _column(argument: LossArgument, layout: LossTable, table: Table, rows: Rows, ref: Tensor | None) -> Tensor:
+def _column(
+    argument: LossArgument, layout: LossTable, table: Table, rows: Rows, logps: Mapping[str, Tensor | None]
+) -> Tensor:
+    """`(N,)` or `(N, K)`: what fills an argument. logps: of all answers, by what they fill."""
     name = argument.column or argument.name
+    if argument.filled_by == "share":
+        return numbers(table, name).double().mean().repeat(len(rows))
     if argument.holds == "list":
         return _padded(table.table.column(name).to_pylist(), argument.padding)
     if argument.filled_by == "column" and layout.answers != "list":
-        return _numbers(table, name, argument.null)
-    values = _of_answers(argument, table, rows, ref)
+        return numbers(table, name, argument.null)
+    values = logps.get(argument.filled_by)
+    values = values_of_answers(argument, table, rows) if values is None else values
     return _by_row(argument, layout, rows, torch.arange(len(rows)), values)
-
-
-def _of_answers(argument: LossArgument, table: Table, rows: Rows, ref: Tensor | None) -> Tensor:
-    """`(A,)`."""
-    if argument.filled_by == "length":
-        return torch.from_numpy(rows.answers.lengths).double()
-    if argument.filled_by == "mask":
-        return torch.ones(len(rows.answer_ids), dtype=torch.bool)
-    if argument.filled_by == "column":
-        return _flat(table, argument.column or argument.name)
-    assert ref is not None
-    return ref
-
-
-def _numbers(table: Table, name: str, null: float) -> Tensor:
-    """`(N,)`, float64 or bool."""
-    column: Any = table.table.column(name)
-    values = column.fill_null(null) if column.null_count else column
-    return torch.from_numpy(np.array(values.to_numpy(), bool if str(column.type) == "bool" else np.float64))
-
-
-def _flat(table: Table, name: str) -> Tensor:
-    """`(A,)`: a column that lists a number for every answer of a row."""
-    lists: Any = table.table.column(name).combine_chunks()
-    return torch.from_numpy(np.array(lists.flatten().to_numpy(), np.float64))
 
 
 def _padded(lists: list[list[float]], padding: float) -> Tensor:
@@ -180,78 +217,23 @@ def _padded(lists: list[list[float]], padding: float) -> Tensor:
 
 
 def _worth(layout: LossTable, table: Table, rows: Rows) -> Tensor | None:
+    """`(A,)`; NaN of answers that are neither chosen nor rejected, the targets."""
     count = len(rows.answer_ids)
     if layout.judged_by is None:
         return None
     if layout.judged_by and layout.answers == "list":
-        return _flat(table, layout.judged_by)
+        return listed(table, layout.judged_by)
     if layout.judged_by:
-        return _numbers(table, layout.judged_by, np.nan).double()
-    return (torch.arange(count) % 2 == 0).double() if layout.answers == "pair" else torch.ones(count).double()
+        return numbers(table, layout.judged_by).double()
+    if layout.answers != "pair":
+        return torch.ones(count).double()
+    each = [1.0, 0.0, torch.nan] if rows.has_targets else [1.0, 0.0]
+    return torch.tensor(each, dtype=torch.float64).repeat(len(rows))
 
 
-def _join(rows: Rows, logps: Logps) -> Tensor:
-    """The reference's log-probability of every answer, by ids, never by position."""
-    table = logps.table
-    keys = zip(table.column("prompt_id").to_pylist(), table.column("completion_id").to_pylist(), strict=True)
-    values = zip(table.column("logps").to_pylist(), table.column("lengths").to_pylist(), strict=True)
-    known = dict(zip(keys, values, strict=True))
-    missing = [key for key in rows.keys if key not in known]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(rows.answer_ids)} answers have no reference log-probability, first: prompt "
-            f"{missing[0][0]}, completion {missing[0][1]}; compute `logps` on the table that is trained on"
-        )
-    found = [known[key] for key in rows.keys]
-    other = sum(length != own for (_, length), own in zip(found, rows.answers.lengths.tolist(), strict=True))
-    if other:
-        raise DataError(
-            f"{other} answers have another number of tokens in the reference's table: other ids were scored"
-        )
-    return torch.tensor([value for value, _ in found], dtype=torch.float64)
-
-
-_FILLED = ("model", "reference", "length", "mask", "column")
+_FILLED_OUTPUTS = ("",)
 
 
 def _check_filled(loss: Chosen, arguments: tuple[LossArgument, ...]) -> None:
-    if missing := [a.name for a in arguments if a.filled_by not in _FILLED or a.output]:
+    if missing := [a.name for a in arguments if a.output not in _FILLED_OUTPUTS]:
         raise SpecError(f"the loss '{loss.name}' names {', '.join(missing)}, which the training does not fill yet")
-
-
-def _check_classes(table: Table, loss: Chosen, layout: LossTable, arguments: tuple[LossArgument, ...]) -> None:
-    """Raise DataError for a table whose rows are all judged alike, if the loss reads the judgements."""
-    if not layout.judged_by or layout.judged_by not in {a.column or a.name for a in arguments}:
-        return
-    column: Any = table.table.column(layout.judged_by)
-    if layout.answers == "list":
-        _check_order(column.to_pylist(), loss)
-    elif str(column.type) == "bool" and len(classes := column.unique().to_pylist()) == 1:
-        label = "desirable" if classes[0] else "undesirable"
-        raise DataError(f"all {len(table)} labels are {label}: the loss '{loss.name}' tells two classes apart, and "
-                        "answers of the other one are missing")  # fmt: skip
-
-
-def _check_order(lists: list[list[float]], loss: Chosen) -> None:
-    if not np.isfinite(np.concatenate([[0.0], *lists])).all():
-        raise DataError("the rankings hold scores that are not finite: an answer without a score must be left out")
-    if lists and all(len(set(scores)) < 2 for scores in lists):
-        raise DataError(f"none of {len(lists)} rankings has two answers of different scores: there is no order for "
-                        f"the loss '{loss.name}' to learn")  # fmt: skip
-
-
-def _check_values(examples: Examples, loss: Chosen) -> None:
-    """Evaluate the loss once on every row, with the model's outputs at -1: a missing value makes it NaN there."""
-    batch = torch.arange(len(examples.rows))
-    tried = loss_on_batch(
-        examples, loss, batch, torch.full((len(examples.rows.answer_ids),), -1.0, dtype=torch.float64)
-    )
-    bad = ~tried.isfinite()
-    if not bad.any():
-        return
-    nan = {n: column.isnan().reshape(len(bad), -1).all(dim=1) for n, column in examples.columns.items()}
-    nulls = [f"{a.name} ({a.about})" for a in examples.arguments if a.name in nan and nan[a.name][bad].any()]
-    raise DataError(
-        f"the loss '{loss.name}' is not finite on {int(bad.sum())} of {len(bad)} rows, first row "
-        f"{int(bad.nonzero()[0])}" + (f", where the table has no {' and no '.join(nulls)}" if nulls else "")
-    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tasks.contract import DataError
 from tasks.training.examples import Examples, padded_rows
-from tasks.training.rows import Ints
+from tasks.training.rows import CHOSEN, Ints
 
 RECENT = 10
 """The last steps that count: the training diverges where more than half of them are bad, never for a single batch."""
@@ -33,12 +33,16 @@ class StepLosses(NamedTuple):
     """`(B,)`, before weights."""
     logps: Tensor
     """`(S,)`: log-probabilities, or a reward model's scores, of the rows' answers, in the order of `rows`."""
+    kl_reference: float | None = None
+    """The estimate of KL(π ‖ π_ref) that the losses were filled with, if they were."""
 
 
 def step_metrics(examples: Examples, outcome: StepLosses) -> dict[str, float]:
     """train/loss, logps/* and, where there is a reference or a reward model, rewards/*, over one optimizer batch."""
     weights = examples.weights[torch.from_numpy(outcome.rows)]
-    metrics = {"train/loss": float((outcome.losses * weights).mean())}
+    metrics = {"train/loss": float((outcome.losses * weights).sum()) / examples.total_weight(outcome.rows)}
+    if outcome.kl_reference is not None:
+        metrics["train/kl_reference"] = outcome.kl_reference
     answers = torch.tensor([a for row in outcome.rows.tolist() for a in examples.rows.answers_of(row)])
     sides = _sides(examples, answers)
     rewards = outcome.logps
@@ -52,11 +56,11 @@ def step_metrics(examples: Examples, outcome: StepLosses) -> dict[str, float]:
 
 
 def _sides(examples: Examples, answers: Tensor) -> dict[str, Tensor]:
-    """Side → flags of its answers; one side `mean` where the table has no judgement of them."""
+    """Side → flags of its answers; one side `mean` where the table has no judgement of them. Targets have no side."""
     if examples.preferred is None:
         return {"mean": torch.ones(len(answers), dtype=torch.bool)}
-    preferred = examples.preferred[answers]
-    return {side: here for side, here in (("chosen", preferred), ("rejected", ~preferred)) if here.any()}
+    preferred, target = examples.preferred[answers], torch.from_numpy(examples.rows.is_target)[answers]
+    return {side: here for side, here in (("chosen", preferred), ("rejected", ~preferred & ~target)) if here.any()}
 
 
 def _agreement(
@@ -91,7 +95,8 @@ def chosen_drift(examples: Examples, outcome: StepLosses) -> float | None:
         return None
     chosen = torch.tensor([examples.rows.answers_of(row)[0] for row in outcome.rows.tolist()])
     lengths = torch.tensor([examples.rows.answers.size(a) for a in chosen.tolist()])
-    return _mean((outcome.logps[0::2] - examples.ref_logps[chosen]) / lengths)
+    each = 3 if examples.rows.has_targets else 2
+    return _mean((outcome.logps[CHOSEN::each] - examples.ref_logps[chosen]) / lengths)
 
 
 @dataclass

@@ -17,6 +17,8 @@ from tasks.kinds import Model, Preferences, Rankings, Table
 from tasks.template import template_digest
 
 Ints = npt.NDArray[np.int64]
+CHOSEN, REJECTED, TARGET = 0, 1, 2
+"""Places of a pair's answers in its row."""
 
 
 class Ragged(NamedTuple):
@@ -49,6 +51,8 @@ class Rows(NamedTuple):
     answer_ids: list[str]
     marked: bool = False
     """Whether each answer is followed by an uncounted extra token (`tasks.training.scores`)."""
+    has_targets: bool = False
+    """Whether each pair has a third answer, its target (`tasks.training.targets`)."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -62,6 +66,11 @@ class Rows(NamedTuple):
         ends = np.concatenate([[0], np.cumsum(self.answers.lengths)])[self.starts]
         each = self.prompts.lengths - self.marked
         return each * np.diff(self.starts) + np.diff(ends)
+
+    @property
+    def is_target(self) -> npt.NDArray[np.bool_]:
+        """`(A,)`: which answers are targets."""
+        return (np.arange(len(self.answer_ids)) % 3 == TARGET) & self.has_targets
 
     @property
     def keys(self) -> list[tuple[str, str]]:

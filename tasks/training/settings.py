@@ -47,6 +47,9 @@ class OptimConfig(StepConfig):
     """Optimizer steps, instead of epochs."""
     batch: Annotated[int, Bounds(min=1)] = 32
     """Rows per optimizer step, over all devices."""
+    average_over: Literal["rows", "weights"] = "rows"
+    """What the sum of loss × weight over an optimizer batch is divided by: its rows, so that a batch of small weights
+    makes a small step; or the sum of its weights, so that every batch counts alike, whatever its weights sum to."""
 
     def rows_in_all(self, rows: int) -> int:
         """How many rows the training sees, counted as often as they come."""

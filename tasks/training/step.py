@@ -16,6 +16,7 @@ from tasks.contract import Chosen
 from tasks.ranks import gather_all
 from tasks.training.batches import collate
 from tasks.training.body import inputs_of
+from tasks.training.coupled import add_coupled_gradients, first_output, mean_log_ratio
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.metrics import StepLosses
 from tasks.training.packing import PackingConfig, PlannedBatch
@@ -31,38 +32,54 @@ def add_gradients(
 
     The losses returned are those of this process's rows, and lie on its device.
     """
+    kl = None if examples.mismatched is None else mean_log_ratio(network, examples.mismatched, batch, packing)
+    if examples.couples_rows:
+        added = add_coupled_gradients(network, examples, loss, batch, packing, kl)
+    else:
+        added = _add_by_rows(network, examples, loss, batch, packing, kl)
+    network.reduce()
+    return added._replace(kl_reference=kl)
+
+
+def _add_by_rows(
+    network: Network, examples: Examples, loss: Chosen, batch: Ints, packing: PackingConfig, kl: float | None
+) -> StepLosses:
+    """Of a loss that is a sum over rows: one micro-batch after the other."""
     plan = plan_of_rank(examples.rows, batch, packing, network.ranks)
     count = plan.most if network.equal_passes else len(plan.passes)
+    total = examples.total_weight(batch)
     parts: list[StepLosses] = []
     for i, (planned, counts) in enumerate(islice(plan.in_step(), count)):
-        part = _add_pass(network, examples, loss, planned, len(batch) if counts else 0, last=i + 1 == count)
+        part = _add_pass(network, examples, loss, planned, total if counts else 0.0, kl, last=i + 1 == count)
         if counts:
             parts.append(part)
-    network.reduce()
     return _joined(parts, network.device.torch_device)
 
 
 def _add_pass(
-    network: Network, examples: Examples, loss: Chosen, planned: PlannedBatch, size: int, *, last: bool
-) -> StepLosses:
-    """One micro-batch of an optimizer batch of `size` rows; 0: its gradient is 0."""
+    network: Network, examples: Examples, loss: Chosen, planned: PlannedBatch, total: float, kl: float | None, *,
+    last: bool,
+) -> StepLosses:  # fmt: skip
+    """One micro-batch of an optimizer batch, whose losses count by their weights over `total`; 0: its gradient is 0."""
     part = collate(examples.rows, planned)  # while a GPU computes the one before
     rows = torch.from_numpy(part.rows)
     inputs = inputs_of(part, network.device.torch_device)
     with network.computing():
-        logps = network.scorer(inputs)
-    losses = loss_on_batch(examples, loss, rows, logps)
+        outputs = network.scorer(inputs)
+    losses = loss_on_batch(examples, loss, rows, outputs, kl or 0.0)
     weights = examples.weights[rows].to(losses.device, non_blocking=True)
-    network.backward((losses * weights).sum() / size if size else logps.sum() * 0, last=last)
-    return StepLosses(part.rows, losses.detach(), logps.detach())
+    network.backward((losses * weights).sum() / total if total else outputs.sum() * 0, last=last)
+    return StepLosses(part.rows, losses.detach(), first_output(outputs.detach()))
 
 
 def _joined(parts: list[StepLosses], device: Any) -> StepLosses:
     if not parts:
         nothing = torch.zeros(0, dtype=torch.float64, device=device)
         return StepLosses(np.zeros(0, np.int64), nothing, nothing)
-    rows, losses, logps = zip(*parts, strict=True)
-    return StepLosses(np.concatenate(rows), torch.cat(losses), torch.cat(logps))
+    return StepLosses(
+        np.concatenate([p.rows for p in parts]), torch.cat([p.losses for p in parts]),
+        torch.cat([p.logps for p in parts]), parts[0].kl_reference,
+    )  # fmt: skip
 
 
 def on_host(step: StepLosses, norm: torch.Tensor) -> tuple[StepLosses, float]:
@@ -70,7 +87,7 @@ def on_host(step: StepLosses, norm: torch.Tensor) -> tuple[StepLosses, float]:
     sizes = [len(step.losses), len(step.logps), 1]
     values = torch.cat([step.losses.double(), step.logps.double(), norm.detach().double().reshape(1)]).cpu()
     losses, logps, found = values.split(sizes)
-    return StepLosses(step.rows, losses, logps), float(found)
+    return StepLosses(step.rows, losses, logps, step.kl_reference), float(found)
 
 
 def gathered(step: StepLosses) -> StepLosses:
