@@ -78,7 +78,10 @@ each of several processes can step on its own part of a weight."""
 COUPLES_ROWS = "couples_rows"
 """May stand beside a loss, takes any of its parameters, and gives True where a row's loss depends on other rows of the
 batch. Such a loss gets the whole optimizer batch at once, whatever the micro-batches and the ranks."""
-COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT, COUPLES_ROWS)
+NEEDS_TARGETS = "needs_targets"
+"""May stand beside a loss, and gives True: its target answers are not the chosen ones, so a step without a table of
+targets is refused. That it stands there is enough for `check`."""
+COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT, COUPLES_ROWS, NEEDS_TARGETS)
 """Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
 
 

@@ -22,7 +22,14 @@ FEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """What fills an argument → optional ports of such a task that give it. A loss that names no such argument ignores
 them."""
+TARGETS = FEEDS["target"]
 _NEEDED = {"reference": "a reference", "anchor": "an anchor (a second reference)"}
+"""What a loss cannot do without, if it names an argument of it."""
+ALL_REFERENCES = tuple(port for source in _NEEDED for port in FEEDS[source])
+
+
+NO_TARGETS = "needs a table of target answers, because its targets are not the chosen ones: feed the port `targets`"
+"""Why a task cannot train with a loss that has the companion `needs_targets`, where it is given none."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from flows.wiring.signatures import Signature
 from flows.wiring.tree import fail
 from flows.wiring.views import View
 from flows.wiring.where import Where
+from tasks.contract import NEEDS_TARGETS
 from tasks.declarations import Evaluation
-from tasks.families import DATA, FEEDS, LOSSES
+from tasks.families import ALL_REFERENCES, DATA, LOSSES, NO_TARGETS, TARGETS
 
 if TYPE_CHECKING:
     from flows.wiring.choices import Picked
@@ -34,6 +35,8 @@ def check_losses(
             model = catalogue.kinds.get(signature.returns, (signature.returns,))
             if problem := family.mismatch(loss.arguments, model, data, signature.ports, ports):
                 fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {problem}")
+        if NEEDS_TARGETS in loss.companions and not set(TARGETS) & ports.keys():
+            fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {NO_TARGETS}")
         unread = [n for n in family.unread_ports(loss.arguments) if n in ports and signature.ports[n].optional]
         ports = _without_models_and_tables(what, ports, unread, loss.name, notices)
     return ports
@@ -44,7 +47,7 @@ def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
     family, port = LOSSES[loss.folder], task.ports.get(DATA)
     tables = [kinds for kinds in catalogue.kinds.values() if port and not set(kinds).isdisjoint(port.kinds)] or [()]
     model = catalogue.kinds.get(task.returns, (task.returns,))
-    fed = {*task.ports, *FEEDS["reference"], *FEEDS["anchor"]}
+    fed = {*task.ports, *ALL_REFERENCES}
     return any(not family.mismatch(loss.arguments, model, table, task.ports, fed) for table in tables)
 
 

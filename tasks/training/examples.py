@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.contract import COUPLES_ROWS, REWARD_SCALE, Chosen, SpecError
-from tasks.families import LOSSES, LossArgument, LossFamily, LossTable
+from tasks.contract import COUPLES_ROWS, NEEDS_TARGETS, REWARD_SCALE, Chosen, SpecError
+from tasks.families import LOSSES, NO_TARGETS, LossArgument, LossFamily, LossTable
 from tasks.kinds import Logps, Model, Policy, Table
 from tasks.training.example_checks import check_classes, check_finite, check_weights
 from tasks.training.mismatched import Mismatched, mismatched_rows
@@ -86,6 +86,8 @@ def examples_of(
     given = [port for port, value in fed.items() if value is not None]
     if problem := family.mismatch(names, model, data, [*fed], given):
         raise SpecError(f"the loss '{loss.name}' {problem}")
+    if not rows.has_targets and _companion(loss, NEEDS_TARGETS):
+        raise SpecError(f"the loss '{loss.name}' {NO_TARGETS}")
     layout = family.table_of(names)
     assert layout is not None
     arguments = layout.named(names)

@@ -64,7 +64,7 @@ def _merged(rows: Rows, answers: list[Ints], given: Rows, of_row: Ints) -> Rows:
         ids += [*(rows.answer_ids[a] for a in own), given.answer_ids[int(of_row[row])]]
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     merged = Ragged(np.concatenate(lists).astype(np.int32), offsets)
-    return rows._replace(answers=merged, starts=np.arange(len(rows) + 1) * 3, answer_ids=ids, has_targets=True)
+    return Rows(rows.prompts, merged, np.arange(len(rows) + 1) * 3, rows.prompt_ids, ids, has_targets=True)
 
 
 def _listed(prompts: list[str]) -> str:

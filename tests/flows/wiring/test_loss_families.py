@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -61,7 +61,7 @@ def tree(tmp_path: Path) -> Path:
 
 def unfilled(argument: LossArgument) -> bool:
     """Whether the trainer does not fill it yet."""
-    return argument.filled_by in ("anchor", "target", "mismatched", "share") or bool(argument.output)
+    return bool(argument.output)
 
 
 def argument_sets(folder: str) -> Iterator[tuple[str, ...]]:
@@ -120,7 +120,7 @@ def test_a_k_wise_reward_loss_is_one_file(tree: Path) -> None:
 
 def compiles(catalogue: Catalogue, loss: Chosen, task: str, kind: str, reference: bool) -> bool:
     builder = Builder(catalogue, "p")
-    ports = {"policy": "Policy", "data": kind, **({"ref_logps": "Logps"} if reference else {})}
+    ports = {"policy": "Policy", "data": kind, **(REFERENCES if reference else {})}
     inputs = {port: builder.carry(port, k, k, PYTHON) for port, k in ports.items()}
     try:
         builder.add("step", task, {**inputs, "loss": loss.name, "lr": 0.1})
@@ -129,10 +129,15 @@ def compiles(catalogue: Catalogue, loss: Chosen, task: str, kind: str, reference
     return True
 
 
+REFERENCES = {"ref_logps": "Logps", "anchor_logps": "Logps", "mismatched": "Labels", "mismatched_logps": "Logps"}
+"""Ports of `fit` that are all fed, or none."""
+
+
 def trains(loss: Chosen, task: str, data: Data, reference: bool) -> bool:
     rows = with_end_token(data.rows) if task == "fit_reward" else data.rows
+    more: dict[str, Any] = {"anchor_logps": [data.ref], "mismatched": data.rows, "mismatched_logps": data.ref}
     try:
-        examples_of(data.table, rows, loss, data.ref if reference else None, TRAINS[task])
+        examples_of(data.table, rows, loss, data.ref if reference else None, TRAINS[task], **more if reference else {})
     except SpecError:
         return False
     return True

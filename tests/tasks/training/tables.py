@@ -16,6 +16,12 @@ SFT = Chosen("losses/pointwise", "sft", {})
 SPPO = Chosen("losses/pointwise", "sppo", {"eta": 10.0})
 RRHF = Chosen("losses/listwise", "rrhf", {})
 DPO = Chosen("losses/pairwise", "dpo", {"beta": 0.5})
+AOT = Chosen("losses/pairwise", "aot", {"beta": 0.5, "label_smoothing": 0.1})
+NASH = Chosen("losses/pairwise", "nash", {"eta": 0.5, "r": 0.25})
+SLIC = Chosen("losses/pairwise", "slic", {"delta": 3.0, "lam": 0.5})
+XPO = Chosen("losses/pairwise", "xpo", {"beta": 0.5, "alpha": 0.1})
+KTO = Chosen("losses/pointwise", "kto", {"beta": 0.5, "lambda_d": 1.3, "balance": True})
+APO_ZERO_UNPAIRED = Chosen("losses/pointwise", "apo_zero_unpaired", {"beta": 0.5})
 
 
 def text(rng: np.random.Generator, longest: int) -> str:
@@ -70,6 +76,14 @@ def scores(values: Sequence[float | None], seed: int = 0) -> Scores:
 def labels(values: Sequence[bool]) -> Labels:
     """One demonstration per label."""
     return Labels.of(demonstrations(len(values)).table.append_column("label", pa.array(values)))
+
+
+def targets(pairs: Preferences, seed: int = 5) -> Demonstrations:
+    """One more answer to each prompt of the pairs, in another order."""
+    rng = np.random.default_rng(seed)
+    rows = [{**row, "completion_id": f"t{i}", "completion": text(rng, 12)}
+            for i, row in enumerate(pairs.table.select(["prompt_id", "prompt"]).to_pylist())]  # fmt: skip
+    return Demonstrations.of(pa.Table.from_pylist(rows[::-1]))
 
 
 def _sampled(prompt: int, k: int, completion: str) -> dict[str, object]:
