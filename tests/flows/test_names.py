@@ -14,7 +14,7 @@ from flows.wiring.where import Where
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({
     "alpha", "answers", "baseline", "best", "compare", "completions", "data", "dtype", "exploitability", "kl", "loss",
-    "memory", "model", "n", "oracle", "oracles", "pairs", "part", "path", "policy", "prompts", "proxy", "rank",
+    "memory", "model", "n", "oracle", "oracles", "pairs", "part", "path", "policy", "prompts", "proxy", "r", "rank",
     "schedule", "score", "seed", "size", "source", "step", "steps", "stop", "stream", "system", "table", "temperature",
     "times", "value", "weight",
 })  # fmt: skip
