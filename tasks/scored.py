@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tasks.contract import Bounds, DataError, Seed, SpecError, Workspace
 from tasks.declarations import Size, StepView
 from tasks.kinds import Scores, WinProbs
+from tasks.select import check_comparable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +80,9 @@ def statistical_rejection(
     if exhausted:
         work.notice(f"{exhausted} prompts have at most n = {n} candidates, which were all accepted: none was rejected")
     return table
+
+
+compare_scores_wiring = check_comparable
 
 
 def compare_scores_size(step: StepView) -> Size:

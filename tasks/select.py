@@ -261,6 +261,11 @@ def gold_pairs(
     return Preferences(work.output)
 
 
+def rankings_size(step: StepView) -> Size:
+    table = step.inputs["scores"][0]
+    return Size(table.rows / table.k)
+
+
 def rankings(scores: Scores, work: Workspace) -> Rankings:
     """The scored answers to each prompt in one row, in sampling order: training data of listwise losses.
 
@@ -278,6 +283,11 @@ def rankings(scores: Scores, work: Workspace) -> Rankings:
         Rankings, rows, lambda *prompts: rankings_of(rows.rows(*prompts), rows.sizes(*prompts), tokens=tokens), scores,
         work,
     )  # fmt: skip
+
+
+def best_size(step: StepView) -> Size:
+    table, n = step.inputs["scores"][0], step.params["n"]
+    return Size(table.rows / table.k * min(n, table.k), min(n, table.k))
 
 
 def best(scores: Scores, work: Workspace, *, n: Annotated[int, Bounds(min=1)] = 1) -> Completions:

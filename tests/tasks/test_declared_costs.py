@@ -5,17 +5,21 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flows.python.declared import Declarations
 from flows.wiring.views import View
-from tasks.contract import Chosen
+from tasks.contract import Chosen, SpecError
 from tasks.declarations import AtMost, Size
 from tasks.exploit import responses_size
 from tasks.judge import compare_cost, compare_size
+from tasks.judged import labels_size
 from tasks.reward import fit_reward_cost, fit_reward_work
 from tasks.rl import ppo_cost
 from tasks.sample import sample_cost
 from tasks.sampling.longest import longest_answer
-from tasks.select import concat_size, gold_pairs_size, take_batch_size, win_rates_size
+from tasks.scored import compare_scores_size, statistical_rejection_size, statistical_rejection_wiring
+from tasks.select import best_size, concat_size, gold_pairs_size, rankings_size, take_batch_size, win_rates_size
 
 
 class Seen:
@@ -50,6 +54,19 @@ def test_a_piece_has_its_size_or_what_there_is() -> None:
     assert take_batch_size(Seen(table=Seen(100), size=40)).rows == 40
     assert take_batch_size(Seen(table=Seen(30), size=40)).rows == 30
     assert take_batch_size(Seen(table=Seen(), size=40)).rows == 40
+
+
+def test_what_scored_answers_make_is_counted_by_prompt() -> None:
+    ten = Seen(40, 4)  # of 10 prompts
+    assert best_size(Seen(scores=ten, n=1)) == Size(10, 1)
+    assert best_size(Seen(scores=ten, n=9)) == Size(40, 4)
+    assert rankings_size(Seen(scores=ten)).rows == 10
+    assert compare_scores_size(Seen(scores=ten)) == Size(10 * 6, 4)
+    assert statistical_rejection_size(Seen(scores=Seen(640, 64), n=8)) == Size(80, 8)
+    assert labels_size(Seen(pairs=Seen(30))).rows == 60
+    with pytest.raises(SpecError, match="8 answers per prompt and n = 8 of them are to be accepted"):
+        statistical_rejection_wiring(Seen(scores=Seen(80, 8), n=8))
+    statistical_rejection_wiring(Seen(scores=Seen(), n=8))
 
 
 def test_rates_and_golden_pairs_are_as_many_as_the_answers() -> None:

@@ -66,6 +66,21 @@ def test_rows_without_a_usable_label_are_skipped_and_listed(tmp_path: Path) -> N
         Step(tmp_path, max_skipped=0.1).labels([GOOD, BAD, *unusable])
 
 
+def test_labels_of_a_table_of_texts_are_words(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("prompt,completion,label\nq,yes,TRUE\nq,no,0\nq,odd,\n")
+    step = Step(tmp_path)
+    assert judged(step.labels(file)) == [("yes", True), ("no", False)]
+    assert step.reasons == ["label is missing or null"]
+
+
+def test_labels_are_divided_into_splits_by_their_prompts(tmp_path: Path) -> None:
+    rows = [{**row, "prompt": f"q {i}"} for i in range(200) for row in (GOOD, BAD)]
+    sizes = {split: len(Step(tmp_path).labels(rows, split)) for split in ("rm", "policy", "gate", "heldout")}
+    assert sum(sizes.values()) == 400
+    assert all(n % 2 == 0 and n for n in sizes.values())
+
+
 def test_empty_answers_stay_for_tokenize_to_count(tmp_path: Path) -> None:
     assert judged(Step(tmp_path).labels([GOOD, {**BAD, "completion": ""}])) == [("yes", True), ("", False)]
 
