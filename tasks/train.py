@@ -11,9 +11,9 @@ from tasks.training.passes import (
     CURVES,
     check_optimizer,
     cost_of_passes,
+    forward_passes,
     memory_of_passes,
     memory_of_scoring,
-    rows_trained,
     training_by_loss,
 )
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
@@ -144,7 +144,7 @@ def logps(
 
 
 fit_cost = cost_of_passes
-fit_work = rows_trained
+fit_work = forward_passes
 fit_training = training_by_loss
 fit_curves = CURVES
 fit_wiring = check_adapter

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tasks.calls import StateBytes
+from tasks.contract import COUPLES_ROWS
 from tasks.declarations import Cost, Machine, Memory, StepView, Training
 from tasks.training.device import head_logits
 from tasks.training.learner import rank_of
@@ -33,6 +34,18 @@ def cost_of_passes(step: StepView) -> Cost:
 
 def rows_trained(step: StepView) -> float:
     return optimizer_steps(step) * step.params["batch"]
+
+
+def forward_passes(step: StepView) -> float:
+    """What a fit's time is proportional to: rows, times 3 for a forward and a backward pass over their answers.
+
+    A pair with a target has three answers instead of two. Answers to other prompts cost a forward pass more, and so
+    does a loss that couples rows, if the batch does not fit in one pass.
+    """
+    answers = 1.5 if step.inputs.get("targets") else 1.0
+    coupled = step.declares("loss", COUPLES_ROWS) is not None
+    each = answers * (3 + coupled) + bool(step.inputs.get("mismatched"))
+    return rows_trained(step) * each
 
 
 def training_by_loss(step: StepView) -> Training:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.python.declared import Declarations
+from flows.wiring.model import ChoiceValue
 from flows.wiring.views import View
 from tasks.contract import Chosen, SpecError
 from tasks.declarations import AtMost, Size
@@ -20,6 +21,7 @@ from tasks.sample import sample_cost
 from tasks.sampling.longest import longest_answer
 from tasks.scored import compare_scores_size, statistical_rejection_size, statistical_rejection_wiring
 from tasks.select import best_size, concat_size, gold_pairs_size, rankings_size, take_batch_size, win_rates_size
+from tasks.train import fit_work
 
 
 class Seen:
@@ -81,6 +83,24 @@ def test_optimizer_steps_are_those_of_all_passes_unless_a_number_is_given() -> N
     assert fit_reward_work(passes) == 9 * 16
     assert fit_reward_cost(Seen(data=Seen(), batch=16, epochs=3, steps=300)) == {"steps": 300}
     assert isnan(float(str(fit_reward_cost(Seen(data=Seen(), batch=16, epochs=3, steps=None))["steps"])))
+
+
+def test_a_fit_takes_as_long_as_the_answers_that_it_reads() -> None:
+    """32 rows of a forward and a backward pass, 3 each; targets make three answers of two."""
+    declared = Declarations()
+
+    def work(loss: str, folder: str = "pairwise", **ports: View) -> float:
+        data = View(declared, "tokenize", "Preferences", {}, dict, origin=None, rows=32)
+        params = {"batch": 16, "epochs": 1, "steps": None, "loss": ChoiceValue(f"losses/{folder}", loss, {})}
+        inputs = {port: [view] for port, view in {"data": data, **ports}.items()}
+        step = View(declared, "fit", "Policy", params, lambda: inputs, origin=None)
+        return fit_work(step)
+
+    other = View(declared, "tokenize", "Labels", {}, dict, origin=None, rows=32)
+    assert work("dpo") == 32 * 3
+    assert work("slic", targets=other) == 32 * 4.5
+    assert work("aot") == 32 * 4
+    assert work("kto", "pointwise", mismatched=other) == 32 * 4
 
 
 def test_the_longest_answer_is_what_the_step_says_else_what_its_model_says(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Batch 8 × 1 = 1 × 8 and packed = padded, against plain passes over the whole b
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tasks.contract import Chosen, DataError, SpecError
-from tasks.kinds import Labels, Logps, Policy, Preferences, Table
+from tasks.kinds import Policy, Preferences
 from tasks.ranks import Ranks
-from tasks.train import logps, mismatched_answers
+from tasks.train import logps
 from tasks.training.body import computes_in_spans
 from tasks.training.device import this_device
 from tasks.training.examples import Examples, examples_of, loss_on_batch
@@ -26,10 +26,9 @@ from tasks.training.packing import PackingConfig
 from tasks.training.parallel import Replica
 from tasks.training.rows import rows_of
 from tasks.training.step import add_gradients
-from tasks.training.targets import with_targets
 from tests.flat import fit
 from tests.losses import loss_of
-from tests.models import tiny_policy
+from tests.tasks.training.loss_inputs import Inputs, inputs_for
 from tests.tasks.training.tables import (
     AOT,
     APO_ZERO_UNPAIRED,
@@ -38,9 +37,7 @@ from tests.tasks.training.tables import (
     NASH,
     SLIC,
     XPO,
-    labels,
     preferences,
-    targets,
     tokenized,
 )
 from tests.tasks.training.test_logps import plain_logps
@@ -63,34 +60,6 @@ SOFTMAX = """
     def couples_rows() -> bool:
         return True
 """
-FLAGS = [True, False, True, True, False, True, True, True]
-
-
-class Inputs(NamedTuple):
-    """What `fit` gets for a loss, but its model."""
-
-    data: Table
-    ref: Logps
-    anchors: list[Logps]
-    targets: Table | None
-    mismatched: Labels | None
-    mismatched_logps: Logps | None
-
-    @property
-    def ports(self) -> dict[str, Any]:
-        """Of `fit`."""
-        return {
-            "ref_logps": self.ref, "anchor_logps": self.anchors, "targets": self.targets,
-            "mismatched": self.mismatched, "mismatched_logps": self.mismatched_logps,
-        }  # fmt: skip
-
-    def examples(self, policy: Policy, loss: Chosen, **options: Any) -> Examples:
-        rows = rows_of(self.data, policy)
-        return examples_of(
-            self.data, rows if self.targets is None else with_targets(rows, self.targets, policy), loss, self.ref,
-            anchor_logps=self.anchors, mismatched_logps=self.mismatched_logps,
-            mismatched=None if self.mismatched is None else rows_of(self.mismatched, policy), **options,
-        )  # fmt: skip
 
 
 Make = Callable[[Chosen], Inputs]
@@ -108,22 +77,6 @@ def inputs_of(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Make:
         return made[kind]
 
     return make
-
-
-def inputs_for(loss: Chosen, policy: Policy, folder: Path) -> Inputs:
-    """Tables of 8 rows with uneven weights; other policies are reference and anchors."""
-    of_pairs = loss.folder.endswith("pairwise")
-    table: Table = preferences(8) if of_pairs else labels(FLAGS)
-    weights = pa.array(np.linspace(0.5, 2, len(table)), pa.float64())
-    table = type(table).of(table.table.set_column(table.table.column_names.index("weight"), "weight", weights))
-    data = tokenized(table, policy, folder)
-    ref, *others = (tiny_policy(folder / f"model-{seed}", seed=seed) for seed in (1, 2, 3))
-    scored = [logps(one, data, Workspace(folder / "logps")) for one in (ref, *others)]
-    needs_targets = isinstance(table, Preferences) and loss.name in ("slic", "xpo")
-    aim = tokenized(targets(table), policy, folder / "targets") if needs_targets else None
-    mixed = None if of_pairs else mismatched_answers(policy, data, Workspace(folder / "mixed"))
-    mixed_logps = None if mixed is None else logps(ref, mixed, Workspace(folder / "mixed"))
-    return Inputs(data, scored[0], scored[1:], aim, mixed, mixed_logps)
 
 
 def network_of(model: Any) -> Replica:

@@ -36,11 +36,18 @@ from tests.flat import fit, fit_reward, logps
 from tests.forked_ranks import RankWorkspace, kill_forked_ranks, on_forked_ranks
 from tests.models import tiny_policy
 from tests.ranks import as_rank
+from tests.tasks.training.loss_inputs import inputs_for
 from tests.tasks.training.tables import (
+    AOT,
+    APO_ZERO_UNPAIRED,
     DPO,
+    KTO,
+    NASH,
     RRHF,
     SFT,
+    SLIC,
     SPPO,
+    XPO,
     demonstrations,
     preferences,
     rankings,
@@ -65,11 +72,22 @@ class Case(NamedTuple):
     ref: Logps | None
     options: dict[str, Any]
     near: float = 1e-5
+    ports: dict[str, Any] = {}  # noqa: RUF012
+    """What the loss reads besides."""
 
     @property
     def has_gradients(self) -> bool:
         """Whether all of a policy learns."""
-        return self.loss.folder != BT.folder and not {"adapter", "dtype", "weight_dtype"} & self.options.keys()
+        return (
+            self.loss.folder != BT.folder and not {"adapter", "dtype", "weight_dtype"} & self.options.keys()
+            and not self.ports
+        )  # fmt: skip
+
+
+def _with_ports(policy: Policy, loss: Chosen, folder: Path, **options: Any) -> Case:
+    inputs = inputs_for(loss, policy, folder)
+    ports = inputs.ports
+    return Case(fit, policy, inputs.data, loss, ports.pop("ref_logps"), options, ports=ports)
 
 
 def fast_cases(folder: Path) -> dict[str, Case]:
@@ -78,7 +96,9 @@ def fast_cases(folder: Path) -> dict[str, Case]:
     policy.digest = "ab" * 16
     pairs = tokenized(preferences(7), policy, folder)
     ref = logps(tiny_policy(folder / "ref", seed=1), pairs, Workspace(folder / "ref"))
+    coupled = {loss.name: _with_ports(policy, loss, folder / loss.name) for loss in (AOT, KTO)}
     return {
+        **coupled,
         "pairs": Case(fit, policy, pairs, DPO, ref, {}),
         "reward": Case(fit_reward, policy, pairs, BT, None, {"gradient_checkpointing": "on"}),
         "adapter": Case(fit, policy, pairs, DPO, ref, {"adapter": LORA}),
@@ -93,7 +113,14 @@ def slow_cases(folder: Path) -> dict[str, Case]:
     sft, tied = tokenized(demonstrations(7), policy, folder), _tied(policy, folder / "tied")
     ref = logps(tiny_policy(folder / "ref", seed=1), rates, Workspace(folder / "ref"))
     half = {"dtype": "bfloat16"}
+    more = {loss.name: _with_ports(policy, loss, folder / loss.name) for loss in (NASH, SLIC, XPO, APO_ZERO_UNPAIRED)}
+    over_weights = {
+        f"{loss.name} over weights": _with_ports(policy, loss, folder / f"weights-{loss.name}", average_over="weights")
+        for loss in (AOT, DPO)
+    }
     return {
+        **more,
+        **over_weights,
         "win rates": Case(fit, policy, rates, SPPO, ref, {"optimizer": "rmsprop", "lr": 2e-5}),
         "rankings": Case(fit, policy, tokenized(rankings(), policy, folder), RRHF, None, {}),
         "demonstrations": Case(fit, policy, sft, SFT, None, {"optimizer": "adamw_offloaded", "steps": None}),
@@ -136,7 +163,13 @@ def train(case: Case, folder: Path, stop: int = 0, **options: Any) -> list[tuple
     work = Stopped(folder, stop) if stop else RankWorkspace(folder)
     args = [] if case.ref is None else [case.ref]
     try:
-        case.task(case.policy, case.data, work, *args, **{**OPTIONS, "loss": case.loss, **case.options, **options})
+        case.task(
+            case.policy,
+            case.data,
+            work,
+            *args,
+            **{**OPTIONS, "loss": case.loss, **case.ports, **case.options, **options},
+        )
     except Killed:
         assert stop
     return work.curves
@@ -214,7 +247,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 @pytest.mark.parametrize("sharding", WAYS)
-@pytest.mark.parametrize("name", ["pairs", "reward", "adapter"])
+@pytest.mark.parametrize("name", ["pairs", "reward", "adapter", "aot", "kto"])
 def test_two_ranks_train_as_one_process(name: str, sharding: str, found: Found) -> None:
     check(name, sharding, found.cases[name], found.folder, *found.of_ranks[sharding, name], found.alone[name])
 
