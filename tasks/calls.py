@@ -76,5 +76,6 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "a_place": "place among the answers of the prompt, 0 = highest win rate, of equal ones the lower k first",
     "b_place": "the same of the second answer",
     "p": "P(a beats b), the mean over both orders where both were queried",
+    "uncertainty": "how uncertain the oracle is of p; null where it does not know",
 }
 """Columns of the frame that a pair rule works on → their meaning. One row is one answered pair of answers."""

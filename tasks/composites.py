@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tasks.kinds import (
         Completions,
         Demonstrations,
+        Ensemble,
         Labels,
         Oracle,
         Policy,
@@ -110,6 +111,52 @@ def train_reward(
     return add(
         "fit_reward", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, adapter=adapter,
         seed=seed,
+    )  # fmt: skip
+
+
+def train_ensemble(
+    add: Add,
+    policy: Policy | RewardModel,
+    data: Preferences,
+    base_samples: Completions | None = None,
+    *,
+    members: Annotated[int, Bounds(min=1)] = 4,
+    how: Literal["mean", "worst", "lower_bound"] = "mean",
+    c: Annotated[float, Bounds(min=0)] = 1.0,
+    uncertainty: Literal["ensemble", "features"] = "ensemble",
+    ridge: Annotated[float, Bounds(above=0)] = 1.0,
+    loss: Annotated[ChoiceSpec, Choice("losses/reward")] = "bradley_terry",  # type: ignore[assignment]
+    lr: Annotated[float, Bounds(above=0)],
+    optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
+    rows: RowsConfig = RowsConfig(),
+    compute: TrainComputeConfig = TrainComputeConfig(),
+    seed: Seed = 0,
+) -> Ensemble:
+    """Train several reward models, each on a bootstrap of the pairs and with a head of its own, and make them one.
+
+    Where the pairs do not decide, the members disagree: `ensemble` says what their scores become, and how uncertain
+    they are. A single member learns from the pairs as they are.
+
+    Args:
+        members: reward models.
+        how: what the scores of several become; worst and lower_bound need `base_samples`.
+        c: deviations, or distances, that a lower bound lies below the mean.
+        uncertainty: by disagreement of the members, or by distance of features.
+        ridge: λ of the features' covariance.
+        loss: what is minimised.
+        lr: peak learning rate; no default, because no value serves two models.
+        seed: of the first member: its bootstrap, head and order of rows; the others' follow.
+    """
+    rewards = []
+    for i in range(members):
+        sample = data if members == 1 else add("bootstrap", f"sample_{i + 1}", table=data, seed=seed + i)
+        rewards.append(add(
+            "train_reward", f"reward_{i + 1}", policy=policy, data=sample, loss=loss, lr=lr, optim=optim, rows=rows,
+            compute=compute, seed=seed + i,
+        ))  # fmt: skip
+    return add(
+        "ensemble", oracles=rewards, pairs=data if uncertainty == "features" else None, base_samples=base_samples,
+        how=how, c=c, uncertainty=uncertainty, ridge=ridge,
     )  # fmt: skip
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tasks.contract import DataError, SpecError, Workspace
+from tasks.contract import DataError, Seed, SpecError, Workspace
 from tasks.declarations import Cost, Machine, Memory, Resources, Size, StepView
-from tasks.kinds import Completions, Oracle, Scorer, Scores, WinProbs
+from tasks.kinds import Completions, Oracle, Preferences, Scorer, Scores, WinProbs
 from tasks.training.passes import memory_of_scoring
 
 if TYPE_CHECKING:
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from tasks.judging.grouping import Grouped, Ints, Strings
     from tasks.judging.journal import Journal
-    from tasks.judging.pairing import QuestionPairs
+    from tasks.judging.pairing import QuestionPairs, Questions
 
 
 score_resources = Resources(ranks=True)
 compare_resources = Resources(ranks=True)
+judge_pairs_resources = Resources(ranks=True)
 
 
 def score_cost(step: StepView) -> Cost:
@@ -94,7 +95,8 @@ def compare(
 
     A Scorer is queried once per distinct (prompt, text, truth) and compares by P = σ(scale · (score(a) − score(b)));
     an antisymmetric oracle is queried once per unordered pair of texts; any other in both orders, one row each, where
-    the column `first` is the answer shown first. p is P(a beats b) in every row, null for no answer.
+    the column `first` is the answer shown first. p is P(a beats b) in every row, null for no answer. Where the oracle
+    knows how uncertain it is (an `ensemble`), the column `uncertainty` says it; else that is null.
     A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
     Raises DataError if the two tables have common draws or different prompts.
 
@@ -109,23 +111,91 @@ def compare(
     against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
-    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
+    with (
+        Journal(work.path / "answers.jsonl", work, shared=True) as journal,
+        Journal(work.path / "uncertainties.jsonl", work, shared=True) as uncertainties,
+    ):
 
         def compared(first: int, last: int) -> pa.Table:
-            return _compared(rows, against, first, last, live, orders, journal)
+            return _compared(rows, against, first, last, live, orders, journal, uncertainties)
 
         WinProbs.of(by_blocks(rows, compared, work)).save(work.output)
         _report_queries(work, journal)
     return WinProbs(work.output)
 
 
+def judge_pairs_cost(step: StepView) -> Cost:
+    return {"queries": 2 * step.rows_of("pairs")}
+
+
+def judge_pairs_memory(step: StepView, machine: Machine) -> Memory | None:
+    return memory_of_scoring(step, machine, "oracle")
+
+
+def judge_pairs(
+    pairs: Preferences,
+    oracle: Oracle,
+    work: Workspace,
+    *,
+    labels: Literal["drawn", "likelier"] = "drawn",
+    orders: Literal["both", "random"] = "both",
+    seed: Seed = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Preferences:
+    """Pairs labelled anew: an oracle decides which side of each is the chosen one.
+
+    So a rule may choose pairs by one oracle (`most_uncertain`) and another, whose answers are dear, is asked about
+    these alone. p = P(chosen beats rejected) by this oracle, the mean over both orders where both are queried;
+    margin = 2p − 1; source = judged. Pairs without an answer are left out, and with `likelier` ties. The noise of a
+    drawn label belongs to (seed, the two draws). A journal stores the answers, so a resumed step repeats no query.
+    Totals: `pairs_judged`, `pairs_unanswered`, `pairs_tied`, `pairs_turned`, `queries`, `unanswered`. Raises DataError
+    if none is left.
+
+    Args:
+        labels: drawn: as a noisy annotator, with probability P, for which DPO's optimum is that of the reward;
+            likelier: the more probable winner.
+        orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
+        seed: the noise of drawn labels.
+        dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
+    """
+    from collections import Counter
+
+    import numpy as np
+
+    from tasks.judging.grouping import by_blocks, grouped
+    from tasks.judging.journal import Journal
+    from tasks.judging.pairing import Questions
+    from tasks.judging.relabelling import answers_of, mean_p, relabelled
+
+    live, rows = oracle.open(dtype), grouped(pairs.table)
+    totals: Counter[str] = Counter()
+    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
+
+        def judged(first: int, last: int) -> pa.Table:
+            block = rows.rows(first, last)
+            answers, a = answers_of(block), np.arange(block.num_rows)
+            ids = answers.column("completion_id")
+            made = _answer(Questions(answers), ids, a, a + block.num_rows, live, orders, journal)
+            selection = relabelled(block, mean_p(made, block.num_rows), labels, seed)
+            totals.update({name: int(n) for name, n in selection.totals.items()})
+            return selection.rows
+
+        Preferences.of(by_blocks(rows, judged, work, "pairs"), pairs.metadata).save(work.output)
+        work.count(**totals)
+        _report_queries(work, journal)
+    if totals["pairs_unanswered"] + totals["pairs_tied"] == len(pairs):
+        raise DataError(f"none of {len(pairs)} pairs is left: the oracle answered none, or found all of them equal")
+    return Preferences(work.output)
+
+
 def _compared(
-    rows: Grouped, against: Grouped | None, first: int, last: int, oracle: Oracle, orders: str, journal: Journal
-) -> pa.Table:
+    rows: Grouped, against: Grouped | None, first: int, last: int, oracle: Oracle, orders: str, journal: Journal,
+    uncertainties: Journal,
+) -> pa.Table:  # fmt: skip
     """The questions and answers of some prompts. The rows of the other table follow those of the first."""
     import pyarrow as pa
 
-    from tasks.judging.pairing import pairs_across, pairs_within
+    from tasks.judging.pairing import Questions, pairs_across, pairs_within
 
     columns = ["prompt_id", "prompt", "completion", "truth", "completion_id"]
     block, sizes = rows.rows(first, last).select(columns), rows.sizes(first, last)
@@ -138,17 +208,22 @@ def _compared(
             t.replace_schema_metadata(None) for t in (block, against.rows(first, last).select(columns))
         ])  # fmt: skip
     _check_draws(block.column("completion_id"), against is not None)
-    return _rows(block, _answer(block, a, b, oracle, orders, journal))
+    questions = Questions(block)
+    pairs = _answer(questions, block.column("completion_id"), a, b, oracle, orders, journal)
+    if oracle.knows_uncertainty:
+        pairs = pairs._replace(uncertainty=questions.uncertainties(pairs.a, pairs.b, oracle, uncertainties))
+    return _rows(block, pairs)
 
 
-def _answer(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal) -> QuestionPairs:
+def _answer(
+    questions: Questions, ids: Strings, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal
+) -> QuestionPairs:
     import numpy as np
 
     from tasks.judging.grouping import indices
     from tasks.judging.noise import uniform
-    from tasks.judging.pairing import Questions, compare_by_scores, compare_ordered, compare_unordered
+    from tasks.judging.pairing import compare_by_scores, compare_ordered, compare_unordered
 
-    questions = Questions(block)
     if isinstance(oracle, Scorer):
         return compare_by_scores(oracle, questions, a, b, journal)
     if oracle.antisymmetric:
@@ -156,8 +231,8 @@ def _answer(block: pa.Table, a: Ints, b: Ints, oracle: Oracle, orders: str, jour
     if orders == "both":
         a, b = np.repeat(a, 2), np.repeat(b, 2)
         return compare_ordered(oracle, questions, a, b, np.arange(len(a)) % 2 == 0, journal)
-    ids = block.column("completion_id").combine_chunks()
-    a_first = uniform(0, ids.take(indices(a)), ids.take(indices(b))) < 0.5
+    known = ids.combine_chunks()
+    a_first = uniform(0, known.take(indices(a)), known.take(indices(b))) < 0.5
     return compare_ordered(oracle, questions, a, b, a_first, journal)
 
 
@@ -170,9 +245,11 @@ def _rows(block: pa.Table, pairs: QuestionPairs) -> pa.Table:
     a, b = indices(pairs.a), indices(pairs.b)
     ids = block.column("completion_id").combine_chunks()
     first = pa.nulls(len(a), pa.string()) if pairs.a_first is None else pa.array(np.where(pairs.a_first, "a", "b"))
+    spread = np.full(len(a), np.nan) if pairs.uncertainty is None else pairs.uncertainty
     return pa.table({
         "prompt_id": block.column("prompt_id").combine_chunks().take(a), "a_id": ids.take(a), "b_id": ids.take(b),
         "p": pa.array(pairs.p, mask=np.isnan(pairs.p)), "first": first,
+        "uncertainty": pa.array(spread, mask=np.isnan(spread)),
     })  # fmt: skip
 
 

@@ -8,150 +8,27 @@ Column names are tensor names are metric stems. Token ids are int32, log-probabi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import pyarrow as pa
 
-from tasks.arrow import ROWS_PER_BATCH, conform, open_table, write_table
+from tasks.arrow import open_table, write_table
+from tasks.artifact import Artifact as Artifact
+from tasks.artifact import Member as Member
+from tasks.artifact import Table as Table
 from tasks.columns import COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
+from tasks.composed import Composed
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
 UNKEYED = {
-    "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a reward model "
-    "or a composed scorer is in the key of every step with one as its oracle",
+    "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a "
+    "reward model is in the key of every step with one as its oracle",
 }
 
 ADAPTER = "adapter.json"
 """File that makes a model's directory an adapter."""
-MEMBERS = "scorer.json"
-"""File that names the members of a composed scorer, and its parameters."""
-
-
-class Member(NamedTuple):
-    """An artifact that another one cannot be opened without, as the files of that one name it."""
-
-    content: str
-    """Its content digest; empty where it was not in a store."""
-    kind: str = ""
-    """Empty: a model of any kind."""
-
-
-class Artifact:
-    """A handle of a directory of data. `digest` is that of its content once it is in the store."""
-
-    noun = ""
-    """What messages call it, with its article; empty: by its kind."""
-
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        self._path = path
-        self.digest = digest
-
-    @property
-    def path(self) -> Path:
-        if self._path is None:
-            raise DataError(f"this {type(self).__name__} has not been saved yet, so it has no path")
-        return self._path
-
-    @property
-    def refers_to(self) -> Mapping[str, Sequence[Member]]:
-        """Role → the artifacts that its files name by content, without which it cannot be opened; for most kinds none.
-
-        Whoever opens it from a store gives it their handles (`attach`).
-        """
-        return {}
-
-    def attach(self, members: Mapping[str, Sequence[Artifact]]) -> None:
-        """Take the handles of what it refers to, by role."""
-
-    def save(self, directory: Path) -> None:
-        """Write the data into `directory`, which exists and is empty. Only called for handles without a path."""
-        raise DataError(f"{type(self).__name__} cannot be saved from memory; return one with a path")
-
-
-class Table(Artifact):
-    """Rows of one schema in `table.arrow`; some kinds add further tables."""
-
-    SCHEMA: ClassVar[pa.Schema]
-    _table: pa.Table | None = None
-    _batches: Iterable[pa.RecordBatch] | None = None
-    _metadata: Mapping[str, str] | None = None
-
-    @classmethod
-    def of(cls, data: Any, metadata: Mapping[str, str] | None = None) -> Self:
-        """A handle of rows in memory: a pyarrow Table, a polars frame, or an iterable of record batches.
-
-        An iterable is consumed when the handle is saved, so memory stays flat. Missing nullable columns become null.
-        Raises DataError where the rows do not conform.
-        """
-        handle = cls()
-        handle._metadata = metadata
-        if hasattr(data, "to_arrow"):
-            data = data.to_arrow()
-        if isinstance(data, pa.Table):
-            handle._table = cls.conform(data, handle._metadata)
-        else:
-            handle._batches = data
-        return handle
-
-    @classmethod
-    def conform(cls, table: pa.Table, metadata: Mapping[str, str] | None = None) -> pa.Table:
-        """`table` with exactly the columns, types and order of the schema. Raises DataError."""
-        return conform(table, cls.SCHEMA, cls.__name__, metadata)
-
-    @property
-    def table(self) -> pa.Table:
-        """All rows, memory-mapped if they are on disk."""
-        if self._table is None:
-            if self._batches is not None:
-                raise DataError("a streamed table can be read only after it is saved")
-            with open_table(self.path / "table.arrow") as reader:
-                self._table = reader.read_all()
-            self._check()
-        return self._table
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows batch by batch, for tables that do not fit in memory."""
-        if self._path is None:
-            yield from self.table.to_batches(max_chunksize=ROWS_PER_BATCH)
-            return
-        with open_table(self.path / "table.arrow") as reader:
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i)
-
-    @property
-    def frame(self) -> Any:
-        """All rows as a polars DataFrame (no copy where Arrow's layout allows)."""
-        import polars as pl
-
-        return pl.from_arrow(self.table)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The schema's metadata, e.g. `template`: digest of tokenizer and chat template that made the tokens."""
-        if self._path is None:
-            return dict(self._metadata or {})
-        return {k.decode(): v.decode() for k, v in (self.table.schema.metadata or {}).items()}
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def _check(self) -> None:
-        schema = cast(pa.Table, self._table).schema.remove_metadata()
-        if not schema.equals(self.SCHEMA.remove_metadata()):
-            raise DataError(f"{self.path / 'table.arrow'} is not a {type(self).__name__}: it has {schema.names}")
-
-    def save(self, directory: Path) -> None:
-        schema = self.SCHEMA.with_metadata(dict(sorted((self._metadata or {}).items())) or None)
-        write_table(directory / "table.arrow", schema, self._conformed())
-
-    def _conformed(self) -> Iterator[pa.Table]:
-        if self._batches is None:
-            yield self.table
-            return
-        for batch in self._batches:
-            yield type(self).conform(pa.Table.from_batches([batch]))
 
 
 class Prompts(Table):
@@ -199,6 +76,7 @@ class WinProbs(Table):
         field("b_id", pa.string(), "completion_id of the second answer"),
         field("p", pa.float64(), "P(a beats b) in [0, 1]; null: the oracle gave no answer", True),
         field("first", pa.string(), "'a' or 'b': which was shown first; null where the oracle has no order", True),
+        field("uncertainty", pa.float64(), "how uncertain the oracle is of p; null: it does not know", True),
     ])  # fmt: skip
 
 
@@ -380,71 +258,8 @@ class Scorer(Oracle):
         return self._score(prompts, completions, truths)
 
 
-class ComposedScorer(Scorer):
-    """A scorer made of other artifacts: `scorer.json` names its members by role and content, and its parameters.
-
-    Its subclasses are kinds. The function that opens one stands in OPENERS of `flows/store/keys.py`, so that its code
-    is in the key of each step that queries it.
-    """
-
-    opener: ClassVar[tuple[str, str]] = ("", "")
-    """Folder and name of the function that makes a live scorer of the members, of `path` and of the parameters."""
-
-    def __init__(self, path: Path | None = None, digest: str = "") -> None:
-        super().__init__(path, digest)
-        self.members: Mapping[str, Sequence[Artifact]] = {}
-        self._params: Mapping[str, JSON] = {}
-
-    @classmethod
-    def made_of(
-        cls, members: Mapping[str, Sequence[Artifact]], params: Mapping[str, JSON], path: Path | None = None
-    ) -> Self:
-        """A scorer of these members. path: a directory in which it is saved now, beside other files of it."""
-        scorer = cls()
-        scorer.members, scorer._params = members, params
-        if path is not None:
-            scorer.save(path)
-            scorer._path = path
-        return scorer
-
-    @property
-    def refers_to(self) -> Mapping[str, Sequence[Member]]:
-        if not (self.path / MEMBERS).exists():
-            return {}
-        members = self._saved["members"]
-        return {role: [Member(m["content"], m["kind"]) for m in several] for role, several in members.items()}
-
-    def attach(self, members: Mapping[str, Sequence[Artifact]]) -> None:
-        self.members = members
-
-    @property
-    def params(self) -> Mapping[str, JSON]:
-        """The parameters that it was made with."""
-        return self._params if self._path is None else dict(self._saved["params"])
-
-    @property
-    def _saved(self) -> Mapping[str, Any]:
-        file = self.path / MEMBERS
-        try:
-            return dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError):
-            raise DataError(f"{file} is not a mapping in JSON, so it describes no scorer") from None
-
-    def open(self, dtype: str = "auto") -> Scorer:  # type: ignore[override]
-        """The live scorer. Raises DataError where its members are missing: a store attaches them."""
-        if not self.members:
-            raise DataError(f"the members of {self.path} are not given: open it from a store, or `attach` them")
-        make = Chosen(*self.opener, {**self.params, "dtype": dtype})
-        scorer: Scorer = make(path=self._path, **self.members)
-        return scorer
-
-    def save(self, directory: Path) -> None:
-        members = {
-            role: [{"kind": type(m).__name__, "content": m.digest} for m in several]
-            for role, several in self.members.items()
-        }
-        content = {"members": members, "params": dict(self.params)}
-        (directory / MEMBERS).write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
+class ComposedScorer(Composed, Scorer):
+    """A scorer made of other artifacts. Its subclasses are kinds."""
 
 
 class ImplicitReward(ComposedScorer):
@@ -457,6 +272,10 @@ class Ensemble(ComposedScorer):
     """Several scorers as one, which may know how far they disagree."""
 
     opener = ("judging", "ensemble_scorer")
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        return {"path": self.path}
 
 
 class Model(Artifact):

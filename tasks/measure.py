@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from tasks.contract import Bounds, Workspace
+from tasks.contract import Bounds, DataError, Workspace
 from tasks.declarations import Evaluation, Metric, StepView
-from tasks.kinds import Completions, Logps, Report, Scores, WinProbs
+from tasks.kinds import Completions, Logps, Preferences, Report, Scores, WinProbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +97,54 @@ def measure(
         work.notice("allow_seen: prompts of this evaluation may have trained the policy")
     _report_missing(metrics, len(answers.prompts), work)
     return Report.of(m.report_rows(metrics)).with_per_prompt(m.per_prompt_table(answers.prompts, metrics))
+
+
+mean_uncertainty_metrics = {
+    "eval/uncertainty": Metric("uncertainty\n(95% CI)", ".3f", interval=True, higher_is_better=False, of_run=True),
+    "eval/uncertainty_selected": Metric("of selected\npairs", ".3f", higher_is_better=False, of_run=True),
+}  # fmt: skip
+
+
+def mean_uncertainty_evaluation(step: StepView) -> Evaluation:
+    from tasks.judging.evaluated import behind
+
+    return Evaluation(
+        "uncertainty of an oracle", [], data=behind(step, "win_probs", "completions"),
+        oracle=behind(step, "win_probs", "oracle"), judgements=step.first("win_probs"),
+    )  # fmt: skip
+
+
+def mean_uncertainty(win_probs: WinProbs, work: Workspace, pairs: Preferences | None = None) -> Report:
+    """How uncertain an oracle was of the pairs that it compared: of an exploration, by round, it should fall.
+
+    eval/uncertainty: mean over the pairs of a prompt, then over prompts, in the oracle's own units (the deviation of P
+    over an ensemble's members, or a distance of features) · eval/uncertainty_selected: the same over `pairs`, which a
+    rule kept of them. Intervals are 95%, over prompts. Raises DataError where no pair has an uncertainty, or a pair
+    was not compared.
+    """
+    import polars as pl
+
+    from tasks.judging import measuring as m
+
+    questions = win_probs.frame.select("prompt_id", "a_id", "b_id", "uncertainty")
+    known = questions.filter(pl.col("uncertainty").is_not_null())
+    if known.is_empty():
+        raise DataError(f"none of {len(questions)} comparisons has an uncertainty: the oracle must be an `ensemble`")
+    if missing := len(questions) - len(known):
+        work.notice(f"{missing} of {len(questions)} comparisons have no uncertainty and are left out")
+    metrics = {"uncertainty": m.per_prompt(known, "uncertainty")}
+    if pairs is not None:
+        kept = pairs.frame.select("prompt_id", a_id=pl.min_horizontal("chosen_id", "rejected_id"),
+                                  b_id=pl.max_horizontal("chosen_id", "rejected_id"))  # fmt: skip
+        ordered = known.with_columns(
+            a_id=pl.min_horizontal("a_id", "b_id"), b_id=pl.max_horizontal("a_id", "b_id")
+        ).unique(["a_id", "b_id"], keep="first", maintain_order=True)
+        found = kept.join(ordered, on=["prompt_id", "a_id", "b_id"], how="inner", maintain_order="left")
+        if len(found) < len(kept):
+            raise DataError(f"{len(kept) - len(found)} of {len(kept)} pairs are not among the comparisons")
+        metrics["uncertainty_selected"] = m.per_prompt(found, "uncertainty")
+    prompts = known["prompt_id"].unique(maintain_order=True).to_list()
+    return Report.of(m.report_rows(metrics)).with_per_prompt(m.per_prompt_table(prompts, metrics))
 
 
 def _report_missing(metrics: Mapping[str, pl.DataFrame], prompts: int, work: Workspace) -> None:

@@ -17,13 +17,11 @@ from tasks.training.passes import (
     training_by_loss,
 )
 from tasks.training.settings import ComputeConfig, OptimConfig, RowsConfig, TrainComputeConfig
-from tasks.training.token_checks import check_same_tokens
 
 tokenize_resources = HEAVY
 mismatched_answers_resources = Resources()
 logps_resources = SHARED
 logps_memory = memory_of_scoring
-logps_files = check_same_tokens
 fit_resources = SHARED
 
 

@@ -85,7 +85,7 @@ def _try_pair_rule(rule: Chosen) -> None:
     frame = pl.DataFrame({
         "prompt": [0, 0, 0], "answers": [3, 3, 3], "a": [0, 0, 1], "b": [1, 2, 2], "a_id": ["x", "x", "y"],
         "b_id": ["y", "z", "z"], "a_win_rate": [0.8, 0.8, 0.5], "b_win_rate": [0.5, 0.2, 0.2], "a_place": [0, 0, 1],
-        "b_place": [1, 2, 2], "p": [0.7, 0.9, 0.7],
+        "b_place": [1, 2, 2], "p": [0.7, 0.9, 0.7], "uncertainty": [0.1, 0.2, 0.1],
     })  # fmt: skip
     result = rule(frame.select(list(PAIR_COLUMNS)))
     if not isinstance(result, pl.DataFrame) or not {"a", "b", "p"} <= set(result.columns):

@@ -16,8 +16,8 @@ from flows.wiring.tree import fail, name_of, quoted
 from flows.wiring.where import Where
 from tasks.contract import COMPANIONS, Choice, SpecError, WorldSpec
 
-_KINDS = "tasks.kinds"
-_NO_TASKS = ("tasks.contract", _KINDS)
+_KINDS, _BASES = "tasks.kinds", "tasks.artifact"
+_NO_TASKS = ("tasks.contract", _KINDS, _BASES)
 
 
 class Catalogue:
@@ -36,7 +36,7 @@ class Catalogue:
     @cached_property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         """Every kind and everything that it may stand for, itself first."""
-        bases = self.codebase.public(_KINDS).classes
+        bases = {**self.codebase.public(_BASES).classes, **self.codebase.public(_KINDS).classes}
 
         def above(name: str) -> tuple[str, ...]:
             return (name, *(a for base in bases.get(name, ()) for a in above(base)))

@@ -9,11 +9,11 @@ from flows.wiring.catalogue import Catalogue
 from flows.wiring.model import Node
 from flows.wiring.signatures import Signature
 from flows.wiring.tree import fail
-from flows.wiring.views import View
+from flows.wiring.views import COMPOSED, View
 from flows.wiring.where import Where
 from tasks.contract import NEEDS_TARGETS
 from tasks.declarations import Evaluation
-from tasks.families import ALL_REFERENCES, DATA, LOSSES, NO_TARGETS, TARGETS
+from tasks.families import ALL_REFERENCES, DATA, LOSSES, NO_TARGETS, TARGETS, LossFamily
 
 if TYPE_CHECKING:
     from flows.wiring.choices import Picked
@@ -32,7 +32,7 @@ def check_losses(
             continue
         family = LOSSES[loss.folder]
         for data in [handle.kinds for handle in ports.get(DATA, [])] or [()]:
-            model = catalogue.kinds.get(signature.returns, (signature.returns,))
+            model = _trained_kinds(catalogue, signature, family)
             if problem := family.mismatch(loss.arguments, model, data, signature.ports, ports):
                 fail(where, f"{what}.{name}: the loss {loss.name} ({loss.folder}) {problem}")
         if NEEDS_TARGETS in loss.companions and not set(TARGETS) & ports.keys():
@@ -46,9 +46,15 @@ def can_train(catalogue: Catalogue, task: Signature, loss: Signature) -> bool:
     """Whether the task can train with the loss on some kind of table, where all its ports are fed."""
     family, port = LOSSES[loss.folder], task.ports.get(DATA)
     tables = [kinds for kinds in catalogue.kinds.values() if port and not set(kinds).isdisjoint(port.kinds)] or [()]
-    model = catalogue.kinds.get(task.returns, (task.returns,))
+    model = _trained_kinds(catalogue, task, family)
     fed = {*task.ports, *ALL_REFERENCES}
     return any(not family.mismatch(loss.arguments, model, table, task.ports, fed) for table in tables)
+
+
+def _trained_kinds(catalogue: Catalogue, task: Signature, family: LossFamily) -> tuple[str, ...]:
+    """The kinds of the model that a loss of the task trains: its result, or, of a composed one, a member."""
+    returned = catalogue.kinds.get(task.returns, (task.returns,))
+    return (family.trains,) if COMPOSED & {*returned} else returned
 
 
 def _without_models_and_tables(what: str, ports: Ports, unread: list[str], loss: str, notices: list[str]) -> Ports:

@@ -17,7 +17,7 @@ from tasks.arrow import open_table, write_table
 from tasks.columns import field
 from tasks.contract import SpecError
 from tasks.ids import prompt_id
-from tasks.judging.ensembles import Floats, above, as_rows, combined, disagreement, distance
+from tasks.judging.ensembles import Floats, above, combined, disagreement, distance, vectors_of
 from tasks.kinds import RewardModel, Scorer
 from tasks.training.texts import once_each
 
@@ -88,7 +88,7 @@ def member_scores(live: Sequence[Scorer]) -> Values:
     """A function from rows to the scores of all members, `(A, M)`, each times the member's scale; NaN: no score."""
 
     def values(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> Floats:
-        columns = [as_rows(one.score(prompts, completions, truths), 1) * one.scale for one in live]
+        columns = [vectors_of(one.score(prompts, completions, truths), 1) * one.scale for one in live]
         return np.concatenate(columns, axis=1)
 
     return values
@@ -105,7 +105,7 @@ def feature_values(member: Sequence[Scorer], live: Sequence[Scorer], dtype: str)
     if not isinstance(model, RewardModel):
         raise SpecError(f"a {type(model).__name__} has no features; a reward model has, or several scorers together")
     reader = feature_reader(model, dtype)
-    return lambda prompts, completions, truths: as_rows(reader.read(prompts, completions), reader.width)
+    return lambda prompts, completions, truths: vectors_of(reader.read(prompts, completions), reader.width)
 
 
 def write_baselines(path: Path, scores: Mapping[str, Floats], features: Mapping[str, Floats]) -> None:

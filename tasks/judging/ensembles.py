@@ -93,7 +93,7 @@ def above(values: Floats, prompt_ids: Sequence[str], means: Mapping[str, Floats]
     return np.asarray(values - np.array([means[id] for id in prompt_ids]).reshape(values.shape))
 
 
-def as_rows(values: Sequence[Any], width: int) -> Floats:
+def vectors_of(values: Sequence[Any], width: int) -> Floats:
     """`(A, width)`: vectors or numbers, NaN for None."""
     empty = np.full(width, np.nan)
     return np.array([empty if v is None else np.atleast_1d(v) for v in values], np.float64).reshape(len(values), width)

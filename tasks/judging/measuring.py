@@ -15,6 +15,7 @@ UNITS = {
     "win_rate": "probability", "gold": "score", "baseline_gold": "score", "proxy": "score", "baseline_proxy": "score",
     "kl": "nats", "length": "tokens", "baseline_length": "tokens", "exploitability": "probability",
     "exploitability_last": "probability", "exploitability_mixture": "probability", "beats": "probability",
+    "uncertainty": "deviation", "uncertainty_selected": "deviation", "gold_gain": "score", "proxy_gain": "score",
 }  # fmt: skip
 """Unit of each metric, by its name up to the first slash; all others are shares."""
 _GAPS = ("exploitability", "exploitability_last", "exploitability_mixture")

@@ -48,6 +48,7 @@ def _frame_for_rules(block: pa.Table, sizes: Ints, answered: AnsweredPairs) -> p
     ids = pl.Series(block.column("completion_id"))
     columns: dict[str, Any] = {
         "prompt": prompt, "answers": sizes[prompt], "a": answered.a, "b": answered.b, "p": answered.p,
+        "uncertainty": pl.Series(answered.uncertainty).fill_nan(None),
     }  # fmt: skip
     for side, rows in (("a", answered.a), ("b", answered.b)):
         columns |= {f"{side}_id": ids.gather(rows), f"{side}_win_rate": win_rate[rows], f"{side}_place": place[rows]}

@@ -26,6 +26,8 @@ class QuestionPairs(NamedTuple):
     p: Floats
     a_first: npt.NDArray[np.bool_] | None = None
     """Whether a was shown first; None for an oracle that does not depend on the order."""
+    uncertainty: Floats | None = None
+    """How uncertain the oracle is of p, NaN for no answer; None for an oracle that does not know."""
 
 
 def pairs_within(sizes: Ints) -> tuple[Ints, Ints]:
@@ -85,6 +87,26 @@ class Questions:
             return [_probability(p) for p in answers]
 
         return journal.answers(len(keys), query)[inverse]
+
+    def uncertainties(self, a: Ints, b: Ints, oracle: Oracle, journal: Journal) -> Floats:
+        """How uncertain the oracle is of which of the rows a and b is better, `(M,)`; equal texts: 0.
+
+        Each distinct unordered pair is queried once.
+        """
+        left, right = self.of_row[a], self.of_row[b]
+        differ = left != right
+        low, high = np.minimum(left, right)[differ], np.maximum(left, right)[differ]
+        keys, inverse = np.unique(low * len(self) + high, return_inverse=True)
+
+        def query(shard: slice) -> list[float | None]:
+            x, y = np.divmod(keys[shard], max(1, len(self)))
+            first, second = (self._table.take(indices(i)).to_pydict() for i in (x, y))
+            found = oracle.uncertainty(first["prompt"], first["completion"], second["completion"], first["truth"])
+            return list(found)
+
+        spread = np.zeros(len(a))
+        spread[differ] = journal.answers(len(keys), query)[inverse]
+        return spread
 
 
 def _probability(p: float | None) -> float | None:

@@ -24,6 +24,8 @@ class AnsweredPairs(NamedTuple):
     a: Ints
     b: Ints
     p: Floats
+    uncertainty: Floats
+    """NaN: unknown."""
 
 
 class Rates(NamedTuple):
@@ -49,8 +51,9 @@ def answered_pairs(ids: Strings, prompt_of: Ints, questions: pa.Table, counts: I
     if (a == b).any():
         raise DataError("win_probs has questions that compare a draw with itself")
     p = _probabilities(questions.column("p"))
-    a, b, p = _mean_over_orders(np.minimum(a, b), np.maximum(a, b), np.where(a < b, p, 1 - p), len(ids))
-    return AnsweredPairs(a, b, p)
+    uncertainty: Floats = questions.column("uncertainty").to_numpy(zero_copy_only=False).astype(np.float64)
+    p = np.where(a < b, p, 1 - p)
+    return _mean_over_orders(AnsweredPairs(np.minimum(a, b), np.maximum(a, b), p, uncertainty), len(ids))
 
 
 def _probabilities(column: Strings) -> Floats:
@@ -66,14 +69,14 @@ def _probabilities(column: Strings) -> Floats:
     return p
 
 
-def _mean_over_orders(a: Ints, b: Ints, p: Floats, rows: int) -> tuple[Ints, Ints, Floats]:
-    """Mean of p over the answered questions of each pair, in order of its rows."""
-    known = ~np.isnan(p)
-    keys, p = a[known] * rows + b[known], p[known]
+def _mean_over_orders(pairs: AnsweredPairs, rows: int) -> AnsweredPairs:
+    """Means over the answered questions of each pair, in order of its rows."""
+    known = ~np.isnan(pairs.p)
+    keys, p, uncertainty = (x[known] for x in (pairs.a * rows + pairs.b, pairs.p, pairs.uncertainty))
     if (np.diff(keys) <= 0).any():
         keys, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        p = np.bincount(inverse, p) / counts
-    return keys // max(1, rows), keys % max(1, rows), p
+        p, uncertainty = (np.bincount(inverse, values) / counts for values in (p, uncertainty))
+    return AnsweredPairs(keys // max(1, rows), keys % max(1, rows), p, uncertainty)
 
 
 def win_rates_of_block(pairs: AnsweredPairs, rows: int, *, count_self: bool) -> Rates:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -36,7 +35,7 @@ def check_one_tokenizer(policy: Policy, ref: Policy) -> None:
 
 
 def implicit_scorer(
-    *, policy: Sequence[Policy], ref: Sequence[Policy], beta: float, path: Path | None = None,
+    *, policy: Sequence[Policy], ref: Sequence[Policy], beta: float,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Scorer:  # fmt: skip
     """The scorer β·[log π(y) − log π_ref(y)], in the policy's own tokens: P(a beats b) = σ(score(a) − score(b)).
@@ -49,7 +48,6 @@ def implicit_scorer(
         policy: one policy.
         ref: one reference.
         beta: factor of the log-ratio, in rewards per nat.
-        path: not used; the scorer's folder.
         dtype: that products compute in; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
     [own], [anchor] = policy, ref

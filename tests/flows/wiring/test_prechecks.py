@@ -14,7 +14,6 @@ from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from tasks.contract import SpecError
 from tests.flows.codebases import write_files
-from tests.models import TEXTS, tiny_policy
 
 SAMPLED = """
     base: {task: load_policy, source: toy}
@@ -128,26 +127,3 @@ def test_what_can_be_read_is_planned_and_a_hub_id_waits_for_the_run(tmp_path: Pa
         assert make_plan(compile_pipeline(pipeline(tmp_path, step), "p"), store).counts()["run"] >= 1
     hub = compile_pipeline(pipeline(tmp_path, "read: {task: load_prompts, source: nobody/nothing-at-all}"), "p")
     assert plan_or_none(hub, store) is None
-
-
-def test_a_reference_or_anchor_with_another_tokenizer_is_refused_before_any_step(tmp_path: Path, store: Store) -> None:
-    write_files(tmp_path, {"pairs.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS)})
-    for name, seed, texts in (("a", 0, TEXTS), ("b", 1, TEXTS), ("c", 0, TEXTS[:2])):
-        tiny_policy(tmp_path / name, seed=seed, texts=texts)
-
-    def plan(ref: str, anchor: str) -> None:
-        steps = f"""
-            pairs: {{task: load_preferences, source: ./pairs.jsonl, split: all}}
-            a: {{task: load_policy, source: ./a}}
-            b: {{task: load_policy, source: ./b}}
-            c: {{task: load_policy, source: ./c}}
-            policy: {{task: train, policy: a, ref: {ref}, anchor: {anchor}, data: pairs, loss: nash, lr: 1.0e-3}}
-            """
-        make_plan(compile_pipeline(pipeline(tmp_path, steps), "p"), store)
-
-    plan("b", "[a, b]")
-    for ref, anchor in (("c", "a"), ("a", "[b, c]")):
-        with pytest.raises(
-            SpecError, match=r"p.policy/\w+: the model .*/c has another tokenizer .* than .*/a, by which"
-        ):
-            plan(ref, anchor)

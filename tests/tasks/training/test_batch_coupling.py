@@ -247,30 +247,6 @@ def test_a_killed_training_ends_in_the_same_bytes(
     assert train(tmp_path / "killed") == straight
 
 
-@pytest.mark.parametrize(("loss", "first"), [
-    (AOT, np.log(2)),  # equal distributions of margins: D = 0 everywhere
-    (NASH, 1.0),  # h = 0: (1/(2·0.5))²
-    (KTO, 0.5 * (6 * 1.3 + 2 * 3) / 8),  # σ(0) = ½; 6 desirable rows, of which 2 others weigh 3 times as much
-], ids=["aot", "nash", "kto"])  # fmt: skip
-def test_a_policy_equal_to_its_references_has_the_log_probabilities_that_were_stored(
-    loss: Chosen, first: float, policy: Policy, inputs_of: Make, tmp_path: Path
-) -> None:
-    """Cached = on the fly, in the first step, whatever the passes: log-ratios are 0, and so is the reference point."""
-    inputs = inputs_of(loss)
-    one = pa.array([1.0] * 8, pa.float64())
-    table = inputs.data.table.set_column(inputs.data.table.column_names.index("weight"), "weight", one)
-    data = type(inputs.data).of(table, inputs.data.metadata)
-    own = logps(policy, data, Workspace(tmp_path))
-    mixed = None if inputs.mismatched is None else logps(policy, inputs.mismatched, Workspace(tmp_path))
-    ports = {**inputs.ports, "ref_logps": own, "anchor_logps": [own, own], "mismatched_logps": mixed}
-    for tokens in (4096, 40):
-        work = Workspace(tmp_path / str(tokens))
-        fit(policy, data, work, loss=loss, **ports, lr=1e-9, batch=8, max_tokens_per_microbatch=tokens)
-        metrics = dict(work.curves)[1]
-        assert metrics["train/loss"] == pytest.approx(first, abs=1e-5)
-        assert metrics.get("train/kl_reference", 0.0) == pytest.approx(0, abs=1e-5)
-
-
 def test_a_loss_whose_targets_are_no_chosen_answers_is_refused_without_a_table_of_them(
     policy: Policy, inputs_of: Make
 ) -> None:
