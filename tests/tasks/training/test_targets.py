@@ -1,6 +1,7 @@
 """The target answer of a pair: found by its prompt, read behind the pair's prompt, and counted as neither side."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +30,12 @@ def aims(policy: Policy, tmp_path: Path) -> Table:
     return tokenized(targets(PAIRS), policy, tmp_path)
 
 
-def changed(table: Table, **columns: list[object]) -> Demonstrations:
+def changed(table: Table, **columns: list[object]) -> Any:
     data = table.table
     for name, values in columns.items():
         place = data.column_names.index(name)
         data = data.set_column(place, data.schema.field(name), pa.array(values, data.schema.field(name).type))
-    return Demonstrations.of(data, table.metadata)
+    return type(table).of(data, table.metadata)
 
 
 def test_each_row_gets_the_answer_to_its_own_prompt_whatever_the_order(
