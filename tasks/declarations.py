@@ -241,6 +241,8 @@ class Metric:
     role: Literal["", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats"] = ""
     """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
     KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another)."""
+    best_of_n: bool = False
+    """Of a distance: whether it is that of the best of n samples, so that gains follow its law."""
     baseline: str = ""
     """The metric that holds the baseline's value of it."""
     figure: str = ""

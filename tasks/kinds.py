@@ -265,12 +265,14 @@ class ComposedScorer(Composed, Scorer):
 class ImplicitReward(ComposedScorer):
     """β·log π/π_ref of two policies as a scorer."""
 
+    noun = "an implicit reward"
     opener = ("training", "implicit_scorer")
 
 
 class Ensemble(ComposedScorer):
     """Several scorers as one, which may know how far they disagree."""
 
+    noun = "an ensemble"
     opener = ("judging", "ensemble_scorer")
 
     @property

@@ -83,7 +83,7 @@ class References:
         if error := self._error(handle):
             raise DataError(f"the step's result is {what}, and {error}")
         members = self._members(handle)
-        for base in members["base"] if handle.noun else ():
+        for base in members.get("base", ()):
             if base.members:
                 raise DataError(
                     f"the step's result is {what} of {base.kind} {base.content[:12]}, which is {what} itself"

@@ -25,36 +25,47 @@ FEWEST_POINTS = 4
 
 
 class Law(NamedTuple):
-    """R(d) = d·(α − β·log d), the gain of gold at distance d = √KL."""
+    """The gain of gold at distance d = √KL: R(d) = d·(α − β·log d), or d·(α − β·d) of the best of n samples."""
 
     alpha: float
     beta: float
     explained: float
     """R²: 1 − squared residuals / squared differences from the mean."""
+    best_of_n: bool = False
 
     def at(self, d: Floats) -> Floats:
-        import numpy as np
-
-        return d * (self.alpha - self.beta * np.log(d))
+        return d * (self.alpha - self.beta * _price(d, self.best_of_n))
 
     @property
     def peak(self) -> float:
-        """The distance with the highest gain, exp(α/β − 1); infinite where the law only rises."""
-        return math.exp(min(self.alpha / self.beta - 1, 50.0)) if self.beta > 0 else math.inf
+        """The distance with the highest gain, exp(α/β − 1), or α/(2β); infinite where the law only rises."""
+        if self.beta <= 0:
+            return math.inf
+        return self.alpha / (2 * self.beta) if self.best_of_n else math.exp(min(self.alpha / self.beta - 1, 50.0))
+
+    def __str__(self) -> str:
+        price = "d" if self.best_of_n else "log d"
+        return f"R = d(α − β {price}), α = {self.alpha:.2f}, β = {self.beta:.2f}, R² = {self.explained:.2f}"
 
 
-def law_of(d: Sequence[float], gains: Sequence[float]) -> Law:
+def _price(d: Floats, best_of_n: bool) -> Floats:
+    import numpy as np
+
+    return d if best_of_n else np.log(d)
+
+
+def law_of(d: Sequence[float], gains: Sequence[float], *, best_of_n: bool = False) -> Law:
     """α and β by least squares; the law is linear in both.
 
-    Source: Gao et al., arXiv 2210.10760, R_RL (d = √KL, R(0) = 0). Distances must be above 0.
+    Source: Gao et al., arXiv 2210.10760, R_RL and R_bon (d = √KL, R(0) = 0). Distances must be above 0.
     """
     import numpy as np
 
     x, y = np.asarray(d, np.float64), np.asarray(gains, np.float64)
-    design = np.stack([x, -x * np.log(x)], axis=1)
+    design = np.stack([x, -x * _price(x, best_of_n)], axis=1)
     (alpha, beta), *_ = np.linalg.lstsq(design, y, rcond=None)
     rest, spread = float(((y - design @ (alpha, beta)) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    return Law(float(alpha), float(beta), 1 - rest / spread if spread else 0.0)
+    return Law(float(alpha), float(beta), 1 - rest / spread if spread else 0.0, best_of_n)
 
 
 def overoptimised(results: RunResults, title: str) -> Figure | None:
@@ -67,9 +78,11 @@ def overoptimised(results: RunResults, title: str) -> Figure | None:
     points.sort(key=lambda p: p.distance)
     if len(points) < FEWEST_ROUNDS:
         return None
+    best_of_n = any(p.best_of_n for p in points)
+    done = "chose" if best_of_n else "trained"
     figure, axes = style.new_figure(5.8, 3.9)
     axes.axhline(0, color=style.MUTED, lw=0.8)
-    _line(axes, [(p.distance, p.proxy) for p in points], style.BASE, "proxy, which trained")
+    _line(axes, [(p.distance, p.proxy) for p in points], style.BASE, f"proxy, which {done}")
     _line(axes, [(p.distance, p.gold) for p in points], style.ACCENT, "gold")
     law = _fitted(points)
     if law:
@@ -77,12 +90,13 @@ def overoptimised(results: RunResults, title: str) -> Figure | None:
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
     axes.set_title(style.heading_of("Gold and proxy by distance", title))
-    axes.set_xlabel("distance from the base, √KL(policy ‖ base), KL in nats per answer")
+    which = "√KL(best of n ‖ base), KL in nats, at most" if best_of_n else "√KL(policy ‖ base), KL in nats per answer"
+    axes.set_xlabel(f"distance from the base, {which}")
     axes.set_ylabel("mean score above the base's")
     axes.legend(loc="best", fontsize=8.5)
     foot = "bars: 95% interval of the policy's mean over prompts (the base's is not in them)"
     if law:
-        foot += f"\ndashes: R = d(α − β log d), α = {law.alpha:.2f}, β = {law.beta:.2f}, R² = {law.explained:.2f}"
+        foot += f"\ndashes: {law}"
     style.add_foot(figure, foot)
     return figure
 
@@ -101,6 +115,7 @@ class Point(NamedTuple):
     distance: float
     gold: Gain
     proxy: Gain
+    best_of_n: bool = False
 
 
 def _point(row: ResultRow) -> Point | None:
@@ -109,7 +124,7 @@ def _point(row: ResultRow) -> Point | None:
     gains = [_gain(row, e) for e in (gold, proxy)]
     if kl is None or math.isnan(kl.value) or gains[0] is None or gains[1] is None:
         return None
-    return Point(style.sqrt_kl(kl.value), gains[0], gains[1])
+    return Point(style.sqrt_kl(kl.value), gains[0], gains[1], kl.metric.best_of_n)
 
 
 def _gain(row: ResultRow, score: Estimate | None) -> Gain | None:
@@ -131,7 +146,7 @@ def _fitted(points: Sequence[Point]) -> Law | None:
     moved = [(p.distance, p.gold.value) for p in points if p.distance > 0]
     if len({d for d, _ in moved}) < FEWEST_POINTS:
         return None
-    law = law_of(*zip(*moved, strict=True))
+    law = law_of(*zip(*moved, strict=True), best_of_n=any(p.best_of_n for p in points))
     return law if law.explained >= FITS else None
 
 

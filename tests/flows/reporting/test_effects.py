@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,23 @@ def test_the_law_of_points_that_obey_it_is_found_and_its_peak_is_the_highest() -
     near = np.linspace(0.01, 3, 3000)
     assert found.peak == pytest.approx(math.exp(0.5 / 0.7 - 1)) == pytest.approx(near[LAW.at(near).argmax()], abs=2e-3)
     assert law_of([1.0, 2.0, 4.0], [1.0, 2.0, 4.0]).peak == math.inf
+
+
+def test_the_best_of_n_has_a_law_of_its_own() -> None:
+    d = np.sqrt(KL)
+    law = Law(0.9, 0.2, 1.0, best_of_n=True)
+    assert law_of(d.tolist(), law.at(d).tolist(), best_of_n=True) == pytest.approx(law)
+    assert law.at(np.array([2.0])) == pytest.approx([2 * (0.9 - 0.2 * 2)])
+    assert law.peak == pytest.approx(0.9 / 0.4)
+    results = along(KL, law.at(d).tolist(), (0.5 * d).tolist())
+    rows = tuple(
+        replace(row, metrics=row.metrics | of_task("best_of", {"eval/kl": row.metrics["eval/kl"]}))
+        for row in results.rows
+    )
+    figure = drawn(overoptimised(replace(results, rows=rows), "best-of-n"))
+    assert "proxy, which chose" in [line.get_label() for line in figure.axes[0].get_lines()]
+    assert figure.axes[0].get_xlabel() == "distance from the base, √KL(best of n ‖ base), KL in nats, at most"
+    assert any("R = d(α − β d), α = 0.90, β = 0.20" in text.get_text() for text in figure.texts)
 
 
 def test_gains_are_over_the_base_on_the_root_of_kl() -> None:
