@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from tasks.contract import Choice, Chosen, DataError, SpecError, Workspace
-from tasks.declarations import HEAVY, Machine, Memory, StepView
+from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
+from tasks.declarations import HEAVY, Machine, Memory, Resources, StepView
 from tasks.formats.early import check_peft_directory
 from tasks.kinds import AnyModel, Policy, RewardModel
 from tasks.source import Source
@@ -13,6 +13,7 @@ from tasks.training.passes import shape_of
 
 merge_resources = HEAVY
 load_adapter_resources = HEAVY
+renew_resources = Resources()
 load_adapter_files = check_peft_directory
 
 
@@ -64,7 +65,7 @@ def merge(
     Everything but the weights (tokenizer, template, configuration) is that of the first. Raises SpecError for
     unsuitable `weights`, DataError for one whole model, for several tokenizers or chat templates, or several shapes.
 
-    Source: Ramé et al., rewarded soups, arXiv 2306.04488, eq. 1; WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.
+    Source: Ramé et al., rewarded soups, arXiv 2306.04488; WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.
 
     Args:
         base: θ₀, from which the models of `slerp` were trained; default: 0. Models that were trained from one base
@@ -94,6 +95,28 @@ def merge(
     saving: Any = save_reward_model if isinstance(first, RewardModel) else save_model
     saving(merged, first, work.output, dtype)
     return type(first)(work.output)
+
+
+def renew(
+    current: AnyModel,
+    fresh: AnyModel,
+    *,
+    every: Annotated[int, Bounds(min=1)],
+    index: Annotated[int, Bounds(min=1)],
+) -> AnyModel:
+    """`current`, or `fresh` in every `every`-th round from round `every` + 1 on: an anchor that moves now and then.
+
+    With `current: prev.anchor, fresh: prev.policy, index: $round` the policy of each `every`-th round becomes the
+    anchor of the rounds behind it. The result is the same content, so nothing that depends on it is computed again.
+
+    Source: COMAL, arXiv 2410.23223, whose reference is renewed once the regularised game is solved.
+
+    Args:
+        every: rounds between renewals.
+        index: number of the round, from 1.
+    """
+    model = fresh if index > 1 and (index - 1) % every == 0 else current
+    return type(model)(model.path, base=model.base)
 
 
 def load_adapter(

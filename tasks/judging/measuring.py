@@ -126,6 +126,16 @@ def report_rows(metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
 
 
+def group_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows `eval/group/<group>` of a Report: the mean of `value` over each `group`'s prompts, in order of names."""
+    found = []
+    for (group,), of_group in sorted(rows.group_by("group")):
+        values = of_group["value"].to_numpy()
+        share = bool((values >= 0).all() and (values <= 1).all())
+        found.append(interval(values, share=share).report_row(f"group/{group}", "share"))
+    return found
+
+
 def per_prompt_table(prompts: list[str], metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """One row per prompt, one column per quantity."""
     table = pl.DataFrame({"prompt_id": prompts}, schema={"prompt_id": pl.String})
