@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import tasks.training.merging as merging
-from tasks.adapt import merge
+from tasks.adapt import merge, renew
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy, RewardModel
 from tasks.training.adapters import merge_layers
@@ -172,3 +172,9 @@ def test_unsuitable_weights_are_refused(given: list[float], match: str) -> None:
 def test_weights_count_by_their_share() -> None:
     assert shares([3, 1], 2) == [0.75, 0.25]
     assert shares(None, 4) == [0.25] * 4
+
+
+@pytest.mark.parametrize(("index", "moved"), [(1, False), (2, False), (3, False), (4, True), (5, False), (7, True)])
+def test_an_anchor_is_renewed_behind_every_third_round(policies: list[Policy], index: int, moved: bool) -> None:
+    current, fresh = policies[:2]
+    assert renew(current, fresh, every=3, index=index).path == (fresh if moved else current).path
