@@ -24,7 +24,7 @@ from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.store import Store
 from tasks.contract import JSON, DataError, SpecError
-from tasks.kinds import Completions, Oracle, Policy, WinProbs
+from tasks.kinds import Completions, ImplicitReward, Oracle, Policy, WinProbs
 from tests.flows.commands.processes import printed
 from tests.flows.evaluated import of_task
 from tests.flows.fabricated import BASE, READ, Fabricated, fabricate, report
@@ -244,6 +244,16 @@ def test_a_damaged_report_is_one_line_that_names_the_file(tmp_path: Path) -> Non
     damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"table.arrow is damaged .*alignflow verify"):
         _text(shown, f"{shown.run.id}:report@2")
+
+
+def test_a_scorer_is_shown_with_its_members_by_role(store: Store, tmp_path: Path) -> None:
+    folders = [model(tmp_path / name, name) for name in ("tuned", "base")]
+    policy, ref = (put(store, Policy(folder), f"read_{folder.name}") for folder in folders)
+    handles = {"policy": [store.open(policy)], "ref": [store.open(ref)]}
+    reward = put(store, ImplicitReward.made_of(handles, {"beta": 1.0}), "reward", {"policy": [policy], "ref": [ref]})
+    lines = _lines(lambda console: show_text(store, reward.content, 5, console))
+    [shown] = [" ".join(line) for line in lines if line[:2] == ["made", "of"]]
+    assert f"made of policy: Policy {policy.content} in {folders[0]}; ref: Policy {ref.content}" in shown
 
 
 def test_an_adapter_is_shown_as_one_with_its_base_or_why_that_does_not_serve(store: Store, tmp_path: Path) -> None:
