@@ -109,10 +109,13 @@ class Devices:
         return " and ".join(sorted({text for path in held if (text := holder(path))} - {self._who}))
 
     def _due_to_others(self, ticket: Ticket | None) -> set[str]:
-        """The devices for which steps wait that came earlier and have lost their patience."""
+        """The devices for which steps of other runs wait that came earlier and have lost their patience.
+
+        The steps of one run have an order of their own, which need not be that of their tickets: if they waited for
+        each other here, the first in that order could wait for ever for one that is behind it.
+        """
         before = min(ticket.since if ticket else inf, time.time() - PATIENCE)
-        mine = ticket.path if ticket else None
-        return {n for since, names, _, path in self._tickets() if since < before and path != mine for n in names}
+        return {n for since, names, who, _ in self._tickets() if since < before and who != self._who for n in names}
 
     def _tickets(self) -> Iterator[tuple[float, list[str], str, Path]]:
         """Those of all steps that wait: since when, for what, whose, and the file. Files of killed runs are removed."""

@@ -49,6 +49,16 @@ def test_a_step_that_has_waited_for_long_is_not_overtaken_for_devices_that_it_co
     assert list(last.take(1, 1, long_ago) or ()) == ["GPU-d"]
 
 
+def test_a_step_does_not_wait_for_an_earlier_one_of_its_own_run() -> None:
+    """Which is behind it in the run's order, so that neither would ever be served."""
+    cpus = Devices("cpu", ["cpus"], "run")
+    behind = cpus.wait_in_queue(time.time() - 3 * module.PATIENCE)
+    first = cpus.wait_in_queue(time.time() - 2 * module.PATIENCE)
+    assert Devices("cpu", ["cpus"], "another").take(1, 1) is None
+    assert list(cpus.take(1, 1, first) or ()) == ["cpus"]
+    behind.close()
+
+
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ALIGNFLOW_LOCKS")
     monkeypatch.setattr(module, "TEMPORARY", tmp_path)
