@@ -75,7 +75,7 @@ def merge(
         dtype: of the stored weights. bfloat16 rounds away what an adapter adds below 1/512 of a weight, so that
             log-probabilities change.
     """
-    from tasks.training.merging import average, check_tokenizers, open_merged, rotate
+    from tasks.training.merging import average, check_outputs, check_tokenizers, open_merged, rotate
     from tasks.training.merging_checks import check_rotation, shares
     from tasks.training.model import save_model
     from tasks.training.reward import save_reward_model
@@ -87,6 +87,7 @@ def merge(
         raise SpecError("`base` is what `how: slerp` rotates about; a linear mean needs none")
     parts = shares(weights, len(policies))
     check_tokenizers(policies)
+    check_outputs(policies)
     if how == "slerp":
         check_rotation(parts)
         merged = rotate(open_merged, policies, parts, base)

@@ -101,12 +101,16 @@ def train_reward(
 ) -> RewardModel:
     """Train a reward model on judged answers, from a policy's weights or from another reward model: tokenize, fit.
 
+    Of a table of scores, rows without any are left out before.
+
     Args:
         loss: what is minimised.
         lr: peak learning rate; no default, because no value serves two models.
         adapter: what learns beside a frozen model, with the head; default: nothing, the whole model learns.
         seed: the new head, the order of the rows, and a new adapter.
     """
+    if cast("Step", data).is_a("Scores"):
+        data = add("drop_unscored", scores=data, max_skipped=rows.max_skipped)
     table = add("tokenize", policy=policy, data=data, rows=rows)
     return add(
         "fit_reward", policy=policy, data=table, loss=loss, lr=lr, optim=optim, compute=compute, adapter=adapter,
@@ -282,6 +286,45 @@ def load_labels(
     return add("labels", pairs=pairs)
 
 
+def load_scores(
+    add: Add,
+    *,
+    source: Annotated[ChoiceSpec, Choice("sources", other="path")],
+    split: str = "train",
+    attributes: list[str] | None = None,
+    k: Annotated[int, Bounds(min=1)] = 2,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+    seed: Seed = 0,
+) -> Scores:
+    """Answers with numbers that say how good they are in several ways: real ones, or those of a world's scorers.
+
+    In a world, the base policy answers each prompt of the split k times, and each scorer scores all answers.
+
+    Args:
+        source: a world, or a file, directory or hub dataset of answers with columns of numbers.
+        split: name of the split; a world's `train` is the split that its people label.
+        attributes: columns of a file, or scorers of a world; default: all that there are.
+        k: answers to each prompt of a world; a file gives all it has.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
+        seed: the samples of a world.
+    """
+    if source.world is None:
+        return add("read_scores", source=source, split=split, attributes=attributes, max_skipped=max_skipped)
+    split = source.world.human_split if split == "train" else split
+    completions = add(
+        "sample", policy=add("load_policy", source=source), prompts=add("load_prompts", source=source, split=split),
+        k=k, stream=_SCORED_STREAM, seed=seed,
+    )  # fmt: skip
+    names = attributes or [*source.world.scorers]
+    tables = [
+        add(
+            "score", f"{name}_scores", completions=completions, oracle=add("load_oracle", f"{name}_oracle", oracle=name)
+        )
+        for name in names
+    ]
+    return add("join_scores", tables=tables, names=names)
+
+
 def assess(
     add: Add,
     policy: Policy,
@@ -324,5 +367,7 @@ def assess(
 
 _POLICYS_STREAM, _BASELINES_STREAM = 1001, 1002
 """Streams of their own, so that an evaluation shares no draws with a training, and its sides none with each other."""
+_SCORED_STREAM = 7002
+"""The same for answers that a world's scorers score."""
 _PEOPLES_STREAM = 7001
 """A stream of its own, so that the answers that people compare are draws of no other step."""

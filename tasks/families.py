@@ -234,8 +234,9 @@ LOSSES: Mapping[str, LossFamily] = {
             _MARGIN,
         )),
         LossTable(("Scores",), "one", (
-            LossArgument("scores", "what the model scores the answer", "model"),
-            LossArgument("target_scores", "what the answer was scored", column="score"),
+            LossArgument("scores", "what the model scores the answer; `(B, M)` of M attributes", "model"),
+            LossArgument("target_scores", "what the answer was scored, in standard deviations from the mean of the "
+                         "table's rows; `(B, M)` of M attributes, NaN where one is missing", column="score"),
         ), None),
         LossTable(("Rankings",), "list", (
             LossArgument("scores", "what the model scores each answer; 0 where there is none", "model"), *_RANKED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Seed, SpecError, Workspace
@@ -49,34 +50,43 @@ def score(
     oracle: Scorer,
     work: Workspace,
     *,
+    weights: dict[str, float] | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Scores:
     """The oracle's score of every answer, null for no answer. Each distinct (prompt, text, truth) is queried once.
 
-    The table's metadata has the oracle's scale, for `compare_scores`.
+    The table's metadata has the oracle's scale, for `compare_scores`. What an oracle with attributes measures of each
+    answer is in the column `attributes`.
     A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
 
     Args:
+        weights: of an oracle with attributes: the score is Σ weight · attribute, others count 0; default: their mean.
         dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
     import numpy as np
     import pyarrow as pa
 
+    from tasks.judging.attributes import with_attributes
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
     from tasks.judging.pairing import Questions
     from tasks.judging.selection import SCALE
 
-    live, rows = _scorer(oracle, dtype), grouped(completions.table)
+    live, rows = _scorer(oracle, dtype, weights), grouped(completions.table)
+    named = {"attributes": json.dumps(live.attributes)} if live.attributes else {}
     with Journal(work.path / "scores.jsonl", work, shared=True) as journal:
 
         def scored(first: int, last: int) -> pa.Table:
             block = rows.rows(first, last)
-            values = Questions(block).scores(live, journal)
+            questions = Questions(block)
             block = block.select(Completions.SCHEMA.names)
+            if live.attributes:
+                return with_attributes(block, questions.measures(live, journal), live.weights)
+            values = questions.scores(live, journal)
             return block.append_column("score", pa.array(values, mask=np.isnan(values)))
 
-        metadata = {**completions.metadata, SCALE: repr(float(live.scale))}
+        before = {k: v for k, v in completions.metadata.items() if k != "attributes"}
+        metadata = {**before, **named, SCALE: repr(float(live.scale))}
         Scores.of(by_blocks(rows, scored, work), metadata).save(work.output)
         _report_queries(work, journal)
     return Scores(work.output)
@@ -89,6 +99,7 @@ def compare(
     others: Completions | None = None,
     *,
     orders: Literal["both", "random"] = "both",
+    weights: dict[str, float] | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> WinProbs:
     """P(a beats b) for all pairs of answers to a prompt: each unordered pair of one table, or each answer × each other.
@@ -102,12 +113,14 @@ def compare(
 
     Args:
         orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
+        weights: of an oracle with attributes: scores are Σ weight · attribute, others count 0; default: their mean.
         dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
+    from tasks.judging.attributes import weighted
     from tasks.judging.grouping import by_blocks, grouped, grouped_like
     from tasks.judging.journal import Journal
 
-    live, rows = oracle.open(dtype), grouped(completions.table)
+    live, rows = weighted(oracle.open(dtype), weights), grouped(completions.table)
     against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
@@ -253,8 +266,10 @@ def _rows(block: pa.Table, pairs: QuestionPairs) -> pa.Table:
     })  # fmt: skip
 
 
-def _scorer(oracle: Scorer, dtype: str) -> Scorer:
-    live = oracle.open(dtype)
+def _scorer(oracle: Scorer, dtype: str, weights: dict[str, float] | None) -> Scorer:
+    from tasks.judging.attributes import weighted
+
+    live = weighted(oracle.open(dtype), weights)
     if not isinstance(live, Scorer):
         raise SpecError(f"`score` needs an oracle that scores single answers; {type(live).__name__} only compares")
     return live

@@ -18,6 +18,7 @@ from tasks.arrow import open_table, write_table
 from tasks.artifact import Artifact as Artifact
 from tasks.artifact import Member as Member
 from tasks.artifact import Table as Table
+from tasks.attributes import Measuring
 from tasks.columns import COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
 from tasks.composed import Composed
 from tasks.contract import JSON, Chosen, DataError, SpecError
@@ -27,6 +28,8 @@ UNKEYED = {
     "reward model is in the key of every step with one as its oracle",
 }
 
+ATTRIBUTES = "attributes.json"
+"""File of a reward model whose outputs have names."""
 ADAPTER = "adapter.json"
 """File that makes a model's directory an adapter."""
 
@@ -52,7 +55,17 @@ class Completions(Table):
 class Scores(Completions):
     """One row = one scored answer."""
 
-    SCHEMA = pa.schema([*SAMPLED, field("score", pa.float64(), "the oracle's score; null: it gave no answer", True)])
+    SCHEMA = pa.schema([
+        *SAMPLED, field("score", pa.float64(), "the oracle's score; null: it gave no answer", True),
+        field("attributes", pa.list_(pa.field("item", pa.float64(), True)),
+              "numbers of which the score is made, with the names in the metadata `attributes`; null: one is missing",
+              True),
+    ])  # fmt: skip
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the numbers in the column `attributes`; empty where it has none."""
+        return tuple(json.loads(self.metadata.get("attributes", "[]")))
 
 
 class WinRates(Completions):
@@ -129,6 +142,8 @@ class Logps(Table):
         field("completion_id", pa.string(), "the answer"),
         field("logps", pa.float64(), "log-probability of the completion, summed over its tokens, nats"),
         field("lengths", pa.int32(), "number of completion tokens in the sum"),
+        field("common_logps", pa.float64(), "of a pair's answer: the sum over common_lengths tokens", True),
+        field("common_lengths", pa.int32(), "tokens of the shorter answer of the pair", True),
     ])  # fmt: skip
 
 
@@ -235,7 +250,7 @@ class Oracle(Artifact):
         (directory / "oracle.json").write_text(json.dumps(spec, sort_keys=True, indent=1) + "\n")
 
 
-class Scorer(Oracle):
+class Scorer(Measuring, Oracle):
     """An oracle that can also score single answers; it compares them by Bradley-Terry unless it defines `compare`."""
 
     scale = 1.0
@@ -253,6 +268,8 @@ class Scorer(Oracle):
         self, prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]
     ) -> Sequence[float | None]:
         """One score per row; see `scoring`."""
+        if self.attributes:
+            return self.weighted_sums(self.measure(prompts, completions, truths))
         if self._score is None:
             raise SpecError("open the scorer first with `open()`")
         return self._score(prompts, completions, truths)
@@ -342,7 +359,7 @@ class Policy(Model):
 
 
 class RewardModel(Model, Scorer):
-    """A sequence-classification model with one output, which scores answers."""
+    """A sequence-classification model that scores answers: by one output, or by several with names."""
 
     def open(self, dtype: str = "auto") -> Scorer:  # type: ignore[override]
         """The live scorer: `tasks/training/reward_scorer.py`, whose code is in the key of each step that queries it."""

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError, Workspace
 from tasks.declarations import HEAVY, StepView
 from tasks.formats.early import check_checkpoint, check_rows, check_split, config_of_oracle, config_of_source
-from tasks.kinds import Demonstrations, Labels, Model, Oracle, Policy, Preferences, Prompts
+from tasks.kinds import Demonstrations, Labels, Model, Oracle, Policy, Preferences, Prompts, Scores
 from tasks.skipped import RowLog
-from tasks.source import Source
+from tasks.source import opened
 
 load_prompts_wiring = check_split
 load_prompts_files = check_rows
@@ -18,6 +18,7 @@ load_demonstrations_files = check_rows
 read_preferences_files = check_rows
 read_labels_files = check_rows
 read_policy_files = check_checkpoint
+read_scores_files = check_rows
 read_policy_resources = HEAVY
 read_policy_architecture = config_of_source
 load_oracle_architecture = config_of_oracle
@@ -48,7 +49,7 @@ def load_prompts(
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.save(_opened(source).prompts(split, log))
+    return log.save(opened(source).prompts(split, log))
 
 
 def load_demonstrations(
@@ -68,7 +69,7 @@ def load_demonstrations(
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.save(_opened(source).demonstrations(split, answers, log))
+    return log.save(opened(source).demonstrations(split, answers, log))
 
 
 def read_preferences(
@@ -86,7 +87,7 @@ def read_preferences(
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.save(_opened(source).preferences(split, log))
+    return log.save(opened(source).preferences(split, log))
 
 
 def read_labels(
@@ -106,7 +107,29 @@ def read_labels(
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.save(_opened(source).labels(split, log))
+    return log.save(opened(source).labels(split, log))
+
+
+def read_scores(
+    work: Workspace,
+    *,
+    source: Annotated[Chosen, Choice("sources", other="path")],
+    split: str = "train",
+    attributes: list[str] | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+) -> Scores:
+    """Scored answers of one split of a source: prompt, answer, and columns of numbers, as HelpSteer has them.
+
+    A number that is missing stays so; a row without any is skipped. The score is the mean of the numbers.
+
+    Args:
+        source: a file, directory or hub dataset.
+        split: name of the split; `all` takes every row.
+        attributes: the columns of numbers; default: all that hold nothing else and are not known by name.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
+    """
+    log = RowLog(work, max_skipped)
+    return log.save(opened(source).scores(split, attributes, log))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:
@@ -120,7 +143,7 @@ def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -
     """
     from tasks.rendering import Template
 
-    policy = Policy(_opened(source).policy())
+    policy = Policy(opened(source).policy())
     Template(policy).check()
     return policy
 
@@ -186,10 +209,3 @@ def _pinned(choice: Chosen) -> Chosen:
     """The choice at the commit in the key, even if the hub's branch has moved."""
     commit = choice.identity.get("revision")
     return replace(choice, params={**choice.params, "revision": commit}) if commit else choice
-
-
-def _opened(source: Chosen) -> Source:
-    opened = source()
-    if not isinstance(opened, Source):
-        raise TypeError(f"{source.module} must return a Source, not {type(opened).__name__}")
-    return opened.pinned(source.identity)

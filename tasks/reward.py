@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
+from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
 from tasks.declarations import SHARED
 from tasks.kinds import Policy, Preferences, Rankings, RewardModel, Scores
 from tasks.ranks import barrier, this_rank
@@ -41,6 +41,10 @@ def fit_reward(
 ) -> RewardModel:
     """Minimise a loss over the scores of tokenized answers: a linear head, read at the last token of each.
 
+    A checkpoint whose tokenizer has a separator and no chat template is an encoder, such as DeBERTa: it reads prompt
+    and answer as a pair of texts, in padded batches, through its own forward pass and pooling.
+    On a table of scores the head has an output for each of its attributes. They learn the values in standard deviations
+    from the mean, both of the rows that are trained on; `attributes.json` beside the weights has them, and names them.
     From a policy's weights with a new random head, or from a sequence-classification checkpoint with its own. Head
     and loss compute in float32. On pairs and rankings only differences of scores are learnt; a second epoch overfits.
     The result is a Hugging Face directory that AutoModelForSequenceClassification opens with the same scores; with
@@ -57,27 +61,39 @@ def fit_reward(
     import torch
 
     from tasks.training.adapters import chosen_adapter
-    from tasks.training.examples import examples_of
+    from tasks.training.attribute_targets import learnt_attributes
+    from tasks.training.examples import arguments_of, examples_of
     from tasks.training.learner import check_learner, open_learner
     from tasks.training.loop import Settings, begin, train_model
     from tasks.training.opening import open_on_ranks
-    from tasks.training.reward import open_reward_model, save_reward_model
+    from tasks.training.pair_texts import PairScores, reads_pairs
+    from tasks.training.reward import name_outputs, open_classifier, open_reward_model, save_reward_model
     from tasks.training.rows import rows_of
     from tasks.training.scores import AnswerScores, with_end_token
 
     def opening(dtype: torch.dtype) -> Any:
-        return open_reward_model(policy, dtype, seed, head=torch.float32)
+        if pairs:
+            return open_classifier(policy, dtype)
+        return open_reward_model(policy, dtype, seed, head=torch.float32, attributes=attributes)
 
-    learning = chosen_adapter(adapter)
+    def scoring(model: Any) -> Any:
+        return PairScores(model, policy) if pairs else AnswerScores(model)
+
+    attributes = learnt_attributes(policy, data, loss, arguments_of(loss))
+    pairs, learning = reads_pairs(policy), chosen_adapter(adapter)
+    if pairs and learning is not None:
+        raise SpecError(f"adapter: {policy.path} is an encoder, which is trained as a whole: leave `adapter` out")
     check_learner(policy, learning, compute.save_dtype)
     begin(len(data), optim, seed)
-    scorer = open_on_ranks(lambda: open_learner(policy, learning, opening, AnswerScores, compute, seed))
+    scorer = open_on_ranks(lambda: open_learner(policy, learning, opening, scoring, compute, seed))
     examples = examples_of(
-        data, with_end_token(rows_of(data, policy)), loss, None, RewardModel, average_over=optim.average_over
-    )
+        data, with_end_token(rows_of(data, policy)), loss, None, RewardModel, average_over=optim.average_over,
+        attributes=attributes,
+    )  # fmt: skip
     settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
     train_model(scorer, examples, loss, settings, work)
     if this_rank().is_first:
-        save_reward_model(scorer.model, policy, work.output, compute.save_dtype)
+        name_outputs(scorer.model.config, attributes)
+        save_reward_model(scorer.model, policy, work.output, compute.save_dtype, attributes=attributes)
     barrier()
     return RewardModel(work.output, base=policy.whole if learning else None)

@@ -1,4 +1,4 @@
-"""Answers that have scores: acceptance by statistical rejection, and comparison without another query."""
+"""Answers that have scores: acceptance by statistical rejection, comparison without another query, attributes."""
 
 from __future__ import annotations
 
@@ -110,3 +110,44 @@ def compare_scores(scores: Scores, work: Workspace) -> WinProbs:
 
     WinProbs.of(by_blocks(rows, compared, work)).save(work.output)
     return WinProbs(work.output)
+
+
+def join_scores_size(step: StepView) -> Size:
+    first = step.inputs["tables"][0]
+    return Size(first.rows, first.k)
+
+
+def join_scores(tables: list[Scores], *, names: list[str]) -> Scores:
+    """One table of answers that several scorers scored; what each gave is an attribute, and the score is their mean.
+
+    Raises SpecError unless each table has a name of its own, DataError unless all score the same answers.
+
+    Args:
+        names: of the attributes, one for each table.
+    """
+    from tasks.judging.attributes import as_attributes
+
+    return as_attributes(tables, names)
+
+
+def drop_unscored(
+    scores: Scores, work: Workspace, *, max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1
+) -> Scores:
+    """The rows that have a score, or at least one of the table's attributes; the others are counted and listed.
+
+    Args:
+        max_skipped: largest share of rows without any; above it the step fails and lists them.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.attributes import attribute_values
+    from tasks.skipped import RowLog
+
+    missing = np.isnan(attribute_values(scores)).all(axis=1)
+    log = RowLog(work, max_skipped, "Scores", read=len(scores))
+    for row in np.flatnonzero(missing).tolist():
+        ids = {name: scores.table.column(name)[row].as_py() for name in ("prompt_id", "completion_id")}
+        log.skip(row + 1, "no score", **ids)
+    kept = scores.table.filter(pa.array(~missing)) if missing.any() else scores.table
+    return log.save(Scores.of(kept, scores.metadata))

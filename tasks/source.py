@@ -1,18 +1,18 @@
 """The interface of data sources. A choice in `tasks/sources/` returns one, `tasks/load.py` reads from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from tasks.contract import SpecError
-from tasks.kinds import Demonstrations, Labels, Preferences, Prompts
+from tasks.contract import Chosen, SpecError
+from tasks.kinds import Demonstrations, Labels, Preferences, Prompts, Scores
 from tasks.skipped import RowLog
 
 Answers = Literal["mixed", "golden"]
 
 
 class Source:
-    """Prompts, demonstrations, preferences, labels, a policy: a source overrides the methods of those that it provides.
+    """Prompts, demonstrations, preferences, labels, scores, a policy: a source overrides what it provides.
 
     It records in a `RowLog` the rows that it reads and those that it skips.
     """
@@ -41,6 +41,10 @@ class Source:
         """The answers of a split that people called desirable or undesirable; both occur."""
         raise self._unsupported("labels")
 
+    def scores(self, split: str, attributes: Sequence[str] | None, log: RowLog) -> Scores:
+        """The scored answers of a split. attributes: columns of the numbers; None: all that can be."""
+        raise self._unsupported("scores")
+
     def policy(self) -> Path:
         """A checked local directory in the Hugging Face layout."""
         raise self._unsupported("policy")
@@ -54,7 +58,15 @@ class Source:
         return SpecError(f"source '{self.name}' has no {what}; it provides {', '.join(provided) or 'nothing'}")
 
 
-_METHODS = ("prompts", "demonstrations", "preferences", "labels", "policy", "adapter")
+_METHODS = ("prompts", "demonstrations", "preferences", "labels", "scores", "policy", "adapter")
+
+
+def opened(source: Chosen) -> Source:
+    """The chosen source, at the commits or digests of its key."""
+    made = source()
+    if not isinstance(made, Source):
+        raise TypeError(f"{source.module} must return a Source, not {type(made).__name__}")
+    return made.pinned(source.identity)
 
 
 class World(Source):

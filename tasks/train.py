@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
 from tasks.declarations import HEAVY, SHARED, Resources
-from tasks.kinds import AnyTable, Completions, Demonstrations, Labels, Logps, Policy, RewardModel, Table
+from tasks.kinds import AnyTable, Completions, Demonstrations, Labels, Logps, Policy, Preferences, RewardModel, Table
 from tasks.ranks import barrier, this_rank
 from tasks.training.learner import check_adapter
 from tasks.training.passes import (
@@ -40,11 +40,11 @@ def tokenize(
     left, or too many were skipped.
     """
     from tasks.template import template_digest
-    from tasks.training.model import positions_of
+    from tasks.training.pair_texts import longest_row
     from tasks.training.tokens import with_tokens
     from tasks.training.truncation import CUT
 
-    longest = rows.max_length or positions_of(policy)
+    longest = rows.max_length or longest_row(policy)
     done = with_tokens(data, policy, longest, rows.truncation)
     if done.other_template:
         work.notice(f"tokens of another template were replaced: {done.rendered} rows rendered again from their texts")
@@ -100,7 +100,9 @@ def logps(
 ) -> Logps:
     """Log-probability of every answer of a tokenized table under a policy: one row per answer, in the table's order.
 
-    Sums are float64. A policy has the log-probabilities that `fit` computes at its first step, bit for bit.
+    Sums are float64. A policy has the log-probabilities that `fit` computes at its first step, bit for bit. Of pairs
+    there are also the sums over as many first tokens as the shorter answer has, for losses that name them: they cost no
+    pass of their own, so that losses with and without them share one table.
 
     Args:
         weight_dtype: that of the `fit` which they are for.
@@ -113,33 +115,39 @@ def logps(
     from tasks.training.logps import AnswerLogps
     from tasks.training.model import keep_memory, open_frozen, open_model
     from tasks.training.opening import open_on_ranks, with_values
-    from tasks.training.rows import rows_of
+    from tasks.training.rows import rows_of, with_common_lengths
     from tasks.training.score import score_rows
 
     keep_memory()
-    rows = rows_of(data, policy)
+    rows, of_pairs = rows_of(data, policy), isinstance(data, Preferences)
+    outputs = ("", "common") if of_pairs else ("",)
+    rows = with_common_lengths(rows) if of_pairs else rows
     device = this_device()
     half = device.dtype(compute.dtype) == torch.bfloat16
 
     def opening() -> AnswerLogps:
         model = open_frozen(policy, partial(open_model, policy), weight_dtype, half=half).to(device.torch_device)
         with computing():
-            return AnswerLogps(model)
+            return AnswerLogps(model, outputs=outputs)
 
     # As `fit` computes: equal policies differ by 0.
     computing = partial(torch.autocast, device.kind, torch.bfloat16, enabled=half)
     scorer = with_values(open_on_ranks(opening), device.torch_device)
     with computing():
         most = compute.max_tokens_per_microbatch
-        values = score_rows(scorer, rows, device, most, work.progress, this_rank())
+        values = score_rows(scorer, rows, device, most, work.progress, this_rank(), outputs=len(outputs))
     work.count(answers=len(rows.answer_ids), tokens=int(rows.tokens.sum()))
     prompt_ids, completion_ids = zip(*rows.keys, strict=True) if rows.answer_ids else ((), ())
     import pyarrow as pa
 
     table = pa.table({
         "prompt_id": pa.array(prompt_ids, pa.string()), "completion_id": pa.array(completion_ids, pa.string()),
-        "logps": pa.array(values), "lengths": pa.array(rows.answers.lengths, pa.int32()),
+        "logps": pa.array(values[:, 0] if of_pairs else values),
+        "lengths": pa.array(rows.answers.lengths, pa.int32()),
     })  # fmt: skip
+    if of_pairs:
+        table = table.append_column("common_logps", pa.array(values[:, 1]))
+        table = table.append_column("common_lengths", pa.array(rows.common, pa.int32()))
     return Logps.of(table, {"template": data.metadata["template"]})
 
 
@@ -210,7 +218,9 @@ def fit(
         mismatched_logps=mismatched_logps, average_over=optim.average_over,
     )  # fmt: skip
     scorer = open_on_ranks(
-        lambda: open_learner(policy, learning, partial(open_model, policy), AnswerLogps, compute, seed)
+        lambda: open_learner(
+            policy, learning, partial(open_model, policy), partial(AnswerLogps, outputs=examples.outputs), compute, seed
+        )
     )
     settings = Settings(lr, optim, compute, seed, learning.rank if learning else 0)
     train_model(scorer, examples, loss, settings, work)

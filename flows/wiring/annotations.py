@@ -30,6 +30,8 @@ def annotation(kind: Type | None, at_each_depth: Callable[[Any], Any] = lambda f
     elif kind.base == "list" and kind.item:
         form = list[annotation(kind.item, at_each_depth)]  # type: ignore[misc]
         form = Annotated[form, Field(min_length=kind.size, max_length=kind.size)] if kind.size else form
+    elif kind.base == "mapping" and kind.item:
+        form = dict[str, annotation(kind.item, at_each_depth)]  # type: ignore[misc]
     else:
         form = SCALARS[kind.base]
     if b := kind.bounds:

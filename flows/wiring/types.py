@@ -12,7 +12,7 @@ from flows.wiring.tree import Yaml, fail, quoted_value
 from tasks.contract import JSON, SEED, Bounds, Choice
 
 VOCABULARY = (
-    "int, float, bool, str, Seed, Literal[...], list[T], tuple[T, ...], tuple[T, T], T | None, "
+    "int, float, bool, str, Seed, Literal[...], list[T], tuple[T, ...], tuple[T, T], dict[str, T], T | None, "
     "Annotated[T, Bounds(...)], Annotated[Chosen, Choice(...)], Execution[T], or a frozen dataclass of such fields"
 )
 DTYPES = {"float32", "bfloat16"}
@@ -27,7 +27,7 @@ class Type:
     """The values that a parameter accepts."""
 
     base: str
-    """`int`, `float`, `bool`, `str`, `literal`, `list` or `choice`."""
+    """`int`, `float`, `bool`, `str`, `literal`, `list`, `mapping` (from texts) or `choice`."""
     optional: bool = False
     bounds: Bounds | None = None
     options: tuple[JSON, ...] = ()
@@ -43,6 +43,8 @@ class Type:
             text = f"one of [{', '.join(map(str, self.options))}]"
         elif self.base == "list":
             text = f"a list{f' of {self.size}' if self.size else ''}, each {self.item}"
+        elif self.base == "mapping":
+            text = f"a mapping from names, each value {self.item}"
         elif self.base == "choice" and self.choice:
             text = f"one of tasks/{self.choice.folder}/"
         else:
@@ -80,6 +82,8 @@ def _type(node: ast.expr) -> Type:
             return Type("literal", options=options if isinstance(options, tuple) else (options,))
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return Type("list", item=_type(inner))
+        case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[ast.Name(id="str"), inner])):
+            return Type("mapping", item=_type(inner))
         case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[*several, ast.Constant(value=end)])):
             [inner] = several if end is ... else []
             return Type("list", item=_type(inner))
@@ -109,7 +113,7 @@ def _marked(inner: ast.expr, marks: list[ast.expr]) -> Type:
 
 
 def _bounded(kind: Type, bounds: Bounds) -> Type:
-    """Bounds of a list are those of its items."""
+    """Bounds of a list or mapping are those of its items."""
     return replace(kind, item=_bounded(kind.item, bounds)) if kind.item else replace(kind, bounds=bounds)
 
 
@@ -141,6 +145,10 @@ def checked_value(kind: Type, node: Yaml, what: str) -> JSON:
         if not isinstance(value, list) or (kind.size or len(value)) != len(value):
             refuse()
         return [checked_value(kind.item, item, f"{what}[{i}]") for i, item in enumerate(value)]
+    if kind.base == "mapping" and kind.item is not None:
+        if not isinstance(value, dict):
+            refuse()
+        return {name: checked_value(kind.item, item, f"{what}.{name}") for name, item in value.items()}
     if kind.base == "float" and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
         value = float(value)
     if type(value).__name__ != kind.base or (isinstance(value, float) and not math.isfinite(value)):

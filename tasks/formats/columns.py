@@ -27,11 +27,17 @@ class Column:
     """Strings that are not HH-RLHF dialogues."""
     texts: int = 0
     """Strings of several words, and messages: possible prompts."""
+    numbers: int = 0
+    """Numbers, also as the text of a CSV file, whose empty fields have no value."""
+    empty: int = 0
+    """Empty strings."""
 
     def add(self, value: Any) -> None:
         self.filled += 1
         self.plain += isinstance(value, str) and not is_dialogue(value)
         self.texts += _is_text(value)
+        self.numbers += _is_number(value)
+        self.empty += value == ""
 
 
 Columns = Mapping[str, Column]
@@ -50,6 +56,22 @@ def columns_of(rows: Iterable[Row]) -> Columns:
 def possible_prompts(columns: Columns) -> list[str]:
     """Columns of texts whose names do not exclude them as the prompt."""
     return sorted(n for n, c in columns.items() if c.texts and not _is_label(n.lower()))
+
+
+def possible_scores(columns: Columns) -> list[str]:
+    """Columns that hold numbers and nothing else, in their order, unless their names say that they are no scores."""
+    numbers = [n for n, c in columns.items() if c.numbers and c.numbers + c.empty == c.filled]
+    return [n for n in numbers if n not in (*_LABELS, "weight") and not n.lower().endswith(("_id", "_ids", "_idx"))]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(value: Any) -> bool:

@@ -105,8 +105,8 @@ def _read_whole(place: Path, source: Chosen, split: str, what: str, step: StepVi
 
     log = RowLog(_Silent(), float(str(step.params.get("max_skipped", 1.0))))
     opened = replace(source, params={**source.params, "path": str(place)})()
-    given = [step.params.get("answers", "mixed")] if what == "demonstrations" else []
-    log.check(getattr(opened, what)(split, *given, log))
+    given = {"demonstrations": [step.params.get("answers", "mixed")], "scores": [step.params.get("attributes")]}
+    log.check(getattr(opened, what)(split, *given.get(what, []), log))
 
 
 class _Silent:

@@ -1,7 +1,8 @@
 """External data and models: a file, a directory or a hub repository as a source."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -10,14 +11,16 @@ import pyarrow as pa
 
 from tasks.contract import DataError, SpecError
 from tasks.formats.answers import Example
+from tasks.formats.answers import number as number_in
 from tasks.formats.checkpoint import check_model, download_model
-from tasks.formats.columns import columns_of
+from tasks.formats.columns import Columns, columns_of
 from tasks.formats.prompts import UnusableRow, system_into_user
 from tasks.formats.rows import Format, detect_format, supported_columns, with_labels
+from tasks.formats.scored import scored_answers
 from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
 from tasks.ids import digest, prompt_id
-from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts
+from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts, Scores
 from tasks.skipped import RowLog
 from tasks.source import Answers, Source
 
@@ -94,6 +97,18 @@ class ExternalSource(Source):
             )
         return _table(Labels, rows)
 
+    def scores(self, split: str, attributes: Sequence[str] | None, log: RowLog) -> Scores:
+        """The answers with their numbers; a row without any is skipped."""
+        names: list[str] = []
+        rows: list[dict[str, Any]] = []
+        draws: Counter[str] = Counter()
+        for r in self._read(
+            split, "scores", log, lambda form, columns: scored_answers(form, columns, attributes, names)
+        ):
+            rows.append(_scored(r, names, draws[r.prompt_id]))
+            draws[r.prompt_id] += 1
+        return _table(Scores, rows, {"attributes": json.dumps(names)})
+
     def policy(self) -> Path:
         path = self._model_directory()
         check_model(path)
@@ -106,10 +121,12 @@ class ExternalSource(Source):
         path = Path(self.name).expanduser()
         return path if path.exists() else download_model(self.name, self._commits.get("model") or self._revision)
 
-    def _read(self, split: str, what: str, log: RowLog) -> Iterator[ReadRow]:
+    def _read(
+        self, split: str, what: str, log: RowLog, extend: Callable[[Format, Columns], Format] = lambda form, _: form
+    ) -> Iterator[ReadRow]:
         """Every usable row of a split. Unusable rows are skipped, whichever split they would belong to."""
         share = select_split(self.name, self._splits, split, what)
-        form = self._detect_format(share, what, log)
+        form = self._detect_format(share, what, log, extend)
         log.what, log.form = self._title, form.name
         for number, (where, row) in enumerate(share.rows.read(), 1):
             log.read += 1
@@ -122,13 +139,15 @@ class ExternalSource(Source):
             if share.contains(name):
                 yield ReadRow(number, example, name, row)
 
-    def _detect_format(self, share: Share, what: str, log: RowLog) -> Format:
+    def _detect_format(
+        self, share: Share, what: str, log: RowLog, extend: Callable[[Format, Columns], Format]
+    ) -> Format:
         """The format of all rows, which a notice reports with the unused columns. Raises SpecError, DataError."""
         columns = columns_of(row for _, row in share.rows.read())
         if not columns:
             raise DataError(f"source '{self.name}' has no rows")
         try:
-            form = detect_format(columns)
+            form = extend(detect_format(columns), columns)
             form = with_labels(form, columns) if what == "labels" else form
         except DataError as e:
             raise DataError(f"source '{self.name}': {e}. Supported columns: {supported_columns()}") from None
@@ -187,8 +206,8 @@ def _swap(e: Example) -> Example:
     return e._replace(chosen=e.rejected, rejected=e.chosen, p=p, margin=margin, doubt="")
 
 
-def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]]) -> AnyTable:
-    return kind.of(pa.Table.from_pylist(list(rows), schema=kind.SCHEMA))
+def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]], metadata: Mapping[str, str] | None = None) -> AnyTable:
+    return kind.of(pa.Table.from_pylist(list(rows), schema=kind.SCHEMA), metadata)
 
 
 def _suspicious(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -227,6 +246,15 @@ def _labels(r: ReadRow) -> list[dict[str, Any]]:
         }
         for side, text in (("chosen", e.chosen), ("rejected", e.rejected))
     ]  # fmt: skip
+
+
+def _scored(r: ReadRow, attributes: Sequence[str], k: int) -> dict[str, Any]:
+    values = [number_in(r.row, name) for name in attributes]
+    known = [value for value in values if value is not None]
+    return {
+        **_demonstration(r), "stream": 0, "k": k, "token_logps": [], "finish_reason": "stop", "attributes": values,
+        "score": sum(known) / len(known) if len(known) == len(values) else None,
+    }  # fmt: skip
 
 
 def _pair(r: ReadRow) -> dict[str, Any]:

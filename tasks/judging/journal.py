@@ -21,7 +21,8 @@ from tasks.files import atomic_replace, remove
 from tasks.ranks import Ranks, broadcast, gather_all, this_rank
 
 Floats = npt.NDArray[np.float64]
-Answers = Sequence[float | None]
+Answers = Sequence[float | None] | Sequence[Sequence[float] | None]
+"""A number for each question, or a list of as many for each."""
 
 QUESTIONS_PER_SHARD = 64
 """Questions per call of the oracle; at most this many answers of each rank are lost by a kill."""
@@ -44,9 +45,10 @@ class Journal:
         """Number of questions so far, including those of earlier attempts."""
         self.unanswered = 0
 
-    def answers(self, count: int, query: Callable[[slice], Answers]) -> Floats:
+    def answers(self, count: int, query: Callable[[slice], Answers], numbers: int | None = None) -> Floats:
         """Answers to `count` questions, NaN for no answer; `query` is called for shards that are not in the journal.
 
+        numbers: each answer is a list of so many, which gives `(count, numbers)`; None: it is one number.
         Raises DataError if it returns the wrong number of answers, or one that is not finite.
         """
         shards = dict(enumerate(chunks(count, QUESTIONS_PER_SHARD), self._next))
@@ -56,16 +58,17 @@ class Journal:
         mine = {n: self._queried(n, shards[n], query) for n in missing[self._ranks.rank :: self._ranks.world]}
         for several in gather_all(mine) if self._ranks.world > 1 and missing else [mine]:
             found |= several
-        answers = np.empty(count)
+        answers = np.empty(count if numbers is None else (count, numbers))
+        empty = math.nan if numbers is None else [math.nan] * numbers
         for n, shard in shards.items():
-            answers[shard] = [math.nan if x is None else x for x in found[n]]
+            answers[shard] = [empty if x is None else x for x in found[n]]
         self.queries += count
-        self.unanswered += int(np.isnan(answers).sum())
+        self.unanswered += int(np.isnan(answers.reshape(count, -1)).any(axis=1).sum()) if count else 0
         return answers
 
     def _queried(self, number: int, shard: slice, query: Callable[[slice], Answers]) -> Answers:
         values = _checked(query(shard), _size(shard))
-        self._file.write(with_digest({"shard": number, "answers": list(values)}))
+        self._file.write(with_digest({"shard": number, "answers": values}))
         self._file.flush()
         return values
 
@@ -107,11 +110,15 @@ def _size(shard: slice) -> int:
     return int(shard.stop - shard.start)
 
 
-def _checked(answers: Answers, count: int) -> list[float | None]:
-    values = [None if x is None else float(x) for x in answers]
+def _checked(answers: Answers, count: int) -> list[Any]:
+    values = [_as_floats(x) for x in answers]
     if len(values) != count:
         raise DataError(f"the oracle returned {len(values)} answers to {count} questions")
-    wrong = [x for x in values if x is not None and not math.isfinite(x)]
+    wrong = [x for x in values if x is not None and not np.isfinite(x).all()]
     if wrong:
         raise DataError(f"the oracle returned {wrong[0]} for {len(wrong)} of {count} questions; use None for no answer")
     return values
+
+
+def _as_floats(answer: Any) -> Any:
+    return None if answer is None else [*map(float, answer)] if isinstance(answer, Sequence) else float(answer)

@@ -3,6 +3,7 @@
 Axis letters: G prompts, R rows, M pairs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,15 @@ class Questions:
             return list(oracle.score(rows["prompt"], rows["completion"], rows["truth"]))
 
         return journal.answers(len(self), query)[self.of_row]
+
+    def measures(self, oracle: Scorer, journal: Journal) -> Floats:
+        """What an oracle with M attributes measures of each row, `(R, M)`, NaN for no answer."""
+
+        def query(shard: slice) -> list[Sequence[float] | None]:
+            rows = self._table.slice(shard.start, shard.stop - shard.start).to_pydict()
+            return list(oracle.measure(rows["prompt"], rows["completion"], rows["truth"]))
+
+        return journal.answers(len(self), query, len(oracle.attributes))[self.of_row]
 
     def probabilities(self, a: Ints, b: Ints, oracle: Oracle, journal: Journal) -> Floats:
         """P(a beats b) with a shown first, for `(M,)` questions a and b; each distinct pair is queried once."""

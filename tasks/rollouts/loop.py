@@ -230,5 +230,5 @@ def _write(
         to = work.output / "checkpoints" / str(n)
         shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
     (work.output / "value").mkdir()
-    save_reward_model(networks.value.model, value, work.output / "value", adapter=VALUE)
+    save_reward_model(networks.value.model, value, work.output / "value", adapter=VALUE, attributes=())
     save_model(networks.policy.model, policy, work.output)

@@ -24,7 +24,7 @@ from tasks.training.adapters import NAME, adapter_in, learning_parameters
 from tasks.training.batches import MicroBatch, micro_batches, sorted_micro_batches
 from tasks.training.body import Inputs, inputs_of, sender
 from tasks.training.device import Device, this_device
-from tasks.training.heads import is_classifier
+from tasks.training.heads import check_one_score, is_classifier
 from tasks.training.model import open_frozen, open_model, packing_for, positions_of
 from tasks.training.packing import PackingConfig, packing_of_all
 from tasks.training.parallel import Reduction
@@ -132,6 +132,7 @@ def value_start(policy: Policy, value: RewardModel | None) -> RewardModel:
         )
     if not is_classifier(start.path):
         raise DataError(f"{start.path} has no classification head, as a value network needs: `train_reward` makes one")
+    check_one_score(start.path, "a value network")
     return start
 
 

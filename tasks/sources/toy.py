@@ -47,5 +47,6 @@ world = WorldSpec(
     human_split="rm",
     gold="toy_gold",
     oracles=("toy_gold", "toy_judge", "toy_cycle", "toy_length"),
+    scorers=("toy_gold", "toy_length"),
     own_values=("lr",),
 )

@@ -41,6 +41,8 @@ class MicroBatch(NamedTuple):
     """`(M,)`: the answer tokens."""
     lengths: Ints
     """`(S,)`: tokens per answer, consecutive in `targets`."""
+    common: Ints | None = None
+    """`(S,)`: tokens of the shorter answer of a pair; None where nothing reads it."""
 
 
 def micro_batches(rows: Rows, batch: Ints, packing: PackingConfig) -> Iterator[MicroBatch]:
@@ -91,6 +93,7 @@ def collate(rows: Rows, planned: PlannedBatch) -> MicroBatch:
         np.concatenate([sources[a] for a in answers]),
         np.concatenate([rows.answers.at(a) for a in answers]).astype(np.int64),
         np.array([rows.answers.size(a) for a in answers], np.int64),
+        None if rows.common is None else rows.common[answers],
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class Inputs(NamedTuple):
     """`(M,)`: number of each target in its answer."""
     longest: int
     """Tokens of the longest answer."""
+    common: Tensor | None = None
+    """As in `MicroBatch`."""
 
 
 def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
@@ -52,6 +54,7 @@ def inputs_of(batch: MicroBatch, device: torch.device) -> Inputs:
     return Inputs(
         send(batch.ids), positions, texts, prompts, spans, send(batch.sources), send(batch.targets),
         send(batch.lengths), send(answers), send(places), int(batch.lengths.max()),
+        None if batch.common is None else send(batch.common),
     )  # fmt: skip
 
 

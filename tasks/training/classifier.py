@@ -7,6 +7,7 @@ encoders the first, and a template may write more after the answer than the toke
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Layout:
 
 
 class Classifier:
-    """A sequence-classification model with one output, called through its own forward pass.
+    """A sequence-classification model that scores, called through its own forward pass.
 
     Raises DataError if it cannot be opened, or if a row's score depends on its batch.
     """
@@ -81,9 +82,9 @@ class Classifier:
         """Whether the row is within the model's maximum length."""
         return self._longest is None or len(row["input_ids"]) <= self._longest
 
-    def scores(self, rows: Sequence[Encoded]) -> list[float]:
-        """Scores of rows that fit, in their order; rows of similar length are batched."""
-        scores = [0.0] * len(rows)
+    def scores(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """All outputs of rows that fit, in their order; rows of similar length are batched."""
+        scores: list[list[float]] = [[]] * len(rows)
         for batch in self._batches(rows):
             with torch.inference_mode():
                 values = self._forward(self._padded([rows[i] for i in batch])).tolist()
@@ -115,8 +116,9 @@ class Classifier:
         return {name: torch.tensor(values, device=self.model.device) for name, values in filled.items()}
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(B, M)` float64."""
         logits: torch.Tensor = self.model(**inputs).logits
-        return logits[:, 0].double()
+        return logits.double()
 
     def _each(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._forward({"input_ids": row[None]}) for row in ids])
@@ -131,8 +133,8 @@ class Classifier:
         encoded = self.layout.encoded([[{"role": "user", "content": "Why is the sky blue?"}]] * len(_PROBES), _PROBES)
         rows = [row for row in encoded if row and self.fits(row)]
         with torch.no_grad():
-            alone = [float(self._forward(self._unpadded(row))[0]) for row in rows]
-        for own, padded in zip(alone, self.scores(rows), strict=True):
+            alone = [x for row in rows for x in self._forward(self._unpadded(row))[0].tolist()]
+        for own, padded in zip(alone, chain.from_iterable(self.scores(rows)), strict=True):
             if not abs(own - padded) <= NEAR[self.model.dtype] * max(1.0, abs(own)):
                 raise DataError(
                     f"{self._source.path}: {type(self.model).__name__} gives {own:.6f} for a conversation alone and "
@@ -145,8 +147,9 @@ class Classifier:
 
 def _make_output_float32(model: Any) -> None:
     """Compute scores in float32, from what the body gives: in bfloat16 scores of 16 and more are an eighth apart."""
+    body = {*model.base_model.modules()} if model.base_model is not model else set()
     for layer in model.modules():
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == 1:
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == model.config.num_labels and layer not in body:
             layer.float().register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
 
 

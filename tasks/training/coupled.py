@@ -76,7 +76,7 @@ def add_coupled_gradients(
         outputs = first[0] if alone else _forward(network, one)
         pulled = (outputs * gradient[answers]).sum() if one.counts else outputs.sum() * 0
         network.backward(pulled, last=i + 1 == len(passes))
-    logps = first_output(whole.outputs)[torch.cat([*whole.answers, whole.rows[:0]])]
+    logps = examples.main_output(whole.outputs)[torch.cat([*whole.answers, whole.rows[:0]])]
     return StepLosses(whole.own_rows, losses[whole.rows], logps)
 
 

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from tasks.contract import COUPLES_ROWS, NEEDS_TARGETS, REWARD_SCALE, Chosen, SpecError
 from tasks.families import LOSSES, NO_TARGETS, LossArgument, LossFamily, LossTable
-from tasks.kinds import Logps, Model, Policy, Table
+from tasks.kinds import Logps, Model, Policy, Scores, Table
+from tasks.training.attribute_targets import standardised
 from tasks.training.example_checks import check_classes, check_finite, check_weights
+from tasks.training.heads import Attribute
 from tasks.training.mismatched import Mismatched, mismatched_rows
-from tasks.training.row_values import joined, listed, mean_of, numbers, values_of_answers
-from tasks.training.rows import CHOSEN, TARGET, Ints, Rows
+from tasks.training.row_values import joined, joined_common, listed, mean_of, numbers, values_of_answers
+from tasks.training.rows import CHOSEN, TARGET, Ints, Rows, with_common_lengths
 
 AverageOver = Literal["rows", "weights"]
 
@@ -55,6 +57,15 @@ class Examples:
     outputs: tuple[str, ...] = field(default=("",))
     """What the model gives for an answer (`LossArgument.output`): one number each, `(S,)`, or `(S, O)` of several."""
 
+    attributes: tuple[Attribute, ...] = ()
+    """What the outputs of a reward model estimate, `(S, M)` of M > 1; empty where it gives one score."""
+
+    def main_output(self, outputs: Tensor) -> Tensor:
+        """`(S,)`: the log-probability or score of each answer, the mean over attributes, among the model's outputs."""
+        if outputs.ndim == 1:
+            return outputs
+        return outputs.mean(dim=1) if self.attributes else outputs[:, 0]
+
     def total_weight(self, batch: Ints) -> float:
         """What the weighted losses of an optimizer batch are divided by, once they are added up."""
         if self.average_over == "rows":
@@ -73,11 +84,12 @@ class Examples:
 def examples_of(
     table: Table, rows: Rows, loss: Chosen, ref_logps: Logps | None, trained: type[Model] = Policy, *,
     anchor_logps: Sequence[Logps] = (), mismatched: Rows | None = None, mismatched_logps: Logps | None = None,
-    average_over: AverageOver = "rows",
+    average_over: AverageOver = "rows", attributes: tuple[Attribute, ...] = (),
 ) -> Examples:  # fmt: skip
     """What a loss is filled from. `rows` are those of the table, with targets (`tasks.training.targets`) or without.
 
-    Raises SpecError where loss, table and trained model do not fit, DataError where values are missing.
+    attributes: what the outputs of a reward model estimate, by which scores are standardised; none: one score. Raises
+    SpecError where loss, table and trained model do not fit, DataError where values are missing.
     """
     family, names = family_of(loss), arguments_of(loss)
     model, data = ([kind.__name__ for kind in each.__mro__] for each in (trained, type(table)))
@@ -91,23 +103,31 @@ def examples_of(
     layout = family.table_of(names)
     assert layout is not None
     arguments = layout.named(names)
-    _check_filled(loss, arguments)
+    outputs = ("", *sorted({a.output for a in arguments if a.filled_by == "model" and a.output}))
+    if any(a.output == "common" for a in arguments):
+        rows = with_common_lengths(rows)
     check_classes(table, loss, layout, arguments)
     logps = {
         "reference": None if ref_logps is None else joined(rows, ref_logps, "reference"),
         "anchor": mean_of([joined(rows, one, "anchor") for one in anchor_logps]),
     }
+    if ref_logps is not None and any(a.filled_by == "reference" and a.output for a in arguments):
+        logps["reference.common"] = joined_common(rows, ref_logps)
     columns = {a.name: _column(a, layout, table, rows, logps) for a in arguments if a.filled_by not in _AT_EACH_STEP}
+    if attributes and isinstance(table, Scores):
+        columns["target_scores"] = standardised(table, attributes)
     examples = Examples(
         rows, family, layout, arguments, columns, numbers(table, "weight", 1.0), logps["reference"],
         _worth(layout, table, rows), reward_scale(loss),
         mismatched_rows(rows, mismatched, mismatched_logps)
         if mismatched and mismatched_logps and family.reads(names, "mismatched") else None,
-        bool(_companion(loss, COUPLES_ROWS)), average_over,
+        bool(_companion(loss, COUPLES_ROWS)), average_over, outputs, attributes,
     )  # fmt: skip
     check_weights(examples.weights, average_over)
     batch, answers = torch.arange(len(rows)), len(rows.answer_ids)
-    tried = loss_on_batch(examples, loss, batch, torch.full((answers,), -1.0, dtype=torch.float64), 0.0)
+    width = max(len(outputs), len(attributes))
+    shape = (answers, width) if width > 1 else (answers,)
+    tried = loss_on_batch(examples, loss, batch, torch.full(shape, -1.0, dtype=torch.float64), 0.0)
     check_finite(tried, loss, arguments, columns)
     return examples
 
@@ -166,7 +186,8 @@ def loss_on_batch(
         if a.filled_by == "mismatched":
             return outputs.new_ones(len(batch)) * kl_reference
         if a.filled_by in ("model", "target"):
-            values = outputs[:, examples.outputs.index(a.output)] if outputs.ndim == 2 else outputs
+            several = outputs.ndim == 2 and not examples.attributes
+            values = outputs[:, examples.outputs.index(a.output)] if several else outputs
             return _by_row(a, examples.layout, examples.rows, batch, values)
         return examples.columns[a.name][batch].to(outputs.device, non_blocking=True)
 
@@ -206,7 +227,7 @@ def _column(
         return _padded(table.table.column(name).to_pylist(), argument.padding)
     if argument.filled_by == "column" and layout.answers != "list":
         return numbers(table, name, argument.null)
-    values = logps.get(argument.filled_by)
+    values = logps.get(".".join(filter(None, (argument.filled_by, argument.output))))
     values = values_of_answers(argument, table, rows) if values is None else values
     return _by_row(argument, layout, rows, torch.arange(len(rows)), values)
 
@@ -231,11 +252,3 @@ def _worth(layout: LossTable, table: Table, rows: Rows) -> Tensor | None:
         return torch.ones(count).double()
     each = [1.0, 0.0, torch.nan] if rows.has_targets else [1.0, 0.0]
     return torch.tensor(each, dtype=torch.float64).repeat(len(rows))
-
-
-_FILLED_OUTPUTS = ("",)
-
-
-def _check_filled(loss: Chosen, arguments: tuple[LossArgument, ...]) -> None:
-    if missing := [a.name for a in arguments if a.output not in _FILLED_OUTPUTS]:
-        raise SpecError(f"the loss '{loss.name}' names {', '.join(missing)}, which the training does not fill yet")

@@ -6,7 +6,7 @@ computes each product once; otherwise it computes each chunk again.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,19 +17,36 @@ _BLOCK = 1 << 19
 """Logits that a CPU reads several times in a row: 2 MB, which stay in its cache."""
 
 
+class HeadLogps(NamedTuple):
+    """What a head gives at M positions, float32 nats."""
+
+    logps: Tensor
+    """`(M,)`: log π(target)."""
+    log_collisions: Tensor | None
+    """`(M,)`: log Σ_v π(v)², of the probability that two draws are the same token; without a gradient."""
+
+
 def head_logps(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, cap: float, scale: float, logits: int
-) -> Tensor:
-    """Log softmax at each target, `(M,)` float32 nats.
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    cap: float,
+    scale: float,
+    logits: int,
+    *,
+    collisions: bool = False,
+) -> HeadLogps:
+    """Log softmax at each target.
 
     hidden `(M, D)`, weight `(V, D)`, bias `(V,)`, targets `(M,)`; cap, scale: of the model's logits, cap 0 for none;
-    logits: largest number of them in memory, but for `MIN_ROWS` positions.
+    logits: largest number of them in memory, but for `MIN_ROWS` positions; collisions: whether they are computed too.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     rows = max(MIN_ROWS, logits // weight.shape[0])
     with torch.autocast(device, enabled=False):
-        return cast(Tensor, _Head.apply(hidden.to(dtype), weight.to(dtype), bias, targets, cap, scale, rows))
+        return HeadLogps(*_Head.apply(hidden.to(dtype), weight.to(dtype), bias, targets, cap, scale, rows, collisions))
 
 
 class _Head(torch.autograd.Function):
@@ -45,19 +62,25 @@ class _Head(torch.autograd.Function):
         cap: float,
         scale: float,
         rows: int,
-    ) -> Tensor:
-        logps, norms, cached = [], [], None
+        collisions: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        logps, norms, squares, cached = [], [], [], None
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
             logits = _logits(h, weight, bias, cap, scale)
             norm = torch.cat([block.logsumexp(1) for block in _blocks(logits)])
             logps.append(logits.gather(1, y[:, None])[:, 0] - norm)
             norms.append(norm)
+            if collisions:
+                squares.append(_log_sum_of_squares(logits) - 2 * norm)
             cached = logits
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(norms))
         # Not a saved tensor: the backward pass overwrites it.
         ctx.cached = cached if len(logps) == 1 else None
         ctx.cap, ctx.scale, ctx.rows = cap, scale, rows
-        return torch.cat(logps)
+        log_collisions = torch.cat(squares) if collisions else None
+        if log_collisions is not None:
+            ctx.mark_non_differentiable(log_collisions)
+        return torch.cat(logps), log_collisions
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,7 +101,7 @@ class _Head(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -100,6 +123,12 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, sca
     if scale != 1.0:
         logits *= scale
     return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _log_sum_of_squares(logits: Tensor) -> Tensor:
+    """log Σ_v exp(z_v)², `(m,)`, in pieces, because twice the logits are another table."""
+    pieces = _blocks(logits) if logits.device.type == "cpu" else logits.split(MIN_ROWS)
+    return torch.cat([(2 * piece).logsumexp(1) for piece in pieces])
 
 
 def _grad_logits(logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:

@@ -1,12 +1,14 @@
-"""The classification head of a model by its config.json. Standard library only, because `plan` calls it."""
+"""The classification head of a model by its config.json. Light, because `plan` calls it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.contract import DataError
+from tasks.kinds import ATTRIBUTES
 
 _TRAINED_HERE = {"alignflow_score": "end_of_turn"}
 """Mark in the configuration of a reward model trained by this project: its score is read at the token that ends the
@@ -18,8 +20,41 @@ def is_classifier(path: Path) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in _architectures(_config(path)))
 
 
+class Attribute(NamedTuple):
+    """An output of a reward model that estimates a number of its own: value = mean + std · output."""
+
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+
+
+def attributes_of(path: Path) -> tuple[Attribute, ...]:
+    """The attributes that a reward model's outputs estimate, in their order; empty where it has one score.
+
+    They are in `attributes.json` beside the model where it was trained here; those of others have the names of
+    config.json and are what they are. Raises DataError as `check_scores` does.
+    """
+    check_scores(path)
+    file = path / ATTRIBUTES
+    if not file.exists():
+        labels = _labels(_config(path))
+        return tuple(map(Attribute, labels)) if len(labels) > 1 else ()
+    try:
+        return tuple(Attribute(**entry) for entry in json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as e:
+        raise DataError(f"{file} is no list of attributes with name, mean and std: {e}") from None
+
+
+def write_attributes(directory: Path, attributes: Sequence[Attribute]) -> None:
+    """Write `attributes.json`, where there are any."""
+    if attributes:
+        content = json.dumps([a._asdict() for a in attributes], indent=1)
+        (directory / ATTRIBUTES).write_text(content + "\n", encoding="utf-8")
+
+
 def check_scores(path: Path) -> None:
-    """Raises DataError unless the checkpoint is a sequence-classification model with one output."""
+    """Raises DataError unless the checkpoint is a sequence-classification model that scores: with one output, or with
+    several that are a regression's."""
     config = _config(path)
     if not is_classifier(path):
         names = ", ".join(_architectures(config)) or "none"
@@ -28,11 +63,23 @@ def check_scores(path: Path) -> None:
             "use a sequence-classification checkpoint, or train one with `train_reward`"
         )
     labels = _labels(config)
-    if len(labels) != 1:
+    if len(labels) != 1 and config.get("problem_type") != "regression":
         raise DataError(
-            f"{path} classifies into {len(labels)} classes ({', '.join(labels[:4])}{', …' if labels[4:] else ''}); a "
-            "reward model has one output (num_labels 1 in config.json)"
+            f"{path} classifies into {len(labels)} classes ({_listed(labels)}); a reward model has one output "
+            "(num_labels 1 in config.json), or several that estimate numbers (problem_type: regression)"
         )
+
+
+def check_one_score(path: Path, what: str) -> None:
+    """Raises DataError unless the checkpoint is a sequence-classification model with one output, which `what` needs."""
+    check_scores(path)
+    labels = _labels(_config(path))
+    if len(labels) != 1:
+        raise DataError(f"{path} has {len(labels)} outputs ({_listed(labels)}), and {what} needs one")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:4])}{', …' if names[4:] else ''}"
 
 
 def is_trained_here(path: Path) -> bool:

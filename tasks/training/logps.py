@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,33 +13,47 @@ from tasks.contract import SpecError
 from tasks.training.batches import single_row
 from tasks.training.body import Inputs, computed_dtype, hidden_states, inputs_of
 from tasks.training.device import Device, this_device
-from tasks.training.head import head_logps
+from tasks.training.head import HeadLogps, head_logps
 
 
 class AnswerLogps(nn.Module):
     """A causal language model that returns the summed log-probability of each answer of a micro-batch."""
 
-    def __init__(self, model: Any, device: Device | None = None) -> None:
-        """device: where the model will compute, which decides how many logits are in memory; None: this machine's."""
+    def __init__(self, model: Any, device: Device | None = None, outputs: Sequence[str] = ("",)) -> None:
+        """
+        Args:
+            device: where the model will compute, which decides how many logits are in memory; None: this machine's.
+            outputs: what it returns of an answer, as `LossArgument.output` names it.
+        """
         super().__init__()
         self.model = model
+        self.outputs = tuple(outputs)
         self.logits = (device or this_device()).head_logits
         self._check_head()
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """`(S,)` float64, nats: answers in the order of the micro-batch's rows."""
-        token_logps = self.token_logps(inputs)
-        # Summed as a padded table: a scattered sum has no fixed order on a GPU.
-        table = token_logps.new_zeros(len(inputs.lengths), inputs.longest, dtype=torch.float64)
-        return table.index_put((inputs.answers, inputs.places), token_logps.double()).sum(dim=1)
+        """`(S,)` float64, nats: answers in the order of the micro-batch's rows.
+
+        Of several outputs `(S, O)`, in their order.
+        """
+        found = self._of_head(inputs)
+        table = _by_answer(found.logps, inputs)
+        each = [_output(name, table, found, inputs) for name in self.outputs]
+        return torch.stack(each, dim=1) if len(each) > 1 else each[0]
 
     def token_logps(self, inputs: Inputs) -> Tensor:
         """`(M,)` float32, nats."""
+        return self._of_head(inputs).logps
+
+    def _of_head(self, inputs: Inputs) -> HeadLogps:
         hidden = hidden_states(self.model, inputs).flatten(0, 1)
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(inputs.sources, hidden)
         head = self.model.get_output_embeddings()
-        return head_logps(picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale(), self.logits)
+        return head_logps(
+            picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale(), self.logits,
+            collisions="weight" in self.outputs,
+        )  # fmt: skip
 
     def _cap(self) -> float:
         return float(getattr(self.model.config, "final_logit_softcapping", None) or 0.0)
@@ -63,3 +78,25 @@ class AnswerLogps(nn.Module):
                 f"{type(self.model).__name__} computes its logits in a way that `tasks/training/logps.py` does not "
                 "support: add it to AnswerLogps"
             )
+
+
+def _by_answer(values: Tensor, inputs: Inputs) -> Tensor:
+    """`(M,)` values of tokens → `(S, T)` float64, 0 after an answer's end.
+
+    Sums are over padded tables, because a scattered sum has no fixed order on a GPU.
+    """
+    table = values.new_zeros(len(inputs.lengths), inputs.longest, dtype=torch.float64)
+    return table.index_put((inputs.answers, inputs.places), values.double())
+
+
+def _output(name: str, table: Tensor, found: HeadLogps, inputs: Inputs) -> Tensor:
+    """`(S,)`: see `LossArgument.output`. table: log-probabilities of tokens, `(S, T)`."""
+    if not name:
+        return table.sum(dim=1)
+    if name == "common":
+        assert inputs.common is not None, "the rows have no common lengths"
+        places = torch.arange(table.shape[1], device=table.device)
+        return torch.where(places < inputs.common[:, None], table, 0.0).sum(dim=1)
+    assert name == "weight", f"no scorer gives '{name}'"
+    assert found.log_collisions is not None
+    return _by_answer(found.logps.detach() - found.log_collisions, inputs).sum(dim=1) / inputs.lengths

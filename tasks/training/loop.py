@@ -78,7 +78,10 @@ def train_model(scorer: Any, examples: Examples, loss: Chosen, settings: Setting
     """
     folder, device = work.path / "checkpoint", this_device()
     drop_damaged(folder, work)
-    packing = pinned_packing(folder, packing_for(scorer.model, device, settings.compute.max_tokens_per_microbatch))
+    packing = packing_for(scorer.model, device, settings.compute.max_tokens_per_microbatch)
+    if not getattr(scorer, "shares_rows", True):
+        packing = packing._replace(share=False, span_cost=None)
+    packing = pinned_packing(folder, packing)
     network, optimizer, state_bytes = _placed(scorer, device, packing, settings)
     _run(network, optimizer, state_bytes, packing, examples, loss, settings, work)
     network.gather(lambda own: full_weight(optimizer, own))

@@ -16,6 +16,7 @@ from tasks.contract import DataError
 from tasks.kinds import Model, RewardModel
 from tasks.template import template_digest
 from tasks.training.adapters import merge_layers
+from tasks.training.heads import attributes_of
 from tasks.training.model import open_model
 from tasks.training.reward import open_reward_model
 
@@ -39,6 +40,15 @@ def check_tokenizers(sources: Sequence[Model]) -> None:
         if template_digest(other) != wanted:
             raise DataError(f"{first.path} and {other.path} have different tokenizers, chat templates or stop tokens: "
                             "equal rows of their weights do not mean the same token")  # fmt: skip
+
+
+def check_outputs(sources: Sequence[Model]) -> None:
+    """Raise DataError for reward models whose outputs estimate other attributes, or the same in other units."""
+    first = sources[0]
+    for other in sources[1:] if isinstance(first, RewardModel) else ():
+        if attributes_of(other.path) != attributes_of(first.path):
+            raise DataError(f"{first.path} and {other.path} have outputs of other names, means or standard deviations, "
+                            "so their weights have no mean: use `ensemble`")  # fmt: skip
 
 
 def average(opening: Callable[[Model], Any], sources: Sequence[Model], shares: Sequence[float]) -> Any:

@@ -62,6 +62,30 @@ def joined(rows: Rows, logps: Logps, what: Literal["reference", "anchor"]) -> Te
     return every
 
 
+def joined_common(rows: Rows, logps: Logps) -> Tensor:
+    """`(A,)`: the reference's sum over the tokens that both answers of a pair have; NaN of targets.
+
+    By ids and length: an answer of several pairs has a sum for each length that it has in common with another.
+    """
+    names = ("prompt_id", "completion_id", "common_lengths", "common_logps")
+    table = zip(*(logps.table.column(name).to_pylist() for name in names), strict=True)
+    known = {(prompt, answer, length): value for prompt, answer, length, value in table}
+    assert rows.common is not None
+    wanted = [
+        (*key, length) for key, length, target in zip(rows.keys, rows.common.tolist(), rows.is_target, strict=True)
+        if not target
+    ]  # fmt: skip
+    if missing := [key for key in wanted if known.get(key) is None]:
+        raise DataError(
+            f"{len(missing)} answers have no log-probability of the {missing[0][2]} tokens that they share with the "
+            f"other answer of their pair, first: prompt {missing[0][0]}, completion {missing[0][1]}; compute `logps` "
+            "on the pairs that are trained on"
+        )
+    every = torch.full((len(rows.answer_ids),), torch.nan, dtype=torch.float64)
+    every[torch.from_numpy(~rows.is_target)] = torch.tensor([known[key] for key in wanted], dtype=torch.float64)
+    return every
+
+
 def mean_of(each: Sequence[Tensor]) -> Tensor | None:
     """The mean of several log-probabilities: of their geometric mean, but for a constant per prompt; None of none."""
     return torch.stack(list(each)).mean(dim=0) if each else None

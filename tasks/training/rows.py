@@ -53,6 +53,8 @@ class Rows(NamedTuple):
     """Whether each answer is followed by an uncounted extra token (`tasks.training.scores`)."""
     has_targets: bool = False
     """Whether each pair has a third answer, its target (`tasks.training.targets`)."""
+    common: Ints | None = None
+    """`(A,)`: tokens of the shorter answer of each pair, which both answers have; None where nothing reads it."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -77,6 +79,16 @@ class Rows(NamedTuple):
         """(prompt_id, completion_id) of every answer."""
         counts = np.diff(self.starts)
         return list(zip(np.repeat(np.array(self.prompt_ids, object), counts), self.answer_ids, strict=True))
+
+
+def with_common_lengths(rows: Rows) -> Rows:
+    """`rows` of pairs with the length that both answers have. A target has its own."""
+    common = rows.answers.lengths.copy()
+    chosen, rejected = rows.starts[:-1] + CHOSEN, rows.starts[:-1] + CHOSEN + 1
+    common[chosen] = common[rejected] = np.minimum(common[chosen], common[rejected])
+    return Rows(
+        rows.prompts, rows.answers, rows.starts, rows.prompt_ids, rows.answer_ids, rows.marked, rows.has_targets, common
+    )  # fmt: skip
 
 
 def rows_of(table: Table, policy: Model) -> Rows:

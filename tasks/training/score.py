@@ -25,14 +25,15 @@ def score_rows(
     max_tokens_per_microbatch: int,
     progress: Callable[[float, float, str], None] | None = None,
     ranks: Ranks = Ranks(),
+    outputs: int = 1,
 ) -> npt.NDArray[np.float64]:
-    """The scorer's value of every answer, `(A,)`, in the order of the rows.
+    """The scorer's values of every answer, `(A,)` or `(A, outputs)`, in the order of the rows.
 
-    `scorer` maps a micro-batch's inputs to a number per answer; its `model` lies on `device`. ranks: which of the
-    processes that share the work this one is, all of which get all values; they take turns at the micro-batches of a
-    process alone, whose bits the values have.
+    `scorer` maps a micro-batch's inputs to `outputs` numbers per answer; its `model` lies on `device`. ranks: which of
+    the processes that share the work this one is, all of which get all values; they take turns at the micro-batches of
+    a process alone, whose bits the values have.
     """
-    out = np.full(len(rows.answer_ids), np.nan)
+    out = np.full((len(rows.answer_ids), outputs)[: 1 + (outputs > 1)], np.nan)
     done = 0
     for i, planned in enumerate(plan_table(rows, packing_for(scorer.model, device, max_tokens_per_microbatch))):
         if i % ranks.world == ranks.rank:

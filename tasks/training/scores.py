@@ -28,7 +28,7 @@ def with_end_token(rows: Rows) -> Rows:
 
 
 class AnswerScores(nn.Module):
-    """A sequence-classification model with one output that returns the score of each answer of a micro-batch."""
+    """A sequence-classification model that returns the outputs of each answer of a micro-batch."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -36,14 +36,18 @@ class AnswerScores(nn.Module):
         self._check()
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """`(S,)` float64: rows of `with_end_token`, in the micro-batch's order. The head computes in float32."""
+        """`(S,)` float64, or `(S, M)` of M > 1 outputs: rows of `with_end_token`, in the micro-batch's order.
+
+        The head computes in float32.
+        """
         last = inputs.sources[inputs.lengths.cumsum(0) - 1]
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
         picked = nn.functional.embedding(last, hidden_states(self.model, inputs).flatten(0, 1))
         head = self.model.score
         with torch.autocast(picked.device.type, enabled=False):
             bias = None if head.bias is None else head.bias.float()
-            return nn.functional.linear(picked.float(), head.weight.float(), bias)[:, 0].double()
+            found = nn.functional.linear(picked.float(), head.weight.float(), bias).double()
+        return found if found.shape[1] > 1 else found[:, 0]
 
     def _check(self) -> None:
         """Compare with the model's own score once: it must be that of the last token, whatever comes after it."""
@@ -52,13 +56,13 @@ class AnswerScores(nn.Module):
         read, at = np.array([ids]) % config.vocab_size, np.array([7])
         short, whole = (inputs_of(single_row(x, at, at), self.model.device) for x in (read[:, :8], read))
         with torch.no_grad():
-            own = self.model(input_ids=short.ids).logits[0, 0].double()
-            ours, longer = self(short)[0], self(whole)[0]
+            own = self.model(input_ids=short.ids).logits[0].double()
+            ours, longer = self(short).reshape(-1), self(whole).reshape(-1)
         near = 1e-3 if computed_dtype(self.model) == torch.float32 else 5e-2
         for found in (ours, longer):
-            if not torch.isclose(own, found, rtol=near, atol=near):
+            if not torch.allclose(own, found, rtol=near, atol=near):
                 raise SpecError(
-                    f"{type(self.model).__name__} does not score by its last token alone ({float(own):.6f} by its "
-                    f"own forward, {float(found):.6f} by the head at that token): to be trained on scores it needs a "
-                    "causal body and a linear head"
+                    f"{type(self.model).__name__} does not score by its last token alone ({float(own[0]):.6f} by its "
+                    f"own forward, {float(found[0]):.6f} by the head at that token): to be trained on scores it needs "
+                    "a causal body and a linear head"
                 )

@@ -16,7 +16,7 @@ from tasks.contract import Chosen
 from tasks.ranks import gather_all
 from tasks.training.batches import collate
 from tasks.training.body import inputs_of
-from tasks.training.coupled import add_coupled_gradients, first_output, mean_log_ratio
+from tasks.training.coupled import add_coupled_gradients, mean_log_ratio
 from tasks.training.examples import Examples, loss_on_batch
 from tasks.training.metrics import StepLosses
 from tasks.training.packing import PackingConfig, PlannedBatch
@@ -69,7 +69,7 @@ def _add_pass(
     losses = loss_on_batch(examples, loss, rows, outputs, kl or 0.0)
     weights = examples.weights[rows].to(losses.device, non_blocking=True)
     network.backward((losses * weights).sum() / total if total else outputs.sum() * 0, last=last)
-    return StepLosses(part.rows, losses.detach(), first_output(outputs.detach()))
+    return StepLosses(part.rows, losses.detach(), examples.main_output(outputs.detach()))
 
 
 def _joined(parts: list[StepLosses], device: Any) -> StepLosses:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.chat import Refusal
-from tasks.contract import DataError, Workspace
+from tasks.contract import DataError, SpecError, Workspace
 from tasks.kinds import Model, Table
 from tasks.rendering import AnswerText, Rendered, Template
 from tasks.skipped import RowLog, SkippedRow
 from tasks.template import template_digest, tokenizer_of
+from tasks.training.pair_texts import PairTexts, reads_pairs, texts_of
 from tasks.training.row_checks import skip_reasons
 from tasks.training.truncation import Truncation, cut_long_rows
 
@@ -67,9 +68,11 @@ def with_tokens(table: Table, policy: Model, max_length: int | None, truncation:
     refused: dict[int, str] = {}
     shortened = 0
     if fresh.any():
-        data, refused, shortened = _rendered(data, Template(policy), missing, fresh)
+        data, refused, shortened = _rendered(data, texts_of(policy), missing, fresh)
     cut = np.zeros(data.num_rows, np.bool_)
     if max_length is not None and truncation != "refuse":
+        if reads_pairs(policy):
+            raise SpecError(f"truncation: {truncation} would cut a pair of texts anywhere; an encoder needs `refuse`")
         data, cut = cut_long_rows(table, data, max_length, truncation, tokenizer_of(policy).bos_token_id)
     reasons = skip_reasons(table, data, missing, refused, max_length)
     good = np.array([r is None for r in reasons], np.bool_)
@@ -89,7 +92,7 @@ def _missing(data: Arrow, *, everything: bool) -> dict[str, Flags]:
 
 
 def _rendered(
-    data: Arrow, template: Template, missing: dict[str, Flags], fresh: Flags
+    data: Arrow, template: Template | PairTexts, missing: dict[str, Flags], fresh: Flags
 ) -> tuple[Arrow, dict[int, str], int]:
     """The table with the missing tokens, reasons of refusals by row, and the number of shortened prompts."""
     refused: dict[int, str] = {}
@@ -118,7 +121,7 @@ class _Row(NamedTuple):
 
 
 def _render_part(
-    part: Arrow, template: Template, missing: dict[str, Flags], rows: npt.NDArray[np.int64]
+    part: Arrow, template: Template | PairTexts, missing: dict[str, Flags], rows: npt.NDArray[np.int64]
 ) -> list[_Row | Refusal]:
     """The token columns of each row."""
     prompts, given = part.column("prompt").to_pylist(), part.column("prompt_tokens").to_pylist()

@@ -151,6 +151,7 @@ def encoder(folder: Path, kind: str = "deberta", positions: int = 64, outputs: i
         AutoModelForSequenceClassification,
         BertConfig,
         DebertaV2Config,
+        ModernBertConfig,
         PreTrainedTokenizerFast,
         RobertaConfig,
     )
@@ -166,8 +167,13 @@ def encoder(folder: Path, kind: str = "deberta", positions: int = 64, outputs: i
         tokenizer_object=pieces, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     tokenizer.save_pretrained(folder)
-    made = {"deberta": DebertaV2Config, "roberta": RobertaConfig, "bert": BertConfig}[kind]
-    extra = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "deberta" else {}
+    made: Any = {
+        "deberta": DebertaV2Config, "roberta": RobertaConfig, "bert": BertConfig, "modernbert": ModernBertConfig,
+    }[kind]  # fmt: skip
+    extra: dict[str, Any] = {
+        "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+        "modernbert": {"bos_token_id": None, "eos_token_id": None, "cls_token_id": 2, "sep_token_id": 3},
+    }.get(kind, {})  # fmt: skip
     config = made(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=positions, num_labels=outputs, pad_token_id=1, initializer_range=0.5, **extra,
@@ -178,7 +184,7 @@ def encoder(folder: Path, kind: str = "deberta", positions: int = 64, outputs: i
     return RewardModel(folder)
 
 
-@pytest.mark.parametrize("kind", ["deberta", "roberta", "bert"])
+@pytest.mark.parametrize("kind", ["deberta", "roberta", "bert", "modernbert"])
 def test_an_encoder_reads_question_and_answer_as_a_pair_as_its_card_does(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -118,9 +118,11 @@ def test_choices_lists_and_literals_are_parameters() -> None:
     inner = parse_type("list[list[float]]").item
     assert inner is not None
     assert inner.base == "list"
+    mapping = parse_type("Annotated[dict[str, float], Bounds(min=0)] | None")
+    assert (mapping.base, mapping.optional, mapping.item and mapping.item.bounds) == ("mapping", True, Bounds(min=0))
 
 
-@pytest.mark.parametrize("annotation", ["dict[str, int]", "int | str", "Policy", "Annotated[int, max(1)]",
+@pytest.mark.parametrize("annotation", ["dict[int, str]", "dict[str]", "int | str", "Policy", "Annotated[int, max(1)]",
                                         "Annotated[Chosen, Bounds(1)]", "Any", "", "tuple[int]"])  # fmt: skip
 def test_what_is_outside_the_vocabulary_is_refused(annotation: str) -> None:
     with pytest.raises(ValueError, match="outside the vocabulary"):

@@ -1,0 +1,91 @@
+"""Scorers that measure several named numbers of an answer, whose weighted sum is its score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from difflib import get_close_matches
+from operator import mul
+from typing import TYPE_CHECKING, Any, Self
+
+from tasks.contract import DataError, SpecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tasks.kinds import Scores
+
+
+class Measuring:
+    """What a scorer with attributes has besides its score."""
+
+    attributes: tuple[str, ...] = ()
+    """Names of the numbers that it measures of an answer, whose weighted sum is the score; empty: the score alone."""
+    weights: tuple[float, ...] = ()
+    """One per attribute."""
+    _measure: Callable[..., Sequence[Sequence[float] | None]] | None = None
+
+    @classmethod
+    def measuring(cls, measure: Callable[..., Sequence[Sequence[float] | None]], attributes: Sequence[str]) -> Self:
+        """A scorer by attributes: `measure(prompts, completions, truths)` → a number of each per row, None: no answer.
+
+        Its score is their mean, until `weighted` says otherwise.
+        """
+        scorer = cls()
+        scorer._measure, scorer.attributes = measure, tuple(attributes)
+        scorer.weights = (1 / len(attributes),) * len(attributes)
+        return scorer
+
+    def weighted(self, weights: Mapping[str, float] | None) -> Self:
+        """The same scorer whose score is Σ weight · attribute; attributes that are not named count 0.
+
+        None: all alike. Raises SpecError for names that are none of its attributes.
+        """
+        if weights is None:
+            return self
+        if not self.attributes:
+            raise SpecError(f"`weights` names {', '.join(weights)}, but the oracle gives one score without attributes")
+        for name in weights:
+            if name not in self.attributes:
+                near = get_close_matches(name, self.attributes, 1)
+                hint = f" (did you mean '{near[0]}'?)" if near else ""
+                raise SpecError(f"weights.{name}: the oracle's attributes are {', '.join(self.attributes)}{hint}")
+        other = copy(self)
+        other.weights = tuple(weights.get(name, 0.0) for name in self.attributes)
+        return other
+
+    def measure(
+        self, prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]
+    ) -> Sequence[Sequence[float] | None]:
+        """A number of each attribute per row; see `measuring`."""
+        if self._measure is None:
+            raise SpecError("the scorer gives one score without attributes")
+        return self._measure(prompts, completions, truths)
+
+    def weighted_sums(self, rows: Sequence[Sequence[float] | None]) -> list[float | None]:
+        """The score of each row of measured attributes."""
+        return [None if row is None else sum(map(mul, self.weights, row)) for row in rows]
+
+
+def attribute_values(scores: Scores) -> npt.NDArray[np.float64]:
+    """`(N, M)`: the attributes of each answer, NaN where one is missing; the score itself where there are none.
+
+    Raises DataError where rows have attributes and the table does not name them.
+    """
+    import numpy as np
+
+    table: Any = scores.table
+    column = table.column("attributes")
+    names = scores.attributes
+    if not names:
+        if column.null_count < len(column):
+            raise DataError("rows have attributes, and the table does not say which: tables of different attributes "
+                            "were concatenated")  # fmt: skip
+        return np.array(table.column("score").to_numpy(zero_copy_only=False), np.float64)[:, None]
+    rows = column.to_pylist()
+    wrong = next((i for i, row in enumerate(rows) if row is not None and len(row) != len(names)), None)
+    if wrong is not None:
+        raise DataError(f"row {wrong + 1} has {len(rows[wrong])} attributes, and the table names {len(names)}")
+    none = [None] * len(names)
+    return np.array([none if row is None else row for row in rows], np.float64).reshape(-1, len(names))
