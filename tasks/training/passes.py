@@ -167,6 +167,7 @@ _FEW_TOKENS = 2048
 
 CURVES = {
     "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
+    "train/kl_reference": "log-ratio of mismatched answers (nats)",
     "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen (nats)", "grad_norm": "gradient norm",
     "lr": "learning rate", "tokens_per_second": "tokens per second",
 }  # fmt: skip
