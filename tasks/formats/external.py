@@ -90,10 +90,11 @@ class ExternalSource(Source):
         rows = [label for r in self._read(split, "labels", log) for label in _labels(r)]
         counts = Counter(row["label"] for row in rows)
         if len(counts) == 1:
+            skipped = f" ({len(log.skipped):,} rows cannot be used: {log.reasons})" if log.skipped else ""
             raise DataError(
-                f"{self._title}: all {len(rows):,} usable answers have the label {rows[0]['label']}, but a loss of "
-                "labels needs desirable and undesirable ones. To imitate answers that are all good, load them as "
-                "demonstrations"
+                f"{self._title}: all {len(rows):,} usable answers have the label {rows[0]['label']}{skipped}, but a "
+                "loss of labels needs desirable and undesirable ones. To imitate answers that are all good, load them "
+                "as demonstrations"
             )
         return _table(Labels, rows)
 

@@ -88,6 +88,11 @@ def test_empty_answers_stay_for_tokenize_to_count(tmp_path: Path) -> None:
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all 2 usable answers have the label True, but a loss of labels needs"):
         Step(tmp_path).labels([GOOD, GOOD])
+    ratings = [{**GOOD, "label": n} for n in (1, 5, 3)]
+    with pytest.raises(
+        DataError, match=r"all 1 usable answers have the label True \(2 rows cannot be used: invalid label"
+    ):
+        Step(tmp_path).labels(ratings)
 
 
 def test_answers_without_labels_are_no_labels(tmp_path: Path) -> None:
