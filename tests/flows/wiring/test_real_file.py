@@ -67,6 +67,17 @@ def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pair
     assert dpo["completions@2"] != sppo["completions@2"]
 
 
+def test_seven_methods_on_the_same_prompts_cost_one_sampling_and_one_judging(shipped: Compile) -> None:
+    names = ["one-round", *(f"one-round-{m}" for m in ("ipo", "sppo", "kto", "raft", "rrhf", "rebel"))]
+    training = {"sample": set[str](), "score": set[str](), "compare": set[str](), "fit": set[str]()}
+    for graph in map(shipped, names):
+        contents = _contents(graph)
+        for id, node in graph.nodes.items():
+            if node.task in training and not id.startswith(("report", "base")):
+                training[node.task].add(contents[id])
+    assert {task: len(steps) for task, steps in training.items()} == {"sample": 1, "score": 1, "compare": 0, "fit": 7}
+
+
 def test_the_pool_of_iterative_dpo_grows_and_its_reference_is_what_the_wiring_says(shipped: Compile) -> None:
     graph = shipped("iterative-dpo")
     assert graph.nodes["pool@1"].inputs["tables"] == ("new_pairs@1",)
