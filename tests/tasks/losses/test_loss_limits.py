@@ -1,0 +1,409 @@
+"""What each loss becomes at its limits: the reference itself, equal sides, special parameters, kinks, ties, signs."""
+
+import math
+from collections.abc import Iterator
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tasks.losses.tables import SHIPPED, arguments, chosen, extreme_batch, random_batch, with_grad
+
+HARD = {"beta": 0.3}
+LOG2 = math.log(2)
+AT_REFERENCE: list[tuple[str, dict[str, Any], float]] = [
+    ("pairwise/dpo", HARD, LOG2), ("pairwise/dpo", {**HARD, "labels": "soft"}, LOG2),
+    ("pairwise/dpo", {**HARD, "label_smoothing": 0.2, "norm": "length"}, LOG2),
+    ("pairwise/robust_dpo", {**HARD, "label_smoothing": 0.2}, LOG2), ("pairwise/dpo_two_betas", {}, LOG2),
+    ("pairwise/dpo_positive", HARD, LOG2), ("pairwise/ipo", {"tau": 0.25, "norm": "sum"}, 4.0),
+    ("pairwise/ipo", {"tau": 0.25, "norm": "length"}, 4.0), ("pairwise/hinge", HARD, 1.0),
+    ("pairwise/apo_zero", HARD, 1.0), ("pairwise/apo_down", HARD, 1.0), ("pairwise/nca", HARD, 2 * LOG2),
+    ("pairwise/bco", HARD, 2 * LOG2), ("pairwise/discopop", HARD, (1 + LOG2) / 2),
+    ("pairwise/exo", {**HARD, "label_smoothing": 0.1}, -LOG2 - math.log(0.9 * 0.1) / 2),
+    ("pairwise/gpo", {**HARD, "curve": "logistic"}, LOG2), ("pairwise/gpo", {**HARD, "curve": "hinge"}, 1.0),
+    ("pairwise/gpo", {**HARD, "curve": "squared"}, 1.0), ("pairwise/gpo", {**HARD, "curve": "exponential"}, 1.0),
+    ("pairwise/gpo", {**HARD, "curve": "truncated_squared"}, 1.0), ("pairwise/gpo", {**HARD, "curve": "savage"}, 0.25),
+    ("pairwise/nash", {"eta": 0.25, "r": 0.5}, 4.0), ("pairwise/ld_dpo", HARD, LOG2), ("pairwise/aot", HARD, LOG2),
+    ("pairwise/xpo", {**HARD, "alpha": 0.0}, LOG2), ("pointwise/apo_zero_unpaired", HARD, 0.5),
+]  # fmt: skip
+SLOPES = {"logistic": -0.5, "hinge": -1.0, "squared": -2.0, "exponential": -1.0, "truncated_squared": -2.0,
+          "savage": -0.25}  # fmt: skip
+EQUAL: list[tuple[str, dict[str, Any], str, dict[str, Any], float]] = [
+    ("pairwise/dpo_two_betas", {"beta_plus": 0.3, "beta_minus": 0.3}, "pairwise/dpo", HARD, 1),
+    ("pairwise/robust_dpo", {**HARD, "label_smoothing": 0.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/dpo_positive", {**HARD, "lam": 0.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/rpo", {**HARD, "alpha": 0.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/length_dpo", {**HARD, "alpha": 0.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/xpo", {**HARD, "alpha": 0.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/ld_dpo", {**HARD, "alpha": 1.0}, "pairwise/dpo", HARD, 1),
+    ("pairwise/gpo", {**HARD, "curve": "logistic"}, "pairwise/dpo", HARD, 1),
+    ("pairwise/gpo", {**HARD, "curve": "hinge"}, "pairwise/hinge", HARD, 1),
+    ("pairwise/gpo", {"beta": 0.5, "curve": "squared"}, "pairwise/ipo", {"tau": 0.25, "norm": "sum"}, 4 * 0.25**2),
+    ("pairwise/cpo", {**HARD, "alpha": 0.0}, "pairwise/dpo_reference_free", HARD, 1),
+    ("pairwise/nash", {"eta": 0.2, "r": 0.0}, "pairwise/ipo", {"tau": 0.2, "norm": "sum"}, 1),
+]  # fmt: skip
+"""A loss, its twin, and how many times the twin it is, on any batch."""
+PUSHES = {
+    "dpo", "robust_dpo", "dpo_reference_free", "dpo_two_betas", "dpo_positive", "rpo", "hinge", "apo_zero", "bco",
+    "orpo", "simpo", "cpo", "length_dpo", "ld_dpo", "wpo", "slic", "aot", "xpo",
+}  # fmt: skip
+"""Losses of pairs by which a step raises the chosen answer and lowers the rejected one, wherever the policy is."""
+TURNS = {"ipo", "sppo_single", "rebel", "nash", "exo", "nca", "discopop", "apo_down", "gpo"}
+"""The others of the folder: what they push towards is in the tests of their optima below."""
+
+
+def shipped(cases: list[Any]) -> Iterator[Any]:
+    """The cases whose losses are there."""
+    yield from (case for case in cases if {part for part in case if "/" in str(part)} <= set(SHIPPED))
+
+
+def at_reference(loss: str, rows: int = 6) -> dict[str, Tensor]:
+    """A batch whose policy is its reference, and its anchor."""
+    batch = random_batch(loss, rows)
+    for name in batch:
+        for source in ("ref_", "anchor_"):
+            if name.startswith(source):
+                batch[name] = batch[f"policy_{name.removeprefix(source)}"].clone()
+    return batch
+
+
+def pair(loss: str, **values: float) -> dict[str, Tensor]:
+    """A batch of one pair whose numbers are 0 (lengths and p: 1) but for those given, for gradients in all of them."""
+    start = {n: float(n == "p" or "lengths" in n) for n in arguments(loss)}
+    return with_grad({n: torch.tensor([values.get(n, v)], dtype=torch.float64) for n, v in start.items()})
+
+
+def opposite(name: str) -> str:
+    """The argument's name of the pair's other side."""
+    return name.replace("chosen", "*").replace("rejected", "chosen").replace("*", "rejected")
+
+
+def slope(loss: str, params: dict[str, Any], name: str = "policy_chosen_logps", **values: float) -> float:
+    """The derivative of the loss of one pair in an argument."""
+    batch = pair(loss, **values)
+    chosen(loss, params)(**batch).sum().backward()
+    gradient = batch[name].grad
+    assert gradient is not None
+    return gradient.item()
+
+
+@pytest.mark.parametrize(("loss", "params", "expected"), shipped(AT_REFERENCE), ids=str)
+def test_a_policy_equal_to_its_reference_has_the_known_loss(loss: str, params: Any, expected: float) -> None:
+    losses = chosen(loss, params)(**at_reference(loss))
+    assert losses.tolist() == pytest.approx([expected] * 6)
+
+
+@pytest.mark.parametrize("curve", SLOPES)
+def test_the_curves_leave_the_reference_with_their_slopes(curve: str) -> None:
+    assert slope("pairwise/gpo", {"beta": 0.3, "curve": curve}) == pytest.approx(0.3 * SLOPES[curve])
+
+
+@pytest.mark.parametrize("loss", ["pairwise/dpo", "pairwise/robust_dpo", "pairwise/dpo_reference_free"])
+def test_beta_towards_0_makes_all_pairs_cost_log_2(loss: str) -> None:
+    assert chosen(loss, {"beta": 1e-12})(**random_batch(loss, 5)).tolist() == pytest.approx([LOG2] * 5)
+
+
+@pytest.mark.parametrize(("loss", "params", "twin", "of_twin", "times"), shipped(EQUAL), ids=str)
+def test_special_parameters_make_a_loss_another_one(
+    loss: str, params: Any, twin: str, of_twin: Any, times: float
+) -> None:
+    batch = {**random_batch(twin, 20), **random_batch(loss, 20)}
+    values = [chosen(n, p)(**{a: batch[a] for a in arguments(n)}) for n, p in ((loss, params), (twin, of_twin))]
+    torch.testing.assert_close(values[0], times * values[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif("pairwise/nash" not in SHIPPED, reason="nash is not there")
+def test_nash_with_the_anchor_alone_is_ipo_on_the_anchor() -> None:
+    batch = random_batch("pairwise/nash", 20)
+    as_ref = {f"ref_{s}_logps": batch[f"anchor_{s}_logps"] for s in ("chosen", "rejected")}
+    lengths = {f"{s}_lengths": torch.ones(20).double() for s in ("chosen", "rejected")}
+    policy = {n: t for n, t in batch.items() if n.startswith("policy")}
+    ipo = chosen("pairwise/ipo", {"tau": 0.2, "norm": "sum"})(**policy, **as_ref, **lengths)
+    torch.testing.assert_close(chosen("pairwise/nash", {"eta": 0.2, "r": 1.0})(**batch), ipo)
+
+
+@pytest.mark.skipif("pairwise/aot" not in SHIPPED, reason="aot is not there")
+def test_aot_on_one_pair_is_dpo_with_smoothed_labels_and_on_several_it_is_not() -> None:
+    params = {"beta": 0.3, "label_smoothing": 0.1}
+    for rows, equal in ((1, True), (6, False)):
+        batch = random_batch("pairwise/dpo", rows)
+        aot = chosen("pairwise/aot", params)(**{n: batch[n] for n in arguments("pairwise/aot")}).mean()
+        assert (aot.item() == pytest.approx(chosen("pairwise/dpo", params)(**batch).mean().item())) is equal
+
+
+@pytest.mark.skipif("pointwise/kto" not in SHIPPED, reason="kto is not there")
+def test_kto_at_a_reference_point_of_0_or_below_is_the_unpaired_anchored_loss() -> None:
+    batch = random_batch("pointwise/kto", 10)
+    unpaired = chosen("pointwise/apo_zero_unpaired", HARD)(
+        **{n: batch[n] for n in arguments("pointwise/apo_zero_unpaired")}
+    )
+    for point in (0.0, -3.0):
+        batch["kl_reference"] = torch.full((10,), point).double()
+        torch.testing.assert_close(chosen("pointwise/kto", HARD)(**batch), unpaired)
+
+
+def test_two_answers_make_the_losses_of_rankings_those_of_pairs() -> None:
+    scores = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)).double()
+    ref, order = scores.flip(1) * 0.3, torch.tensor([[2.0, 1.0]]).double().expand(9, 2)
+    mask = torch.ones(9, 2, dtype=torch.bool)
+    pairs = chosen("reward/bradley_terry", {})(scores[:, 0], scores[:, 1], torch.zeros(9).double())
+    for loss in ("reward/plackett_luce", "reward/all_pairs"):
+        torch.testing.assert_close(chosen(loss, {})(scores, order, mask), pairs)
+    columns = scores[:, 0], scores[:, 1], ref[:, 0], ref[:, 1], *[torch.ones(9).double()] * 3
+    torch.testing.assert_close(
+        chosen("listwise/pl_dpo", HARD)(scores, ref, order, mask), chosen("pairwise/dpo", HARD)(*columns)
+    )
+
+
+def test_equal_answers_have_the_loss_of_a_draw() -> None:
+    """K equal strengths: log K!, and log 2 for a mean over pairs."""
+    scores, order, mask = torch.zeros(1, 4), torch.tensor([[3.0, 1.0, 2.0, 0.0]]), torch.ones(1, 4, dtype=torch.bool)
+    assert chosen("reward/plackett_luce", {})(scores, order, mask).item() == pytest.approx(math.log(24))
+    assert chosen("listwise/pl_dpo", HARD)(scores, scores, order, mask).item() == pytest.approx(math.log(24))
+    assert chosen("reward/all_pairs", {})(scores, order, mask).item() == pytest.approx(LOG2)
+
+
+def test_tied_answers_are_not_compared_and_the_order_of_rows_decides_nothing() -> None:
+    """Strengths 2, 1 tie above −0.5: log(e² + e^−.5) − 2 + log(e + e^−.5) − 1 = 0.280303; for pairs its half."""
+    strengths, targets = [2.0, 1.0, -0.5], [5.0, 5.0, 1.0]
+    by_hand = math.log1p(math.exp(-2.5)) + math.log1p(math.exp(-1.5))
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    for order in permutations(range(3)):
+        scores, target = (torch.tensor([[x[i] for i in order]]).double() for x in (strengths, targets))
+        assert chosen("reward/plackett_luce", {})(scores, target, mask).item() == pytest.approx(by_hand)
+        assert chosen("reward/all_pairs", {})(scores, target, mask).item() == pytest.approx(by_hand / 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "params"), [("reward/plackett_luce", {}), ("reward/all_pairs", {}), ("listwise/pl_dpo", HARD)]
+)
+def test_a_prompt_whose_answers_all_tie_or_that_has_one_costs_nothing(loss: str, params: Any) -> None:
+    for targets, there in (([1.0, 1.0, 1.0], [True] * 3), ([3.0, 2.0, 1.0], [True, False, False])):
+        batch = random_batch(loss, 1)
+        batch = {n: t[:, :3] for n, t in batch.items()}
+        batch |= {"target_scores": torch.tensor([targets]).double(), "mask": torch.tensor([there])}
+        inputs = with_grad(batch)
+        value = chosen(loss, params)(**inputs)
+        value.sum().backward()
+        assert value.item() == pytest.approx(0, abs=1e-12)
+        assert all(t.grad is None or t.grad.abs().max() < 1e-12 for t in inputs.values())
+
+
+@pytest.mark.parametrize(
+    "loss", [n for n in SHIPPED if n.startswith(("listwise", "reward")) and "mask" in arguments(n)]
+)
+def test_what_stands_where_there_is_no_answer_has_no_influence(loss: str) -> None:
+    batch = random_batch(loss, 8)
+    noise = {n: torch.where(batch["mask"], t, 77.0) if t.dtype != torch.bool else t for n, t in batch.items()}
+    found, other = with_grad(batch), with_grad(noise)
+    values = [chosen(loss, {})(**b) for b in (found, other)]
+    assert values[0].tolist() == values[1].tolist()
+    for value in values:
+        value.sum().backward()
+    for name, tensor in other.items():
+        if tensor.grad is not None:
+            assert not tensor.grad[~batch["mask"]].any()
+            assert tensor.grad.tolist() == found[name].grad.tolist()  # type: ignore[union-attr]
+
+
+def test_swapping_the_sides_of_a_pair_with_its_label_changes_nothing() -> None:
+    for loss, params, label in (
+        ("pairwise/dpo", {"beta": 0.3, "labels": "soft", "label_smoothing": 0.1}, "p"),
+        ("pairwise/sppo_single", {}, "p"), ("pairwise/rebel", {}, "reward_margin"),
+    ):  # fmt: skip
+        batch = random_batch(loss, 10)
+        turned = {n: batch[opposite(n)] for n in batch}
+        turned[label] = 1 - batch["p"] if label == "p" else -batch[label]
+        torch.testing.assert_close(chosen(loss, params)(**batch), chosen(loss, params)(**turned))
+
+
+def test_robust_dpo_is_in_the_mean_over_flipped_labels_dpo_and_has_no_lower_bound() -> None:
+    batch, e = random_batch("pairwise/robust_dpo", 10), 0.2
+    flipped = {n: batch[opposite(n)] for n in batch}
+    robust = chosen("pairwise/robust_dpo", {"beta": 0.3, "label_smoothing": e})
+    dpo = chosen("pairwise/gpo", {"beta": 0.3, "curve": "logistic"})
+    torch.testing.assert_close((1 - e) * robust(**batch) + e * robust(**flipped), dpo(**batch))
+    assert robust(**pair("pairwise/robust_dpo", policy_chosen_logps=1000.0)).item() == pytest.approx(-0.2 * 300 / 0.6)
+
+
+OPTIMA: list[tuple[str, dict[str, Any], dict[str, float], str, float]] = [
+    ("pairwise/ipo", {"tau": 0.1, "norm": "sum"}, {}, "policy_chosen_logps", 5.0),
+    ("pairwise/ipo", {"tau": 0.1, "norm": "length"}, {"chosen_lengths": 4.0}, "policy_chosen_logps", 20.0),
+    ("pairwise/nash", {"eta": 0.1, "r": 0.25}, {}, "policy_chosen_logps", 5.0),
+    ("pairwise/rebel", {"eta": 2.0}, {"reward_margin": 1.5}, "policy_chosen_logps", 3.0),
+    ("pairwise/rebel", {"eta": 2.0}, {"reward_margin": -1.5}, "policy_chosen_logps", -3.0),
+    ("pairwise/sppo_single", {"eta": 10.0}, {"p": 0.8}, "policy_chosen_logps", 3.0),
+    ("pairwise/sppo_single", {"eta": 10.0}, {"p": 0.8}, "policy_rejected_logps", -3.0),
+    ("pairwise/sppo_single", {"eta": 10.0}, {"p": 0.5}, "policy_chosen_logps", 0.0),
+    ("pairwise/dpo", {"beta": 0.5, "labels": "soft"}, {"p": 0.8}, "policy_chosen_logps", 2 * math.log(4)),
+    ("pairwise/dpo", {"beta": 0.5, "label_smoothing": 0.1}, {}, "policy_chosen_logps", 2 * math.log(9)),
+    ("pairwise/exo", {"beta": 0.5, "label_smoothing": 0.1}, {}, "policy_chosen_logps", 2 * math.log(9)),
+    ("pairwise/nca", {"beta": 0.5}, {}, "policy_chosen_logps", 2 * LOG2),
+    ("pairwise/apo_down", {"beta": 0.5}, {}, "policy_chosen_logps", 0.0),
+    ("pairwise/gpo", {"beta": 0.5, "curve": "squared"}, {}, "policy_chosen_logps", 2.0),
+    ("pairwise/discopop", {"beta": 0.5, "tau": 0.05}, {}, "policy_chosen_logps", -0.23714),
+    ("pairwise/discopop", {"beta": 0.5, "tau": 0.05}, {}, "policy_chosen_logps", 0.144012),
+    ("pointwise/sppo", {"eta": 10.0}, {"win_rate": 0.8}, "policy_logps", 3.0),
+    ("pointwise/sppo", {"eta": 10.0}, {"win_rate": 0.5}, "policy_logps", 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "params", "values", "name", "at"), shipped(OPTIMA), ids=str)
+def test_the_gradient_turns_where_the_optimum_is(loss: str, params: Any, values: Any, name: str, at: float) -> None:
+    """0 there, and of opposite signs half a nat below and above; DiscoPOP has a minimum and a maximum."""
+    if loss == "pointwise/sppo":
+        values = {**values, "prompt_win_rates": values["win_rate"]}
+
+    def gradient(x: float) -> float:
+        batch = pair(loss, **{**values, name: x})
+        if loss == "pointwise/sppo":
+            batch["prompt_win_rates"] = batch["prompt_win_rates"].detach()[:, None]
+        chosen(loss, params)(**batch).sum().backward()
+        found = batch[name].grad
+        assert found is not None
+        return float(found)
+
+    assert gradient(at) == pytest.approx(0, abs=1e-4)
+    if loss not in ("pairwise/discopop", "pairwise/apo_down"):
+        assert gradient(at - 0.5) < 0 < gradient(at + 0.5)
+
+
+def test_exo_is_0_where_the_policy_has_the_labels_probability() -> None:
+    batch = pair("pairwise/exo", policy_chosen_logps=2 * math.log(9))
+    assert chosen("pairwise/exo", {"beta": 0.5, "label_smoothing": 0.1})(**batch).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_discopop_pushes_pairs_near_the_reference_the_wrong_way() -> None:
+    """−¾ + (1 − log 2)/(4·0.05) = 0.784264 at the reference."""
+    assert slope("pairwise/discopop", {"beta": 1.0, "tau": 0.05}) == pytest.approx(0.784264, abs=1e-6)
+
+
+def test_a_positive_alpha_of_length_dpo_favours_length_and_a_negative_one_is_r_dpo() -> None:
+    """Under an even label (both orders of one pair) the optimum is β·d = α·(n_w − n_l): 6 tokens more, d = 6·α/β."""
+    for alpha, d in ((0.05, 3.0), (-0.05, -3.0)):
+        params = {"beta": 0.1, "alpha": alpha}
+        one = slope("pairwise/length_dpo", params, policy_chosen_logps=d, chosen_lengths=8.0, rejected_lengths=2.0)
+        other = slope("pairwise/length_dpo", params, "policy_rejected_logps", policy_rejected_logps=d,
+                      chosen_lengths=2.0, rejected_lengths=8.0)  # fmt: skip
+        assert one + other == pytest.approx(0, abs=1e-12)
+
+
+KINKS: list[tuple[str, dict[str, Any], dict[str, float], str]] = [
+    ("pairwise/hinge", {"beta": 0.5}, {"policy_chosen_logps": 2.0}, "policy_chosen_logps"),
+    ("pairwise/gpo", {"beta": 0.5, "curve": "hinge"}, {"policy_chosen_logps": 2.0}, "policy_rejected_logps"),
+    ("pairwise/gpo", {"beta": 0.5, "curve": "truncated_squared"}, {"policy_chosen_logps": 2.0}, "policy_chosen_logps"),
+    ("pairwise/slic", {"delta": 2.0, "lam": 0.5}, {"policy_chosen_logps": 2.0}, "policy_chosen_logps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "params", "values", "name"), shipped(KINKS), ids=str)
+def test_the_gradient_at_a_kink_is_0(loss: str, params: Any, values: Any, name: str) -> None:
+    assert slope(loss, params, name, **values) == 0
+
+
+def test_the_penalty_of_dpo_positive_has_no_gradient_at_its_kink() -> None:
+    """At the reference, where training starts, the gradient is DPO's: −β/2. Just below it is 51 times that."""
+    params = {"beta": 0.1, "lam": 50.0}
+    assert slope("pairwise/dpo_positive", params) == pytest.approx(-0.05)
+    assert slope("pairwise/dpo_positive", params, policy_chosen_logps=-1e-9) == pytest.approx(-0.05 * 51)
+
+
+def test_rrhf_has_no_gradient_where_a_worse_answer_is_level() -> None:
+    logps = torch.tensor([[-2.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    ones, order = torch.ones(1, 2).double(), torch.tensor([[1.0, 0.0]]).double()
+    chosen("listwise/rrhf", {})(logps, ones, order, ones.bool()).sum().backward()
+    assert logps.grad is not None
+    assert logps.grad.tolist() == [[-1.0, 0.0]]
+
+
+def test_every_loss_of_pairs_is_a_push_or_a_turn() -> None:
+    names = {name.split("/")[1] for name in SHIPPED if name.startswith("pairwise/")}
+    assert names <= {*PUSHES, *TURNS}, "say which way these push, or where they turn"
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PUSHES) if f"pairwise/{n}" in SHIPPED])
+def test_a_step_raises_the_chosen_answer_and_lowers_the_rejected_one(name: str) -> None:
+    loss = f"pairwise/{name}"
+    params = {"alpha": 0.1} if name == "length_dpo" else {}
+    for batch in (random_batch(loss, 40), extreme_batch(loss)):
+        inputs = with_grad(batch)
+        chosen(loss, params)(**inputs).sum().backward()
+        for argument, sign in zip(("policy_chosen_logps", "policy_rejected_logps"), (-1, 1), strict=True):
+            gradient = inputs[argument].grad
+            assert gradient is not None
+            assert (sign * gradient >= 0).all(), argument
+            assert (sign * gradient).max() > 0
+            ref = inputs.get(argument.replace("policy", "ref"))
+            if ref is not None and ref.grad is not None and name not in ("rpo", "xpo"):
+                assert (sign * ref.grad <= 0).all()
+
+
+@pytest.mark.parametrize("label", [True, False])
+@pytest.mark.parametrize("loss", [n for n in ("pointwise/kto", "pointwise/apo_zero_unpaired") if n in SHIPPED])
+def test_a_step_raises_desirable_answers_and_lowers_undesirable_ones(loss: str, label: bool) -> None:
+    inputs = with_grad({**random_batch(loss, 20), "label": torch.full((20,), label)})
+    chosen(loss, {})(**inputs).sum().backward()
+    gradient = inputs["policy_logps"].grad
+    assert gradient is not None
+    assert ((gradient < 0) == label).all()
+
+
+def test_an_answer_that_is_certain_has_finite_odds() -> None:
+    for side in ("chosen", "rejected"):
+        for dtype in (torch.float32, torch.float64):
+            batch = {
+                n: torch.tensor([-5.0 if n.startswith("policy") else 5.0], dtype=dtype)
+                for n in arguments("pairwise/orpo")
+            }
+            batch[f"policy_{side}_logps"] = torch.zeros(1, dtype=dtype)
+            inputs = with_grad(batch)
+            value = chosen("pairwise/orpo", {})(**inputs)
+            value.sum().backward()
+            assert value.isfinite().all()
+            assert all(t.grad is None or t.grad.isfinite().all() for t in inputs.values())
+
+
+@pytest.mark.parametrize("loss", SHIPPED)
+def test_shapes_that_torch_would_broadcast_are_refused_with_their_names(loss: str) -> None:
+    batch = random_batch(loss, 2)
+    needed = {"curve": "hinge", "norm": "sum", "alpha": 0.1}
+    params = {n: v for n, v in needed.items() if n in chosen(loss, {}).function.__annotations__}
+    chosen(loss, params)(**batch)
+    for name in batch:
+        with pytest.raises(ValueError, match=r"must have one shape: .*\w+ \(\d(, \d)?,?\).*\(\d(, \d)?,?\)"):
+            chosen(loss, params)(**{n: t[:1] if n == name else t for n, t in batch.items()})
+
+
+def test_missing_probabilities_give_nan_which_the_trainer_refuses() -> None:
+    """Hard labels do not read p."""
+    nan = torch.tensor([math.nan]).double()
+    for loss, params in (("pairwise/dpo", {"labels": "soft"}), ("pairwise/sppo_single", {})):
+        assert chosen(loss, params)(**{**pair(loss), "p": nan}).isnan().all()
+    assert chosen("pairwise/dpo", {})(**{**pair("pairwise/dpo"), "p": nan}).isfinite().all()
+    assert chosen("pairwise/rebel", {})(**{**pair("pairwise/rebel"), "reward_margin": nan}).isnan().all()
+
+
+def test_win_rates_of_prompts_with_fewer_answers_are_padded_with_nan_and_not_counted() -> None:
+    row = {"policy_logps": [-3.0], "ref_logps": [-5.0], "win_rate": [0.8]}
+    given = {n: torch.tensor(v).double() for n, v in row.items()}
+    losses = [
+        chosen("pointwise/sppo", {"eta": 2.0, "log_z": "estimated"})(
+            **given, prompt_win_rates=torch.tensor([[0.2, 0.8, *padding]]).double()
+        )
+        for padding in ([], [math.nan, math.nan])
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item())
+
+
+def test_a_large_eta_does_not_overflow_the_estimate_of_log_z() -> None:
+    given = [torch.tensor(v).double() for v in ([-3.0], [-5.0], [0.8], [[0.2, 0.8]])]
+    loss = chosen("pointwise/sppo", {"eta": 1e4, "log_z": "estimated"})(*given)
+    assert loss.item() == pytest.approx((2 - math.log(2)) ** 2)
+
+
+def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
+    zero, far = torch.zeros(1).double(), torch.full((1,), 500.0).double()
+    assert chosen("reward/bradley_terry", {})(-far, far, zero).item() == pytest.approx(1000.0)
+    assert chosen("reward/bradley_terry", {})(far, -far, zero).item() == 0
