@@ -126,9 +126,15 @@ class Values(Feeds):
             self._uses.setdefault(name, (param, node.plain))
 
     def notices(self) -> list[str]:
-        """Built-in parameters that were given and feed nothing."""
-        idle = [name for name in self._given if name not in self._declared and name not in self._uses]
-        return [f"{self._text.name}: '{name}' feeds no step here" for name in idle]
+        """Parameters that were given and feed nothing: built-in ones, and those of a default that was replaced."""
+        idle = [name for name in self._given if name not in self._uses]
+        built_in = [f"{self._text.name}: '{name}' feeds no step here" for name in idle if name not in self._declared]
+        return built_in + [
+            f"{self._text.name}: '{name}' has no effect: it feeds the default of '{other}', which was given"
+            for name in idle
+            for other in self._given
+            if other in self._declared and name in dict(references(self._declared[other]))
+        ]
 
     def parameters(self) -> dict[str, Parameter]:
         """The declared parameters, and the built-in ones that feed something, with type, bounds and text."""

@@ -29,7 +29,7 @@ def apo_down(
         beta: scale of the log-ratios.
 
     Source: D'Oosterlinck et al., arXiv 2408.06266, eq. 8 (APO-down); TRL's `apo_down`.
-    Paper: beta 0.1, lr 1e-7 to 1e-6.
+    Paper: beta 0.1, lr 2e-7, batch 64 (as TRL's index of papers has it).
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     return torch.sigmoid(beta * ratios.chosen) + torch.sigmoid(-beta * ratios.delta)

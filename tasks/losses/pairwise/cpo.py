@@ -28,7 +28,7 @@ def cpo(
         beta: scale of the difference of the log-probabilities.
         alpha: weight of the chosen answer's negative log-probability per token (TRL's `cpo_alpha`).
 
-    Source: Xu et al., arXiv 2401.08417, L_prefer + L_NLL.
+    Source: Xu et al., arXiv 2401.08417, eq. 3 and its L_NLL.
     Paper: beta 0.1.
     """
     require_one_shape(

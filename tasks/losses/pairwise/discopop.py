@@ -32,7 +32,7 @@ def discopop(
         tau: width of the blend, in units of β·d; above 1 the exponential's share would have no bound.
 
     Source: Lu et al., arXiv 2406.08414, eq. 5 (log-ratio modulated loss); TRL's `discopop`.
-    Paper: tau 0.05, beta 0.05 and 0.1.
+    Paper: tau 0.05, beta 0.05, lr 5e-7, batch 64 (as TRL's index of papers has it).
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     margin = beta * ratios.delta

@@ -42,7 +42,7 @@ def dpo(
 
     Source: Rafailov et al., arXiv 2305.18290, eq. 7; soft labels: eq. 6 in expectation. ε: its reference code's
     `preference_loss` (TRL 1.16's `sigmoid` ignores `label_smoothing`). length: Tülu 3, arXiv 2411.15124.
-    Paper: lr 1e-6, beta 0.1, batch 64, RMSprop, 150 warm-up steps; Tülu 3: norm length, beta 5, lr 5e-7.
+    Paper: lr 1e-6, beta 0.1, batch 64, RMSprop, 150 warm-up steps; Tülu 3: norm length, beta 5.
     """
     ratios = pair_log_ratios(
         policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps,

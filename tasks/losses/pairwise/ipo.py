@@ -34,7 +34,7 @@ def ipo(
         tau: temperature; large keeps the policy near the reference.
 
     Source: Azar et al., arXiv 2310.12036, eq. 17.
-    Paper: tau 0.1 to 1 on bandits.
+    Paper: lr 1e-2, batch 90, on bandits (as TRL's index of papers has it).
     """
     ratios = pair_log_ratios(
         policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps,

@@ -28,7 +28,7 @@ def nca(
         beta: temperature; large keeps the policy near the reference.
 
     Source: Chen et al., arXiv 2402.05369 (NCA for pairs: K = 2, reward all on the chosen answer); TRL's `nca_pair`.
-    Paper: beta 0.01, lr 5e-6.
+    Paper: beta 0.01, lr 5e-6, batch 32 (as TRL's index of papers has it).
     """
     ratios = pair_log_ratios(policy_chosen_logps, policy_rejected_logps, ref_chosen_logps, ref_rejected_logps)
     chosen, rejected = beta * ratios.chosen, beta * ratios.rejected

@@ -30,7 +30,7 @@ def orpo(
         lam: λ, weight of the odds ratio.
 
     Source: Hong et al., arXiv 2403.07691, eq. 6 and 7.
-    Paper: lam 0.1 to 0.25, lr 5e-6 to 8e-6.
+    Paper: lam 0.1, lr 5e-6 to 8e-6.
     """
     require_one_shape(
         policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps,

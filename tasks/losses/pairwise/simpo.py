@@ -30,7 +30,7 @@ def simpo(
         gamma: target margin, in units of the reward (TRL's `simpo_gamma` likewise); the paper tunes γ/β.
 
     Source: Meng et al., arXiv 2405.14734, eq. 6.
-    Paper: beta 2.0 to 2.5, gamma 0.5 to 1.6, lr 3e-7 to 1e-6, batch 128.
+    Paper: beta 2.0 to 2.5, gamma 0.5 to 1.6, lr 1e-6, batch 128.
     """
     require_one_shape(
         policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps,
