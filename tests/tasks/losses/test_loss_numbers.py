@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tasks.losses.tables import SHIPPED, arguments, chosen, tensors
+from tests.tasks.losses.tables import arguments, chosen, tensors
 
 PAIR = {
     "policy_chosen_logps": -10.0, "policy_rejected_logps": -14.0, "ref_chosen_logps": -12.0,
@@ -84,9 +84,7 @@ def loss_of_row(loss: str, params: dict[str, Any], row: dict[str, Any]) -> Tenso
     return torch.as_tensor(chosen(loss, params)(**tensors({name: given[name] for name in arguments(loss)})))
 
 
-@pytest.mark.parametrize(
-    ("loss", "params", "row", "expected"), [c for c in CASES if c[0] in SHIPPED], ids=lambda v: str(v)[:40]
-)
+@pytest.mark.parametrize(("loss", "params", "row", "expected"), CASES, ids=lambda v: str(v)[:40])
 def test_the_number_is_reproduced(loss: str, params: dict[str, Any], row: dict[str, Any], expected: float) -> None:
     assert loss_of_row(loss, params, row).item() == pytest.approx(expected, abs=1e-6)
 
@@ -96,7 +94,6 @@ def test_trls_hard_sppo_is_twice_the_authors_loss_for_pairs() -> None:
     assert 2 * loss_of_row("pairwise/sppo_single", {"eta": 10.0}, {"p": 1.0}).item() == pytest.approx(25)
 
 
-@pytest.mark.skipif("pairwise/aot" not in SHIPPED, reason="not there yet")
 def test_aot_compares_the_sorted_margins_of_two_pairs() -> None:
     """Policy [4, 1] against reference [1, 2]: sorted, 1 − 1 and 4 − 2; unsorted it would be 0.659376."""
     batch = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from tests.tasks.losses.tables import SHIPPED, arguments, chosen
+from tests.tasks.losses.tables import arguments, chosen
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 trl = pytest.importorskip("trl", reason="TRL is not installed: pip install --no-deps trl==1.16.0")
@@ -55,11 +55,6 @@ DPO = {
 NOT_HERE = {"aot_unpaired": "sorts a and b, which no loss here does", "sft": "a mean over the micro-batch's tokens"}
 
 
-def _there(loss: str) -> None:
-    if loss not in SHIPPED:
-        pytest.skip(f"{loss} is not there")
-
-
 def test_every_loss_type_of_trls_dpo_trainer_is_compared_or_named() -> None:
     from trl import DPOConfig
 
@@ -74,7 +69,6 @@ def test_dpo_trainers_branch(loss_type: str) -> None:
     from trl import DPOTrainer
 
     branch = DPO[loss_type]
-    _there(branch.loss)
     mask = _mask([*CHOSEN, *REJECTED])
     policy, ref = _token_logps(mask, 0).requires_grad_(), _token_logps(mask, 1)
     squares = _token_logps(mask, 2)
@@ -123,7 +117,6 @@ def test_kto_trainers_branch(loss_type: str, far: float) -> None:
     from trl import KTOTrainer
 
     loss = f"pointwise/{loss_type}"
-    _there(loss)
     mask, labels = _mask(CHOSEN), torch.tensor([True, False, False, True])
     policy, ref = _token_logps(mask, 0).requires_grad_(), _token_logps(mask, 1)
     other = _token_logps(mask, 2)
