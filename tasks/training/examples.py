@@ -124,12 +124,26 @@ def examples_of(
         bool(_companion(loss, COUPLES_ROWS)), average_over, outputs, attributes,
     )  # fmt: skip
     check_weights(examples.weights, average_over)
-    batch, answers = torch.arange(len(rows)), len(rows.answer_ids)
-    width = max(len(outputs), len(attributes))
-    shape = (answers, width) if width > 1 else (answers,)
-    tried = loss_on_batch(examples, loss, batch, torch.full(shape, -1.0, dtype=torch.float64), 0.0)
-    check_finite(tried, loss, arguments, columns)
+    check_finite(_tried(examples, loss), loss, arguments, columns)
     return examples
+
+
+_PIECE = 256
+"""Rows with which a loss that couples them is tried: it may need memory for every two of them."""
+
+
+def _tried(examples: Examples, loss: Chosen) -> Tensor:
+    """`(N,)`: the loss of every row, with the model's outputs at −1."""
+    rows, width = examples.rows, max(len(examples.outputs), len(examples.attributes))
+    counts = np.diff(rows.starts)
+
+    def losses(batch: Tensor) -> Tensor:
+        answers = int(counts[batch.numpy()].sum())
+        shape = (answers, width) if width > 1 else (answers,)
+        return loss_on_batch(examples, loss, batch, torch.full(shape, -1.0, dtype=torch.float64))
+
+    pieces = torch.arange(len(rows)).split(_PIECE if examples.couples_rows else max(1, len(rows)))
+    return torch.cat([losses(batch) for batch in pieces])
 
 
 _AT_EACH_STEP = ("model", "target", "mismatched")

@@ -16,6 +16,7 @@ from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, Preferences
 from tasks.ranks import Ranks
 from tasks.train import logps
+from tasks.training import examples as examples_module
 from tasks.training.body import computes_in_spans
 from tasks.training.device import this_device
 from tasks.training.examples import Examples, examples_of, loss_on_batch
@@ -245,6 +246,18 @@ def test_a_killed_training_ends_in_the_same_bytes(
     with pytest.raises(Killed):
         train(tmp_path / "killed", stop=2)
     assert train(tmp_path / "killed") == straight
+
+
+def test_a_loss_that_couples_rows_is_tried_on_pieces_of_a_large_table(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may compare every two rows, which for 100,000 rows at once would need 80 GB."""
+    text = SOFTMAX.replace("margins.logsumexp(0)", "SIZES.append(len(margins)) or margins.logsumexp(0)")
+    loss = loss_of(monkeypatch, "pairwise", "softmax", "    SIZES = []\n" + text)
+    monkeypatch.setattr(examples_module, "_PIECE", 3)
+    data = tokenized(preferences(7), policy, tmp_path)
+    examples_of(data, rows_of(data, policy), loss, None)
+    assert loss.function.__globals__["SIZES"] == [3, 3, 1]
 
 
 def test_a_loss_whose_targets_are_no_chosen_answers_is_refused_without_a_table_of_them(
