@@ -16,6 +16,7 @@ from tasks.adapt import merge, renew
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Policy, RewardModel
 from tasks.training.adapters import merge_layers
+from tasks.training.heads import Attribute, attributes_of, write_attributes
 from tasks.training.merging import slerp
 from tasks.training.merging_checks import shares
 from tasks.training.reward import open_reward_model, save_reward_model
@@ -89,6 +90,21 @@ def test_reward_models_are_averaged_with_their_heads(policies: list[Policy], tmp
     [[score]] = [found.open().score([[{"role": "user", "content": "where"}]], ["the swan"], [None])]
     assert score is not None
     assert math.isfinite(score)
+
+
+def test_reward_models_whose_outputs_have_other_units_are_refused(policies: list[Policy], tmp_path: Path) -> None:
+    models = []
+    for std in (1.0, 2.0):
+        folder, attributes = tmp_path / str(std), [Attribute("help", 0.0, std)]
+        folder.mkdir()
+        model = open_reward_model(policies[0], torch.float32, attributes=attributes)
+        save_reward_model(model, policies[0], folder)
+        write_attributes(folder, attributes)
+        models.append(RewardModel(folder))
+    with pytest.raises(DataError, match="outputs of other names, means or standard deviations"):
+        merge(models, Workspace(tmp_path / "merge"))
+    found = merge([models[0]] * 2, Workspace(tmp_path / "same"))
+    assert attributes_of(found.path) == attributes_of(models[0].path)
 
 
 def test_half_way_between_two_directions_at_a_right_angle_is_the_middle_of_the_arc() -> None:
