@@ -35,7 +35,7 @@ pipelines:
       ordered:  {task: compare, completions: answers, oracle: in_order}
       paired:   {task: compare, completions: answers, oracle: by_pairs}
       weighed:  {task: score, completions: answers, oracle: measures, weights: {length: -2}}
-      started:  {task: load_oracle, oracle: ./encoder}
+      started:  {task: load_oracle, oracle: FOLDER/encoder}
       encoded:  {task: train_reward, policy: started, data: ranked, loss: all_pairs, lr: 1.0e-3, batch: 4}
       read:     {task: score, completions: answers, oracle: encoded}
 """
@@ -45,8 +45,8 @@ def test_reward_models_of_rankings_and_scores_are_trained_and_judge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_inline(monkeypatch)
-    encoder(tmp_path / "encoder", "deberta", positions=256)
-    (tmp_path / "pipelines.yaml").write_text(WIRING)
+    encoder(tmp_path / "encoder", "bert", positions=256)
+    (tmp_path / "pipelines.yaml").write_text(WIRING.replace("FOLDER", str(tmp_path)))
     done = run_cached(Execution(compile_pipeline(tmp_path / "pipelines.yaml", "tiny", {}), Store(tmp_path / "art")))
     assert not done.errors
     paths = {id: done.store.root / record.path for id, record in done.records.items()}
