@@ -13,7 +13,7 @@ from flows.wiring.builder import Builder
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import PYTHON
 from tasks.contract import Chosen, SpecError
-from tasks.families import LOSSES, LossArgument
+from tasks.families import LOSSES
 from tasks.kinds import Completions, Logps, Policy, RewardModel, Table
 from tasks.train import logps
 from tasks.training.examples import examples_of
@@ -43,7 +43,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Data]:
     scored = scores([0.5, 1.0, -2.0])
     several = [
         preferences(2), demonstrations(3), win_rates(4, 2), rankings((3, 2)), labels([True, False]), scored,
-        Completions.of(scored.table.drop_columns("score")),
+        Completions.of(scored.table.drop_columns(["score", "attributes"])),
     ]  # fmt: skip
     made = {type(table).__name__: tokenized(table, policy, folder) for table in several}
     return {
@@ -59,19 +59,14 @@ def tree(tmp_path: Path) -> Path:
     return Path(shutil.copytree(Path(str(tasks.__file__)).parent, tmp_path / "tasks", ignore=ignored))
 
 
-def unfilled(argument: LossArgument) -> bool:
-    """Whether the trainer does not fill it yet."""
-    return bool(argument.output)
-
-
 def argument_sets(folder: str) -> Iterator[tuple[str, ...]]:
     """Every argument, every two, all of each table, a typing error, and arguments of no family or of another one."""
     family = LOSSES[folder]
-    names = [name for name, argument in family.arguments.items() if not unfilled(argument)]
+    names = [*family.arguments]
     yield from ((name,) for name in names)
     yield from combinations(names, 2)
     for table in family.tables:
-        yield tuple(argument.name for argument in table.arguments if not unfilled(argument))
+        yield tuple(argument.name for argument in table.arguments)
     yield names[0][:-1], names[1]
     yield names[0], "nothing_of_the_kind"
     yield names[0], next(n for other in LOSSES.values() for n in other.arguments if n not in family.arguments)
