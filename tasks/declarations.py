@@ -123,6 +123,9 @@ class AtMost:
     """Whether a former run of the task shows how much it usually is."""
 
 
+REWRITERS = frozenset({"write_weights"})
+"""Tasks that change the content of prompts, and so their ids: the prompts that go in are seen where those that come
+out are, and the other way round."""
 Sharding = Literal["auto", "ddp", "fsdp"]
 Cost = Mapping[str, "float | AtMost"]
 """What a step consumes: `samples`, `queries`, `tokens`, `steps`, or any other word. nan: not known before it runs."""

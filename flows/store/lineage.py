@@ -10,7 +10,7 @@ from flows.store.records import Parent, Record
 from flows.store.store import Store
 from flows.wiring.views import JUDGES, MODELS
 from tasks.contract import DataError
-from tasks.declarations import Evaluation, StepView
+from tasks.declarations import REWRITERS, Evaluation, StepView
 
 NOT_TRAINED_ON = frozenset({"Logps", "Report", "WinProbs", "Oracle", "Scorer"})
 """Kinds without prompts of their own to learn from."""
@@ -53,16 +53,22 @@ def training_tables(store: Store, policy: str) -> tuple[IndexEntry, ...]:
 
 
 def seen_prompts(store: Store, table: Record, models: Iterable[str]) -> SeenPrompts:
-    """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents."""
-    evaluated = _prompt_ids(store, table.kind, table.content)
+    """Which prompts of a table occur, by prompt_id, in the tables that trained the models of these contents.
+
+    Where a task rewrote prompts on the way to either, those that it was given count as well.
+    """
+    walk = _Walk(store)
+    own = _prompt_ids(store, table.kind, table.content)
+    evaluated = own | _ids_before_rewriting(store, walk, walk.of_content(table.content))
     seen: set[str] = set()
     tables: dict[Parent, IndexEntry] = {}
     for model in models:
         for trained in training_tables(store, model):
-            common = evaluated & _prompt_ids(store, trained.kind, trained.content)
+            learnt = _prompt_ids(store, trained.kind, trained.content)
+            common = evaluated & (learnt | _ids_before_rewriting(store, walk, [trained]))
             seen |= common
             tables |= {trained.result: trained} if common else {}
-    return SeenPrompts(frozenset(seen), len(evaluated), tuple(tables.values()))
+    return SeenPrompts(frozenset(seen), len(own), tuple(tables.values()))
 
 
 def refuse_seen(store: Store, evaluation: Evaluation) -> str:
@@ -106,6 +112,21 @@ def _prompt_ids(store: Store, kind: str, content: str) -> frozenset[str]:
             return frozenset()
         batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
         return frozenset(id for batch in batches for id in batch.column("prompt_id").to_pylist())
+
+
+def _ids_before_rewriting(store: Store, walk: _Walk, tables: Iterable[IndexEntry]) -> frozenset[str]:
+    """Ids that the prompts of tables had before tasks rewrote them."""
+    todo, done, ids = [*tables], set[Parent](), frozenset[str]()
+    while todo:
+        entry = todo.pop()
+        if entry.result in done:
+            continue
+        done.add(entry.result)
+        fed = [e for e in walk.sources(entry) if e.kind not in MODELS | JUDGES | NOT_TRAINED_ON]
+        todo += fed
+        if entry.task in REWRITERS:
+            ids |= frozenset[str]().union(*(_prompt_ids(store, e.kind, e.content) for e in fed))
+    return ids
 
 
 class _Walk:

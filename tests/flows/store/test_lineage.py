@@ -69,6 +69,26 @@ def test_prompts_that_trained_are_counted_by_prompt_id(store: Store, world: Worl
     assert seen_of(store, sampled(store, world.base, "h1", "p2", "r1")).prompt_ids == frozenset()
 
 
+def test_prompts_are_seen_whatever_was_written_into_them(store: Store, world: World, tmp_path: Path) -> None:
+    """`write_weights` gives prompts other ids, on the side of the training, of the evaluation, or of both."""
+    plain = put(store, prompts("x", "y"), "load", split="x")
+    written = put(store, prompts("x-written", "y-written"), "write_weights", {"table": [plain]})
+    rows = put(store, completions("x-written", "y-written"), "sample", {"policy": [world.base], "prompts": [written]})
+    trained = put(store, Policy(model(tmp_path / "conditioned", "C")), "fit", {"policy": [world.base], "data": [rows]})
+    assert seen_of(store, sampled(store, trained, "x", "h")).prompt_ids == {"x"}
+    assert seen_of(store, sampled(store, trained, "h1", "h2")).prompt_ids == frozenset()
+
+    def asked(policy: Record, *ids: str) -> Record:
+        table = put(store, prompts(*ids), "load", split=",".join(ids))
+        other = put(store, prompts(*(f"{i}-other" for i in ids)), "write_weights", {"table": [table]}, seed=1)
+        return put(store, completions(*(f"{i}-other" for i in ids)), "sample", {"policy": [policy], "prompts": [other]})
+
+    seen = seen_of(store, asked(trained, "x", "h"))
+    assert (seen.prompt_ids, seen.checked) == ({"x"}, 2)
+    assert seen_of(store, asked(world.base, "s1", "h")).prompt_ids == {"s1"}
+    assert seen_of(store, asked(trained, "h1", "h2")).prompt_ids == frozenset()
+
+
 def test_what_trained_an_adapter_is_what_trained_it_and_its_base(store: Store, world: World, tmp_path: Path) -> None:
     folder = model(tmp_path / "adapter", "A")
     (folder / "adapter.json").write_text(f'{{"base": "{world.base.content}"}}')
