@@ -29,7 +29,7 @@ def by_group_evaluation(step: StepView) -> Evaluation | None:
     return known[inner.task](inner) if inner is not None and inner.task in known else None
 
 
-def by_group(report: Report, prompts: Prompts, work: Workspace, *, metric: str = "win_rate") -> Report:
+def by_group(report: Report, prompts: Prompts, work: Workspace, *, quantity: str = "win_rate") -> Report:
     """A Report with one of its metrics by group as well, and the worst group's.
 
     eval/group/<group>: mean over the prompts of the group, by the column `group` (signs such as + are _ in the name) ·
@@ -41,13 +41,13 @@ def by_group(report: Report, prompts: Prompts, work: Workspace, *, metric: str =
     Prompts without a group are the group `none`.
 
     Args:
-        metric: name of a metric by prompt, without `eval/`; higher is better.
+        quantity: name of a metric by prompt, without `eval/`; higher is better.
     """
     import polars as pl
 
     from tasks.judging.measuring import group_rows
 
-    values = _values_by_prompt(report, metric)
+    values = _values_by_prompt(report, quantity)
     groups = _groups(prompts.frame)
     rows = values.join(groups, on="prompt_id", how="inner", maintain_order="left")
     if rows.is_empty():

@@ -22,7 +22,7 @@ recovered_gap_metrics = {
 
 
 def recovered_gap(
-    weak: Report, student: Report, ceiling: Report, work: Workspace, *, metric: str = "accuracy"
+    weak: Report, student: Report, ceiling: Report, work: Workspace, *, quantity: str = "accuracy"
 ) -> Report:
     """The share of the gap between a weak supervisor and a strong model's ceiling that a student recovers.
 
@@ -39,7 +39,7 @@ def recovered_gap(
     Source: Burns et al., weak-to-strong generalization, arXiv 2312.09390, section 3.
 
     Args:
-        metric: name of a metric by prompt, without `eval/`, higher is better; a column `pairs` weighs the prompts.
+        quantity: name of a metric by prompt, without `eval/`, higher is better; a column `pairs` weighs the prompts.
     """
     import polars as pl
 
@@ -47,7 +47,7 @@ def recovered_gap(
     from tasks.judging.jackknife import jackknife
 
     reports = {"weak": weak, "student": student, "ceiling": ceiling}
-    rows = _joined(reports, metric)
+    rows = _joined(reports, quantity)
     weights = rows["pairs"].to_numpy().astype(float)
     values = {name: rows[name].to_numpy() for name in reports}
     estimates = [interval(v, weights, share=True).report_row(name, "share") for name, v in values.items()]

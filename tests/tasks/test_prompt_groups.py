@@ -57,7 +57,7 @@ def test_groups_that_cannot_be_measured_are_an_error(
     groups: dict[str, str | None], metric: str, match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=match):
-        by_group(report({"a": 0.9}), prompts(groups), Workspace(tmp_path), metric=metric)
+        by_group(report({"a": 0.9}), prompts(groups), Workspace(tmp_path), quantity=metric)
 
 
 def grouped(means: dict[str, float]) -> Report:

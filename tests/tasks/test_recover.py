@@ -53,7 +53,7 @@ def test_other_prompts_and_missing_metrics_are_an_error(tmp_path: Path) -> None:
     ):
         recovered_gap(one, report([0.5, 0.6], prompts=1), one, work)
     with pytest.raises(DataError, match="`weak` has no values of 'win_rate' by prompt"):
-        recovered_gap(one, one, one, work, metric="win_rate")
+        recovered_gap(one, one, one, work, quantity="win_rate")
 
 
 def test_the_jackknife_of_a_mean_is_students_interval() -> None:
