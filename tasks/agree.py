@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Workspace
 from tasks.declarations import Evaluation, Metric, Resources, StepView
-from tasks.kinds import Logps, Preferences, Report, Scorer
+from tasks.kinds import Logps, Oracle, Preferences, Report
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import polars as pl
-
-    Floats = npt.NDArray[np.float64]
 
 
 reward_accuracy_resources = Resources(ranks=True)
@@ -23,7 +19,11 @@ agreement_metrics = {
     )
 }
 reward_accuracy_metrics = {
-    **agreement_metrics, "eval/accuracy_change": Metric("change\n(95% CI)", "+.3f", interval=True),
+    **agreement_metrics,
+    "eval/accuracy_change": Metric("change\n(95% CI)", "+.3f", interval=True),
+    "eval/ece": Metric("calibration\nerror", ".3f", higher_is_better=False),
+    "eval/order_consistency": Metric("same winner\nin both orders", ".1%"),
+    "eval/accuracy_by_group": Metric(role="group"),
 }  # fmt: skip
 
 
@@ -38,10 +38,10 @@ def agreement_evaluation(step: StepView) -> Evaluation:
 
 
 def reward_accuracy_evaluation(step: StepView) -> Evaluation:
-    scorers = [*step.inputs.get("oracle", ()), *step.inputs.get("before", ())]
-    tables = [(table, scorers) for table in step.inputs.get("pairs", ())]
+    oracles = [*step.inputs.get("oracle", ()), *step.inputs.get("before", ())]
+    tables = [(table, oracles) for table in step.inputs.get("pairs", ())]
     return Evaluation(
-        "accuracy of a reward model on held-out pairs", tables, step.first("oracle"), step.first("pairs"),
+        "accuracy of an oracle on held-out pairs", tables, step.first("oracle"), step.first("pairs"),
         allow_seen=step.params.get("allow_seen", False),
     )  # fmt: skip
 
@@ -86,120 +86,154 @@ def agreement(
 
 def reward_accuracy(
     pairs: Preferences,
-    oracle: Scorer,
+    oracle: Oracle,
     work: Workspace,
-    before: Scorer | None = None,
+    before: Oracle | None = None,
     *,
     allow_seen: bool = False,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Report:
-    """Accuracy and calibration of a scorer on held-out labelled pairs.
+    """Accuracy and calibration of an oracle on held-out labelled pairs.
 
-        P = σ(scale·(score(chosen) − score(rejected))),   confidence = max(P, 1 − P)
+        P(chosen beats rejected) = σ(scale·(score(chosen) − score(rejected))),   confidence = max(P, 1 − P)
 
-    eval/accuracy: share of pairs with P > ½; P = ½ counts one half. eval/ece: expected calibration error, the mean over
-    pairs of |accuracy − mean confidence| of the pair's bin, ten bins of equal width over confidence ∈ [½, 1]. eval/nll:
-    mean −log P, nats (log 2 for P = ½). eval/margin: mean difference of scores. eval/accuracy_ceiling: mean of
-    max(p, 1 − p) over pairs with a known label probability p: the upper bound of accuracy on labels sampled from p.
-    Intervals are 95%, over prompts: pairs of one prompt are not independent; eval/ece has none (noise biases it
-    upwards, by about √(10/n)/3 for a calibrated scorer). `per_prompt` contains the means of each prompt.
+    An oracle that only compares gives P itself: antisymmetric, in one order; any other is queried in both, and P is
+    their mean. Each distinct question is queried once.
 
-    With `before`, another scorer of the same pairs, eval/accuracy_change is the accuracy minus `before`'s, over the
-    pairs that both score. It is paired: d = correct − correct before is computed per pair, and its interval is that of
+    eval/accuracy: share of pairs with P > ½; P = ½ counts one half. eval/accuracy_by_group/…: the same of the pairs of
+    each group, where the table names at least two. eval/ece, eval/mce: mean over pairs, and maximum over bins, of
+    |accuracy − mean confidence| of ten bins of equal width over confidence ∈ [½, 1]; eval/ace: the mean over bins of
+    equal numbers of pairs. eval/nll: mean −log P, nats (log 2 for P = ½). eval/margin: mean difference of scores; of an
+    oracle without scores, mean log-odds of P, which lies between 1e-9 and 1 − 1e-9. eval/accuracy_ceiling: mean of
+    max(p, 1 − p) over pairs with a known label probability p: the upper bound of accuracy on labels sampled from p. Of
+    an oracle with an order: eval/order_consistency, share of pairs with the same winner in both orders, and
+    eval/first_position, how often the answer shown first wins (½ without a bias). Intervals are 95%, over prompts:
+    pairs of one prompt are not independent; calibration errors have none (noise biases them upwards, eval/ece by about
+    √(10/n)/3 for a calibrated oracle). `per_prompt` contains the means of each prompt, `bins` the accuracy by
+    confidence and the histogram of the margins' log-odds.
+
+    With `before`, another oracle on the same pairs, eval/accuracy_change is the accuracy minus `before`'s, over the
+    pairs that both answer. It is paired: d = correct − correct before is computed per pair, and its interval is that of
     the mean of d over independent prompts (the same ratio of sums, Student's t). Where both err on the same pairs, d
     is 0, so the interval is narrower than that of a difference of two separate accuracies.
 
-    A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered`, of both
-    scorers. Pairs with an unscored answer are left out, with a notice. Raises DataError if none is left.
+    A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered`, of both oracles.
+    Pairs without an answer are left out, and pairs with equal sides count one half, each with a notice. Raises
+    DataError if no pair has an answer, or for a p outside [0, 1].
 
-    Source: ECE of Guo et al., arXiv 1706.04599, eq. 5, on the confidence in the winner.
+    Source: ECE and MCE of Guo et al., arXiv 1706.04599, eqs. 3 and 5, on the confidence in the winner; ACE of Nixon et
+    al., arXiv 1904.01685.
 
     Args:
-        allow_seen: permit prompts that may have trained the scorer; a notice says so.
-        dtype: that a scorer which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
+        allow_seen: permit prompts that may have trained the oracle; a notice says so.
+        dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
+    import polars as pl
+
+    from tasks.judging.calibration import margin_bins, reliability_bins
+    from tasks.judging.labelled_pairs import identical_sides, judged_pairs
+
+    if allow_seen:
+        work.notice("allow_seen: prompts of these pairs may have trained the oracle")
+    if equal := identical_sides(pairs):
+        work.notice(f"{equal} of {len(pairs)} pairs have equal sides: they count one half for every oracle")
+    judged = judged_pairs(pairs, oracle, dtype, work, "scores.jsonl")
+    rows = _measured(_answered(judged.rows, work, "the oracle"))
+    by_prompt = _by_prompt(rows, [name for name in _UNITS if name in rows.columns])
+    units = {**_UNITS, "margin": "score" if judged.has_scores else "nats"}
+    estimates = [_estimate(by_prompt, name, units[name]) for name in _UNITS if name in rows.columns]
+    estimates[1:1] = [*_calibration(rows, len(by_prompt)), *_by_group(rows, work)]
+    if before is not None:
+        others = judged_pairs(pairs, before, dtype, work, "before.jsonl").rows
+        change = _accuracy_change(rows, _answered(others, work, "`before`"))
+        estimates.append(_estimate(change, "accuracy_change", "probability"))
+        by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
+    report = Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
+    return report.with_bins([*reliability_bins(rows), *margin_bins(rows["log_odds"])])
+
+
+_UNITS = {
+    "accuracy": "probability", "margin": "score", "nll": "nats", "accuracy_ceiling": "probability",
+    "order_consistency": "share", "first_position": "share",
+}  # fmt: skip
+"""Quantities of a pair that `reward_accuracy` averages, with their units."""
+MOST_GROUPS = 40
+"""Groups whose accuracy is reported, the largest ones."""
+
+
+def _answered(judged: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
+    """The pairs that the oracle answered. Raises DataError if there is none."""
+    import polars as pl
+
+    answered = judged.filter(pl.col("log_odds").is_finite())
+    if answered.is_empty():
+        raise DataError(f"none of {len(judged)} pairs has an answer of {who}")
+    if missing := len(judged) - len(answered):
+        work.notice(f"{missing} of {len(judged)} pairs left out: {who} did not answer for both sides")
+    return answered
+
+
+def _measured(answered: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with their accuracy, confidence and nll, and the ceiling where every label probability is known."""
     import numpy as np
     import polars as pl
     from scipy.special import expit, log_expit
 
-    from tasks.judging.intervals import Interval
-
-    if allow_seen:
-        work.notice("allow_seen: prompts of these pairs may have trained the scorer")
-    rows = _scored(_margins(pairs, oracle, dtype, work, "scores.jsonl"), work, "the oracle")
-    delta = rows["scaled"].to_numpy()
-    rows = rows.with_columns(
-        _half_at_zero(pl.col("scaled")).alias("accuracy"), nll=pl.Series(-log_expit(delta)), pairs=pl.lit(1),
+    log_odds = answered["log_odds"].to_numpy()
+    rows = answered.with_columns(
+        _half_at_zero(pl.col("log_odds")).alias("accuracy"), nll=pl.Series(-log_expit(log_odds)), pairs=pl.lit(1),
+        confidence=pl.Series(expit(np.abs(log_odds))),
         accuracy_ceiling=pl.max_horizontal(pl.col("p"), 1 - pl.col("p")),
     )  # fmt: skip
-    units = {"accuracy": "probability", "margin": "score", "nll": "nats"}
-    if not rows["p"].null_count():
-        units["accuracy_ceiling"] = "probability"
-    by_prompt = _by_prompt(rows, list(units))
-    estimates = [_estimate(by_prompt, name, unit) for name, unit in units.items()]
-    ece = calibration_error(expit(np.abs(delta)), rows["accuracy"].to_numpy())
-    estimates.insert(1, Interval(ece, None, None, None, len(by_prompt)).report_row("ece", "probability"))
-    if before is not None:
-        change = _accuracy_change(rows, _scored(_margins(pairs, before, dtype, work, "before.jsonl"), work, "`before`"))
-        estimates.append(_estimate(change, "accuracy_change", "probability"))
-        by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
-    return Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
+    return rows.drop("accuracy_ceiling") if rows["p"].null_count() else rows
 
 
-def _scored(margins: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
-    """The pairs whose answers both have a score. Raises DataError if none is left."""
+def _calibration(rows: pl.DataFrame, prompts: int) -> list[dict[str, object]]:
+    from tasks.judging.calibration import calibration_errors
+    from tasks.judging.intervals import Interval
+
+    errors = calibration_errors(rows["confidence"].to_numpy(), rows["accuracy"].to_numpy())._asdict()
+    return [
+        Interval(value, None, None, None, prompts).report_row(name, "probability") for name, value in errors.items()
+    ]
+
+
+def _by_group(rows: pl.DataFrame, work: Workspace) -> list[dict[str, object]]:
+    """Accuracy of each group, the largest first; none where fewer than two are named."""
     import polars as pl
 
-    scored = margins.filter(pl.col("scaled").is_finite())
-    if scored.is_empty():
-        raise DataError(f"none of {len(margins)} pairs has a score for both answers by {who}")
-    if missing := len(margins) - len(scored):
-        work.notice(f"{missing} of {len(margins)} pairs left out: {who} did not score one of their answers")
-    return scored
+    sizes = rows.drop_nulls("group").group_by("group", maintain_order=True).len().sort("len", descending=True)
+    if len(sizes) < 2:
+        return []
+    if len(sizes) > MOST_GROUPS:
+        work.notice(f"the pairs have {len(sizes)} groups; the accuracy of the {MOST_GROUPS} largest is reported")
+    of_group = {name: rows.filter(pl.col("group") == name) for name in sizes["group"].head(MOST_GROUPS)}
+    return [
+        {
+            **_estimate(_by_prompt(part, ["accuracy"]), "accuracy", "probability"),
+            "name": f"eval/accuracy_by_group/{name}",
+        }
+        for name, part in of_group.items()
+    ]
 
 
 def _accuracy_change(rows: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
-    """accuracy_change by prompt, over the pairs that both scorers scored."""
+    """accuracy_change by prompt, over the pairs that both oracles answered."""
     import polars as pl
 
-    others = before.select("pair", was=_half_at_zero(pl.col("scaled")))
+    others = before.select("pair", was=_half_at_zero(pl.col("log_odds")))
     both = rows.join(others, on="pair", how="inner", maintain_order="left")
     if both.is_empty():
-        raise DataError("no pair is scored by both the oracle and `before`")
+        raise DataError("no pair is answered by both the oracle and `before`")
     return _by_prompt(both.with_columns(accuracy_change=pl.col("accuracy") - pl.col("was")), ["accuracy_change"])
 
 
 def _by_prompt(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Means of each prompt's pairs, without those that are NaN."""
     import polars as pl
 
-    return rows.group_by("prompt_id", maintain_order=True).agg(pl.col(*names).mean(), pl.col("pairs").sum())
-
-
-def _margins(pairs: Preferences, oracle: Scorer, dtype: str, work: Workspace, journal_name: str) -> pl.DataFrame:
-    """pair (its number), prompt_id, p, margin and scaled margin of every pair; NaN without a score."""
-    import polars as pl
-
-    from tasks.judging.journal import Journal
-    from tasks.judging.pairing import Questions
-
-    live = oracle.open(dtype)
-    rows = pairs.frame.select("prompt_id", "prompt", "truth", "p", "chosen", "rejected")
-    sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
-    questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    with Journal(work.path / journal_name, work, shared=True) as journal:
-        scores = questions.scores(live, journal)
-        work.count(queries=journal.queries, unanswered=journal.unanswered)
-    margin = pl.Series(scores[: len(rows)] - scores[len(rows) :])
-    return rows.select("prompt_id", "p", margin=margin, scaled=live.scale * margin).with_row_index("pair")
-
-
-def calibration_error(confidence: Floats, correct: Floats, bins: int = 10) -> float:
-    """Σ over bins of their share of pairs · |accuracy − mean confidence|; confidence: `(M,)` in [½, 1]."""
-    import numpy as np
-
-    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(place, correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    means = pl.col(*names).fill_nan(None).mean()
+    return rows.group_by("prompt_id", maintain_order=True).agg(means, pl.col("pairs").sum())
 
 
 def _with_logps(rows: pl.DataFrame, logps: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
@@ -228,6 +262,7 @@ def _estimate(by_prompt: pl.DataFrame, name: str, unit: str) -> dict[str, object
     """Mean over pairs with its interval over prompts: a ratio of sums over independent prompts."""
     from tasks.judging.intervals import interval
 
-    share = unit == "probability" and name != "accuracy_change"
-    mean = interval(by_prompt[name].to_numpy(), by_prompt["pairs"].to_numpy(), share=share)
+    known = by_prompt.drop_nulls(name)
+    share = unit in ("probability", "share") and name != "accuracy_change"
+    mean = interval(known[name].to_numpy(), known["pairs"].to_numpy(), share=share)
     return mean.report_row(name, unit)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Labels,
         Oracle,
         Policy,
+        PreferenceModel,
         Preferences,
         Prompts,
         Rankings,
@@ -162,6 +163,40 @@ def train_ensemble(
         "ensemble", oracles=rewards, pairs=data if uncertainty == "features" else None, base_samples=base_samples,
         how=how, c=c, uncertainty=uncertainty, ridge=ridge,
     )  # fmt: skip
+
+
+def train_preference(
+    add: Add,
+    policy: Policy | RewardModel,
+    data: Preferences,
+    *,
+    verdict: Literal["log_odds", "letter"] = "log_odds",
+    labels: Literal["hard", "soft"] = "hard",
+    lr: Annotated[float, Bounds(above=0)],
+    optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
+    rows: RowsConfig = RowsConfig(),
+    compute: TrainComputeConfig = TrainComputeConfig(),
+    adapter: Annotated[ChoiceSpec, Choice("adapters")] | None = None,
+    seed: Seed = 0,
+) -> PreferenceModel:
+    """Train a model that reads both answers at once to compare them: comparisons, tokenize, fit.
+
+    Args:
+        verdict: what the model answers with. log_odds: a number of a linear head, from a policy or a
+            sequence-classification checkpoint; letter: A or B, by the language model's own head, from a policy.
+        labels: hard: the chosen answer is better; soft: it is better with the probability p of the pair.
+        lr: peak learning rate; no default, because no value serves two models.
+        adapter: what learns beside a frozen model; default: nothing, the whole model learns.
+        seed: the order of each pair's answers, a new head, the order of the rows, and a new adapter.
+    """
+    pairs: dict[str, Any] = {"pairs": data, "labels": labels, "max_skipped": rows.max_skipped, "seed": seed}
+    letter = verdict == "letter"
+    shown = add("letter_comparisons", policy=policy, **pairs) if letter else add("score_comparisons", **pairs)
+    model = add(
+        "fit" if letter else "fit_reward", policy=policy, data=add("tokenize", policy=policy, data=shown, rows=rows),
+        loss="soft_sft" if letter else "cross_entropy", lr=lr, optim=optim, compute=compute, adapter=adapter, seed=seed,
+    )  # fmt: skip
+    return add("as_preference_model", model=model)
 
 
 def evaluate(

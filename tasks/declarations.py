@@ -229,7 +229,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of a Report, and how people see it. A name includes numbered ones: `eval/beats` for `eval/beats/2/1`."""
+    """A row of a Report, and how people see it. A name includes longer ones: `eval/beats` for `eval/beats/2/1`."""
 
     column: str = ""
     """Head of its column in tables; empty: no column."""
@@ -241,9 +241,10 @@ class Metric:
     ranks: bool = False
     """Whether runs are ranked by it."""
     higher_is_better: bool = True
-    role: Literal["", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats"] = ""
+    role: Literal["", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats", "group"] = ""
     """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
-    KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another)."""
+    KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another); the
+    main metric of a group of the rows."""
     best_of_n: bool = False
     """Of a distance: whether it is that of the best of n samples, so that gains follow its law."""
     baseline: str = ""

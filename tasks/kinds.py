@@ -19,7 +19,7 @@ from tasks.artifact import Artifact as Artifact
 from tasks.artifact import Member as Member
 from tasks.artifact import Table as Table
 from tasks.attributes import Measuring
-from tasks.columns import COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
+from tasks.columns import BINS, COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
 from tasks.composed import Composed
 from tasks.contract import JSON, Chosen, DataError, SpecError
 
@@ -148,7 +148,10 @@ class Logps(Table):
 
 
 class Report(Table):
-    """One row = one measured quantity. `per_prompt.arrow` contains the values by prompt, for the figures."""
+    """One row = one measured quantity.
+
+    For figures, `per_prompt.arrow` contains the values by prompt, `bins.arrow` histograms: one row = one bin.
+    """
 
     SCHEMA = pa.schema([
         field("name", pa.string(), "metric name, equal across pipelines: eval/win_rate, eval/gold, eval/kl, …"),
@@ -160,6 +163,19 @@ class Report(Table):
     ])  # fmt: skip
 
     _per_prompt: pa.Table | None = None
+    _bins: pa.Table | None = None
+
+    def with_bins(self, rows: Sequence[Mapping[str, Any]]) -> Self:
+        """The report with histograms: one mapping for each bin, by the names of `tasks.columns.BINS`."""
+        self._bins = pa.Table.from_pylist([dict(row) for row in rows], BINS)
+        return self
+
+    @property
+    def bins(self) -> pa.Table | None:
+        if self._bins is None and self._path is not None and (self.path / "bins.arrow").exists():
+            with open_table(self.path / "bins.arrow") as reader:
+                self._bins = reader.read_all()
+        return self._bins
 
     def with_per_prompt(self, table: Any) -> Self:
         """The report with a table of one row per prompt (polars or Arrow)."""
@@ -180,6 +196,8 @@ class Report(Table):
         super().save(directory)
         if self._per_prompt is not None:
             write_table(directory / "per_prompt.arrow", self._per_prompt.schema, [self._per_prompt])
+        if self._bins is not None:
+            write_table(directory / "bins.arrow", self._bins.schema, [self._bins])
 
 
 class Oracle(Artifact):
@@ -369,7 +387,17 @@ class RewardModel(Model, Scorer):
 
 
 class PreferenceModel(Model, Oracle):
-    """A model that compares two answers."""
+    """A model that reads two answers to a prompt at once and compares them; config.json states how it answers."""
+
+    antisymmetric = False
+
+    def open(self, dtype: str = "auto") -> Oracle:  # type: ignore[override]
+        """The live oracle: `tasks/training/preference_oracle.py`, whose code is in the key of each step that queries
+        it."""
+        base = {} if self.adapter is None else {"base": str(self.whole.path)}
+        params = {"path": str(self.path), **base, "dtype": dtype}
+        oracle: Oracle = Chosen("training", "preference_oracle", params)()
+        return oracle
 
 
 AnyTable = TypeVar("AnyTable", bound=Table)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flows.reporting.bins import Bin, read_bins
 from flows.store.finished import FinishedStep
 from flows.store.lineage import oracle_also_trained, origin, refuse_seen
 from flows.store.records import Record
@@ -60,6 +60,7 @@ class ResultRow:
     round: int | None
     metrics: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
+    bins: tuple[Bin, ...] = ()
 
     @property
     def n(self) -> int:
@@ -136,9 +137,9 @@ def read_report(store: Store, record: Record) -> dict[str, Estimate]:
 
 def with_metrics(estimates: Mapping[str, Estimate], declared: Mapping[str, Metric]) -> dict[str, Estimate]:
     """Estimates with the metrics that a task declares, in the order in which it declares them."""
-    plain = {name: re.sub(r"(/\d+)+$", "", name) for name in estimates}
+    longer = {n: next((d for d in declared if n.startswith(f"{d}/")), n) for n in estimates if n not in declared}
     names = [*(n for n in declared if n in estimates), *(n for n in estimates if n not in declared)]
-    return {n: replace(estimates[n], metric=declared.get(plain[n], estimates[n].metric)) for n in names}
+    return {n: replace(estimates[n], metric=declared.get(longer.get(n, n), estimates[n].metric)) for n in names}
 
 
 def metric_of(metrics: Mapping[str, Estimate], role: str) -> str:
@@ -197,7 +198,8 @@ def _label(store: Store, step: FinishedStep) -> str:
 
 
 def _row(store: Store, step: FinishedStep, label: str, round: int | None) -> ResultRow:
-    return ResultRow(label, round, read_report(store, step.record), tuple(_report_notices(store, step.record)))
+    notices = tuple(_report_notices(store, step.record))
+    return ResultRow(label, round, read_report(store, step.record), notices, read_bins(store, step.record))
 
 
 def _report_notices(store: Store, report: Record) -> Iterator[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OPENERS = {
     "RewardModel": ("tasks.training.reward_scorer", "reward_scorer"),
+    "PreferenceModel": ("tasks.training.preference_oracle", "preference_oracle"),
     "ImplicitReward": ("tasks.training.implicit_scorer", "implicit_scorer"),
     "Ensemble": ("tasks.judging.ensemble_scorer", "ensemble_scorer"),
 }

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from tasks.contract import DataError
 from tasks.formats.checkpoint import check_files, download_model
 from tasks.formats.hub import check_path, content_or_commits
 from tasks.kinds import RewardModel
 from tasks.training.heads import check_scores
+from tasks.training.preference_mark import is_marked
 
 
 def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
@@ -39,4 +41,9 @@ def identity(*, online: bool, base: Path, path: str, revision: str | None = None
 
 def _check(path: Path) -> None:
     check_files(path)
+    if is_marked(path):
+        raise DataError(
+            f"{path} is a preference model, which compares two answers and scores none: name it as the oracle "
+            f"{{preference_model: {{path: {path}}}}}"
+        )
     check_scores(path)

@@ -297,5 +297,5 @@ def test_only_pairs_that_both_score_count_in_the_change(tmp_path: Path) -> None:
     assert report.per_prompt.column("accuracy_change").to_pylist() == [1, None, 0]
     assert ["1 of 4 pairs left out" in notice for notice in work.notices] == [True, True]
     apart, (now, was) = _pairs("ab", [1, nan], [nan, 1])
-    with pytest.raises(DataError, match="no pair is scored by both"):
+    with pytest.raises(DataError, match="no pair is answered by both"):
         reward_accuracy(apart, now, Workspace(tmp_path / "apart"), was)

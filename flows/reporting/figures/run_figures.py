@@ -16,6 +16,7 @@ from flows.reporting.figures import style
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.lines import gold_against_kl, metric_by_round
 from flows.reporting.figures.overoptimisation import overoptimised
+from flows.reporting.figures.reliability import reliability_figure
 from flows.reporting.figures.saving import Drawing, figure_cache, save_figures
 from flows.reporting.results import RunResults
 from flows.store.finished import FinishedStep
@@ -39,6 +40,7 @@ def draw_figures(
         **{name.rpartition("/")[2]: partial(metric_by_round, {"": results}, name, title) for name in by_round},
         "gold_vs_kl": partial(gold_against_kl, {"": results}, title),
         "gold_vs_proxy": partial(overoptimised, results, title),
+        "reliability": partial(reliability_figure, results, title),
         "exploitability": partial(exploitability_figures, results, title, base_first=first_is_base(store, steps)),
     }
     for name, curves in curves_of(steps).items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
@@ -158,7 +159,8 @@ class MlflowServer:
         run, of = self.run_id(name), self._model_id(model) if model else None
         about = (data["name"], data["digest"]) if data else (None, None)
         for i in range(0, len(rows), METRICS_PER_CALL):
-            some = [Metric(m, value, at, step, of, *about) for m, value, step in rows[i : i + METRICS_PER_CALL]]
+            part = rows[i : i + METRICS_PER_CALL]
+            some = [Metric(_allowed(m), value, at, step, of, *about) for m, value, step in part]
             self._client.log_batch(run, metrics=some)
 
     @_write
@@ -264,3 +266,8 @@ def _client(uri: str) -> MlflowClient:
 
 def short_error(e: Exception) -> str:
     return f"{type(e).__name__}: {without_password(str(e)).splitlines()[0][:200] if str(e) else ''}"
+
+
+def _allowed(metric: str) -> str:
+    """A metric's name with `_` for the characters that MLflow refuses."""
+    return re.sub(r"[^/\w.\- :]", "_", metric)

@@ -258,6 +258,9 @@ PAPERS: dict[str, Paper] = {
         lambda beta, alpha, **row: -_ls(beta * _d(row)) + alpha * row["target_logps"],
         ({"beta": 0.1, "alpha": 1e-5}, {"beta": 0.4, "alpha": 0.5}),
     ),
+    "pairwise/soft_sft": Paper(
+        lambda p, **row: -p * row["policy_chosen_logps"] - (1 - p) * row["policy_rejected_logps"]
+    ),
     "pairwise/rebel": Paper(
         lambda eta, reward_margin, **row: (_d(row) - eta * reward_margin) ** 2, ({"eta": 1.0}, {"eta": 30.0})
     ),
@@ -282,6 +285,7 @@ PAPERS: dict[str, Paper] = {
     "listwise/pl_dpo": Paper(_pl_dpo, _BETAS),
     "reward/bradley_terry": Paper(_bradley_terry, ({}, {"margin_scale": 0.5, "centring": 0.01})),
     "reward/regression": Paper(lambda scores, target_scores: (scores - target_scores) ** 2),
+    "reward/cross_entropy": Paper(lambda scores, win_prob: -win_prob * _ls(scores) - (1 - win_prob) * _ls(-scores)),
     "reward/plackett_luce": Paper(_plackett_luce),
     "reward/all_pairs": Paper(_all_pairs),
     "rl/clipped": Paper(_clipped, ({"clip_eps": 0.2}, {"clip_eps": 0.05})),

@@ -100,7 +100,7 @@ def _drawn(name: str, argument: LossArgument, shape: tuple[int, ...], rng: np.ra
         return rng.integers(0, 2, shape).astype(bool)
     if argument.filled_by == "length":
         return rng.integers(1, 12, shape).astype(float)
-    if name in ("p", "win_rate", "prompt_win_rates"):
+    if name in ("p", "win_prob", "win_rate", "prompt_win_rates"):
         return rng.uniform(size=shape)
     if argument.filled_by in ("mismatched", "share"):
         return np.full(shape, rng.uniform(0.1, 0.9))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tasks.losses.tables import SHIPPED, arguments, chosen, extreme_batch, random_batch, with_grad
+from tests.tasks.losses.tables import SHIPPED, arguments, chosen, extreme_batch, random_batch, tensors, with_grad
 
 HARD = {"beta": 0.3}
 LOG2 = math.log(2)
@@ -49,7 +49,7 @@ PUSHES = {
     "orpo", "simpo", "cpo", "length_dpo", "ld_dpo", "wpo", "slic", "aot", "xpo",
 }  # fmt: skip
 """Losses of pairs by which a step raises the chosen answer and lowers the rejected one, wherever the policy is."""
-TURNS = {"ipo", "sppo_single", "rebel", "nash", "exo", "nca", "discopop", "apo_down", "gpo"}
+TURNS = {"ipo", "sppo_single", "rebel", "nash", "exo", "nca", "discopop", "apo_down", "gpo", "soft_sft"}
 """The others of the folder: what they push towards is in the tests of their optima below."""
 
 
@@ -398,3 +398,23 @@ def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     zero, far = torch.zeros(1).double(), torch.full((1,), 500.0).double()
     assert chosen("reward/bradley_terry", {})(-far, far, zero).item() == pytest.approx(1000.0)
     assert chosen("reward/bradley_terry", {})(far, -far, zero).item() == 0
+
+
+def test_soft_sft_raises_each_answer_by_its_probability_and_is_sft_where_the_label_is_certain() -> None:
+    """−.7·(−2) − .3·(−5) = 2.9; by the log-probabilities −.7 and −.3; at p = 1 it is minus that of chosen."""
+    soft = chosen("pairwise/soft_sft", {})
+    batch = with_grad(tensors({"policy_chosen_logps": -2.0, "policy_rejected_logps": -5.0, "p": 0.7}))
+    loss = soft(**batch)
+    loss.sum().backward()
+    gradients = [batch[f"policy_{side}_logps"].grad.item() for side in ("chosen", "rejected")]  # type: ignore[union-attr]
+    assert [loss.item(), *gradients] == pytest.approx([2.9, -0.7, -0.3])
+    assert soft(**tensors({"policy_chosen_logps": -2.0, "policy_rejected_logps": -5.0, "p": 1.0})).item() == 2.0
+
+
+def test_cross_entropy_is_least_at_the_log_odds_and_broken_outside_of_probabilities() -> None:
+    entropy = chosen("reward/cross_entropy", {})
+    batch = with_grad(tensors({"scores": math.log(0.7 / 0.3), "win_prob": 0.7}), ["scores"])
+    entropy(**batch).sum().backward()
+    assert batch["scores"].grad.item() == pytest.approx(0, abs=1e-12)  # type: ignore[union-attr]
+    assert entropy(**tensors({"scores": 0.0, "win_prob": 1.0})).item() == pytest.approx(math.log(2))
+    assert entropy(**tensors({"scores": 0.0, "win_prob": 1.1})).isnan().all()
