@@ -170,7 +170,7 @@ def train_preference(
     policy: Policy | RewardModel,
     data: Preferences,
     *,
-    verdict: Literal["log_odds", "letter"] = "log_odds",
+    answers_as: Literal["log_odds", "letter"] = "log_odds",
     labels: Literal["hard", "soft"] = "hard",
     lr: Annotated[float, Bounds(above=0)],
     optim: OptimConfig = OptimConfig(batch=64, schedule="cosine", warmup=0.03),
@@ -182,7 +182,7 @@ def train_preference(
     """Train a model that reads both answers at once to compare them: comparisons, tokenize, fit.
 
     Args:
-        verdict: what the model answers with. log_odds: a number of a linear head, from a policy or a
+        answers_as: log_odds: a number of a linear head, from a policy or a
             sequence-classification checkpoint; letter: A or B, by the language model's own head, from a policy.
         labels: hard: the chosen answer is better; soft: it is better with the probability p of the pair.
         lr: peak learning rate; no default, because no value serves two models.
@@ -190,7 +190,7 @@ def train_preference(
         seed: the order of each pair's answers, a new head, the order of the rows, and a new adapter.
     """
     pairs: dict[str, Any] = {"pairs": data, "labels": labels, "max_skipped": rows.max_skipped, "seed": seed}
-    letter = verdict == "letter"
+    letter = answers_as == "letter"
     shown = add("letter_comparisons", policy=policy, **pairs) if letter else add("score_comparisons", **pairs)
     model = add(
         "fit" if letter else "fit_reward", policy=policy, data=add("tokenize", policy=policy, data=shown, rows=rows),

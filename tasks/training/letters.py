@@ -36,5 +36,5 @@ def check_letters(model: Model) -> None:
         raise DataError(
             f"the tokenizer of {model.path} encodes the answers {LETTERS[0]} and {LETTERS[1]} as {shown[0]} and "
             f"{shown[1]}: a preference model that answers with a letter needs two different single tokens; use "
-            "`verdict: log_odds`, or a tokenizer that has them"
+            "`answers_as: log_odds`, or a tokenizer that has them"
         )

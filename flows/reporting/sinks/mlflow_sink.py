@@ -160,7 +160,7 @@ class MlflowServer:
         about = (data["name"], data["digest"]) if data else (None, None)
         for i in range(0, len(rows), METRICS_PER_CALL):
             part = rows[i : i + METRICS_PER_CALL]
-            some = [Metric(_allowed(m), value, at, step, of, *about) for m, value, step in part]
+            some = [Metric(allowed_name(m), value, at, step, of, *about) for m, value, step in part]
             self._client.log_batch(run, metrics=some)
 
     @_write
@@ -268,6 +268,6 @@ def short_error(e: Exception) -> str:
     return f"{type(e).__name__}: {without_password(str(e)).splitlines()[0][:200] if str(e) else ''}"
 
 
-def _allowed(metric: str) -> str:
+def allowed_name(metric: str) -> str:
     """A metric's name with `_` for the characters that MLflow refuses."""
     return re.sub(r"[^/\w.\- :]", "_", metric)
