@@ -91,6 +91,7 @@ def reward_accuracy(
     before: Oracle | None = None,
     *,
     allow_seen: bool = False,
+    weights: dict[str, float] | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Report:
     """Accuracy and calibration of an oracle on held-out labelled pairs.
@@ -126,6 +127,7 @@ def reward_accuracy(
 
     Args:
         allow_seen: permit prompts that may have trained the oracle; a notice says so.
+        weights: of an oracle with attributes: scores are Σ weight · attribute, others count 0; default: their mean.
         dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
     """
     import polars as pl
@@ -137,14 +139,14 @@ def reward_accuracy(
         work.notice("allow_seen: prompts of these pairs may have trained the oracle")
     if equal := identical_sides(pairs):
         work.notice(f"{equal} of {len(pairs)} pairs have equal sides: they count one half for every oracle")
-    judged = judged_pairs(pairs, oracle, dtype, work, "scores.jsonl")
+    judged = judged_pairs(pairs, oracle, weights, dtype, work, "scores.jsonl")
     rows = _measured(_answered(judged.rows, work, "the oracle"))
     by_prompt = _by_prompt(rows, [name for name in _UNITS if name in rows.columns])
     units = {**_UNITS, "margin": "score" if judged.has_scores else "nats"}
     estimates = [_estimate(by_prompt, name, units[name]) for name in _UNITS if name in rows.columns]
     estimates[1:1] = [*_calibration(rows, len(by_prompt)), *_by_group(rows, work)]
     if before is not None:
-        others = judged_pairs(pairs, before, dtype, work, "before.jsonl").rows
+        others = judged_pairs(pairs, before, None, dtype, work, "before.jsonl").rows
         change = _accuracy_change(rows, _answered(others, work, "`before`"))
         estimates.append(_estimate(change, "accuracy_change", "probability"))
         by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")

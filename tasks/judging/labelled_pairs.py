@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.contract import DataError, Workspace
+from tasks.judging.attributes import weighted
 from tasks.judging.journal import Journal
 from tasks.judging.oriented import TIE
 from tasks.judging.pairing import Questions, compare_ordered, compare_unordered
@@ -35,9 +37,15 @@ class JudgedPairs(NamedTuple):
     has_order: bool
 
 
-def judged_pairs(pairs: Preferences, oracle: Oracle, dtype: str, work: Workspace, journal_name: str) -> JudgedPairs:
-    """Query the oracle on all pairs; the journal stores its answers. Raises DataError for a p outside [0, 1]."""
-    live = oracle.open(dtype)
+def judged_pairs(
+    pairs: Preferences, oracle: Oracle, weights: Mapping[str, float] | None, dtype: str, work: Workspace,
+    journal_name: str,
+) -> JudgedPairs:  # fmt: skip
+    """Query the oracle on all pairs; the journal stores its answers. Raises DataError for a p outside [0, 1].
+
+    weights: of an oracle's attributes; None: all alike.
+    """
+    live = weighted(oracle.open(dtype), weights)
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "group", "p", "chosen", "rejected")
     _check_labels(rows["p"])
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
