@@ -23,10 +23,10 @@ from tests.workspace import Workspace
 EOS, PROMPTS, LONGEST = 2, 4, 3
 
 
-def answers_of(letters: tuple[int, ...], eos: int) -> list[tuple[int, ...]]:
-    """All answers of at most three tokens; only those of fewer than three letters end."""
-    ended = [(*answer, eos) for n in range(LONGEST) for answer in product(letters, repeat=n)]
-    return [*ended, *product(letters, repeat=LONGEST)]
+def answers_of(letters: tuple[int, ...], eos: int, longest: int = LONGEST) -> list[tuple[int, ...]]:
+    """All answers of at most `longest` tokens; only those of fewer letters end."""
+    ended = [(*answer, eos) for n in range(longest) for answer in product(letters, repeat=n)]
+    return [*ended, *product(letters, repeat=longest)]
 
 
 LETTERS = (7, 8, 9)
@@ -43,16 +43,29 @@ class World(NamedTuple):
     """`(prompts, answers)`."""
     rewards: Matrix
 
+    answers: Answers = ANSWERS
+    prompts: Sequence[list[int]] = ASKED
 
-def uneven_policy(folder: Path) -> Policy:
-    """A Llama 64 × 2; channel 0 of its residual stream is constant and keeps the other tokens from ever being drawn."""
+    @property
+    def asked(self) -> Sequence[list[int]]:
+        """Tokens of the prompts that the world has."""
+        return self.prompts[: len(self.log_ref)]
+
+
+def uneven_policy(
+    folder: Path, letters: tuple[int, ...] = LETTERS, *, layers: int = 2, spread: float = 0.06, sharpness: float = 1.0
+) -> Policy:
+    """A Llama of width 64; channel 0 of its residual stream is constant and keeps other tokens from ever being drawn.
+
+    spread: standard deviation of its weights; sharpness: factor of its logits.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
     config = LlamaConfig(
-        vocab_size=10, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=10, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=EOS,
-        initializer_range=0.06,
+        initializer_range=spread,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     with torch.no_grad():
@@ -60,7 +73,8 @@ def uneven_policy(folder: Path) -> Policy:
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = 0
             layer.mlp.down_proj.weight[0] = 0
-        model.lm_head.weight[[0, 1, 3, 4, 5, 6], 0] = -300.0
+        model.lm_head.weight *= sharpness
+        model.lm_head.weight[[i for i in range(10) if i not in (EOS, *letters)], 0] = -3e3
     model.save_pretrained(folder)
     return Policy(folder)
 
@@ -101,3 +115,15 @@ def world_in(folder: Path) -> World:
     """The uneven reference, its distribution, and rewards drawn from N(0, 1)."""
     ref = uneven_policy(folder / "ref")
     return World(ref, distribution(ref, folder), np.random.default_rng(3).normal(size=(PROMPTS, N)))
+
+
+def small_world_in(folder: Path, prompts: int = 2) -> World:
+    """The same with two letters and at most two tokens: 7 answers, so that one batch contains all pairs.
+
+    One layer with larger weights reaches an optimum within fewer steps.
+    """
+    letters = LETTERS[:2]
+    ref = uneven_policy(folder / "ref", letters, layers=1, spread=0.2, sharpness=0.4)
+    answers = answers_of(letters, EOS, 2)
+    rewards = np.random.default_rng(3).normal(size=(prompts, len(answers))) / 2
+    return World(ref, distribution(ref, folder, ASKED[:prompts], answers), rewards, answers)

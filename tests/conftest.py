@@ -1,0 +1,16 @@
+"""The table of closed forms that trainings reached, at the end of a run that proves them."""
+
+from typing import Any
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests recorded as the property `closed form`: method, optimum, nats at the start and at the end."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]
+    rows = [value for r in reports for name, value in getattr(r, "user_properties", []) if name == "closed form"]
+    if not rows:
+        return
+    terminalreporter.section("closed forms: KL(policy ‖ optimum), nats")
+    terminalreporter.line(f"{'method':42} {'optimum':46} {'start':>6} {'reached':>8} {'steps':>6} {'s':>6}")
+    for method, optimum, start, reached, steps, seconds in rows:
+        nats = f"{start:6.2f} {reached:8.1e}" if start is not None else f"{'–':>6} {'–':>8}"
+        terminalreporter.line(f"{method:42} {optimum:46} {nats} {steps:6} {seconds:6.1f}")
