@@ -32,8 +32,7 @@ def by_group_evaluation(step: StepView) -> Evaluation | None:
 def by_group(report: Report, prompts: Prompts, work: Workspace, *, quantity: str = "win_rate") -> Report:
     """A Report with one of its metrics by group as well, and the worst group's.
 
-    eval/group/<group>: mean over the prompts of the group, by the column `group` (signs such as + are _ in the name) ·
-    eval/worst_group: the lowest of
+    eval/group/<group>: mean over the prompts of the group, by the column `group` · eval/worst_group: the lowest of
     them, with that group's interval. The lowest of several estimates lies below the lowest of what they estimate, the
     more so the fewer prompts a group has. Intervals are 95%, over prompts. All rows of the given Report stay.
 
@@ -126,7 +125,7 @@ def weigh_groups(table: AnyTable, weights: Report) -> AnyTable:
     frame = table.frame
     if "group" not in frame.columns or "weight" not in frame.columns:
         raise DataError(f"a {type(table).__name__} has no columns `group` and `weight` that a training reads")
-    rows = frame.with_columns(pl.col("weight").fill_null(1.0), group=_named_groups(frame))
+    rows = frame.with_columns(pl.col("group").fill_null(_NONE), pl.col("weight").fill_null(1.0))
     there = set(rows["group"].unique())
     if there != shares.keys():
         raise DataError(f"the rows have the groups {sorted(there)}, and there are weights of {sorted(shares)}")
@@ -152,18 +151,11 @@ def _values_by_prompt(report: Report, metric: str) -> pl.DataFrame:
 
 
 def _groups(rows: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
 
     if rows["group"].is_null().all():
         raise DataError("no prompt has a group: the column `group` is null in every row")
-    return rows.select("prompt_id", group=_named_groups(rows)).unique("prompt_id", maintain_order=True)
-
-
-def _named_groups(rows: pl.DataFrame) -> pl.Series:
-    """The group of each row as metrics name it."""
-    from tasks.judging.measuring import group_names
-
-    groups = rows["group"].fill_null(_NONE)
-    return groups.replace_strict(group_names(groups.unique()), return_dtype=groups.dtype)
+    return rows.select("prompt_id", pl.col("group").fill_null(_NONE)).unique("prompt_id", maintain_order=True)
 
 
 def _named(report: Report, prefix: str) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Means within prompts, then over prompts. A measured quantity is a frame of prompt_id and value (null: unknown)."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,20 +124,6 @@ def report_rows(metrics: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         if name == "win_rate":
             rows.append(mean._replace(value=mean.error, low=None, high=None).report_row("win_rate_se", unit))
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64))
-
-
-def group_names(groups: Iterable[str]) -> dict[str, str]:
-    """Group → its name in a metric: signs that are not letters, digits, spaces or `_ - . :` become `_` (MLflow's rule).
-
-    Raises DataError where two groups would have one name.
-    """
-    names = {group: re.sub(r"[^\w\-.: ]", "_", group, flags=re.ASCII) for group in sorted(set(groups))}
-    owners = {name: group for group, name in names.items()}
-    for group, name in names.items():
-        if owners[name] != group:
-            raise DataError(f"the groups '{group}' and '{owners[name]}' would both be '{name}' in a metric's name: "
-                            "name them differently")  # fmt: skip
-    return names
 
 
 def group_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
