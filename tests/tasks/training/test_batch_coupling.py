@@ -48,6 +48,10 @@ SHAPES = {
     "one pass": PackingConfig(4096, 32, True), "row by row": PackingConfig(1, 32, True),
     "padded": PackingConfig(200, 32, False), "in spans": PackingConfig(100, 32, True, span_cost=0.0),
 }  # fmt: skip
+EVERY_SHAPE = [
+    pytest.param(shape, id=name, marks=[pytest.mark.slow] if name in ("padded", "in spans") else [])
+    for name, shape in SHAPES.items()
+]
 SOFTMAX = """
     from torch import Tensor
 
@@ -115,7 +119,7 @@ def check_step(
     return outcome
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("shape", EVERY_SHAPE)
 @pytest.mark.parametrize("loss", [AOT, NASH, SLIC, XPO, KTO, APO_ZERO_UNPAIRED], ids=lambda loss: loss.name)
 def test_a_step_is_that_of_the_whole_batch_however_it_is_cut(
     loss: Chosen, shape: PackingConfig, policy: Policy, inputs_of: Make
@@ -124,7 +128,7 @@ def test_a_step_is_that_of_the_whole_batch_however_it_is_cut(
     check_step(examples, loss, policy, shape, lambda _: 8.0)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("shape", EVERY_SHAPE)
 def test_a_loss_of_ones_own_that_couples_rows_gets_the_whole_batch(
     shape: PackingConfig, policy: Policy, inputs_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,9 +222,9 @@ def test_the_reference_point_of_kto_is_the_mean_over_the_batch_and_unclamped(
     own = logps(policy, inputs.mismatched, Workspace(tmp_path / "own")).table.column("logps").to_numpy()
     ref = inputs.mismatched_logps.table.column("logps").to_numpy() if inputs.mismatched_logps else own
     batch = np.array([6, 1, 3])
-    for shape in SHAPES.values():
+    for shape in ("one pass", "row by row"):
         model = open_model(policy, torch.float32)
-        outcome = add_gradients(network_of(model), examples, KTO, batch, shape)
+        outcome = add_gradients(network_of(model), examples, KTO, batch, SHAPES[shape])
         assert outcome.kl_reference == pytest.approx(float((own - ref)[batch].mean()), abs=1e-4)
         assert step_metrics(examples, outcome)["train/kl_reference"] == outcome.kl_reference
     kl = [
@@ -230,7 +234,9 @@ def test_the_reference_point_of_kto_is_the_mean_over_the_batch_and_unclamped(
     assert min(one.kl_reference or 0.0 for one in kl) < 0, "some answer is less likely than under the reference"
 
 
-@pytest.mark.parametrize("loss", [AOT, NASH, SLIC, XPO, KTO], ids=lambda loss: loss.name)
+@pytest.mark.parametrize("loss", [
+    AOT, *(pytest.param(loss, marks=pytest.mark.slow) for loss in (KTO, NASH, SLIC, XPO)),
+], ids=lambda loss: loss.name)  # fmt: skip
 def test_a_killed_training_ends_in_the_same_bytes(
     loss: Chosen, policy: Policy, inputs_of: Make, tmp_path: Path
 ) -> None:
