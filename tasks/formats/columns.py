@@ -14,6 +14,8 @@ _LABELS = frozenset([
     "domain", "created_at", "timestamp", "annotator", "tools",
 ])  # fmt: skip
 """Columns that describe a row and are never its prompt."""
+_GROUPS = ("subset", "category", "topic", "domain")
+"""Columns that say which group a row belongs to, where there is no `group`."""
 _ABOUT_ANSWERS = ("chosen", "rejected", "score", "margin", "answer", "response", "completion")
 _LABEL_ENDINGS = ("_id", "_ids", "_idx", "_model", "_score", "_rating", "_source", "_name", "_type", "_hash")
 
@@ -51,6 +53,13 @@ def columns_of(rows: Iterable[Row]) -> Columns:
             if value is not None and isinstance(name, str):
                 columns.setdefault(name, Column()).add(value)
     return columns
+
+
+def group_column(columns: Columns) -> str | None:
+    """The column of each row's group: `group`, else the only one of texts whose name says as much; None where there is
+    none, or several."""
+    named = [name for name in _GROUPS if name in columns and columns[name].plain == columns[name].filled]
+    return "group" if "group" in columns else named[0] if len(named) == 1 else None
 
 
 def possible_prompts(columns: Columns) -> list[str]:

@@ -13,7 +13,7 @@ from tasks.contract import DataError, SpecError
 from tasks.formats.answers import Example
 from tasks.formats.answers import number as number_in
 from tasks.formats.checkpoint import check_model, download_model
-from tasks.formats.columns import Columns, columns_of
+from tasks.formats.columns import Columns, columns_of, group_column
 from tasks.formats.prompts import UnusableRow, system_into_user
 from tasks.formats.rows import Format, detect_format, supported_columns, with_labels
 from tasks.formats.scored import scored_answers
@@ -47,6 +47,7 @@ class ExternalSource(Source):
         self._subset, self._revision = subset, revision
         self._system, self._doubtful = system, doubtful
         self._commits: Mapping[str, str] = {}
+        self._group: str | None = None
 
     def pinned(self, identity: Mapping[str, str]) -> Self:
         """The same source at the commit in the key, even if the hub's branch has moved."""
@@ -138,7 +139,8 @@ class ExternalSource(Source):
                 continue
             name = prompt_id(example.prompt)
             if share.contains(name):
-                yield ReadRow(number, example, name, row)
+                grouped = {"group": row.get(self._group)} if self._group else {}
+                yield ReadRow(number, example, name, {**row, **grouped})
 
     def _detect_format(
         self, share: Share, what: str, log: RowLog, extend: Callable[[Format, Columns], Format]
@@ -157,10 +159,12 @@ class ExternalSource(Source):
                 f"source '{self.name}' has no {what}: its rows are {form.name}. Its "
                 f"columns are {sorted(columns)}; supported columns: {supported_columns()}"
             )
-        unused = form.unused(columns)
+        self._group = group_column(columns)
+        grouped = f"; groups are those of the column {self._group}" if self._group not in (None, "group") else ""
+        unused = [name for name in form.unused(columns) if name != self._group]
         ignored = f"; columns not used: {', '.join(unused)}" if unused else ""
         title = f"{self._title}, split {share.name}," if len(self._splits) > 1 else self._title
-        log.work.notice(f"{title} is read as {form.name}{ignored}")
+        log.work.notice(f"{title} is read as {form.name}{grouped}{ignored}")
         return form
 
     def _apply_parameters(self, example: Example, what: str) -> Example:

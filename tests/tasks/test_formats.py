@@ -76,6 +76,18 @@ def test_the_run_says_the_format_its_columns_and_those_that_are_not_used(tmp_pat
     assert notices == ["rows.jsonl is read as pairs (question, chosen, rejected, tools); columns not used: id, note"]
 
 
+@pytest.mark.parametrize(
+    ("names", "group"),
+    [(("subset",), "math"), (("category", "subset"), None), (("group", "subset"), "math"), (("topic",), "math")],
+)
+def test_groups_are_those_of_the_only_column_that_names_them(
+    names: tuple[str, ...], group: str | None, tmp_path: Path
+) -> None:
+    (pair,), _, notices = read(tmp_path, {"prompt": SKY, **SIDES, **dict.fromkeys(names, "math")})
+    assert pair["group"] == group
+    assert (f"groups are those of the column {names[0]}" in notices[0]) == (group is not None and "group" not in names)
+
+
 def test_shared_text_is_a_prompt_up_to_a_border_between_words_only(tmp_path: Path) -> None:
     ((pair,), skipped, _) = read(tmp_path, SIDES, {"chosen": "skyward", "rejected": "skylight"})
     assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (
