@@ -93,6 +93,26 @@ def with_grad(batch: Mapping[str, Tensor], names: Iterable[str] | None = None) -
     return {n: t.clone().requires_grad_(n in wanted and t.dtype != torch.bool) for n, t in batch.items()}
 
 
+def pair(loss: str, **values: float) -> dict[str, Tensor]:
+    """A batch of one pair whose numbers are 0 (lengths and p: 1) but for those given, for gradients in all of them."""
+    start = {n: float(n == "p" or "lengths" in n) for n in arguments(loss)}
+    return with_grad({n: torch.tensor([values.get(n, v)], dtype=torch.float64) for n, v in start.items()})
+
+
+def opposite(name: str) -> str:
+    """The argument's name of the pair's other side."""
+    return name.replace("chosen", "*").replace("rejected", "chosen").replace("*", "rejected")
+
+
+def slope(loss: str, params: dict[str, Any], name: str = "policy_chosen_logps", **values: float) -> float:
+    """The derivative of the loss of one pair in an argument."""
+    batch = pair(loss, **values)
+    chosen(loss, params)(**batch).sum().backward()
+    gradient = batch[name].grad
+    assert gradient is not None
+    return gradient.item()
+
+
 def _drawn(name: str, argument: LossArgument, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     if name == "mask":
         return np.arange(K) < rng.integers(1, K + 1, shape[:1])[:, None]
