@@ -15,6 +15,7 @@ from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.schema import json_schema
 from flows.wiring.text import PipelineFile
 from flows.wiring.tree import read
+from tasks.contract import JSON
 from tests.flows.wiring.conftest import FILE, Compile
 
 
@@ -55,6 +56,22 @@ def _contents(graph: Graph) -> dict[str, str]:
         whole = repr((node.task, sorted(node.params.items()), sorted(inputs.items())))
         found[id] = blake3(whole.encode()).hexdigest()
     return found
+
+
+def test_a_sweep_over_losses_costs_one_loading_and_one_set_of_reference_log_probabilities(tmp_path: Path) -> None:
+    losses: list[JSON] = [
+        "dpo", "robust_dpo", "dpo_two_betas", "dpo_positive", "rpo", {"ipo": {"norm": "sum"}}, "hinge", "apo_zero",
+        "apo_down", "exo", "nca", "bco", {"gpo": {"curve": "savage"}}, {"length_dpo": {"alpha": -0.01}}, "discopop",
+    ]  # fmt: skip
+    parses = tmp_path / "python.json"
+    graphs = [compile_pipeline(FILE, "offline-dpo", {"loss": loss}, cache=parses) for loss in losses]
+    contents = [_contents(graph) for graph in graphs]
+    shared = set.intersection(*(set(found.values()) for found in contents))
+    for graph, found in zip(graphs, contents, strict=True):
+        own = [id for id in graph.nodes if found[id] not in shared]
+        assert own[0] == "policy"
+        assert all(id.startswith(("policy", "report")) for id in own)
+        assert {"base", "pairs", "policy/tokenize", "policy/logps", "report/base_check"}.isdisjoint(own)
 
 
 def test_iterative_dpo_shares_with_sppo_all_that_comes_before_its_own_first_pairs(shipped: Compile) -> None:
