@@ -399,14 +399,7 @@ def test_drawings_name_every_step_and_edge(loop: Graph) -> None:
 
 
 def test_a_parameter_of_a_default_that_was_replaced_has_no_effect_and_a_notice_says_so(compiled: Compile) -> None:
-    text = """
-    p:
-      params: {beta: 0.5, loss: {dpo: {beta: $beta}}}
-      steps:
-        base:   {task: load_policy, source: toy}
-        pairs:  {task: load_preferences, source: toy, split: train}
-        policy: {task: train, policy: base, ref: base, data: pairs, loss: $loss, lr: 0.1}
-    """
+    text = TRAINING.replace("loss: dpo,", "beta: 0.5, loss: {dpo: {beta: $beta}},")
     assert compiled(text, overrides={"beta": 0.3}).notices == ()
     given = compiled(text, overrides={"beta": 0.3, "loss": "simpo"})
     assert "p: 'beta' has no effect: it feeds the default of 'loss', which was given" in given.notices
