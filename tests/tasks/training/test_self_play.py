@@ -13,9 +13,9 @@ import pytest
 from scipy.special import logsumexp
 
 from tasks.contract import Chosen
-from tasks.judging.games import response_gaps
 from tasks.kinds import Policy, WinRates
 from tasks.template import template_digest
+from tests.cyclic_games import cycle, gap
 from tests.enumerable import (
     ANSWERS,
     EOS,
@@ -32,22 +32,6 @@ from tests.enumerable import (
 )
 from tests.flat import fit, logps
 from tests.workspace import Workspace
-
-
-def cycle(group: np.ndarray) -> Matrix:
-    """`(answers, answers)` P(row beats column); group −1 is dominated."""
-    p = np.full((len(group), len(group)), 0.5)
-    for g in range(3):
-        mine, next_one = group == g, group == (g + 1) % 3
-        p[np.ix_(mine, next_one)], p[np.ix_(next_one, mine)] = 0.9, 0.1
-        p[np.ix_(mine, group < 0)], p[np.ix_(group < 0, mine)] = 0.8, 0.2
-    return p
-
-
-def gap(p: Matrix, policy: Matrix) -> float:
-    """Duality gap of a policy, mean over prompts, by the function that measures it in a run."""
-    rates = p @ np.atleast_2d(policy).T
-    return float(response_gaps(rates, rates).mean())
 
 
 def weights(p: Matrix, log_policy: Matrix, eta: float) -> Matrix:
