@@ -1,14 +1,24 @@
-"""Self-play on a cyclic game of 7 answers by three methods, as exact updates.
+"""Self-play on a cyclic game by three methods, exactly and by the real trainer, in the enumerable world of 7 answers.
 
 Three answers go round: each beats the next with 0.9. All others lose to them with 0.8. The start is uneven.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from scipy.special import logsumexp
 
+from tasks.contract import Chosen
 from tasks.judging.games import response_gaps
-from tests.enumerable import Matrix, normalised
+from tasks.kinds import Table, WinRates
+from tasks.template import template_digest
+from tests.enumerable import Matrix, World, kl, normalised, row
+from tests.enumerable_training import SETTINGS, distribution_of, drawn_pairs, linear, log_table
+from tests.flat import fit
+from tests.workspace import Workspace
 
 GROUP = np.array([-1, 0, 1, -1, 2, -1, -1])
 """Place of each of the 7 answers in the cycle; −1: dominated."""
@@ -60,3 +70,51 @@ def exact_rounds(p: Matrix, log_start: Matrix, method: Method, rounds: int) -> l
         iterates.append(method.target(p, iterates[-1], anchor))
         anchor = iterates[-1] if method.moves_anchor(t) else anchor
     return iterates
+
+
+class Round(NamedTuple):
+    log_policy: Matrix
+    missed: float
+    """KL(policy ‖ the exact step from the policy before), nats."""
+
+
+def trained_rounds(
+    world: World, method: Method, rounds: int, folder: Path, steps: int = 60, lr: float = 3e-3
+) -> Iterator[Round]:
+    """The same by `fit`: each round starts from the policy before, which is its reference; `logps` reads the result."""
+    p, now, log_now, log_anchor = cycle(GROUP), world.ref, world.log_ref, world.log_ref
+    yield Round(log_now, 0.0)
+    for t in range(1, rounds + 1):
+        target = method.target(p, log_now, log_anchor)
+        data, loss = (_nash if method.r else _sppo)(world, method, p, log_now)
+        now = fit(
+            now, data, Workspace(folder / str(t)), log_table(world, log_now), [log_table(world, log_anchor)],
+            loss=loss, lr=lr, steps=steps, batch=len(data), **SETTINGS,
+        )  # fmt: skip
+        log_now = distribution_of(now, world, folder / str(t))
+        log_anchor = log_now if method.moves_anchor(t) else log_anchor
+        yield Round(log_now, kl(log_now, target))
+
+
+def _nash(world: World, method: Method, p: Matrix, log_now: Matrix) -> tuple[Table, Chosen]:
+    """All pairs alike, and the answers compared with a third draw of π_t: a's order is drawn by
+    ½ + (P(a ≻ π_t) − P(b ≻ π_t))/2, so that answers which π_t hardly ever draws reach the same optimum too.
+
+    The margin of a pair is then (P(a ≻ π_t) − P(b ≻ π_t))/(2η) and not /η as with pairs of π_t itself, so η is half.
+    """
+    orders = linear(np.exp(log_now) @ p.T)
+    data = drawn_pairs(world, np.ones_like(orders) - np.eye(len(p)), orders)
+    return data, Chosen("losses/pairwise", "nash", {"eta": 1 / (2 * method.step), "r": method.r})
+
+
+def _sppo(world: World, method: Method, p: Matrix, log_now: Matrix) -> tuple[Table, Chosen]:
+    """All answers alike; one listed win rate of log Z / η makes the estimate of log Z exact."""
+    rates = np.exp(log_now) @ p.T
+    log_z = logsumexp(log_now + method.step * rates, axis=1)
+    rows = [
+        {**row(x, y, world.asked, world.answers), "win_rate": rate, "opponents": len(p),
+         "prompt_win_rates": [float(log_z[x] / method.step)]}
+        for (x, y), rate in np.ndenumerate(rates)
+    ]  # fmt: skip
+    data = WinRates.of(pa.Table.from_pylist(rows), {"template": template_digest(world.ref)})
+    return data, Chosen("losses/pointwise", "sppo", {"eta": method.step, "log_z": "estimated"})

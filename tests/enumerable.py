@@ -127,3 +127,26 @@ def small_world_in(folder: Path, prompts: int = 2) -> World:
     answers = answers_of(letters, EOS, 2)
     rewards = np.random.default_rng(3).normal(size=(prompts, len(answers))) / 2
     return World(ref, distribution(ref, folder, ASKED[:prompts], answers), rewards, answers)
+
+
+def closed_world_in(folder: Path) -> World:
+    """One prompt and 7 answers over a vocabulary of two letters and EOS, in which every token can be drawn.
+
+    Where losses of pairs, which only see differences, train a policy for many rounds, mass leaks to masked tokens once
+    the channel that keeps them out has drifted. Here there are none: probabilities sum to one whatever is trained.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=3, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=16, pad_token_id=None, bos_token_id=None, eos_token_id=EOS,
+        initializer_range=0.2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight *= 0.4
+    model.save_pretrained(folder / "ref")
+    ref, prompts, answers = Policy(folder / "ref"), [[0, 1]], answers_of((0, 1), EOS, 2)
+    log_ref = distribution(ref, folder, prompts, answers)
+    return World(ref, log_ref, np.zeros_like(log_ref), answers, prompts)
