@@ -21,7 +21,8 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-proof: setup  ## the longer proofs; README quotes their last results
+proof: setup  ## the longer proofs, losses beside TRL's among them; README quotes their last results
+	@$(BIN)/python -m pip install --quiet --no-deps trl==1.16.0
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m slow
 
 bench: setup  ## ratios against peers, in one run

@@ -8,13 +8,10 @@ from difflib import get_close_matches
 from operator import mul
 from typing import TYPE_CHECKING, Any, Self
 
-from tasks.contract import DataError, SpecError
+from tasks.contract import SpecError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from tasks.kinds import Scores
+    pass
 
 
 class Measuring:
@@ -66,26 +63,3 @@ class Measuring:
     def weighted_sums(self, rows: Sequence[Sequence[float] | None]) -> list[float | None]:
         """The score of each row of measured attributes."""
         return [None if row is None else sum(map(mul, self.weights, row)) for row in rows]
-
-
-def attribute_values(scores: Scores) -> npt.NDArray[np.float64]:
-    """`(N, M)`: the attributes of each answer, NaN where one is missing; the score itself where there are none.
-
-    Raises DataError where rows have attributes and the table does not name them.
-    """
-    import numpy as np
-
-    table: Any = scores.table
-    column = table.column("attributes")
-    names = scores.attributes
-    if not names:
-        if column.null_count < len(column):
-            raise DataError("rows have attributes, and the table does not say which: tables of different attributes "
-                            "were concatenated")  # fmt: skip
-        return np.array(table.column("score").to_numpy(zero_copy_only=False), np.float64)[:, None]
-    rows = column.to_pylist()
-    wrong = next((i for i, row in enumerate(rows) if row is not None and len(row) != len(names)), None)
-    if wrong is not None:
-        raise DataError(f"row {wrong + 1} has {len(rows[wrong])} attributes, and the table names {len(names)}")
-    none = [None] * len(names)
-    return np.array([none if row is None else row for row in rows], np.float64).reshape(-1, len(names))

@@ -141,8 +141,8 @@ def drop_unscored(
     import numpy as np
     import pyarrow as pa
 
-    from tasks.attributes import attribute_values
     from tasks.skipped import RowLog
+    from tasks.training.attribute_targets import attribute_values
 
     missing = np.isnan(attribute_values(scores)).all(axis=1)
     log = RowLog(work, max_skipped, "Scores", read=len(scores))

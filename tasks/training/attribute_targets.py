@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tasks.attributes import attribute_values
 from tasks.contract import Chosen, DataError
 from tasks.kinds import Model, Scores, Table
 from tasks.training.heads import Attribute, attributes_of, is_classifier
@@ -60,3 +60,24 @@ def _measured(name: str, values: npt.NDArray[np.float64]) -> Attribute:
 
 def _named(attributes: Sequence[Attribute]) -> str:
     return ", ".join(a.name for a in attributes)
+
+
+def attribute_values(scores: Scores) -> npt.NDArray[np.float64]:
+    """`(N, M)`: the attributes of each answer, NaN where one is missing; the score itself where there are none.
+
+    Raises DataError where rows have attributes and the table does not name them.
+    """
+    table: Any = scores.table
+    column = table.column("attributes")
+    names = scores.attributes
+    if not names:
+        if column.null_count < len(column):
+            raise DataError("rows have attributes, and the table does not say which: tables of different attributes "
+                            "were concatenated")  # fmt: skip
+        return np.array(table.column("score").to_numpy(zero_copy_only=False), np.float64)[:, None]
+    rows = column.to_pylist()
+    wrong = next((i for i, row in enumerate(rows) if row is not None and len(row) != len(names)), None)
+    if wrong is not None:
+        raise DataError(f"row {wrong + 1} has {len(rows[wrong])} attributes, and the table names {len(names)}")
+    none = [None] * len(names)
+    return np.array([none if row is None else row for row in rows], np.float64).reshape(-1, len(names))
