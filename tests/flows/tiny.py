@@ -187,11 +187,15 @@ def identity(*, online, base, path):
 '''
 
 
+KINDS_AND_BELOW = ("arrow", "artifact", "attributes", "composed", "kinds")
+"""The file of the kinds, and those of which they are made."""
+
+
 def tiny_project(folder: Path) -> Path:
     """A project in `folder`: the real contracts and kinds beside `tasks/tiny.py`."""
     tasks = folder / "tasks"
     (tasks / "engines").mkdir(parents=True)
-    for name in ("__init__", "arrow", "columns", "contract", "declarations", "digests", "files", "kinds"):
+    for name in (*KINDS_AND_BELOW, "__init__", "columns", "contract", "declarations", "digests", "files"):
         shutil.copy2(ROOT / "tasks" / f"{name}.py", tasks / f"{name}.py")
     (tasks / "composites.py").write_text('"""No composites."""\n')
     (tasks / "tiny.py").write_text(TASKS.lstrip())
