@@ -187,10 +187,10 @@ class WorldSpec:
     """The oracle that its people follow, with noise, and that measures."""
     oracles: tuple[str, ...]
     """All oracles that judge answers to its prompts and to no others."""
-    scorers: tuple[str, ...] = ()
-    """Those that score single answers: the attributes of its scored answers."""
-    own_values: tuple[str, ...] = ()
+    own_values: tuple[str, ...]
     """Parameters whose values, in a pipeline that has this world as its model, suit its base policy alone."""
+    scorers: tuple[str, ...] = ()
+    """Those of its oracles that score single answers: the attributes of its scored answers."""
 
 
 class Step(Protocol):

@@ -228,7 +228,7 @@ def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracke
 
 def test_what_the_server_refuses_is_reported_and_the_rest_arrives(made: Fabricated) -> None:
     tracker = _track(made, end=False)
-    tracker._queue.put(lambda to: to.server.metrics(made.run.id, [("no@such@name", 1.0, 0)], 0))
+    tracker._queue.put(lambda to: to.server.metrics(made.run.id, [("a" * 300, 1.0, 0)], 0))
     tracker.run_finished(made.run)
     assert "refused" in tracker.close()
     assert PendingRuns(made.store, "mlflow").ids() == []

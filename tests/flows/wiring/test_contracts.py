@@ -38,7 +38,7 @@ WRONG = {
                  ref_chosen_logp: Tensor) -> Tensor: ...
         """, r"mine\.py:3:10: the loss mine names the argument 'ref_chosen_logp'.*\(did you mean 'ref_chosen_logps'\?\)"),
     "an argument of another family": ("losses/reward", "def mine(scores, label) -> Tensor: ...",
-        r"mine\.py:1:18: the loss mine names the argument 'label'; .*\[chosen_scores, margin, mask, rejected_scores, scores, target_scores\]"),
+        r"mine\.py:1:18: the loss mine names the argument 'label'; .*\[chosen_scores, margin, mask, rejected_scores, scores, target_scores, win_prob\]"),
     "arguments of two tables of one family": ("losses/reward", "def mine(scores, margin) -> Tensor: ...",
         r"the loss mine names scores \(of Scores and Rankings\), margin \(of Preferences\), and no table has all of these"),
     "a reward scale of what is an invalid parameter": ("losses/pointwise", """

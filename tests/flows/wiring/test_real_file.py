@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.check_results import check_pipelines
 from flows.wiring.graph import compile_pipeline
-from flows.wiring.model import ChoiceValue, Graph, Node
+from flows.wiring.model import ChoiceValue, Graph, Node, Parameter
 from flows.wiring.schema import json_schema
 from flows.wiring.text import PipelineFile
 from flows.wiring.tree import read
@@ -131,8 +131,15 @@ def test_the_held_out_pairs_of_the_reward_model_are_other_peoples_on_other_promp
     assert graph.nodes["eval_pairs"].params["size"] >= 1000
 
 
-SPLITS = ("split", "heldout", "pairs_split", "pairs_heldout", "pairs_more", "golden_split")
-"""Parameters that name a split of the data."""
+MORE_SPLITS = ("heldout", "pairs_heldout", "pairs_more")
+"""Parameters that name a split of the data, besides those that are called so."""
+DATA = ("prompts", "pairs", "golden", "labels", "demonstrations", "scores")
+"""Parameters that name a source of data."""
+
+
+def _names_a_source(parameter: Parameter) -> bool:
+    choice = parameter.type.choice if parameter.type else None
+    return choice is not None and choice.folder == "sources"
 
 
 def _is_of_a_file(node: Node) -> bool:
@@ -143,8 +150,8 @@ def _is_of_a_file(node: Node) -> bool:
 def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_every_wiring(tmp_path: Path) -> None:
     for name in PipelineFile(FILE).names:
         known = compile_pipeline(FILE, name, cache=tmp_path / "python.json", lenient=True).parameters
-        splits = {n: f"my_{n}" for n in SPLITS if n in known}
-        files = {n: "./mine.jsonl" for n in ("prompts", "pairs", "golden") if n in known}
+        splits = {n: f"my_{n}" for n in known if n in MORE_SPLITS or n.endswith("split")}
+        files = {n: "./mine.jsonl" for n in DATA if n in known and _names_a_source(known[n])}
         oracles = {n: "./reward-model" for n in ("oracle", "gold") if n in known}
         given = {**splits, **files, **oracles, "max_skipped": 0.25, "max_tokens": 33}
         nodes = compile_pipeline(FILE, name, given, cache=tmp_path / "python.json", lenient=True).nodes.values()
