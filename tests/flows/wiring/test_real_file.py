@@ -137,9 +137,9 @@ DATA = ("prompts", "pairs", "golden", "labels", "demonstrations", "scores")
 """Parameters that name a source of data."""
 
 
-def _names_a_source(parameter: Parameter) -> bool:
-    choice = parameter.type.choice if parameter.type else None
-    return choice is not None and choice.folder == "sources"
+def _folder(parameter: Parameter) -> str:
+    """That of the choice which it names, empty where it names none."""
+    return parameter.type.choice.folder if parameter.type and parameter.type.choice else ""
 
 
 def _is_of_a_file(node: Node) -> bool:
@@ -151,8 +151,8 @@ def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_ev
     for name in PipelineFile(FILE).names:
         known = compile_pipeline(FILE, name, cache=tmp_path / "python.json", lenient=True).parameters
         splits = {n: f"my_{n}" for n in known if n in MORE_SPLITS or n.endswith("split")}
-        files = {n: "./mine.jsonl" for n in DATA if n in known and _names_a_source(known[n])}
-        oracles = {n: "./reward-model" for n in ("oracle", "gold") if n in known}
+        files = {n: "./mine.jsonl" for n in DATA if n in known and _folder(known[n]) == "sources"}
+        oracles = {n: "./reward-model" for n in known if _folder(known[n]) == "oracles"}
         given = {**splits, **files, **oracles, "max_skipped": 0.25, "max_tokens": 33}
         nodes = compile_pipeline(FILE, name, given, cache=tmp_path / "python.json", lenient=True).nodes.values()
         loads = [n for n in nodes if _is_of_a_file(n)]
