@@ -7,10 +7,11 @@ import pytest
 
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.choices import PYTHON
-from tasks.contract import Chosen, SpecError
+from tasks.contract import JSON, Chosen, SpecError
 from tasks.trial import try_choice
 from tests.losses import PLACKETT_LUCE, loss_of
 
+WITHOUT_DEFAULT: dict[str, dict[str, JSON]] = {"length_dpo": {"alpha": 0.01}, "ipo": {"norm": "sum"}}
 FOLDERS = ("losses", "pair_rules", "kl_controllers", "responses")
 
 
@@ -20,7 +21,8 @@ def test_every_shipped_choice_passes(folder: str) -> None:
     assert catalogue.choices(folder)
     for name in catalogue.choices(folder):
         signature = catalogue.choice(folder, name, PYTHON, name)
-        try_choice(Chosen(signature.folder, name, {p.name: p.default for p in signature.params.values()}))
+        defaults = {p.name: p.default for p in signature.params.values()}
+        try_choice(Chosen(signature.folder, name, {**defaults, **WITHOUT_DEFAULT.get(name, {})}))
 
 
 WRONG = {
