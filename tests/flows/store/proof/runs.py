@@ -79,10 +79,16 @@ class Server:
         return answer
 
     def _input(self, step: str) -> Input:
-        kind, path, content = self.made[step]
-        file = path / "adapter.json"
-        base = json.loads(file.read_text())["base"] if file.exists() else ""
-        return Input(kind, path, content, next((Input(*m) for m in self.made.values() if m[2] == base), None))
+        return self._opened(*self.made[step])
+
+    def _opened(self, kind: str, path: Path, content: str) -> Input:
+        """A result with what it refers to: the base of an adapter, the members of a scorer."""
+        from tasks.kinds import KINDS
+
+        made = {digest: (kind, path, digest) for kind, path, digest in self.made.values()}
+        refers_to = KINDS[kind](path, content).refers_to.items()
+        members = {role: tuple(self._opened(*made[one.content]) for one in several) for role, several in refers_to}
+        return Input(kind, path, content, members)
 
 
 def _forked(work: Any) -> dict[str, Any]:
