@@ -29,6 +29,13 @@ PEOPLE = [
 ]
 
 
+def write_answers(folder: Path) -> None:
+    """The files of answers that `proof.yaml` reads: pairs, and answers with scores."""
+    scored = ({"prompt": r["prompt"], "completion": r["chosen"], "helpful": i % 3} for i, r in enumerate(PEOPLE))
+    for name, rows in (("pairs", PEOPLE), ("scored", scored)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def _write_peft(folder: Path) -> None:
     """An adapter as peft stores it, of one layer of the policies that `proof.yaml` trains."""
     import numpy as np
@@ -67,7 +74,7 @@ class Scenario:
         """`light`: only these steps, none of which loads torch; `given`: tables that stand for results of others."""
         self.folder, self.root = folder, folder / "edited"
         shutil.copy(HERE / "proof.yaml", folder / "pipelines.yaml")
-        (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PEOPLE))
+        write_answers(folder)
         shutil.copytree(ROOT / "tasks", self.root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
         if not light:
             from tests.models import tiny_policy

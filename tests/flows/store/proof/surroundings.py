@@ -145,8 +145,9 @@ def _versions(other: Mapping[str, str]) -> Iterator[None]:
 
 
 def _of_files_outside(scenario: Scenario, table: Table) -> None:
-    """What `people` and `outside` read, written over with the same and with other bytes."""
-    for id, name in (("people", "pairs.jsonl"), ("outside", "policy/config.json")):
+    """What `people`, `helpful` and `outside` read, written over with the same and with other bytes."""
+    read = (("people", "pairs.jsonl"), ("helpful", "scored.jsonl"), ("outside", "policy/config.json"))
+    for id, name in read:
         if id in scenario.nodes:
             path = scenario.folder / name
             text = path.read_text()

@@ -30,19 +30,20 @@ import pytest
 from flows.store.identities import choices_of
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.graph import compile_pipeline
+from flows.wiring.where import Where
 from tasks.contract import COMPANIONS
 from tasks.kinds import Completions
 from tasks.sources.toy import toy
 from tests.flows.store.proof import edits as e
 from tests.flows.store.proof.moves import Move, renamed
-from tests.flows.store.proof.scenario import FAILED, HERE, ROOT, Scenario
+from tests.flows.store.proof.scenario import FAILED, HERE, ROOT, Scenario, write_answers
 from tests.flows.store.proof.surroundings import of_environment, of_inputs, of_parameters
 from tests.flows.store.proof.table import Table
 
 SEED = 20
 LIGHT = [
     "questions", "prompts", "gold", "length", "duels_length", "scores", "targets", "best", "pairs_all", "pairs_best",
-    "pairs_drawn", "made_up", "field",
+    "pairs_drawn", "made_up", "field", "accepted", "duels_scored", "ranks_of_pairs",
 ]  # fmt: skip
 """Steps that need no torch, on answers that nobody sampled."""
 
@@ -226,14 +227,39 @@ def test_no_result_of_sixty_edits_is_stale(tmp_path: Path) -> None:
 
 
 def test_every_task_and_choice_has_a_step(tmp_path: Path) -> None:
-    (tmp_path / "pairs.jsonl").touch()
+    write_answers(tmp_path)
     nodes = compile_pipeline(Path(shutil.copy(HERE / "proof.yaml", tmp_path)), "proof").nodes.values()
     used = {(choice.folder, choice.name) for node in nodes for _, choice in choices_of(node.params)}
-    files = {(folder, f.stem): f.read_text() for folder, _ in used for f in (ROOT / "tasks" / folder).glob("*.py")}
-    choices = {choice for choice, text in files.items() if f"def {choice[1]}(" in text}
-    assert Catalogue().tasks.keys() == {node.task for node in nodes}
+    catalogue = Catalogue()
+    choices = {(folder, name) for folder, _ in used for name in _choices_in(folder)}
+    missing = {choice for choice in choices - used if not _same_code(catalogue, *choice) & used}
+    assert catalogue.tasks.keys() == {node.task for node in nodes}
     others = {("engines", "vllm"), ("optimizers", "adamw_8bit")}  # a GPU's; one that needs a package
-    assert choices - used == others | {("oracles", "reward_model")}  # that lies outside
+    outside = {("oracles", "reward_model"), ("oracles", "preference_model")}
+    assert missing == others | outside
+
+
+def _choices_in(folder: str) -> Iterator[str]:
+    files = (ROOT / "tasks" / folder).glob("*.py")
+    return (file.stem for file in files if f"def {file.stem}(" in file.read_text())
+
+
+def _same_code(catalogue: Catalogue, folder: str, name: str) -> set[tuple[str, str]]:
+    """The losses of a folder that name the same arguments and companions as this one: a step with either reaches the
+    same code but for the loss's own file. Of other choices the choice alone."""
+    if not folder.startswith("losses/"):
+        return {(folder, name)}
+    losses = {n: catalogue.choice(folder, n, Where(folder), folder) for n in _choices_in(folder)}
+    traits = {n: (set(loss.arguments), loss.companions.keys()) for n, loss in losses.items()}
+    return {(folder, n) for n in losses if traits[n] == traits[name]}
+
+
+def test_losses_with_the_same_arguments_and_companions_share_a_step() -> None:
+    catalogue, folder = Catalogue(), "losses/pairwise"
+    alike = {name for _, name in _same_code(catalogue, folder, "hinge")}
+    assert {"hinge", "nca"} <= alike
+    assert not alike & {"aot", "dpo_two_betas", "ipo"}  # a companion more, a companion less, other arguments
+    assert _same_code(catalogue, "optimizers", "adamw") == {("optimizers", "adamw")}
 
 
 def answers_to_prompts() -> Completions:
