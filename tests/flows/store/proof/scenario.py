@@ -166,13 +166,18 @@ class Scenario:
         return {port: [self._content(i, choices) for i in ids] for port, ids in node.inputs.items()}
 
     def _content(self, id: str, choices: Choices) -> str:
-        """A specification holds the digest of its code: with other code, its step really runs again."""
-        if id not in self.nodes or self.nodes[id].task != "load_oracle":
-            return self.made[id].content
-        (_, oracle), *_ = choices_of(self.nodes[id].params)
-        if self._code(oracle, choices.code) == self._code(oracle, self._code_unedited):
-            return self.made[id].content
-        return self.result(id)
+        """A specification holds the digest of its code: with other code, its step really runs again. An ensemble names
+        its members by content: with other members it has another content."""
+        node, content = self.nodes.get(id), self.made[id].content
+        if node is not None and self.made[id].kind == "Ensemble":
+            members = [self._content(one, choices) for one in node.inputs["oracles"]]
+            same = members == [self.made[one].content for one in node.inputs["oracles"]]
+            return content if same else " ".join(members)
+        if node is None or node.task != "load_oracle":
+            return content
+        (_, oracle), *_ = choices_of(node.params)
+        same = self._code(oracle, choices.code) == self._code(oracle, self._code_unedited)
+        return content if same else self.result(id)
 
     def _code(self, choice: ChoiceValue, code: CodeIndex) -> str:
         try:
