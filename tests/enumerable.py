@@ -53,11 +53,18 @@ class World(NamedTuple):
 
 
 def uneven_policy(
-    folder: Path, letters: tuple[int, ...] = LETTERS, *, layers: int = 2, spread: float = 0.06, sharpness: float = 1.0
+    folder: Path,
+    letters: tuple[int, ...] = LETTERS,
+    *,
+    layers: int = 2,
+    spread: float = 0.06,
+    sharpness: float = 1.0,
+    floor: float = -300.0,
 ) -> Policy:
     """A Llama of width 64; channel 0 of its residual stream is constant and keeps other tokens from ever being drawn.
 
-    spread: standard deviation of its weights; sharpness: factor of its logits.
+    spread: standard deviation of its weights; sharpness: factor of its logits; floor: weight by which channel 0 keeps
+    the others out (far below, their float32 log-probabilities differ between attention kernels).
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -74,7 +81,7 @@ def uneven_policy(
             layer.self_attn.o_proj.weight[0] = 0
             layer.mlp.down_proj.weight[0] = 0
         model.lm_head.weight *= sharpness
-        model.lm_head.weight[[i for i in range(10) if i not in (EOS, *letters)], 0] = -3e3
+        model.lm_head.weight[[i for i in range(10) if i not in (EOS, *letters)], 0] = floor
     model.save_pretrained(folder)
     return Policy(folder)
 
@@ -123,7 +130,7 @@ def small_world_in(folder: Path, prompts: int = 2) -> World:
     One layer with larger weights reaches an optimum within fewer steps.
     """
     letters = LETTERS[:2]
-    ref = uneven_policy(folder / "ref", letters, layers=1, spread=0.2, sharpness=0.4)
+    ref = uneven_policy(folder / "ref", letters, layers=1, spread=0.2, sharpness=0.4, floor=-3e3)
     answers = answers_of(letters, EOS, 2)
     rewards = np.random.default_rng(3).normal(size=(prompts, len(answers))) / 2
     return World(ref, distribution(ref, folder, ASKED[:prompts], answers), rewards, answers)
