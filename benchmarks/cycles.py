@@ -1,6 +1,6 @@
 """Self-play on a game without a best answer: how far the last policy and the mixture of all can be beaten, by round.
 
-    python -m benchmarks.cycles [--rounds 36] [--steps 60]
+    python -m benchmarks.cycles [--rounds 36] [--steps 100]
 
 SPPO, INPO and COMAL from one uneven start, each by exact updates and by the real trainer (`tests/cyclic_games.py`). The
 result is a JSON file in `benchmarks/results/` and the figure `docs/last_iterates.png`; `--draw FILE` draws a result
@@ -112,14 +112,17 @@ def draw(file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=36)
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps of a round")
+    parser.add_argument("--steps", type=int, default=100, help="optimizer steps of a round")
     parser.add_argument("--draw", type=Path, help="a results file to draw again")
     options = parser.parse_args()
     if options.draw:
         draw(options.draw)
         return
+    import torch
+
     from tests.cyclic_games import COMAL
 
+    torch.set_num_threads(1)  # so small a model gains nothing from a second one, and loses much on a loaded machine
     started, load = now(), load_average()
     settings = {"rounds": options.rounds, "steps": options.steps, **COMAL._asdict()}
     rows: list[Row] = []
