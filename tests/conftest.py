@@ -1,6 +1,20 @@
-"""The table of closed forms that trainings reached, at the end of a run that proves them."""
+"""The table of closed forms that trainings reached, at the end of a run that proves them, and a fixture for them."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread: a tiny model gains nothing from more, and on busy cores they wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -25,6 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_fine_tuning_reaches_the_distribution_of_its_demonstrations(
     world: World, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -45,6 +46,7 @@ def test_fine_tuning_reaches_the_distribution_of_its_demonstrations(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("loss", "parameters", "weights"),
     [("kto", {}, (1, 1)), ("kto", {"lambda_d": 1.0, "lambda_u": 2.0}, (1, 2)), ("apo_zero_unpaired", {}, (1, 1))],

@@ -114,6 +114,7 @@ def test_the_tabular_estimate_is_the_truth_where_counts_are_probabilities(world:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("n", [3_000, 30_000, 300_000])
 def test_trained_on_labels_drawn_once_errors_are_those_of_the_tabular_estimate(
     n: int, readable: World, tmp_path: Path, record_property: Callable[[str, object], None]
@@ -141,6 +142,7 @@ def test_trained_on_labels_drawn_once_errors_are_those_of_the_tabular_estimate(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce", "all_pairs"])
 def test_a_reward_model_recovers_the_rewards_and_with_them_the_exact_policy(
     loss: str, readable: World, tmp_path: Path, record_property: Callable[[str, object], None]

@@ -147,6 +147,7 @@ def name_of(case: Case) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_a_loss_reaches_its_own_optimum(
     case: Case, world: World, tmp_path: Path, record_property: Callable[[str, object], None]

@@ -35,19 +35,25 @@ def test_a_larger_step_or_an_anchor_that_moves_too_soon_goes_round_again() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_trained_in_rounds_comals_last_policies_settle_where_sppos_swing(tmp_path: Path) -> None:
-    """Each round is a `fit` from the policy before: `nash` with the anchor's log-probabilities, `sppo` with log Z."""
+    """Each round is a `fit` from the policy before: `nash` with the anchor's log-probabilities, `sppo` with log Z.
+
+    That each round is within 0.001 nats of its exact step shows that the methods differ, not how well they are trained.
+    """
     world = closed_world_in(tmp_path)
 
     def played(method: Method) -> list[float]:
         rounds = list(trained_rounds(world, method, ROUNDS, tmp_path / method.name))
-        last = gaps([r.log_policy for r in rounds])
+        last, missed = gaps([r.log_policy for r in rounds]), max(r.missed for r in rounds)
         mixture = gap(P, np.mean([np.exp(r.log_policy) for r in rounds], axis=0))
         print(f"{method.name}: last {[round(g, 2) for g in last]}, mixture {mixture:.3f}, "
-              f"nats from the exact step {max(r.missed for r in rounds):.1e}")  # fmt: skip
+              f"nats from the exact step {missed:.1e}")  # fmt: skip
+        assert missed <= 1e-3
         return last
 
     comal, sppo = played(COMAL), played(SPPO)
     assert comal[0] == sppo[0] > 0.3
     assert max(comal[-5:]) <= 0.1
-    assert max(sppo[-5:]) > 0.4
+    assert max(sppo[-5:]) > 0.6
+    assert np.ptp(sppo[-5:]) > 0.2
