@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch computes in one thread: a tiny model gains nothing from more, and on busy cores they wait for each other."""
+    """Torch computes in one thread: a tiny model gains nothing from more, and on busy cores they wait."""
     import torch
 
     threads = torch.get_num_threads()
