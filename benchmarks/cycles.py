@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import Row, load_average, now, write_results
-from flows.reporting.figures.style import ACCENT, BASE, INK, MUTED, STYLE, add_foot, close_figure
+from flows.reporting.figures.style import ACCENT, BASE, MUTED, STYLE, add_foot, close_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,45 +58,54 @@ def figure_of(rows: Sequence[Row], settings: dict[str, Any]) -> Figure:
     """Last policies on the left, mixtures on the right, one line for each method."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.7), sharey=True, width_ratios=(1.25, 1))
-    for panel, what, title in zip(
-        axes, ("last", "mixture"), ("The last policy", "The mixture of all so far"), strict=True
-    ):
-        ends = {name: _curve(panel, [r for r in rows if r["name"] == name], what) for name in COLOURS}
-        _name_lines(panel, ends)
-        panel.axhline(0, color=MUTED, lw=0.8, ls=(0, (4, 3)))
-        panel.set_title(title)
-        panel.set_xlabel("round of self-play")
-        panel.set_ylim(-0.02, 0.86)
-    axes[0].axhline(BAR, color=INK, lw=0.8, ls=(0, (1, 2)))
-    axes[0].set_ylabel("exploitability, 2·P(best response wins) − 1")
+    figure, panels = plt.subplots(1, 2, figsize=(10.4, 4.2), sharey=True, width_ratios=(1.35, 1))
+    figure.subplots_adjust(wspace=0.36)
+    titles = {"last": "The last policy", "mixture": "The mixture of all policies so far"}
+    for axes, (what, title) in zip(panels, titles.items(), strict=True):
+        ends = {name: _curve(axes, [r for r in rows if r["name"] == name], what) for name in COLOURS}
+        _name_lines(axes, ends)
+        axes.axhspan(0, BAR, color=ACCENT, alpha=0.07, lw=0, zorder=0)
+        axes.set_title(title)
+        axes.set_xlabel("round of self-play")
+        axes.set_xticks(range(0, settings["rounds"] + 1, settings["anchor_rounds"]))
+        axes.set_xlim(-0.6, settings["rounds"] + 0.4)
+        axes.set_ylim(0, 0.84)
+    panels[0].set_ylabel("exploitability")
+    panels[0].text(0.2, BAR / 2, f"at most {BAR:g}", color=ACCENT, fontsize=8, va="center")
     step, r, moved = (settings[name] for name in ("step", "r", "anchor_rounds"))
-    add_foot(
-        figure, f"three answers beat each other in a circle with 0.9, four lose to them; π·exp({step:g}·P(y ≻ π)) per "
-        f"round, anchor's weight {r:.2g}; COMAL moves the anchor every {moved} rounds.\nLines: the real trainer; dots: "
-        "exact updates; dotted: .10",
-    )  # fmt: skip
-    figure.tight_layout(w_pad=3.0)
+    foot = (
+        "Exploitability: 2·P(the best response wins) − 1. Three answers beat each other in a circle with probability "
+        "0.9; the four others lose to them.",
+        f"Each round tilts the policy π by exp({step:g}·P(y ≻ π)); INPO and COMAL mix it with an anchor of weight "
+        f"{r:.2g}, the base at first, which COMAL moves every {moved} rounds.",
+        "Lines: policies trained by fit, each from the one before. Circles: exact updates.",
+    )
+    add_foot(figure, "\n".join(foot))
     return close_figure(figure)
 
 
 def _curve(axes: Axes, rows: Sequence[Row], what: str) -> tuple[float, float]:
+    """Where the line ends; the real trainer's line runs through the circles of exact updates if it reaches them."""
     colour = COLOURS[rows[0]["name"]]
     x, y = [row["round"] for row in rows], [row[what] for row in rows]
-    axes.plot(x, y, color=colour, lw=2.0, zorder=4)
-    axes.plot(x, [row[f"exact_{what}"] for row in rows], ls="", marker="o", ms=2.6, color=colour, alpha=0.45, zorder=3)
+    axes.plot(x, y, color=colour, lw=2.0, zorder=4, clip_on=False)
+    axes.plot(
+        x, [row[f"exact_{what}"] for row in rows], ls="", marker="o", ms=3.8, mfc="white", mec=colour, mew=1.1,
+        zorder=5, clip_on=False,
+    )  # fmt: skip
     return float(x[-1]), float(y[-1])
 
 
 def _name_lines(axes: Axes, ends: dict[str, tuple[float, float]]) -> None:
-    """Names beside the ends of the lines, apart from each other."""
-    least = -1.0
+    """Names and last values beside the ends of the lines, apart from each other."""
+    least = 0.0
     for name, (x, y) in sorted(ends.items(), key=lambda item: item[1][1]):
-        least = max(y, least + 0.06)
+        at = max(y, least)
         axes.annotate(
-            name, (x, least), (7, 0), textcoords="offset points", color=COLOURS[name], va="center", weight="bold",
-            fontsize=8.5, annotation_clip=False,
+            f"{name} {y:.2f}", (x, at), (9, 0), textcoords="offset points", color=COLOURS[name], va="center",
+            weight="bold", fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
+        least = at + 0.05
 
 
 def draw(file: Path) -> None:

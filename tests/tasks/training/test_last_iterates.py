@@ -39,7 +39,7 @@ def test_a_larger_step_or_an_anchor_that_moves_too_soon_goes_round_again() -> No
 def test_trained_in_rounds_comals_last_policies_settle_where_sppos_swing(tmp_path: Path) -> None:
     """Each round is a `fit` from the policy before: `nash` with the anchor's log-probabilities, `sppo` with log Z.
 
-    That each round is within 0.0001 nats of its exact step shows that the methods differ, not how well they are trained.
+    Each round is within 0.0001 nats of its exact step, so that the methods differ and not how well they are trained.
     """
     world = closed_world_in(tmp_path)
 
