@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from difflib import get_close_matches
 from operator import mul
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tasks.contract import SpecError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Measuring:

@@ -80,7 +80,7 @@ COUPLES_ROWS = "couples_rows"
 batch. Such a loss gets the whole optimizer batch at once, whatever the micro-batches and the ranks."""
 NEEDS_TARGETS = "needs_targets"
 """May stand beside a loss, and gives True: its target answers are not the chosen ones, so a step without a table of
-targets is refused. That it stands there is enough for `check`."""
+targets is refused. `check` only looks whether the loss has it."""
 COMPANIONS = (REWARD_SCALE, STATE_BYTES, BY_ELEMENT, COUPLES_ROWS, NEEDS_TARGETS)
 """Functions beside a choice that a task may call. They are in the key of every step that takes the choice."""
 

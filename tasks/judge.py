@@ -157,8 +157,8 @@ def judge_pairs(
 ) -> Preferences:
     """Pairs labelled anew: an oracle decides which side of each is the chosen one.
 
-    So a rule may choose pairs by one oracle (`most_uncertain`) and another, whose answers are dear, is asked about
-    these alone. p = P(chosen beats rejected) by this oracle, the mean over both orders where both are queried;
+    So a rule may choose pairs by one oracle (`most_uncertain`), and an expensive one is queried about these pairs
+    alone. p = P(chosen beats rejected) by this oracle, the mean over both orders where both are queried;
     margin = 2p − 1; source = judged. Pairs without an answer are left out, and with `likelier` ties. The noise of a
     drawn label belongs to (seed, the two draws). A journal stores the answers, so a resumed step repeats no query.
     Totals: `pairs_judged`, `pairs_unanswered`, `pairs_tied`, `pairs_turned`, `queries`, `unanswered`. Raises DataError

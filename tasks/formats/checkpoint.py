@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract import DataError
+from tasks.formats.hub import check_path
 
 
 def check_model(path: Path) -> None:
@@ -102,6 +103,13 @@ def _check_size(file: Path) -> None:
             pass
     except SafetensorError as e:
         raise DataError(f"{file} is not a whole safetensors file ({e}): download it again") from None
+
+
+def model_directory(path: str, revision: str | None) -> Path:
+    """The directory of a model from outside: a local one, or that of a hub id, downloaded if needed."""
+    check_path(path, Path.cwd())
+    here = Path(path).expanduser()
+    return here if here.exists() else download_model(path, revision)
 
 
 def download_model(repo: str, revision: str | None) -> Path:

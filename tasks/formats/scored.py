@@ -25,7 +25,7 @@ def scored_answers(form: Format, columns: Columns, wanted: Sequence[str] | None,
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             raise SpecError(f"attributes: no row has the column '{name}'{hint}; columns of numbers: {', '.join(there)}")
         if columns[name].numbers + columns[name].empty < columns[name].filled:
-            raise SpecError(f"attributes: the column '{name}' holds values that are no numbers")
+            raise SpecError(f"attributes: the column '{name}' holds values that are not numbers")
     names[:] = wanted or there
     if not names:
         raise DataError(f"none of the columns {sorted(columns)} holds the answers' scores as numbers")

@@ -63,7 +63,7 @@ def weights_in(prompt: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -
     line = text.split("\n", 1)[0]
     named = dict(part.split(" ") for part in line.split(", ")) if _LINE.fullmatch(line) else {}
     if named.keys() != set(objectives):
-        raise DataError(f"a prompt begins with {line[:60]!r}, which is no line of weights of {list(objectives)}: make "
-                        "the prompts by `write_weights` with the same objectives")  # fmt: skip
+        raise DataError(f"a prompt begins with {line[:60]!r}, which does not give the weights of {list(objectives)}: "
+                        "make the prompts by `write_weights` with the same objectives")  # fmt: skip
     weights = [float(named[name]) for name in objectives]
     return [weight / math.fsum(weights) for weight in weights]

@@ -1,4 +1,4 @@
-"""Intervals of statistics that are no means, by leaving out one prompt at a time."""
+"""Intervals of statistics other than means, by leaving out one prompt at a time."""
 
 from collections.abc import Callable
 

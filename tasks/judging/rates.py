@@ -63,7 +63,7 @@ def _probabilities(column: Strings) -> Floats:
     wrong = np.flatnonzero(~null & ~((p >= 0) & (p <= 1)))  # a NaN that is not null is in no interval
     if len(wrong):
         raise DataError(
-            f"{len(wrong)} of {len(p)} values of win_probs.p are no probabilities, the first is {p[wrong[0]]}: they "
+            f"{len(wrong)} of {len(p)} values of win_probs.p are not probabilities, the first is {p[wrong[0]]}: they "
             "must be in [0, 1], or null where the oracle gave no answer"
         )
     return p

@@ -77,7 +77,7 @@ def ranking_cross_entropy(strengths: Tensor, target_scores: Tensor, mask: Tensor
     of the rows decides nothing, ties alone cost nothing, and without ties this is the likelihood of the ranking.
 
     Args:
-        strengths: x, `(B, K)`; what stands where there is no answer has no influence.
+        strengths: x, `(B, K)`; values where there is no answer are ignored.
         target_scores: s, `(B, K)`; higher is better.
         mask: which of the K places hold an answer, `(B, K)` bool.
 

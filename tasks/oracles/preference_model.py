@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tasks.formats.checkpoint import check_files, download_model
-from tasks.formats.hub import check_path, content_or_commits
+from tasks.formats.checkpoint import check_files, model_directory
+from tasks.formats.hub import content_or_commits
 from tasks.kinds import PreferenceModel
 from tasks.training.preference_mark import preference_output
 
@@ -19,10 +19,7 @@ def preference_model(*, path: str, revision: str | None = None) -> PreferenceMod
         path: a local directory, or a hub id (org/name).
         revision: a hub repository's branch, tag or commit; default: its main branch.
     """
-    check_path(path, Path.cwd())
-    here = Path(path).expanduser()
-    if not here.exists():
-        here = download_model(path, revision)
+    here = model_directory(path, revision)
     _check(here)
     return PreferenceModel(here.resolve())
 

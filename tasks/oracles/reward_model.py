@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tasks.contract import DataError
-from tasks.formats.checkpoint import check_files, download_model
-from tasks.formats.hub import check_path, content_or_commits
+from tasks.formats.checkpoint import check_files, model_directory
+from tasks.formats.hub import content_or_commits
 from tasks.kinds import RewardModel
 from tasks.training.heads import check_scores
 from tasks.training.preference_mark import is_marked
@@ -22,10 +22,7 @@ def reward_model(*, path: str, revision: str | None = None) -> RewardModel:
         path: a local directory, or a hub id (org/name): config.json with num_labels 1, safetensors, tokenizer.
         revision: a hub repository's branch, tag or commit; default: its main branch.
     """
-    check_path(path, Path.cwd())
-    here = Path(path).expanduser()
-    if not here.exists():
-        here = download_model(path, revision)
+    here = model_directory(path, revision)
     _check(here)
     return RewardModel(here.resolve())
 

@@ -55,7 +55,7 @@ def test_attributes_may_be_chosen_and_unknown_ones_are_refused_with_the_nearest(
     assert found.table.column("attributes").to_pylist()[0] == [1, 4]
     with pytest.raises(SpecError, match=r"no row has the column 'helpfullness' \(did you mean 'helpfulness'\?\)"):
         read(tmp_path / "typo", source, attributes=["helpfullness"])
-    with pytest.raises(SpecError, match="the column 'model' holds values that are no numbers"):
+    with pytest.raises(SpecError, match="the column 'model' holds values that are not numbers"):
         read(tmp_path / "text", source, attributes=["model"])
 
 

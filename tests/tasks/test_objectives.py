@@ -79,9 +79,9 @@ def test_prompts_without_weights_and_questions_that_differ_are_an_error(tmp_path
     answers, work = asked({"x": [0.75, 0.25]}), Workspace(tmp_path)
     plain = completions({"x": ["a", "b"]})
     same = judged({"x": 0.5})
-    with pytest.raises(DataError, match="begins with 'ask x', which is no line of weights"):
+    with pytest.raises(DataError, match="begins with 'ask x', which does not give the weights"):
         mix_win_probs([same, same], plain, work, objectives=OBJECTIVES)
-    with pytest.raises(DataError, match=r"no line of weights of \['quality', 'humour'\]"):
+    with pytest.raises(DataError, match=r"does not give the weights of \['quality', 'humour'\]"):
         mix_win_probs([same, same], answers, work, objectives=["quality", "humour"])
     with pytest.raises(DataError, match="the questions to 'length' are not those to 'quality'"):
         mix_win_probs([same, win_probs([("x", "x/0/1", "x/0/0", 0.5)])], answers, work, objectives=OBJECTIVES)

@@ -205,7 +205,7 @@ def test_questions_of_one_table_are_refused_beside_extra_samples(tmp_path: Path)
 @pytest.mark.parametrize("p", [1.2, -0.1, float("nan"), float("inf")])
 def test_a_p_that_is_no_probability_is_an_error(p: float, tmp_path: Path) -> None:
     judged, table = win_probs([("x", "x/0/0", "x/0/1", p)]), completions({"x": ["a", "b"]})
-    text = r"1 of 1 values of win_probs\.p are no probabilities, the first is"
+    text = r"1 of 1 values of win_probs\.p are not probabilities, the first is"
     with pytest.raises(DataError, match=text):
         win_rates(judged, table, Workspace(tmp_path))
     with pytest.raises(DataError, match=text):
