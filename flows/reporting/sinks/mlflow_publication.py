@@ -214,8 +214,11 @@ def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
 
 
 def run_name(run: Run, given: Mapping[str, JSON]) -> str:
-    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, its overrides, and when it began."""
-    overrides = " ".join(f"{k}={short_value(v)}" for k, v in given.items())
+    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, its overrides, and when it began.
+
+    Parameters without a value come last, where a long name is cut: `loss=hinge` leaves `beta` without one.
+    """
+    overrides = " ".join(f"{k}={short_value(v)}" for k, v in sorted(given.items(), key=lambda item: item[1] is None))
     when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
     return f"{f'{run.title} {overrides}'.strip()[:NAME]} · {when}"
 

@@ -204,8 +204,8 @@ def test_a_note_that_somebody_wrote_stays(made: Fabricated) -> None:
 
 def test_a_runs_name_has_its_overrides_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
     assert run_name(tracked.run, {}) == _parent(tracked, tracked.run.id).info.run_name
-    asked = run_name(tracked.run, {"eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
-    assert asked.startswith("sppo eta=5.0 loss=dpo(beta=0.1) · ")
+    named = run_name(tracked.run, {"beta": None, "eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
+    assert named.startswith("sppo eta=5.0 loss=dpo(beta=0.1) beta=null · ")
     first, again = (_children(tracked, _parent(tracked, tracked.run.id + end)) for end in ("", "-again"))
     assert f"runs/{first['policy@2'].info.run_id}?" in again["policy@2"].data.tags["mlflow.note.content"]
 
