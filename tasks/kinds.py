@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
 import pyarrow as pa
@@ -205,6 +206,8 @@ class Oracle(Artifact):
 
     antisymmetric = True
     """Whether p(a, b) = 1 − p(b, a) always holds, so that each unordered pair is queried once."""
+    execution: Mapping[str, JSON] = MappingProxyType({})
+    """Execution parameters of its choice in this run, which are in no specification."""
     _choice: Chosen | None = None
     _compare: Callable[..., Sequence[float | None]] | None = None
     _uncertainty: Callable[..., Sequence[float | None]] | None = None
@@ -228,7 +231,8 @@ class Oracle(Artifact):
     def choice(self) -> Chosen:
         if self._choice is None:
             spec = json.loads((self.path / "oracle.json").read_text())
-            self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
+            stored = (spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
+            self._choice = Chosen(*stored, self.execution)
         return self._choice
 
     def open(self, dtype: str = "auto") -> Self:

@@ -14,6 +14,7 @@ from flows.python.declared import Declarations
 from flows.run.events import Listener
 from flows.run.executors.base import Executor, Needs, Stopped
 from flows.run.executors.job import Input, Job, Result
+from flows.store.identities import choices_of
 from flows.store.keys import Choices, Key, digest_of, plain_value
 from flows.store.lineage import refuse_seen
 from flows.store.records import HowMade, Record
@@ -54,6 +55,8 @@ class Steps:
         self._listener, self._logs, self._fresh = listener, logs, fresh
         self._views = RecordViews(store, Declarations(choices.code.codebase))
         self._order = {id: i for i, id in enumerate(graph.nodes)}
+        self._execution: dict[str, Mapping[str, JSON]] = {}
+        """By the content of what a step of this graph made: the execution parameters of its choices."""
         self._started = threading.Lock()
         self._running = False
 
@@ -64,6 +67,12 @@ class Steps:
 
     def run(self, node: Node, inputs: Inputs) -> StepOutcome:
         """Take the step's result from the store, or make it. Raises SpecError, DataError, StepFailed, Stopped."""
+        outcome = self._found_or_made(node, inputs)
+        if execution := _execution_of_choices(node):
+            self._execution[outcome.record.content] = execution
+        return outcome
+
+    def _found_or_made(self, node: Node, inputs: Inputs) -> StepOutcome:
         self._refuse_stopped()
         if node.task == CARRIED:
             return StepOutcome(carried_record(self._store, node), True, "carried over from an earlier tick")
@@ -109,8 +118,8 @@ class Steps:
         if result.kind not in KINDS:
             raise SpecError(f"{node.task} returned a {result.kind}; known are {sorted(KINDS)}")
         made = HowMade(
-            result.seconds, execution=self._choices.prepare(node).execution, totals=result.totals, curves=result.curves,
-            notices=result.notices, hardware=self._placement(node),
+            result.seconds, execution={**self._choices.prepare(node).execution, **_execution_of_inputs(job)},
+            totals=result.totals, curves=result.curves, notices=result.notices, hardware=self._placement(node),
         )  # fmt: skip
         handle = KINDS[result.kind](result.path, result.digest)
         return self._store.publish(key, handle, parents=inputs, made=made, fresh=node.id in self._fresh)
@@ -165,16 +174,22 @@ class Steps:
         return digest_of({"models": models, "engines": [plain_value(e) for e in engines], "options": options})
 
     def _job(self, node: Node, key: Key, inputs: Inputs) -> Job:
-        opened = {port: tuple(self._input(record) for record in several) for port, several in inputs.items()}
+        opened = {port: self._opened(node, port, several) for port, several in inputs.items()}
         return Job(
             node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
             self._store.partial(key.digest), self._logs / _log_name(node), node.work,
             {name: (group.module, group.name) for name, group in node.groups.items()},
         )  # fmt: skip
 
-    def _input(self, record: Record) -> Input:
-        members = self._store.references.of(record)
-        return _opened(Reference(record.kind, record.content, self._store.root / record.path, members=members))
+    def _opened(self, node: Node, port: str, records: Sequence[Record]) -> tuple[Input, ...]:
+        """The inputs of a port, each with the execution parameters of the step of this graph that made it."""
+        inputs = []
+        for id, record in zip(node.inputs[port], records, strict=True):
+            members = self._store.references.of(record)
+            whole = Reference(record.kind, record.content, self._store.root / record.path, members=members)
+            one, made_by = _opened(whole, self._execution), self._graph.nodes.get(id)
+            inputs.append(replace(one, execution=_execution_of_choices(made_by)) if made_by else one)
+        return tuple(inputs)
 
     def _waiting(self, node: Node, what: str) -> Waiting:
         """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
@@ -233,9 +248,23 @@ def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) ->
     return paths
 
 
-def _opened(reference: Reference) -> Input:
-    members = {role: tuple(_opened(one) for one in several) for role, several in reference.members.items()}
-    return Input(reference.kind, reference.path, reference.content, members)
+def _opened(reference: Reference, execution: Mapping[str, Mapping[str, JSON]]) -> Input:
+    """What a job opens. `execution`: by content, for the members of what this graph's steps made."""
+    members = {role: tuple(_opened(one, execution) for one in several) for role, several in reference.members.items()}
+    return Input(
+        reference.kind, reference.path, reference.content, members, execution.get(reference.content, {})
+    )  # fmt: skip
+
+
+def _execution_of_inputs(job: Job) -> dict[str, JSON]:
+    """Execution parameters of the choices that a step's inputs specify, by port."""
+    several = ((port, one.execution) for port, inputs in job.inputs.items() for one in inputs)
+    return {f"{port}.{name}": value for port, execution in several for name, value in execution.items()}
+
+
+def _execution_of_choices(node: Node) -> dict[str, JSON]:
+    """Execution parameters of a step's choices: a specification that the step wrote does not have them."""
+    return {name: value for _, choice in choices_of(node.params) for name, value in choice.execution.items()}
 
 
 def _log_name(node: Node) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from tasks.contract import Bounds, Choice, Chosen, DataError, SpecError, Workspace
 from tasks.declarations import Resources
 from tasks.files import atomic_replace
-from tasks.kinds import Policy, Prompts, Report
+from tasks.kinds import Oracle, Policy, Prompts, Report
 
 CACHE: dict[str, int] = {}
 UNKEYED = {"os.environ": "a look at the child", "sys.modules": "a look at the child", "__path__": "a look at it"}
@@ -157,6 +157,16 @@ def ranked(
         work.count(steps=1)
         time.sleep(rest)
     return Prompts.of(_prompts([(work.path / f"{steps - 1}-{other}").read_text() for other in range(world)]))
+
+
+def specify(*, at: Annotated[Chosen, Choice("models")]) -> Oracle:
+    """An oracle as a specification."""
+    return Oracle().with_choice(at)
+
+
+def execution_of(oracle: Oracle) -> Prompts:
+    """The execution parameters of the oracle's choice."""
+    return Prompts.of(_prompts([json.dumps(dict(oracle.choice.execution))]))
 
 
 def surroundings() -> Prompts:

@@ -159,6 +159,8 @@ def _handle(opened: Input) -> Any:
     handle: Any = KINDS[opened.kind](opened.path, opened.digest)
     if opened.members:
         handle.attach({role: [_handle(one) for one in several] for role, several in opened.members.items()})
+    if opened.execution:
+        handle.execution = opened.execution
     return handle
 
 

@@ -58,6 +58,19 @@ def test_an_oracle_whose_file_is_no_longer_what_its_specification_says_is_not_as
         Witness({path: digest}, store.contents, "judged")
 
 
+def test_an_oracle_is_opened_with_its_execution_parameters_in_this_run_which_no_file_of_it_has(tmp_path: Path) -> None:
+    (tmp_path / "taste").mkdir()
+    at = ChoiceValue("models", "folder", {"path": str(tmp_path / "taste")}, {"max_cost": 2.5})
+    judge, look = (node("judge", "specify", "Oracle", at=at), node("look", "execution_of", inputs={"oracle": "judge"}))
+    project, store = tiny_project(tmp_path), Store(tmp_path / "artifacts")
+    with Execution(graph(project, judge, look), store, threads=1) as run:
+        oracle = run.steps.run(judge, {}).record
+        seen = run.steps.run(look, {"oracle": [oracle]}).record
+    assert _ids(store, seen) == ['{"max_cost": 2.5}']
+    assert seen.execution["oracle.max_cost"] == 2.5
+    assert "max_cost" not in (store.root / oracle.path / "oracle.json").read_text()
+
+
 def test_an_adapter_is_opened_with_its_base_and_samples_in_the_warm_process_of_its_base(tmp_path: Path) -> None:
     engine = ChoiceValue("engines", "plain", {"factor": 1})
     numbers, model = node("a", "numbers", count=1), node("m", "model", "Policy", inputs={"prompts": "a"})
