@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from safetensors import safe_open
 
 from benchmarks.gpu.timing import IdleWatch, device_peak_gb, reset_peak
 from benchmarks.inputs import Lengths, Shape, TokenCount, count_tokens, preferences_of, shuffled_back, useful_flops
@@ -16,6 +19,7 @@ from benchmarks.processes import Stopwatch
 from tasks.contract import Chosen
 from tasks.kinds import AnyTable, Logps, Policy
 from tasks.train import fit, logps, tokenize
+from tasks.training.adapters import TENSORS
 from tasks.training.settings import OptimConfig, TrainComputeConfig
 from tasks.workspace import LocalWorkspace
 
@@ -96,7 +100,7 @@ def measured(
     reset_peak()
     work, idle, whole = Timed(folder), IdleWatch(), Stopwatch.start()
     with counted_passes() as passes:
-        train(policy, data, work, steps=variant.steps, batch=batch, adapter=adapter, **variant.compute)
+        trained = train(policy, data, work, steps=variant.steps, batch=batch, adapter=adapter, **variant.compute)
     used, idle_share = whole.seconds(), idle.stop()
     first = min(WARM_UP, variant.steps - 1)
     timed = count_tokens(data.pairs[first * batch : variant.steps * batch])
@@ -107,7 +111,14 @@ def measured(
         "device_peak_gb": device_peak_gb(), "passes_per_step": passes.number / variant.steps,
         "computed_tokens_per_unique_token": passes.tokens / unique, "idle_share": idle_share, "seconds": used.wall,
         "first_loss": losses[0], "last_loss": losses[-1],
+        **({"trained_weights": weights_of(trained.path / TENSORS)} if adapter else {}),
     }  # fmt: skip
+
+
+def weights_of(file: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with safe_open(file, "pt") as tensors:
+        return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def speeds(
