@@ -9,9 +9,10 @@ from operator import mul
 from typing import Any, Self
 
 from tasks.contract import SpecError
+from tasks.queried import Queried
 
 
-class Measuring:
+class Measuring(Queried):
     """What a scorer with attributes has besides its score."""
 
     attributes: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Measuring:
         """A number of each attribute per row; see `measuring`."""
         if self._measure is None:
             raise SpecError("the scorer gives one score without attributes")
-        return self._measure(prompts, completions, truths)
+        return self.query("measure", self._measure, prompts, completions, truths)
 
     def weighted_sums(self, rows: Sequence[Sequence[float] | None]) -> list[float | None]:
         """The score of each row of measured attributes."""

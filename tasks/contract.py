@@ -141,6 +141,11 @@ class Workspace(Protocol):
         """An empty folder, made anew for each attempt, in which the result may be built; published by a rename."""
         ...
 
+    @property
+    def answers(self) -> Path:
+        """Folder of the answers of oracles, which all steps, runs and processes of a store share. It need not exist."""
+        ...
+
     def progress(self, done: float, total: float, unit: str = "") -> None:
         """Report how far the step is. Cheap: call it as often as you like."""
         ...

@@ -72,7 +72,7 @@ def score(
     from tasks.judging.pairing import Questions
     from tasks.judging.selection import SCALE
 
-    live, rows = _scorer(oracle, dtype, weights), grouped(completions.table)
+    live, rows = _scorer(oracle, dtype, weights, work), grouped(completions.table)
     named = {"attributes": json.dumps(live.attributes)} if live.attributes else {}
     with Journal(work.path / "scores.jsonl", work, shared=True) as journal:
 
@@ -119,8 +119,9 @@ def compare(
     from tasks.judging.attributes import weighted
     from tasks.judging.grouping import by_blocks, grouped, grouped_like
     from tasks.judging.journal import Journal
+    from tasks.judging.opening import open_oracle
 
-    live, rows = weighted(oracle.open(dtype), weights), grouped(completions.table)
+    live, rows = weighted(open_oracle(oracle, dtype, work), weights), grouped(completions.table)
     against = None if others is None else grouped_like(rows, others.table, "`others`")
     if against is not None:
         _check_prompts(rows, against)
@@ -177,10 +178,11 @@ def judge_pairs(
 
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
+    from tasks.judging.opening import open_oracle
     from tasks.judging.pairing import Questions
     from tasks.judging.relabelling import answers_of, mean_p, relabelled
 
-    live, rows = oracle.open(dtype), grouped(pairs.table)
+    live, rows = open_oracle(oracle, dtype, work), grouped(pairs.table)
     totals: Counter[str] = Counter()
     with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
 
@@ -266,10 +268,11 @@ def _rows(block: pa.Table, pairs: QuestionPairs) -> pa.Table:
     })  # fmt: skip
 
 
-def _scorer(oracle: Scorer, dtype: str, weights: dict[str, float] | None) -> Scorer:
+def _scorer(oracle: Scorer, dtype: str, weights: dict[str, float] | None, work: Workspace) -> Scorer:
     from tasks.judging.attributes import weighted
+    from tasks.judging.opening import open_oracle
 
-    live = weighted(oracle.open(dtype), weights)
+    live = weighted(open_oracle(oracle, dtype, work), weights)
     if not isinstance(live, Scorer):
         raise SpecError(f"`score` needs an oracle that scores single answers; {type(live).__name__} only compares")
     return live

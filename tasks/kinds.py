@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from tasks.attributes import Measuring
 from tasks.columns import BINS, COMPLETION, LABEL, PROMPT, PROMPT_TOKENS, SAMPLED, STRINGS, TOKENS, TRAIN, TRUTH, field
 from tasks.composed import Composed
 from tasks.contract import JSON, Chosen, DataError, SpecError
+from tasks.queried import Comparing
 
 UNKEYED = {
     "tasks.contract.Chosen": "a specification contains the digest of its code, and the code that opens a "
@@ -201,26 +201,10 @@ class Report(Table):
             write_table(directory / "bins.arrow", self._bins.schema, [self._bins])
 
 
-class Oracle(Artifact):
+class Oracle(Comparing, Artifact):
     """A judge of which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
 
-    antisymmetric = True
-    """Whether p(a, b) = 1 − p(b, a) always holds, so that each unordered pair is queried once."""
-    execution: Mapping[str, JSON] = MappingProxyType({})
-    """Execution parameters of its choice in this run, which are in no specification."""
     _choice: Chosen | None = None
-    _compare: Callable[..., Sequence[float | None]] | None = None
-    _uncertainty: Callable[..., Sequence[float | None]] | None = None
-
-    @classmethod
-    def of(cls, *, compare: Callable[..., Sequence[float | None]], antisymmetric: bool = True) -> Self:
-        """An oracle that compares: `compare(prompts, a, b, truths)` → P(a beats b) for each row, None: no answer.
-
-        `prompts` are lists of messages, `a` and `b` texts, `truths` JSON or None, all of one length.
-        """
-        oracle = cls()
-        oracle._compare, oracle.antisymmetric = compare, antisymmetric
-        return oracle
 
     def with_choice(self, choice: Chosen) -> Self:
         """The same oracle with its choice as the specification."""
@@ -231,38 +215,12 @@ class Oracle(Artifact):
     def choice(self) -> Chosen:
         if self._choice is None:
             spec = json.loads((self.path / "oracle.json").read_text())
-            stored = (spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
-            self._choice = Chosen(*stored, self.execution)
+            self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
         return self._choice
 
     def open(self, dtype: str = "auto") -> Self:
         """The live oracle of the specification, which answers `compare` and `score`; a model computes in `dtype`."""
         return self if self._path is None else cast(Self, self.choice())
-
-    def compare(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
-    ) -> Sequence[float | None]:
-        """P(a beats b) row by row; see `of`."""
-        if self._compare is None:
-            raise SpecError(f"{type(self).__name__} cannot compare; open it first with `open()`")
-        return self._compare(prompts, a, b, truths)
-
-    def with_uncertainty(self, uncertainty: Callable[..., Sequence[float | None]]) -> Self:
-        """The same oracle, which also knows how uncertain it is: `uncertainty(prompts, a, b, truths)`, see there."""
-        self._uncertainty = uncertainty
-        return self
-
-    @property
-    def knows_uncertainty(self) -> bool:
-        return self._uncertainty is not None
-
-    def uncertainty(
-        self, prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
-    ) -> Sequence[float | None]:
-        """How uncertain the oracle is which of a and b is better, row by row: ≥ 0, equal if they are exchanged."""
-        if self._uncertainty is None:
-            raise SpecError(f"{type(self).__name__} does not know how uncertain it is; an `ensemble` does")
-        return self._uncertainty(prompts, a, b, truths)
 
     def save(self, directory: Path) -> None:
         c = self.choice
@@ -280,10 +238,21 @@ class Scorer(Measuring, Oracle):
     _score: Callable[..., Sequence[float | None]] | None = None
 
     @classmethod
-    def scoring(cls, score: Callable[..., Sequence[float | None]], *, scale: float = 1.0) -> Self:
-        """A scorer: `score(prompts, completions, truths)` → one score per row, None: no answer."""
+    def scoring(cls, score: Callable[..., Sequence[float | None]], *, scale: float = 1.0, stored_as: str = "") -> Self:
+        """A scorer: `score(prompts, completions, truths)` → one score per row, None: no answer.
+
+        stored_as: see `Queried`.
+        """
         scorer = cls()
-        scorer._score, scorer.scale = score, scale
+        scorer._score, scorer.scale, scorer.stored_as = score, scale, stored_as
+        return scorer
+
+    @classmethod
+    def asking(cls, *, score: Callable[..., Sequence[float | None]], scale: float = 1.0) -> Self:  # type: ignore[override]
+        """A scorer that looks up and asks by itself: `score(prompts, completions, truths, session)`, else as in
+        `scoring`. The session is a `tasks.judging.session.Session`."""
+        scorer = cls.scoring(score, scale=scale)
+        scorer.asks = True
         return scorer
 
     def score(
@@ -294,7 +263,7 @@ class Scorer(Measuring, Oracle):
             return self.weighted_sums(self.measure(prompts, completions, truths))
         if self._score is None:
             raise SpecError("open the scorer first with `open()`")
-        return self._score(prompts, completions, truths)
+        return self.query("score", self._score, prompts, completions, truths)
 
 
 class ComposedScorer(Composed, Scorer):

@@ -111,10 +111,11 @@ def ensemble(
     """
     from tasks.judging.ensemble_scorer import member_scores, write_baselines
     from tasks.judging.ensembles import baselines
+    from tasks.judging.opening import open_oracle
 
     kinds = [type(one).__name__ for one in oracles]
     check_ensemble(kinds, how, weights, uncertainty, pairs=pairs is not None, samples=base_samples is not None)
-    live = [one.open(dtype) for one in oracles]
+    live = [open_oracle(one, dtype, work) for one in oracles]
     means: dict[str, npt.NDArray[np.float64]] = {}
     feature_means: dict[str, npt.NDArray[np.float64]] = {}
     if base_samples is not None:

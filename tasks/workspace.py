@@ -11,6 +11,7 @@ class LocalWorkspace:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "work"
         self.output = folder / "output"
+        self.answers = folder / "answers"
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.mkdir()

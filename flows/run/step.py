@@ -20,7 +20,7 @@ from flows.store.lineage import refuse_seen
 from flows.store.records import HowMade, Record
 from flows.store.references import Reference, all_of
 from flows.store.retained import CARRIED, carried_record
-from flows.store.store import Lookup, Store
+from flows.store.store import ANSWERS, Lookup, Store
 from flows.store.views import RecordViews
 from flows.store.witness import Witness
 from flows.system.locks import Waiting
@@ -178,7 +178,7 @@ class Steps:
         return Job(
             node.module, node.task, opened, node.lists, self._choices.prepare(node).arguments,
             self._store.partial(key.digest), self._logs / _log_name(node), node.work,
-            {name: (group.module, group.name) for name, group in node.groups.items()},
+            {name: (group.module, group.name) for name, group in node.groups.items()}, self._store.root / ANSWERS,
         )  # fmt: skip
 
     def _opened(self, node: Node, port: str, records: Sequence[Record]) -> tuple[Input, ...]:

@@ -4,6 +4,7 @@
 keys/<key>.json      the record of a step
 runs/<id>.json       a run (flows.store.runs)
 partial/<key>/       work of a step that has not finished
+answers/             answers of oracles, which all steps share (tasks.answers)
 damaged/             content that no longer had its digest
 ledger/records/      records of what ledgers name, kept whatever becomes of their keys (flows.store.retained)
 locks/ logs/ ledger/ figures/ .cache/
@@ -38,6 +39,8 @@ from tasks.files import atomic_replace, sync
 if TYPE_CHECKING:
     from tasks.kinds import Artifact
 
+ANSWERS = "answers"
+"""Where the answers of oracles are, below the store (`tasks.answers`)."""
 KEPT = "ledger/records"
 """Where the records of what ledgers name are, below the store."""
 

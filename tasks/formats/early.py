@@ -112,7 +112,7 @@ def _read_whole(place: Path, source: Chosen, split: str, what: str, step: StepVi
 class _Silent:
     """A workspace that discards everything."""
 
-    path = output = Path()
+    path = output = answers = Path()
 
     def progress(self, done: float, total: float, unit: str = "") -> None: ...
 

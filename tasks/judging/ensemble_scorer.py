@@ -80,7 +80,7 @@ def ensemble_scorer(
         first, second = both[: len(a)], both[len(a) :]
         return _or_none(disagreement(first, second) if factor is None else _distance(first - second, factor))
 
-    scorer = Scorer.scoring(score)
+    scorer = Scorer.scoring(score).with_live_members(live)
     return scorer.with_uncertainty(uncertain) if by_features or len(live) > 1 else scorer
 
 

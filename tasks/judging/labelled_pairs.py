@@ -12,6 +12,7 @@ import polars as pl
 from tasks.contract import DataError, Workspace
 from tasks.judging.attributes import weighted
 from tasks.judging.journal import Journal
+from tasks.judging.opening import open_oracle
 from tasks.judging.oriented import TIE
 from tasks.judging.pairing import Questions, compare_ordered, compare_unordered
 from tasks.kinds import Oracle, Preferences, Scorer
@@ -45,7 +46,7 @@ def judged_pairs(
 
     weights: of an oracle's attributes; None: all alike.
     """
-    live = weighted(oracle.open(dtype), weights)
+    live = weighted(open_oracle(oracle, dtype, work), weights)
     rows = pairs.frame.select("prompt_id", "prompt", "truth", "group", "p", "chosen", "rejected")
     _check_labels(rows["p"])
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]

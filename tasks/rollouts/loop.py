@@ -11,6 +11,7 @@ from shutil import ignore_patterns
 from torch import nn
 
 from tasks.contract import Chosen, SpecError, Workspace
+from tasks.judging.opening import open_oracle
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
@@ -98,7 +99,7 @@ def train_by_ppo(
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
-        sampler = Sampler(engine, oracle.open(config.compute.dtype), plan, order, options)
+        sampler = Sampler(engine, open_oracle(oracle, config.compute.dtype, work), plan, order, options)
         _train(networks, sampler, config, resumed, sft_mix, policy, value, work)
     finally:
         close_engine()

@@ -47,6 +47,8 @@ class Job:
     """Whether the task asks for `work: Workspace`."""
     groups: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Arguments that are dataclasses, by module and name; `params` has their fields."""
+    answers: Path | None = None
+    """Folder of the store's answers of oracles; None: one of its own, in `folder`."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
     from tasks.kinds import Artifact
 
     start = time.monotonic()
-    work = StepWorkspace(job.folder, send)
+    work = StepWorkspace(job.folder, send, job.answers)
     result = _call(job, work)
     if not isinstance(result, Artifact):
         raise TypeError(f"{job.module}.{job.task} returned {type(result).__name__}, which is no kind")
@@ -136,7 +136,7 @@ def perform(job: Job, send: Callable[..., None]) -> Result:
 
 def assist(job: Job, send: Callable[..., None], rank: int) -> None:
     """Run the task of `job` as one of its other ranks, whose result is not used."""
-    work = RankWorkspace(job.folder, rank, send)
+    work = RankWorkspace(job.folder, rank, send, job.answers)
     try:
         _call(job, work)
     finally:

@@ -20,8 +20,10 @@ class StepWorkspace:
     Every report is a sign of life, by which the executor tells long work from ranks that hang.
     """
 
-    def __init__(self, folder: Path, send: Callable[..., None]) -> None:
+    def __init__(self, folder: Path, send: Callable[..., None], answers: Path | None = None) -> None:
+        """`answers`: folder of the store's answers of oracles; None: one in `folder`."""
         self.path = folder / "work"
+        self.answers = answers or folder / "answers"
         self.output = folder / "output"
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.output, ignore_errors=True)
@@ -89,7 +91,8 @@ class RankWorkspace:
     """The workspace of rank 1 and up: the same folder, an output that is thrown away, and reports
     that only show that the rank lives."""
 
-    def __init__(self, folder: Path, rank: int, send: Callable[..., None]) -> None:
+    def __init__(self, folder: Path, rank: int, send: Callable[..., None], answers: Path | None = None) -> None:
+        self.answers = answers or folder / "answers"
         self.path, self.output = folder / "work", folder / f".output-{rank}"
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.output, ignore_errors=True)
