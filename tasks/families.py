@@ -237,7 +237,7 @@ LOSSES: Mapping[str, LossFamily] = {
             LossArgument("scores", "what the model scores the answer; `(B, M)` of M attributes", "model"),
             LossArgument("target_scores", "what the answer was scored, in standard deviations from the mean of the "
                          "table's rows; `(B, M)` of M attributes, NaN where one is missing", column="score"),
-            LossArgument("win_prob", "the score as it stands: of a comparison, P(the answer shown first is better)",
+            LossArgument("win_prob", "the score itself, which for a comparison is P(the answer shown first is better)",
                          column="score"),
         ), None),
         LossTable(("Rankings",), "list", (

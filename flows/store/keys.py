@@ -33,7 +33,8 @@ OPENERS = {
     "ImplicitReward": ("tasks.training.implicit_scorer", "implicit_scorer"),
     "Ensemble": ("tasks.judging.ensemble_scorer", "ensemble_scorer"),
 }
-"""Kind → the function that makes an oracle of it: its content holds weights or names of members, and no code."""
+"""Kind → the function that opens it as an oracle. Such artifacts hold weights, or the names of members, and no code, so
+the code of that function is in the key of each step that opens one."""
 OF_ANY_KIND = frozenset({"Ensemble"})
 """Kinds whose members may be of any kind: the code that opens each of them counts."""
 KINDS, CHOSEN = "tasks.kinds", ("tasks.contract", "Chosen")

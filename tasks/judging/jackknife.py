@@ -11,8 +11,8 @@ from tasks.judging.intervals import Interval
 def jackknife(statistic: Callable[[npt.NDArray[np.float64]], float], weights: npt.NDArray[np.float64]) -> Interval:
     """A statistic of weighted prompts with its 95% interval: value ± t·√((n − 1)/n·Σ (x₍ᵢ₎ − x̄)²).
 
-    statistic: of `(n,)` weights; NaN where it has no value. Then there is none; below two prompts, or where it has none
-    without one of the prompts, there is no interval.
+    statistic: of `(n,)` weights; NaN where it is undefined, which gives no value. There is no interval for fewer than
+    two prompts, nor where leaving out one of them makes the statistic undefined.
 
     Source: Efron and Stein, Ann. Statist. 9 (1981).
     """
