@@ -21,10 +21,9 @@ from tasks.template import plain_tokenizer_of
 from tasks.training.attention import check_attention
 from tasks.training.device import Device
 from tasks.training.model import packing_for, positions_of
+from tasks.training.padding import Encoded, batches_by_length, padded
 from tasks.training.reward import open_classifier
 
-Encoded = dict[str, list[int]]
-"""A row's inputs by the tokenizer (`input_ids`, `token_type_ids`), each `(T,)`."""
 NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Tolerance for rounding between two computations of a score, relative above 1, by the type of the weights."""
 _PROBES = ("Yes.", "It is the light that scatters.", "No idea, and I will not look it up. Ask someone else, please.")
@@ -93,27 +92,12 @@ class Classifier:
         return scores
 
     def _batches(self, rows: Sequence[Encoded]) -> Iterator[list[int]]:
-        """Indices of rows, longest first. Without a padding token, transformers supports only single rows."""
-        budget = packing_for(self.model, self._device, 0).tokens if self._pad is not None else 0
-        batch: list[int] = []
-        for i in sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"])):
-            if batch and (len(batch) + 1) * len(rows[batch[0]]["input_ids"]) > budget:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        """Indices of rows. Without a padding token, transformers supports only single rows."""
+        tokens = packing_for(self.model, self._device, 0).tokens if self._pad is not None else 0
+        return batches_by_length([len(row["input_ids"]) for row in rows], tokens)
 
     def _padded(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self._pad or 0}
-        filled: dict[str, list[list[int]]] = {
-            name: [row[name] + [fill.get(name, 0)] * (width - len(row[name])) for row in rows] for name in rows[0]
-        }
-        filled["attention_mask"] = [
-            [1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows
-        ]  # fmt: skip
-        return {name: torch.tensor(values, device=self.model.device) for name, values in filled.items()}
+        return padded(rows, self._pad or 0, self.model.device)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(B, M)` float64."""
@@ -134,11 +118,11 @@ class Classifier:
         rows = [row for row in encoded if row and self.fits(row)]
         with torch.no_grad():
             alone = [x for row in rows for x in self._forward(self._unpadded(row))[0].tolist()]
-        for own, padded in zip(alone, chain.from_iterable(self.scores(rows)), strict=True):
-            if not abs(own - padded) <= NEAR[self.model.dtype] * max(1.0, abs(own)):
+        for own, beside in zip(alone, chain.from_iterable(self.scores(rows)), strict=True):
+            if not abs(own - beside) <= NEAR[self.model.dtype] * max(1.0, abs(own)):
                 raise DataError(
                     f"{self._source.path}: {type(self.model).__name__} gives {own:.6f} for a conversation alone and "
-                    f"{padded:.6f} for the same one padded in a batch, so its scores are wrong"
+                    f"{beside:.6f} for the same one padded in a batch, so its scores are wrong"
                 )
 
     def _unpadded(self, row: Encoded) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ answer's turn, whatever the chat template writes after it."""
 
 def is_classifier(path: Path) -> bool:
     """Whether the checkpoint has a classification head. Raises DataError if it is not a checkpoint."""
-    return any(name.endswith("ForSequenceClassification") for name in _architectures(_config(path)))
+    return any(name.endswith("ForSequenceClassification") for name in _architectures(config_json(path)))
 
 
 class Attribute(NamedTuple):
@@ -37,7 +37,7 @@ def attributes_of(path: Path) -> tuple[Attribute, ...]:
     check_scores(path)
     file = path / ATTRIBUTES
     if not file.exists():
-        labels = _labels(_config(path))
+        labels = _labels(config_json(path))
         return tuple(map(Attribute, labels)) if len(labels) > 1 else ()
     try:
         return tuple(Attribute(**entry) for entry in json.loads(file.read_text(encoding="utf-8")))
@@ -55,7 +55,7 @@ def write_attributes(directory: Path, attributes: Sequence[Attribute]) -> None:
 def check_scores(path: Path) -> None:
     """Raises DataError unless the checkpoint is a sequence-classification model that scores: with one output, or with
     several that are a regression's."""
-    config = _config(path)
+    config = config_json(path)
     if not is_classifier(path):
         names = ", ".join(_architectures(config)) or "none"
         raise DataError(
@@ -73,7 +73,7 @@ def check_scores(path: Path) -> None:
 def check_one_score(path: Path, what: str) -> None:
     """Raises DataError unless the checkpoint is a sequence-classification model with one output, which `what` needs."""
     check_scores(path)
-    labels = _labels(_config(path))
+    labels = _labels(config_json(path))
     if len(labels) != 1:
         raise DataError(f"{path} has {len(labels)} outputs ({_listed(labels)}), and {what} needs one")
 
@@ -84,7 +84,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def is_trained_here(path: Path) -> bool:
     """Whether this project trained it, by `fit_reward` or as a value network."""
-    return _TRAINED_HERE.items() <= _config(path).items()
+    return _TRAINED_HERE.items() <= config_json(path).items()
 
 
 def mark_trained_here(config: Any) -> None:
@@ -104,7 +104,8 @@ def _labels(config: dict[str, Any]) -> list[str]:
     return [f"LABEL_{i}" for i in range(config.get("num_labels", 2))]
 
 
-def _config(path: Path) -> dict[str, Any]:
+def config_json(path: Path) -> dict[str, Any]:
+    """The checkpoint's config.json. Raises DataError if it is missing or not a mapping in JSON."""
     file = path / "config.json"
     if not file.exists():
         raise DataError(f"{path} is not a Hugging Face model directory: config.json is missing")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.contract import DataError
-from tasks.training.heads import check_scores, is_classifier
+from tasks.training.heads import check_scores, config_json, is_classifier
+from tasks.training.pair_rm_files import is_pair_rm, pair_rm_files
 
-Output = Literal["log_odds", "letter"]
+Output = Literal["log_odds", "letter", "pair_rm"]
 _MARK = "alignflow_preference"
 """Entry in the configuration of a preference model that this project trained: its Output."""
 
@@ -22,33 +23,27 @@ def mark_preference(path: Path, output: Output) -> None:
 
 def is_marked(path: Path) -> bool:
     """Whether this project trained the checkpoint to compare."""
-    return _MARK in _config(path)
+    return _MARK in config_json(path)
 
 
 def preference_output(path: Path) -> Output:
-    """What the checkpoint answers with; one from outside must be a causal language model that answers with a letter.
+    """What the checkpoint answers with; one from outside is a PairRM, or a causal language model that answers with a
+    letter.
 
     Raises DataError for a classifier from outside, whose layout of two answers is unknown.
     """
     if is_marked(path):
-        output: Output = _config(path)[_MARK]  # type: ignore[assignment]
+        output: Output = config_json(path)[_MARK]  # type: ignore[assignment]
         if output == "log_odds":
             check_scores(path)
         return output
+    if is_pair_rm(path):
+        pair_rm_files(path)
+        return "pair_rm"
     if is_classifier(path):
         raise DataError(
             f"{path} is a sequence-classification model that this project did not train to compare, so how it reads "
             "two answers is unknown: use a causal language model that answers with the letter A or B, a model of "
-            "`train_preference`, or, if it scores single answers, the oracle `reward_model`"
+            "`train_preference`, a PairRM, or, if it scores single answers, the oracle `reward_model`"
         )
     return "letter"
-
-
-def _config(path: Path) -> dict[str, str]:
-    file = path / "config.json"
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(f"{path} is not a Hugging Face model directory: config.json is missing") from None
-    except (ValueError, TypeError) as e:
-        raise DataError(f"{file} is not valid JSON: {e}") from None

@@ -36,22 +36,22 @@ def preference_oracle(
 ) -> Oracle:
     """The oracle behind a preference model: P(a beats b) = σ(log-odds with a shown first). Not antisymmetric.
 
-    A cross-encoder gives the log-odds itself. A causal language model answers with a letter: the log-odds are those
-    of the softmax over the two letters' tokens, log π(A) − log π(B). A comparison that is longer than the model can
-    read has no answer (None), nor has one whose prompt the layout or the template cannot express. Raises DataError if
-    the checkpoint is no preference model.
+    A cross-encoder and a PairRM give the log-odds themselves. A causal language model answers with a letter: the
+    log-odds are those of the softmax over the two letters' tokens, log π(A) − log π(B). A comparison that is longer
+    than the model can read has no answer (None), but for a PairRM, which cuts its texts; nor has one whose prompt the
+    layout or the template cannot express. Raises DataError if the checkpoint is no preference model.
 
     Source: RLHFlow's pair-preference model (`RLHF-Reward-Modeling/pair-pm`), Dong et al., arXiv 2405.07863, section
     2. The prompt here begins with the BOS of the model's template, as in training.
 
     Args:
-        path: directory of a model of `train_preference`, or of a causal language model that answers with a letter.
+        path: directory of a model of `train_preference`, of a PairRM, or of a causal language model that answers with
+            a letter.
         base: directory of the adapter's base.
         dtype: of the weights, and of what is computed with them; `auto`: float32 on a CPU, bfloat16 on a GPU.
     """
     source = PreferenceModel(Path(path), base=PreferenceModel(Path(base)) if base else None)
-    letter = preference_output(source.path) == "letter"
-    log_odds = _by_letter(source, dtype) if letter else _by_score(path, base, dtype)
+    log_odds = _opened(source, dtype)
 
     def compare(prompts: Prompts, a: Texts, b: Texts, truths: Sequence[str | None]) -> list[float | None]:
         return [None if x is None else _sigmoid(x) for x in log_odds(prompts, a, b)]
@@ -59,9 +59,19 @@ def preference_oracle(
     return Oracle.of(compare=compare, antisymmetric=False)
 
 
-def _by_score(path: str, base: str | None, dtype: Literal["auto", "float32", "bfloat16"]) -> LogOdds:
+def _opened(source: PreferenceModel, dtype: Literal["auto", "float32", "bfloat16"]) -> LogOdds:
+    output = preference_output(source.path)
+    if output == "pair_rm":
+        from tasks.training.pair_rm import pair_rm_log_odds
+
+        return pair_rm_log_odds(source, dtype)
+    return _by_letter(source, dtype) if output == "letter" else _by_score(source, dtype)
+
+
+def _by_score(source: PreferenceModel, dtype: Literal["auto", "float32", "bfloat16"]) -> LogOdds:
     """A reward model that reads both answers as one."""
-    scorer = reward_scorer(path=path, base=base, dtype=dtype)
+    base = str(source.base.path) if source.base else None
+    scorer = reward_scorer(path=str(source.path), base=base, dtype=dtype)
 
     def log_odds(prompts: Prompts, a: Texts, b: Texts) -> Sequence[float | None]:
         return scorer.score(prompts, [both_answers(*two) for two in zip(a, b, strict=True)], [None] * len(a))
