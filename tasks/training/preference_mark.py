@@ -33,7 +33,7 @@ def preference_output(path: Path) -> Output:
     Raises DataError for a classifier from outside, whose layout of two answers is unknown.
     """
     if is_marked(path):
-        output: Output = config_json(path)[_MARK]  # type: ignore[assignment]
+        output: Output = config_json(path)[_MARK]
         if output == "log_odds":
             check_scores(path)
         return output
