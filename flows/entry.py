@@ -19,6 +19,7 @@ from flows.rounds.head import Continuing, continues
 from flows.rounds.tick import Ticks, with_ticks
 from flows.rounds.tick_tracker import TickTracker
 from flows.run.prefect.api import parameters_of_this_run
+from flows.run.prefect.people import flow_result
 from flows.run.prefect.typed_flow import refused_flow, typed_flow
 from flows.run.run import Execution
 from flows.store.store import Store
@@ -90,9 +91,10 @@ def flow_of(
         try:
             listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]
             with Execution(graph, store, listeners=listeners, deployment=deployment) as execution:
-                return execution.body()
+                futures = execution.body()
         finally:
             tracker.close()
+        return flow_result(futures, [execution.run])
 
     return typed_flow(pipeline, shown.about, shown.parameters, body)
 
@@ -124,7 +126,7 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
             tracker.close()
         if ticked.stalled and not ticked.futures:
             return Completed(name="Stalled", message=messages[-1])
-        return ticked.futures
+        return flow_result(ticked.futures, tracker.runs)
 
     return typed_flow(pipeline, shown.about, with_ticks(shown.parameters), body)
 

@@ -34,6 +34,14 @@ class DataError(ValueError):
     """The data cannot be used: rows that do not match, a table that is used up, a damaged file."""
 
 
+class Waiting(Exception):
+    """A step needs people: what they are to do is prepared, and the step goes on when it is run after they did it.
+
+    This is no failure. The run goes on with what does not depend on the step, and ends with the status `waiting`. The
+    text is one argument, and says what people have to do and with which command.
+    """
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Closed bounds of a numeric parameter; `above` and `below` are open ones."""

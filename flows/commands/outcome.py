@@ -29,6 +29,8 @@ def print_outcome(console: Console, store: Store, execution: Execution) -> None:
     hits = sum(s.hit for s in done)
     for id, error in execution.errors.items():
         say(console, f"✗ {execution.graph.nodes[id].title}: {error}")
+    for id, what in execution.waiting.items():
+        say(console, f"… {execution.graph.nodes[id].title} waits for people: {what}")
     if run.status == "done" and hits == len(done):
         say(console, f"{run.title}: nothing to compute: {hits} steps cached ({took})")
     else:

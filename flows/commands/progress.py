@@ -55,6 +55,9 @@ class Lines(Listener):
     def step_failed(self, node: Node, error: BaseException) -> None:
         self._say(f"  {node.title}: failed: {error}")
 
+    def step_awaits_people(self, node: Node, what: str) -> None:
+        self._say(f"  {node.title}: waits for people: {what}")
+
     def _say(self, text: str) -> None:
         say(self._console, text)
 
@@ -113,6 +116,10 @@ class Live(Lines):
     def step_failed(self, node: Node, error: BaseException) -> None:
         self._end(node)
         self._console.print(f"[red]✗[/] {node.title}", highlight=False)
+
+    def step_awaits_people(self, node: Node, what: str) -> None:
+        self._end(node)
+        self._console.print(f"[yellow]…[/] {node.title} [dim]waits for people", highlight=False)
 
     def run_finished(self, run: Run) -> None:
         if self._total:

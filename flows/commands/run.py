@@ -28,6 +28,11 @@ from flows.wiring.model import Graph
 QUIET = "ignore:resource_tracker:UserWarning"
 """A child that is killed leaves a semaphore to Python's resource tracker, which removes it and warns about that."""
 CODES = {"done": 0, "failed": 1, "waiting": 3, "stopped": 130}
+UNFINISHED = {
+    "stopped": "Stopped. What is finished is kept;",
+    "waiting": "Waiting for people. What is finished is kept; when they have answered,",
+}
+"""How the message begins that says how to go on, by status."""
 
 
 def run_once(
@@ -48,11 +53,11 @@ def run_once(
         print_repeated(console, store, former)
         return former
     run = _run(graph, store, plan, console, fresh, deployment, cached=cached)
-    if run.status == "stopped":
+    if run.status in UNFINISHED:
         again_with = shlex.join(
             ["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items()), *profile_options()]
         )
-        say(console, f"\nStopped. What is finished is kept; go on with: {again_with}")
+        say(console, f"\n{UNFINISHED[run.status]} go on with: {again_with}")
     return run
 
 

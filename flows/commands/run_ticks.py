@@ -18,7 +18,7 @@ from flows.commands.outcome import print_outcome, print_where
 from flows.commands.printing import say
 from flows.commands.progress import progress
 from flows.commands.repeats import plan_or_none
-from flows.commands.run import CODES, QUIET, expected_seconds, run_once
+from flows.commands.run import CODES, QUIET, UNFINISHED, expected_seconds, run_once
 from flows.planning.plan import refuse_early
 from flows.rounds.head import Continuing, continues
 from flows.rounds.tick import Ticks, with_ticks
@@ -27,6 +27,7 @@ from flows.rounds.tick_tracker import TickTracker
 from flows.run.events import Listener
 from flows.run.prefect.api import own_server
 from flows.run.prefect.flow_run import FlowCall, Form
+from flows.run.prefect.people import flow_result
 from flows.run.run import Execution
 from flows.store.store import Store
 from flows.system.disk import blaming_the_disk
@@ -72,8 +73,8 @@ def run_ticks(loop: Continuing, values: Mapping[str, str], force: bool, console:
         _flow(loop, ticks, overrides, rounds, force or forced, tracker)
     finally:
         tracker.close()
-    if ticks.ticked.status == "stopped":
-        _stopped(console, loop, overrides, ticks.left)
+    if ticks.ticked.status in UNFINISHED:
+        _how_to_go_on(console, loop, ticks, overrides)
     if tracker.runs:
         print_where(console, loop.store, tracker.runs[-1], tracker.trouble)
     say(console, f"  {'rounds':<10} alignflow rounds {loop.name}")
@@ -108,18 +109,18 @@ def _flow(
     form = Form(loop.pipeline, shown.about, with_ticks(shown.parameters), values, title)
 
     def body() -> Any:
-        return ticks.make(overrides, rounds=rounds, force=force).futures
+        return flow_result(ticks.make(overrides, rounds=rounds, force=force).futures, tracker.runs)
 
     with blaming_the_disk(loop.store.root), own_server(loop.store.root) as server:
         if not FlowCall(loop.store.root, server, form, body, runs=lambda: tracker.runs, say=tracker.say).run():
             ticks.ticked.status = "stopped"
 
 
-def _stopped(console: Console, loop: Continuing, overrides: Mapping[str, JSON], left: int) -> None:
-    unfinished = loop.ledger.history().open
+def _how_to_go_on(console: Console, loop: Continuing, ticks: Ticks, overrides: Mapping[str, JSON]) -> None:
+    unfinished, left, why = loop.ledger.history().open, ticks.left, UNFINISHED[ticks.ticked.status].partition(".")[0]
     first = f"; the next tick finishes round {unfinished.begun.number} first" if unfinished else ""
-    say(console, f"\nStopped. What is finished is kept{first}.")
-    if left:
-        values = [f"rounds={left}", *(f"{k}={v}" for k, v in overrides.items())]
+    say(console, f"\n{why}. What is finished is kept{first}.")
+    if left or ticks.ticked.status == "waiting":
+        values = [f"rounds={max(left, 1)}", *(f"{k}={v}" for k, v in overrides.items())]
         again = ["alignflow", "run", loop.name, *values, *profile_options()]
         say(console, f"Go on with: {shlex.join(again)}")

@@ -30,7 +30,13 @@ from flows.wiring.views import MODELS
 from tasks.contract import JSON, SpecError
 from tasks.message import conversation_text
 
-MARKS = {"hit": "cached", "made": "made", "failed": "[red]failed[/]", "skipped": "[dim]not run[/]"}
+MARKS = {
+    "hit": "cached",
+    "made": "made",
+    "failed": "[red]failed[/]",
+    "waiting": "[yellow]waiting[/]",
+    "skipped": "[dim]not run[/]",
+}
 HIDDEN = {"prompt_tokens", "completion_tokens", "chosen_tokens", "rejected_tokens", "completions_tokens"}
 """Columns of token ids, which nobody reads."""
 FOR_SCRIPTS = {"token_logps", "truth", "stream"}
@@ -124,6 +130,8 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
     for s in run.steps.values():
         if s.state == "failed":
             say(console, f"✗ {s.title}: {s.reason}")
+        if s.state == "waiting":
+            say(console, f"… {s.title} waits for people: {s.reason}")
     print_results(console, run_results(store, finished), run.notices)
 
 

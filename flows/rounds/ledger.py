@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from flows.rounds.history import Event, History, history_of
 from flows.store.store import Store
-from flows.system.locks import Waiting
+from flows.system.locks import WaitingCallback
 from tasks.contract import DataError
 from tasks.digests import with_digest, without_digest
 from tasks.files import sync
@@ -33,7 +33,7 @@ class Ledger:
         self._store = store
 
     @contextmanager
-    def lock(self, waiting: Waiting | None = None) -> Iterator[None]:
+    def lock(self, waiting: WaitingCallback | None = None) -> Iterator[None]:
         """Hold the deployment; the kernel frees it when this process dies."""
         with self._store.lock(f"ledger-{self.path.stem}", f"pid {os.getpid()}", waiting=waiting):
             yield

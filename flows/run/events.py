@@ -38,6 +38,9 @@ class Listener:
     def step_failed(self, node: Node, error: BaseException) -> None:
         """A step failed: SpecError and DataError are the user's mistakes, StepFailed names a log."""
 
+    def step_awaits_people(self, node: Node, what: str) -> None:
+        """A step cannot go on before people have done something; `what` says what, and with which command."""
+
     def run_finished(self, run: Run) -> None:
         """The run is over; `run.status` says how."""
 

@@ -21,6 +21,7 @@ from flows.run.executors.snapshot import copied, snapshot
 from flows.run.prefect.api import name_this_run, own_server
 from flows.run.prefect.flow_run import FlowCall, Form
 from flows.run.prefect.orphans import close_orphaned_runs
+from flows.run.prefect.people import flow_result
 from flows.run.step import StepOutcome, Steps
 from flows.store.finished import FinishedStep
 from flows.store.keys import Choices
@@ -30,7 +31,7 @@ from flows.store.store import Store
 from flows.system.disk import blaming_the_disk
 from flows.wiring.machine import usable_gpus
 from flows.wiring.model import Graph, Node
-from tasks.contract import DataError, SpecError
+from tasks.contract import DataError, SpecError, Waiting
 
 SIGNALS_SECONDS = 0.3
 """How long the main thread waits before it checks again whether Ctrl-C was pressed."""
@@ -57,6 +58,8 @@ class Execution:
         self.records: dict[str, Record] = {}
         self.done: dict[str, FinishedStep] = {}
         self.errors: dict[str, Exception] = {}
+        self.waiting: dict[str, str] = {}
+        """By step, what people have to do before it can go on."""
         self.run: Run
         self.seconds = 0.0
         """How long it took, once it is finished; what Prefect receives afterwards does not count."""
@@ -106,9 +109,16 @@ class Execution:
             for step in self.run.steps.values():
                 step.state = {"pending": "skipped", "running": "stopped"}.get(step.state, step.state)
         self.store.contents.save()
-        unfinished: Status = "failed" if self.errors else "stopped"
-        self.runs.end(self.run, "done" if len(self.done) == len(self.graph.nodes) else unfinished)
+        self.runs.end(self.run, self._status())
         self.listener.run_finished(self.run)
+
+    def _status(self) -> Status:
+        if len(self.done) == len(self.graph.nodes):
+            return "done"
+        if self.errors:
+            return "failed"
+        stopped = any(step.state == "stopped" for step in self.run.steps.values())
+        return "waiting" if self.waiting and not stopped else "stopped"
 
     def body(self) -> list[Any]:
         """Inside a flow run: submit every step, inputs first; wait; return all futures, so that a failure shows.
@@ -159,16 +169,20 @@ class Execution:
         except KeyboardInterrupt:
             pass
         except Exception:
-            if not self.errors:  # `step` keeps the error of a step
+            if not self.errors and not self.waiting:  # `step` keeps the error of a step
                 raise
 
     def _task(self, step: str, inputs: list[str]) -> Any:
         """What Prefect runs for one step. It draws its edges by `inputs`, the contents of the steps before."""
         from prefect.states import Cancelled, Completed
 
+        from flows.run.prefect.people import waiting_state
+
         node = self.graph.nodes[step]
         try:
             outcome = self.step(node)
+        except Waiting as e:
+            return waiting_state(str(e))
         except Stopped:
             self._mark(node, "stopped")
             return Cancelled(message="the run was stopped")
@@ -190,6 +204,7 @@ class Execution:
         self.records[node.id] = record
         self.done[node.id] = FinishedStep(node.addresses, node.round, record, outcome.hit)
         self.errors.pop(node.id, None)
+        self.waiting.pop(node.id, None)
         self._mark(
             node, "hit" if outcome.hit else "made", key=record.key, content=record.content, kind=record.kind,
             seconds=record.seconds, reason=outcome.reason,
@@ -199,6 +214,11 @@ class Execution:
 
     def _failed(self, node: Node, error: Exception) -> None:
         if isinstance(error, Stopped):
+            return
+        if isinstance(error, Waiting):
+            self.waiting[node.id] = str(error)
+            self._mark(node, "waiting", reason=str(error))
+            self.listener.step_awaits_people(node, str(error))
             return
         self._tries[node.id] = self._tries.get(node.id, 0) + 1
         if isinstance(error, SpecError | DataError) or self._tries[node.id] > self._retries:
@@ -242,13 +262,17 @@ class Execution:
 def run_pipeline(execution: Execution, say: Callable[[str], None] = print) -> Execution:
     """Run a graph as a Prefect flow, with a server of our own unless PREFECT_API_URL is set.
 
-    Returns the execution when all is over: `run.status` is done, failed or stopped (Ctrl-C, SIGTERM), `done` and
-    `errors` hold what each step came to. Raises SpecError for a choice whose identity is unknown.
+    Returns the execution when all is over: `run.status` is done, failed, stopped (Ctrl-C, SIGTERM) or waiting, and
+    `done`, `errors` and `waiting` hold what each step came to. Raises SpecError for a choice whose identity is unknown.
     """
     graph, root = execution.graph, execution.store.root
     with blaming_the_disk(root), own_server(root) as server, execution:
         form = Form(graph.pipeline, graph.about, graph.parameters, execution.values, execution.run.id)
-        FlowCall(root, server, form, execution.body, runs=lambda: [execution.run], say=say).run()
+
+        def body() -> Any:
+            return flow_result(execution.body(), [execution.run])
+
+        FlowCall(root, server, form, body, runs=lambda: [execution.run], say=say).run()
     return execution
 
 

@@ -23,7 +23,7 @@ from flows.store.retained import CARRIED, carried_record
 from flows.store.store import ANSWERS, Lookup, Store
 from flows.store.views import RecordViews
 from flows.store.witness import Witness
-from flows.system.locks import Waiting
+from flows.system.locks import WaitingCallback
 from flows.wiring.machine import this_machine
 from flows.wiring.model import ChoiceValue, Graph, Node
 from flows.wiring.views import MODELS
@@ -66,7 +66,10 @@ class Steps:
         return self._choices.prepare(node).key(contents)
 
     def run(self, node: Node, inputs: Inputs) -> StepOutcome:
-        """Take the step's result from the store, or make it. Raises SpecError, DataError, StepFailed, Stopped."""
+        """Take the step's result from the store, or make it.
+
+        Raises SpecError, DataError, Waiting, StepFailed, Stopped.
+        """
         outcome = self._found_or_made(node, inputs)
         if execution := _execution_of_choices(node):
             self._execution[outcome.record.content] = execution
@@ -191,7 +194,7 @@ class Steps:
             inputs.append(replace(one, execution=_execution_of_choices(made_by)) if made_by else one)
         return tuple(inputs)
 
-    def _waiting(self, node: Node, what: str) -> Waiting:
+    def _waiting(self, node: Node, what: str) -> WaitingCallback:
         """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
         announced = threading.Event()
 

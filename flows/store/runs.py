@@ -36,13 +36,13 @@ class RunStep:
     title: str
     round: int | None = None
     state: str = "pending"
-    """pending, running, hit, made, failed, stopped, skipped."""
+    """pending, running, hit, made, failed, stopped, waiting (for people), skipped."""
     key: str = ""
     content: str = ""
     kind: str = ""
     seconds: float = 0.0
     reason: str = ""
-    """Why it ran, was a hit, or failed."""
+    """Why it ran, was a hit, or failed; what it waits for."""
 
     @property
     def hit(self) -> bool:

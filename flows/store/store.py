@@ -31,7 +31,7 @@ from flows.store.keys import Key
 from flows.store.records import HowMade, Record, new_record, read_record, write_record
 from flows.store.references import Reference, References
 from flows.system.json_files import make_durable
-from flows.system.locks import Waiting, is_free, locked
+from flows.system.locks import WaitingCallback, is_free, locked
 from flows.system.modes import umask_of
 from tasks.contract import DataError, SpecError
 from tasks.files import atomic_replace, sync
@@ -237,7 +237,7 @@ class Store:
         left = (p.relative_to(partial) for p in partial.rglob("*") if p.is_file())
         return any(p.parts[0] != "output" and not p.parts[0].startswith(".") for p in left)
 
-    def lock(self, name: str, who: str = "", *, waiting: Waiting | None = None) -> AbstractContextManager[None]:
+    def lock(self, name: str, who: str = "", *, waiting: WaitingCallback | None = None) -> AbstractContextManager[None]:
         """Hold the lock of a key, or of another name. The kernel frees it when its holder dies."""
         return locked(self.root / "locks" / f"{name}.lock", who, waiting=waiting)
 

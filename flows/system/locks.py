@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-Waiting = Callable[[float, str], None]
+WaitingCallback = Callable[[float, str], None]
 """Called again and again while waiting, with the seconds so far and who holds the lock; may raise to give up."""
 
 
@@ -52,7 +52,9 @@ def try_lock(path: Path, who: str | None = "", *, shared: bool = False) -> HeldL
 
 
 @contextmanager
-def locked(path: Path, who: str = "", *, waiting: Waiting | None = None, shared: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, who: str = "", *, waiting: WaitingCallback | None = None, shared: bool = False
+) -> Iterator[None]:
     """Hold the lock; while another process or thread holds it, try again every tenth of a second."""
     start = time.monotonic()
     while (held := try_lock(path, who, shared=shared)) is None:

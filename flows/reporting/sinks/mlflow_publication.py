@@ -48,7 +48,7 @@ TAG = 5000
 """Letters of a tag; MLflow cuts at 8,000."""
 USED, WRITTEN = "used", "written"
 """First words of tags with digests: after all others in the order of the alphabet."""
-STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "waiting": "SCHEDULED"}
 FACTS = "mlflow"
 """Where `Run.extra` holds what MLflow shows of a run and no record has: its title, text and parameters."""
 RESOLVED = "resolved.yaml"
@@ -111,6 +111,8 @@ class Publication:
         if run.status == "failed":
             reasons = {s.id: s.reason for s in run.steps.values() if s.state == "failed"}
             self.server.text(run.id, _yaml(reasons), "errors.yaml")
+        if waits_for := {s.id: s.reason for s in run.steps.values() if s.state == "waiting"}:
+            self.server.text(run.id, _yaml(waits_for), "waits_for_people.yaml")
         self.server.end(run.id, STATUS.get(run.status, "FAILED"), milliseconds(run.ended))
 
     def _at(self, record: Record) -> int:

@@ -136,8 +136,11 @@ def summary(run: Run, results: RunResults, root: Path, page: str) -> PageArtifac
     rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
     lines = [f"## {run.title}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
     failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
+    waiting = [
+        f"- **{s.title}** waits for people: {_plain(s.reason)}" for s in run.steps.values() if s.state == "waiting"
+    ]
     beside = [f"- {_plain(text)}" for text in [*results.notices(), *run.notices, *results.warnings()]]
-    for several in (failed, beside):
+    for several in (failed, waiting, beside):
         lines += ["", *several] if several else []
     return PageArtifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
 

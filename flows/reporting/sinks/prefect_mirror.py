@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STATES = {
     "hit": ("COMPLETED", "Cached"), "made": ("COMPLETED", "Completed"), "failed": ("FAILED", "Failed"),
     "done": ("COMPLETED", "Completed"), "stopped": ("CANCELLED", "Cancelled"),
+    "waiting": ("CANCELLED", "Waiting"),
 }  # fmt: skip
 """State of a step or a run → type and name in Prefect; a step of another state did not begin."""
 

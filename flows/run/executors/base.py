@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flows.run.executors.job import Job, Result
-from flows.system.locks import Waiting
+from flows.system.locks import WaitingCallback
 from tasks.declarations import Memory, Sharding
 
 Events = Callable[..., None]
@@ -61,9 +61,11 @@ class Executor(Protocol):
 
     def submit(
         self, job: Job, events: Events, needs: Needs = LIGHT, *,
-        waiting: Waiting | None = None, check: Callable[[], None] = lambda: None,
+        waiting: WaitingCallback | None = None, check: Callable[[], None] = lambda: None,
     ) -> Result:  # fmt: skip
-        """Run a job and return its result. Raises SpecError and DataError as the task does, StepFailed, Stopped.
+        """Run a job and return its result.
+
+        Raises SpecError, DataError and Waiting as the task does, StepFailed, Stopped.
 
         Args:
             job: what to run.

@@ -24,7 +24,7 @@ from flows.run.executors.room import has_room
 from flows.run.executors.team import Team
 from flows.system.environment import environment, python_path
 from flows.system.gpus import Gpu
-from flows.system.locks import Waiting
+from flows.system.locks import WaitingCallback
 from tasks.contract import SpecError
 
 
@@ -85,7 +85,7 @@ class Workers:
 
     def submit(
         self, job: Job, events: Events, needs: Needs = LIGHT, *,
-        waiting: Waiting | None = None, check: Callable[[], None] = lambda: None,
+        waiting: WaitingCallback | None = None, check: Callable[[], None] = lambda: None,
     ) -> Result:  # fmt: skip
         if needs.gpus and self._gpus:
             return self._on_devices(self._gpu_pool, needs.gpus * needs.ranks, job, events, needs, waiting, check)
@@ -101,7 +101,7 @@ class Workers:
         return result
 
     def _on_devices(
-        self, pool: Pool[Team], count: int, job: Job, events: Events, needs: Needs, waiting: Waiting | None,
+        self, pool: Pool[Team], count: int, job: Job, events: Events, needs: Needs, waiting: WaitingCallback | None,
         check: Callable[[], None],
     ) -> Result:  # fmt: skip
         """Run a job on devices of its own. A team whose work `check` refuses does not stay warm."""

@@ -10,7 +10,7 @@ from typing import Generic
 from flows.run.executors.base import Needs, Stopped
 from flows.run.executors.devices import PATIENCE, Devices, Ticket
 from flows.run.executors.holdings import HasRoom, Holdings, Process, Warm
-from flows.system.locks import Waiting
+from flows.system.locks import WaitingCallback
 
 POLL_SECONDS = 0.1
 """How often devices are tried that other runs hold."""
@@ -55,7 +55,7 @@ class Pool(Generic[Process]):
         """Most devices at a time."""
         return self._holdings.limit
 
-    def enter(self, needs: Needs, count: int, waiting: Waiting | None = None) -> Grant[Process]:
+    def enter(self, needs: Needs, count: int, waiting: WaitingCallback | None = None) -> Grant[Process]:
         """Wait for `count` devices. Of the steps that wait, one whose model is warm goes first, then the earliest.
 
         `waiting` is called while other runs hold the devices. Raises Stopped.
@@ -94,7 +94,7 @@ class Pool(Generic[Process]):
         if not grant.process and self._holdings.warm and not self._has_room(needs, grant.devices):
             self._holdings.end_idle()
 
-    def _wait(self, claim: _Claim[Process], waiting: Waiting | None) -> None:
+    def _wait(self, claim: _Claim[Process], waiting: WaitingCallback | None) -> None:
         """Wait until a step has its grant. The thread of the first step in the order serves all."""
         with self._changed:
             self._waiting.append(claim)

@@ -21,9 +21,10 @@ from flows.run.executors.devices import locks_folder
 from flows.run.executors.job import Job, Result, Seat
 from flows.run.executors.worker import REST
 from flows.system.disk import full, is_full
-from tasks.contract import DataError, SpecError
+from tasks.contract import DataError, SpecError, Waiting
 
-REFUSALS: dict[str, type[ValueError]] = {"SpecError": SpecError, "DataError": DataError}
+REFUSALS: dict[str, type[Exception]] = {"SpecError": SpecError, "DataError": DataError, "Waiting": Waiting}
+"""What a task may raise that is no failure of its code, by the name in a rank's message."""
 ENDINGS = ("refused", "died", "failed")
 """How a rank ends without a result. Of several that end at once the first of these is the cause of the others: a rank
 that dies breaks the connections of the others, which fail then."""
@@ -54,7 +55,7 @@ class Team:
     def run(self, job: Job, events: Events) -> Result:
         """Run a job. What ends one rank ends all.
 
-        Raises SpecError and DataError as the task did, StepFailed for anything else, Stopped after `kill`.
+        Raises SpecError, DataError and Waiting as the task did, StepFailed for anything else, Stopped after `kill`.
         """
         events("started")
         attempt = _Attempt(job, self._seats)

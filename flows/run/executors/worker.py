@@ -100,14 +100,14 @@ def _rest() -> bool:
 
 
 def _run(job: Job, send: Callable[..., None], seat: Seat) -> tuple[Any, ...]:
-    from tasks.contract import DataError, SpecError
+    from tasks.contract import DataError, SpecError, Waiting
 
     try:
         if seat.rank:
             assist(job, send, seat.rank)
             return "done", None
         return "done", perform(job, send)
-    except (SpecError, DataError) as e:
+    except (SpecError, DataError, Waiting) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)
         return "refused", type(e).__name__, str(e)
     except BaseException as e:

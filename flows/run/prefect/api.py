@@ -163,7 +163,7 @@ def wait_until_flushed(*runs: Run) -> None:
         return
     send_pending()
     flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[*flow_runs]))
-    ended = sum(s.state in {"hit", "made", "failed"} for run in runs for s in run.steps.values())
+    ended = sum(s.state in {"hit", "made", "failed", "waiting"} for run in runs for s in run.steps.values())
     end = time.monotonic() + FLUSH_SECONDS
     with get_client(sync_client=True) as client:
         while time.monotonic() < end:

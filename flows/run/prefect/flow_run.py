@@ -15,6 +15,7 @@ from typing import Any
 
 from flows.run.prefect.api import prefect_settings, wait_until_flushed
 from flows.run.prefect.orphans import OWN, OpenFlow, close_orphaned_flows, open_flow
+from flows.run.prefect.people import waits
 from flows.run.prefect.server import Server, answers
 from flows.store.runs import Run
 from flows.system.disk import full, is_full
@@ -90,7 +91,8 @@ class FlowCall:
         with open_flow(self._root, self._form.title, where) as opened, prefect_settings():
             whole = ended = True
             try:
-                whole = not self._call(opened, where).is_cancelled()
+                state = self._call(opened, where)
+                whole = not state.is_cancelled() or waits(state)
             except KeyboardInterrupt:
                 whole = ended = False
             except (HTTPError, RuntimeError) as e:
@@ -159,7 +161,7 @@ class _NotBegun(Exception):
 
 def _status(runs: Sequence[Run]) -> str:
     """The status of a flow run that executed these runs."""
-    return next((s for s in ("failed", "stopped") if s in {run.status for run in runs}), "done")
+    return next((s for s in ("failed", "stopped", "waiting") if s in {run.status for run in runs}), "done")
 
 
 def drop_pending() -> None:

@@ -120,7 +120,7 @@ def _status(root: Path, about: Mapping[str, JSON]) -> str:
     """The status of the run whose id is the tag, if it has ended, else that in the lock."""
     with suppress(SpecError):
         run = Runs(Store(root)).load(str(about["tag"]))
-        if run.status in ("done", "failed", "stopped"):
+        if run.status != "running":
             return run.status
     return str(about["status"])
 
@@ -148,7 +148,12 @@ def _close(client: SyncPrefectClient, which: FlowRunFilter, status: str) -> None
 def _state(status: str) -> State:
     from prefect.states import Cancelled, Completed, Crashed, Failed
 
+    from flows.run.prefect.people import waiting_state
+
     states = {"done": Completed, "failed": Failed, "stopped": Cancelled}
+    late = "its end did not reach Prefect; a later run closed it"
+    if status == "waiting":
+        return waiting_state(late)
     if status in states:
-        return states[status](message="its end did not reach Prefect; a later run closed it")
+        return states[status](message=late)
     return Crashed(message="its process was killed; a later run closed it")
