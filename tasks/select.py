@@ -126,10 +126,18 @@ def win_rates_wiring(step: StepView) -> None:
     if extra is None:
         check_comparable(step)
         return
-    if step.params["count_self"]:
-        raise SpecError("with `extra` no answer is its own opponent: set `count_self: false`")
+    _check_settings_with_extra(count_self=step.params["count_self"], aggregation=step.params["aggregation"])
     if any(compare.first("others") is not extra for compare in step.inputs["win_probs"] if compare.task == "compare"):
         raise SpecError("`win_probs` must compare `completions` with `extra`: give its `compare` `others: extra`")
+
+
+def _check_settings_with_extra(*, count_self: bool, aggregation: str) -> None:
+    """Raise SpecError for settings of win rates that extra samples exclude."""
+    if count_self:
+        raise SpecError("with `extra` no answer is its own opponent: set `count_self: false`")
+    if aggregation == "scores":
+        raise SpecError("`aggregation: scores` needs every two answers of one table compared, and with `extra` only "
+                        "answers of different tables are: use `probabilities` or `logits`")  # fmt: skip
 
 
 def win_rates_size(step: StepView) -> Size:
@@ -145,6 +153,7 @@ def win_rates(
     *,
     keep: Literal["all", "best_and_worst"] = "all",
     count_self: bool = True,
+    aggregation: Literal["probabilities", "logits", "scores"] = "probabilities",
 ) -> WinRates:
     """Win rate of each answer: the mean of P over its answered opponents of the same prompt.
 
@@ -162,6 +171,9 @@ def win_rates(
         keep: which answers become rows; best_and_worst: the highest and the lowest win rate of each prompt, of equal
             ones the lowest k as best and the highest as worst; prompts whose win rates are all equal are left out.
         count_self: an answer counts as its own opponent, at ½, as in SPPO's code; shrinks P − ½ by (1 − 1/K).
+        aggregation: P of two answers from both orders. probabilities: the mean of p. logits: σ of the mean log-odds,
+            as PairRM compares. scores: σ(s_i − s_j) with s_i = mean_j (L_ij − L_ji) over all K answers, as SPPO's code
+            does with PairRM; prompts that lack an answer are left out.
     """
     from tasks.judging.grouping import grouped, grouped_like
     from tasks.judging.rated import check_extra, check_k, rated_block, select_rated
@@ -173,10 +185,12 @@ def win_rates(
     if others is None:
         check_k(rows, count_self=count_self)
     else:
-        check_extra(others, count_self=count_self)
+        _check_settings_with_extra(count_self=count_self, aggregation=aggregation)
+        check_extra(others)
 
     def rated(first: int, last: int) -> Selection:
-        return select_rated(rated_block(rows, others, questions, first, last, count_self=count_self), keep)
+        block = rated_block(rows, others, questions, first, last, count_self=count_self, aggregation=aggregation)
+        return select_rated(block, keep)
 
     return save_selected(WinRates, rows, rated, completions, work)
 

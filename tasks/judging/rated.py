@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 
-from tasks.contract import DataError, SpecError
+from tasks.contract import DataError
+from tasks.judging.aggregation import Aggregation
 from tasks.judging.grouping import Grouped, Ints, Selection, Strings
 from tasks.judging.oriented import TIE
 from tasks.judging.rates import (
@@ -38,18 +39,20 @@ class RatedBlock(NamedTuple):
 
 
 def rated_block(
-    rows: Grouped, extra: Grouped | None, questions: Grouped, first: int, last: int, *, count_self: bool
-) -> RatedBlock:
+    rows: Grouped, extra: Grouped | None, questions: Grouped, first: int, last: int, *, count_self: bool,
+    aggregation: Aggregation = "probabilities",
+) -> RatedBlock:  # fmt: skip
     """Win rates of the answers to the prompts `first:last`. Raises DataError where questions do not fit the answers."""
     if extra is None:
-        block, sizes, pairs = block_of(rows, questions, first, last)
+        block, sizes, pairs = block_of(rows, questions, first, last, aggregation)
         rates = win_rates_of_block(pairs, block.num_rows, count_self=count_self)
         by_k = np.lexsort((block.column("k").to_numpy(), _prompts(sizes)))
         return RatedBlock(block, sizes, rates, _lists(rates.win_rate[by_k], sizes), np.zeros(len(sizes), bool))
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
     others, counts = extra.rows(first, last), extra.sizes(first, last)
     ids = pa.chunked_array([*block.column("completion_id").chunks, *others.column("completion_id").chunks])
-    rates = _rates_across(ids, sizes, counts, questions.rows(first, last), questions.sizes(first, last))
+    own_questions = questions.rows(first, last), questions.sizes(first, last)
+    rates = _rates_across(ids, sizes, counts, *own_questions, aggregation)
     own, theirs = (
         Rates(rates.win_rate[part], rates.opponents[part])
         for part in (slice(block.num_rows), slice(block.num_rows, None))
@@ -59,12 +62,14 @@ def rated_block(
     return RatedBlock(block, sizes, own, _lists(theirs.win_rate[answered], left), left == 0)
 
 
-def _rates_across(ids: Strings, sizes: Ints, counts: Ints, questions: pa.Table, of_prompt: Ints) -> Rates:
+def _rates_across(
+    ids: Strings, sizes: Ints, counts: Ints, questions: pa.Table, of_prompt: Ints, aggregation: Aggregation
+) -> Rates:
     """`(R + S,)`: win rates of answers against extra samples, then of those against the answers.
 
     sizes, counts, of_prompt: `(G,)` answers, extra samples and questions per prompt.
     """
-    pairs = answered_pairs(ids, np.concatenate([_prompts(sizes), _prompts(counts)]), questions, of_prompt)
+    pairs = answered_pairs(ids, np.concatenate([_prompts(sizes), _prompts(counts)]), questions, of_prompt, aggregation)
     answers = int(sizes.sum())
     within = int(((pairs.a < answers) == (pairs.b < answers)).sum())
     if within:
@@ -107,10 +112,8 @@ def check_k(rows: Grouped, *, count_self: bool) -> None:
         )
 
 
-def check_extra(extra: Grouped, *, count_self: bool) -> None:
-    """Raise DataError where a prompt has no extra sample, SpecError where answers should be their own opponents."""
-    if count_self:
-        raise SpecError("with `extra` no answer is its own opponent: set `count_self: false`")
+def check_extra(extra: Grouped) -> None:
+    """Raise DataError where a prompt has no extra sample."""
     missing = int((np.diff(extra.starts) == 0).sum())
     if missing:
         raise DataError(f"{missing} of {len(extra.prompts)} prompts have no sample in `extra`: sample the same prompts "

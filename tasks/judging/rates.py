@@ -11,21 +11,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
+from tasks.judging.aggregation import (
+    Aggregation,
+    AnsweredPairs,
+    OrientedQuestions,
+    by_scores,
+    mean_logits,
+    mean_probabilities,
+)
 from tasks.judging.grouping import Grouped, Ints, Strings, row_indices
 from tasks.judging.oriented import TIE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-
-class AnsweredPairs(NamedTuple):
-    """The answered pairs of a block, each unordered pair once with a < b; p is the mean over orders."""
-
-    a: Ints
-    b: Ints
-    p: Floats
-    uncertainty: Floats
-    """NaN: unknown."""
 
 
 class Rates(NamedTuple):
@@ -37,23 +35,34 @@ class Rates(NamedTuple):
     """Number of answered opponents, including the answer itself where it counts."""
 
 
-def answered_pairs(ids: Strings, prompt_of: Ints, questions: pa.Table, counts: Ints) -> AnsweredPairs:
-    """The answered pairs of a block's prompts, by row.
+def answered_pairs(
+    ids: Strings, prompt_of: Ints, questions: pa.Table, counts: Ints, aggregation: Aggregation = "probabilities"
+) -> AnsweredPairs:
+    """The answered pairs of a block's prompts, by row; p by `aggregation`, of which `scores` takes p of `logits`.
 
     ids: `(R,)` completion_id of each answer; prompt_of: `(R,)` its prompt; questions: WinProbs of the same prompts;
     counts: `(G,)` questions per prompt. Raises DataError if an id is not that of an answer to the prompt, or a p is no
     probability.
     """
+    mean = mean_probabilities if aggregation == "probabilities" else mean_logits
+    return mean(_oriented_questions(ids, prompt_of, questions, counts), len(ids))
+
+
+def _oriented_questions(ids: Strings, prompt_of: Ints, questions: pa.Table, counts: Ints) -> OrientedQuestions:
     a, b = (row_indices(ids, questions.column(side), f"win_probs.{side}") for side in ("a_id", "b_id"))
-    asked_of = np.repeat(np.arange(len(counts)), counts)
-    if ((prompt_of[a] != asked_of) | (prompt_of[b] != asked_of)).any():
+    of_prompt = np.repeat(np.arange(len(counts)), counts)
+    if ((prompt_of[a] != of_prompt) | (prompt_of[b] != of_prompt)).any():
         raise DataError("win_probs has questions whose answers belong to another prompt")
     if (a == b).any():
         raise DataError("win_probs has questions that compare a draw with itself")
     p = _probabilities(questions.column("p"))
     uncertainty: Floats = questions.column("uncertainty").to_numpy(zero_copy_only=False).astype(np.float64)
-    p = np.where(a < b, p, 1 - p)
-    return _mean_over_orders(AnsweredPairs(np.minimum(a, b), np.maximum(a, b), p, uncertainty), len(ids))
+    first = questions.column("first").to_numpy(zero_copy_only=False)
+    order = (first == "a").astype(np.int64) - (first == "b")
+    swap = a > b
+    return OrientedQuestions(
+        np.minimum(a, b), np.maximum(a, b), np.where(swap, 1 - p, p), uncertainty, np.where(swap, -order, order)
+    )
 
 
 def _probabilities(column: Strings) -> Floats:
@@ -67,16 +76,6 @@ def _probabilities(column: Strings) -> Floats:
             "must be in [0, 1], or null where the oracle gave no answer"
         )
     return p
-
-
-def _mean_over_orders(pairs: AnsweredPairs, rows: int) -> AnsweredPairs:
-    """Means over the answered questions of each pair, in order of its rows."""
-    known = ~np.isnan(pairs.p)
-    keys, p, uncertainty = (x[known] for x in (pairs.a * rows + pairs.b, pairs.p, pairs.uncertainty))
-    if (np.diff(keys) <= 0).any():
-        keys, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        p, uncertainty = (np.bincount(inverse, values) / counts for values in (p, uncertainty))
-    return AnsweredPairs(keys // max(1, rows), keys % max(1, rows), p, uncertainty)
 
 
 def win_rates_of_block(pairs: AnsweredPairs, rows: int, *, count_self: bool) -> Rates:
@@ -105,8 +104,12 @@ def any_of_prompt(flags: Flags, sizes: Ints) -> Flags:
     return np.logical_or.reduceat(flags, np.cumsum(sizes) - sizes)
 
 
-def block_of(rows: Grouped, questions: Grouped, first: int, last: int) -> tuple[pa.Table, Ints, AnsweredPairs]:
+def block_of(
+    rows: Grouped, questions: Grouped, first: int, last: int, aggregation: Aggregation = "probabilities"
+) -> tuple[pa.Table, Ints, AnsweredPairs]:
     """The answers of the prompts `first:last`, their number per prompt, and their answered pairs."""
     block, sizes = rows.rows(first, last), rows.sizes(first, last)
     ids, prompt_of = block.column("completion_id"), np.repeat(np.arange(len(sizes)), sizes)
-    return block, sizes, answered_pairs(ids, prompt_of, questions.rows(first, last), questions.sizes(first, last))
+    own, counts = questions.rows(first, last), questions.sizes(first, last)
+    pairs = answered_pairs(ids, prompt_of, own, counts, aggregation)
+    return block, sizes, by_scores(pairs, sizes) if aggregation == "scores" else pairs
