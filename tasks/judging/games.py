@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.contract import DataError
+from tasks.judging.aggregation import AnsweredPairs
 from tasks.judging.grouping import Grouped, Ints, grouped, grouped_like
-from tasks.judging.rates import AnsweredPairs, block_of
+from tasks.judging.rates import block_of
 from tasks.kinds import Completions, WinProbs
 
 Floats = npt.NDArray[np.float64]

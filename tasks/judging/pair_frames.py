@@ -9,8 +9,9 @@ import pyarrow as pa
 from tasks.calls import PAIR_COLUMNS
 from tasks.columns import TOKENS
 from tasks.contract import Chosen
+from tasks.judging.aggregation import AnsweredPairs
 from tasks.judging.grouping import Grouped, Ints, Selection, ended_by_itself, indices, row_indices
-from tasks.judging.rates import AnsweredPairs, places, win_rates_of_block
+from tasks.judging.rates import places, win_rates_of_block
 
 
 def pairs_by_rule(
