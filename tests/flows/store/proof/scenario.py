@@ -30,10 +30,11 @@ PEOPLE = [
 
 
 def write_answers(folder: Path) -> None:
-    """The files of answers that `proof.yaml` reads: pairs, and answers with scores."""
+    """The files that `proof.yaml` reads: pairs, answers with scores, and a program that scores answers."""
     scored = ({"prompt": r["prompt"], "completion": r["chosen"], "helpful": i % 3} for i, r in enumerate(PEOPLE))
     for name, rows in (("pairs", PEOPLE), ("scored", scored)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "rewards.py").write_text("def words(prompt, completion, truth):\n    return len(completion.split())\n")
 
 
 def _write_peft(folder: Path) -> None:
