@@ -19,7 +19,8 @@ SMALL = f"""
 pipelines:
   small:
     extends: {SHIPPED}#sppo-pairrm
-    params: {{model: FOLDER/policy, pairrm: FOLDER/pairrm, rounds: 1, k: 3, prompts_per_round: 3, epochs: 1, lr: 1.0e-3}}
+    params:
+      {{model: FOLDER/policy, pairrm: FOLDER/pairrm, rounds: 1, k: 3, prompts_per_round: 3, epochs: 1, lr: 1.0e-3}}
     steps:
       few:        {{task: take_batch, table: heldout, index: 1, size: 2}}
       base_check: {{prompts: few, k: 2}}
