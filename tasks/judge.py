@@ -74,7 +74,7 @@ def score(
 
     live, rows = _scorer(oracle, dtype, weights, work), grouped(completions.table)
     named = {"attributes": json.dumps(live.attributes)} if live.attributes else {}
-    with Journal(work.path / "scores.jsonl", work, shared=True) as journal:
+    with Journal(work.path / "scores.jsonl", work, live, shared=True) as journal:
 
         def scored(first: int, last: int) -> pa.Table:
             block = rows.rows(first, last)
@@ -126,8 +126,8 @@ def compare(
     if against is not None:
         _check_prompts(rows, against)
     with (
-        Journal(work.path / "answers.jsonl", work, shared=True) as journal,
-        Journal(work.path / "uncertainties.jsonl", work, shared=True) as uncertainties,
+        Journal(work.path / "answers.jsonl", work, live, shared=True) as journal,
+        Journal(work.path / "uncertainties.jsonl", work, live, shared=True) as uncertainties,
     ):
 
         def compared(first: int, last: int) -> pa.Table:
@@ -184,7 +184,7 @@ def judge_pairs(
 
     live, rows = open_oracle(oracle, dtype, work), grouped(pairs.table)
     totals: Counter[str] = Counter()
-    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
+    with Journal(work.path / "answers.jsonl", work, live, shared=True) as journal:
 
         def judged(first: int, last: int) -> pa.Table:
             block = rows.rows(first, last)

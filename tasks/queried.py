@@ -30,7 +30,12 @@ class Queried:
     """
 
     stored_as = ""
-    """Identity under which its answers are stored; empty: they are not, because they cost nothing, or it asks."""
+    """Name under which its answers are stored; empty: they are not, because they cost nothing, or it asks by itself.
+
+    `open_oracle` adds what else may change an answer: the oracle's code, its parameters, the files that it reads.
+    """
+    opened_by = ""
+    """Of an oracle in a store that code opens: the digest of that code."""
     asks = False
     """Whether it looks up and asks by itself."""
     questions_per_call = QUESTIONS_PER_CALL
@@ -45,11 +50,14 @@ class Queried:
         self.live_members = members
         return self
 
-    def bind(self, session: QuerySession) -> Self:
-        """Let it and its members ask through `session` from now on."""
-        self.session = session
+    def bind(self, session: QuerySession, *, stored: bool = True) -> Self:
+        """Let it and the oracles that it queries ask through `session` from now on.
+
+        stored: look up the answers of an oracle with `stored_as` too, not only of those that ask.
+        """
+        self.session = session if stored or self.asks else None
         for member in self.live_members:
-            member.bind(session)
+            member.bind(session, stored=stored)
         return self
 
     def query(self, what: str, function: Callable[..., Any], *columns: Sequence[Any]) -> Sequence[Any]:

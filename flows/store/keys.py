@@ -62,6 +62,13 @@ class Choices:
         self.code = code
         self.identities = Identities(code, contents, (base or Path.cwd()).absolute(), online=online)
         self._prepared: dict[int, PreparedStep] = {}
+        self._openers: dict[str, str] = {}
+
+    def opener_digest(self, kind: str) -> str:
+        """Digest of the code that opens an oracle of this kind, and of its packages' versions; else empty."""
+        if kind in OPENERS and kind not in self._openers:
+            self._openers[kind] = self.code.reach(*OPENERS[kind]).digest
+        return self._openers.get(kind, "")
 
     def prepare(self, node: Node) -> PreparedStep:
         """What is known of a step before its inputs are; its members raise SpecError where no key can follow it."""

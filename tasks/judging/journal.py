@@ -1,14 +1,15 @@
 """A journal of an oracle's answers, so that a step resumed after a kill repeats no query.
 
-The inputs fix the order of the questions, and shards have a fixed size and a number, so a second attempt takes the
-answers to a shard from the first. Several ranks can share the questions: each queries some of the shards and writes a
-journal of its own, and all receive the answers to all.
+The inputs fix the order of the questions, and a shard is known by its first question and its size, so a second attempt
+takes the answers to a shard from the first. Several ranks can share the questions: each queries
+some of the shards and writes a journal of its own, and all receive the answers to all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,32 @@ import numpy.typing as npt
 from tasks.contract import DataError, Workspace, chunks
 from tasks.digests import with_digest, without_digest
 from tasks.files import atomic_replace, remove
+from tasks.judging.session import Session, Usage
+from tasks.queried import Queried
 from tasks.ranks import Ranks, broadcast, gather_all, this_rank
 
 Floats = npt.NDArray[np.float64]
 Answers = Sequence[float | None] | Sequence[Sequence[float] | None]
 """A number for each question, or a list of as many for each."""
 
-QUESTIONS_PER_SHARD = 64
-"""Questions per call of the oracle; at most this many answers of each rank are lost by a kill."""
-
 
 class Journal:
     """One line per shard of answers. Those of earlier attempts are read first; a damaged one is queried again.
 
+    A shard is what `oracle` gets in one call; at most the answers to it are lost by a kill, where no store has them.
+    One with a question that got no answer because it failed is not written, so that the next attempt asks it again.
+
     shared: the ranks of this step share the questions. Every rank must ask for the answers to the same ones.
     """
 
-    def __init__(self, file: Path, work: Workspace, *, shared: bool = False) -> None:
+    def __init__(self, file: Path, work: Workspace, oracle: Queried | None = None, *, shared: bool = False) -> None:
         self._ranks = this_rank() if shared else Ranks()
+        self._size = (oracle or Queried()).questions_per_call
+        self._session = oracle.session if oracle and isinstance(oracle.session, Session) else None
         stored = _stored(file, work) if self._ranks.is_first else {}
         # Only then do the other ranks write: rank 0 has read the journals of earlier attempts.
-        self._stored: dict[int, Answers] = broadcast(stored) if shared else stored
+        self._stored: dict[tuple[int, int], Answers] = broadcast(stored) if shared else stored
         self._file = (file if self._ranks.is_first else _of_rank(file, self._ranks.rank)).open("ab")
-        self._next = 0
         self.queries = 0
         """Number of questions so far, including those of earlier attempts."""
         self.unanswered = 0
@@ -51,26 +55,44 @@ class Journal:
         numbers: each answer is a list of so many, which gives `(count, numbers)`; None: it is one number.
         Raises DataError if it returns the wrong number of answers, or one that is not finite.
         """
-        shards = dict(enumerate(chunks(count, QUESTIONS_PER_SHARD), self._next))
-        self._next += len(shards)
-        found = {n: self._stored.pop(n) for n, shard in shards.items() if len(self._stored.get(n, ())) == _size(shard)}
-        missing = [n for n in shards if n not in found]
-        mine = {n: self._queried(n, shards[n], query) for n in missing[self._ranks.rank :: self._ranks.world]}
+        shards = {(self.queries + s.start, _size(s)): s for s in chunks(count, self._size)}
+        found = {place: self._stored.pop(place) for place in shards if place in self._stored}
+        missing = [place for place in shards if place not in found]
+        mine = {place: self._queried(place, shards[place], query, count)
+                for place in missing[self._ranks.rank :: self._ranks.world]}  # fmt: skip
         for several in gather_all(mine) if self._ranks.world > 1 and missing else [mine]:
             found |= several
         answers = np.empty(count if numbers is None else (count, numbers))
         empty = math.nan if numbers is None else [math.nan] * numbers
-        for n, shard in shards.items():
-            answers[shard] = [empty if x is None else x for x in found[n]]
+        for place, shard in shards.items():
+            answers[shard] = [empty if x is None else x for x in found[place]]
         self.queries += count
         self.unanswered += int(np.isnan(answers.reshape(count, -1)).any(axis=1).sum()) if count else 0
         return answers
 
-    def _queried(self, number: int, shard: slice, query: Callable[[slice], Answers]) -> Answers:
+    def _queried(self, place: tuple[int, int], shard: slice, query: Callable[[slice], Answers], count: int) -> Answers:
+        failed = self._failed
+        if self._session:
+            self._session.part = (shard.start, _size(shard), count)
         values = _checked(query(shard), _size(shard))
-        self._file.write(with_digest({"shard": number, "answers": values}))
-        self._file.flush()
+        if self._failed == failed:
+            self._file.write(with_digest({"first": place[0], "answers": values}))
+            self._file.flush()
         return values
+
+    @property
+    def _failed(self) -> int:
+        return self._session.usage.failed if self._session else 0
+
+    def usage(self) -> Usage:
+        """What all attempts and all ranks asked and reused; zeros for an oracle whose answers are not stored.
+
+        Every rank must call it, after its last question.
+        """
+        own = self._session.usage if self._session else Usage()
+        ranks = gather_all((own.failed, own.unparsed)) if self._ranks.world > 1 else [(own.failed, own.unparsed)]
+        failed, unparsed = (sum(column) for column in zip(*ranks, strict=True))
+        return replace(self._session.paid_by_all() if self._session else own, failed=failed, unparsed=unparsed)
 
     def __enter__(self) -> Journal:
         return self
@@ -79,11 +101,14 @@ class Journal:
         self._file.close()
 
 
-def _stored(file: Path, work: Workspace) -> dict[int, Answers]:
-    """The answers of earlier attempts by number of their shard, which are brought together in `file`."""
+def _stored(file: Path, work: Workspace) -> dict[tuple[int, int], Answers]:
+    """The answers of earlier attempts by the number of their first question and how many they are.
+
+    All lines are brought together in `file`.
+    """
     others = sorted(file.parent.glob(f"{file.name}.rank*"))
     lines = [line for path in (file, *others) if path.exists() for line in path.read_bytes().splitlines(keepends=True)]
-    stored: dict[int, Answers] = {}
+    stored: dict[tuple[int, int], Answers] = {}
     intact = []
     for line in lines:
         try:
@@ -92,7 +117,7 @@ def _stored(file: Path, work: Workspace) -> dict[int, Answers]:
             if line.endswith(b"\n"):
                 work.notice("a stored answer of the oracle is damaged; its questions are queried again")
         else:
-            stored[value["shard"]] = value["answers"]
+            stored[value["first"], len(value["answers"])] = value["answers"]
             intact.append(line)
     if others or len(intact) < len(lines):
         with atomic_replace(file) as fresh:

@@ -51,7 +51,7 @@ def judged_pairs(
     _check_labels(rows["p"])
     sides = [rows.select("prompt_id", "prompt", "truth", completion=side) for side in ("chosen", "rejected")]
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    with Journal(work.path / journal_name, work, shared=True) as journal:
+    with Journal(work.path / journal_name, work, live, shared=True) as journal:
         answers = _answers(live, questions, len(rows), journal)
         work.count(queries=journal.queries, unanswered=journal.unanswered)
     judged = rows.select("prompt_id", "group", "p", **answers).with_row_index("pair")

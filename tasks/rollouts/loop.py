@@ -99,7 +99,7 @@ def train_by_ppo(
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
-        sampler = Sampler(engine, open_oracle(oracle, config.compute.dtype, work), plan, order, options)
+        sampler = Sampler(engine, open_oracle(oracle, config.compute.dtype, work, stored=False), plan, order, options)
         _train(networks, sampler, config, resumed, sft_mix, policy, value, work)
     finally:
         close_engine()

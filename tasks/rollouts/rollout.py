@@ -140,9 +140,8 @@ def sample_scored(
     questions = Questions(prompts.append_column("completion", pa.array(texts, pa.string())))
     journals.mkdir(parents=True, exist_ok=True)
     # An engine need not sample the same again: then the questions are others, and so is the name of their journal.
-    with Journal(
-        journals / f"{digest(json.dumps([rows, texts]))}.jsonl", work, shared=this_rank().world > 1
-    ) as journal:
+    file = journals / f"{digest(json.dumps([rows, texts]))}.jsonl"
+    with Journal(file, work, sampler.scorer, shared=this_rank().world > 1) as journal:
         scores = questions.scores(sampler.scorer, journal)
     good = np.flatnonzero(~np.isnan(scores)).tolist()
     if len(good) < 2:

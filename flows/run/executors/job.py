@@ -25,6 +25,8 @@ class Input:
     digest: str
     members: Mapping[str, tuple[Input, ...]] = field(default_factory=dict)
     """What it refers to, by role: the base of an adapter, the members of a scorer."""
+    opened_by: str = ""
+    """Of an oracle that code opens: the digest of that code."""
     execution: Mapping[str, Any] = field(default_factory=dict)
     """Execution parameters, in this run, of the choice that its files specify: those are in no file."""
 

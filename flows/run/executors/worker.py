@@ -157,6 +157,8 @@ def _handle(opened: Input) -> Any:
     from tasks.kinds import KINDS
 
     handle: Any = KINDS[opened.kind](opened.path, opened.digest)
+    if opened.opened_by:
+        handle.opened_by = opened.opened_by
     if opened.members:
         handle.attach({role: [_handle(one) for one in several] for role, several in opened.members.items()})
     if opened.execution:
