@@ -8,10 +8,11 @@ from pathlib import Path
 class LocalWorkspace:
     """One attempt of a step (a `tasks.contract.Workspace`). A second one on the same folder is the next attempt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, answers: Path | None = None) -> None:
+        """answers: folder of the answers of oracles that several steps share; default: one in `folder`."""
         self.path = folder / "work"
         self.output = folder / "output"
-        self.answers = folder / "answers"
+        self.answers = answers or folder / "answers"
         self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.mkdir()

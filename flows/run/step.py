@@ -190,9 +190,15 @@ class Steps:
         for id, record in zip(node.inputs[port], records, strict=True):
             members = self._store.references.of(record)
             whole = Reference(record.kind, record.content, self._store.root / record.path, members=members)
-            one, made_by = _opened(whole, self._execution), self._graph.nodes.get(id)
+            one, made_by = self._whole_input(whole), self._graph.nodes.get(id)
             inputs.append(replace(one, execution=_execution_of_choices(made_by)) if made_by else one)
         return tuple(inputs)
+
+    def _whole_input(self, one: Reference) -> Input:
+        """An input with the digest of its code, and the execution parameters of what this graph's steps made."""
+        members = {role: tuple(self._whole_input(m) for m in several) for role, several in one.members.items()}
+        opened_by, execution = self._choices.opener_digest(one.kind), self._execution.get(one.content, {})
+        return Input(one.kind, one.path, one.content, members, opened_by, execution)
 
     def _waiting(self, node: Node, what: str) -> WaitingCallback:
         """Called while a lock is awaited: says so once, and gives up when the run is being stopped."""
@@ -249,14 +255,6 @@ def outside_paths(node: Node, inputs: Inputs, store: Store, choices: Choices) ->
         c = Oracle(path).choice
         paths |= choices.identities.paths(ChoiceValue(c.folder, c.name, c.params), c.identity)
     return paths
-
-
-def _opened(reference: Reference, execution: Mapping[str, Mapping[str, JSON]]) -> Input:
-    """What a job opens. `execution`: by content, for the members of what this graph's steps made."""
-    members = {role: tuple(_opened(one, execution) for one in several) for role, several in reference.members.items()}
-    return Input(
-        reference.kind, reference.path, reference.content, members, execution.get(reference.content, {})
-    )  # fmt: skip
 
 
 def _execution_of_inputs(job: Job) -> dict[str, JSON]:

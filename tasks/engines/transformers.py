@@ -21,7 +21,7 @@ from tasks.kinds import Model, Policy
 from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
 from tasks.sampling.draw import barred_mask, logps_of, noisy_scores
 from tasks.sampling.noise import Noise
-from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
+from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
 from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
@@ -97,14 +97,14 @@ class TransformersEngine:
         if adapter is not None:
             fill_layers(self.model, tensors, where)
 
-    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[SampledAnswer]:
         self._wake()
         with torch.inference_mode():
             return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
 
     def generate_parts(
         self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
-    ) -> Iterator[list[Answer]]:
+    ) -> Iterator[list[SampledAnswer]]:
         """One part after the other, so that a part's bytes do not depend on which parts come with it."""
         before = 0
         for requests in parts:
@@ -177,9 +177,9 @@ class _Batch:
         self.cache = RowCache(engine.shapes)
         self.rows: list[_Row | None] = []
         """By row of the cache; None for a finished one."""
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, SampledAnswer] = {}
 
-    def run(self, on_progress: OnProgress) -> list[Answer]:
+    def run(self, on_progress: OnProgress) -> list[SampledAnswer]:
         while True:
             live = [i for i, row in enumerate(self.rows) if row is not None]
             if not live and not self.waiting:

@@ -29,7 +29,7 @@ from tasks.contract import Bounds, Execution, SpecError
 from tasks.declarations import Resources
 from tasks.kinds import Model, Policy
 from tasks.ranks import this_rank
-from tasks.sampling.requests import Answer, Engine, OnProgress, Options, Request, cached_engine, evict
+from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
 from tasks.sampling.vllm_lora import AdapterSlot, lora_settings
 from tasks.sampling.weights import check_file_names, checked_weights, meta_model, weights_identity
@@ -139,12 +139,12 @@ class VllmEngine:
             self._layers = adapter, model
         return self._layers[1]
 
-    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[SampledAnswer]:
         return next(self.generate_parts([requests], options, on_progress))
 
     def generate_parts(
         self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
-    ) -> Iterator[list[Answer]]:
+    ) -> Iterator[list[SampledAnswer]]:
         """The next part is enqueued together with each, so that the batch stays full while a part ends."""
         self._wake()
         engine, finished = self.llm.llm_engine, 0

@@ -18,7 +18,7 @@ from tasks.columns import field
 from tasks.contract import SpecError
 from tasks.ids import prompt_id
 from tasks.judging.ensembles import Floats, above, combined, disagreement, distance, vectors_of
-from tasks.judging.opening import opened
+from tasks.judging.opening import open_unbound
 from tasks.kinds import RewardModel, Scorer
 from tasks.training.texts import once_each
 
@@ -53,7 +53,7 @@ def ensemble_scorer(
         uncertainty: of what.
         dtype: that models compute in.
     """
-    live = [opened(one, dtype) for one in member]
+    live = [open_unbound(one, dtype) for one in member]
     scores, by_prompt = member_scores(live), read_baselines(path)
     by_features = uncertainty == "features"
     features = feature_values(member, live, dtype) if by_features else scores

@@ -16,7 +16,7 @@ def open_oracle(oracle: AnyOracle, dtype: str, work: Workspace, *, stored: bool 
 
     stored: look up the answers of local oracles too. Where every text was sampled just now, none would be there.
     """
-    return opened(oracle, dtype).bind(Session(work), stored=stored)
+    return open_unbound(oracle, dtype).bind(Session(work), stored=stored)
 
 
 def session_of(oracle: Oracle) -> Session:
@@ -25,7 +25,7 @@ def session_of(oracle: Oracle) -> Session:
     return oracle.session
 
 
-def opened(oracle: AnyOracle, dtype: str) -> AnyOracle:
+def open_unbound(oracle: AnyOracle, dtype: str) -> AnyOracle:
     """The live oracle, with the identity under which its answers are stored."""
     live: AnyOracle = oracle.open(dtype)
     if oracle.opened_by and not live.asks:

@@ -23,7 +23,7 @@ from tasks.rollouts.networks import Networks, check_room, check_tokens, read_tok
 from tasks.rollouts.noise import PROMPTS, shuffled_piece
 from tasks.rollouts.settings import RewardConfig
 from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
-from tasks.sampling.requests import Answer, Engine, Options, Request
+from tasks.sampling.requests import Engine, Options, Request, SampledAnswer
 from tasks.training.rows import Rows, rows_of_ids
 
 ALIKE = 0.05
@@ -154,7 +154,9 @@ def sample_scored(
     )  # fmt: skip
 
 
-def _answers(sampler: Sampler, requests: Sequence[Request], on_progress: Callable[[float], None]) -> list[Answer]:
+def _answers(
+    sampler: Sampler, requests: Sequence[Request], on_progress: Callable[[float], None]
+) -> list[SampledAnswer]:
     """The answers to all requests, in their order. Those to a prompt are one rank's, whose engine reads it once."""
     ranks, k = this_rank(), sampler.order.k
     mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
@@ -163,7 +165,7 @@ def _answers(sampler: Sampler, requests: Sequence[Request], on_progress: Callabl
     return [found[i] for i in range(len(requests))]
 
 
-def rows_of_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> Rows:
+def rows_of_answers(requests: Sequence[Request], answers: Sequence[SampledAnswer]) -> Rows:
     """The sampled ids as training reads them."""
     return rows_of_ids([r.prompt_tokens for r in requests], [a.tokens for a in answers])
 

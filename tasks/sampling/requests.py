@@ -41,7 +41,7 @@ class Request(NamedTuple):
     max_tokens: int
 
 
-class Answer(NamedTuple):
+class SampledAnswer(NamedTuple):
     """One sampled completion."""
 
     text: str
@@ -63,7 +63,7 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[Answer]:
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[SampledAnswer]:
         """One answer per request, in their order. `on_progress` receives the number of finished ones.
 
         The answers depend only on the requests and their order, not on earlier calls.
@@ -72,7 +72,7 @@ class Engine(Protocol):
 
     def generate_parts(
         self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
-    ) -> Iterator[list[Answer]]:
+    ) -> Iterator[list[SampledAnswer]]:
         """The answers to the requests of each part in turn.
 
         An engine may begin the next part before one is complete. `on_progress` receives the number of finished requests

@@ -22,7 +22,7 @@ from tasks.kinds import Completions, Policy
 from tasks.parts import is_intact, new_part
 from tasks.ranks import this_rank, timeout_seconds
 from tasks.sampling.plan import Draws, SamplingPlan, completion_ids
-from tasks.sampling.requests import Answer, Engine, Options
+from tasks.sampling.requests import Engine, Options, SampledAnswer
 from tasks.template import template_digest
 
 TABLE = "table.arrow"
@@ -84,7 +84,7 @@ def chosen_engine(engine: Chosen | str) -> Chosen:
     return Chosen("engines", engine, {})
 
 
-def _table(plan: SamplingPlan, part: slice, draws: Draws, answers: list[Answer], names: list[str]) -> pa.Table:
+def _table(plan: SamplingPlan, part: slice, draws: Draws, answers: list[SampledAnswer], names: list[str]) -> pa.Table:
     """Completions of the prompts in `part`, consecutive for each prompt."""
     each = pa.array([i for i in range(part.start, part.stop) for _ in range(draws.k)], pa.int64())
     columns: dict[str, Any] = dict(zip(plan.prompts.column_names, plan.prompts.take(each).columns, strict=True))

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.sampling.requests import Answer, Options
+from tasks.sampling.requests import Options, SampledAnswer
 
 _SLACK = 8
 """Extra tokens decoded when looking for a stop string: special tokens and parts of characters have no text."""
@@ -27,17 +27,17 @@ def ids_without_text(tokenizer: Any, size: int) -> list[int]:
     return [i for i in range(size) if i not in known]
 
 
-def finished_answer(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> Answer:
+def finished_answer(tokenizer: Any, tokens: list[int], token_logps: list[float], options: Options) -> SampledAnswer:
     """The answer of sampled tokens, of which some may follow a stop string."""
     body = tokens[:-1] if tokens and tokens[-1] in options.stop_ids else tokens
     text = text_of(tokenizer, body)
     if _first(text, options.stop) is None:
-        return Answer(text, tokens, token_logps, "stop" if len(body) < len(tokens) else "length")
+        return SampledAnswer(text, tokens, token_logps, "stop" if len(body) < len(tokens) else "length")
     needed = bisect_left(
         range(1, len(body)), True, key=lambda n: _first(text_of(tokenizer, body[:n]), options.stop) is not None
     )
     text = text_of(tokenizer, body[: needed + 1])
-    return Answer(text[: _first(text, options.stop)], body[: needed + 1], token_logps[: needed + 1], "stop")
+    return SampledAnswer(text[: _first(text, options.stop)], body[: needed + 1], token_logps[: needed + 1], "stop")
 
 
 def reached_stop(tokenizer: Any, answers: Sequence[list[int]], stop: Sequence[str]) -> list[bool]:

@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.answers.store import Answer
-from tasks.contract import SpecError
+from tasks.contract import DataError, SpecError
 from tasks.judge import compare
 from tasks.judging.opening import open_oracle, session_of
 from tasks.judging.session import Session, Usage
@@ -14,6 +16,11 @@ from tests.answers import completions, rows
 from tests.workspace import Workspace
 
 PROMPTS = [[{"role": "user", "content": "which ?"}]]
+
+
+def step(folder: Path, name: str) -> Workspace:
+    """The workspace of one of several steps with a common store of answers."""
+    return Workspace(folder / name, folder / "answers")
 
 
 class Server:
@@ -44,8 +51,8 @@ def test_equal_questions_are_asked_once_and_answers_keep_the_order_of_the_questi
 
 def test_another_step_reuses_the_answers_and_asks_only_the_others(tmp_path: Path) -> None:
     server = Server()
-    Session(Workspace(tmp_path)).answers("judge", ["a", "bb"], server.ask(["a", "bb"]))
-    session = Session(Workspace(tmp_path))
+    Session(step(tmp_path, "first")).answers("judge", ["a", "bb"], server.ask(["a", "bb"]))
+    session = Session(step(tmp_path, "second"))
     found = session.answers("judge", ["ccc", "bb", "a"], server.ask(["ccc", "bb", "a"]))
     assert [a and a.raw for a in found] == ["ccc", "bb", "a"]
     assert server.asked == ["a", "bb", "ccc"]
@@ -59,6 +66,76 @@ def test_a_failed_question_is_none_and_is_asked_again_next_time(tmp_path: Path) 
     again = Server()
     assert session.answers("judge", ["a", "bb"], again.ask(["a", "bb"]))[0] == Answer(1, "a", 10, 1, 0.0, 0.5)
     assert again.asked == ["a"]
+
+
+def test_a_later_attempt_at_a_step_counts_what_the_earlier_one_paid_and_reuses_only_what_others_did(
+    tmp_path: Path,
+) -> None:
+    server = Server()
+    Session(step(tmp_path, "other")).answers("judge", ["a"], server.ask(["a"]))
+    Session(step(tmp_path, "killed")).answers("judge", ["a", "bb"], server.ask(["a", "bb"]))
+    again = Session(step(tmp_path, "killed"))
+    again.answers("judge", ["bb", "ccc"], server.ask(["bb", "ccc"]))
+    assert server.asked == ["a", "bb", "ccc"]
+    assert again.usage == Usage(asked=2, reused=1, tokens_in=20, tokens_out=2, cost=1.0)
+
+
+def test_what_a_request_without_an_answer_cost_is_counted(tmp_path: Path) -> None:
+    session = Session(Workspace(tmp_path))
+    session.pay(tokens_in=7, cost=0.25)
+    assert Session(Workspace(tmp_path)).usage == session.usage == Usage(tokens_in=7, cost=0.25)
+
+
+def test_a_step_that_stops_in_the_middle_keeps_what_was_answered(tmp_path: Path) -> None:
+    def stops(numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        yield 1, Answer(0.5)
+        raise DataError("max_cost is used up")
+
+    with pytest.raises(DataError, match="used up"):
+        Session(step(tmp_path, "stopped")).answers("judge", ["a", "bb", "ccc"], stops)
+    server = Server()
+    session = Session(step(tmp_path, "next"))
+    assert session.answers("judge", ["a", "bb", "ccc"], server.ask(["a", "bb", "ccc"]))[1] == Answer(0.5)
+    assert server.asked == ["a", "ccc"]
+
+
+def test_what_another_session_is_asking_is_waited_for_and_not_asked(tmp_path: Path) -> None:
+    slow, quick = Server(), Server()
+    begun = threading.Event()
+
+    def slowly(numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        begun.set()
+        time.sleep(0.3)
+        yield from slow.ask(["a", "bb"])(numbers)
+
+    first = threading.Thread(target=Session(step(tmp_path, "first")).answers, args=("judge", ["a", "bb"], slowly))
+    first.start()
+    begun.wait()
+    second = Session(step(tmp_path, "second"))
+    found = second.answers("judge", ["ccc", "a"], quick.ask(["ccc", "a"]))
+    first.join()
+    assert [a and a.value for a in found] == [3, 1]
+    assert (slow.asked, quick.asked) == (["a", "bb"], ["ccc"])
+    assert (second.usage.asked, second.usage.reused) == (1, 1)
+
+
+def test_what_failed_for_another_session_is_asked_here(tmp_path: Path) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fails(numbers: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        begun.set()
+        may_end.wait()
+        yield from ()
+
+    first = threading.Thread(target=Session(step(tmp_path, "first")).answers, args=("judge", ["a"], fails))
+    first.start()
+    begun.wait()
+    threading.Timer(0.1, may_end.set).start()
+    server = Server()
+    assert Session(step(tmp_path, "second")).answers("judge", ["a"], server.ask(["a"])) == [
+        Answer(1, "a", 10, 1, 0.0, 0.5)
+    ]
+    first.join()
 
 
 def test_an_oracle_that_asks_gets_the_session_of_the_step(tmp_path: Path) -> None:
@@ -89,8 +166,7 @@ def test_an_oracle_with_an_identity_is_queried_only_for_answers_that_no_step_has
         return [None if text == "none" else float(len(text)) for text in texts]
 
     def judged(folder: str, *texts: str) -> list[float | None]:
-        work = Workspace(tmp_path / folder)
-        work.answers = tmp_path / "answers"
+        work = step(tmp_path, folder)
         oracle = Scorer.scoring(score, stored_as="by length, version 1")
         return [row["p"] for row in rows(compare(completions({"x": texts}), oracle, work))]
 

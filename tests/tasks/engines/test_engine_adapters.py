@@ -17,7 +17,7 @@ from tasks.engines import vllm as vllm_module
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.rendering import Template
-from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
+from tasks.sampling.requests import Engine, Options, Request, SampledAnswer, close_engine
 from tasks.sampling.weights import meta_model
 from tasks.template import stop_ids
 from tasks.training.adapters import adapter_in, add_layers, learning_parameters
@@ -39,12 +39,12 @@ def requests_of(policy: Policy) -> list[Request]:
     return [Request(p, 10 * i + k, 8) for i, p in enumerate(prompts) for k in range(K)]
 
 
-def drawn(engine: Engine, policy: Policy) -> list[Answer]:
+def drawn(engine: Engine, policy: Policy) -> list[SampledAnswer]:
     options = Options(temperature=0.9, stop_ids=stop_ids(policy))
     return engine.generate([*requests_of(policy), Request(LONG, 5, 3)], options, lambda n: None)
 
 
-def assert_answers_of(model: Any, policy: Policy, answers: list[Answer]) -> None:
+def assert_answers_of(model: Any, policy: Policy, answers: list[SampledAnswer]) -> None:
     """The answers' log-probabilities are those of a plain pass through a trainer's model."""
     for request, answer in zip([*requests_of(policy), Request(LONG, 5, 3)], answers, strict=True):
         prompt = list(request.prompt_tokens)
@@ -59,10 +59,10 @@ class Case(NamedTuple):
 
     name: str
     policies: dict[str, Policy]
-    answers: list[list[Answer]]
+    answers: list[list[SampledAnswer]]
     loads: int
-    after_update: list[Answer]
-    after_whole_update: list[Answer]
+    after_update: list[SampledAnswer]
+    after_whole_update: list[SampledAnswer]
     other: Policy
     """Whose weights the last update sent."""
 

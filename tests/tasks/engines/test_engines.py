@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tasks.contract import Chosen
 from tasks.kinds import Policy
 from tasks.rendering import Template
-from tasks.sampling.requests import Answer, Options, Request, close_engine
+from tasks.sampling.requests import Options, Request, SampledAnswer, close_engine
 from tasks.template import stop_ids, tokenizer_of
 from tests.models import tiny_policy
 
@@ -45,15 +45,16 @@ class Case:
         self.size = len(tokenizer_of(policy))
         self.stops = stop_ids(policy)
         self.prompts = Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])
-        self.answers: dict[tuple[str, str], list[Answer]] = {}
+        self.answers: dict[tuple[str, str], list[SampledAnswer]] = {}
         for name in ENGINES:
             self._generate(name, policy)
 
     def _generate(self, name: str, policy: Policy) -> None:
         engine = Chosen("engines", name, {})(policy)
 
-        def answers(requests: list[Request], **options: object) -> list[Answer]:
-            answered: list[Answer] = engine.generate(requests, Options(stop_ids=self.stops, **options), lambda n: None)  # type: ignore[arg-type]
+        def answers(requests: list[Request], **options: object) -> list[SampledAnswer]:
+            wanted = Options(stop_ids=self.stops, **options)  # type: ignore[arg-type]
+            answered: list[SampledAnswer] = engine.generate(requests, wanted, lambda n: None)
             return answered
 
         def keep(question: str, requests: list[Request], **options: object) -> None:
@@ -150,7 +151,7 @@ def test_truncated_draws_follow_the_truncated_distribution(case: Case, engine: s
     assert _fits(case.answers[engine, "cut"], expected)
 
 
-def _fits(answers: list[Answer], weights: np.ndarray) -> bool:
+def _fits(answers: list[SampledAnswer], weights: np.ndarray) -> bool:
     """Whether the first tokens may come from `weights`: a chi-square test in which tokens that are expected fewer than
     5 times count as one."""
     counts = np.bincount([a.tokens[0] for a in answers], minlength=len(weights))

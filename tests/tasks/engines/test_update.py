@@ -11,7 +11,7 @@ import torch
 from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy
 from tasks.rendering import Template
-from tasks.sampling.requests import Answer, Engine, Options, Request, close_engine
+from tasks.sampling.requests import Engine, Options, Request, SampledAnswer, close_engine
 from tasks.sampling.weights import check_file_names, meta_model
 from tasks.template import stop_ids
 from tasks.training.model import open_model
@@ -51,7 +51,7 @@ def prompts_of(policy: Policy) -> list[list[int]]:
     return Template(policy).prompts([[{"role": "user", "content": t}] for t in TEXTS])  # type: ignore[return-value]
 
 
-def greedy(engine: Engine, policy: Policy) -> list[Answer]:
+def greedy(engine: Engine, policy: Policy) -> list[SampledAnswer]:
     options = Options(temperature=0.0, stop_ids=stop_ids(policy))
     return engine.generate([Request(p, 0, 12) for p in prompts_of(policy)], options, lambda n: None)
 
@@ -71,7 +71,7 @@ def plain(policy: Policy) -> list[tuple[list[int], list[float]]]:
     return answers
 
 
-def assert_alike(answers: list[Answer], expected: list[tuple[list[int], list[float]]]) -> None:
+def assert_alike(answers: list[SampledAnswer], expected: list[tuple[list[int], list[float]]]) -> None:
     for answer, (tokens, logps) in zip(answers, expected, strict=True):
         assert answer.tokens == tokens
         assert answer.token_logps == pytest.approx(logps, abs=1e-4)

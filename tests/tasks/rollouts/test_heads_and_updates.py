@@ -15,7 +15,7 @@ from tasks.rollouts.sft_mix import make_sft_mix
 from tasks.rollouts.token_heads import TokenLogps
 from tasks.rollouts.update import MinibatchStats, check_first, learn
 from tasks.sampling.plan import Draws, sampling_plan
-from tasks.sampling.requests import Answer, Request
+from tasks.sampling.requests import Request, SampledAnswer
 from tasks.train import logps
 from tasks.training.batches import single_row
 from tasks.training.body import inputs_of
@@ -29,7 +29,7 @@ from tests.workspace import Workspace
 FLOAT32 = GradientComputeConfig("float32")
 ASKED = [[1, 9, 8, 7], [1, 9, 8, 7], [1, 20]]
 TOLD = [[11, 12, 2], [30], [40, 41, 42, 43]]
-ROWS = rows_of_answers([Request(p, 0, 9) for p in ASKED], [Answer("", t, [], "stop") for t in TOLD])
+ROWS = rows_of_answers([Request(p, 0, 9) for p in ASKED], [SampledAnswer("", t, [], "stop") for t in TOLD])
 
 
 def test_log_probabilities_and_values_of_each_token_are_those_of_transformers_alone(

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.sampling.requests import Answer, Options
+from tasks.sampling.requests import Options, SampledAnswer
 from tasks.sampling.stopping import finished_answer, reached_stop
 
 
@@ -18,7 +18,7 @@ class WordTokenizer:
         return [self.decode(row, **how) for row in rows]
 
 
-def end(tokens: list[int], *stop: str) -> Answer:
+def end(tokens: list[int], *stop: str) -> SampledAnswer:
     return finished_answer(
         WordTokenizer(), tokens, [-float(t) for t in tokens], Options(stop=stop, stop_ids=frozenset({0}))
     )
@@ -38,7 +38,7 @@ ENDS = {
 @pytest.mark.parametrize("case", ENDS)
 def test_an_answer_ends_at_its_stop_token_or_stop_string(case: str) -> None:
     tokens, stop, (text, kept, reason) = ENDS[case]
-    assert end(tokens, *stop) == Answer(text, kept, [-float(t) for t in kept], reason)  # type: ignore[arg-type]
+    assert end(tokens, *stop) == SampledAnswer(text, kept, [-float(t) for t in kept], reason)  # type: ignore[arg-type]
 
 
 def test_a_stop_string_is_recognised_when_its_last_token_is_sampled() -> None:
