@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
 import pyarrow as pa
@@ -204,6 +205,8 @@ class Report(Table):
 class Oracle(Comparing, Artifact):
     """A judge of which of two answers is better: a specification in `oracle.json`, opened by calling its choice."""
 
+    execution: Mapping[str, JSON] = MappingProxyType({})
+    """Execution parameters of its choice in this run, which are in no specification."""
     _choice: Chosen | None = None
 
     def with_choice(self, choice: Chosen) -> Self:
@@ -215,7 +218,8 @@ class Oracle(Comparing, Artifact):
     def choice(self) -> Chosen:
         if self._choice is None:
             spec = json.loads((self.path / "oracle.json").read_text())
-            self._choice = Chosen(spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
+            stored = (spec["folder"], spec["name"], spec["params"], spec["code"], spec["identity"])
+            self._choice = Chosen(*stored, self.execution)
         return self._choice
 
     def open(self, dtype: str = "auto") -> Self:

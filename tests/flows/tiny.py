@@ -205,7 +205,7 @@ def identity(*, online, base, path):
 '''
 
 
-KINDS_AND_BELOW = ("arrow", "artifact", "attributes", "composed", "kinds")
+KINDS_AND_BELOW = ("arrow", "artifact", "attributes", "composed", "kinds", "queried")
 """The file of the kinds, and those of which they are made."""
 
 
