@@ -1,13 +1,16 @@
-"""The commands that need a Prefect server, or are one: deploy, serve, up."""
+"""The commands that need a server, or are one: deploy, serve, up, judge."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.commands.options import DeployedOrAll, Pool, ProfileName, add_project_options
+from flows.commands.printing import escape_control_characters
 from flows.commands.project import Project
 
 servers = typer.Typer()
@@ -77,6 +80,43 @@ def up(
     from flows.commands.up import serve_web_uis
 
     serve_web_uis(project.root, prefect_port, mlflow_port, link=sys.stdout.isatty())
+
+
+@servers.command()
+def judge(
+    project: Project,
+    name: Annotated[str | None, typer.Argument(help="A survey; default: list them.", show_default=False)] = None,
+    annotator: Annotated[
+        str | None, typer.Option("--annotator", metavar="ME", help="Who judges; default: the page asks.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any that is free.")] = 4300,
+    host: Annotated[str, typer.Option(help="Address of the page; others than this can be reached from outside.")] = (
+        "127.0.0.1"
+    ),
+    report: Annotated[bool, typer.Option("--report", help="Show who judged how, and how far they agree.")] = False,
+    to: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Write the pairs as FILE.csv, or FILE.json for Label Studio."),
+    ] = None,
+    of: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="Read judgements from such a file.")
+    ] = None,
+) -> None:
+    """Serve the page on which people compare answers, or list what waits for them.
+
+    Keys: A and B for the better answer, T for a tie, S to skip, U to undo. Several people may judge at once, each by
+    her name. Until Ctrl-C or SIGTERM; what was judged is kept.
+    """
+    from flows.commands import judge as judging
+    from flows.store.store import ANSWERS
+    from flows.system.modes import own_umask
+
+    with own_umask() if to else nullcontext():  # what is exported is no part of the store
+        answers = project.root / ANSWERS
+    if name is None:
+        print(escape_control_characters("\n".join(judging.waiting_lines(answers))))
+        return
+    judging.judge(answers, name, annotator, (host, port), report=report, export=to, read=of)
 
 
 add_project_options(servers)
