@@ -132,6 +132,7 @@ def _bound(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # the address is printed before uvicorn takes the first request
     except OSError as e:
         listening.close()
         raise SpecError(f"cannot serve at {host}, port {port} ({e.strerror}): name another one by --port") from None

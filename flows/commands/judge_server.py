@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Depends, FastAPI, Header, HTTPException
@@ -129,6 +130,8 @@ class _Looks:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, float]] = {}
+        self.choosing = Lock()
+        """Held while one person's next question is chosen."""
 
     def note(self, annotator: str, question: str) -> None:
         self._last[annotator] = (question, time.monotonic())
@@ -157,8 +160,9 @@ def _judgement(decision: Decision, annotator: str) -> Judgement:
 
 
 def _next(survey: Survey, annotator: str, looks: _Looks) -> Shown:
-    question = next_question(survey, annotator, looks.of_others(annotator))
-    looks.note(annotator, question.id if question else "")
+    with looks.choosing:
+        question = next_question(survey, annotator, looks.of_others(annotator))
+        looks.note(annotator, question.id if question else "")
     return _shown(survey, question, annotator)
 
 
