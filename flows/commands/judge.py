@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.contract import SpecError
-from tasks.people.survey import Judgement, Question, Survey, check_annotator, check_name, survey_file, surveys
+from tasks.people.survey import Judgement, Survey, SurveyQuestion, check_annotator, check_name, survey_file, surveys
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def judge(
+def judge_survey(
     answers: Path, name: str, annotator: str | None, place: tuple[str, int],
     *, report: bool = False, export: Path | None = None, read: Path | None = None, say: Callable[[str], None] = print,
 ) -> None:  # fmt: skip
@@ -121,7 +121,7 @@ def serve_page(
         say(line)
 
 
-def _left(questions: list[Question]) -> str:
+def _left(questions: list[SurveyQuestion]) -> str:
     missing = sum(max(0, q.needed - q.judged) for q in questions)
     return f"{missing} judgements of {len(questions)} pairs are missing"
 

@@ -21,10 +21,10 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-from flows.commands.judge_text import Segment, message_text, segments
+from flows.commands.judge_text import TextPart, message_text, segments
 from flows.run.prefect.serving import refusal
 from tasks.contract import DataError
-from tasks.people.survey import Judgement, Question, Survey, check_annotator, next_question, on_left
+from tasks.people.survey import Judgement, Survey, SurveyQuestion, check_annotator, next_question, on_left
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -41,7 +41,7 @@ class ShownMessage(BaseModel):
     """A message of the prompt."""
 
     role: str
-    parts: list[Segment]
+    parts: list[TextPart]
 
 
 class ShownQuestion(BaseModel):
@@ -49,15 +49,15 @@ class ShownQuestion(BaseModel):
 
     id: str
     prompt: list[ShownMessage]
-    left: list[Segment]
-    right: list[Segment]
+    left: list[TextPart]
+    right: list[TextPart]
 
 
 class Shown(BaseModel):
     """What the page shows next."""
 
     survey: str
-    instructions: list[Segment]
+    instructions: list[TextPart]
     ties: bool
     question: ShownQuestion | None
     """None: there is nothing left for this person."""
@@ -166,7 +166,7 @@ def _next(survey: Survey, annotator: str, looks: _Looks) -> Shown:
     return _shown(survey, question, annotator)
 
 
-def _shown(survey: Survey, question: Question | None, annotator: str) -> Shown:
+def _shown(survey: Survey, question: SurveyQuestion | None, annotator: str) -> Shown:
     terms, progress = survey.terms, survey.progress(annotator)
     return Shown(
         survey=survey.name, instructions=segments(terms.instructions) if terms.instructions else [], ties=terms.ties,
@@ -175,7 +175,7 @@ def _shown(survey: Survey, question: Question | None, annotator: str) -> Shown:
     )  # fmt: skip
 
 
-def _shown_question(question: Question, annotator: str) -> ShownQuestion:
+def _shown_question(question: SurveyQuestion, annotator: str) -> ShownQuestion:
     texts = {"x": segments(question.x), "y": segments(question.y)}
     left = on_left(question.id, annotator)
     prompt = [ShownMessage(role=m["role"], parts=segments(message_text(m))) for m in question.prompt]

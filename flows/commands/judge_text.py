@@ -18,7 +18,7 @@ _FENCE = re.compile(r"^```[^\n`]*\n(.*?)(?:^```[ \t]*$\n?|\Z)", re.MULTILINE | r
 
 
 @dataclass(frozen=True)
-class Segment:
+class TextPart:
     """Part of a text."""
 
     text: str
@@ -38,20 +38,20 @@ def _visible(character: str) -> str:
     return f"⟨U+{ord(character):04X}⟩" if hides else character
 
 
-def segments(text: str) -> list[Segment]:
+def segments(text: str) -> list[TextPart]:
     """The text as prose and code, without the fences."""
-    return [Segment(visible(part.text), part.code) for part in _parts(text) if part.text.strip()] or [
-        Segment("", False)
+    return [TextPart(visible(part.text), part.code) for part in _parts(text) if part.text.strip()] or [
+        TextPart("", False)
     ]
 
 
-def _parts(text: str) -> Iterator[Segment]:
+def _parts(text: str) -> Iterator[TextPart]:
     end = 0
     for fence in _FENCE.finditer(text):
-        yield Segment(text[end : fence.start()].strip("\n"), False)
-        yield Segment(fence[1].rstrip("\n"), True)
+        yield TextPart(text[end : fence.start()].strip("\n"), False)
+        yield TextPart(fence[1].rstrip("\n"), True)
         end = fence.end()
-    yield Segment(text[end:].strip("\n") if end else text, False)
+    yield TextPart(text[end:].strip("\n") if end else text, False)
 
 
 def message_text(message: Mapping[str, str]) -> str:

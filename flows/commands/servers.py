@@ -116,7 +116,7 @@ def judge(
     if name is None:
         print(escape_control_characters("\n".join(judging.waiting_lines(answers))))
         return
-    judging.judge(answers, name, annotator, (host, port), report=report, export=to, read=of)
+    judging.judge_survey(answers, name, annotator, (host, port), report=report, export=to, read=of)
 
 
 add_project_options(servers)

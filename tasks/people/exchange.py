@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tasks.contract import DataError, SpecError
 from tasks.message import conversation_text
-from tasks.people.survey import Judgement, Question, Survey, check_annotator, on_left
+from tasks.people.survey import Judgement, Survey, SurveyQuestion, check_annotator, on_left
 
 ANSWERS = ("1", "2", "tie", "skip")
 """What may be chosen in a file."""
@@ -43,7 +43,7 @@ class Item(NamedTuple):
     """Judgements that it still needs."""
 
 
-def items(questions: Sequence[Question]) -> Iterator[Item]:
+def items(questions: Sequence[SurveyQuestion]) -> Iterator[Item]:
     for q in questions:
         first, second = (q.x, q.y) if _first(q.id) == "x" else (q.y, q.x)
         yield Item(q.id, conversation_text(q.prompt), first, second, max(0, q.needed - q.judged))
@@ -117,8 +117,9 @@ def _format(file: Path) -> _Format:
     from tasks.people import label_studio, spreadsheet
 
     formats = {
-        ".csv": _Format(spreadsheet.write, spreadsheet.read), ".json": _Format(label_studio.write, label_studio.read),
-    }  # fmt: skip
+        ".csv": _Format(spreadsheet.write_sheet, spreadsheet.read_sheet),
+        ".json": _Format(label_studio.write_tasks, label_studio.read_export),
+    }
     if file.suffix not in formats:
         raise SpecError(f"'{file}' must end with one of {list(formats)}: .json is for Label Studio")
     return formats[file.suffix]

@@ -36,7 +36,7 @@ NAME = "better"
 CHOICES = {"answer 1": "1", "answer 2": "2", "tie": "tie", "skip": "skip"}
 
 
-def write(survey: Survey, file: Path) -> list[Path]:
+def write_tasks(survey: Survey, file: Path) -> list[Path]:
     """Write the pairs that still need judgements as tasks to import, and FILE.xml, the labelling configuration."""
     tasks = [
         {"data": {"question": i.question, "prompt": i.prompt, "answer_1": i.answer_1, "answer_2": i.answer_2}}
@@ -50,7 +50,7 @@ def write(survey: Survey, file: Path) -> list[Path]:
     return [*texts]
 
 
-def read(file: Path) -> Iterator[Row]:
+def read_export(file: Path) -> Iterator[Row]:
     """The judgements of an export. Raises DataError with the number of the task, counted from 1."""
     try:
         tasks = json.loads(file.read_text(encoding="utf-8-sig"))

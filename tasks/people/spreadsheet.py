@@ -23,7 +23,7 @@ COMPUTED = ("=", "+", "-", "@", "\t", "\r")
 MARK = "q"
 
 
-def write(survey: Survey, file: Path) -> list[Path]:
+def write_sheet(survey: Survey, file: Path) -> list[Path]:
     """Write all questions with their judgements. The columns `annotator` and `choice` are to be filled in."""
     by_question: dict[str, list[tuple[str, str]]] = {}
     for judgement in survey.judgements():
@@ -38,7 +38,7 @@ def write(survey: Survey, file: Path) -> list[Path]:
     return [file]
 
 
-def read(file: Path) -> Iterator[Row]:
+def read_sheet(file: Path) -> Iterator[Row]:
     """The judgements of a file; rows without a choice are passed over. Raises DataError with the row."""
     before = csv.field_size_limit(sys.maxsize)
     try:

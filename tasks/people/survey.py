@@ -45,7 +45,7 @@ from questions q left join judgements j on j.question = q.id group by q.id order
 """
 
 
-class Question(NamedTuple):
+class SurveyQuestion(NamedTuple):
     """A prompt with two answers that people compare."""
 
     id: str
@@ -89,7 +89,7 @@ class Terms(NamedTuple):
     """Whether `tie` may be answered."""
 
 
-class Progress(NamedTuple):
+class SurveyProgress(NamedTuple):
     """How far a survey is, for one person."""
 
     questions: int
@@ -153,15 +153,15 @@ class Survey:
         rows = self._rows("select instructions, ties from settings")
         return Terms(rows[0][0], bool(rows[0][1])) if rows else Terms()
 
-    def questions(self, annotator: str = "") -> list[Question]:
+    def questions(self, annotator: str = "") -> list[SurveyQuestion]:
         """All questions, in the order in which they were first asked."""
         rows = self._rows(QUESTIONS, annotator)
         return [
-            Question(id, json.loads(prompt), x, y, needed, judged, request, bool(own))
+            SurveyQuestion(id, json.loads(prompt), x, y, needed, judged, request, bool(own))
             for id, prompt, x, y, needed, judged, request, own in rows
         ]
 
-    def question(self, id: str) -> Question:
+    def question(self, id: str) -> SurveyQuestion:
         """Raises DataError if there is none of this id."""
         found = next((q for q in self.questions() if q.id == id), None)
         if found is None:
@@ -214,11 +214,11 @@ class Survey:
                 self._db.execute("delete from judgements where rowid = ?", (row[0],))
         return str(row[1]) if row else None
 
-    def progress(self, annotator: str = "") -> Progress:
+    def progress(self, annotator: str = "") -> SurveyProgress:
         """How far the survey is, also for one person."""
         several = self.questions(annotator)
         left = sum(not q.complete and not q.own for q in several)
-        return Progress(len(several), sum(q.complete for q in several), sum(q.own for q in several), left)
+        return SurveyProgress(len(several), sum(q.complete for q in several), sum(q.own for q in several), left)
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock:
@@ -238,7 +238,7 @@ class _transaction:
         self._db.execute("commit" if error is None else "rollback")
 
 
-def next_question(survey: Survey, annotator: str, looked_at: Mapping[str, int] | None = None) -> Question | None:
+def next_question(survey: Survey, annotator: str, looked_at: Mapping[str, int] | None = None) -> SurveyQuestion | None:
     """The question that a person judges next: of the latest step, then the least judged, then in an order of her own.
 
     looked_at: how many others look at a question now; one that they will complete comes last.
@@ -246,7 +246,7 @@ def next_question(survey: Survey, annotator: str, looked_at: Mapping[str, int] |
     others = looked_at or {}
     open_ones = [q for q in survey.questions(annotator) if not q.complete and not q.own]
 
-    def place(q: Question) -> tuple[bool, int, int, str]:
+    def place(q: SurveyQuestion) -> tuple[bool, int, int, str]:
         judged = q.judged + others.get(q.id, 0)
         return judged >= q.needed, -q.request, judged, digest("order", q.id, annotator)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.ids import prompt_id
 from tasks.judging.agreement import Floats, Ints, agreement_of
 from tasks.judging.intervals import Interval
-from tasks.people.survey import Judgement, Question
+from tasks.people.survey import Judgement, SurveyQuestion
 
 VALUES = {"x": 1.0, "tie": 0.0, "y": -1.0}
 
@@ -25,7 +25,7 @@ class Verdicts(NamedTuple):
     """`(M,)`: number of each question's prompt."""
 
 
-def verdicts(questions: Sequence[Question], judgements: Sequence[Judgement]) -> Verdicts:
+def verdicts(questions: Sequence[SurveyQuestion], judgements: Sequence[Judgement]) -> Verdicts:
     """The judgements of these questions."""
     at = {question.id: i for i, question in enumerate(questions)}
     known = [j for j in judgements if j.question in at]

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from flows.commands.judge import report_lines
 from flows.commands.judge_server import PAGE, judging_app
-from flows.commands.judge_text import Segment, segments, visible
+from flows.commands.judge_text import TextPart, segments, visible
 from tasks.people.survey import Survey, Terms, on_left
 from tests.flows.commands.processes import alignflow, started
 from tests.tasks.people.asked import IDS, judged, prompt, survey_of
@@ -172,11 +172,11 @@ def test_what_would_hide_colour_or_turn_a_text_around_is_shown_as_a_sign() -> No
 def test_code_keeps_its_whitespace_and_loses_its_fences() -> None:
     text = "Here:\n\n```python\ndef f():\n\treturn  1\n```\nDone ``` or not.\n"
     assert segments(text) == [
-        Segment("Here:", False), Segment("def f():\n\treturn  1", True), Segment("Done ``` or not.", False)
+        TextPart("Here:", False), TextPart("def f():\n\treturn  1", True), TextPart("Done ``` or not.", False)
     ]  # fmt: skip
-    assert segments("```\nno end") == [Segment("no end", True)]
-    assert segments("  indented\n") == [Segment("  indented\n", False)]
-    assert segments("") == [Segment("", False)]
+    assert segments("```\nno end") == [TextPart("no end", True)]
+    assert segments("  indented\n") == [TextPart("  indented\n", False)]
+    assert segments("") == [TextPart("", False)]
 
 
 def test_the_command_lists_what_waits_and_knows_only_surveys_that_were_asked(tmp_path: Path) -> None:
