@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tasks.contract import Bounds, Waiting
 from tasks.kinds import Oracle
-from tasks.people.survey import Judgement, Survey, Terms, check_name
+from tasks.people.survey import Judgement, Survey, SurveyQuestion, Terms, check_name
 from tasks.people.votes import preference
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def people(
 
     A step that asks them writes its questions and waits: the run goes on with what does not need the answers, and ends
     with exit code 3. Once every question has its judgements, running again goes on. A question that was judged for
-    another run is not asked again, as long as the survey has the same name.
+    another run is not asked again, as long as the survey has the same name. Notices say how far the people agree.
 
     Args:
         survey: name of the survey that the questions belong to; its judgements are shared by all steps that name it.
@@ -80,6 +80,7 @@ def _compare(
                 f"judge them with `alignflow judge {name}`"
             )
         _count(session, of_question, survey.began(request))
+        _notice_agreement(session, [q for q in survey.questions() if q.id in of_question], of_question)
     finally:
         survey.close()
     p_of_x = {id: preference([j.choice for j in several], combine) for id, several in of_question.items()}
@@ -87,6 +88,18 @@ def _compare(
         p if p is None or first < second else 1 - p
         for p, first, second in zip(map(p_of_x.__getitem__, ids), *columns[1:], strict=True)
     ]
+
+
+def _notice_agreement(
+    session: Session, questions: Sequence[SurveyQuestion], of_question: dict[str, list[Judgement]]
+) -> None:
+    """Say how far the people agree, where there are several."""
+    from tasks.people.verdicts import agreement_lines, verdicts
+
+    several = verdicts(questions, [j for judgements in of_question.values() for j in judgements])
+    session.work.count(annotators=len(several.people))
+    for line in agreement_lines(several):
+        session.work.notice(line)
 
 
 def _count(session: Session, of_question: dict[str, list[Judgement]], began: float) -> None:

@@ -9,7 +9,7 @@ from tasks.contract import SpecError, Waiting
 from tasks.judge import compare
 from tasks.judging.opening import open_oracle, session_of
 from tasks.oracles.people import identity, people
-from tasks.people.survey import Survey, next_question
+from tasks.people.survey import Survey, Terms, next_question
 from tasks.people.votes import preference
 from tests.answers import completions
 from tests.tasks.people.asked import judged
@@ -101,6 +101,28 @@ def test_usage_counts_what_was_judged_for_this_step_and_what_before(tmp_path: Pa
     assert live.compare(*arguments) == [1.0, 1.0]
     usage = session_of(live).usage
     assert (usage.asked, usage.reused, usage.seconds) == (1, 1, 2.0)
+
+
+def test_the_step_says_how_far_its_people_agree(tmp_path: Path) -> None:
+    """Ana and Bob on four pairs of four prompts: x x y y and x x y x, so the same on 3 of 4; κ = (.75 − .5) / .5."""
+    work = Workspace(tmp_path / "one")
+    prompts = [[{"role": "user", "content": str(i)}] for i in range(4)]
+    arguments = (prompts, ["a"] * 4, ["b"] * 4, [None] * 4)
+    with pytest.raises(Waiting):
+        open_oracle(people(survey="s", annotators=2), "auto", work).compare(*arguments)
+    survey = Survey(work.answers, "s")
+    survey.post("another", [(prompts[0], "c", "d")], 1, Terms())  # of another step, which counts not here
+    ids = [q.id for q in survey.questions()]
+    survey.judge_all([judged(id, "ana", c) for id, c in zip(ids, "xxyyx", strict=True)])
+    survey.judge_all([judged(id, "bob", c) for id, c in zip(ids, "xxyx", strict=False)])
+    live = open_oracle(people(survey="s", annotators=2), "auto", work)
+    assert live.compare(*arguments) == [1.0, 1.0, 0.0, 0.5]
+    assert work.totals["annotators"] == 2
+    between, of_all = work.notices
+    assert between.startswith("ana and bob: the same verdict on 0.75")
+    assert "of the pairs of 4 prompts, Cohen's kappa 0.50" in between
+    assert of_all.startswith("all 2: Fleiss' kappa 0.47")  # P̄ = .75, P̄_e = (5/8)² + (3/8)² = 17/32; (24 − 17)/(32 − 17)
+    assert "Krippendorff's alpha 0.53" in of_all  # 1 − (n − 1)·2·1 / (n² − 5² − 3²), n = 8: 1 − 14/30
 
 
 def test_a_wrong_name_is_refused_before_anything_runs() -> None:
