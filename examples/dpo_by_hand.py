@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from tasks.agree import agreement
+from tasks.agree import implicit_accuracy
 from tasks.contract import Chosen
 from tasks.kinds import Demonstrations, Preferences
 from tasks.load import init_policy, load_demonstrations
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
 
     # Does the implicit reward agree with pairs that it was not trained on?
     checked = tokenize(base, held_out, work)
-    report = agreement(checked, logps(policy, checked, work), logps(base, checked, work), work)
+    report = implicit_accuracy(checked, logps(policy, checked, work), logps(base, checked, work), work)
     for row in report.table.to_pylist():
         print(f"{row['name']:20} {row['value']:.3f}")
 

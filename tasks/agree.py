@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 reward_accuracy_resources = Resources(ranks=True)
-agreement_metrics = {
+implicit_accuracy_metrics = {
     "eval/accuracy": Metric(
         "accuracy\n(95% CI)", ".3f", interval=True, ranks=True, chart=6, axis="accuracy, held-out pairs"
     )
 }
 reward_accuracy_metrics = {
-    **agreement_metrics,
+    **implicit_accuracy_metrics,
     "eval/accuracy_change": Metric("change\n(95% CI)", "+.3f", interval=True),
     "eval/ece": Metric("calibration\nerror", ".3f", higher_is_better=False),
     "eval/order_consistency": Metric("same winner\nin both orders", ".1%"),
@@ -27,7 +27,7 @@ reward_accuracy_metrics = {
 }  # fmt: skip
 
 
-def agreement_evaluation(step: StepView) -> Evaluation:
+def implicit_accuracy_evaluation(step: StepView) -> Evaluation:
     from tasks.judging.evaluated import behind
 
     pairs, policy = step.inputs.get("pairs", ()), behind(step, "logps", "policy")
@@ -46,7 +46,7 @@ def reward_accuracy_evaluation(step: StepView) -> Evaluation:
     )  # fmt: skip
 
 
-def agreement(
+def implicit_accuracy(
     pairs: Preferences, logps: Logps, ref_logps: Logps, work: Workspace, *, allow_seen: bool = False
 ) -> Report:
     """Accuracy of the implicit reward log π(y) − log π_ref(y) on held-out pairs.

@@ -395,7 +395,7 @@ def assess(
     pairs = add("load_preferences", source=source, split=split, max_skipped=max_skipped)
     rows = add("tokenize", policy=baseline, data=pairs, max_skipped=max_skipped)
     return add(
-        "agreement", pairs=rows, logps=add("logps", policy=policy, data=rows),
+        "implicit_accuracy", pairs=rows, logps=add("logps", policy=policy, data=rows),
         ref_logps=add("logps", "ref_logps", policy=baseline, data=rows), allow_seen=allow_seen,
     )  # fmt: skip
 

@@ -241,10 +241,12 @@ class Metric:
     ranks: bool = False
     """Whether runs are ranked by it."""
     higher_is_better: bool = True
-    role: Literal["", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats", "group"] = ""
+    role: Literal[
+        "", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats", "group", "same_verdict", "kappa"
+    ] = ""
     """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
     KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another); the
-    main metric of a group of the rows."""
+    main metric of a group of the rows; how often two annotators give the same verdict, and their kappa."""
     best_of_n: bool = False
     """Of a distance: whether it is that of the best of n samples, so that gains follow its law."""
     baseline: str = ""

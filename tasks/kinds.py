@@ -92,6 +92,7 @@ class WinProbs(Table):
         field("p", pa.float64(), "P(a beats b) in [0, 1]; null: the oracle gave no answer", True),
         field("first", pa.string(), "'a' or 'b': which was shown first; null where the oracle has no order", True),
         field("uncertainty", pa.float64(), "how uncertain the oracle is of p; null: it does not know", True),
+        field("annotator", pa.string(), "who answered, where several people or judges did; null: one oracle", True),
     ])  # fmt: skip
 
 

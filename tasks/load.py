@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError, Workspace
 from tasks.declarations import HEAVY, StepView
 from tasks.formats.early import check_checkpoint, check_rows, check_split, config_of_oracle, config_of_source
-from tasks.kinds import Demonstrations, Labels, Model, Oracle, Policy, Preferences, Prompts, Scores
+from tasks.kinds import Demonstrations, Labels, Model, Oracle, Policy, Preferences, Prompts, Scores, WinProbs
 from tasks.skipped import RowLog
 from tasks.source import opened
 
@@ -130,6 +130,31 @@ def read_scores(
     """
     log = RowLog(work, max_skipped)
     return log.save(opened(source).scores(split, attributes, log))
+
+
+def load_judgements(
+    work: Workspace,
+    *,
+    source: Annotated[Chosen, Choice("sources", other="path")],
+    split: str = "train",
+    annotators: list[str] | None = None,
+    max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
+) -> WinProbs:
+    """Verdicts on the pairs of one split of a source, one row for each annotator: people, or judges from elsewhere.
+
+    p is 1, 0, or ½ for a tie, and null where the column holds something else. Without columns of verdicts it is the
+    label of each pair. The answers have the ids that `load_preferences` gives them, so what an oracle thinks of the
+    same pairs (`compare_pairs`) stands beside it in `agreement`; `majority` makes one verdict of several.
+
+    Args:
+        source: a file, directory or hub dataset of pairs.
+        split: name of the split; `all` takes every row.
+        annotators: columns with a verdict on the row's two answers: 1, 2 or 0, as PandaLM has them; A, B or tie;
+            model_a, response_2, chosen, …; default: PandaLM's three, or the label of other pairs.
+        max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
+    """
+    log = RowLog(work, max_skipped)
+    return log.save(opened(source).judgements(split, annotators, log))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:

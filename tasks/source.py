@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tasks.contract import Chosen, SpecError
-from tasks.kinds import Demonstrations, Labels, Preferences, Prompts, Scores
+from tasks.kinds import Demonstrations, Labels, Preferences, Prompts, Scores, WinProbs
 from tasks.skipped import RowLog
 
 Answers = Literal["mixed", "golden"]
 
 
 class Source:
-    """Prompts, demonstrations, preferences, labels, scores, a policy: a source overrides what it provides.
+    """Prompts, demonstrations, preferences, labels, scores, judgements, a policy: a source overrides what it provides.
 
     It records in a `RowLog` the rows that it reads and those that it skips.
     """
@@ -45,6 +45,10 @@ class Source:
         """The scored answers of a split. attributes: columns of the numbers; None: all that can be."""
         raise self._unsupported("scores")
 
+    def judgements(self, split: str, annotators: Sequence[str] | None, log: RowLog) -> WinProbs:
+        """Verdicts on the pairs of a split, one row each. annotators: columns of verdicts; None: the format's own."""
+        raise self._unsupported("judgements")
+
     def policy(self) -> Path:
         """A checked local directory in the Hugging Face layout."""
         raise self._unsupported("policy")
@@ -58,7 +62,7 @@ class Source:
         return SpecError(f"source '{self.name}' has no {what}; it provides {', '.join(provided) or 'nothing'}")
 
 
-_METHODS = ("prompts", "demonstrations", "preferences", "labels", "scores", "policy", "adapter")
+_METHODS = ("prompts", "demonstrations", "preferences", "labels", "scores", "judgements", "policy", "adapter")
 
 
 def opened(source: Chosen) -> Source:

@@ -28,6 +28,8 @@ class Example(NamedTuple):
     weight: float | None = None
     label: bool | None = None
     """Whether the answer is desirable, where labels are read."""
+    turned: bool = False
+    """Whether the chosen answer is the second one in the row."""
 
 
 class AnswerColumns(NamedTuple):
@@ -38,6 +40,8 @@ class AnswerColumns(NamedTuple):
     optional: tuple[str, ...]
     read: Callable[[Row, list[Message], bool], Example]
     provides: tuple[str, ...]
+    annotators: tuple[str, ...] = ()
+    """Columns with the verdict of one annotator each."""
 
 
 def last_turn(turns: list[Message]) -> tuple[list[Message], str | None]:
@@ -137,13 +141,14 @@ def _judged(a: str, b: str, share: Callable[[Row], float]) -> Callable[[Row, lis
         p = share(row)
         better, worse = (a, b) if p >= 0.5 else (b, a)
         example = _chosen_rejected({**row, "chosen": row[better], "rejected": row[worse]}, prompt, dialogue)
-        return example._replace(p=max(p, 1 - p) if 0 < p < 1 else None, doubt="tie" if p == 0.5 else example.doubt)
+        doubt = "tie" if p == 0.5 else example.doubt
+        return example._replace(p=max(p, 1 - p) if 0 < p < 1 else None, doubt=doubt, turned=p < 0.5)
 
     return read
 
 
 def _annotators(row: Row) -> float:
-    votes = [row[f"annotator{i}"] for i in (1, 2, 3)]
+    votes = [row[name] for name in _ANNOTATORS]
     return (votes.count(1) - votes.count(2)) / 6 + 0.5
 
 
@@ -188,6 +193,7 @@ def number(row: Row, column: str) -> float | None:
     return number
 
 
+_ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 LABEL = "label"
 """The column that says whether a single answer is desirable."""
 _DESIRABLE = frozenset(["1", "1.0", "+1", "true", "thumbs_up", "up", "👍", "desirable", "good"])
@@ -202,8 +208,8 @@ _OPTIONAL = ("margin", "p", *(name for names in SCORES for name in names))
 CHOSEN_REJECTED = AnswerColumns("pairs", ("chosen", "rejected"), _OPTIONAL, _chosen_rejected, _PAIRS)
 COMPARED = (
     CHOSEN_REJECTED,
-    AnswerColumns("pairs in PandaLM's format", ("response1", "response2", "annotator1", "annotator2", "annotator3"), (),
-            _judged("response1", "response2", _annotators), _PAIRS),
+    AnswerColumns("pairs in PandaLM's format", ("response1", "response2", *_ANNOTATORS), (),
+            _judged("response1", "response2", _annotators), _PAIRS, _ANNOTATORS),
     AnswerColumns("pairs in LLMBar's format", ("output_1", "output_2", "label"), (),
             _judged("output_1", "output_2", _numbered("label", 1)), _PAIRS),
     AnswerColumns("pairs in PKU-SafeRLHF's format", ("response_0", "response_1", "better_response_id"), (),

@@ -19,8 +19,9 @@ from tasks.formats.rows import Format, detect_format, supported_columns, with_la
 from tasks.formats.scored import scored_answers
 from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
+from tasks.formats.verdicts import check_verdicts, verdict_columns, verdicts_in
 from tasks.ids import digest, prompt_id
-from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts, Scores
+from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts, Scores, WinProbs
 from tasks.skipped import RowLog
 from tasks.source import Answers, Source
 
@@ -111,6 +112,19 @@ class ExternalSource(Source):
             draws[r.prompt_id] += 1
         return _table(Scores, rows, {"attributes": json.dumps(names)})
 
+    def judgements(self, split: str, annotators: Sequence[str] | None, log: RowLog) -> WinProbs:
+        """The verdicts on the pairs, ties among them; each answer has the id that it has in `preferences`."""
+        names: list[str] = []
+        read = self._read(
+            split, "judgements", log, lambda form, columns: verdict_columns(form, columns, annotators, names)
+        )
+        rows = [_judgement(r, *verdict) for r in read for verdict in verdicts_in(r.row, r.example, names)]
+        if names and rows and (unclear := check_verdicts(rows, names)):
+            log.work.notice(
+                f"{self._title}: {unclear:,} of {len(rows):,} verdicts are none, and count as missing answers"
+            )
+        return _table(WinProbs, rows)
+
     def policy(self) -> Path:
         path = self._model_directory()
         check_model(path)
@@ -179,7 +193,7 @@ class ExternalSource(Source):
             raise UnusableRow("both answers are equal, so neither is the desirable one")
         if example.doubt == "inverted" and self._doubtful == "swap":
             return _swap(example)
-        if example.doubt in _DOUBTS and self._doubtful != "keep":
+        if example.doubt in _DOUBTS and self._doubtful != "keep" and (what, example.doubt) != ("judgements", "tie"):
             raise UnusableRow(_DOUBTS[example.doubt])
         return example
 
@@ -208,7 +222,7 @@ _DOUBTS = {
 def _swap(e: Example) -> Example:
     """The pair with chosen and rejected exchanged, and its probability and margin accordingly."""
     p, margin = None if e.p is None else 1 - e.p, None if e.margin is None else -e.margin
-    return e._replace(chosen=e.rejected, rejected=e.chosen, p=p, margin=margin, doubt="")
+    return e._replace(chosen=e.rejected, rejected=e.chosen, p=p, margin=margin, doubt="", turned=not e.turned)
 
 
 def _table(kind: type[AnyTable], rows: Sequence[dict[str, Any]], metadata: Mapping[str, str] | None = None) -> AnyTable:
@@ -262,10 +276,20 @@ def _scored(r: ReadRow, attributes: Sequence[str], k: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _ids(r: ReadRow) -> tuple[str, str]:
+    """Of the chosen answer and of the other."""
+    chosen, rejected = (digest("file", r.prompt_id, str(r.number), side) for side in ("chosen", "rejected"))
+    return chosen, rejected
+
+
+def _judgement(r: ReadRow, annotator: str | None, p: float | None) -> dict[str, Any]:
+    chosen, rejected = _ids(r)
+    return {"prompt_id": r.prompt_id, "a_id": chosen, "b_id": rejected, "p": p, "annotator": annotator}
+
+
 def _pair(r: ReadRow) -> dict[str, Any]:
-    e = r.example
+    e, (chosen, rejected) = r.example, _ids(r)
     return {
-        **_prompt(r), "chosen_id": digest("file", r.prompt_id, str(r.number), "chosen"),
-        "rejected_id": digest("file", r.prompt_id, str(r.number), "rejected"),
+        **_prompt(r), "chosen_id": chosen, "rejected_id": rejected,
         "chosen": e.chosen, "rejected": e.rejected, "p": e.p, "margin": e.margin, "source": "file",
     }  # fmt: skip

@@ -11,7 +11,8 @@ from tasks.kinds import Completions, Demonstrations, Labels, Preferences, Prompt
 
 _IDS: tuple[tuple[type[Table], tuple[str, ...]], ...] = (
     (Completions, ("completion_id",)), (Demonstrations, ("completion_id",)), (Labels, ("completion_id",)),
-    (Prompts, ("prompt_id",)), (Preferences, ("chosen_id", "rejected_id")), (WinProbs, ("a_id", "b_id", "first")),
+    (Prompts, ("prompt_id",)), (Preferences, ("chosen_id", "rejected_id")),
+    (WinProbs, ("a_id", "b_id", "first", "annotator")),
 )  # fmt: skip
 """The columns that identify a row; tables of other kinds may repeat ids (one answer can occur in several rows)."""
 

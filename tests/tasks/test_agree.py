@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks.agree import agreement
+from tasks.agree import implicit_accuracy
 from tasks.contract import DataError
 from tasks.kinds import Logps, Preferences
 from tests.answers import named
@@ -36,7 +36,7 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -
     policy = _logps(prompts, [-1.0, -2.0, -4.0, -3.0], [-3.0, -3.0, -3.0, -3.0], (5, 3))
     ref = _logps(prompts, [-2.0, -2.0, -3.0, -3.0], [-3.0, -2.0, -3.0, -3.0], (5, 3))
     # delta = (1 − 0), (0 − −1), (−1 − 0), (0 − 0) = 1, 1, −1, 0; right: 1, 1, 0, ½
-    report = agreement(_pairs(prompts), policy, ref, Workspace(tmp_path))
+    report = implicit_accuracy(_pairs(prompts), policy, ref, Workspace(tmp_path))
     rows = named(report)
     accuracy = rows["eval/accuracy"]
     assert accuracy["value"] == pytest.approx(2.5 / 4)
@@ -57,7 +57,7 @@ def test_accuracy_margin_and_interval_are_those_worked_by_hand(tmp_path: Path) -
 def test_a_policy_agrees_with_half_against_itself(tmp_path: Path) -> None:
     same = _logps(["p", "q"], [-1.0, -2.0], [-3.0, -3.0], (2, 2))
     work = Workspace(tmp_path)
-    report = agreement(_pairs(["p", "q"]), same, same, work, allow_seen=True)
+    report = implicit_accuracy(_pairs(["p", "q"]), same, same, work, allow_seen=True)
     assert "allow_seen" in work.notices[0]
     assert {name: row["value"] for name, row in named(report).items()} == {
         "eval/accuracy": 0.5,
@@ -69,4 +69,4 @@ def test_a_policy_agrees_with_half_against_itself(tmp_path: Path) -> None:
 def test_ids_that_do_not_match_are_an_error(tmp_path: Path) -> None:
     logps = _logps(["p"], [-1.0], [-3.0], (2, 2))
     with pytest.raises(DataError, match="1 chosen answers of 2 pairs have no log-probability under the policy"):
-        agreement(_pairs(["p", "q"]), logps, logps, Workspace(tmp_path))
+        implicit_accuracy(_pairs(["p", "q"]), logps, logps, Workspace(tmp_path))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tasks.training.implicit_scorer as implicit
-from tasks.agree import agreement, reward_accuracy
+from tasks.agree import implicit_accuracy, reward_accuracy
 from tasks.contract import DataError
 from tasks.judge import compare, score
 from tasks.kinds import Policy
@@ -46,7 +46,7 @@ def test_its_score_is_beta_times_the_log_ratio_of_the_whole_answer(
 def test_its_reward_accuracy_is_the_agreement_of_the_policy(policy: Policy, other: Policy, tmp_path: Path) -> None:
     data = tokenized(preferences(40), policy, tmp_path / "pairs")
     tables = [logps(model, data, Workspace(tmp_path / name)) for name, model in (("p", policy), ("r", other))]
-    direct = named(agreement(data, *tables, Workspace(tmp_path / "direct")))
+    direct = named(implicit_accuracy(data, *tables, Workspace(tmp_path / "direct")))
     oracle = implicit_reward(policy, other, beta=2.0)
     scored = named(reward_accuracy(data, oracle, Workspace(tmp_path / "scored")))
     for field in ("value", "ci_low", "ci_high"):

@@ -84,7 +84,7 @@ def model(folder: Path, text: str) -> Path:
 
 def refuse_seen(store: Store, inputs: Mapping[str, list[Record]], *, allow: bool) -> str:
     """The notice about the evaluation with these inputs, which has not run."""
-    task = "measure" if "completions" in inputs else "agreement" if "logps" in inputs else "reward_accuracy"
+    task = "measure" if "completions" in inputs else "implicit_accuracy" if "logps" in inputs else "reward_accuracy"
     evaluation = RecordViews(store).of_step(node("report", task, "Report", allow_seen=allow), inputs).evaluation
     assert evaluation
     return lineage.refuse_seen(store, evaluation)
