@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 score_resources = Resources(ranks=True)
 compare_resources = Resources(ranks=True)
 judge_pairs_resources = Resources(ranks=True)
+compare_pairs_resources = Resources(ranks=True)
 
 
 def score_cost(step: StepView) -> Cost:
@@ -201,6 +202,60 @@ def judge_pairs(
     if totals["pairs_unanswered"] + totals["pairs_tied"] == len(pairs):
         raise DataError(f"none of {len(pairs)} pairs is left: the oracle answered none, or found all of them equal")
     return Preferences(work.output)
+
+
+def compare_pairs_size(step: StepView) -> Size:
+    return Size(step.rows_of("pairs"))
+
+
+def compare_pairs_cost(step: StepView) -> Cost:
+    return {"queries": 2 * step.rows_of("pairs")}
+
+
+def compare_pairs_memory(step: StepView, machine: Machine) -> Memory | None:
+    return memory_of_scoring(step, machine, "oracle")
+
+
+def compare_pairs(
+    pairs: Preferences,
+    oracle: Oracle,
+    work: Workspace,
+    *,
+    orders: Literal["both", "random"] = "both",
+    weights: dict[str, float] | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> WinProbs:
+    """P(a beats b) of the two sides of each pair alone, a the chosen one: what an oracle thinks of labelled pairs.
+
+    Rows, queries and totals are those of `compare`, so that oracles and people can be set beside each other by
+    `agreement`; the oracle does not see which side was chosen.
+
+    Args:
+        orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
+        weights: of an oracle with attributes: scores are Σ weight · attribute, others count 0; default: their mean.
+        dtype: that an oracle which is a model computes in; auto: float32 on a CPU, bfloat16 on a GPU.
+    """
+    import numpy as np
+
+    from tasks.judging.attributes import weighted
+    from tasks.judging.grouping import by_blocks, grouped
+    from tasks.judging.journal import Journal
+    from tasks.judging.opening import open_oracle
+    from tasks.judging.pairing import Questions
+    from tasks.judging.relabelling import answers_of
+
+    live, rows = weighted(open_oracle(oracle, dtype, work), weights), grouped(pairs.table)
+    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
+
+        def compared(first: int, last: int) -> pa.Table:
+            block = rows.rows(first, last)
+            answers, a = answers_of(block), np.arange(block.num_rows)
+            ids = answers.column("completion_id")
+            return _rows(answers, _answer(Questions(answers), ids, a, a + block.num_rows, live, orders, journal))
+
+        WinProbs.of(by_blocks(rows, compared, work, "pairs")).save(work.output)
+        _report_queries(work, journal)
+    return WinProbs(work.output)
 
 
 def _compared(

@@ -142,9 +142,10 @@ def load_judgements(
 ) -> WinProbs:
     """Verdicts on the pairs of one split of a source, one row for each annotator: people, or judges from elsewhere.
 
-    p is 1, 0, or ½ for a tie, and null where the column holds something else. Without columns of verdicts it is the
-    label of each pair. The answers have the ids that `load_preferences` gives them, so what an oracle thinks of the
-    same pairs (`compare_pairs`) stands beside it in `agreement`; `majority` makes one verdict of several.
+    a is the row's first answer and b its second; p is 1, 0, or ½ for a tie, and null where the column holds something
+    else. Without columns of verdicts it is the label of each pair. The answers have the ids that `load_preferences`
+    gives them, so what an oracle thinks of the same pairs (`compare_pairs`) stands beside it in `agreement`; `majority`
+    makes one verdict of several.
 
     Args:
         source: a file, directory or hub dataset of pairs.

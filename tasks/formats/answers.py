@@ -6,9 +6,10 @@ from collections.abc import Callable
 from os.path import commonprefix
 from typing import Any, Literal, NamedTuple
 
-from tasks.formats.columns import Row
+from tasks.formats.columns import Columns, Row
 from tasks.formats.messages import answer_messages, has_turns, is_dialogue, messages
 from tasks.formats.prompts import UnusableRow, with_system
+from tasks.formats.verdict_words import verdict_of
 from tasks.message import Message, extra_of
 
 Doubt = Literal["", "tie", "inverted", "undesirable"]
@@ -147,9 +148,17 @@ def _judged(a: str, b: str, share: Callable[[Row], float]) -> Callable[[Row, lis
     return read
 
 
-def _annotators(row: Row) -> float:
-    votes = [row[name] for name in _ANNOTATORS]
-    return (votes.count(1) - votes.count(2)) / 6 + 0.5
+def _votes(annotators: tuple[str, ...]) -> Callable[[Row], float]:
+    """The mean verdict of those annotators who gave one: 1 for the first answer, ½ for a tie."""
+
+    def share(row: Row) -> float:
+        known = [v for name in annotators if (v := verdict_of(row.get(name))) is not None]
+        if not known:
+            raise UnusableRow(f"{' and '.join(annotators)} holds no verdict" if len(annotators) == 1 else
+                              f"none of {', '.join(annotators)} holds a verdict")  # fmt: skip
+        return sum(known) / len(known)
+
+    return share
 
 
 def _numbered(column: str, first: int) -> Callable[[Row], float]:
@@ -209,12 +218,35 @@ CHOSEN_REJECTED = AnswerColumns("pairs", ("chosen", "rejected"), _OPTIONAL, _cho
 COMPARED = (
     CHOSEN_REJECTED,
     AnswerColumns("pairs in PandaLM's format", ("response1", "response2", *_ANNOTATORS), (),
-            _judged("response1", "response2", _annotators), _PAIRS, _ANNOTATORS),
+            _judged("response1", "response2", _votes(_ANNOTATORS)), _PAIRS, _ANNOTATORS),
     AnswerColumns("pairs in LLMBar's format", ("output_1", "output_2", "label"), (),
             _judged("output_1", "output_2", _numbered("label", 1)), _PAIRS),
     AnswerColumns("pairs in PKU-SafeRLHF's format", ("response_0", "response_1", "better_response_id"), (),
             _judged("response_0", "response_1", _numbered("better_response_id", 0)), _PAIRS),
 )  # fmt: skip
+TWO_ANSWERS = tuple(
+    (f"{name}{a}", f"{name}{b}")
+    for name in ("response", "output", "answer", "completion")
+    for a, b in (("_a", "_b"), ("_1", "_2"), ("1", "2"))
+)
+"""Columns of two answers, of which others say which is better."""
+WINNER = ("winner", "preference", "preferred", "verdict")
+"""Columns that say it of a row's two answers; one for each annotator begins with `annotator`."""
+_ANNOTATOR = re.compile(r"annotator[_ ]?(?!id|name)\w+")
+
+
+def compared_columns(columns: Columns) -> AnswerColumns | None:
+    """The layout of two answers that these columns have; None where they have none."""
+    known = next((a for a in COMPARED if set(a.columns) <= columns.keys()), None)
+    two = next((two for two in TWO_ANSWERS if columns.keys() >= set(two)), None)
+    if known or two is None:
+        return known
+    each = tuple(name for name in columns if _ANNOTATOR.fullmatch(name))
+    annotators = each or tuple(name for name in WINNER if name in columns)[:1]
+    judged = _judged(*two, _votes(annotators))
+    return AnswerColumns("pairs with verdicts", two, annotators, judged, _PAIRS, annotators) if annotators else None
+
+
 COMPLETIONS = AnswerColumns("prompts with answers", ("completion",), (LABEL,), _labelled, ("demonstrations",))
 SINGLE = tuple(
     AnswerColumns("prompts with answers", (name,), (), _single(name), ("demonstrations",))

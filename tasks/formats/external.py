@@ -115,15 +115,16 @@ class ExternalSource(Source):
     def judgements(self, split: str, annotators: Sequence[str] | None, log: RowLog) -> WinProbs:
         """The verdicts on the pairs, ties among them; each answer has the id that it has in `preferences`."""
         names: list[str] = []
-        read = self._read(
-            split, "judgements", log, lambda form, columns: verdict_columns(form, columns, annotators, names)
-        )
-        rows = [_judgement(r, *verdict) for r in read for verdict in verdicts_in(r.row, r.example, names)]
-        if names and rows and (unclear := check_verdicts(rows, names)):
-            log.work.notice(
-                f"{self._title}: {unclear:,} of {len(rows):,} verdicts are none, and count as missing answers"
+        read = list(
+            self._read(
+                split, "judgements", log, lambda form, columns: verdict_columns(form, columns, annotators, names)
             )
-        return _table(WinProbs, rows)
+        )
+        if read and (unclear := check_verdicts([r.row for r in read], names)):
+            log.work.notice(f"{self._title}: {unclear:,} of {len(read) * len(names):,} verdicts are missing or unclear")
+        return _table(
+            WinProbs, [_judgement(r, *verdict) for r in read for verdict in verdicts_in(r.row, r.example, names)]
+        )
 
     def policy(self) -> Path:
         path = self._model_directory()
@@ -284,7 +285,8 @@ def _ids(r: ReadRow) -> tuple[str, str]:
 
 def _judgement(r: ReadRow, annotator: str | None, p: float | None) -> dict[str, Any]:
     chosen, rejected = _ids(r)
-    return {"prompt_id": r.prompt_id, "a_id": chosen, "b_id": rejected, "p": p, "annotator": annotator}
+    first, second = (rejected, chosen) if r.example.turned else (chosen, rejected)
+    return {"prompt_id": r.prompt_id, "a_id": first, "b_id": second, "p": p, "annotator": annotator}
 
 
 def _pair(r: ReadRow) -> dict[str, Any]:

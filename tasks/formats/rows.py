@@ -13,8 +13,11 @@ from tasks.formats.answers import (
     COMPLETIONS,
     LABEL,
     SINGLE,
+    TWO_ANSWERS,
+    WINNER,
     AnswerColumns,
     Example,
+    compared_columns,
     label_of,
     last_turn,
     number,
@@ -66,8 +69,7 @@ class Format(NamedTuple):
 
 def detect_format(columns: Columns) -> Format:
     """The most specific format with these columns. Raises DataError if none matches, or the prompt is ambiguous."""
-    compared = next((a for a in COMPARED if set(a.columns) <= columns.keys()), None)
-    if compared:
+    if compared := compared_columns(columns):
         prompt = find_prompt(columns)
         if prompt is None and compared is CHOSEN_REJECTED:
             return _whole_pairs(columns)
@@ -101,6 +103,7 @@ def with_labels(form: Format, columns: Columns) -> Format:
 def supported_columns() -> str:
     """The supported columns, for messages."""
     pairs = "; ".join(", ".join(a.columns) for a in COMPARED)
+    pairs += f"; {', '.join(' and '.join(two) for two in TWO_ANSWERS)} with {', '.join(WINNER)} or annotator_…"
     single = ", ".join(a.columns[0] for a in (COMPLETIONS, *SINGLE))
     return f"the prompt: {', '.join(NAMES)}; pairs: {pairs}; answers: {single}, or a conversation's last message"
 

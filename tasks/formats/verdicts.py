@@ -1,19 +1,16 @@
 """Verdicts of several annotators beside the two answers of a row: people's, or those of other judges."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 from tasks.contract import DataError, SpecError
-from tasks.formats.answers import COMPARED, Example
+from tasks.formats.answers import Example, compared_columns
 from tasks.formats.columns import Columns, Row
 from tasks.formats.rows import Format
+from tasks.formats.verdict_words import verdict_of
 
-_FIRST = frozenset(["1", "a", "first", "left", "model_a", "response_1", "output_1", "answer_1", "response1", "output1",
-                    "chosen"])  # fmt: skip
-_SECOND = frozenset(["2", "b", "second", "right", "model_b", "response_2", "output_2", "answer_2", "response2",
-                     "output2", "rejected"])  # fmt: skip
-_TIE = frozenset(["0", "tie", "tied", "equal", "same", "both", "neither", "draw", "tie (bothbad)"])
+_WRITTEN = ": the first answer is 1, A, model_a, response_1 or chosen, the second 2, B, … or rejected, a tie 0 or tie"
 
 
 def verdict_columns(form: Format, columns: Columns, wanted: Sequence[str] | None, names: list[str]) -> Format:
@@ -23,7 +20,7 @@ def verdict_columns(form: Format, columns: Columns, wanted: Sequence[str] | None
     """
     if "preferences" not in form.provides:
         return form
-    layout = next((a for a in COMPARED if set(a.columns) <= columns.keys()), None)
+    layout = compared_columns(columns)
     for name in wanted or ():
         if name not in columns:
             near = get_close_matches(name, list(columns), 1)
@@ -35,33 +32,30 @@ def verdict_columns(form: Format, columns: Columns, wanted: Sequence[str] | None
 
 
 def verdicts_in(row: Row, example: Example, names: Sequence[str]) -> Iterator[tuple[str | None, float | None]]:
-    """Annotator and P(the chosen answer beats the rejected one) of each verdict in a row: 1, 0, ½ or None.
+    """Annotator and P(the row's first answer beats its second) of each verdict in a row: 1, 0, ½ or None.
 
     Without names it is the pair's own label, and its p where that is known.
     """
     if not names:
-        yield None, 1.0 if example.p is None else example.p
+        p = 1.0 if example.p is None else example.p
+        yield None, 1 - p if example.turned else p
     for name in names:
-        first = verdict_of(row.get(name))
-        yield name, None if first is None else 1 - first if example.turned else first
+        yield name, verdict_of(row.get(name))
 
 
-def verdict_of(value: Any) -> float | None:
-    """1: the first answer is better, 0: the second, ½: a tie; None for what is not a verdict.
+def check_verdicts(rows: Sequence[Row], names: Sequence[str]) -> int:
+    """How many values in the columns of the annotators are no verdict.
 
-    Numbers: 1 and 2 are the answers and 0 is a tie, as PandaLM has them; words such as A, B, tie, model_a, response_2.
+    Raises DataError where a column holds none, or where they seem to number the answers 0 and 1.
     """
-    word = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
-    word = word.removesuffix(".0")
-    return 1.0 if word in _FIRST else 0.0 if word in _SECOND else 0.5 if word in _TIE else None
-
-
-def check_verdicts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int:
-    """Raise DataError for an annotator without any verdict; the number of values that are no verdict otherwise."""
-    known = {row["annotator"] for row in rows if row["p"] is not None}
-    if missing := [name for name in names if name not in known]:
+    found = {name: Counter(verdict_of(row.get(name)) for row in rows) for name in names}
+    for name, counts in found.items():
+        if counts.keys() <= {None}:
+            raise DataError(f"annotators: none of the {len(rows):,} values of '{name}' is a verdict{_WRITTEN}")
+    numbered = any(str(row.get(name)) == "0" for row in rows for name in names)
+    if numbered and {0.5, 1.0} <= set().union(*found.values()) <= {None, 0.5, 1.0}:
         raise DataError(
-            f"annotators: none of the {len(rows) // len(names):,} values of '{missing[0]}' is a verdict: 1, 2 and 0 or "
-            "A, B and tie are (or model_a, response_1, chosen, …)"
+            f"annotators: {', '.join(names)} have 0 and 1 and never 2, so they seem to number the answers from "
+            f"0{_WRITTEN}"
         )
-    return sum(row["p"] is None for row in rows)
+    return sum(counts[None] for counts in found.values())

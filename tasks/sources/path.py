@@ -27,10 +27,11 @@ def path(
     The format of its rows is recognised by all of its columns, and a notice of the run names it. Prompts: `prompt`,
     `instruction` (with `input`, `context`, `history`), `question`, `query`, `input`, or what both sides of a pair begin
     with; `system` becomes the system turn, and `tools` go to the chat template, as do calls of tools in messages.
-    Answers: `chosen` and `rejected`, judged answers as PandaLM, LLMBar and PKU-SafeRLHF have them, `completion`,
-    `response`, `output`, `answer`, or the last turn of `messages` or `conversations`; single answers may have a `label`
-    (true or false, 1 or 0, thumbs_up or thumbs_down). Each is a plain string, a message list (role and content, or from
-    and value) or an HH-RLHF dialogue.
+    Answers: `chosen` and `rejected`, judged answers as PandaLM, LLMBar and PKU-SafeRLHF have them, two answers
+    (`response_a` and `response_b`, `output_1` and `output_2`, …) with a `winner` or with the verdict of each annotator
+    (`annotator_1`, …), `completion`, `response`, `output`, `answer`, or the last turn of `messages` or
+    `conversations`; single answers may have a `label` (true or false, 1 or 0, thumbs_up or thumbs_down). Each is a
+    plain string, a message list (role and content, or from and value) or an HH-RLHF dialogue.
     Splits: several named ones are taken by name, also where a suffix follows (train finds train_prefs); `heldout` also
     finds test or validation; rm, policy and gate are cut from train by hash, 1/3, 5/9, 1/9. A source with one split or
     none is divided by a hash of prompt_id: rm 0.3, policy 0.5, gate 0.1, heldout 0.1; train and sft are rm and policy

@@ -256,7 +256,14 @@ def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:
     steps = Steps()
     load_preferences(steps, source=FILE)
     assess(steps, "policy", "base", source=FILE)
-    assert steps.names == ["read_preferences", "load_preferences", "tokenize", "logps", "ref_logps", "implicit_accuracy"]
+    assert steps.names == [
+        "read_preferences",
+        "load_preferences",
+        "tokenize",
+        "logps",
+        "ref_logps",
+        "implicit_accuracy",
+    ]
     assert dict(steps.added)["ref_logps"]["policy"] == "base"
 
 

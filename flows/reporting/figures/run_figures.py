@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.reporting.figures import style
+from flows.reporting.figures.agreement_matrix import agreement_figure
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.lines import gold_against_kl, metric_by_round
 from flows.reporting.figures.overoptimisation import overoptimised
@@ -41,6 +42,7 @@ def draw_figures(
         "gold_vs_kl": partial(gold_against_kl, {"": results}, title),
         "gold_vs_proxy": partial(overoptimised, results, title),
         "reliability": partial(reliability_figure, results, title),
+        "agreement": partial(agreement_figure, results, title),
         "exploitability": partial(exploitability_figures, results, title, base_first=first_is_base(store, steps)),
     }
     for name, curves in curves_of(steps).items():
