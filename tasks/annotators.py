@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tasks.judging.agreement import Agreement
     from tasks.judging.intervals import Interval
-    from tasks.judging.verdicts import Verdicts
+    from tasks.judging.verdicts import JointVerdicts
 
 agreement_metrics = {
     "eval/alpha": Metric("Krippendorff's alpha\n(95% CI)", ".3f", interval=True, of_run=True),
@@ -52,7 +52,7 @@ def agreement_evaluation(step: StepView) -> Evaluation:
     return Evaluation(
         "agreement of annotators", measured, data=measured[0][0] if measured else judgements[0],
         oracle=reference.first("oracle") if reference else None,
-        settings={"tie": step.params["tie"], "annotators": step.params["names"]},
+        settings={"width of a tie": step.params["tie_within"], "annotators": step.params["names"]},
         allow_seen=step.params.get("allow_seen", False),
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def agreement(
     *,
     names: list[str],
     reference_name: str = "reference",
-    tie: Annotated[float, Bounds(min=0, max=0.5)] = 0.0,
+    tie_within: Annotated[float, Bounds(min=0, max=0.5)] = 0.0,
     allow_seen: bool = False,
 ) -> Report:
     """How far annotators agree: people and oracles that judged the same pairs, each by a table of its own.
@@ -91,7 +91,7 @@ def agreement(
         names: of the tables, in their order.
         reference: what the others are measured by: people's majority, a gold oracle, the labels of a data set.
         reference_name: its name.
-        tie: |P − ½| up to which an answer counts as a tie.
+        tie_within: |P − ½| up to which an answer counts as a tie.
         allow_seen: permit prompts that may have trained an oracle; a notice says so.
     """
     import numpy as np
@@ -103,7 +103,7 @@ def agreement(
     if allow_seen:
         work.notice("allow_seen: prompts of this evaluation may have trained an oracle")
     tables = [*([reference] if reference else []), *win_probs]
-    made = verdicts_of(tables, [*([reference_name] if reference else []), *names], tie)
+    made = verdicts_of(tables, [*([reference_name] if reference else []), *names], tie_within)
     if len(made.names) < 2:
         raise DataError(f"agreement needs two annotators with answers, and the tables have {len(made.names)}")
     referees = _referees(made, reference, reference_name)
@@ -131,16 +131,16 @@ def majority(win_probs: list[WinProbs], work: Workspace) -> WinProbs:
     import numpy as np
     import polars as pl
 
-    from tasks.judging.agreement import majority as majority_of
+    from tasks.judging.agreement import most_frequent_verdict
     from tasks.judging.verdicts import verdicts_of
 
     made = verdicts_of(win_probs, [str(n) for n in range(1, len(win_probs) + 1)])
-    won = majority_of(made.verdicts)
+    won = most_frequent_verdict(made.verdicts)
     work.count(pairs=len(won), pairs_without_majority=int(np.isnan(won).sum()))
     return WinProbs.of(made.pairs.with_columns(p=pl.Series((won + 1) / 2).fill_nan(None)))
 
 
-def _referees(made: Verdicts, reference: WinProbs | None, name: str) -> int:
+def _referees(made: JointVerdicts, reference: WinProbs | None, name: str) -> int:
     """How many of the annotators are the reference: 0 or 1."""
     if reference is None:
         return 0
@@ -151,7 +151,7 @@ def _referees(made: Verdicts, reference: WinProbs | None, name: str) -> int:
     return 1
 
 
-def _report_missing(made: Verdicts, work: Workspace) -> None:
+def _report_missing(made: JointVerdicts, work: Workspace) -> None:
     import numpy as np
 
     answered = (~np.isnan(made.verdicts)).sum(axis=0)
@@ -170,7 +170,7 @@ def _rows(made: Agreement, names: list[str]) -> Iterator[dict[str, object]]:
             yield value.report_row(f"{what}/{names[i]}/{names[j]}", unit)
 
 
-def _by_prompt(made: Verdicts, couples: object) -> pl.DataFrame:
+def _by_prompt(made: JointVerdicts, couples: object) -> pl.DataFrame:
     """prompt_id and the share of its pairs on which each two annotators agree; null where they share none."""
     import numpy as np
     import polars as pl

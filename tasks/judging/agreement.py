@@ -113,7 +113,7 @@ def krippendorffs_alpha(verdicts: Floats) -> float | None:
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 
-def majority(verdicts: Floats) -> Floats:
+def most_frequent_verdict(verdicts: Floats) -> Floats:
     """`(M,)`: the verdict that most of the J annotators gave; NaN where two or more are the most frequent, or none."""
     counts = _counts(verdicts)
     most = counts.max(axis=1, initial=0)

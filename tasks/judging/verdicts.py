@@ -13,7 +13,7 @@ from tasks.kinds import WinProbs
 _UNORDERED = ["prompt_id", "low", "high"]
 
 
-class Verdicts(NamedTuple):
+class JointVerdicts(NamedTuple):
     """M pairs of answers and what J annotators think of them."""
 
     names: list[str]
@@ -28,7 +28,7 @@ class Verdicts(NamedTuple):
         return self.pairs["prompt_id"].rank("dense").to_numpy().astype(np.int64)
 
 
-def verdicts_of(tables: Sequence[WinProbs], names: Sequence[str], tie: float = TIE) -> Verdicts:
+def verdicts_of(tables: Sequence[WinProbs], names: Sequence[str], tie: float = TIE) -> JointVerdicts:
     """The verdicts of all annotators of the tables: |p − ½| ≤ tie is a tie, p the mean over the orders of a pair.
 
     Which answer of a pair is called a matters to kappas, because annotators may prefer the one that stands first in a
@@ -50,7 +50,7 @@ def verdicts_of(tables: Sequence[WinProbs], names: Sequence[str], tie: float = T
     verdicts[means["pair"].to_numpy(), means["annotator_number"].to_numpy()] = np.where(
         np.abs(lead) <= max(tie, TIE), 0.0, np.sign(lead)
     )
-    return Verdicts(_names(known.rows(), names), pairs.select("prompt_id", "a_id", "b_id"), verdicts)
+    return JointVerdicts(_names(known.rows(), names), pairs.select("prompt_id", "a_id", "b_id"), verdicts)
 
 
 def _answers(table: WinProbs, at: int) -> pl.DataFrame:

@@ -8,17 +8,17 @@ from tasks.kinds import Scorer
 identity = None
 
 
-def longest(*, unit: Literal["characters", "words"] = "characters") -> Scorer:
+def longest(*, counted_in: Literal["characters", "words"] = "characters") -> Scorer:
     """A baseline for any data, which reads nothing but the length: P(a beats b) = σ(length of a − length of b).
 
     So the longer answer is the winner, and equal lengths are a tie. Its accuracy on people's pairs shows how far length
     alone explains them; its agreement with another oracle shows how far that oracle follows length.
 
     Args:
-        unit: what the length is counted in; words are what white space separates.
+        counted_in: what the length is measured in; words are what white space separates.
     """
 
     def score(prompts: Sequence[object], completions: Sequence[str], truths: Sequence[str | None]) -> list[float]:
-        return [float(len(text) if unit == "characters" else len(text.split())) for text in completions]
+        return [float(len(text) if counted_in == "characters" else len(text.split())) for text in completions]
 
     return Scorer.scoring(score)

@@ -12,7 +12,7 @@ from tasks.judging.agreement import (
     fleiss_of_counts,
     kappa_of_counts,
     krippendorffs_alpha,
-    majority,
+    most_frequent_verdict,
 )
 
 NAN = float("nan")
@@ -64,7 +64,7 @@ def test_krippendorffs_alpha_by_hand() -> None:
 
 def test_the_majority_is_the_one_most_frequent_verdict() -> None:
     verdicts = _array((1, 1, -1), (0, 0, 1), (1, 0, -1), (1, -1, NAN), (NAN, NAN, NAN), (-1, NAN, NAN))
-    np.testing.assert_array_equal(majority(verdicts), [1, 0, NAN, NAN, NAN, -1])
+    np.testing.assert_array_equal(most_frequent_verdict(verdicts), [1, 0, NAN, NAN, NAN, -1])
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

@@ -60,7 +60,7 @@ def test_accuracy_and_kappa_of_two_tables_by_hand(tmp_path: Path) -> None:
 
 def test_a_tie_may_be_wider_than_exactly_one_half(tmp_path: Path) -> None:
     tables = [judged(0.55, 0.9, 0.1, 0.45), judged(0.5, 0.9, 0.1, 0.5)]
-    narrow, wide = (report(tables, tmp_path / str(t), names=["x", "y"], tie=t) for t in (0.0, 0.1))
+    narrow, wide = (report(tables, tmp_path / str(t), names=["x", "y"], tie_within=t) for t in (0.0, 0.1))
     assert narrow["eval/accuracy/x/y"]["value"] == pytest.approx(1 / 2)
     assert wide["eval/accuracy/x/y"]["value"] == 1
 

@@ -63,7 +63,7 @@ def _draw(axes: Axes, matrix: Matrix, names: Sequence[str], colours: str, low: f
                     colour = "white" if abs(value) > DARK else style.INK
                     axes.text(j, i, _short(value), ha="center", va="center", fontsize=8, color=colour)
     labels = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
-    axes.set_xticks(range(len(names)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(names)), labels, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), labels)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

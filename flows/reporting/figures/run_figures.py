@@ -42,7 +42,7 @@ def draw_figures(
         "gold_vs_kl": partial(gold_against_kl, {"": results}, title),
         "gold_vs_proxy": partial(overoptimised, results, title),
         "reliability": partial(reliability_figure, results, title),
-        "agreement": partial(agreement_figure, results, title),
+        "agreement_matrix": partial(agreement_figure, results, title),
         "exploitability": partial(exploitability_figures, results, title, base_first=first_is_base(store, steps)),
     }
     for name, curves in curves_of(steps).items():

@@ -46,4 +46,4 @@ def test_oracles_and_a_reward_model_are_set_beside_gold(tmp_path: Path, monkeypa
     assert [name for name in row.metrics if "accuracy" in name] == [f"eval/accuracy/{c}" for c in couples]
     assert all(0 <= row.metrics[f"eval/accuracy/{c}"].value <= 1 for c in couples)
     files = draw_figures(store, results, steps, tmp_path / "figures", "small")
-    assert "agreement.png" in [file.name for file in files]
+    assert "agreement_matrix.png" in [file.name for file in files]
