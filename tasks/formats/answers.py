@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from tasks.formats.columns import Columns, Row
 from tasks.formats.messages import answer_messages, has_turns, is_dialogue, messages
 from tasks.formats.prompts import UnusableRow, with_system
-from tasks.formats.verdict_words import verdict_of
+from tasks.formats.verdict_words import written_verdict
 from tasks.message import Message, extra_of
 
 Doubt = Literal["", "tie", "inverted", "undesirable"]
@@ -152,7 +152,7 @@ def _votes(annotators: tuple[str, ...]) -> Callable[[Row], float]:
     """The mean verdict of those annotators who gave one: 1 for the first answer, ½ for a tie."""
 
     def share(row: Row) -> float:
-        known = [v for name in annotators if (v := verdict_of(row.get(name))) is not None]
+        known = [v for name in annotators if (v := written_verdict(row.get(name))) is not None]
         if not known:
             raise UnusableRow(f"{' and '.join(annotators)} holds no verdict" if len(annotators) == 1 else
                               f"none of {', '.join(annotators)} holds a verdict")  # fmt: skip

@@ -9,7 +9,7 @@ _SECOND = frozenset(["2", "b", "second", "right", "model_b", "response_2", "outp
 _TIE = frozenset(["0", "tie", "tied", "equal", "same", "both", "neither", "draw", "tie (bothbad)"])
 
 
-def verdict_of(value: Any) -> float | None:
+def written_verdict(value: Any) -> float | None:
     """1: the first answer is better, 0: the second, ½: a tie; None for what is not a verdict.
 
     Numbers: 1 and 2 are the answers and 0 is a tie, as PandaLM has them; words such as A, B, tie, model_a, response_2.

@@ -8,7 +8,7 @@ from tasks.contract import DataError, SpecError
 from tasks.formats.answers import Example, compared_columns
 from tasks.formats.columns import Columns, Row
 from tasks.formats.rows import Format
-from tasks.formats.verdict_words import verdict_of
+from tasks.formats.verdict_words import written_verdict
 
 _WRITTEN = ": the first answer is 1, A, model_a, response_1 or chosen, the second 2, B, … or rejected, a tie 0 or tie"
 
@@ -40,7 +40,7 @@ def verdicts_in(row: Row, example: Example, names: Sequence[str]) -> Iterator[tu
         p = 1.0 if example.p is None else example.p
         yield None, 1 - p if example.turned else p
     for name in names:
-        yield name, verdict_of(row.get(name))
+        yield name, written_verdict(row.get(name))
 
 
 def check_verdicts(rows: Sequence[Row], names: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def check_verdicts(rows: Sequence[Row], names: Sequence[str]) -> int:
 
     Raises DataError where a column holds none, or where they seem to number the answers 0 and 1.
     """
-    found = {name: Counter(verdict_of(row.get(name)) for row in rows) for name in names}
+    found = {name: Counter(written_verdict(row.get(name)) for row in rows) for name in names}
     for name, counts in found.items():
         if counts.keys() <= {None}:
             raise DataError(f"annotators: none of the {len(rows):,} values of '{name}' is a verdict{_WRITTEN}")
