@@ -16,7 +16,7 @@ from flows.planning.plan import refuse_early
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
 from flows.reporting.tracker import Tracker
 from flows.rounds.head import Continuing, continues
-from flows.rounds.tick import Ticks, with_ticks
+from flows.rounds.tick import Ticks, rounds_begun_in, with_ticks
 from flows.rounds.tick_tracker import TickTracker
 from flows.run.prefect.api import parameters_of_this_run
 from flows.run.prefect.people import flow_result
@@ -106,6 +106,7 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
 
     def body(values: dict[str, JSON]) -> Any:
         from prefect.logging import get_run_logger
+        from prefect.runtime import flow_run
         from prefect.states import Completed
 
         follow_folder(store.root)
@@ -119,7 +120,9 @@ def _flow_of_ticks(file: Path, pipeline: str, deployment: str, requested: Collec
         own = {n: v for n, v in values.items() if n in shown.parameters}
         overrides = overrides_of(own, shown.parameters, requested)
         rounds, force = int(str(values["rounds"])), bool(values["force"])
-        ticks = Ticks(Continuing(file, pipeline, deployment, store), tracker)
+        loop = Continuing(file, pipeline, deployment, store)
+        rounds = max(0, rounds - rounds_begun_in(loop, str(flow_run.id)))
+        ticks = Ticks(loop, tracker)
         try:
             ticked = ticks.make(overrides, rounds=rounds, force=force)
         finally:

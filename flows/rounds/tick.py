@@ -17,10 +17,11 @@ from flows.rounds.history import AfterDone, Begun, Finished, History, Resumed, S
 from flows.run.events import Listener
 from flows.run.run import Execution
 from flows.store.provenance import commit
+from flows.store.runs import Runs
 from flows.wiring.grammar import MOST_ROUNDS, TICKS
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.types import Type
-from tasks.contract import JSON, Bounds
+from tasks.contract import JSON, Bounds, SpecError
 
 ABOUT_ROUNDS = f"{TICKS['rounds']}: a gate answers before the next one begins"
 ROUNDS = Parameter("rounds", 1, Type("int", bounds=Bounds(1, MOST_ROUNDS)), ABOUT_ROUNDS)
@@ -31,6 +32,20 @@ def with_ticks(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """The form of a deployment that continues: how many ticks, and the parameters that they read."""
     own = {"rounds": ROUNDS, "force": FORCE}
     return own | {n: p for n, p in parameters.items() if n not in own}
+
+
+def rounds_begun_in(loop: Continuing, flow_run: str) -> int:
+    """How many of the last rounds a flow run has begun: some, where it was suspended and is called again."""
+    begun = 0
+    for round in reversed(loop.ledger.history().rounds):
+        try:
+            run = Runs(loop.store).load(round.begun.run)
+        except SpecError:  # its file is gone or damaged
+            return begun
+        if run.links.get("prefect") != flow_run:
+            return begun
+        begun += 1
+    return begun
 
 
 class TickObserver:
@@ -72,22 +87,30 @@ class Ticks:
     def make(self, overrides: Mapping[str, JSON], *, rounds: int = 1, force: bool = False) -> TickOutcome:
         """Finish an earlier round or its steps `after`; then make `rounds` new rounds and run the steps `after` them.
 
-        Stops at a run that is not done, and where the loop is stalled, unless `force`. Runs inside a flow run.
+        Stops at a run that is not done, and where the loop is stalled, unless `force`. Runs inside a flow run. With
+        `rounds` 0 it only finishes what is left.
         Raises SpecError or DataError, before a number is taken, where the next tick cannot be made.
         """
         self._loop.check(overrides, self._loop.ledger.history())
         self.left = rounds
         self._after(overrides, left=True)
-        while self.left and self.ticked.status == "done" and not self.ticked.stalled:
+        while (
+            (self.left or self._loop.ledger.history().open) and self.ticked.status == "done" and not self.ticked.stalled
+        ):
             with self._loop.ledger.lock(self._waiting()):
                 self._tick(overrides, force)
         if self.ticked.status == "done":
             self._after(overrides)
         return self.ticked
 
+    def _has_more(self) -> bool:
+        return self.left > 0 or self._loop.ledger.history().open is not None
+
     def _tick(self, overrides: Mapping[str, JSON], force: bool) -> None:
         """Make one round with its verdict, unless the loop is stalled."""
         history = self._loop.ledger.history()
+        if not self.left and not history.open:
+            return  # another process has finished it meanwhile
         tick = self._loop.next_tick(overrides, history)
         if not tick.resumed and not force and history.is_stalled(tick.parameters):
             self._stalled(tick, history)

@@ -1,8 +1,9 @@
 """How a flow run ends that waits for people.
 
-The run of a deployment is suspended: its process ends, and `prefect flow-run resume ID`, or the button Resume on its
-page, lets the deployment's process call the flow again, which takes from the store what was finished. No process could
-call any other flow run again, so that ends in a final state of a name of its own, and the user runs the command again.
+The run of a deployment is suspended: its process ends, and the button Resume on its page, or
+`prefect api POST /flow_runs/ID/resume`, lets the deployment's process call the flow again, which takes from the store
+what was finished. No process could call any other flow run again, so that ends in a final state of a name of its own,
+and the user runs the command again.
 """
 
 from __future__ import annotations

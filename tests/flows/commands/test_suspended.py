@@ -44,7 +44,7 @@ class Deployed:
 
     def wait_for(self, id: str, name: str) -> Any:
         """The flow run, once its state has this name."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + 2 * SECONDS
         while (run := self.flow_run(id)).state.name != name:
             assert time.monotonic() < end, f"{run.state!r}\n{self.serving.output}\n{self.log}"
             assert run.state.name not in ("Failed", "Crashed"), f"{run.state!r}\n{self.log}"

@@ -7,6 +7,7 @@ import pytest
 
 from flows.commands.outcome import print_outcome
 from flows.commands.rounds import roll_back
+from flows.rounds.tick import rounds_begun_in
 from flows.store.keys import Key
 from flows.store.maintenance import collect_garbage
 from flows.store.runs import Runs
@@ -107,6 +108,22 @@ def test_one_rolls_back_to_an_accepted_round_and_numbers_go_on(loop: Loop) -> No
     assert [len(several) for several in loop.history.head.every.values()] == [2]
     with loop.continuing.ledger.lock(), pytest.raises(SpecError, match="a tick of loop/nightly is at work"):
         roll_back(loop.store, "loop", 1)
+
+
+def test_a_flow_run_that_is_called_again_makes_no_more_rounds_than_it_was_asked_for(loop: Loop) -> None:
+    """Asked for three rounds it was suspended in its second one; called again it has one new round to make."""
+    loop.tick(rounds=2)
+    assert loop.tick({"count": 1, "gain": 5.0}).ticked.status == "failed"
+    runs = Runs(loop.store)
+    for round, flow_run in zip(loop.history.rounds, ("another", "this", "this"), strict=True):
+        run = runs.load(round.begun.run)
+        run.links["prefect"] = flow_run
+        runs.save(run)
+    assert [rounds_begun_in(loop.continuing, name) for name in ("this", "another", "none")] == [2, 0, 0]
+    file = loop.project / "pipelines.yaml"
+    file.write_text(PIPELINES.replace("table: prompts, index: $round}", "table: prompts, index: $round, wrap: true}"))
+    assert loop.tick(rounds=0).ticked.made == [3], "what is left is finished"
+    assert loop.tick(rounds=0).ticked.made == []
 
 
 def test_a_failed_round_stays_begun_and_is_finished_first_with_its_own_parameters(loop: Loop) -> None:
