@@ -20,6 +20,7 @@ from tasks.training.device import this_device
 from tasks.training.letters import check_letters, letter_answers
 from tasks.training.logps import AnswerLogps
 from tasks.training.model import keep_memory, open_model, positions_of
+from tasks.training.padding import QUESTIONS_TO_SORT
 from tasks.training.preference_mark import preference_output
 from tasks.training.reward_scorer import reward_scorer
 from tasks.training.rows import Rows, rows_of_ids
@@ -56,7 +57,9 @@ def preference_oracle(
     def compare(prompts: Prompts, a: Texts, b: Texts, truths: Sequence[str | None]) -> list[float | None]:
         return [None if x is None else _sigmoid(x) for x in log_odds(prompts, a, b)]
 
-    return Oracle.of(compare=compare, antisymmetric=False)
+    oracle = Oracle.of(compare=compare, antisymmetric=False)
+    oracle.questions_per_call = QUESTIONS_TO_SORT
+    return oracle
 
 
 def _opened(source: PreferenceModel, dtype: Literal["auto", "float32", "bfloat16"]) -> LogOdds:

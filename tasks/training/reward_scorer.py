@@ -13,6 +13,7 @@ from tasks.training.classifier import Classifier
 from tasks.training.device import this_device
 from tasks.training.heads import Attribute, attributes_of, is_trained_here
 from tasks.training.model import keep_memory, positions_of
+from tasks.training.padding import QUESTIONS_TO_SORT
 from tasks.training.reward import open_reward_model
 from tasks.training.rows import rows_of_ids
 from tasks.training.score import score_rows
@@ -50,8 +51,11 @@ def reward_scorer(
         return [None if row is None else _in_units(row, attributes) for row in scoring(prompts, completions)]
 
     if attributes:
-        return Scorer.measuring(measure, [a.name for a in attributes])
-    return Scorer.scoring(lambda *rows: [None if row is None else row[0] for row in scoring(*rows[:2])])
+        scorer = Scorer.measuring(measure, [a.name for a in attributes])
+    else:
+        scorer = Scorer.scoring(lambda *rows: [None if row is None else row[0] for row in scoring(*rows[:2])])
+    scorer.questions_per_call = QUESTIONS_TO_SORT
+    return scorer
 
 
 def _in_units(outputs: Sequence[float], attributes: Sequence[Attribute]) -> list[float]:
