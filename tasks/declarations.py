@@ -15,6 +15,7 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_training` | `(step) -> Training`: how it trains a model | |
 | `mine_evaluation` | `(step) -> Evaluation`: what its Report measures | |
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
+| `mine_excludes` | names of ports whose rows it keeps out of its result: it may be measured on them | none |
 | `mine_curves` | name → title: its training curves, in the order of the figures | no figure |
 
 A choice has a file of its own, so there the name is `resources` alone: `Resources`, or a function that gets the
@@ -38,7 +39,7 @@ from tasks.contract import JSON, Chosen
 
 DECLARATIONS = (
     "size", "cost", "work", "resources", "memory", "architecture", "wiring", "files", "training", "evaluation",
-    "metrics", "curves",
+    "metrics", "excludes", "curves",
 )  # fmt: skip
 """What `<what>` may be in `mine_<what>`."""
 

@@ -282,6 +282,13 @@ class ImplicitReward(ComposedScorer):
     opener = ("training", "implicit_scorer")
 
 
+class PolicyJudge(ComposedScorer):
+    """A policy that rates answers by a rubric, as a scorer."""
+
+    noun = "a policy as judge"
+    opener = ("judging", "policy_judge")
+
+
 class Ensemble(ComposedScorer):
     """Several scorers as one, which may know how far they disagree."""
 
@@ -388,7 +395,7 @@ KINDS: dict[str, type[Artifact]] = {
     k.__name__: k
     for k in (
         Prompts, Demonstrations, Completions, Scores, WinRates, WinProbs, Preferences, Rankings, Labels, Logps, Report,
-        Oracle, Scorer, ImplicitReward, Ensemble, Policy, RewardModel, PreferenceModel,
+        Oracle, Scorer, ImplicitReward, PolicyJudge, Ensemble, Policy, RewardModel, PreferenceModel,
     )
 }  # fmt: skip
 """Every kind by name."""

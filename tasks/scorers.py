@@ -1,14 +1,15 @@
-"""Scorers made of other artifacts: the implicit reward of a policy, and several scorers as one."""
+"""Scorers made of other artifacts: the implicit reward of a policy, a policy as judge, and several scorers as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tasks.contract import Bounds, DataError, SpecError, Workspace
+from tasks.contract import JSON, Bounds, Choice, Chosen, DataError, Seed, SpecError, Workspace
 from tasks.declarations import Cost, StepView
-from tasks.kinds import Completions, Ensemble, ImplicitReward, Policy, Preferences, Scorer
+from tasks.kinds import Completions, Ensemble, ImplicitReward, Policy, PolicyJudge, Preferences, Scorer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,64 @@ def implicit_reward(policy: Policy, ref: Policy, *, beta: Annotated[float, Bound
 
     check_one_tokenizer(policy, ref)
     return ImplicitReward.made_of({"policy": [policy], "ref": [ref]}, {"beta": beta})
+
+
+def as_judge(
+    policy: Policy,
+    *,
+    rubric: str = "",
+    lead: str = "Score: ",
+    lowest: int = 0,
+    highest: int = 5,
+    how: Literal["sampled", "expected"] = "sampled",
+    n: Annotated[int, Bounds(min=1)] = 3,
+    temperature: Annotated[float, Bounds(min=0)] = 1.0,
+    top_p: Annotated[float, Bounds(above=0, max=1)] = 1.0,
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
+    max_unparsed: Annotated[float, Bounds(min=0, max=1)] = 0.5,
+    scale: Annotated[float, Bounds(above=0)] = 1.0,
+    seed: Seed = 0,
+    engine: Annotated[Chosen, Choice("engines")] = "auto",  # type: ignore[assignment]
+) -> PolicyJudge:
+    """A policy that rates answers by a rubric, as a scorer: P(a beats b) = σ(scale · (score(a) − score(b))).
+
+    It serves wherever a scorer does; rated by it, a policy's own answers train it (self-rewarding language models, Yuan
+    et al., arXiv 2401.10020). The score of an answer is the mean of the scores that n sampled judgements state, or the
+    mean of the policy's own distribution over all scores, which is one number without sampling and needs a policy that
+    rates, but not one that writes prose. A judgement's noise belongs to (seed, question, its number), and judgements
+    are kept in the store of answers: a larger n samples only what is missing. A judgement that was cut, or states no
+    score in the bounds, counts in no mean; an answer without any has no score. The result refers to the policy by
+    content. Raises SpecError for a rubric that is no template or does not show the answer.
+
+    Args:
+        rubric: a template in Jinja's language with the values prompt and answer; default: the additive one of five
+            points, after figure 2 of the paper.
+        lead: what a judgement writes before its score; empty: it is a score and nothing else.
+        lowest: the lowest score.
+        highest: the highest one.
+        how: sampled: by judgements; expected: Σ score · P(the judgement begins with `lead` and that score), normalised.
+        n: judgements of each answer.
+        temperature: of judgements.
+        top_p: of judgements.
+        max_tokens: of a judgement; default: max_new_tokens of generation_config.json, else the remaining positions.
+        max_unparsed: largest share of judgements without a score; above it the step that asks fails.
+        scale: logits that one point is worth where answers are compared.
+        seed: of the judgements.
+        engine: that samples them; `auto`: vllm on a machine with a GPU, else transformers.
+    """
+    from tasks.judging.policy_judge import Judgements
+    from tasks.judging.rubric import ADDITIVE, Rubric
+    from tasks.sampling.shards import chosen_engine
+
+    made, chosen = Rubric(rubric or ADDITIVE, lead, lowest, highest), chosen_engine(engine)
+    judgements = Judgements(n, temperature, top_p, max_tokens, seed, max_unparsed)
+    sampler: dict[str, JSON] = {"name": chosen.name, "params": dict(chosen.params), "code": chosen.code}
+    params: dict[str, JSON] = {
+        "rubric": made.as_json, "scale": scale,
+        "judgements": None if how == "expected" else asdict(judgements),
+        "engine": None if how == "expected" else sampler,
+    }  # fmt: skip
+    return PolicyJudge.made_of({"policy": [policy]}, params)
 
 
 def ensemble_cost(step: StepView) -> Cost:
@@ -59,7 +118,7 @@ def check_ensemble(
     if uncertainty == "features":
         if not pairs:
             raise SpecError("`uncertainty: features` needs `pairs`, the preferences that trained the model")
-        if len(kinds) == 1 and kinds[0] in ("Scorer", "ImplicitReward", "Ensemble"):
+        if len(kinds) == 1 and kinds[0] in ("Scorer", "ImplicitReward", "PolicyJudge", "Ensemble"):
             raise SpecError(f"a {kinds[0]} has no features; give a reward model, or several oracles")
     elif how == "lower_bound" and len(kinds) < 2:
         raise SpecError("`how: lower_bound` by disagreement needs at least 2 oracles; or set `uncertainty: features`")

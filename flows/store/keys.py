@@ -31,6 +31,7 @@ OPENERS = {
     "RewardModel": ("tasks.training.reward_scorer", "reward_scorer"),
     "PreferenceModel": ("tasks.training.preference_oracle", "preference_oracle"),
     "ImplicitReward": ("tasks.training.implicit_scorer", "implicit_scorer"),
+    "PolicyJudge": ("tasks.judging.policy_judge", "policy_judge"),
     "Ensemble": ("tasks.judging.ensemble_scorer", "ensemble_scorer"),
 }
 """Kind → the function that opens it as an oracle. Such artifacts hold weights, or the names of members, and no code, so

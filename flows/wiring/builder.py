@@ -205,7 +205,8 @@ class Builder:
     def _append(self, node: Node) -> Handle:
         self._views.append(self._view(node))
         self._nodes.append(node)
-        self._above.append(upstream_of(node, self._above))
+        excluded = self.catalogue.declared.of_task(node.task, "excludes") or ()
+        self._above.append(upstream_of(node, self._above, excluded))
         handle = self._handle(len(self._nodes) - 1)
         self.name(handle, node.id)
         return handle

@@ -94,10 +94,13 @@ def check_node(
         _check_seen(catalogue, nodes, above, node, what, evaluation)
 
 
-def upstream_of(node: Node, above: Sequence[int]) -> int:
-    """The nodes upstream of a node as a set of bits: bit i is node i. So the sets of thousands of rounds stay small."""
+def upstream_of(node: Node, above: Sequence[int], excluded: Sequence[str]) -> int:
+    """The nodes upstream of a node as a set of bits: bit i is node i. So the sets of thousands of rounds stay small.
+
+    excluded: ports whose rows its task keeps out of its result.
+    """
     bits = 0
-    for i in (int(i) for indices in node.inputs.values() for i in indices):
+    for i in (int(i) for port, indices in node.inputs.items() if port not in excluded for i in indices):
         bits |= above[i] | 1 << i
     return bits
 

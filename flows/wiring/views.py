@@ -15,7 +15,7 @@ from tasks.contract import Chosen
 from tasks.declarations import ACCELERATED, Evaluation, Machine, Memory, Resources, Size, Training
 
 T = TypeVar("T")
-COMPOSED = frozenset({"ImplicitReward", "Ensemble"})
+COMPOSED = frozenset({"ImplicitReward", "PolicyJudge", "Ensemble"})
 """Kinds of oracles that are made of other artifacts."""
 JUDGES = COMPOSED | {"RewardModel", "PreferenceModel"}
 """Kinds of models that judge, and of what is made of such."""

@@ -259,11 +259,11 @@ def test_a_program_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
 # As an oracle
 
 
-def opened(folder: Path, text: str, **params: object) -> tuple[Scorer, Workspace]:
+def opened(folder: Path, text: str, step: str = "step", **params: object) -> tuple[Scorer, Workspace]:
     file = folder / "rewards.py"
     file.write_text(text)
     choice = Chosen("oracles", "program", {"function": f"{file}::f", "workers": 2, **params})  # type: ignore[dict-item]
-    work = Workspace(folder / "step")
+    work = Workspace(folder / step, folder / "answers")
     live = open_oracle(load_oracle(oracle=choice), "auto", work)
     assert isinstance(live, Scorer)
     return live, work
@@ -294,11 +294,11 @@ def test_stored_answers_are_not_asked_again_and_failed_ones_are(tmp_path: Path) 
     text = "def f(p, c, t): return 1 / int(c)"
     first, _ = opened(tmp_path, text, stored=True, max_failed=0.5)
     assert list(first.score([[]] * 3, ["1", "0", "2"], [None] * 3)) == [1.0, None, 0.5]
-    again, _ = opened(tmp_path, text, stored=True, max_failed=0.5)
+    again, _ = opened(tmp_path, text, "another step", stored=True, max_failed=0.5)
     assert list(again.score([[]] * 3, ["1", "0", "2"], [None] * 3)) == [1.0, None, 0.5]
     usage = session_of(again).usage
     assert (usage.reused, usage.asked, usage.failed) == (2, 0, 1)
-    other, _ = opened(tmp_path, text.replace("1 /", "2 /"), stored=True)
+    other, _ = opened(tmp_path, text.replace("1 /", "2 /"), "a third", stored=True)
     assert list(other.score([[]], ["1"], [None])) == [2.0], "another file is another oracle"
 
 
