@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Workspace
 from tasks.declarations import Evaluation, Metric, Resources, StepView
+from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Logps, Oracle, Preferences, Report
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ implicit_accuracy_metrics = {
         "accuracy\n(95% CI)", ".3f", interval=True, ranks=True, chart=6, axis="accuracy, held-out pairs"
     )
 }
+reward_accuracy_totals = QUERY_TOTALS
 reward_accuracy_metrics = {
     **implicit_accuracy_metrics,
     "eval/accuracy_change": Metric("change\n(95% CI)", "+.3f", interval=True),
@@ -134,6 +136,7 @@ def reward_accuracy(
 
     from tasks.judging.calibration import margin_bins, reliability_bins
     from tasks.judging.labelled_pairs import identical_sides, judged_pairs
+    from tasks.judging.oracle_report import report_paid
 
     if allow_seen:
         work.notice("allow_seen: prompts of these pairs may have trained the oracle")
@@ -150,6 +153,7 @@ def reward_accuracy(
         change = _accuracy_change(rows, _answered(others, work, "`before`"))
         estimates.append(_estimate(change, "accuracy_change", "probability"))
         by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
+    report_paid(work)
     report = Report.of(pl.DataFrame(estimates, infer_schema_length=None)).with_per_prompt(by_prompt)
     return report.with_bins([*reliability_bins(rows), *margin_bins(rows["log_odds"])])
 

@@ -17,6 +17,7 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
 | `mine_excludes` | names of ports whose rows it keeps out of its result: it may be measured on them | none |
 | `mine_curves` | name → title: its training curves, in the order of the figures | no figure |
+| `mine_totals` | name → `Total`: the totals of its record that people read, in their order | as they are |
 
 A choice has a file of its own, so there the name is `resources` alone: `Resources`, or a function that gets the
 choice's parameters by name. A world declares its `world`, and a loss its
@@ -39,7 +40,7 @@ from tasks.contract import JSON, Chosen
 
 DECLARATIONS = (
     "size", "cost", "work", "resources", "memory", "architecture", "wiring", "files", "training", "evaluation",
-    "metrics", "excludes", "curves",
+    "metrics", "excludes", "curves", "totals",
 )  # fmt: skip
 """What `<what>` may be in `mine_<what>`."""
 
@@ -260,3 +261,14 @@ class Metric:
     """Its place among MLflow's charts by round; 0: none."""
     of_run: bool = False
     """Whether MLflow has it as a number of the run also where its Report is not the headline."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """A total of a step's record (`Workspace.count`), and how people see it."""
+
+    title: str
+    """Head of its column in tables."""
+    format: str = ",.0f"
+    about: str = ""
+    """What it is, where the title does not say so."""

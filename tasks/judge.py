@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tasks.contract import DataError, Seed, SpecError, Workspace
 from tasks.declarations import Cost, Machine, Memory, Resources, Size, StepView
+from tasks.judging.oracle_totals import ORACLE_TOTALS, QUERY_TOTALS
 from tasks.kinds import Completions, Oracle, Preferences, Scorer, Scores, WinProbs
 from tasks.training.passes import memory_of_scoring
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tasks.judging.pairing import QuestionPairs, Questions
 
 
+score_totals = ORACLE_TOTALS
+compare_totals = ORACLE_TOTALS
+judge_pairs_totals = QUERY_TOTALS
 score_resources = Resources(ranks=True)
 compare_resources = Resources(ranks=True)
 judge_pairs_resources = Resources(ranks=True)
@@ -58,7 +62,8 @@ def score(
 
     The table's metadata has the oracle's scale, for `compare_scores`. What an oracle with attributes measures of each
     answer is in the column `attributes`.
-    A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
+    A journal stores the answers, so a resumed step repeats no query; answers of models and servers are stored for all
+    steps, so that no step asks again what another one asked. Totals: `tasks.judging.oracle_totals`.
 
     Args:
         weights: of an oracle with attributes: the score is Σ weight · attribute, others count 0; default: their mean.
@@ -70,6 +75,8 @@ def score(
     from tasks.judging.attributes import with_attributes
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
+    from tasks.judging.oracle_report import report_paid, report_queries, report_statistics
+    from tasks.judging.oracle_statistics import score_statistics
     from tasks.judging.pairing import Questions
     from tasks.judging.selection import SCALE
 
@@ -89,8 +96,11 @@ def score(
         before = {k: v for k, v in completions.metadata.items() if k != "attributes"}
         metadata = {**before, **named, SCALE: repr(float(live.scale))}
         Scores.of(by_blocks(rows, scored, work), metadata).save(work.output)
-        _report_queries(work, journal)
-    return Scores(work.output)
+        report_queries(work, journal)
+        report_paid(work)
+    made = Scores(work.output)
+    report_statistics(work, score_statistics(made.table))
+    return made
 
 
 def compare(
@@ -109,7 +119,8 @@ def compare(
     an antisymmetric oracle is queried once per unordered pair of texts; any other in both orders, one row each, where
     the column `first` is the answer shown first. p is P(a beats b) in every row, null for no answer. Where the oracle
     knows how uncertain it is (an `ensemble`), the column `uncertainty` says it; else that is null.
-    A journal stores the answers, so a resumed step repeats no query. Totals: `queries`, `unanswered` (questions).
+    A journal stores the answers, so a resumed step repeats no query; answers of models and servers are stored for all
+    steps, so that no step asks again what another one asked. Totals: `tasks.judging.oracle_totals`.
     Raises DataError if the two tables have common draws or different prompts.
 
     Args:
@@ -121,6 +132,8 @@ def compare(
     from tasks.judging.grouping import by_blocks, grouped, grouped_like
     from tasks.judging.journal import Journal
     from tasks.judging.opening import open_oracle
+    from tasks.judging.oracle_report import report_paid, report_queries, report_statistics
+    from tasks.judging.oracle_statistics import comparison_statistics
 
     live, rows = weighted(open_oracle(oracle, dtype, work), weights), grouped(completions.table)
     against = None if others is None else grouped_like(rows, others.table, "`others`")
@@ -135,8 +148,12 @@ def compare(
             return _compared(rows, against, first, last, live, orders, journal, uncertainties)
 
         WinProbs.of(by_blocks(rows, compared, work)).save(work.output)
-        _report_queries(work, journal)
-    return WinProbs(work.output)
+        report_queries(work, journal)
+        report_paid(work)
+    made = WinProbs(work.output)
+    answers = [table.table for table in (completions, others) if table is not None]
+    report_statistics(work, comparison_statistics(made.table, *answers))
+    return made
 
 
 def judge_pairs_cost(step: StepView) -> Cost:
@@ -180,6 +197,7 @@ def judge_pairs(
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
     from tasks.judging.opening import open_oracle
+    from tasks.judging.oracle_report import report_paid, report_queries
     from tasks.judging.pairing import Questions
     from tasks.judging.relabelling import answers_of, mean_p, relabelled
 
@@ -198,7 +216,8 @@ def judge_pairs(
 
         Preferences.of(by_blocks(rows, judged, work, "pairs"), pairs.metadata).save(work.output)
         work.count(**totals)
-        _report_queries(work, journal)
+        report_queries(work, journal)
+        report_paid(work)
     if totals["pairs_unanswered"] + totals["pairs_tied"] == len(pairs):
         raise DataError(f"none of {len(pairs)} pairs is left: the oracle answered none, or found all of them equal")
     return Preferences(work.output)
@@ -350,11 +369,3 @@ def _check_draws(ids: Strings, two_sides: bool) -> None:
     if repeated:
         where = "on both sides of the comparison" if two_sides else "twice in the table"
         raise DataError(f"{repeated} draws are {where}; sample one table with another `stream`")
-
-
-def _report_queries(work: Workspace, journal: Journal) -> None:
-    work.count(queries=journal.queries, unanswered=journal.unanswered)
-    if journal.unanswered:
-        work.notice(
-            f"{journal.unanswered} of {journal.queries} questions were not answered; they are null and count in no rate"
-        )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, Workspace
 from tasks.declarations import AtMost, Cost, Resources, StepView, Training
+from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
 from tasks.rollouts.settings import (
@@ -46,6 +47,7 @@ def ppo_training(step: StepView) -> Training:
     )
 
 
+ppo_totals = QUERY_TOTALS
 ppo_curves = {
     "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
     "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",

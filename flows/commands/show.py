@@ -6,7 +6,7 @@ Imports neither torch nor Prefect nor MLflow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flows.commands.printing import say, seconds
 from flows.commands.project import run_of
 from flows.commands.samples import Samples, before_and_after, print_samples
 from flows.reporting.results import metrics_table, new_table, read_report, run_results
+from flows.reporting.totals import declared_totals, total_texts, totals_rows
 from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import FoundRecord, Run, Runs
@@ -133,6 +134,17 @@ def _run_text(store: Store, run: Run, console: Console) -> None:
         if s.state == "waiting":
             say(console, f"… {s.title} waits for people: {s.reason}")
     print_results(console, run_results(store, finished), run.notices)
+    if rows := totals_rows(store, finished):
+        console.print(_totals_table(rows))
+
+
+def _totals_table(rows: Sequence[Mapping[str, str]]) -> RichTable:
+    made = new_table()
+    for head in rows[0]:
+        made.add_column(head, justify="left" if head == "step" else "right")
+    for row in rows:
+        made.add_row(*map(escape, row.values()))
+    return made
 
 
 def _record_text(store: Store, found: FoundRecord, console: Console, depth: int | None) -> None:
@@ -158,9 +170,12 @@ def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
         yield "params", "  ".join(f"{k}={_short(v, 60)}" for k, v in params.items() if v is not None)
     if record.execution:
         yield "executed", "  ".join(f"{k}={v}" for k, v in record.execution.items())
-    counts = {"rows": record.rows, **record.totals}
+    declared = declared_totals(store, record)
+    counts = {"rows": record.rows, **{k: v for k, v in record.totals.items() if k not in declared}}
     if known := [f"{k}={v:,.0f}" for k, v in counts.items() if v is not None]:
         yield "counts", "  ".join(known)
+    if declared:
+        yield "totals", " · ".join(total_texts(store, record))
     if record.curves:
         first, last = record.curves[0], record.curves[-1]
         both = [f"{m} {first[m]:.3g} → {last[m]:.3g}" for m in last if m != "step" and m in first]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from tasks.contract import DataError, Workspace, chunks
 from tasks.digests import with_digest, without_digest
 from tasks.files import atomic_replace, remove
-from tasks.judging.session import Session, Usage
+from tasks.judging.session import Session
 from tasks.queried import Queried
 from tasks.ranks import Ranks, broadcast, gather_all, this_rank
 
@@ -84,15 +83,12 @@ class Journal:
     def _failed(self) -> int:
         return self._session.usage.failed if self._session else 0
 
-    def usage(self) -> Usage:
-        """What all attempts and all ranks asked and reused; zeros for an oracle whose answers are not stored.
+    def failed(self) -> int:
+        """Questions that got no answer in this attempt because they failed, of all ranks.
 
-        Every rank must call it, after its last question.
+        Every rank must call it, after its last question: behind it all ranks have stored their answers.
         """
-        own = self._session.usage if self._session else Usage()
-        ranks = gather_all((own.failed, own.unparsed)) if self._ranks.world > 1 else [(own.failed, own.unparsed)]
-        failed, unparsed = (sum(column) for column in zip(*ranks, strict=True))
-        return replace(self._session.paid_by_all() if self._session else own, failed=failed, unparsed=unparsed)
+        return sum(gather_all(self._failed)) if self._ranks.world > 1 else self._failed
 
     def __enter__(self) -> Journal:
         return self

@@ -13,6 +13,7 @@ from tasks.contract import DataError, Workspace
 from tasks.judging.attributes import weighted
 from tasks.judging.journal import Journal
 from tasks.judging.opening import open_oracle
+from tasks.judging.oracle_report import report_queries
 from tasks.judging.oriented import TIE
 from tasks.judging.pairing import Questions, compare_ordered, compare_unordered
 from tasks.kinds import Oracle, Preferences, Scorer
@@ -53,7 +54,7 @@ def judged_pairs(
     questions = Questions(pl.concat(sides).to_arrow(compat_level=pl.CompatLevel.oldest()))
     with Journal(work.path / journal_name, work, live, shared=True) as journal:
         answers = _answers(live, questions, len(rows), journal)
-        work.count(queries=journal.queries, unanswered=journal.unanswered)
+        report_queries(work, journal)
     judged = rows.select("prompt_id", "group", "p", **answers).with_row_index("pair")
     return JudgedPairs(judged, isinstance(live, Scorer), "first_position" in judged.columns)
 

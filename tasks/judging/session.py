@@ -69,14 +69,13 @@ class Session:
     @cached_property
     def usage(self) -> Usage:
         """What this process asked, and what earlier attempts did."""
-        return self.paid_by_all()
-
-    def paid_by_all(self) -> Usage:
-        """What all ranks asked and reused in all attempts so far; `failed` and `unparsed` are 0."""
         usage = Usage()
-        if (self.work.path / PAYER).exists():
-            usage.add(self.store.paid(self._payer))
+        usage.add(self.paid())
         return usage
+
+    def paid(self) -> Paid:
+        """What all ranks asked and reused in all attempts at the step so far."""
+        return self.store.paid(self._payer) if (self.work.path / PAYER).exists() else Paid()
 
     @cached_property
     def _payer(self) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 from tasks.contract import Chosen, SpecError, Workspace
 from tasks.judging.opening import open_oracle
+from tasks.judging.oracle_report import report_paid
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
@@ -147,6 +148,7 @@ def _train(
             due.written()
             _drop(work.path / "scores")
     work.count(**progress.totals)
+    report_paid(work)
     if this_rank().is_first:
         folder = work.output / "state"
         write_resume_state(folder, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)

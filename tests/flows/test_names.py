@@ -13,7 +13,7 @@ from flows.wiring.where import Where
 
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({
-    "alpha", "answers", "base", "baseline", "best", "compare", "completions", "data", "dtype", "every",
+    "alpha", "answers", "base", "baseline", "best", "compare", "completions", "cost", "data", "dtype", "every",
     "exploitability", "gold", "kl", "loss", "memory", "model", "n", "oracle", "oracles", "pairs", "part", "path",
     "policy", "prompts", "proxy", "r", "rank", "report", "schedule", "score", "seed", "size", "source", "step",
     "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "version", "weight",
@@ -46,7 +46,8 @@ def _texts(module: ast.Module) -> Iterator[ast.Constant]:
 
 def test_no_name_of_a_task_choice_parameter_or_metric_stands_in_flows() -> None:
     declared = Declarations(Codebase())
-    metrics = {name for what in ("metrics", "curves") for _, several in declared.all_of(what) for name in several}
+    several_of = ("metrics", "curves", "totals")
+    metrics = {name for what in several_of for _, several in declared.all_of(what) for name in several} - {"queries"}
     prefixes = tuple({f"{name.rpartition('/')[0]}/" for name in metrics if "/" in name} - {"train/"})
     known = {*_names(), *metrics} - WORDS
     found = []

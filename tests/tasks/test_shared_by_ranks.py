@@ -151,7 +151,8 @@ def test_two_ranks_ask_every_question_once_and_have_the_tables_of_one_process(
     asked = [question for oracle in oracles for question in oracle.questions]
     assert len(asked) == len(set(asked)) == 320
     assert [len(oracle.questions) for oracle in oracles] == [192, 128]  # shards of 64: three and two
-    assert works[0].totals == alone.totals == {"queries": 320, "unanswered": 0}
+    assert works[0].totals == alone.totals
+    assert {"queries": 320, "unanswered": 0}.items() <= alone.totals.items()
 
 
 def test_answers_of_killed_ranks_are_not_asked_again_by_other_numbers_of_ranks(

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from flows.reporting.results import (
     run_results,
 )
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
+from flows.reporting.totals import declared_totals
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
 from flows.store.lineage import origin
@@ -104,7 +105,7 @@ class Publication:
         for row in run_results(self._store, steps).others:
             of_run = {name: e for name, e in row.metrics.items() if e.metric.of_run}
             rows += _rows(_flat(of_run), row.round or run.rounds or 1)
-        rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds)]
+        rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds), *_total_rows(self._store, steps)]
         self.server.metrics(run.id, rows, milliseconds(run.ended))
         self._lineage(steps)
         self.server.files(run.id, sorted(self._store.inside("figures", run.id).glob("*.png")), "figures")
@@ -213,6 +214,14 @@ def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
     for at in sorted({s.round or outside for s in steps}):
         rows += _rows(costs(s for s in steps if (s.round or outside) <= at), at)
     return rows
+
+
+def _total_rows(store: Store, steps: Sequence[FinishedStep]) -> Iterator[MetricRow]:
+    """`total/<step>/<name>`: the totals that the tasks of steps declare, by round. A step that trained has its own in
+    its child."""
+    for step in steps:
+        shown = {} if step.trained else declared_totals(store, step.record)
+        yield from _rows({f"total/{step.name}/{name}": step.record.totals[name] for name in shown}, step.round or 1)
 
 
 def run_name(run: Run, given: Mapping[str, JSON]) -> str:

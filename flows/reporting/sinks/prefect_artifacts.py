@@ -14,7 +14,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from uuid import UUID
 
 from flows.reporting.results import NOTHING, RunResults, run_results, table
 from flows.reporting.sinks.mlflow_sink import address
+from flows.reporting.totals import totals_rows
 from flows.run.events import Listener
 from flows.store.finished import finished_steps
 from flows.store.records import Record
@@ -101,8 +102,9 @@ def last_artifacts(store: Store, run: Run, page: str) -> list[PageArtifact]:
 
     `page`: of the run in MLflow, below the address of the server; empty where there is none.
     """
-    results = run_results(store, finished_steps(store, run))
-    last = summary(run, results, store.root, page)
+    steps = finished_steps(store, run)
+    results = run_results(store, steps)
+    last = summary(run, results, store.root, page, totals_rows(store, steps))
     rows = as_rows(results)
     if not rows:
         return [last]
@@ -119,8 +121,10 @@ def as_rows(results: RunResults) -> list[dict[str, str]]:
     return [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
 
 
-def summary(run: Run, results: RunResults, root: Path, page: str) -> PageArtifact:
-    """The status of a run, the warnings that belong to its numbers, and where to look next."""
+def summary(
+    run: Run, results: RunResults, root: Path, page: str, totals: Sequence[Mapping[str, str]] = ()
+) -> PageArtifact:
+    """The status of a run, the warnings that belong to its numbers, where to look next, and the totals of its steps."""
     own = [step for step in run.steps.values() if not step.carried]
     made, hits = (sum(step.state == state for step in own) for state in ("made", "hit"))
     left = len(own) - made - hits
@@ -140,9 +144,14 @@ def summary(run: Run, results: RunResults, root: Path, page: str) -> PageArtifac
         f"- **{s.title}** waits for people: {_plain(s.reason)}" for s in run.steps.values() if s.state == "waiting"
     ]
     beside = [f"- {_plain(text)}" for text in [*results.notices(), *run.notices, *results.warnings()]]
-    for several in (failed, waiting, beside):
+    for several in (failed, waiting, beside, _markdown_table(totals)):
         lines += ["", *several] if several else []
     return PageArtifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
+
+
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+    return [f"| {' | '.join(map(_plain, row))} |" for row in cells]
 
 
 def _key(run: Run, what: str) -> str:
