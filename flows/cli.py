@@ -282,11 +282,17 @@ def verify(project: Project) -> None:
 def gc(
     project: Project,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    answers: Annotated[
+        float | None,
+        typer.Option(
+            "--answers", metavar="DAYS", min=0, help="Delete answers of oracles that are so old, too; else they stay."
+        ),
+    ] = None,
 ) -> None:
     """Delete what no record and no ledger names. That is damaged data, half writes, work left by finished steps."""
     from flows.commands.maintenance import gc_text
 
-    gc_text(project.store, dry=dry)
+    gc_text(project.store, dry=dry, answers_after=answers)
 
 
 @app.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from flows.rounds.ledger import ledgers as all_ledgers
 from flows.store.maintenance import collect_garbage, kept_results, verify_store
-from flows.store.store import Store
+from flows.store.store import ANSWERS, Store
+from tasks.answers.upkeep import forget_answers
 from tasks.contract import DataError, SpecError
+
+DAY_SECONDS = 86400.0
 
 
 def verify_text(store: Store) -> int:
@@ -33,16 +37,21 @@ def _damaged_ledgers(store: Store) -> Iterator[str]:
             yield str(e)
 
 
-def gc_text(store: Store, *, dry: bool) -> None:
+def gc_text(store: Store, *, dry: bool, answers_after: float | None = None) -> None:
     """Print what was deleted, or would be. Everything that a record or a ledger names stays.
 
-    Raises SpecError where there is no store.
+    answers_after: days after which answers of oracles are deleted, too; None: they stay. Raises SpecError where there
+    is no store, DataError where the answers cannot be read.
     """
     _refuse_none(store)
     freed = collect_garbage(store, dry=dry)
     for path, why, size in freed:
         print(f"{size / 1e6:9.1f} MB  {path}  ({why})")
     print(f"{sum(f.size for f in freed) / 1e6:.1f} MB {'would be ' if dry else ''}reclaimed")
+    if answers_after is not None:
+        before = time.time() - answers_after * DAY_SECONDS
+        forgotten = forget_answers(store.root / ANSWERS, before, dry=dry)
+        print(f"{forgotten} answers of oracles {'would be ' if dry else ''}deleted: questions that are asked again")
 
 
 def _refuse_none(store: Store) -> None:

@@ -67,7 +67,7 @@ class Choices:
 
     def opener_digest(self, kind: str) -> str:
         """Digest of the code that opens an oracle of this kind, and of its packages' versions; else empty."""
-        if kind in OPENERS and kind not in self._openers:
+        if kind in OPENERS and kind not in self._openers and self.code.defines(*OPENERS[kind]):
             self._openers[kind] = self.code.reach(*OPENERS[kind]).digest
         return self._openers.get(kind, "")
 

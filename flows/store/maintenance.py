@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from flows.store.records import Record, read_record
 from flows.store.runs import Runs
-from flows.store.store import KEPT, Store
+from flows.store.store import ANSWERS, KEPT, Store
 from flows.system.locks import locked, try_lock
+from tasks.answers.upkeep import check_answers, unneeded_files
 
 HALF_WRITTEN_SECONDS = 600.0
 """Age from which a temporary file counts as left by a killed process, and not as being written now."""
@@ -38,9 +39,9 @@ class Freed(NamedTuple):
 
 
 def verify_store(store: Store) -> list[Damage]:
-    """Read every record and run, and all content that a record names, whatever its stat says. What is damaged is set
-    aside; an adapter whose base is gone is named, and stays."""
-    damages = []
+    """Read all records, runs and answers of oracles, and all content that a record names, whatever its stat says. What
+    is damaged is set aside; an adapter whose base is gone is named, and stays."""
+    damages = [Damage("the answers of oracles", text) for text in [check_answers(store.root / ANSWERS)] if text]
     for file, what in _damaged_files(store):
         name = file.relative_to(store.root).as_posix()
         aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")
@@ -82,7 +83,7 @@ def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
     """Remove content without a record, work left by finished steps, damaged data and half-written files.
 
     Waits for results that are being published. Everything stays that a record names, of a key or of the ledgers, and
-    what that refers to.
+    what that refers to. So do the answers of oracles, which any later step may ask for.
     """
     freed = []
     with locked(store.root / "locks" / "gc"):
@@ -110,6 +111,7 @@ def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:
             held.release()
     for path in sorted(store.root.glob("damaged/*")):
         yield path, "damaged"
+    yield from unneeded_files(store.root / ANSWERS)
     for folder in ("", "keys", "runs", KEPT, ".cache", ".prefect"):
         for path in sorted((store.root / folder).glob(".*.tmp*")):
             if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:

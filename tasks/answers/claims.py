@@ -81,11 +81,3 @@ def is_alive(file: Path) -> bool:
         return True
     finally:
         os.close(lock)
-
-
-def remove_dead(folder: Path) -> list[Path]:
-    """Delete the files of holders that have died, of the store of answers in `folder`. Returns them."""
-    dead = [file for file in sorted((folder / FOLDER).glob("*")) if not is_alive(file)]
-    for file in dead:
-        file.unlink(missing_ok=True)
-    return dead

@@ -140,7 +140,10 @@ def _text(data: bytes) -> str:
 
 
 def integrity_errors(folder: Path) -> list[str]:
-    """What SQLite finds wrong with the database in a folder, and how many of its answers are not what was written."""
+    """What SQLite finds wrong with the database in a folder, and how many of its answers are not what was written.
+
+    Raises DataError where it cannot be read for other reasons.
+    """
     db = sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True, timeout=BUSY_SECONDS)
     db.text_factory = _text
     try:
@@ -149,7 +152,9 @@ def integrity_errors(folder: Path) -> list[str]:
         damaged = all_of_them - sum(1 for _ in intact_rows(db))
         return found + ([f"{damaged} of {all_of_them} answers are not what was written"] if damaged else [])
     except sqlite3.DatabaseError as e:
-        return [str(e)]
+        if (getattr(e, "sqlite_errorcode", None) or 0) & 0xFF in _DAMAGED:
+            return [str(e)]
+        raise DataError(f"the store of answers {folder / FILE} cannot be read: {e}") from None
     finally:
         db.close()
 

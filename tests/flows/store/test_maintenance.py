@@ -1,5 +1,6 @@
 import os
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from flows.store.content import fingerprint
 from flows.store.keys import Key, digest_of
 from flows.store.maintenance import collect_garbage, verify_store
 from flows.store.store import Store
+from tasks.answers.store import Answer, AnswerStore
 from tasks.contract import SpecError
 from tasks.kinds import Policy
 from tests.flows.store.made import key_of, model, prompts, publish, put
@@ -138,3 +140,18 @@ def test_gc_removes_damaged_content_once_it_was_set_aside(store: Store) -> None:
     assert [f.why for f in collect_garbage(store)] == ["damaged"]
     again = put(store, prompts("a"))
     assert store.record_of(again.key) == again
+
+
+def test_answers_of_oracles_are_checked_and_never_collected(store: Store) -> None:
+    answers = AnswerStore(store.root / "answers")
+    answers.add("judge", {"q": Answer(0.5, "A"), "other": Answer(0.25, "B")})
+    answers.close()
+    assert verify_store(store) == collect_garbage(store) == []
+    with sqlite3.connect(store.root / "answers" / "answers.db") as db:
+        db.execute("update answers set raw = 'C' where question = 'q'")
+    db.close()
+    [damage] = verify_store(store)
+    assert damage.what == "the answers of oracles"
+    assert "the 1 answers that could be read" in damage.trouble
+    assert [f.why for f in collect_garbage(store)] == ["damaged"]
+    assert AnswerStore(store.root / "answers").find("judge", ["q", "other"]) == {"other": Answer(0.25, "B")}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.answers import database
-from tasks.answers.claims import remove_dead
 from tasks.answers.store import Answer, AnswerStore, Paid
+from tasks.answers.upkeep import check_answers, forget_answers, unneeded_files
 from tasks.contract import DataError
 
 PAID = Answer([0.25, None], "A, I think", 12, 3, 0.5, 0.01)
@@ -87,7 +87,9 @@ def test_the_claims_of_a_killed_process_count_no_more(tmp_path: Path) -> None:
     assert in_another_process(claims) == signal.SIGKILL
     store = AnswerStore(tmp_path)
     assert store.claim("judge", ["q"]) == {"q"}
-    assert len(remove_dead(tmp_path)) == 1
+    [(file, why)] = unneeded_files(tmp_path)
+    assert why == "its process has ended"
+    assert file.parent == tmp_path / "claims"
     assert AnswerStore(tmp_path).claim("judge", ["q"]) == set()
 
 
@@ -181,3 +183,25 @@ def test_several_processes_make_the_store_and_write_at_the_same_time(tmp_path: P
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     found = AnswerStore(tmp_path / "answers").find("judge", [f"{n}/{i}" for n in range(4) for i in range(25)])
     assert len(found) == 100
+
+
+def test_a_check_puts_damaged_answers_aside_and_keeps_the_others(tmp_path: Path) -> None:
+    assert check_answers(tmp_path) == ""
+    AnswerStore(tmp_path).add("judge", {"q": PAID, "other": PAID})
+    assert check_answers(tmp_path) == ""
+    with sqlite3.connect(tmp_path / "answers.db") as db:
+        db.execute("update answers set value = '1.0' where question = 'q'")
+    db.close()
+    assert "the 1 answers that could be read" in check_answers(tmp_path)
+    assert AnswerStore(tmp_path).find("judge", ["q", "other"]) == {"other": PAID}
+    assert [why for _, why in unneeded_files(tmp_path)] == ["damaged"]
+
+
+def test_old_answers_are_forgotten_on_request_only(tmp_path: Path) -> None:
+    AnswerStore(tmp_path).add("judge", many(3))
+    with sqlite3.connect(tmp_path / "answers.db") as db:
+        db.execute("update answers set made = 1000 where value = '0.0'")
+    db.close()
+    assert forget_answers(tmp_path, 2000, dry=True) == 1
+    assert forget_answers(tmp_path, 2000) == 1
+    assert len(AnswerStore(tmp_path).find("judge", [*many(3)])) == 2
