@@ -146,9 +146,12 @@ class Session:
         if total:
             self.work.progress(first + size * done // max(of, 1), total, "questions")
 
-    def pay(self, *, tokens_in: int = 0, tokens_out: int = 0, cost: float = 0.0, seconds: float = 0.0) -> None:
-        """Count what was paid for a request that gave no answer."""
-        paid = Paid(0, 0, tokens_in, tokens_out, cost, seconds)
+    def pay(
+        self, *, asked: int = 0, reused: int = 0, tokens_in: int = 0, tokens_out: int = 0, cost: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Count what `answers` does not: requests that cost and gave no answer, answers that lie elsewhere."""
+        paid = Paid(asked, reused, tokens_in, tokens_out, cost, seconds)
         self.usage.add(paid)
         self.store.pay(self._payer, paid)
 

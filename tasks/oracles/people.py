@@ -104,8 +104,8 @@ def _notice_agreement(
 
 def _count(session: Session, of_question: dict[str, list[Judgement]], began: float) -> None:
     """Questions that were complete before this step asked are reused ones."""
-    for several in of_question.values():
-        new = [j for j in several if j.at >= began]
-        session.usage.asked += bool(new)
-        session.usage.reused += not new
-        session.usage.seconds += sum(j.seconds for j in new)
+    new = {id: [j for j in several if j.at >= began] for id, several in of_question.items()}
+    asked = sum(map(bool, new.values()))
+    session.pay(
+        asked=asked, reused=len(new) - asked, seconds=sum(j.seconds for several in new.values() for j in several)
+    )

@@ -16,7 +16,7 @@ WORDS = frozenset({
     "alpha", "answers", "base", "baseline", "best", "compare", "completions", "cost", "data", "dtype", "every",
     "exploitability", "gold", "kl", "loss", "memory", "model", "n", "oracle", "oracles", "pairs", "part", "path",
     "policy", "prompts", "proxy", "r", "rank", "report", "schedule", "score", "seed", "size", "source", "step",
-    "steps", "stop", "stream", "system", "table", "temperature", "times", "value", "version", "weight",
+    "steps", "stop", "stream", "system", "table", "temperature", "ties", "times", "value", "version", "weight",
 })  # fmt: skip
 """Words of the grammar, of JSON, of sentences and of other libraries, names of columns and figures, that are also names
 in `tasks/`."""
