@@ -2,8 +2,8 @@
 
     python -m benchmarks.answers [--questions 100000]
 
-The store has twice as many answers as are looked up, half of the questions have none, and each answer has a raw text of
-400 characters, as judges write them. The peer is what one would write first: one `select` for each question on a table
+The store has N answers, half of the N questions are among them, and each answer has a raw text of 360 characters, as
+judges write them. The peer is what one would write first: one `select` for each question on a table
 with the same key. It also times a dictionary in memory, the floor of any look-up, and the store in calls of 64
 questions, as a step with a local model makes them. The result is a JSON file in `benchmarks/results/`.
 """
@@ -31,8 +31,8 @@ CALL = 64
 
 
 def filled(folder: Path, questions: int) -> list[str]:
-    """A store with 2·n answers, and the digests of n questions, half of which it has; a table for the peer, too."""
-    known = [digest("known", str(i)) for i in range(2 * questions)]
+    """A store with n answers, and the digests of n questions, half of which it has; a table for the peer, too."""
+    known = [digest("known", str(i)) for i in range(questions)]
     store = AnswerStore(folder / "answers")
     for start in range(0, len(known), 10_000):
         store.add(ORACLE, {q: Answer(0.5, RAW, 300, 40, 0.8, 0.001) for q in known[start : start + 10_000]})
@@ -42,7 +42,7 @@ def filled(folder: Path, questions: int) -> list[str]:
         db.executemany("insert into answers values (?, '0.5', ?)", ((q, RAW) for q in known))
     db.close()
     unknown = [digest("unknown", str(i)) for i in range(questions // 2)]
-    return [q for two in zip(known[::4], unknown, strict=True) for q in two]
+    return [q for two in zip(known[::2], unknown, strict=True) for q in two]
 
 
 def by_store(folder: Path, questions: Sequence[str], call: int) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 score_totals = ORACLE_TOTALS
 compare_totals = ORACLE_TOTALS
+compare_pairs_totals = ORACLE_TOTALS
 judge_pairs_totals = QUERY_TOTALS
 score_resources = Resources(ranks=True)
 compare_resources = Resources(ranks=True)
@@ -260,11 +261,13 @@ def compare_pairs(
     from tasks.judging.grouping import by_blocks, grouped
     from tasks.judging.journal import Journal
     from tasks.judging.opening import open_oracle
+    from tasks.judging.oracle_report import report_paid, report_queries, report_statistics
+    from tasks.judging.oracle_statistics import comparison_statistics
     from tasks.judging.pairing import Questions
     from tasks.judging.relabelling import answers_of
 
     live, rows = weighted(open_oracle(oracle, dtype, work), weights), grouped(pairs.table)
-    with Journal(work.path / "answers.jsonl", work, shared=True) as journal:
+    with Journal(work.path / "answers.jsonl", work, live, shared=True) as journal:
 
         def compared(first: int, last: int) -> pa.Table:
             block = rows.rows(first, last)
@@ -273,8 +276,11 @@ def compare_pairs(
             return _rows(answers, _answer(Questions(answers), ids, a, a + block.num_rows, live, orders, journal))
 
         WinProbs.of(by_blocks(rows, compared, work, "pairs")).save(work.output)
-        _report_queries(work, journal)
-    return WinProbs(work.output)
+        report_queries(work, journal)
+        report_paid(work)
+    made = WinProbs(work.output)
+    report_statistics(work, comparison_statistics(made.table, answers_of(rows.table)))
+    return made
 
 
 def _compared(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tasks.contract import JSON, Bounds, Choice, Chosen, DataError, Seed, SpecError, Workspace
 from tasks.declarations import Cost, StepView
+from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Completions, Ensemble, ImplicitReward, Policy, PolicyJudge, Preferences, Scorer
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def as_judge(
     return PolicyJudge.made_of({"policy": [policy]}, params)
 
 
+ensemble_totals = QUERY_TOTALS
+
+
 def ensemble_cost(step: StepView) -> Cost:
     members, samples = len(step.inputs["oracles"]), step.first("base_samples")
     return {"queries": members * samples.rows if samples else 0.0}
@@ -171,6 +175,7 @@ def ensemble(
     from tasks.judging.ensemble_scorer import member_scores, write_baselines
     from tasks.judging.ensembles import baselines
     from tasks.judging.opening import open_oracle
+    from tasks.judging.oracle_report import report_paid
 
     kinds = [type(one).__name__ for one in oracles]
     check_ensemble(kinds, how, weights, uncertainty, pairs=pairs is not None, samples=base_samples is not None)
@@ -181,6 +186,7 @@ def ensemble(
         means = baselines(_prompts_of(base_samples), _values_of(base_samples, member_scores(live), work))
     if uncertainty == "features" and pairs is not None:
         feature_means = _write_features(oracles, live, pairs, base_samples, ridge, dtype, work)
+    report_paid(work)
     if means:
         write_baselines(work.output, means, feature_means)
     params = {"how": how, "weights": weights, "c": c, "uncertainty": uncertainty}

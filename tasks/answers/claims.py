@@ -24,12 +24,12 @@ where not exists (
 """
 OTHERS = """
 select distinct holder from json_each(?) as wanted
-join claims on claims.oracle = ? and claims.question = wanted.value where holder != ?
+cross join claims on claims.oracle = ? and claims.question = wanted.value where holder != ?
 """
 """Holders of claims on some questions, besides oneself."""
 MINE = """
 select question from json_each(?) as wanted
-join claims on claims.oracle = ? and claims.question = wanted.value where holder = ?
+cross join claims on claims.oracle = ? and claims.question = wanted.value where holder = ?
 """
 
 

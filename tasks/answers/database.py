@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from tasks.contract import DataError
 FILE, USERS = "answers.db", "users.lock"
 BUSY_SECONDS = 60.0
 """How long a process waits for another one to finish writing."""
+CACHE_KIBIBYTES = 64 * 1024
+"""Of pages in memory. Digests are spread over all of the index, so that SQLite's own 2 MB would hold too little."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free space on its disk",
@@ -129,9 +132,23 @@ def _connected(file: Path) -> sqlite3.Connection:
     db = sqlite3.connect(file, BUSY_SECONDS, check_same_thread=False, isolation_level=None)
     db.text_factory = _text
     db.create_function("is_intact", 4, lambda *row: checksum(*row[:3]) == row[3], deterministic=True)
-    db.execute("pragma journal_mode = wal")
+    _use_wal(db)
     db.execute("pragma synchronous = normal")
+    db.execute(f"pragma cache_size = {-CACHE_KIBIBYTES}")
     return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Where others open a new database at the same time, SQLite does not wait for them by itself."""
+    give_up = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
 
 
 def _text(data: bytes) -> str:

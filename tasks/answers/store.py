@@ -20,8 +20,9 @@ from tasks.contract import JSON
 
 FIND = """
 select answers.question, answers.value, raw, tokens_in, tokens_out, seconds, cost, payer, checksum
-from json_each(?) as wanted join answers on answers.oracle = ? and answers.question = wanted.value
+from json_each(?) as wanted cross join answers on answers.oracle = ? and answers.question = wanted.value
 """
+"""`cross join` keeps the order of the loops: for each wanted question a look-up, never all answers."""
 ADD = "insert or ignore into answers values (?, ?, ?, cast(? as text), ?, ?, ?, ?, ?, ?, ?)"
 PAY = """
 insert into payers values (?, ?, ?, ?, ?, ?, ?) on conflict (payer) do update set
@@ -93,9 +94,7 @@ class AnswerStore:
         """
         with self._db.writing() as db:
             id = self._id(db, oracle, about)
-            now = int(time.time())
-            for question, answer in answers.items():
-                _add(db, id, question, answer, payer, now)
+            _insert(db, id, answers, payer)
             if self._holder:
                 self._holder.release(db, id, [*answers])
             if payer:
@@ -155,18 +154,23 @@ class AnswerStore:
         return int(known)
 
 
-def _add(db: Connection, oracle: int, question: str, answer: Answer, payer: str, now: int) -> None:
-    value = json.dumps(answer.value)
-    raw, check = answer.raw.encode("utf-8", "surrogatepass"), checksum(question, value, answer.raw)
-    row = (oracle, question, value, raw, answer.tokens_in, answer.tokens_out, answer.cost, answer.seconds, payer, now,
-           check)  # fmt: skip
-    if db.execute(ADD, row).rowcount == 0:
-        [[kept_value, kept_raw, kept_check]] = db.execute(
-            "select value, raw, checksum from answers where oracle = ? and question = ?", (oracle, question)
-        ).fetchall()
-        if checksum(question, kept_value, kept_raw) != kept_check:
-            db.execute("delete from answers where oracle = ? and question = ?", (oracle, question))
-            db.execute(ADD, row)
+def _insert(db: Connection, oracle: int, answers: Mapping[str, Answer], payer: str) -> None:
+    now, before = int(time.time()), db.total_changes
+    rows = [_row(oracle, question, answer, payer, now) for question, answer in answers.items()]
+    db.executemany(ADD, rows)
+    if db.total_changes - before < len(rows):  # some have an answer: it stays, unless it is damaged
+        db.executemany(
+            "delete from answers where oracle = ? and question = ? and not is_intact(question, value, raw, checksum)",
+            [row[:2] for row in rows],
+        )
+        db.executemany(ADD, rows)
+
+
+def _row(oracle: int, question: str, answer: Answer, payer: str, now: int) -> tuple[object, ...]:
+    value, raw = json.dumps(answer.value), answer.raw.encode("utf-8", "surrogatepass")
+    check = checksum(question, value, answer.raw)
+    return (oracle, question, value, raw, answer.tokens_in, answer.tokens_out, answer.cost, answer.seconds, payer, now,
+            check)  # fmt: skip
 
 
 def _pay(db: Connection, payer: str, paid: Paid) -> None:

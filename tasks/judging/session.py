@@ -113,6 +113,9 @@ class Session:
                 waited.a_little(len(missing))
             found |= answered | by_others
         usage.failed += len(failed)
+        if self.store.damaged:
+            self.work.notice(f"{self.store.damaged} stored answers were damaged; their questions were asked again")
+            self.store.damaged = 0
         return [found.get(q) for q in questions]
 
     def _found(self, oracle: str, questions: Sequence[str]) -> dict[str, Answer]:

@@ -1,10 +1,14 @@
-"""A step that is killed while its oracle asks: no question is asked again but those that were in flight."""
+"""A step that is killed while its oracle asks: no question is asked again but those that were in flight.
+
+A step here is a journal and a session, as in `compare`, without tables: polars cannot be used in a fork.
+"""
 
 import os
 import random
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,11 @@ import pytest
 
 from tasks.answers.store import Answer
 from tasks.ids import digest
-from tasks.judge import compare
+from tasks.judging.journal import Journal
+from tasks.judging.opening import open_oracle
+from tasks.judging.oracle_report import report_paid, report_queries
 from tasks.judging.session import Session
 from tasks.kinds import Oracle
-from tests.answers import completions
 from tests.workspace import Workspace
 
 
@@ -52,32 +57,41 @@ def killed(function: Any) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def step(folder: Path, name: str = "step") -> Workspace:
-    return Workspace(folder / name, folder / "answers")
+def judged(folder: Path, name: str, oracle: Oracle, texts: Sequence[str]) -> tuple[Workspace, list[float]]:
+    """One attempt at a step that compares every two texts, in both orders."""
+    work = Workspace(folder / name, folder / "answers")
+    live, pairs = open_oracle(oracle, "auto", work), [*permutations(texts, 2)]
+
+    def query(shard: slice) -> Sequence[float | None]:
+        a, b = zip(*pairs[shard], strict=True)
+        return live.compare([[]] * len(a), a, b, [None] * len(a))
+
+    with Journal(work.path / "answers.jsonl", work, live) as journal:
+        found = journal.answers(len(pairs), query)
+        report_queries(work, journal)
+        report_paid(work)
+    return work, found.tolist()
 
 
 def test_killed_again_and_again_a_step_asks_only_what_was_in_flight_twice(tmp_path: Path) -> None:
-    table, log = completions({"x": [str(i) for i in range(8)]}), tmp_path / "asked"
+    texts, log = [str(i) for i in range(8)], tmp_path / "asked"
     log.touch()
     kills = [3, 11, 12, 30, 57]
     for at in kills:
-        assert killed(lambda at=at: compare(table, asking(log, at), step(tmp_path)))
-    work = step(tmp_path)
-    made = compare(table, asking(log), work)
+        assert killed(partial(judged, tmp_path, "step", asking(log, at), texts))
+    work, found = judged(tmp_path, "step", asking(log), texts)
+    assert found == [0.75] * 56
     counts = Counter(log.read_text().split())
-    assert len(counts) == 8 * 7
-    assert sum(counts.values()) == 8 * 7 + len(kills)
-    assert max(counts.values()) <= 3  # questions 11 and 12 of all are the same one, twice in flight
+    assert len(counts) == 56
+    assert sum(counts.values()) == 56 + len(kills)
     assert {"queries": 56, "queries_asked": 56, "queries_reused": 0, "cost": 28.0}.items() <= work.totals.items()
-    straight = compare(table, asking(tmp_path / "again"), step(tmp_path / "other"))
-    assert made.table.equals(straight.table)
 
 
 def test_a_second_step_asks_nothing(tmp_path: Path) -> None:
-    table, log = completions({"x": ["a", "b", "c"]}), tmp_path / "asked"
-    compare(table, asking(log), step(tmp_path, "first"))
-    work = step(tmp_path, "second")
-    compare(table, asking(log, per_call=1), work)
+    log = tmp_path / "asked"
+    judged(tmp_path, "first", asking(log), "abc")
+    work, found = judged(tmp_path, "second", asking(log, per_call=1), "abc")
+    assert found == [0.75] * 6
     assert len(log.read_text().split()) == 6
     assert {"queries_asked": 0, "queries_reused": 6}.items() <= work.totals.items()
     assert "cost" not in work.totals
@@ -89,7 +103,7 @@ def test_three_steps_at_once_killed_at_random_ask_each_question_once_but_for_wha
     random.seed(0)
     log, kills = tmp_path / "asked", 0
     log.touch()
-    tables = [completions({"x": [str(i) for i in range(first, first + 24)]}) for first in (0, 8, 16)]
+    texts = [[str(i) for i in range(first, first + 24)] for first in (0, 8, 16)]
     running: dict[int, int] = {}
     left = [0, 1, 2]
     while left or running:
@@ -98,7 +112,7 @@ def test_three_steps_at_once_killed_at_random_ask_each_question_once_but_for_wha
             child = os.fork()
             if child == 0:
                 try:
-                    compare(tables[n], asking(log, at, per_call=64), step(tmp_path, str(n)))
+                    judged(tmp_path, str(n), asking(log, at, per_call=64), texts[n])
                 finally:
                     os._exit(0)
             running[child] = n
