@@ -77,7 +77,7 @@ def _report_lost(session: Session, payments: Payments) -> None:
 def _incomplete(outcome: Outcome, unanswered: int, asker: Asker) -> DataError:
     kept = "what was answered is kept"
     if outcome.refused is not None:
-        return outcome.refused
+        return DataError(f"{outcome.refused}; {unanswered} questions are not answered, and {kept}")
     if outcome.exhausted:
         return DataError(f"{outcome.exhausted}; {unanswered} questions are not answered, and {kept}: raise the limit "
                          "and run again")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -11,7 +12,6 @@ from tasks.asking.endpoint import AskingLimits, Endpoint, key_of, without_key
 from tasks.asking.reply import reply_of
 from tasks.asking.requests import CHAT, ChatRequest
 from tasks.asking.retries import LONGEST_WAIT, Failed, seconds_to_wait
-from tasks.contract import DataError
 
 if TYPE_CHECKING:
     import openai
@@ -23,7 +23,7 @@ _NO_KEY = "none"
 """Sent where the server wants no key: the client's own default would be the key of another server."""
 
 
-class Refused(DataError):
+class Refused(Exception):
     """The server will not answer, however often it is asked."""
 
 
@@ -78,8 +78,8 @@ class Client:
         )  # fmt: skip
 
     def _by_status(self, error: openai.APIStatusError) -> Exception:
-        text = " ".join(without_key(error.response.text, self._key).split())[:_SHOWN]
-        status = f"status {error.status_code}: {text!r}"
+        text = without_key(error.response.text, self._key)
+        status = f"status {error.status_code}: {_message_in(text)}"
         wait = seconds_to_wait(error.response.headers.get("retry-after"))
         spent = "insufficient_quota" in text
         too_long = wait is not None and wait > LONGEST_WAIT
@@ -97,7 +97,18 @@ class Client:
             return f"check `url` (it ends before {CHAT}) and `model` ('{self._endpoint.model}')"
         if status in (400, 413, 422):
             return "check the length of what is judged, `max_tokens` and the further fields in `extra_body`"
-        return "check the account, or run again later: what was answered is kept"
+        return "check the account, or run again later"
+
+
+def _message_in(text: str) -> str:
+    """The server's words, in one line that a terminal can show."""
+    try:
+        error = json.loads(text)
+        text = str(error["error"]["message"] if "error" in error else error["message"])
+    except (ValueError, LookupError, TypeError):
+        pass
+    line = " ".join(text.split())[:_SHOWN]
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _unconnected(error: openai.APIConnectionError) -> Failed:

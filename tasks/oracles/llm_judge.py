@@ -31,7 +31,7 @@ def llm_judge(
     price_in: Execution[Annotated[float, Bounds(min=0)]] = 0.0,
     price_out: Execution[Annotated[float, Bounds(min=0)]] = 0.0,
     max_unparsed: Execution[Annotated[float, Bounds(min=0, max=1)]] = 0.1,
-    batch: Execution[str | None] = None,
+    batch_folder: Execution[str | None] = None,
 ) -> Oracle:
     """A model behind any server that speaks OpenAI's chat interface, shown both answers: which one is better?
 
@@ -62,7 +62,7 @@ def llm_judge(
         price_in: of a million tokens of prompts.
         price_out: of a million tokens of replies.
         max_unparsed: the share of replies that may say nothing that can be read; those are null.
-        batch: a folder for files of the Batch API: questions are written there, and the step waits for their output.
+        batch_folder: for files of the Batch API: questions are written there, and the step waits for their output.
     """
     from tasks.asking.asker import QUESTIONS_PER_CALL, Asker
     from tasks.asking.endpoint import AskingLimits, Endpoint
@@ -77,7 +77,7 @@ def llm_judge(
         api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries, max_queries=max_queries,
         max_cost=max_cost, price_in=price_in, price_out=price_out,
     )  # fmt: skip
-    asker = Asker(Endpoint(url, model, version), limits, batch)
+    asker = Asker(Endpoint(url, model, version), limits, batch_folder)
     fields: dict[str, JSON]
     if mode == "verdict":
         read, own, length, fields = verdict_of, data_file("judge_verdict.jinja"), 1024, {}

@@ -35,7 +35,7 @@ def llm_rater(
     price_in: Execution[Annotated[float, Bounds(min=0)]] = 0.0,
     price_out: Execution[Annotated[float, Bounds(min=0)]] = 0.0,
     max_unparsed: Execution[Annotated[float, Bounds(min=0, max=1)]] = 0.1,
-    batch: Execution[str | None] = None,
+    batch_folder: Execution[str | None] = None,
 ) -> Scorer:
     """A model behind any server that speaks OpenAI's chat interface, shown one answer: how good is it?
 
@@ -67,7 +67,7 @@ def llm_rater(
         price_in: of a million tokens of prompts.
         price_out: of a million tokens of replies.
         max_unparsed: the share of replies that may say nothing that can be read; those are null.
-        batch: a folder for files of the Batch API: questions are written there, and the step waits for their output.
+        batch_folder: for files of the Batch API: questions are written there, and the step waits for their output.
     """
     from tasks.asking.asker import QUESTIONS_PER_CALL, Asker
     from tasks.asking.endpoint import AskingLimits, Endpoint
@@ -82,7 +82,7 @@ def llm_rater(
         api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries, max_queries=max_queries,
         max_cost=max_cost, price_in=price_in, price_out=price_out,
     )  # fmt: skip
-    asker = Asker(Endpoint(url, model, version), limits, batch)
+    asker = Asker(Endpoint(url, model, version), limits, batch_folder)
     _check_criteria(mode, criteria)
     least, most = (0.0, 5.0) if mode == "rubric" else (1.0, 10.0)
     least, most = least if lowest is None else lowest, most if highest is None else highest

@@ -52,8 +52,8 @@ class ToyJudge:
             raise DataError(f"'{question[:80]}' is no question of this toy world: start the server with its seed")
         logprobs: dict[str, Any] | None = None
         if "[answer A begins" in prompt:
-            (p,) = oracle.compare([None], [_section("answer A", prompt)], [_section("answer B", prompt)], [truth])
-            text, logprobs = _choice(float(p or 0), bool(request.get("logprobs")))
+            p = _p(oracle, _section("answer A", prompt), _section("answer B", prompt), truth)
+            text, logprobs = _choice(p, bool(request.get("logprobs")))
         else:
             text = _rating(oracle, _section("answer", prompt), truth, prompt)
         return _response(request["model"], prompt, text, logprobs)
@@ -64,6 +64,15 @@ def _section(name: str, prompt: str) -> str:
     if (found := re.search(_SECTION.format(name=name), prompt, re.S)) is None:
         raise DataError(f"the prompt has no part '{name}' between marks as the shipped templates write them")
     return found["text"]
+
+
+def _p(oracle: Oracle, a: str, b: str, truth: str) -> float:
+    """P(a beats b), of a scorer by Bradley-Terry."""
+    if isinstance(oracle, Scorer):
+        scores = [float(s or 0) for s in oracle.score([None] * 2, [a, b], [truth] * 2)]
+        return 1 / (1 + math.exp(oracle.scale * (scores[1] - scores[0])))
+    (p,) = oracle.compare([None], [a], [b], [truth])
+    return float(p or 0)
 
 
 def _choice(p: float, as_letter: bool) -> tuple[str, dict[str, Any] | None]:

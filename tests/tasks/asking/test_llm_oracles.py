@@ -199,7 +199,9 @@ def test_tasks_ask_both_orders_or_one_and_nothing_the_second_time(tmp_path: Path
 
 def test_a_batch_is_written_waited_for_and_read(tmp_path: Path) -> None:
     folder = tmp_path / "batches"
-    judge = Chosen("oracles", "llm_judge", {"url": "https://nobody.invalid/v1", "model": "m", "batch": str(folder)})
+    judge = Chosen(
+        "oracles", "llm_judge", {"url": "https://nobody.invalid/v1", "model": "m", "batch_folder": str(folder)}
+    )
 
     def p() -> list[float | None]:
         return compared(open_oracle(judge(), "auto", Workspace(tmp_path)), ("bb", "a"), ("a", "bb"), ("a", "b"))
@@ -233,7 +235,7 @@ def test_a_batch_is_written_waited_for_and_read(tmp_path: Path) -> None:
 
 
 def test_a_batch_beyond_the_budget_is_not_written(tmp_path: Path) -> None:
-    given = {"url": "https://nobody.invalid/v1", "model": "m", "batch": str(tmp_path / "b"), "max_queries": 1}
+    given = {"url": "https://nobody.invalid/v1", "model": "m", "batch_folder": str(tmp_path / "b"), "max_queries": 1}
     with pytest.raises(DataError, match="a batch of 2 questions is more than `max_queries` = 1 allows"):
         compared(
             open_oracle(Chosen("oracles", "llm_judge", given)(), "auto", Workspace(tmp_path)), ("a", "b"), ("b", "a")
