@@ -10,6 +10,7 @@ import pytest
 
 from tasks.contract import DataError, SpecError
 from tasks.people.survey import Survey, Terms, next_question, on_left, question_id, survey_file, surveys
+from tasks.people.upkeep import check_surveys
 from tests.tasks.people.asked import IDS, PAIRS, judged, prompt, survey_of
 
 
@@ -135,3 +136,19 @@ def test_what_was_judged_survives_a_kill_while_another_process_judges(tmp_path: 
     assert process.exitcode == -signal.SIGKILL
     kept = {j.annotator for j in survey.judgements()}
     assert {f"p{i}" for i in range(31)} | {f"here{i}" for i in range(20)} == kept
+
+
+def test_a_damaged_survey_is_found_and_left_where_it_is(tmp_path: Path) -> None:
+    survey = Survey(tmp_path, "large")
+    survey.post("step", [(prompt(str(i)), "a" * 500, "b" * 500) for i in range(200)], 1, Terms())
+    survey.close()
+    survey_of(tmp_path).close()
+    assert list(check_surveys(tmp_path)) == []
+    file = survey_file(tmp_path, "large")
+    content = bytearray(file.read_bytes())
+    content[20_000:24_000] = b"x" * 4000
+    file.write_bytes(content)
+    [trouble] = check_surveys(tmp_path)
+    assert "large.db is damaged (" in trouble
+    assert ".recover` may save its judgements" in trouble
+    assert file.exists()
