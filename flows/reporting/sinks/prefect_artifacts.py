@@ -91,6 +91,10 @@ class PrefectArtifacts(Listener):
         if self._sender:
             self._sender.ended(node.id)
 
+    def step_awaits_people(self, node: Node, what: str) -> None:
+        if self._sender:
+            self._sender.ended(node.id)
+
     def run_finished(self, run: Run) -> None:
         if self._sender:
             self._sender.close(last_artifacts(self._store, run, self._page()))

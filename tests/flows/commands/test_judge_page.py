@@ -124,6 +124,14 @@ def test_other_pages_and_other_names_of_this_server_are_refused(
     assert answer.status_code == status
 
 
+def test_a_page_for_other_machines_has_any_name_and_still_refuses_other_pages(tmp_path: Path) -> None:
+    app = judging_app(survey_of(tmp_path), TOKEN, any_host=True)
+    client = TestClient(app, "http://lab.example:4300", headers={"authorization": f"Bearer {TOKEN}"})
+    assert client.post("/next", json={"annotator": "ana"}).status_code == 200
+    other = {"origin": "http://evil.example"}
+    assert client.post("/next", json={"annotator": "ana"}, headers=other).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

@@ -128,3 +128,8 @@ def test_the_step_says_how_far_its_people_agree(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused_before_anything_runs() -> None:
     with pytest.raises(SpecError, match="'Round 1' cannot name a survey"):
         identity(survey="Round 1")
+
+
+def test_people_get_all_questions_of_a_step_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Waiting, match="300 of 300 pairs"):
+        _compare(tmp_path, "one", [str(i) for i in range(25)])
