@@ -85,7 +85,7 @@ def _of_person(name: str, own: list[Judgement]) -> str:
     sided = [j for j in own if j.on_left and j.choice in ("x", "y")]
     seconds = sorted(j.seconds for j in own if j.seconds)
     parts = [f"{name}: {len(own)} judgements"]
-    parts += [f"{counts[c]} {word}" for c, word in (("tie", "ties"), ("skip", "skipped")) if counts[c]]
+    parts += [f"{counts[c]} {word}" for c, word in (("tie", "tied"), ("skip", "skipped")) if counts[c]]
     parts += [f"the left answer in {sum(j.choice == j.on_left for j in sided)} of {len(sided)}"] if sided else []
     parts += [f"{seconds[len(seconds) // 2]:.0f} s each (median)"] if seconds else []
     return ", ".join(parts)

@@ -92,4 +92,4 @@ def test_the_shipped_loop_learns_from_people_round_by_round(
     assert len(asked) == 2
     assert all(0 < n <= 8 for n in asked)
     pool = store.open(execution.records["pool@2"])
-    assert pool.rows == 40 + sum(asked)  # type: ignore[attr-defined]
+    assert len(pool) == 40 + sum(asked)  # type: ignore[arg-type]
