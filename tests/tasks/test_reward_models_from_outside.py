@@ -34,9 +34,21 @@ CASES = {
 }  # fmt: skip
 
 
-def _config(kind: str, size: int, pad: int | None, **more: Any) -> Any:
-    from transformers import Gemma2Config, LlamaConfig
+def _config(kind: str, size: int, pad: int | None, architecture: str = "llama", **more: Any) -> Any:
+    from transformers import AutoConfig, Gemma2Config, LlamaConfig
 
+    if architecture == "gpt2":
+        return AutoConfig.for_model(
+            "gpt2", vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=512, initializer_range=0.5,
+            num_labels=1, pad_token_id=pad, bos_token_id=None, eos_token_id=None, **more,
+        )  # fmt: skip
+    if architecture != "llama":
+        own = {"qwen2": {"num_key_value_heads": 1}, "gpt_neox": {"partial_rotary_factor": 0.5}}[architecture]
+        return AutoConfig.for_model(
+            architecture, vocab_size=size, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=512, initializer_range=0.5, num_labels=1, pad_token_id=pad,
+            bos_token_id=None, eos_token_id=None, **own, **more,
+        )  # fmt: skip
     made = Gemma2Config if kind == "gemma2" else LlamaConfig
     extra = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 1} if kind == "gemma2" else {}
     return made(
@@ -90,6 +102,16 @@ def test_scores_are_those_of_the_models_own_template_and_forward(case: str, tmp_
     assert max(wanted) - min(wanted) > 0.1, "a random model that tells answers apart"
     pairs = [(i, j) for i, j in combinations(range(len(ANSWERS)), 2) if abs(wanted[i] - wanted[j]) > 1e-4]
     assert all((found[i] > found[j]) == (wanted[i] > wanted[j]) for i, j in pairs)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox"])
+def test_decoders_of_other_architectures_score_by_their_own_forward(architecture: str, tmp_path: Path) -> None:
+    """Absolute positions (GPT-2), biases of attention (Qwen2), attention beside the MLP (GPT-NeoX)."""
+    model = made(tmp_path, "chatml", "<|im_end|>", architecture=architecture)
+    prompts = [QUESTION, TALK] * (len(ANSWERS) // 2)
+    found = scores(model, prompts, ANSWERS)
+    assert found == pytest.approx([by_its_card(model, p, a) for p, a in zip(prompts, ANSWERS, strict=True)], abs=1e-5)
+    assert len({round(s, 3) for s in found if s is not None}) > 4
 
 
 def test_in_bfloat16_scores_are_near_those_of_float32(tmp_path: Path) -> None:
