@@ -245,7 +245,9 @@ def _suspicious(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _prompt(r: ReadRow) -> dict[str, Any]:
-    optional = {name: r.row[name] for name in ("truth", "group") if isinstance(r.row.get(name), str)}
+    optional = {"group": r.row["group"]} if isinstance(r.row.get("group"), str) else {}
+    if (truth := r.row.get("truth")) is not None:
+        optional["truth"] = truth if isinstance(truth, str) else json.dumps(truth, sort_keys=True, default=str)
     return {**optional, "prompt_id": r.prompt_id, "prompt": r.example.prompt, "weight": r.example.weight}
 
 

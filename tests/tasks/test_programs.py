@@ -1,5 +1,6 @@
 """A user's program as an oracle: what it is made of, and that no fault of it reaches another answer or the run."""
 
+import json
 import os
 import subprocess
 import time
@@ -15,7 +16,7 @@ from tasks.judging.opening import open_oracle, session_of
 from tasks.judging.program_files import program_files
 from tasks.judging.programs import Limits, ProgramPool, Verdict
 from tasks.kinds import Scorer
-from tasks.load import load_oracle
+from tasks.load import load_oracle, load_prompts
 from tasks.worlds.toy import ToyWorld
 from tasks.worlds.toy_writers import golden
 from tests.workspace import Workspace
@@ -300,6 +301,15 @@ def test_stored_answers_are_not_asked_again_and_failed_ones_are(tmp_path: Path) 
     assert (usage.reused, usage.asked, usage.failed) == (2, 0, 1)
     other, _ = opened(tmp_path, text.replace("1 /", "2 /"), "a third", stored=True)
     assert list(other.score([[]], ["1"], [None])) == [2.0], "another file is another oracle"
+
+
+def test_a_truth_of_a_file_is_its_text_or_json(tmp_path: Path) -> None:
+    truths = ["42", 42, {"b": [1, 2], "a": None}, None]
+    lines = [json.dumps({"prompt": f"question {i}", "truth": truth}) for i, truth in enumerate(truths)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    source = Chosen("sources", "path", {"path": str(tmp_path / "prompts.jsonl")})
+    prompts = load_prompts(Workspace(tmp_path / "step"), source=source, split="all")
+    assert prompts.table.column("truth").to_pylist() == ["42", "42", '{"a": null, "b": [1, 2]}', None]
 
 
 # Ready examples
