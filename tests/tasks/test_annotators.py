@@ -4,11 +4,12 @@ import gzip
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from tasks.annotators import agreement, check_names, majority
+from tasks.annotators import agreement, agreement_wiring, check_names, majority
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.judge import compare_pairs
 from tasks.kinds import Preferences, Report, WinProbs
@@ -118,6 +119,16 @@ def test_what_cannot_agree_is_refused(tmp_path: Path) -> None:
         check_names(["x", "x"])
     with pytest.raises(SpecError, match="slash"):
         check_names(["x/y"])
+
+
+def test_a_wiring_needs_a_name_for_each_table() -> None:
+    params = {"names": ["x"], "reference_name": "gold"}
+    step = SimpleNamespace(inputs={"win_probs": [None, None]}, params=params)
+    with pytest.raises(SpecError, match="one for each of the 2 tables"):
+        agreement_wiring(step)  # type: ignore[arg-type]
+    step = SimpleNamespace(inputs={"win_probs": [None], "reference": [None]}, params=params | {"names": ["gold"]})
+    with pytest.raises(SpecError, match="must differ"):
+        agreement_wiring(step)  # type: ignore[arg-type]
 
 
 def test_the_majority_is_one_verdict_of_several_tables_and_people(tmp_path: Path) -> None:
