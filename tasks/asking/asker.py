@@ -53,9 +53,7 @@ class Asker:
                     return
                 stream = items_of(lambda: answers_to(wanted, self.endpoint, self.limits, payments, outcome))
                 with closing(stream):
-                    for done, item in enumerate(stream, 1):
-                        yield item
-                        session.work.progress(done, len(wanted), "questions")
+                    yield from stream
 
             answers = session.answers(self.endpoint.identity, [r.digest for r in requests], ask)
             _report_lost(session, payments)

@@ -75,9 +75,10 @@ def test_a_served_model_gives_probabilities_verdicts_and_ratings(served: tuple[P
     usage = session_of(judge).usage
     assert (usage.asked, usage.failed, usage.tokens_out) == (3, 0, 3)
     assert usage.tokens_in > 3 * 100
-    again = live("llm_judge", tmp_path, url, mode="probability")
+    again = live("llm_judge", tmp_path / "again", url, mode="probability")
+    session_of(again).work.answers = tmp_path / "answers"  # type: ignore[misc]
     assert asked(again) == asked(judge)
-    assert session_of(again).usage.asked == 0
+    assert (session_of(again).usage.asked, session_of(again).usage.reused) == (0, 3)
 
     assert set(asked(live("llm_judge", tmp_path, url, extra_body=FORCED))) <= {0.0, 0.5, 1.0}
     rating = '{"structured_outputs": {"regex": "It is fair\\\\.\\n\\\\[\\\\[([1-9]|10)\\\\]\\\\]"}}'
