@@ -14,6 +14,7 @@ from flows.store.runs import Runs
 from flows.store.store import ANSWERS, KEPT, Store
 from flows.system.locks import locked, try_lock
 from tasks.answers.upkeep import check_answers, unneeded_files
+from tasks.people.upkeep import check_surveys
 
 HALF_WRITTEN_SECONDS = 600.0
 """Age from which a temporary file counts as left by a killed process, and not as being written now."""
@@ -40,8 +41,9 @@ class Freed(NamedTuple):
 
 def verify_store(store: Store) -> list[Damage]:
     """Read all records, runs and answers of oracles, and all content that a record names, whatever its stat says. What
-    is damaged is set aside; an adapter whose base is gone is named, and stays."""
+    is damaged is set aside; an adapter whose base is gone is named, and stays, and so is a survey of people."""
     damages = [Damage("the answers of oracles", text) for text in [check_answers(store.root / ANSWERS)] if text]
+    damages += [Damage("a survey", text) for text in check_surveys(store.root / ANSWERS)]
     for file, what in _damaged_files(store):
         name = file.relative_to(store.root).as_posix()
         aside = store.put_aside(file, f"{what.removeprefix('a ')}-{file.stem}")

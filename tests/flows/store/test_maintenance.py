@@ -14,7 +14,9 @@ from flows.store.store import Store
 from tasks.answers.store import Answer, AnswerStore
 from tasks.contract import SpecError
 from tasks.kinds import Policy
+from tasks.people.survey import survey_file
 from tests.flows.store.made import key_of, model, prompts, publish, put
+from tests.tasks.people.asked import survey_of
 
 
 def edited(key: Key, **parts: object) -> Key:
@@ -155,3 +157,16 @@ def test_answers_of_oracles_are_checked_and_never_collected(store: Store) -> Non
     assert "the 1 answers that could be read" in damage.trouble
     assert [f.why for f in collect_garbage(store)] == ["damaged"]
     assert AnswerStore(store.root / "answers").find("judge", ["q", "other"]) == {"other": Answer(0.25, "B")}
+
+
+def test_surveys_of_people_are_checked_and_never_collected(store: Store) -> None:
+    answers = store.root / "answers"
+    survey_of(answers).close()
+    file = survey_file(answers, "round1")
+    collect_garbage(store)
+    assert verify_store(store) == []
+    file.write_bytes(file.read_bytes()[:4096] + b"x" * 4096)
+    (damage,) = verify_store(store)
+    assert (damage.what, "round1.db is damaged" in damage.trouble) == ("a survey", True)
+    collect_garbage(store)
+    assert file.exists(), "judgements are not thrown away"
