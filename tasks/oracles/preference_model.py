@@ -11,9 +11,10 @@ from tasks.training.preference_mark import preference_output
 def preference_model(*, path: str, revision: str | None = None) -> PreferenceModel:
     """A model that reads both answers at once and compares them; each order is a question of its own.
 
-    A directory that `train_preference` made (`alignflow export`), or a causal language model from outside that answers
-    `[CONTEXT] … [RESPONSE A] … [RESPONSE B] …` with a letter, as RLHFlow's pair-preference models do. It is referred to
-    where it lies, not copied. Raises DataError if it is not whole, or a classifier that was not trained to compare.
+    A directory that `train_preference` made (`alignflow export`), a PairRM (see `pair_rm`), or a causal language model
+    from outside that answers `[CONTEXT] … [RESPONSE A] … [RESPONSE B] …` with a letter, as RLHFlow's pair-preference
+    models do. It is referred to where it lies, not copied. Raises DataError if it is not whole, or a classifier that
+    was not trained to compare.
 
     Args:
         path: a local directory, or a hub id (org/name).
