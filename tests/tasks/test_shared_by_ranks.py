@@ -155,6 +155,20 @@ def test_two_ranks_ask_every_question_once_and_have_the_tables_of_one_process(
     assert {"queries": 320, "unanswered": 0}.items() <= alone.totals.items()
 
 
+def test_two_ranks_share_the_store_of_answers_and_the_first_counts_what_both_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, oracles = completions(TEXTS), [scorer(SCORES) for _ in range(3)]
+    works = [workspace(tmp_path / "two", r) for r in range(2)] + [workspace(tmp_path / "later")]
+    for oracle, work in zip(oracles, works, strict=True):
+        oracle.stored_as, work.answers = "by a table", tmp_path / "answers"
+    Threads(2, monkeypatch).run(lambda r: score(table, oracles[r], works[r]))
+    score(table, oracles[2], works[2])
+    assert [len(oracle.questions) for oracle in oracles] == [192, 128, 0]
+    assert {"queries": 320, "queries_asked": 320, "queries_reused": 0}.items() <= works[0].totals.items()
+    assert {"queries": 320, "queries_asked": 0, "queries_reused": 320}.items() <= works[2].totals.items()
+
+
 def test_answers_of_killed_ranks_are_not_asked_again_by_other_numbers_of_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

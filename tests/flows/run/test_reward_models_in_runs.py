@@ -33,6 +33,7 @@ pipelines:
       by_pairs: {task: train_reward, policy: base, data: ranked, loss: all_pairs, lr: 1.0e-3, batch: 4}
       measures: {task: train_reward, policy: base, data: both, loss: regression, lr: 1.0e-3, batch: 4}
       ordered:  {task: compare, completions: answers, oracle: in_order}
+      again:    {task: score, completions: answers, oracle: in_order}
       paired:   {task: compare, completions: answers, oracle: by_pairs}
       weighed:  {task: score, completions: answers, oracle: measures, weights: {length: -2}}
       started:  {task: load_oracle, oracle: FOLDER/encoder}
@@ -58,4 +59,8 @@ def test_reward_models_of_rankings_and_scores_are_trained_and_judge(
     assert weighed.attributes == ("gold", "length")
     for row in weighed.table.to_pylist():
         assert row["score"] == pytest.approx(-2 * row["attributes"][1])
+    ordered, again = (done.records[id].totals for id in ("ordered", "again"))
+    assert ordered["queries_asked"] + again["queries_asked"] == ordered["queries"] == again["queries"]
+    assert ordered["queries_reused"] + again["queries_reused"] == again["queries"]
+    assert (tmp_path / "art" / "answers" / "answers.db").exists()
     assert None not in Scores(paths["read"]).table.column("score").to_pylist()
