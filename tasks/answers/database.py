@@ -37,15 +37,11 @@ _ADVICE = {
 """What to do about an error, by SQLite's code."""
 
 
-class DamagedAnswers(DataError):
-    """The database of answers could not be read. It has been put aside, or other processes use it."""
-
-
 class Database:
     """A connection to the database in a folder, for all threads of a process. Its errors are DataErrors."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it; make it where there is none. Raises DataError, DamagedAnswers."""
+        """Open it; make it where there is none. Raises DataError."""
         self.folder, self.file = folder, folder / FILE
         self._lock = RLock()
         self._users = -1
@@ -120,7 +116,7 @@ class Database:
             code = (getattr(e, "sqlite_errorcode", None) or 0) & 0xFF
             if code in _DAMAGED:
                 self.close()
-                raise DamagedAnswers(put_aside(self.folder)) from None
+                raise DataError(put_aside(self.folder)) from None
             advice = f"{_ADVICE[code]}, and run again" if code in _ADVICE else "run again"
             raise DataError(f"the store of answers {self.file} cannot be used ({e}): {advice}. {_KEPT}") from None
 

@@ -3,6 +3,7 @@
 import json
 from typing import TypeVar
 
+from tasks.composed import Composed
 from tasks.contract import Workspace
 from tasks.ids import digest
 from tasks.judging.session import Session
@@ -28,7 +29,9 @@ def session_of(oracle: Oracle) -> Session:
 def open_unbound(oracle: AnyOracle, dtype: str) -> AnyOracle:
     """The live oracle, with the identity under which its answers are stored."""
     live: AnyOracle = oracle.open(dtype)
-    if oracle.opened_by and not live.asks:
+    if live.asks:
+        return live
+    if isinstance(oracle, Model | Composed):
         live.stored_as = _of_model(oracle, dtype)
     elif live.stored_as and live is not oracle:
         live.stored_as = _of_choice(oracle, live.stored_as)
@@ -38,12 +41,14 @@ def open_unbound(oracle: AnyOracle, dtype: str) -> AnyOracle:
 def _of_model(oracle: Oracle, dtype: str) -> str:
     """Identity of an oracle that code opens: its content, that code, and how it computes. Empty: it has none.
 
-    An ensemble has none, because its members' answers are stored, and the rest is arithmetic.
+    An ensemble has none, because its members' answers are stored, and the rest is arithmetic. Nor has one that was
+    opened outside of a store: its content or its code is not known there.
     """
     from tasks.training.device import this_device
 
     unknown_base = isinstance(oracle, Model) and oracle.adapter is not None and not oracle.base_digest
-    if not oracle.digest or unknown_base or isinstance(oracle, Ensemble):
+    unknown = unknown_base or not oracle.digest or not oracle.opened_by
+    if unknown or isinstance(oracle, Ensemble):
         return ""
     device = this_device()
     return digest("model", oracle.digest, oracle.opened_by, str(device.dtype(dtype)), device.kind)

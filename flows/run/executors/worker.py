@@ -109,7 +109,8 @@ def _run(job: Job, send: Callable[..., None], seat: Seat) -> tuple[Any, ...]:
         return "done", perform(job, send)
     except (SpecError, DataError, Waiting) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)
-        return "refused", type(e).__name__, str(e)
+        known = next(c for c in (SpecError, DataError, Waiting) if isinstance(e, c))  # of a class derived from it, too
+        return "refused", known.__name__, str(e)
     except BaseException as e:
         traceback.print_exc()
         sys.stderr.flush()

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from flows.python.codebase import tasks_in
-from flows.run.executors import room
+from flows.run.executors import room, worker
 from flows.run.executors.base import Needs, StepFailed, Stopped
 from flows.run.executors.forkserver import Workers
-from flows.run.executors.job import Input, Job, Result
+from flows.run.executors.job import Input, Job, Result, Seat
 from flows.run.executors.snapshot import snapshot
 from flows.system.gpus import Gpu
 from tasks.contract import Chosen, DataError, SpecError
@@ -283,3 +283,17 @@ def test_a_snapshot_stays_while_it_is_used_and_goes_with_the_next_one(tmp_path: 
             assert again == second
     with snapshot([tasks_in(project / "tasks")], artifacts) as last:
         assert [p.name for p in (artifacts / "snapshots").iterdir()] == [last.name]
+
+
+def test_a_refusal_of_a_derived_class_reaches_the_run_as_the_class_that_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullyBooked(DataError):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise FullyBooked("the server takes no more questions")
+
+    monkeypatch.setattr(worker, "perform", refuse)
+    found = worker._run(_job(tmp_path, "any"), lambda *_: None, Seat())
+    assert found == ("refused", "DataError", "the server takes no more questions")
