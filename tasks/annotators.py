@@ -71,9 +71,9 @@ def agreement(
 
     A table is what `compare`, `compare_pairs` or `load_judgements` makes; one in which several people answered has a
     verdict of each. A verdict is that the one answer wins, that the other does, or a tie, which counts as a third; of a
-    pair in both orders it is that of the mean P. Pairs that an annotator did not answer count where others did. Which
-    answer of a pair is the first, as the first table has it, matters to kappas: it is chance agreement if annotators
-    favour one side.
+    pair in both orders it is that of the mean P. Pairs that an annotator did not answer count where others did. Kappas
+    depend on which answer of a pair counts as the first (it is that of the first table that has the pair, the reference
+    before all others), because annotators who favour one side agree more often by chance.
 
     eval/accuracy/A/B: share of the pairs that both A and B answered on which their verdict is the same, which is the
     accuracy of one as a prediction of the other · eval/kappa/A/B: Cohen's kappa, the same beyond chance: 0 for

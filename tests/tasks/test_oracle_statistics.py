@@ -149,7 +149,7 @@ def test_a_table_without_rows_determines_nothing() -> None:
     assert score_statistics(_scores(("p", "a", 1.0)).slice(0, 0)) == (None,) * 5
 
 
-def test_a_hundred_thousand_questions_take_less_than_two_seconds() -> None:
+def test_a_hundred_thousand_questions_take_less_than_two_seconds_of_processors() -> None:
     n, k = int(__import__("os").environ.get("NN", 100_000)), 5
     texts = [("word " * (i % 40)) + str(i) for i in range(n // 2)]
     answers = pa.table({"completion_id": [f"id{i:032d}" for i in range(n // 2)], "completion": texts})
@@ -159,8 +159,8 @@ def test_a_hundred_thousand_questions_take_less_than_two_seconds() -> None:
     first = pa.array(np.where(np.arange(n) % 2 == 0, "a", "b"))
     p = pa.array(np.random.default_rng(0).random(n))
     questions = pa.table({"a_id": a, "b_id": b, "p": p, "first": first})
-    start = time.perf_counter()
+    start = time.process_time()
     made = comparison_statistics(questions, answers)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert made.order_consistency == pytest.approx(0.5, abs=0.02)
     assert made.first_position == pytest.approx(0.5, abs=0.02)
