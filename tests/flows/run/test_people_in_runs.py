@@ -7,11 +7,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from flows.commands.judge_server import judging_app
+from flows.run.prefect.password import password_of_this_process
 from flows.run.run import Execution, run_cached, run_pipeline
 from flows.store.store import Store
 from flows.wiring.graph import compile_pipeline
 from tasks.people.survey import Survey
-from tests.flows.commands.processes import ROOT
+from tests.flows.commands.processes import ROOT, command
 from tests.flows.inline import run_inline
 
 ASK = """
@@ -70,6 +71,20 @@ def test_a_run_goes_on_with_what_people_judged_and_another_run_asks_only_the_res
     assert judge_longest(store, "ask", "ana") == 0, "she has judged all of them"
     assert judge_longest(store, "ask", "bob") == 4
     assert run(4, need=2).run.status == "done"
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_3_and_says_how_to_go_on(tmp_path: Path, server: str) -> None:
+    (tmp_path / "pipelines.yaml").write_text(ASK)
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "?", "chosen": "short", "rejected": "longer"}) + "\n")
+    env = {"PREFECT_API_URL": server, "PREFECT_API_AUTH_STRING": password_of_this_process()}
+    shown = command("alignflow", "run", "ask", cwd=tmp_path, code=3, **env)
+    assert "judged: waits for people: 1 of 1 pairs are not judged yet" in shown
+    assert "judge them with `alignflow judge ask`" in shown
+    assert "when they have answered, go on with: alignflow run ask" in shown
+    assert "Traceback" not in "".join(log.read_text() for log in (tmp_path / "artifacts" / "logs").glob("*ask*/*.log"))
+    assert judge_longest(Store(tmp_path / "artifacts"), "ask", "ana") == 1
+    assert "ask: done in" in command("alignflow", "run", "ask", cwd=tmp_path, code=0, **env)
 
 
 @pytest.mark.slow
