@@ -155,14 +155,13 @@ def test_two_ranks_ask_every_question_once_and_have_the_tables_of_one_process(
     assert {"queries": 320, "unanswered": 0}.items() <= alone.totals.items()
 
 
-def test_two_ranks_share_the_store_of_answers_and_the_first_counts_what_both_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_ranks_share_the_store_of_answers_and_the_first_counts_what_both_asked(tmp_path: Path) -> None:
     table, oracles = completions(TEXTS), [scorer(SCORES) for _ in range(3)]
     works = [workspace(tmp_path / "two", r) for r in range(2)] + [workspace(tmp_path / "later")]
     for oracle, work in zip(oracles, works, strict=True):
         oracle.stored_as, work.answers = "by a table", tmp_path / "answers"
-    Threads(2, monkeypatch).run(lambda r: score(table, oracles[r], works[r]))
+    with pytest.MonkeyPatch.context() as patched:
+        Threads(2, patched).run(lambda r: score(table, oracles[r], works[r]))
     score(table, oracles[2], works[2])
     assert [len(oracle.questions) for oracle in oracles] == [192, 128, 0]
     assert {"queries": 320, "queries_asked": 320, "queries_reused": 0}.items() <= works[0].totals.items()
