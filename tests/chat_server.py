@@ -34,6 +34,22 @@ def saying(text: str, finish_reason: str = "stop", logprobs: Mapping[str, float]
     }  # fmt: skip
 
 
+def sections(body: Mapping[str, Any], letter: str) -> str:
+    """What a judge sees as this answer: from the first mark of it to the last one with the same number."""
+    text, name = body["messages"][1]["content"], f"answer {letter}".strip()
+    mark = text.split("[conversation begins, ")[1].split("]")[0]
+    return str(text.split(f"[{name} begins, {mark}]\n")[1].split(f"\n[{name} ends, {mark}]")[0])
+
+
+def longer(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The longer answer wins; by its letter with probability 0.9 where log-probabilities are wanted."""
+    a, b = sections(body, "A"), sections(body, "B")
+    letter = "A" if len(a) > len(b) else "B" if len(b) > len(a) else "C"
+    if body.get("logprobs"):
+        return saying(letter, logprobs={letter: -0.105360516, "A" if letter == "B" else "B": -2.302585093})
+    return saying(f"I compared them.\n[[{letter}]]")
+
+
 def _hash(*parts: object) -> int:
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest())
 

@@ -13,19 +13,10 @@ from tasks.judging.opening import open_oracle, session_of
 from tasks.kinds import Oracle, Scorer
 from tasks.load import load_oracle
 from tests.answers import completions
-from tests.chat_server import ChatServer, saying
+from tests.chat_server import ChatServer, longer, saying, sections
 from tests.workspace import Workspace
 
 PROMPT = [{"role": "user", "content": "how big is the swan ?"}]
-
-
-def longer(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The longer answer wins; by its letter with probability 0.9 where log-probabilities are wanted."""
-    a, b = sections(body, "A"), sections(body, "B")
-    letter = "A" if len(a) > len(b) else "B" if len(b) > len(a) else "C"
-    if body.get("logprobs"):
-        return saying(letter, logprobs={letter: -0.105360516, "A" if letter == "B" else "B": -2.302585093})
-    return saying(f"I compared them.\n[[{letter}]]")
 
 
 def first(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,13 +28,6 @@ def rating(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """A point per word; for criteria, of the first one alone."""
     words = len(sections(body, "").split())
     return saying(f"[[1: {words}]]\n[[2: 1]]" if "criteria" in body["messages"][0]["content"] else f"[[{words}]]")
-
-
-def sections(body: Mapping[str, Any], letter: str) -> str:
-    """What a judge sees as this answer: from the first mark of it to the last one with the same number."""
-    text, name = body["messages"][1]["content"], f"answer {letter}".strip()
-    mark = text.split("[conversation begins, ")[1].split("]")[0]
-    return str(text.split(f"[{name} begins, {mark}]\n")[1].split(f"\n[{name} ends, {mark}]")[0])
 
 
 def live(name: str, folder: Path, server: ChatServer, **params: Any) -> Any:
