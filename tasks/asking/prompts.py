@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract import DataError, SpecError
 from tasks.ids import digest
+from tasks.judging.templates import UNFILLABLE, compiled_template
 from tasks.message import Message
 
 if TYPE_CHECKING:
@@ -30,17 +31,11 @@ class PromptTemplate:
 
     @cached_property
     def _template(self) -> Template:
-        from jinja2 import StrictUndefined, TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
         try:
             source = self._file.read_text("utf-8")
-            environment = ImmutableSandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
-            template = environment.from_string(source)
         except (OSError, UnicodeDecodeError) as e:
             raise DataError(f"the template {self._file} cannot be read: {e}") from None
-        except TemplateError as e:
-            raise SpecError(f"the template {self._file} is not valid: {e}") from None
+        template = compiled_template(source, f"the template {self._file}")
         if "user" not in template.blocks or (unknown := sorted(template.blocks.keys() - set(BLOCKS))):
             what = f"has the blocks {unknown}" if "user" in template.blocks else "has no block `user`"
             raise SpecError(f"the template {self._file} {what}: its blocks are its messages, `system` and `user`")
@@ -52,12 +47,13 @@ class PromptTemplate:
 
         texts = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}  # lone surrogates
         values: dict[str, Any] = {**texts, **more, "mark": mark(*texts.values())}
+        template = self._template
         try:
             return [
-                {"role": name, "content": "".join(block(self._template.new_context(values))).strip()}
-                for name in BLOCKS if (block := self._template.blocks.get(name))
+                {"role": name, "content": "".join(block(template.new_context(values))).strip()}
+                for name in BLOCKS if (block := template.blocks.get(name))
             ]  # fmt: skip
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as e:
+        except (TemplateError, *UNFILLABLE) as e:
             raise SpecError(
                 f"the template {self._file} cannot be filled: {e}; its values are {', '.join(sorted(values))}"
             ) from None

@@ -41,7 +41,7 @@ def test_a_mark_depends_on_all_texts_and_is_another_one_where_a_text_contains_it
     [
         ("{% block user %}{{ answr }}{% endblock %}", "'answr' is undefined; its values are a, b, mark, prompt"),
         ("{% block user %}{{ a.__class__.__mro__ }}{% endblock %}", "access to attribute '__class__'"),
-        ("{% block user %}{% for x in a %}{% endblock %}", "is not valid"),
+        ("{% block user %}{% for x in a %}{% endblock %}", "is not a valid template"),
         ("{{ a }}", "has no block `user`"),
         ("{% block user %}{% endblock %}{% block usr %}{% endblock %}", r"has the blocks \['usr'\]"),
         ("{% include 'x' %}{% block user %}{% endblock %}{% block system %}{% include '/etc/passwd' %}{% endblock %}",
