@@ -110,9 +110,9 @@ def reward_accuracy(
     oracle without scores, mean log-odds of P, which lies between 1e-9 and 1 − 1e-9. eval/accuracy_ceiling: mean of
     max(p, 1 − p) over pairs with a known label probability p: the upper bound of accuracy on labels sampled from p. Of
     an oracle with an order: eval/order_consistency, share of pairs with the same winner in both orders, and
-    eval/first_position, how often the answer shown first wins (½ without a bias). Intervals are 95%, over prompts:
-    pairs of one prompt are not independent; calibration errors have none (noise biases them upwards, eval/ece by about
-    √(10/n)/3 for a calibrated oracle). `per_prompt` contains the means of each prompt, `bins` the accuracy by
+    eval/first_position, how often the answer shown first wins, without ties (½ without a bias). Intervals are 95%, over
+    prompts: pairs of one prompt are not independent; calibration errors have none (noise biases them upwards, eval/ece
+    by about √(10/n)/3 for a calibrated oracle). `per_prompt` contains the means of each prompt, `bins` the accuracy by
     confidence and the histogram of the margins' log-odds.
 
     With `before`, another oracle on the same pairs, eval/accuracy_change is the accuracy minus `before`'s, over the

@@ -32,8 +32,8 @@ class JudgedPairs(NamedTuple):
 
     margin: the difference of scores, chosen minus rejected; log_odds: of P(chosen beats rejected). An oracle that only
     compares has the log-odds as its margin. With an order also order_consistency (whether both orders name the same
-    winner) and first_position (how often the answer shown first wins, a tie counting one half), NaN unless both
-    orders were answered.
+    winner) and first_position (share of the decided orders in which the answer shown first wins, NaN for two ties),
+    both NaN unless both orders were answered.
     """
     has_scores: bool
     has_order: bool
@@ -86,7 +86,9 @@ def _over_orders(p: Floats) -> tuple[Floats, dict[str, pl.Series]]:
     winner = np.where(np.abs(p - 0.5) <= TIE, 0.0, np.sign(p - 0.5))
     both = answered.all(axis=1)
     consistent = np.where(both, winner[:, 0] == winner[:, 1], np.nan)
-    first = np.where(both, (2 + winner[:, 0] - winner[:, 1]) / 4, np.nan)
+    won = winner * [1, -1]  # by the answer shown first
+    decided = ((won != 0) & both[:, None]).sum(axis=1)
+    first = np.where(decided > 0, (won > 0).sum(axis=1) / np.maximum(decided, 1), np.nan)
     return mean, {"order_consistency": pl.Series(consistent), "first_position": pl.Series(first)}
 
 

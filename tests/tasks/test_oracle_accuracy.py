@@ -38,8 +38,8 @@ def test_both_orders_are_queried_and_averaged_and_the_order_is_reported(tmp_path
     assert report["eval/margin"]["unit"] == "nats"
     assert report["eval/nll"]["value"] == pytest.approx(-np.log([0.7, 0.6, 0.5]).mean())
     assert report["eval/order_consistency"]["value"] == pytest.approx(2 / 3)
-    # a first: won, and lost as the second's rival: (1 + 0)/2; b: 1; c: ½
-    assert report["eval/first_position"]["value"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    # a first: won, and lost as the second's rival: (1 + 0)/2; b: 1; c: two ties, which count in neither way
+    assert report["eval/first_position"]["value"] == pytest.approx((0.5 + 1) / 2)
 
 
 def test_an_antisymmetric_oracle_is_queried_once_and_has_no_order(tmp_path: Path) -> None:
