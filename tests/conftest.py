@@ -17,6 +17,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that download from a hub run only where they are chosen by their marker."""
+    if "network" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("network"):
+                item.add_marker(pytest.mark.skip(reason="downloads from the hub: run `pytest -m network`"))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What tests recorded as the property `closed form`: method, optimum, nats at the start and at the end."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]

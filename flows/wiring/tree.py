@@ -26,6 +26,8 @@ _LONGEST_DIGITS = 400
 _LONGEST_KEY = 200
 _QUOTED = 80
 """Letters of a value that a message quotes."""
+_LONG = 20
+"""Names in a list that is long."""
 
 Scalar = None | bool | int | float | str
 
@@ -97,12 +99,16 @@ def yaml_from_json(value: JSON, where: Where, origins: tuple[str, ...] = ()) -> 
 
 
 def fail(where: Where, text: str, got: str | None = None, allowed: Iterable[str] = ()) -> NoReturn:
-    """Raise SpecError: where, what was wrong, what was allowed, and which of that is nearest to `got`."""
+    """Raise SpecError: where, what was wrong, what was allowed, and which of that is nearest to `got`.
+
+    The nearest stands before a long list, at whose end nobody would find it.
+    """
     names = sorted(set(allowed))
     choices = f"; choose one of [{', '.join(names)}]" if names else ""
     others = [name for name in names if name != got]
     near = get_close_matches(got[:_QUOTED], others, 1, 0.6) if got else []
-    raise SpecError(f"{where}: {text}{choices}" + (f" (did you mean '{near[0]}'?)" if near else ""))
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise SpecError(f"{where}: {text}{hint}{choices}" if len(names) > _LONG else f"{where}: {text}{choices}{hint}")
 
 
 def mapping(node: Yaml, what: str, allowed: Iterable[str] | None = None) -> dict[str, Yaml]:

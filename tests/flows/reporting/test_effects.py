@@ -163,15 +163,15 @@ def test_a_run_draws_what_it_has_and_a_figure_with_the_same_data_only_once(
     store = Store(tmp_path / "artifacts")
     first = draw_figures(store, trained(), [], tmp_path / "1", "a")
     assert {"gold_vs_proxy", "gold_vs_kl"} == {f.stem for f in first}
-    assert {"gold_vs_proxy", "gold_vs_kl", "exploitability", "reliability"} == set(made)
+    assert {"gold_vs_proxy", "gold_vs_kl", "exploitability", "reliability", "agreement_matrix"} == set(made)
     again = draw_figures(store, trained(), [], tmp_path / "2", "a")
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in first]
-    assert len(made) == 4
+    assert len(made) == 5
     assert [f.stem for f in draw_figures(store, played(), [], tmp_path / "3", "a")] == ["exploitability"]
-    assert len(made) == 8
+    assert len(made) == 10
     assert not (tmp_path / "3" / "gold_vs_kl.png").exists()
     draw_figures(store, trained(), [], tmp_path / "4", "another title")
-    assert len(made) == 12
+    assert len(made) == 15
 
 
 def test_curves_are_in_the_order_of_the_record_so_that_another_process_finds_the_same_figure() -> None:

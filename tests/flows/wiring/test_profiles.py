@@ -89,7 +89,7 @@ REFUSED = {
     "b": ("{gpus: 0}", "6:13: profiles.b.gpus = 0; it must be a whole number, at least 1"),
     "c": ("{sharding: fdsp}", "6:17: profiles.c.sharding = 'fdsp'; choose one of [auto, ddp, fsdp] (did you mean 'fsdp'?)"),
     "d": ("{timeout_minutes: soon}", "6:24: profiles.d.timeout_minutes = 'soon'; it must be a number above 0"),
-    "e": ("{ranks: {sampel: 2}}", "6:15: profiles.e.ranks.sampel: there is no step or task of this name; choose one of ["),
+    "e": ("{ranks: {sampel: 2}}", "6:15: profiles.e.ranks.sampel: there is no step or task of this name (did you mean 'sample'?); choose one of ["),
     "f": ("{ranks: {tokenize: 2}}", "6:15: profiles.f.ranks.tokenize: the task 'tokenize' cannot run as several ranks; choose one of ["),
     "g": ("{ranks: {prompts: 2}}", "6:15: profiles.g.ranks.prompts: in p this is 'load_prompts', which cannot run as several ranks"),
     "h": ("{ranks: {sample: 5}}", "6:23: profiles.h.ranks.sample = 5; without GPUs there are at most as many ranks as cores, and these are 4"),
@@ -127,7 +127,7 @@ def test_check_judges_every_profile_whatever_the_machine_is(file: Path) -> None:
     errors = {r.pipeline: r.error for r in check_pipelines(file) if r.error}
     assert set(errors) == {"profile local", "profile wrong"}
     assert errors["profile local"].startswith("pipelines.yaml:6:3: profiles.local: 'local' is built in")
-    assert errors["profile wrong"].endswith("(did you mean 'fit'?)")
+    assert "there is no step or task of this name (did you mean 'fit'?); choose one of [" in errors["profile wrong"]
 
 
 def test_a_plan_shows_ranks_and_no_key_depends_on_them(
