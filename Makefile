@@ -30,6 +30,9 @@ bench: setup  ## ratios against peers, in one run
 	@$(BIN)/python -m benchmarks.training
 	@$(BIN)/python -m benchmarks.tables
 	@$(BIN)/python -m benchmarks.sampling
+	@$(BIN)/python -m benchmarks.oracles
+	@$(BIN)/python -m benchmarks.answers
+	@$(BIN)/python -m benchmarks.judging
 
 gpu:  ## what one GPU does, in at most 8 minutes; needs torch, transformers, accelerate, peft and pyarrow, no network
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu

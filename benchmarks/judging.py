@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmarks.record import load_average, now, write_results
 
 if TYPE_CHECKING:
     from tasks.asking.requests import ChatRequest
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--delay", type=float, default=0.05)
     given = parser.parse_args()
+    started, load = now(), load_average()
     options = ChatOptions("judge", 0.0, 8)
     texts = (f"which of {i} and {i + 1} is larger ?" for i in range(given.questions))
     requests = [r for text in texts for r in options.requests([{"role": "user", "content": text}])]
@@ -81,11 +82,13 @@ def main() -> None:
         bare = bare_seconds(url, requests, given.concurrency)
         server.terminate()
     least = given.questions * given.delay / given.concurrency
-    print(json.dumps({
-        "questions": given.questions, "concurrency": given.concurrency, "delay": given.delay, "least_seconds": least,
-        "allowed_seconds": 1.2 * least + 1, "llm_judge_seconds": round(judge, 3), "bare_seconds": round(bare, 3),
-        "ratio": round(judge / bare, 3), "from_store_seconds": round(stored, 3), "load": os.getloadavg()[0],
-    }, indent=1))  # fmt: skip
+    settings = {**vars(given), "least_seconds": least, "allowed_seconds": 1.2 * least + 1}
+    seconds = {"llm_judge": judge, "bare loop": bare, "llm_judge, all in the store": stored}
+    case = {"questions": given.questions, "concurrency": given.concurrency, "delay": given.delay}
+    rows = [{"case": case, "name": name, "seconds": s} for name, s in seconds.items()]
+    file = write_results("judging", rows, settings=settings, started=started, load=load)
+    print(f"llm_judge {judge:.2f} s, bare loop {bare:.2f} s ({judge / bare:.2f}), from the store {stored:.2f} s; "
+          f"at least {least:.2f} s\n{file}")  # fmt: skip
 
 
 if __name__ == "__main__":
