@@ -15,10 +15,7 @@ from tests.models import tiny_policy
 from tests.vllm_server import vllm_serving
 from tests.workspace import Workspace
 
-pytestmark = [
-    pytest.mark.slow,  # vLLM takes half a minute to start on two cores
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 PROMPT = [{"role": "user", "content": "where does the swan live ?"}]
 PAIRS = [("the swan lives in the swamp .", "who cares ."), ("who cares .", "[[A]] {{ a }}"), ("x", "y")]
 FORCED = '{"structured_outputs": {"choice": ["I see.\\n[[A]]", "I see.\\n[[B]]", "I see.\\n[[C]]"]}}'

@@ -16,12 +16,14 @@ from flows.store.content import Contents
 from flows.store.identities import choices_of
 from flows.store.keys import Choices
 from flows.wiring.graph import compile_pipeline
-from flows.wiring.model import ChoiceValue, Node
+from flows.wiring.model import Node
 from tasks.contract import SpecError
 from tests.flows.store.proof.edits import module_of as module_named
 
 HERE = Path(__file__).parent
 FAILED = "failed"
+SPECIFYING = frozenset({"load_oracle", "as_judge"})
+"""Tasks whose results hold the digest of the code of a choice."""
 ROOT = Path(__file__).parents[4]
 PEOPLE = [
     {"prompt": f"where does the {a} live ?", "chosen": f"the {a} lives in the swamp .", "rejected": "no idea ."}
@@ -99,9 +101,9 @@ class Scenario:
             self.made[id] = Traced(*made, {}, {}, frozenset(), frozenset())
         self._unedited = Codebase([tasks_in(ROOT / "tasks")])
         self._edited: set[str] = set()
-        self._code_unedited = CodeIndex(self._unedited)
+        self._codes: dict[str, list[str]] = {}
         self.made |= {id: self._traced(id) for id in self.nodes}
-        choices = Choices(self._code_unedited, self.contents, folder)
+        choices = Choices(CodeIndex(self._unedited), self.contents, folder)
         self.keys = {id: self.key(node, choices, self.inputs(node, choices)) for id, node in self.nodes.items()}
 
     def close(self) -> None:
@@ -167,21 +169,22 @@ class Scenario:
         return {port: [self._content(i, choices) for i in ids] for port, ids in node.inputs.items()}
 
     def _content(self, id: str, choices: Choices) -> str:
-        """A specification holds the digest of its code: with other code, its step really runs again. An ensemble names
-        its members by content: with other members it has another content."""
+        """A specification holds the digest of its code and of the packages that it uses: with others, its step really
+        runs again. An ensemble names its members by content: with other members it has another content."""
         node, content = self.nodes.get(id), self.made[id].content
         if node is not None and self.made[id].kind == "Ensemble":
             members = [self._content(one, choices) for one in node.inputs["oracles"]]
             same = members == [self.made[one].content for one in node.inputs["oracles"]]
             return content if same else " ".join(members)
-        if node is None or node.task != "load_oracle":
+        if node is None or node.task not in SPECIFYING:
             return content
-        (_, oracle), *_ = choices_of(node.params)
-        same = self._code(oracle, choices.code) == self._code(oracle, self._code_unedited)
-        return content if same else self.result(id)
+        codes = self._choice_codes(node, choices.code)
+        if codes == self._codes.setdefault(id, codes):  # first called before anything is edited
+            return content
+        return self.result(id) if self._edited else f"{content} with other packages"
 
-    def _code(self, choice: ChoiceValue, code: CodeIndex) -> str:
+    def _choice_codes(self, node: Node, code: CodeIndex) -> list[str]:
         try:
-            return code.reach(choice.module, choice.name).digest
+            return [code.reach(choice.module, choice.name).digest for _, choice in choices_of(node.params)]
         except SpecError:
-            return "refused"
+            return ["refused"]

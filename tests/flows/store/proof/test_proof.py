@@ -165,13 +165,13 @@ def _compare_unchanged(
             table.add(kind, f"{what} in {id}", changed=key != scenario.keys[id], could=False)
 
 
-IN_THIS_PROCESS = "tasks/formats/hub.py"
+IN_THIS_PROCESS = {"tasks/formats/hub.py", "tasks/asking/template_files.py", "tasks/people/survey.py"}
 """What the identities of choices call. They run here, where only the files of the checkout can be imported."""
 
 
 def _may_be_renamed(file: str, scenario: Scenario) -> bool:
     """Not a file of tasks, a choice, or one that keys know by its name."""
-    fixed = {"tasks/kinds.py", "tasks/contract.py", "tasks/training/reward_scorer.py", IN_THIS_PROCESS}
+    fixed = {"tasks/kinds.py", "tasks/contract.py", "tasks/training/reward_scorer.py", *IN_THIS_PROCESS}
     name = Path(file).stem
     tasks = {m for node in scenario.nodes.values() for m in (node.module, *(g.module for g in node.groups.values()))}
     is_choice = f"def {name}(" in scenario.files[file]
@@ -180,7 +180,7 @@ def _may_be_renamed(file: str, scenario: Scenario) -> bool:
 
 def _moves(scenario: Scenario, rng: random.Random, most: int) -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Functions moved to a file of their own, with what they need of their file."""
-    fixed = {"tasks/contract.py", IN_THIS_PROCESS}
+    fixed = {"tasks/contract.py", *IN_THIS_PROCESS}
     files = sorted({f for t in scenario.made.values() for f in t.executed} - fixed)
     names = [
         (f, n)
