@@ -87,7 +87,7 @@ def _over_orders(p: Floats) -> tuple[Floats, dict[str, pl.Series]]:
     both = answered.all(axis=1)
     consistent = np.where(both, winner[:, 0] == winner[:, 1], np.nan)
     won = winner * [1, -1]  # by the answer shown first
-    decided = ((won != 0) & both[:, None]).sum(axis=1)
+    decided = np.where(both, np.count_nonzero(won, axis=1), 0)
     first = np.where(decided > 0, (won > 0).sum(axis=1) / np.maximum(decided, 1), np.nan)
     return mean, {"order_consistency": pl.Series(consistent), "first_position": pl.Series(first)}
 
