@@ -95,10 +95,14 @@ def select_profile(name: str | None) -> str | None:
     return name
 
 
-def profile_options() -> list[str]:
-    """The options that name the present profile, for a command line that repeats this one."""
+_given: list[str] = []
+"""The options of this command line that say which project it is."""
+
+
+def repeated_options() -> list[str]:
+    """The options that name this project and its present profile, for a command line that repeats this one."""
     name = os.environ.get("ALIGNFLOW_PROFILE")
-    return ["--profile", name] if name else []
+    return [*_given, *(["--profile", name] if name else [])]
 
 
 def add_project_options(app: typer.Typer) -> None:
@@ -113,6 +117,10 @@ def _with_project_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def extended(
         *args: Any, file: Path | None, artifacts: Path | None, extend: list[Path] | None, **options: Any
     ) -> Any:
+        in_environment = str(artifacts) == os.environ.get("ALIGNFLOW_ARTIFACTS")
+        given = [("--file", file), ("--artifacts", None if in_environment else artifacts)]
+        given += [("--extend", folder) for folder in extend or ()]
+        _given[:] = [word for option, value in given if value is not None for word in (option, str(value))]
         if extend:
             os.environ["ALIGNFLOW_EXTEND"] = os.pathsep.join(str(folder.absolute()) for folder in extend)
         return command(*args, project=Project(file, artifacts), **options)

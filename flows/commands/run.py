@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.commands.options import profile_options
+from flows.commands.options import repeated_options
 from flows.commands.outcome import print_outcome, print_repeated, print_where
 from flows.commands.printing import say
 from flows.commands.progress import progress
@@ -55,7 +55,7 @@ def run_once(
     run = _run(graph, store, plan, console, fresh, deployment, cached=cached)
     if run.status in UNFINISHED:
         again_with = shlex.join(
-            ["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items()), *profile_options()]
+            ["alignflow", "run", run.title, *(f"{k}={v}" for k, v in values.items()), *repeated_options()]
         )
         say(console, f"\n{UNFINISHED[run.status]} go on with: {again_with}")
     return run

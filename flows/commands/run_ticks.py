@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from flows.commands.options import profile_options
+from flows.commands.options import repeated_options
 from flows.commands.outcome import print_outcome, print_where
 from flows.commands.printing import say
 from flows.commands.progress import progress
@@ -122,5 +122,5 @@ def _how_to_go_on(console: Console, loop: Continuing, ticks: Ticks, overrides: M
     say(console, f"\n{why}. What is finished is kept{first}.")
     if left or ticks.ticked.status == "waiting":
         values = [f"rounds={max(left, 1)}", *(f"{k}={v}" for k, v in overrides.items())]
-        again = ["alignflow", "run", loop.name, *values, *profile_options()]
+        again = ["alignflow", "run", loop.name, *values, *repeated_options()]
         say(console, f"Go on with: {shlex.join(again)}")
