@@ -45,7 +45,7 @@ def bare_seconds(url: str, requests: list[ChatRequest], concurrency: int) -> flo
 
 def judge_seconds(url: str, requests: list[ChatRequest], concurrency: int) -> tuple[float, float]:
     """As oracles ask: through retries, payments and the store of answers. The second number: all from the store."""
-    import openai  # noqa: F401, its import is no throughput
+    import openai  # noqa: F401, imports are not part of the work
 
     from tasks.asking.asker import Asker
     from tasks.asking.endpoint import AskingLimits, Endpoint

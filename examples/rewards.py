@@ -62,7 +62,7 @@ _STATEMENT = {"place": r"lives in the (\w+)", "food": r"eats (\w+)", "size": r"i
 
 def toy_facts(prompt: Messages, completion: str, truth: str | None) -> float | None:
     """How much of what a question of the toy world asks is answered: +1 for each fact that is right, −1 for each that
-    is wrong, −½ for each that nobody asked or that is stated again, −1 for an answer that breaks off."""
+    is wrong, −½ for each fact that was not requested or is repeated, −1 for an answer that breaks off."""
     if truth is None:
         return None
     known = json.loads(truth)

@@ -47,7 +47,7 @@ def waiting_lines(answers: Path) -> Iterator[str]:
     """What waits for people in a store: a line for each survey."""
     names = surveys(answers)
     if not names:
-        yield "no step has asked people yet"
+        yield "no survey yet: a step with the oracle `people` makes one"
     for name in names:
         survey = Survey(answers, name)
         progress = survey.progress()
@@ -59,12 +59,12 @@ def waiting_lines(answers: Path) -> Iterator[str]:
 
 
 def opened_survey(answers: Path, name: str) -> Survey:
-    """The survey of a name. Raises SpecError, with those that there are, if no step has asked by it."""
+    """The survey with this name. Raises SpecError, which lists the existing ones, if there is none."""
     check_name(name)
     if not survey_file(answers, name).exists():
         known = ", ".join(surveys(answers)) or "none"
         raise SpecError(
-            f"there is no survey '{name}' (there are: {known}); the run of a step that asks people makes it"
+            f"there is no survey '{name}' (there are: {known}); the run of a step with the oracle `people` makes it"
         )
     return Survey(answers, name)
 
@@ -111,7 +111,7 @@ def serve_page(
         say(at + (f"&annotator={quote(annotator)}" if annotator else ""))
         say("Ctrl-C ends it; what was judged is kept")
         if host not in LOOPBACK:
-            say(f"note: {host} can be reached from other machines, unencrypted; whoever has the address may judge")
+            say(f"note: other machines reach {host}, without encryption; anyone with the printed address can judge")
         app = judging_app(survey, token, any_host=host not in LOOPBACK)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal that ended it again

@@ -1,7 +1,7 @@
 """The server behind the page on which people judge pairs of answers. It knows no user and no password.
 
-Whoever has the token may judge. It stands in the printed address behind `#`, which browsers send to nobody, and the
-page sends it as a header with every request; pages of other origins have neither the token nor may they set that
+Anyone who has the token can judge. It is part of the printed address, behind `#`, which browsers send to nobody, and
+the page sends it as a header with every request; pages of other origins have neither the token nor may they set that
 header. As for Prefect's pages, `Host` and `Origin` are checked first (`flows/run/prefect/serving.py`).
 """
 
@@ -152,7 +152,7 @@ def _checked(person: Person) -> str:
 
 
 def _judgement(decision: Decision, annotator: str) -> Judgement:
-    """The decision in terms of the two texts, whichever of them stood on the left."""
+    """The decision as a choice between the two texts, independent of their places on the page."""
     left = on_left(decision.question, annotator)
     choice = {"left": left, "right": "y" if left == "x" else "x"}.get(decision.choice, decision.choice)
     seconds = min(decision.seconds, MOST_SECONDS)

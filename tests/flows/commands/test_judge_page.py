@@ -189,7 +189,7 @@ def test_code_keeps_its_whitespace_and_loses_its_fences() -> None:
 
 def test_the_command_lists_what_waits_and_knows_only_surveys_that_were_asked(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text("pipelines: {}\n")
-    assert alignflow("judge", cwd=tmp_path).stdout == "no step has asked people yet\n"
+    assert alignflow("judge", cwd=tmp_path).stdout == "no survey yet: a step with the oracle `people` makes one\n"
     survey = survey_of(tmp_path / "artifacts" / "answers")
     survey.judge(judged(IDS[0], "ana", "x"))
     assert alignflow("judge", cwd=tmp_path).stdout == "round1  2 of 3 pairs wait; judged by ana\n"
