@@ -87,7 +87,6 @@ def test_the_command_ends_with_3_and_says_how_to_go_on(tmp_path: Path, server: s
     assert "ask: done in" in command("alignflow", "run", "ask", cwd=tmp_path, code=0, **env)
 
 
-@pytest.mark.slow
 def test_the_shipped_loop_learns_from_people_round_by_round(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
