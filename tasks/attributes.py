@@ -1,4 +1,4 @@
-"""Scorers that measure several named numbers of an answer, whose weighted sum is its score."""
+"""Scorers whose score is made of several named numbers: attributes that they measure, or scores of their members."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from difflib import get_close_matches
 from operator import mul
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tasks.contract import SpecError
 from tasks.queried import Queried
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Blend(NamedTuple):
+    """How the score of an ensemble comes about, so that its members' scores can be reported without another query."""
+
+    names: tuple[str, ...]
+    """Of the members, each different."""
+    scores: Callable[..., Sequence[Sequence[float] | None]]
+    """`(prompts, completions, truths)` → the score by each member per row, None where one of them gives none."""
+    combine: Callable[[Sequence[Any], npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    """Prompts of A rows and the members' scores of them, `(A, M)`, NaN for none → the score of each row, `(A,)`."""
 
 
 class Measuring(Queried):
@@ -19,7 +34,14 @@ class Measuring(Queried):
     """Names of the numbers that it measures of an answer, whose weighted sum is the score; empty: the score alone."""
     weights: tuple[float, ...] = ()
     """One per attribute."""
+    blend: Blend | None = None
+    """Of an ensemble: the scores that its own is made of; None where those alone do not determine it."""
     _measure: Callable[..., Sequence[Sequence[float] | None]] | None = None
+
+    def with_blend(self, blend: Blend | None) -> Self:
+        """The same scorer, which also knows how its score comes about."""
+        self.blend = blend
+        return self
 
     @classmethod
     def measuring(cls, measure: Callable[..., Sequence[Sequence[float] | None]], attributes: Sequence[str]) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
@@ -107,6 +108,7 @@ def ensemble_wiring(step: StepView) -> None:
         [one.kind for one in step.inputs["oracles"]], p["how"], p["weights"], p["uncertainty"],
         pairs=bool(step.inputs.get("pairs")), samples=bool(step.inputs.get("base_samples")),
     )  # fmt: skip
+    check_names(p["names"], len(step.inputs["oracles"]))
 
 
 def check_ensemble(
@@ -133,6 +135,18 @@ def check_ensemble(
         )
 
 
+def check_names(names: Sequence[str] | None, members: int) -> None:
+    """Raise SpecError for names that are not one for each member, all different, and usable in a metric's name."""
+    if names is None:
+        return
+    if len(names) != members or len(set(names)) < members:
+        raise SpecError(f"`names` must give each of the {members} oracles a name of its own, not {list(names)}")
+    if wrong := [name for name in names if not re.fullmatch(r"[\w.-]+", name)]:
+        raise SpecError(
+            f"`names`: {wrong[0]!r} cannot be part of a metric's name; use letters, digits, '_', '.' and '-'"
+        )
+
+
 def ensemble(
     oracles: list[Scorer],
     work: Workspace,
@@ -141,6 +155,7 @@ def ensemble(
     *,
     how: Literal["mean", "worst", "lower_bound", "weighted"],
     weights: list[float] | None = None,
+    names: list[str] | None = None,
     c: Annotated[float, Bounds(min=0)] = 1.0,
     uncertainty: Literal["ensemble", "features"] = "ensemble",
     ridge: Annotated[float, Bounds(above=0)] = 1.0,
@@ -158,6 +173,11 @@ def ensemble(
     reward model, or the scores of several members; φ̄(x) is its mean over the base samples. The √d of the theory is in
     c. Worst and lower bound judge the prompts of the base samples alone.
 
+    So `weighted` adds up a reward model, a format and a length with a price each: `{task: ensemble, oracles: [reward,
+    format, length], how: weighted, weights: [1, 0.5, 0.1]}`, where `format` and `length` load the choices
+    `format_reward` and `length_penalty`. A training by it reports the mean and the standard deviation of r_m over an
+    iteration's answers, before the weights, as curves `rewards/NAME/mean` and `rewards/NAME/std`.
+
     Its uncertainty of a comparison, which `compare` writes down, is the members' standard deviation of P(a beats b), or
     ‖φ(x, a) − φ(x, b)‖ in Σ⁻¹. Raises DataError where pairs or base samples have no score.
 
@@ -167,6 +187,8 @@ def ensemble(
     Args:
         how: what the scores of several become.
         weights: of the oracles in their order, for `weighted`.
+        names: of the oracles in their order, for the curves of a training by it; default: those of their choices, or
+            `reward_model`.
         c: deviations, or distances, that a lower bound lies below the mean.
         uncertainty: by disagreement of the members, or by distance of features.
         ridge: λ.
@@ -179,6 +201,7 @@ def ensemble(
 
     kinds = [type(one).__name__ for one in oracles]
     check_ensemble(kinds, how, weights, uncertainty, pairs=pairs is not None, samples=base_samples is not None)
+    check_names(names, len(oracles))
     live = [open_oracle(one, dtype, work) for one in oracles]
     means: dict[str, npt.NDArray[np.float64]] = {}
     feature_means: dict[str, npt.NDArray[np.float64]] = {}
@@ -189,7 +212,7 @@ def ensemble(
     report_paid(work)
     if means:
         write_baselines(work.output, means, feature_means)
-    params = {"how": how, "weights": weights, "c": c, "uncertainty": uncertainty}
+    params = {"how": how, "weights": weights, "c": c, "uncertainty": uncertainty, "names": names}
     return Ensemble.made_of({"member": oracles}, params, work.output)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.arrow import open_table, write_table
+from tasks.attributes import Blend
 from tasks.columns import field
-from tasks.contract import SpecError
+from tasks.contract import DataError, SpecError
 from tasks.ids import prompt_id
 from tasks.judging.ensembles import Floats, above, combined, disagreement, distance, vectors_of
 from tasks.judging.opening import open_unbound
@@ -34,12 +37,13 @@ Values = Callable[[Sequence[Any], Sequence[str], Sequence[str | None]], Floats]
 
 def ensemble_scorer(
     *, member: Sequence[Scorer], path: Path, how: str, weights: Sequence[float] | None, c: float,
-    uncertainty: Literal["ensemble", "features"], dtype: str = "auto",
+    uncertainty: Literal["ensemble", "features"], names: Sequence[str] | None = None, dtype: str = "auto",
 ) -> Scorer:  # fmt: skip
     """The scorer that several make: P(a beats b) = σ(score(a) − score(b)), members scaled to the same form.
 
-    All members are in memory at once. An answer that one of them does not score has no score. It knows its
-    uncertainty (`Oracle.uncertainty`) where there are two members, or features:
+    All members are in memory at once. An answer that one of them does not score has no score. `blend` has the members'
+    scores, but for a lower bound by features, which reads more than those. It knows its uncertainty
+    (`Oracle.uncertainty`) where there are two members, or features:
 
         ensemble   std over the members of P(a beats b)
         features   ‖φ(x, a) − φ(x, b)‖ in Σ⁻¹
@@ -51,6 +55,7 @@ def ensemble_scorer(
         weights: of the members, for `weighted`.
         c: how many deviations, or distances, a lower bound lies below the mean.
         uncertainty: of what.
+        names: of the members, for curves; default: see `names_of`.
         dtype: that models compute in.
     """
     live = [open_unbound(one, dtype) for one in member]
@@ -61,15 +66,22 @@ def ensemble_scorer(
     score_means = {id: s for id, (s, _) in by_prompt.items()}
     feature_means = {id: f for id, (_, f) in by_prompt.items()}
 
+    def combine(prompts: Sequence[Any], values: Floats) -> Floats:
+        if how in ("worst", "lower_bound"):
+            values = above(values, [prompt_id(p) for p in prompts], score_means)
+        return combined(values, how, weights=weights, c=c)
+
     def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float | None]:
         values = scores(prompts, completions, truths)
-        ids = [prompt_id(p) for p in prompts]
         if how == "lower_bound" and factor is not None:
+            ids = [prompt_id(p) for p in prompts]
             offsets = above(features(prompts, completions, truths), ids, feature_means)
             return _or_none(values.mean(axis=1) - c * _distance(offsets, factor))
-        if how in ("worst", "lower_bound"):
-            values = above(values, ids, score_means)
-        return _or_none(combined(values, how, weights=weights, c=c))
+        return _or_none(combine(prompts, values))
+
+    def by_member(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> Sequence[Any]:
+        rows = scores(prompts, completions, truths)
+        return [None if np.isnan(row).any() else row.tolist() for row in rows]
 
     def uncertain(
         prompts: Sequence[Any], a: Sequence[str], b: Sequence[str], truths: Sequence[str | None]
@@ -81,8 +93,25 @@ def ensemble_scorer(
         first, second = both[: len(a)], both[len(a) :]
         return _or_none(disagreement(first, second) if factor is None else _distance(first - second, factor))
 
-    scorer = Scorer.scoring(score).with_live_members(live)
+    by_distance = how == "lower_bound" and by_features
+    blend = None if by_distance else Blend(tuple(names or names_of(member)), by_member, combine)
+    scorer = Scorer.scoring(score).with_live_members(live).with_blend(blend)
     return scorer.with_uncertainty(uncertain) if by_features or len(live) > 1 else scorer
+
+
+def names_of(member: Sequence[Scorer]) -> list[str]:
+    """A name of each member: of its choice (`toy_judge`), else of its kind (`reward_model`), numbered from the second
+    with that name on (`reward_model_2`)."""
+    plain = [_name_of(one) for one in member]
+    before = [plain[:i].count(name) for i, name in enumerate(plain)]
+    return [f"{name}_{n + 1}" if n else name for name, n in zip(plain, before, strict=True)]
+
+
+def _name_of(member: Scorer) -> str:
+    if type(member) is Scorer:
+        with suppress(DataError):  # a live one, which no choice made
+            return member.choice.name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(member).__name__).lower()
 
 
 def member_scores(live: Sequence[Scorer]) -> Values:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from tasks.attributes import Blend
 from tasks.contract import DataError
 from tasks.judging.grouping import Ints, indices
 from tasks.judging.journal import Journal
@@ -76,6 +77,18 @@ class Questions:
             return list(oracle.score(rows["prompt"], rows["completion"], rows["truth"]))
 
         return journal.answers(len(self), query)[self.of_row]
+
+    def blended(self, blend: Blend, journal: Journal) -> tuple[Floats, Floats]:
+        """The score of each row by an ensemble, `(R,)`, and those of its members, `(R, M)`, NaN for no answer; each
+        distinct question is queried once."""
+
+        def query(shard: slice) -> list[Sequence[float] | None]:
+            rows = self._table.slice(shard.start, shard.stop - shard.start).to_pydict()
+            return list(blend.scores(rows["prompt"], rows["completion"], rows["truth"]))
+
+        members = journal.answers(len(self), query, len(blend.names))
+        scores = blend.combine(self._table.column("prompt").to_pylist(), members)
+        return scores[self.of_row], members[self.of_row]
 
     def measures(self, oracle: Scorer, journal: Journal) -> Floats:
         """What an oracle with M attributes measures of each row, `(R, M)`, NaN for no answer."""
