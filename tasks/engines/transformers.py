@@ -8,8 +8,7 @@ type and number of threads). Not supported: models whose layers have more state 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -18,19 +17,12 @@ from torch import Tensor
 from tasks.calls import Adapter
 from tasks.contract import Bounds, SpecError
 from tasks.kinds import Model, Policy
-from tasks.sampling.cache import KeysValues, Prefix, RowCache, has_plain_cache, prefix_of
-from tasks.sampling.draw import barred_mask, logps_of, noisy_scores
-from tasks.sampling.noise import Noise
+from tasks.sampling.cache import has_plain_cache
+from tasks.sampling.decoding import DecodingModel, cache_shapes, decode, fitting_rows, vocabulary_for
 from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, cached_engine, evict
-from tasks.sampling.stopping import finished_answer, ids_without_text, reached_stop
 from tasks.sampling.weights import checked_weights, weights_identity
 from tasks.template import tokenizer_of
 from tasks.training.adapters import TENSORS, add_layers, fill_layers, remove_layers, stored_adapter
-
-PREFILL_TOKENS = 8192
-"""Maximum tokens of a prefill batch, including padding."""
-FINISHED_SHARE = 0.125
-"""Share of finished rows at which the batch is rebuilt without them."""
 
 
 def transformers(
@@ -66,15 +58,12 @@ class TransformersEngine:
         """The adapter whose layers are in the model."""
         self._adapter = ""
         """Identity of their weights; empty for those that a trainer sent."""
-        self.body = self.model.base_model
-        if not has_plain_cache(self.body):
+        if not has_plain_cache(self.model.base_model):
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
         self.tokenizer = tokenizer_of(base)
-        size = self.model.get_output_embeddings().weight.shape[0]
-        self.barred = barred_mask(ids_without_text(self.tokenizer, size), size, self.model.device)
+        self._vocabulary = vocabulary_for(self.model, self.tokenizer)
         self._batch, self._memory = batch, memory * 2**30
-        with torch.inference_mode():
-            self.shapes = [KeysValues(k[:, :, :0], v[:, :, :0]) for k, v in prefix_of(self.body, [[0]]).layers]
+        self._shapes = cache_shapes(self.model)
 
     def use(self, policy: Policy) -> None:
         adapter = stored_adapter(policy)
@@ -98,9 +87,7 @@ class TransformersEngine:
             fill_layers(self.model, tensors, where)
 
     def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[SampledAnswer]:
-        self._wake()
-        with torch.inference_mode():
-            return _Batch(self, requests, options, self._rows(requests)).run(on_progress)
+        return self._decode([self._own(1.0)], requests, options, on_progress)
 
     def generate_parts(
         self, parts: Iterable[Sequence[Request]], options: Options, on_progress: OnProgress
@@ -111,11 +98,31 @@ class TransformersEngine:
             yield self.generate(requests, options, lambda n, before=before: on_progress(before + n))  # type: ignore[misc]
             before += len(requests)
 
-    def _rows(self, requests: Sequence[Request]) -> int:
-        """How many rows of maximum length fit in a batch."""
-        column = sum(x.shape[1] * x.shape[3] * x.element_size() for pair in self.shapes for x in pair)
-        longest = max((len(r.prompt_tokens) + r.max_tokens for r in requests), default=1)
-        return max(1, min(self._batch, int(self._memory // (column * longest))))
+    def generate_mixture(
+        self,
+        reference: DecodingModel,
+        mixture: float,
+        requests: Sequence[Request],
+        options: Options,
+        on_progress: OnProgress,
+    ) -> list[SampledAnswer]:
+        """As `generate`, of the geometric mixture π^(1−m)·π_ref^m of this engine's policy and a reference.
+
+        Each token is drawn from the normalised product. mixture: m; at 0 the answers are those of `generate`, at 1
+        those of the reference, which then decodes alone. reference: lies on the same device, with the same vocabulary.
+        """
+        shares = [self._own(1 - mixture), reference._replace(weight=mixture)]
+        return self._decode([one for one in shares if one.weight], requests, options, on_progress)
+
+    def _own(self, weight: float) -> DecodingModel:
+        self._wake()
+        return DecodingModel(self.model, self._shapes, weight)
+
+    def _decode(
+        self, models: Sequence[DecodingModel], requests: Sequence[Request], options: Options, on_progress: OnProgress
+    ) -> list[SampledAnswer]:
+        rows = fitting_rows(models, requests, self._batch, self._memory)
+        return decode(models, self._vocabulary, requests, options, rows, on_progress)
 
     def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
         if adapter is not None:
@@ -140,116 +147,6 @@ class TransformersEngine:
             self.model.to(self._device)
 
     def close(self) -> None:
-        del self.model, self.body
+        del self.model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-class _Row:
-    """An unfinished completion; the model has not processed its last token yet."""
-
-    def __init__(self, number: int, request: Request) -> None:
-        self.number = number
-        self.prompt = request.prompt_tokens
-        self.left = request.max_tokens
-        self.noise = Noise(request.seed)
-        self.tokens: list[int] = []
-        self.token_logps: list[float] = []
-
-    @property
-    def last(self) -> int:
-        return self.tokens[-1] if self.tokens else self.prompt[-1]
-
-    @property
-    def position(self) -> int:
-        """Of the last token."""
-        return len(self.prompt) + len(self.tokens) - 1
-
-
-class _Batch:
-    """One call of `generate`: continuous batching, in which waiting requests replace finished rows."""
-
-    def __init__(self, engine: TransformersEngine, requests: Sequence[Request], options: Options, rows: int) -> None:
-        self.engine, self.options, self.capacity = engine, options, rows
-        # Long prompts first: running out of memory shows at once, and neighbours need little padding.
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_tokens))
-        self.waiting = [_Row(i, requests[i]) for i in order][::-1]
-        self.cache = RowCache(engine.shapes)
-        self.rows: list[_Row | None] = []
-        """By row of the cache; None for a finished one."""
-        self.answers: dict[int, SampledAnswer] = {}
-
-    def run(self, on_progress: OnProgress) -> list[SampledAnswer]:
-        while True:
-            live = [i for i, row in enumerate(self.rows) if row is not None]
-            if not live and not self.waiting:
-                return [self.answers[i] for i in range(len(self.answers))]
-            refill = len(live) <= self.capacity // 2 and self.waiting
-            if refill or self.cache.full or len(live) <= (1 - FINISHED_SHARE) * len(self.rows):
-                self._rebuild(live)
-                live = list(range(len(self.rows)))
-            self._step(live)
-            on_progress(len(self.answers))
-
-    def _rebuild(self, live: list[int]) -> None:
-        """Drop finished rows, and add waiting ones if at least half of the capacity is free."""
-        fresh: list[_Row] = []
-        if len(live) <= self.capacity // 2:
-            fresh = [self.waiting.pop() for _ in range(min(self.capacity - len(live), len(self.waiting)))]
-        prefixes, sources = self._prefill(fresh)
-        self.cache.rebuild(live, prefixes, sources)
-        self.rows = [*(self.rows[i] for i in live), *fresh]
-
-    def _prefill(self, rows: list[_Row]) -> tuple[list[Prefix], list[list[int]]]:
-        """Keys and values of the prompts without their last tokens, computed once per distinct prompt."""
-        prefixes, sources = [], []
-        for prompts in _groups([list(g) for _, g in groupby(rows, key=lambda row: tuple(row.prompt))]):
-            read = [list(group[0].prompt[:-1]) for group in prompts]
-            sources.append([i for i, group in enumerate(prompts) for _ in group])
-            if len(read[0]):
-                prefixes.append(prefix_of(self.engine.body, [r or [0] for r in read]))
-                prefixes[-1] = prefixes[-1]._replace(lengths=[len(r) for r in read])
-            else:
-                prefixes.append(Prefix(self.engine.shapes, [0] * len(read)))
-        return prefixes, sources
-
-    def _step(self, live: list[int]) -> None:
-        """Sample one token for every live row."""
-        logits = self._logits()
-        rows = [row for row in self.rows if row is not None]
-        if len(live) < len(self.rows):
-            logits = logits[torch.tensor(live, device=logits.device)]
-        streams, positions = [row.noise for row in rows], [len(row.tokens) for row in rows]
-        tokens = noisy_scores(logits, streams, positions, self.options, self.engine.barred).argmax(1)
-        for row, token, logp in zip(rows, tokens.tolist(), logps_of(logits, tokens).tolist(), strict=True):
-            row.tokens.append(token)
-            row.token_logps.append(logp)
-            row.left -= 1
-        by_text = reached_stop(self.engine.tokenizer, [row.tokens for row in rows], self.options.stop)
-        for i, row, text in zip(live, rows, by_text, strict=True):
-            if text or not row.left or row.tokens[-1] in self.options.stop_ids:
-                self.answers[row.number] = finished_answer(
-                    self.engine.tokenizer, row.tokens, row.token_logps, self.options
-                )
-                self.rows[i] = None
-
-    def _logits(self) -> Tensor:
-        """Logits of each row's next token, `(rows, V)` float32; those of finished rows are meaningless."""
-        device = self.engine.model.device
-        ids = torch.tensor([[row.last if row else 0] for row in self.rows], device=device)
-        positions = torch.tensor([[row.position if row else 0] for row in self.rows], device=device)
-        out: Any = self.engine.model(
-            input_ids=ids, position_ids=positions, attention_mask=self.cache.mask(), past_key_values=self.cache.cache,
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        return out.logits[:, -1].float()
-
-
-def _groups(prompts: list[list[_Row]]) -> list[list[list[_Row]]]:
-    """Prompts, longest first, in groups of at most `PREFILL_TOKENS` padded tokens."""
-    groups: list[list[list[_Row]]] = []
-    for prompt in prompts:
-        if not groups or (len(groups[-1]) + 1) * len(groups[-1][0][0].prompt) > PREFILL_TOKENS:
-            groups.append([])
-        groups[-1].append(prompt)
-    return groups

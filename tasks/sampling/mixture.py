@@ -1,0 +1,94 @@
+"""Answers of the geometric mixture π^(1−m)·π_ref^m of a policy and its reference, token by token.
+
+m = 0 is the policy, m = 1 the reference, each with the very answers that an engine with its weights gives. Between them
+both decode together, so the engine has to decode with models of this process; one that cannot answers as the reference
+by taking its weights for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from tasks.contract import SpecError
+from tasks.sampling.decoding import DecodingModel
+from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.calls import Adapter
+
+    Weights = tuple[Iterable[tuple[str, Tensor]], Adapter | None]
+
+DECODES_TOGETHER = "transformers"
+"""Name of the engine that decodes a mixture."""
+
+
+@runtime_checkable
+class MixingEngine(Protocol):
+    """An engine that decodes together with a model of this process."""
+
+    def generate_mixture(
+        self,
+        reference: DecodingModel,
+        mixture: float,
+        requests: Sequence[Request],
+        options: Options,
+        on_progress: OnProgress,
+    ) -> list[SampledAnswer]: ...
+
+
+class Reference(Protocol):
+    """The reference of a policy that trains, as its trainer holds it."""
+
+    def decoding(self) -> DecodingModel:
+        """The trainer's own copy, ready to decode until the trainer uses one of its networks."""
+        ...
+
+    def answer_on(self, engine: Engine) -> None:
+        """Give the engine the reference's weights."""
+        ...
+
+    def restore(self, engine: Engine) -> None:
+        """Give the engine the policy's weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class MixtureSampler:
+    """Samples the mixture with an engine that answers as the policy."""
+
+    engine: Engine
+    reference: Reference
+    mixture: float
+    """m in [0, 1]: weight of the reference."""
+
+    def generate(self, requests: Sequence[Request], options: Options, on_progress: OnProgress) -> list[SampledAnswer]:
+        """One answer per request, in their order; afterwards the engine answers as the policy again.
+
+        The reference takes no further memory where the engine is `transformers`: the trainer's own copy decodes.
+        Raises SpecError for a mixture of both that the engine cannot decode.
+        """
+        if self.mixture == 0:
+            return self.engine.generate(requests, options, on_progress)
+        if isinstance(self.engine, MixingEngine):
+            reference = self.reference.decoding()
+            return self.engine.generate_mixture(reference, self.mixture, requests, options, on_progress)
+        check_mixture(type(self.engine).__name__, self.mixture)
+        self.reference.answer_on(self.engine)
+        try:
+            return self.engine.generate(requests, options, on_progress)
+        finally:
+            self.reference.restore(self.engine)
+
+
+def check_mixture(engine: str, mixture: float) -> None:
+    """Raise SpecError for a mixture that an engine of this name cannot sample."""
+    if 0 < mixture < 1 and engine != DECODES_TOGETHER:
+        raise SpecError(
+            f"mixture = {mixture:g} draws each token from the scores of policy and reference together, which the "
+            f"engine {engine} cannot do: set `engine: {DECODES_TOGETHER}`, or a mixture of 0 (the policy itself) or 1 "
+            "(the reference)"
+        )
