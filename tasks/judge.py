@@ -14,9 +14,9 @@ from tasks.training.passes import memory_of_scoring
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.judging.grouping import Grouped, Ints, Strings
+    from tasks.judging.grouping import Grouped, Strings
     from tasks.judging.journal import Journal
-    from tasks.judging.pairing import QuestionPairs, Questions
+    from tasks.judging.pairing import QuestionPairs
 
 
 score_totals = ORACLE_TOTALS
@@ -199,8 +199,8 @@ def judge_pairs(
     from tasks.judging.journal import Journal
     from tasks.judging.opening import open_oracle
     from tasks.judging.oracle_report import report_paid, report_queries
-    from tasks.judging.pairing import Questions
-    from tasks.judging.relabelling import answers_of, mean_p, relabelled
+    from tasks.judging.pairing import Questions, answer_pairs, mean_p
+    from tasks.judging.relabelling import answers_of, relabelled
 
     live, rows = open_oracle(oracle, dtype, work), grouped(pairs.table)
     totals: Counter[str] = Counter()
@@ -210,7 +210,7 @@ def judge_pairs(
             block = rows.rows(first, last)
             answers, a = answers_of(block), np.arange(block.num_rows)
             ids = answers.column("completion_id")
-            made = _answer(Questions(answers), ids, a, a + block.num_rows, live, orders, journal)
+            made = answer_pairs(Questions(answers), ids, a, a + block.num_rows, live, orders, journal)
             selection = relabelled(block, mean_p(made, block.num_rows), labels, seed)
             totals.update({name: int(n) for name, n in selection.totals.items()})
             return selection.rows
@@ -263,7 +263,7 @@ def compare_pairs(
     from tasks.judging.opening import open_oracle
     from tasks.judging.oracle_report import report_paid, report_queries, report_statistics
     from tasks.judging.oracle_statistics import comparison_statistics
-    from tasks.judging.pairing import Questions
+    from tasks.judging.pairing import Questions, answer_pairs
     from tasks.judging.relabelling import answers_of
 
     live, rows = weighted(open_oracle(oracle, dtype, work), weights), grouped(pairs.table)
@@ -273,7 +273,7 @@ def compare_pairs(
             block = rows.rows(first, last)
             answers, a = answers_of(block), np.arange(block.num_rows)
             ids = answers.column("completion_id")
-            return _rows(answers, _answer(Questions(answers), ids, a, a + block.num_rows, live, orders, journal))
+            return _rows(answers, answer_pairs(Questions(answers), ids, a, a + block.num_rows, live, orders, journal))
 
         WinProbs.of(by_blocks(rows, compared, work, "pairs")).save(work.output)
         report_queries(work, journal)
@@ -290,7 +290,7 @@ def _compared(
     """The questions and answers of some prompts. The rows of the other table follow those of the first."""
     import pyarrow as pa
 
-    from tasks.judging.pairing import Questions, pairs_across, pairs_within
+    from tasks.judging.pairing import Questions, answer_pairs, pairs_across, pairs_within
 
     columns = ["prompt_id", "prompt", "completion", "truth", "completion_id"]
     block, sizes = rows.rows(first, last).select(columns), rows.sizes(first, last)
@@ -304,31 +304,10 @@ def _compared(
         ])  # fmt: skip
     _check_draws(block.column("completion_id"), against is not None)
     questions = Questions(block)
-    pairs = _answer(questions, block.column("completion_id"), a, b, oracle, orders, journal)
+    pairs = answer_pairs(questions, block.column("completion_id"), a, b, oracle, orders, journal)
     if oracle.knows_uncertainty:
         pairs = pairs._replace(uncertainty=questions.uncertainties(pairs.a, pairs.b, oracle, uncertainties))
     return _rows(block, pairs)
-
-
-def _answer(
-    questions: Questions, ids: Strings, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal
-) -> QuestionPairs:
-    import numpy as np
-
-    from tasks.judging.grouping import indices
-    from tasks.judging.noise import uniform
-    from tasks.judging.pairing import compare_by_scores, compare_ordered, compare_unordered
-
-    if isinstance(oracle, Scorer):
-        return compare_by_scores(oracle, questions, a, b, journal)
-    if oracle.antisymmetric:
-        return compare_unordered(oracle, questions, a, b, journal)
-    if orders == "both":
-        a, b = np.repeat(a, 2), np.repeat(b, 2)
-        return compare_ordered(oracle, questions, a, b, np.arange(len(a)) % 2 == 0, journal)
-    known = ids.combine_chunks()
-    a_first = uniform(0, known.take(indices(a)), known.take(indices(b))) < 0.5
-    return compare_ordered(oracle, questions, a, b, a_first, journal)
 
 
 def _rows(block: pa.Table, pairs: QuestionPairs) -> pa.Table:

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from tasks.attributes import Blend
 from tasks.contract import DataError
-from tasks.judging.grouping import Ints, indices
+from tasks.judging.grouping import Ints, Strings, indices
 from tasks.judging.journal import Journal
+from tasks.judging.noise import uniform
 from tasks.kinds import Oracle, Scorer
 
 Floats = npt.NDArray[np.float64]
@@ -180,3 +181,31 @@ def compare_ordered(
     answers = questions.probabilities(first[differ], second[differ], oracle, journal)
     p[differ] = np.where(a_first[differ], answers, 1 - answers)
     return QuestionPairs(a, b, p, a_first)
+
+
+def answer_pairs(
+    questions: Questions, ids: Strings, a: Ints, b: Ints, oracle: Oracle, orders: str, journal: Journal
+) -> QuestionPairs:
+    """The oracle's answers to `(M,)` pairs of rows, in the way that suits the oracle.
+
+    A Scorer scores the rows; an antisymmetric oracle is queried once per unordered pair of texts; any other in `both`
+    orders, as two rows each, or in a `random` one for each pair, which depends on the rows' `ids` alone.
+    """
+    if isinstance(oracle, Scorer):
+        return compare_by_scores(oracle, questions, a, b, journal)
+    if oracle.antisymmetric:
+        return compare_unordered(oracle, questions, a, b, journal)
+    if orders == "both":
+        a, b = np.repeat(a, 2), np.repeat(b, 2)
+        return compare_ordered(oracle, questions, a, b, np.arange(len(a)) % 2 == 0, journal)
+    known = ids.combine_chunks()
+    a_first = uniform(0, known.take(indices(a)), known.take(indices(b))) < 0.5
+    return compare_ordered(oracle, questions, a, b, a_first, journal)
+
+
+def mean_p(pairs: QuestionPairs, count: int) -> Floats:
+    """`(count,)`: P(a beats b) of each pair that `answer_pairs` answered, the mean over the answered orders; NaN
+    without one."""
+    orders = pairs.p.reshape(count, len(pairs.p) // max(1, count))
+    answered = (~np.isnan(orders)).sum(axis=1)
+    return np.where(answered > 0, np.nansum(orders, axis=1) / np.maximum(answered, 1), np.nan)

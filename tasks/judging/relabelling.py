@@ -9,7 +9,7 @@ import pyarrow as pa
 from tasks.judging.grouping import Selection, indices
 from tasks.judging.noise import uniform
 from tasks.judging.oriented import TIE
-from tasks.judging.pairing import Floats, QuestionPairs
+from tasks.judging.pairing import Floats
 from tasks.kinds import Preferences
 
 SIDES = ("chosen", "rejected")
@@ -25,13 +25,6 @@ def answers_of(block: pa.Table) -> pa.Table:
         for side in SIDES
     ]
     return pa.concat_tables([side.replace_schema_metadata(None) for side in sides])
-
-
-def mean_p(pairs: QuestionPairs, count: int) -> Floats:
-    """`(M,)`: P(first side beats second), the mean over the answered orders; NaN without one."""
-    known = ~np.isnan(pairs.p)
-    sums, counts = (np.bincount(pairs.a[known], w, count) for w in (pairs.p[known], np.ones(int(known.sum()))))
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def relabelled(block: pa.Table, p: Floats, labels: str, seed: int) -> Selection:
