@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from regex import Pattern
 
 SECONDS = 1.0
-"""Longest time for one answer. Usual patterns need microseconds; one that backtracks can need years."""
+"""Longest time for one answer. Usual expressions need microseconds; one that backtracks can need years."""
 
 
-def format_reward(*, pattern: str, where: Literal["whole", "anywhere"] = "whole") -> Scorer:
+def format_reward(*, expression: str, where: Literal["whole", "anywhere"] = "whole") -> Scorer:
     """1 for an answer that matches a regular expression, 0 for one that does not: a reward for keeping to a format.
 
     Alone it is a verifiable reward; beside others its share is its weight in an `ensemble` with `how: weighted`, and a
-    negative weight makes the pattern one to avoid. As a judge it says P(a beats b) = σ(1) ≈ .73 where a alone matches.
+    negative weight makes it a format to avoid. As a judge it says P(a beats b) = σ(1) ≈ .73 where a alone matches.
 
     The syntax is that of Python's package `regex`, which has all of `re`: `(?s)` lets `.` match line breaks, `(?i)`
-    ignores case. A pattern that does not compile is refused before anything runs. An answer for which the search takes
-    more than a second of computing, because the pattern backtracks without end, ends the step with a message: it never
+    ignores case. One that does not compile is refused before anything runs. An answer for which the search takes more
+    than a second of computing, because the expression backtracks without end, ends the step with a message: it never
     becomes a score, so that no result depends on how fast a machine is. Possessive repeats (`++`) and atomic groups
-    (`(?>…)`) do not backtrack. Raises SpecError for an invalid pattern, DataError for a search that takes too long.
+    (`(?>…)`) do not backtrack. Raises SpecError for an invalid expression, DataError for a search that takes too long.
 
     Args:
-        pattern: the regular expression, such as `(?s)<think>.+</think>\\s*<answer>.+</answer>`.
+        expression: the regular expression, such as `(?s)<think>.+</think>\\s*<answer>.+</answer>`.
         where: whole: the answer from its beginning to its end; anywhere: some part of it.
     """
-    compiled = compiled_pattern(pattern)
-    match = compiled.fullmatch if where == "whole" else compiled.search
+    pattern = compile_expression(expression)
+    match = pattern.fullmatch if where == "whole" else pattern.search
 
     def score(prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None]) -> list[float]:
         return [float(_matches(match, pattern, text)) for text in completions]
@@ -40,29 +40,29 @@ def format_reward(*, pattern: str, where: Literal["whole", "anywhere"] = "whole"
     return Scorer.scoring(score)
 
 
-def identity(*, online: bool, base: object, pattern: str, **_: Any) -> dict[str, str]:
-    """Nothing outside. Raises SpecError for an invalid pattern."""
-    compiled_pattern(pattern)
+def identity(*, online: bool, base: object, expression: str, **_: Any) -> dict[str, str]:
+    """Nothing outside. Raises SpecError for an invalid expression."""
+    compile_expression(expression)
     return {}
 
 
-def compiled_pattern(pattern: str) -> Pattern[str]:
+def compile_expression(expression: str) -> Pattern[str]:
     """The compiled expression. Raises SpecError, with the place of the mistake, where it is invalid."""
     import regex
 
     try:
-        return regex.compile(pattern)
+        return regex.compile(expression)
     except regex.error as e:
         place = "" if e.pos is None else f", at character {e.pos + 1}"
-        raise SpecError(f"pattern = {pattern!r} is an invalid regular expression: {e.msg}{place}") from None
+        raise SpecError(f"expression = {expression!r} is an invalid regular expression: {e.msg}{place}") from None
 
 
-def _matches(match: Any, pattern: str, text: str) -> bool:
+def _matches(match: Any, expression: str, text: str) -> bool:
     try:
         return match(text, timeout=SECONDS) is not None
     except TimeoutError:
         raise DataError(
-            f"the pattern {pattern!r} needs more than {SECONDS:g} s for one answer of {len(text)} characters, because "
-            f"it tries too many ways to match it. Make its repeats possessive (`++`, `*+`) or its alternatives "
+            f"the expression {expression!r} needs more than {SECONDS:g} s for one answer of {len(text)} characters, "
+            f"because it tries too many ways to match it. Make its repeats possessive (`++`, `*+`) or its alternatives "
             f"exclusive. The answer begins {text[:200]!r}"
         ) from None

@@ -23,24 +23,24 @@ def scores(name: str, texts: list[str], **params: Any) -> list[float | None]:
 
 def test_a_whole_answer_matches_a_pattern_or_a_part_of_it_does() -> None:
     texts = ["<a>4</a>", "so <a>4</a>", "<a>\n4</a>", ""]
-    assert scores("format_reward", texts, pattern="<a>.*</a>") == [1, 0, 0, 0]
-    assert scores("format_reward", texts, pattern="(?s)<a>.*</a>", where="anywhere") == [1, 1, 1, 0]
-    assert scores("format_reward", ["", "x"], pattern=".*") == [1, 1]
+    assert scores("format_reward", texts, expression="<a>.*</a>") == [1, 0, 0, 0]
+    assert scores("format_reward", texts, expression="(?s)<a>.*</a>", where="anywhere") == [1, 1, 1, 0]
+    assert scores("format_reward", ["", "x"], expression=".*") == [1, 1]
 
 
 def test_an_invalid_pattern_is_refused_with_the_place_before_anything_runs() -> None:
     from tasks.oracles.format_reward import identity
 
     with pytest.raises(SpecError, match=r"'\(a' is an invalid regular expression: missing \), at character 3"):
-        identity(online=False, base=Path(), pattern="(a")
-    assert identity(online=False, base=Path(), pattern="a+") == {}
+        identity(online=False, base=Path(), expression="(a")
+    assert identity(online=False, base=Path(), expression="a+") == {}
 
 
 def test_a_pattern_that_backtracks_without_end_ends_the_step_and_is_no_score() -> None:
-    pattern, answer = "(a|b|ab)*(?=c)", "ab" * 40  # 2^40 ways to cut the answer into a, b and ab
+    endless, answer = "(a|b|ab)*(?=c)", "ab" * 40  # 2^40 ways to cut the answer into a, b and ab
     with pytest.raises(DataError, match=r"more than 1 s for one answer of 80 characters.*begins 'abab"):
-        scores("format_reward", [answer], pattern=pattern)
-    assert scores("format_reward", [answer], pattern="(a|b|ab)*+c?") == [1]
+        scores("format_reward", [answer], expression=endless)
+    assert scores("format_reward", [answer], expression="(a|b|ab)*+c?") == [1]
 
 
 def test_each_word_beyond_the_bounds_has_the_price() -> None:
@@ -61,7 +61,7 @@ def test_a_weighted_sum_of_a_reward_a_format_and_a_length_knows_what_each_of_the
     """Weights 1, 2, −0.5 of a table, a format and lengths: a: 3 + 0 − 0, bb: 1 + 2 − 0.5·(−1), c c: no score."""
     reward = scorer({"a": 3.0, "bb": 1.0, "c c": None})
     terms = [
-        Chosen("oracles", "format_reward", {"pattern": "b+"})(),
+        Chosen("oracles", "format_reward", {"expression": "b+"})(),
         Chosen("oracles", "length_penalty", {"most": 1, "counted_in": "characters"})(),
     ]
     table = saved(completions({"x": ["a", "bb", "a", "c c"]}), tmp_path / "table").table
