@@ -7,7 +7,7 @@ of n_w tokens and a rejected answer y_l of n_l tokens:
     a = S_w − log π_ref(y_w)      b = S_l − log π_ref(y_l)      d = a − b         log-ratios and their difference
 
 σ is the logistic function. Where a formula has a kink, the gradient there is 0, as `torch.relu` has it. This file holds
-what several losses share: the check of shapes, the log-ratios and two likelihoods.
+what several losses share: the check of shapes, the log-ratios, the ratio to an older policy and two likelihoods.
 """
 
 from typing import Literal, NamedTuple
@@ -60,6 +60,21 @@ def pair_log_ratios(
         ref_chosen_logps=ref_chosen_logps, ref_rejected_logps=ref_rejected_logps, **others,
     )  # fmt: skip
     return LogRatios(policy_chosen_logps - ref_chosen_logps, policy_rejected_logps - ref_rejected_logps)
+
+
+LARGEST_LOG_RATIO = 20.0
+"""Nats at which a log-ratio is held before `exp`: e^20 = 5e8 is far beyond any ratio that means something."""
+
+
+def clamped_ratio(logps: Tensor, old_logps: Tensor) -> Tensor:
+    """ρ = π / π_old of tokens or answers, any shape, with the log-ratio held within ±20 nats.
+
+    So ρ is at most 5e8 and never infinite: a loss that picks another term than ρ's keeps a finite gradient, where
+    0·∞ would be NaN. Beyond the bounds ρ has no gradient.
+
+    Source: OpenRLHF's `PolicyLoss`.
+    """
+    return torch.exp((logps - old_logps).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
 
 
 def label_cross_entropy(logits: Tensor, p: Tensor | float) -> Tensor:

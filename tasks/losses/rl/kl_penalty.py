@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from tasks.contract import Bounds
-from tasks.losses import require_one_shape
+from tasks.losses import LARGEST_LOG_RATIO, clamped_ratio, require_one_shape
 
 
 def kl_penalty(
@@ -27,6 +26,6 @@ def kl_penalty(
     Paper: betas from 0.3 to 10 (table 1, control tasks).
     """
     require_one_shape(logps=logps, old_logps=old_logps, advantages=advantages)
-    log_ratio = logps - old_logps
-    ratio = torch.exp(log_ratio)
-    return -advantages * ratio + beta * (ratio - 1 - log_ratio)
+    ratio = clamped_ratio(logps, old_logps)
+    penalty = ratio - 1 - (logps - old_logps).clamp(max=LARGEST_LOG_RATIO)
+    return -advantages * ratio + beta * penalty

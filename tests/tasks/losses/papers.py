@@ -22,6 +22,8 @@ class Paper(NamedTuple):
     settings: tuple[dict[str, Any], ...] = ({},)
     batch: bool = False
     """Whether the formula is of a whole batch."""
+    weight: Formula = lambda **_row: 1
+    """Of a row: a factor of the formula that has no gradient."""
 
 
 def _sigma(z: Row) -> Row:
@@ -193,9 +195,10 @@ def _bradley_terry(
     return -_ls(gap) + centring * (chosen_scores + rejected_scores) ** 2
 
 
-def _clipped(logps: Row, old_logps: Row, advantages: Row, clip_eps: float) -> Row:
+def _clipped(logps: Row, old_logps: Row, advantages: Row, clip_eps: float, clip_high: float | None = None) -> Row:
     ratio = exp(logps - old_logps)
-    return -min(ratio * advantages, max(1 - clip_eps, min(ratio, 1 + clip_eps)) * advantages)
+    bound = 1 + (clip_eps if clip_high is None else clip_high)
+    return -min(ratio * advantages, max(1 - clip_eps, min(ratio, bound)) * advantages)
 
 
 def _kl_penalty(logps: Row, old_logps: Row, advantages: Row, beta: float) -> Row:
@@ -288,7 +291,11 @@ PAPERS: dict[str, Paper] = {
     "reward/cross_entropy": Paper(lambda scores, win_prob: -win_prob * _ls(scores) - (1 - win_prob) * _ls(-scores)),
     "reward/plackett_luce": Paper(_plackett_luce),
     "reward/all_pairs": Paper(_all_pairs),
-    "rl/clipped": Paper(_clipped, ({"clip_eps": 0.2}, {"clip_eps": 0.05})),
+    "rl/clipped": Paper(_clipped, ({"clip_eps": 0.2}, {"clip_eps": 0.05}, {"clip_eps": 0.2, "clip_high": 0.28})),
+    "rl/cispo": Paper(
+        lambda logps, old_logps, advantages, max_ratio: -logps * advantages, ({"max_ratio": 5.0}, {"max_ratio": 1.1}),
+        weight=lambda logps, old_logps, advantages, max_ratio: min(exp(logps - old_logps), max_ratio),
+    ),
     "rl/kl_penalty": Paper(_kl_penalty, ({"beta": 1.0}, {"beta": 0.0})),
 }  # fmt: skip
 """Loss → its formula. Parameters that a setting leaves out have the loss's defaults, which the formula repeats."""

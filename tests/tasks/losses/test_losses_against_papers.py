@@ -13,7 +13,7 @@ from tests.tasks.losses.tables import SHIPPED, arguments, chosen, extreme_batch,
 
 CASES = [(loss, setting) for loss in SHIPPED if loss in PAPERS for setting in PAPERS[loss].settings]
 FAR = [case for case in CASES if not case[0].startswith("rl/")]
-"""Losses of rl take ratios of single tokens, which the clipping of updates keeps near 1."""
+"""Losses of rl hold ratios at e^±20: `test_surrogates.py` has their values and gradients far out."""
 COMPARED = 1e15
 """Larger values are finite in both types, and only that is asked for: a curve may go on along its tangent."""
 
@@ -97,7 +97,8 @@ def _compare_gradient(
         def total(x: Any, place: int = place) -> Any:
             value = [x if j == place else v for j, v in enumerate(rows[i][name])] if found.ndim else x
             moved = [{**row, name: value} if j == i else row for j, row in enumerate(rows)]
-            return sum(_formula(loss, setting, moved if PAPERS[loss].batch else [moved[i]]))
+            held = rows if PAPERS[loss].batch else [rows[i]]
+            return sum(_formula(loss, setting, moved if PAPERS[loss].batch else [moved[i]], held))
 
         at = rows[i][name][place] if found.ndim else rows[i][name]
         if name in ("target_scores", "prompt_win_rates") and loss != "pointwise/sppo":
@@ -106,12 +107,17 @@ def _compare_gradient(
         assert gradient == pytest.approx(expected, rel=1e-8, abs=1e-12), f"gradient in {name} of {rows[i]}"
 
 
-def _formula(loss: str, setting: dict[str, Any], rows: list[dict[str, Any]]) -> list[Any]:
+def _formula(
+    loss: str, setting: dict[str, Any], rows: list[dict[str, Any]], held: list[dict[str, Any]] | None = None
+) -> list[Any]:
+    """The losses of `rows`; their weights, which have no gradient, are those of `held` (default: of the rows)."""
     paper = PAPERS[loss]
-    exact = [{n: _exact(v) for n, v in row.items()} for row in rows]
+    exact, fixed = ([{n: _exact(v) for n, v in row.items()} for row in these] for these in (rows, held or rows))
     if paper.batch:
         return list(paper.formula(**{n: [row[n] for row in exact] for n in exact[0]}, **setting))
-    return [paper.formula(**row, **setting) for row in exact]
+    return [
+        paper.weight(**at, **setting) * paper.formula(**row, **setting) for row, at in zip(exact, fixed, strict=True)
+    ]
 
 
 def _exact(value: Any) -> Any:
