@@ -267,18 +267,21 @@ def load_preferences(
     source: Annotated[ChoiceSpec, Choice("sources", other="path")],
     split: str = "train",
     num_pairs: Annotated[int, Bounds(min=1)] = 1200,
+    disjoint: bool = False,
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
     seed: Seed = 0,
 ) -> Preferences:
     """The pairs of a source: real ones, or those of a world's noisy people.
 
-    In a world, the base policy answers each prompt of the split several times, and people compare all these answers:
-    each label is sampled with the gold oracle's probability.
+    In a world, the base policy answers each prompt of the split several times, and people compare all these answers,
+    or with `disjoint` two and two: each label is sampled with the gold oracle's probability.
 
     Args:
         source: a world, or a file, directory or hub dataset of pairs.
         split: name of the split; a world's `train` is the split that its people label.
         num_pairs: pairs that a world's people label; a file gives all it has.
+        disjoint: each answer of a world is in one pair only, so that its pairs are independent; 3,000 labels then teach
+            about 6,000 answers. Default: all pairs of as few answers to each prompt as give `num_pairs`.
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and names them.
         seed: the samples and labels of a world's people.
     """
@@ -286,14 +289,15 @@ def load_preferences(
         return add("read_preferences", source=source, split=split, max_skipped=max_skipped)
     world, k = source.world, 2
     split = world.human_split if split == "train" else split
-    while world.splits.get(split, num_pairs) * k * (k - 1) // 2 < num_pairs:
+    while world.splits.get(split, num_pairs) * (k // 2 if disjoint else k * (k - 1) // 2) < num_pairs:
         k += 1
     completions = add(
         "sample", policy=add("load_policy", source=source), prompts=add("load_prompts", source=source, split=split),
         k=k, stream=_PEOPLES_STREAM, seed=seed,
     )  # fmt: skip
     win_probs = add("compare", completions=completions, oracle=add("load_oracle", oracle=world.gold))
-    labelled = add("pairs", completions=completions, win_probs=win_probs, rule={"sampled": {"seed": seed}})
+    rule = {"sampled": {"disjoint": disjoint, "seed": seed}}
+    labelled = add("pairs", completions=completions, win_probs=win_probs, rule=rule)
     return add("take_batch", table=labelled, index=1, size=num_pairs)
 
 

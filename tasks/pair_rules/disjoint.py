@@ -3,8 +3,7 @@
 import polars as pl
 
 from tasks.contract import Seed
-from tasks.judging.noise import uniform
-from tasks.judging.oriented import TIE, oriented
+from tasks.judging.oriented import TIE, matched, oriented
 
 
 def disjoint(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
@@ -16,14 +15,5 @@ def disjoint(pairs: pl.DataFrame, *, seed: Seed = 0) -> pl.DataFrame:
     Args:
         seed: the matching.
     """
-    sides = [pairs.select("prompt", id=f"{side}_id") for side in ("a", "b")]
-    answers = pl.concat(sides).unique()
-    noise = uniform(seed, answers["id"], answers["id"])
-    order = answers.with_columns(noise=noise).sort("prompt", "noise", "id")
-    match = order.select("id", match=pl.int_range(pl.len()).over("prompt") // 2)
-    a_match, b_match = (
-        pairs.select(id=f"{side}_id").join(match, on="id", how="left", maintain_order="left")["match"]
-        for side in ("a", "b")
-    )
-    kept = pairs.filter((a_match == b_match) & ((pairs["p"] - 0.5).abs() > TIE))
-    return oriented(kept, pl.col("p") < 0.5)
+    apart = pl.col("p") - 0.5
+    return oriented(matched(pairs, seed).filter(apart.abs() > TIE), apart < 0)

@@ -252,6 +252,18 @@ def test_a_worlds_people_get_enough_answers_for_their_labels(split: str, prompts
     assert steps.added[-1] == ("take_batch", {"table": "pairs#6", "index": 1, "size": num_pairs})
 
 
+@pytest.mark.parametrize(
+    ("split", "prompts", "num_pairs", "k"), [("rm", 400, 300, 2), ("rm", 400, 401, 4), ("heldout", 128, 1280, 20)]
+)
+def test_disjoint_pairs_take_two_answers_each(split: str, prompts: int, num_pairs: int, k: int) -> None:
+    steps = Steps()
+    load_preferences(steps, source=WORLD, split=split, num_pairs=num_pairs, disjoint=True, seed=3)
+    inputs = dict(steps.added)
+    assert inputs["sample"]["k"] == k
+    assert prompts * k // 2 >= num_pairs
+    assert inputs["pairs"]["rule"] == {"sampled": {"disjoint": True, "seed": 3}}
+
+
 def test_real_pairs_are_read_and_assessed_without_an_oracle() -> None:
     steps = Steps()
     load_preferences(steps, source=FILE)

@@ -116,6 +116,17 @@ def test_disjoint_pairs_have_no_answer_in_common_and_the_winner_first(answers: i
         assert len({*prompt["a"], *prompt["b"]}) == 2 * pairs
 
 
+def test_drawn_labels_of_disjoint_pairs_keep_ties_and_are_those_of_all_pairs() -> None:
+    pairs = pl.concat([every_two(9, prompt).with_columns(p=pl.lit(p)) for prompt, p in ((0, 0.5), (1, 0.7))])
+    found = sampled(pairs, disjoint=True, seed=4)
+    assert len(found) == 8
+    for prompt in (found[:4], found[4:]):
+        assert len({*prompt["a"], *prompt["b"]}) == 8
+    labels = {*sampled(pairs[36:], seed=4).select("a", "b").rows()}
+    assert {*found[4:].select("a", "b").rows()} < labels
+    assert sampled(pairs, disjoint=True, seed=5).rows() != found.rows()
+
+
 def test_the_matching_belongs_to_the_seed_and_the_draws() -> None:
     def matched(frame: pl.DataFrame, seed: int = 0) -> set[tuple[int, int]]:
         return set(disjoint(frame, seed=seed).select("a", "b").rows())
