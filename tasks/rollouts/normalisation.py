@@ -35,13 +35,18 @@ def normalisation_of(name: NormalisationName) -> Normalisation:
 
 
 def answer_weights(
-    normalisation: Normalisation, lengths: Tensor, *, tokens: int, minibatches: int, longest: int | None = None
+    normalisation: Normalisation,
+    lengths: Tensor,
+    *,
+    tokens_in_all: int,
+    minibatches: int,
+    max_tokens: int | None = None,
 ) -> Tensor:
     """The weight of every token of each answer of a minibatch, `(n,)` float64; the module describes each.
 
     lengths: n_i, `(n,)`, tokens of each answer of the minibatch that are learnt from; 0 for an answer that is not.
-    tokens: those of all minibatches of the iteration. minibatches: how many there are. longest: max_tokens, which
-    `constant` needs. Raises ValueError where it is missing, and for a minibatch without answers.
+    tokens_in_all: those of all minibatches of a pass. minibatches: how many a pass has. max_tokens: the longest answer
+    allowed, which `constant` needs. Raises ValueError where it is missing, and for a minibatch without answers.
     """
     if not len(lengths):
         raise ValueError("the minibatch has no answers")
@@ -51,9 +56,9 @@ def answer_weights(
     if normalisation == "token":
         return ones / lengths.sum().clamp(min=1)
     if normalisation == "global":
-        return ones * minibatches / max(1, tokens)
+        return ones * minibatches / max(1, tokens_in_all)
     if normalisation == "sum":
         return ones / len(lengths)
-    if longest is None:
+    if max_tokens is None:
         raise ValueError("the normalisation `constant` divides by max_tokens, which is not set")
-    return ones / len(lengths) / longest
+    return ones / len(lengths) / max_tokens

@@ -67,7 +67,9 @@ def _ours(
     losses = chosen(f"rl/{objective}", params)(logps, old[MASK], advantages[ANSWER])
     if kl is not None:
         losses = losses + beta * kl_losses(kl, "token", policy[MASK] - ref[MASK], ANSWER)
-    weights = answer_weights(normalisation_of(name), LENGTHS, tokens=int(LENGTHS.sum()), minibatches=1, longest=LONGEST)
+    weights = answer_weights(
+        normalisation_of(name), LENGTHS, tokens_in_all=int(LENGTHS.sum()), minibatches=1, max_tokens=LONGEST
+    )
     return (weights[ANSWER] * losses).sum()
 
 
