@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasks.calls import Adapter
 from tasks.contract import Bounds, SpecError
@@ -20,7 +20,7 @@ from tasks.kinds import Model, Policy
 from tasks.sampling.cache import has_plain_cache
 from tasks.sampling.decoding import DecodingModel, cache_shapes, decode, fitting_rows, vocabulary_for
 from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, cached_engine, evict
-from tasks.sampling.weights import checked_weights, weights_identity
+from tasks.sampling.weights import UNFILLED, checked_weights, drop_values, make_room, weights_identity
 from tasks.template import tokenizer_of
 from tasks.training.adapters import TENSORS, add_layers, fill_layers, remove_layers, stored_adapter
 
@@ -58,6 +58,8 @@ class TransformersEngine:
         """The adapter whose layers are in the model."""
         self._adapter = ""
         """Identity of their weights; empty for those that a trainer sent."""
+        self._dropped: list[tuple[nn.Parameter, torch.Size]] = []
+        """Parameters, with their shapes, whose values `rest` dropped."""
         if not has_plain_cache(self.model.base_model):
             raise SpecError(f"{type(self.model).__name__} has more state than keys and values: use engine=vllm")
         self.tokenizer = tokenizer_of(base)
@@ -125,9 +127,12 @@ class TransformersEngine:
         return decode(models, self._vocabulary, requests, options, rows, on_progress)
 
     def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
+        """As `Engine.update`. Weights are copied once, from the trainer's device to this model's."""
         if adapter is not None:
             self._place(adapter, {name: tensor.detach().clone() for name, tensor in weights}, "in training")
             return
+        make_room(self._dropped)
+        self._dropped = []
         self._place(None)
         new = checked_weights(weights, self.model)
         evict(self)
@@ -136,13 +141,20 @@ class TransformersEngine:
             for name, tensor in new.items():
                 own[name].copy_(tensor)
 
-    def rest(self) -> None:
-        """On a GPU: the weights move to the machine's memory."""
-        if self._device.type == "cuda":
+    def rest(self, *, renewed: bool = False) -> None:
+        """On a GPU: the weights move to the machine's memory, or are dropped where they are renewed anyway."""
+        if self._device.type != "cuda" or self._dropped:
+            return
+        if renewed:
+            evict(self)
+            self._dropped = drop_values(self.model)
+        else:
             self.model.to("cpu")
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
     def _wake(self) -> None:
+        if self._dropped:
+            raise RuntimeError(UNFILLED)
         if self.model.device.type != self._device.type:
             self.model.to(self._device)
 

@@ -32,7 +32,7 @@ from tasks.ranks import this_rank
 from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, cached_engine, evict
 from tasks.sampling.stopping import finished_answer, ids_without_text
 from tasks.sampling.vllm_lora import AdapterSlot, lora_settings
-from tasks.sampling.weights import check_file_names, checked_weights, meta_model, weights_identity
+from tasks.sampling.weights import UNFILLED, check_file_names, checked_weights, meta_model, weights_identity
 from tasks.template import tokenizer_of
 from tasks.training.adapters import TENSORS, add_layers, fill_layers, stored_adapter
 from tasks.training.model import vocabulary_of
@@ -104,7 +104,7 @@ class VllmEngine:
         self._load(lora_rank)
 
     def _load(self, lora_rank: int) -> None:
-        self.lora_rank, self._asleep = lora_rank, False
+        self.lora_rank, self._asleep, self._unfilled = lora_rank, False, False
         self._lora: Any = None
         """The LoRARequest of the adapter that answers; None: the base does."""
         self._held: tuple[str, Any] = "", None
@@ -182,6 +182,13 @@ class VllmEngine:
         return {name.rpartition("-")[0]: name for name in names}
 
     def update(self, weights: Iterable[tuple[str, Tensor]], adapter: Adapter | None = None) -> None:
+        """As `Engine.update`, by vLLM's own reload in place.
+
+        It loads layer by layer from the trainer's tensors: on a GPU without a detour, into the memory that captured
+        graphs refer to; on a CPU it packs each layer's weights anew. The interface `WeightTransferConfig` of vLLM 0.32
+        makes the same reload after a transfer between processes (NCCL, CUDA IPC) that one process cannot make with
+        itself. An adapter comes by two files of its own size, because vLLM reads one from nowhere else.
+        """
         if adapter is not None:
             self._apply(adapter, dict(weights), "in training", "")
             self._lora = self._held[1]
@@ -192,6 +199,7 @@ class VllmEngine:
             )
         new = checked_weights(weights, self._meta_model)
         evict(self)
+        self._unfilled = False
         self._wake()
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(new.items())})
         self.llm.apply_model(_repack)
@@ -205,14 +213,21 @@ class VllmEngine:
         check_file_names(self._base, model)
         return model
 
-    def rest(self) -> None:
-        """On a GPU: the weights move to the machine's memory, and keys and values go."""
-        if self._on_gpu and not self._asleep:
-            self.llm.sleep(level=1)
-            self._asleep = True
+    def rest(self, *, renewed: bool = False) -> None:
+        """On a GPU: keys and values go, and the weights move to the machine's memory, or go too where they are renewed
+        anyway."""
+        if not self._on_gpu or self._asleep:
+            return
+        if renewed:
+            evict(self)
+        self.llm.sleep(level=2 if renewed else 1)
+        self._asleep, self._unfilled = True, renewed
 
     def _wake(self) -> None:
+        if self._unfilled:
+            raise RuntimeError(UNFILLED)
         if self._asleep:
+            torch.cuda.empty_cache()  # vLLM takes its memory beside torch's allocator
             self.llm.wake_up()
             self._asleep = False
 

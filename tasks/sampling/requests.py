@@ -92,8 +92,12 @@ class Engine(Protocol):
         """
         ...
 
-    def rest(self) -> None:
-        """Free what memory can be filled again soon. Any other method takes it back first."""
+    def rest(self, *, renewed: bool = False) -> None:
+        """Free what memory can be filled again soon. Any other method takes it back first.
+
+        renewed: `update` brings all weights of the base before the next answers, so that they need not be kept; until
+        then every other method that needs them raises RuntimeError.
+        """
         ...
 
     def close(self) -> None:

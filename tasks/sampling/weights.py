@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tasks.contract import SpecError
 from tasks.kinds import Model
 
+UNFILLED = "this engine rests without weights: `update` must bring all of them before it can do anything else"
 SHOWN = 3
 """Number of names in an error message; further ones are counted."""
 
@@ -77,6 +78,20 @@ def checked_weights(weights: Iterable[tuple[str, Tensor]], model: nn.Module) -> 
     _check_tied_equal(given, tied)
     first = {name: names[0] for names in tied for name in names}
     return {first.get(name, name): tensor for name, tensor in given.items()}
+
+
+def drop_values(model: nn.Module) -> list[tuple[nn.Parameter, torch.Size]]:
+    """Free the memory of a model's parameters. Returns them with their shapes, for `make_room`."""
+    shapes = [(parameter, parameter.shape) for parameter in model.parameters()]
+    for parameter, _ in shapes:
+        parameter.data = parameter.data.new_empty(0)
+    return shapes
+
+
+def make_room(shapes: Iterable[tuple[nn.Parameter, torch.Size]]) -> None:
+    """Give the parameters memory again, whose values are arbitrary."""
+    for parameter, shape in shapes:
+        parameter.data = parameter.data.new_empty(shape)
 
 
 def _tied(model: nn.Module) -> list[list[str]]:

@@ -258,6 +258,30 @@ def test_a_vllm_engine_on_a_gpu_sleeps_while_it_rests_and_wakes_up_by_itself(
     close_engine()
 
 
+def test_a_vllm_engine_whose_weights_are_renewed_sleeps_without_them_until_an_update(
+    policies: dict[str, Policy], fake: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(fake.calls)))
+    engine = Chosen("engines", "vllm", {})(policies["base"])
+    engine.rest(renewed=True)
+    with pytest.raises(RuntimeError, match="rests without weights: `update` must bring all"):
+        engine.generate([], Options(), lambda n: None)
+    weights = open_model(policies["base"], torch.float32).state_dict()
+    engine.update(weights.items())
+    calls = [call[:2] if call[0] in ("sleep", "collective_rpc") else call[0] for call in fake.calls]
+    assert calls == [
+        "load", ("sleep", 2), "wake_up", ("collective_rpc", "reload_weights"), "apply_model", "reset_prefix_cache",
+    ]  # fmt: skip
+    assert emptied == [2], "torch keeps memory that vLLM needs when it wakes up"
+    sent = {name: tensor.data_ptr() for name, tensor in fake.calls[3][2]["weights_iterator"]}
+    assert sent == {name: weights[name].data_ptr() for name in sent}, "weights were copied on their way to vLLM"
+    assert Chosen("engines", "vllm", {})(policies["base"]) is not engine
+    monkeypatch.undo()
+    close_engine()
+
+
 def test_an_engine_on_a_cpu_has_nothing_to_free(policies: dict[str, Policy], fake: FakeVllm) -> None:
     for name in ENGINES:
         engine = Chosen("engines", name, {})(policies["base"])
@@ -285,3 +309,34 @@ def test_a_transformers_engine_on_a_gpu_moves_its_weights_away_while_it_rests(
     engine.rest()
     engine._wake()
     assert moves == ["cpu", "emptied", "cuda"]
+
+
+def test_a_transformers_engine_whose_weights_are_renewed_rests_without_them_until_an_update(
+    policies: dict[str, Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    other = open_model(tiny_policy(policies["base"].path.parent / "renewed", seed=6, positions=512), torch.float32)
+    engines = [TransformersEngine(policies["base"], 8, 1.0, "auto") for _ in range(2)]
+    engines[0]._device = torch.device("cuda")
+    engines[0].rest(renewed=True)
+    engines[0].rest()
+    engines[0]._device = torch.device("cpu")
+    assert sum(parameter.numel() for parameter in engines[0].model.parameters()) == 0
+    with pytest.raises(RuntimeError, match="rests without weights"):
+        drawn(engines[0], policies["base"])
+    for engine in engines:
+        engine.update(other.state_dict().items())
+    first, second = (drawn(engine, policies["base"]) for engine in engines)
+    assert first == second
+    assert_answers_of(other, policies["base"], first)
+
+
+def test_an_update_of_a_transformers_engine_takes_no_weight_through_the_host(policies: dict[str, Policy]) -> None:
+    """The meta device stands for a GPU: a tensor that were to leave it would raise an error."""
+    engine = TransformersEngine(policies["base"], 8, 1.0, "auto")
+    engine._device = torch.device("meta")
+    engine.model.to("meta")
+    trained = adapted_model(policies["base"], 9).to("meta")
+    engine.update(learning_parameters(trained).items(), adapter_in(trained))
+    engine.update(meta_model(policies["base"]).state_dict().items())
+    assert {parameter.device.type for parameter in engine.model.parameters()} == {"meta"}
