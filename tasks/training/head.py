@@ -66,8 +66,8 @@ class _Head(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         logps, norms, squares, cached = [], [], [], None
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
-            logits = _logits(h, weight, bias, cap, scale)
-            norm = torch.cat([block.logsumexp(1) for block in _blocks(logits)])
+            logits = logits_of(h, weight, bias, cap, scale)
+            norm = torch.cat([block.logsumexp(1) for block in blocks(logits)])
             logps.append(logits.gather(1, y[:, None])[:, 0] - norm)
             norms.append(norm)
             if collisions:
@@ -92,19 +92,19 @@ class _Head(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.rows):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
-            logits = _logits(h, weight, bias, ctx.cap, ctx.scale) if cached is None else cached
+            logits = logits_of(h, weight, bias, ctx.cap, ctx.scale) if cached is None else cached
             grad = _grad_logits(logits, norms[part], targets[part], grads[0][part], ctx.cap, ctx.scale).to(weight.dtype)
             del logits
             torch.mm(grad, weight, out=grad_hidden[part])
             if grad_weight is not None:
-                _add_product(grad_weight, grad.T, h)
+                add_product(grad_weight, grad.T, h)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a·b, without a temporary of its size where the types allow."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
@@ -112,7 +112,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += a @ b
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
+def logits_of(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, scale: float) -> Tensor:
     """Logits, `(m, V)` float32; products are summed in float32 for any input type."""
     if hidden.is_cuda and weight.dtype != torch.float32:
         logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
@@ -127,14 +127,14 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, cap: float, sca
 
 def _log_sum_of_squares(logits: Tensor) -> Tensor:
     """log Σ_v exp(z_v)², `(m,)`, in pieces, because twice the logits are another table."""
-    pieces = _blocks(logits) if logits.device.type == "cpu" else logits.split(MIN_ROWS)
+    pieces = blocks(logits) if logits.device.type == "cpu" else logits.split(MIN_ROWS)
     return torch.cat([(2 * piece).logsumexp(1) for piece in pieces])
 
 
 def _grad_logits(logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, cap: float, scale: float) -> Tensor:
     """g·(one-hot − softmax), through the cap. Overwrites the logits."""
     slope = 1 - (logits / cap) ** 2 if cap else None
-    for block, norm, g in zip(_blocks(logits), _blocks(norms, logits), _blocks(grad, logits), strict=True):
+    for block, norm, g in zip(blocks(logits), blocks(norms, logits), blocks(grad, logits), strict=True):
         block.sub_(norm[:, None]).exp_().mul_(-g[:, None])
     logits[torch.arange(len(targets), device=targets.device), targets] += grad
     if slope is not None:
@@ -142,7 +142,7 @@ def _grad_logits(logits: Tensor, norms: Tensor, targets: Tensor, grad: Tensor, c
     return logits.mul_(scale) if scale != 1.0 else logits
 
 
-def _blocks(x: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
+def blocks(x: Tensor, logits: Tensor | None = None) -> tuple[Tensor, ...]:
     """Rows in pieces that stay in a CPU's cache; pieces of the same rows as `logits`, if given."""
     logits = x if logits is None else logits
     return x.split(max(1, _BLOCK // logits.shape[1])) if logits.device.type == "cpu" else (x,)
