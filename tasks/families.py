@@ -61,6 +61,8 @@ class LossArgument:
     """Its value where a row has fewer than K answers."""
     holds: Literal["number", "bool", "list"] = "number"
     """What a row of the column holds, where it has one answer; a list gives `(B, K)`."""
+    online: bool = False
+    """Whether answers that are sampled and compared while the policy trains have it."""
 
     @property
     def learns(self) -> bool:
@@ -148,16 +150,22 @@ class LossFamily:
         table = self.table_of(names)
         if table is None or self.trains not in model:
             return f"trains a {self.trains}, not a {model[0]}"
+        online = not data and DATA not in ports
+        if online and table.kinds and (lacking := [n for n in names if not self.arguments[n].online]):
+            return (
+                f"names {', '.join(lacking)}, which answers that are sampled while the policy trains do not have; "
+                f"they have {', '.join(n for n, argument in self.arguments.items() if argument.online)}"
+            )
         if data and not table.kinds:
             return "learns from answers that are sampled while it trains (`ppo`), not from a table"
-        if table.kinds and not set(table.kinds) & set(data):
-            return f"trains on {' or '.join(table.kinds)}, not on {data[0] if data else 'sampled answers'}"
+        if table.kinds and not online and not set(table.kinds) & set(data):
+            return f"trains on {' or '.join(table.kinds)}, not on {data[0] if data else 'nothing'}"
         for source, what in _NEEDED.items():
             if self.reads(names, source) and not set(FEEDS[source]) & set(given):
                 options = " or ".join(f"`{port}`" for port in FEEDS[source])
                 return f"needs {what}, which is always explicit: feed the port {options} of its step"
-        if self.reads(names, "mismatched") and (lacking := set(FEEDS["mismatched"]) & set(ports) - set(given)):
-            return f"needs the ports {sorted(lacking)}: answers to other prompts; `train` makes them by itself"
+        if self.reads(names, "mismatched") and (unfed := set(FEEDS["mismatched"]) & set(ports) - set(given)):
+            return f"needs the ports {sorted(unfed)}: answers to other prompts; `train` makes them by itself"
         return ""
 
 
@@ -189,19 +197,22 @@ LOSSES: Mapping[str, LossFamily] = {
     "losses/pairwise": LossFamily("losses of pairs", "Policy", "logps", (
         LossTable(("Preferences",), "pair", (
             LossArgument("policy_chosen_logps", "log-probability of the chosen answer under the policy, summed over "
-                         "its tokens", "model", answer=0),
-            LossArgument("policy_rejected_logps", "the same of the rejected answer", "model", answer=1),
-            LossArgument("ref_chosen_logps", "of the chosen answer under the reference", "reference", answer=0),
-            LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", answer=1),
+                         "its tokens", "model", answer=0, online=True),
+            LossArgument("policy_rejected_logps", "the same of the rejected answer", "model", answer=1,
+                         online=True),
+            LossArgument("ref_chosen_logps", "of the chosen answer under the reference", "reference", answer=0,
+                         online=True),
+            LossArgument("ref_rejected_logps", "of the rejected answer under the reference", "reference", answer=1,
+                         online=True),
             LossArgument("anchor_chosen_logps", "of the chosen answer under the anchor, a second reference", "anchor",
                          answer=0),
             LossArgument("anchor_rejected_logps", "of the rejected answer under the anchor", "anchor", answer=1),
             LossArgument("target_logps", "of the target answer to the prompt under the policy; the target is the "
                          "chosen answer where the step has no table of targets", "target"),
             *_PARTS,
-            LossArgument("chosen_lengths", "tokens of the chosen answer", "length", answer=0),
-            LossArgument("rejected_lengths", "tokens of the rejected answer", "length", answer=1),
-            LossArgument("p", "P(chosen beats rejected) as judged; refused where it is null"),
+            LossArgument("chosen_lengths", "tokens of the chosen answer", "length", answer=0, online=True),
+            LossArgument("rejected_lengths", "tokens of the rejected answer", "length", answer=1, online=True),
+            LossArgument("p", "P(chosen beats rejected) as judged; refused where it is null", online=True),
             _MARGIN,
             LossArgument("reward_margin", "how much higher the chosen answer scores; refused where it is null",
                          column="margin"),

@@ -40,7 +40,7 @@ class MixingEngine(Protocol):
     ) -> list[SampledAnswer]: ...
 
 
-class Reference(Protocol):
+class DecodableReference(Protocol):
     """The reference of a policy that trains, as its trainer holds it."""
 
     def decoding(self) -> DecodingModel:
@@ -61,7 +61,7 @@ class MixtureSampler:
     """Samples the mixture with an engine that answers as the policy."""
 
     engine: Engine
-    reference: Reference
+    reference: DecodableReference
     mixture: float
     """m in [0, 1]: weight of the reference."""
 

@@ -1,0 +1,80 @@
+"""A loss of `tasks/losses/pairwise/` on pairs of sampled answers, as slopes in the answers' log-probabilities.
+
+S answers, N pairs of their numbers, a and b, of which `wins` says how much is a win of a. Everything is float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasks.contract import COUPLES_ROWS, Chosen, SpecError
+from tasks.rollouts.pairs import PairLabels
+from tasks.training.examples import arguments_of, family_of, reward_scale
+from tasks.training.rows import Ints
+
+
+class ComparedPairs(NamedTuple):
+    """N pairs that are learnt from."""
+
+    a: Ints
+    b: Ints
+    p: Tensor
+    """P(a beats b)."""
+    wins: Tensor
+    """How much of the pair is a win of a; see `tasks.rollouts.pairs.wins_of`."""
+
+
+class PairLoss(NamedTuple):
+    """The mean loss of N pairs, and what they show."""
+
+    loss: float
+    slopes: Tensor
+    """`(S,)`: d loss / d S of each answer, S its summed log-probability under the policy."""
+    margins: Tensor
+    """`(N,)`: how much more the implicit reward of the winner is than that of the loser, in the mean over labels."""
+    agreement: Tensor
+    """`(N,)`: how much of the pair's label the order of the implicit rewards agrees with; ½ where they are equal."""
+
+
+def pair_loss(loss: Chosen, sums: Tensor, ref_sums: Tensor, lengths: Tensor, pairs: ComparedPairs) -> PairLoss:
+    """The loss of each orientation of each pair, weighted by how much of the pair it is, and averaged over pairs.
+
+        1/N · Σ  wins·ℓ(a chosen, b rejected; p) + (1 − wins)·ℓ(b chosen, a rejected; 1 − p)
+
+    sums, ref_sums: `(S,)`, summed log-probabilities of the answers under policy and reference, nats. lengths: `(S,)`,
+    their tokens. Raises ValueError without pairs.
+    """
+    if not len(pairs.a):
+        raise ValueError("there are no pairs to learn from")
+    a, b, first, second = *(torch.from_numpy(rows) for rows in pairs[:2]), pairs.wins > 0, pairs.wins < 1
+    chosen, rejected = torch.cat([a[first], b[second]]), torch.cat([b[first], a[second]])
+    weights = torch.cat([pairs.wins[first], 1 - pairs.wins[second]])
+    with torch.enable_grad():
+        leaf = sums.detach().clone().requires_grad_()
+        filled = {
+            "policy_chosen_logps": leaf[chosen], "policy_rejected_logps": leaf[rejected],
+            "ref_chosen_logps": ref_sums[chosen], "ref_rejected_logps": ref_sums[rejected],
+            "chosen_lengths": lengths.double()[chosen], "rejected_lengths": lengths.double()[rejected],
+            "p": torch.cat([pairs.p[first], 1 - pairs.p[second]]),
+        }  # fmt: skip
+        losses = loss(**{name: filled[name] for name in arguments_of(loss)})
+        mean = (losses * weights).sum() / len(a)
+        (slopes,) = torch.autograd.grad(mean, leaf)
+    rewards = reward_scale(loss) * (sums - ref_sums)
+    ahead = rewards[a] - rewards[b]
+    agreement = torch.where(ahead == 0, 0.5, torch.where(ahead > 0, pairs.wins, 1 - pairs.wins))
+    return PairLoss(float(mean.detach()), slopes, (2 * pairs.wins - 1) * ahead, agreement)
+
+
+def check_pair_loss(loss: Chosen, labels: PairLabels) -> None:
+    """Raise SpecError for a loss that pairs of sampled answers cannot fill, before anything is sampled."""
+    if problem := family_of(loss).mismatch(arguments_of(loss), ("Policy",), (), ("ref",), ("ref",)):
+        raise SpecError(f"the loss '{loss.name}' {problem}")
+    if labels == "soft" and loss.companion(COUPLES_ROWS) is not None:
+        raise SpecError(
+            f"the loss '{loss.name}' couples the pairs of a batch, and `labels: soft` has each of them in both "
+            "orientations: choose `labels: sampled`, or a loss that takes each pair by itself"
+        )
