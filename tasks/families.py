@@ -116,7 +116,10 @@ class LossFamily:
         return any(self.arguments[name].filled_by == source for name in names if name in self.arguments)
 
     def unread_ports(self, names: Collection[str]) -> list[str]:
-        """Ports that give nothing which a loss with these arguments reads."""
+        """Ports that give nothing which a loss with these arguments reads. Where none trains on a table, the task
+        itself decides what its ports are for."""
+        if not any(table.kinds for table in self.tables):
+            return []
         return [port for source, ports in FEEDS.items() if not self.reads(names, source) for port in ports]
 
     def misnamed(self, names: Sequence[str]) -> tuple[str, str]:
@@ -157,7 +160,7 @@ class LossFamily:
                 f"they have {', '.join(n for n, argument in self.arguments.items() if argument.online)}"
             )
         if data and not table.kinds:
-            return "learns from answers that are sampled while it trains (`ppo`), not from a table"
+            return "learns from answers that are sampled while it trains (`ppo`, `grpo`), not from a table"
         if table.kinds and not online and not set(table.kinds) & set(data):
             return f"trains on {' or '.join(table.kinds)}, not on {data[0] if data else 'nothing'}"
         for source, what in _NEEDED.items():

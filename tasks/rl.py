@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from tasks.contract import Bounds, Choice, Chosen, DataError, Execution, Seed, Workspace
-from tasks.declarations import AtMost, Cost, Resources, StepView, Training
+from tasks.contract import Bounds, Choice, Chosen, DataError, Seed, Workspace
+from tasks.declarations import Cost, Resources, StepView, Training
 from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
+from tasks.rollouts.planning import CURVES, cost_of_rollouts, training_by_rollouts
 from tasks.rollouts.settings import (
+    KeepConfig,
     KlConfig,
-    PpoConfig,
+    LoopConfig,
     RewardConfig,
     RolloutConfig,
     SftConfig,
     UpdateConfig,
-)  # fmt: skip
+)
 from tasks.rollouts.wiring import check_models
 from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
@@ -31,28 +33,16 @@ ppo_wiring = check_models
 ppo_files = check_optimizer
 
 
-def ppo_cost(step: StepView) -> Cost:
-    from tasks.sampling.longest import longest_answer
+ppo_totals = QUERY_TOTALS
+ppo_curves = CURVES | {"loss/value": "value loss", "val/explained_variance": "explained variance"}
 
-    answers = step.params["iterations"] * step.params["prompts_per_iteration"] * step.params["k"]
-    longest, _ = longest_answer(step)
-    return {"samples": answers, "queries": answers, "tokens": AtMost(answers * longest, typical=False)}
+
+def ppo_cost(step: StepView) -> Cost:
+    return cost_of_rollouts(step)
 
 
 def ppo_training(step: StepView) -> Training:
-    params = step.params
-    constants = {name: params[name] for name in ("lr", "epochs")}
-    return Training(
-        "ppo", params["kl_coef"], {name: params[name] for name in ("k", "prompts_per_iteration")}, constants
-    )
-
-
-ppo_totals = QUERY_TOTALS
-ppo_curves = {
-    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
-    "policy/clip_frac": "clipped tokens", "loss/value": "value loss", "val/explained_variance": "explained variance",
-    "grad_norm": "gradient norm", "lr": "learning rate",
-}  # fmt: skip
+    return training_by_rollouts(step)
 
 
 def ppo(
@@ -70,15 +60,12 @@ def ppo(
     rollout: RolloutConfig = RolloutConfig(),
     kl: KlConfig = KlConfig(),
     reward: RewardConfig = RewardConfig(),
-    update: UpdateConfig = UpdateConfig(),
+    update: UpdateConfig = UpdateConfig(epochs=4),
     mix: SftConfig = SftConfig(),
     optim: StepConfig = StepConfig(warmup=0.0, optimizer={"adamw": {"eps": 1e-5}}),  # type: ignore[arg-type]
     adapter: Annotated[Chosen, Choice("adapters")] | None = None,
     compute: GradientComputeConfig = GradientComputeConfig(),
-    checkpoints: list[int] = [],
-    keep_optimizer: bool = True,
-    checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None,
-    checkpoint_minutes: Execution[Annotated[float, Bounds(above=0)]] = 15.0,
+    keep: KeepConfig = KeepConfig(),
     seed: Seed = 0,
 ) -> Policy:
     """Raise a scorer's scores of a policy's own answers, at a price for every nat away from the reference (PPO).
@@ -113,27 +100,21 @@ def ppo(
         value_lr: peak learning rate of the value network; default: `lr`. The networks share nothing and AdamW knows no
             scale, so this is what other codes set by a coefficient of the value loss.
         adapter: what learns beside the policy's frozen base; default: nothing, the whole policy learns.
-        checkpoints: iterations after which the whole policy is kept in `checkpoints/<n>/`.
-        keep_optimizer: the optimizer's state in `state/`: AdamW's is twice the size of both networks. That of
-            adamw_8bit is never kept.
-        checkpoint_every: iterations between two checkpoints; null: 10 where a checkpoint is below 1 GiB, else time
-            alone decides.
-        checkpoint_minutes: longest time between two checkpoints.
         seed: of draws, order of prompts and minibatches, and a new adapter.
 
     Source: Schulman et al., arXiv 1707.06347; Ziegler et al., arXiv 1909.08593; details of Huang et al., arXiv
     2403.17031.
     Paper: lr 3e-6 for both networks, kl_coef 0.05, 512 answers per iteration, 4 epochs (arXiv 2403.17031, 1B to 6.9B).
     """
-    from tasks.rollouts.loop import train_by_ppo
+    from tasks.rollouts.loop import RolloutInputs, train_policy
+    from tasks.rollouts.methods.ppo import Ppo
     from tasks.training.adapters import chosen_adapter
 
-    config = PpoConfig(
-        iterations, lr, value_lr or lr, rollout, kl, reward, update, mix, optim, chosen_adapter(adapter), compute,
-        tuple(checkpoints), keep_optimizer, checkpoint_every, checkpoint_minutes, seed,
-    )  # fmt: skip
-    train_by_ppo(policy, ref, prompts, oracle, value, demonstrations, config, work)
-    return Policy(work.output, base=None if adapter is None else policy.whole)
+    config = LoopConfig(
+        iterations, (lr, value_lr or lr), rollout, kl, update, mix, optim, chosen_adapter(adapter), compute, keep, seed
+    )
+    inputs = RolloutInputs(policy, ref, prompts, oracle, value, demonstrations)
+    return train_policy(Ppo(reward, update.objective, update.value_clip), inputs, config, work)
 
 
 value_of_resources = Resources()

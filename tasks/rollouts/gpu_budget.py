@@ -1,4 +1,4 @@
-"""The memory of a device that PPO's networks need once they train, and what is left of it for an engine."""
+"""The memory of a device that the networks need once they train, and what is left of it for an engine."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from tasks.contract import Chosen, SpecError, Workspace
 from tasks.rollouts.memory import ONE_AT_A_TIME, Learner, checkpointing_wanted, engine_bytes
 from tasks.rollouts.networks import Networks
 from tasks.rollouts.one_base import VALUE
-from tasks.rollouts.settings import PpoConfig
+from tasks.rollouts.settings import LoopConfig
 from tasks.training.adapters import NAME, adapter_in
 from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, scoring_memory
@@ -41,15 +41,15 @@ def with_room_for(adapter: Adapter | None, engine: Chosen) -> Chosen:
     return replace(engine, execution={**engine.execution, "lora_rank": rank})
 
 
-def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: StateBytes, config: PpoConfig) -> Networks:
+def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: StateBytes, config: LoopConfig) -> Networks:
     """The networks, whose layers compute activations again in the backward pass where the configuration says so.
 
     Raises SpecError where they are to, and have no layers that can.
     """
     learning, answers = _learning(networks, state), config.rollout.prompts_per_iteration * config.rollout.k
     frozen = {"engine": engine_bytes(learning[0].shape, engine, answers)} if learning else {}
-    shape = _shape_of(networks.ref.model)
-    if shape and networks.ref.model is not networks.policy.model:
+    ref = networks.ref
+    if ref and ref.model is not networks.policy.model and (shape := _shape_of(ref.model)):
         frozen["reference"] = scoring_memory(shape, 0, half=networks.half, logits=0)["weights"]
     if not checkpointing_wanted(config.compute.gradient_checkpointing, learning, frozen, networks.device.memory_bytes):
         return networks
@@ -70,14 +70,17 @@ def bytes_to_come(networks: Networks, state: StateBytes) -> float:
 
 def _learning(networks: Networks, state: StateBytes) -> list[Learner]:
     """Those of known shape."""
-    policy, value = networks.policy.model, networks.value.model
+    policy = networks.policy.model
     setup = TrainingSetup(
         networks.shape.tokens, networks.half, networks.device.head_logits, state, checkpointed=networks.checkpointed
     )
-    shared = value.base_model is policy.base_model
+    models = [(policy, NAME, False)]
+    if networks.value is not None:
+        value = networks.value.model
+        models.append((value, VALUE, value.base_model is policy.base_model))
     return [
         Learner(shape, replace(setup, rank=adapter.rank if adapter else 0), on_base)
-        for model, name, on_base in ((policy, NAME, False), (value, VALUE, shared))
+        for model, name, on_base in models
         for shape, adapter in [(_shape_of(model), adapter_in(model, name))]
         if shape
     ]
@@ -93,7 +96,7 @@ def fitting_share(wanted: float, free: int, total: int, to_come: float) -> float
     if share < 0.01:
         raise SpecError(
             f"no memory is left for vLLM: {free / 2**30:.1f} of the GPU's {total / 2**30:.1f} GiB are free beside the "
-            f"networks of PPO, and their gradients, optimizer and activations take {to_come / 2**30:.1f} more. Take "
-            "smaller models, another optimizer, or a GPU that nothing else runs on"
+            f"networks, and their gradients, optimizer and activations take {to_come / 2**30:.1f} more. Take smaller "
+            "models, another optimizer, or a GPU that nothing else runs on"
         )
     return share

@@ -1,4 +1,6 @@
-"""The loop of PPO: sample with the current weights, score, learn, move the price of a nat; checkpoints on the way."""
+"""The loop of reinforcement learning: sample with the current weights, score, give credit, learn, move the price of a
+nat; checkpoints on the way. What a method adds is in `tasks/rollouts/method.py`.
+"""
 
 import os
 import shutil
@@ -7,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import ignore_patterns
+from typing import NamedTuple
 
 from torch import nn
 
@@ -16,7 +19,9 @@ from tasks.judging.oracle_report import report_paid
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
+from tasks.rollouts.feedback import scores_of
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
+from tasks.rollouts.method import Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.resume import (
@@ -27,8 +32,9 @@ from tasks.rollouts.resume import (
     write_moments,
     write_resume_state,
 )
-from tasks.rollouts.rollout import PromptOrder, Sampler, make_rollout, plan_for, sample_scored
-from tasks.rollouts.settings import PpoConfig
+from tasks.rollouts.rollout import read_rollout
+from tasks.rollouts.sampler import PromptOrder, Sampler, plan_for
+from tasks.rollouts.settings import LoopConfig
 from tasks.rollouts.sft_mix import SftMix, make_sft_mix
 from tasks.rollouts.update import learn
 from tasks.sampling.plan import Draws
@@ -52,6 +58,19 @@ from tasks.training.placement import sharding
 from tasks.training.reward import save_reward_model
 
 
+class RolloutInputs(NamedTuple):
+    """What a training by rollouts is given."""
+
+    policy: Policy
+    ref: Policy | None
+    """None where no nat has a price, and nothing measures the distance."""
+    prompts: Prompts
+    oracle: Scorer
+    value: RewardModel | None = None
+    """The start of the value network; None: the policy's own, or none where the method has none."""
+    demonstrations: Demonstrations | None = None
+
+
 @dataclass
 class Progress:
     """What a checkpoint has besides weights and the optimizer's state."""
@@ -66,76 +85,112 @@ class Progress:
     """Between sampler and trainer in the first iteration, nats per token; None before it."""
 
 
-def train_by_ppo(
-    policy: Policy,
-    ref: Policy,
-    prompts: Prompts,
-    oracle: Scorer,
-    value: RewardModel | None,
-    demonstrations: Demonstrations | None,
-    config: PpoConfig,
-    work: Workspace,
-) -> None:
-    """Check the inputs, open networks and sampler, train, and write the result to `work.output` (`tasks.rl.ppo`)."""
-    rollout = config.rollout
+@dataclass(frozen=True)
+class Trainer:
+    """What every iteration of a training needs."""
+
+    method: Method
+    networks: Networks
+    sampler: Sampler
+    oracle: Scorer
+    """Live."""
+    config: LoopConfig
+    resumed: ResumeState
+    mix: SftMix | None
+    work: Workspace
+
+    def iterate(self, optimizer: Updater, progress: Progress) -> dict[str, float]:
+        """Sample, ask, give credit and learn once; `progress` moves on. Returns the metrics."""
+        begun, iteration, config, work = time.perf_counter(), progress.step, self.config, self.work
+        number = self.resumed.iterations + iteration
+        self.sampler.engine.update(*self.networks.weights)
+        answers = self.sampler.sample(
+            number - self.resumed.begun,
+            lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"),
+        )
+        feedback = scores_of(answers, self.oracle, work.path / "scores" / str(iteration), work)
+        rollout, difference, metrics = read_rollout(self.networks, feedback, progress.difference)
+        targets = self.method.targets(rollout, progress.coefficient)
+        rates = config.rates(iteration)
+        learnt = learn(
+            self.networks, optimizer, self.method, rollout, targets, config, rates, number, self.mix
+        )  # fmt: skip
+        used = len(rollout.answers)
+        progress.totals.update(
+            samples=used + feedback.unanswered, queries=feedback.queries, tokens=int(rollout.lengths.sum())
+        )
+        seconds = time.perf_counter() - begun
+        metrics = learnt | dict(metrics) | dict(targets.metrics) | {
+            "kl_coef": progress.coefficient, "lr": rates[0],
+            "tokens_per_second": int(rollout.rows.tokens.sum()) / seconds,
+        }  # fmt: skip
+        progress.step += 1
+        progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, used)
+        progress.difference = difference if progress.difference is None else progress.difference
+        return metrics
+
+
+def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work: Workspace) -> Policy:
+    """Check the inputs, open networks and sampler, train, and write the result to `work.output`."""
+    policy, rollout = inputs.policy, config.rollout
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
+    if inputs.ref is None and (config.kl.kl_coef or config.kl.moves):
+        raise SpecError("a nat has a price, and there is no reference that it leads away from: feed `ref`")
     chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
     check_ranks(chosen)
     if join().world > 1 and sharding() == "fsdp":
-        work.notice("`sharding: fsdp` does not apply here: each rank of PPO has whole networks (see `plan`)")
-    sft_mix = make_sft_mix(demonstrations, policy, config.mix, config.seed, work)
-    value = value_start(policy, value)
+        work.notice("`sharding: fsdp` does not apply here: each rank has whole networks (see `plan`)")
+    mix = make_sft_mix(inputs.demonstrations, policy, config.mix, config.seed, work)
+    value = value_start(policy, inputs.value) if method.critic else None
     check_adapters(policy, value, config.adapter)
-    plan = plan_for(policy, prompts, {"value": value, "ref": ref}, rollout.max_tokens, work)
+    readers = {port: model for port, model in {"value": value, "ref": inputs.ref}.items() if model is not None}
+    plan = plan_for(policy, inputs.prompts, readers, rollout.max_tokens, work)
     draws = Draws(rollout.k, config.seed, rollout.stream)
     order_id = prompt_order_id(plan, draws, rollout.prompts_per_iteration)
-    resumed = read_resume_state(policy, value, config.kl, order_id)
+    resumed = read_resume_state(method.name, policy, value, config.kl, order_id)
     keep_memory()
     try:
         networks = open_networks(
-            policy, value, ref, rollout.temperature, config.compute, config.adapter, config.seed
-        )  # fmt: skip
+            policy, value, inputs.ref, rollout.temperature, config.compute, config.adapter, config.seed
+        )
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
         networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
-        sampler = Sampler(engine, open_oracle(oracle, config.compute.dtype, work, stored=False), plan, order, options)
-        _train(networks, sampler, config, resumed, sft_mix, policy, value, work)
+        oracle = open_oracle(inputs.oracle, config.compute.dtype, work, stored=False)
+        sampler = Sampler(engine, plan, order, options)
+        _train(Trainer(method, networks, sampler, oracle, config, resumed, mix, work), policy, value)
     finally:
         close_engine()
+    return Policy(work.output, base=None if config.adapter is None else policy.whole)
 
 
 def check_ranks(engine: Chosen) -> None:
     """Refuse an engine that several ranks cannot have. Raises SpecError."""
     if join().world > 1 and engine.name == "vllm":
         raise SpecError(
-            "PPO on several ranks samples with `engine: transformers`: vLLM, in the process of a rank, would take its "
-            "process group for its own"
+            "rollouts on several ranks sample with `engine: transformers`: vLLM, in the process of a rank, would take "
+            "its process group for its own"
         )
 
 
-def _train(
-    networks: Networks,
-    sampler: Sampler,
-    config: PpoConfig,
-    resumed: ResumeState,
-    sft_mix: SftMix | None,
-    policy: Policy,
-    value: RewardModel,
-    work: Workspace,
-) -> None:
+def _train(trainer: Trainer, policy: Policy, value: RewardModel | None) -> None:
     """Train from the last checkpoint in `work.path` on, and write the result to `work.output`."""
-    checkpoint, kept, learning = work.path / "checkpoint", work.path / "kept", networks.learning
+    config, work = trainer.config, trainer.work
+    checkpoint, kept, learning = work.path / "checkpoint", work.path / "kept", trainer.networks.learning
     _drop_damaged(checkpoint, kept, work)
-    networks = replace(networks, shape=pinned_packing(checkpoint, networks.shape))
+    trainer = replace(
+        trainer, networks=replace(trainer.networks, shape=pinned_packing(checkpoint, trainer.networks.shape))
+    )
+    networks, resumed = trainer.networks, trainer.resumed
     chosen = chosen_optimizer(config.optim.optimizer)
     optimizer = make_optimizer(chosen, networks.learned)
     size = checkpoint_bytes(whole_weights(learning), state_bytes_of(chosen))
-    due = CheckpointSchedule(config.checkpoint_every, config.checkpoint_minutes, size, usual=10)
+    due = CheckpointSchedule(config.keep.checkpoint_every, config.keep.checkpoint_minutes, size, usual=10)
     progress = _restore(checkpoint, learning, optimizer, chosen.name, resumed)
     while progress.step < config.iterations:
-        metrics = _iterate(networks, sampler, optimizer, config, resumed, sft_mix, progress, work)
+        metrics = trainer.iterate(optimizer, progress)
         work.log(progress.step, metrics)
         work.progress(progress.step, config.iterations, "iterations")
         if progress.step in config.checkpoints:
@@ -143,16 +198,16 @@ def _train(
         last = progress.step == config.iterations
         if last or due.is_due(progress.step):
             state = vars(progress) | pins(networks.shape)
-            final = last and not config.keep_optimizer
+            final = last and not config.keep.keep_optimizer
             save_checkpoint(checkpoint, progress.step, whole_weights(learning), optimizer, state, final=final)
             due.written()
             _drop(work.path / "scores")
     work.count(**progress.totals)
     report_paid(work)
     if this_rank().is_first:
-        folder = work.output / "state"
-        write_resume_state(folder, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)
-        if config.keep_optimizer and not write_moments(folder, learning, optimizer):
+        folder, name = work.output / "state", trainer.method.name
+        write_resume_state(folder, name, resumed, config.iterations, progress.coefficient, config.kl, chosen.name)
+        if config.keep.keep_optimizer and not write_moments(folder, learning, optimizer):
             work.notice(f"the state of {chosen.name} is not kept: it is no plain tensors; a later round begins it anew")
         _write(networks, policy, value, config.checkpoints, work)
     barrier()
@@ -167,39 +222,6 @@ def _restore(
     if resumed.moments is not None and resumed.optimizer == name:
         restore_moments(resumed.moments, learning, optimizer)
     return Progress(0, resumed.coefficient, Counter(), None)
-
-
-def _iterate(
-    networks: Networks,
-    sampler: Sampler,
-    optimizer: Updater,
-    config: PpoConfig,
-    resumed: ResumeState,
-    sft_mix: SftMix | None,
-    progress: Progress,
-    work: Workspace,
-) -> dict[str, float]:
-    """Sample, score and learn once; `progress` moves on. Returns the metrics."""
-    begun, iteration = time.perf_counter(), progress.step
-    number = resumed.iterations + iteration
-    sampler.engine.update(*networks.weights)
-    answers = sample_scored(
-        sampler, number - resumed.begun, work.path / "scores" / str(iteration),
-        lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"), work,
-    )  # fmt: skip
-    rollout = make_rollout(networks, answers, progress.coefficient, config.reward, progress.difference)
-    rates = config.rates(iteration)
-    metrics = learn(networks, optimizer, rollout, config, rates, number, sft_mix)
-    metrics |= {**rollout.metrics, "kl_coef": progress.coefficient, "lr": rates[0]}
-    progress.step += 1
-    progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, len(answers.rows))
-    progress.difference = rollout.difference if progress.difference is None else progress.difference
-    progress.totals.update(
-        samples=len(answers.rows) + answers.unanswered, queries=answers.queries,
-        tokens=int(answers.rows.answers.lengths.sum()),
-    )  # fmt: skip
-    seconds = time.perf_counter() - begun
-    return metrics | {"tokens_per_second": int(answers.rows.tokens.sum()) / seconds}
 
 
 def _drop_damaged(checkpoint: Path, kept: Path, work: Workspace) -> None:
@@ -226,12 +248,14 @@ def _drop(folder: Path) -> None:
 
 
 def _write(
-    networks: Networks, policy: Policy, value: RewardModel, checkpoints: tuple[int, ...], work: Workspace
+    networks: Networks, policy: Policy, value: RewardModel | None, checkpoints: tuple[int, ...], work: Workspace
 ) -> None:
-    """The policy, with `value/` and `checkpoints/<n>/`. What was kept is linked: a later attempt may need it again."""
+    """The policy, its `value/` if it has a value network, and `checkpoints/<n>/`, linked: a later attempt may need what
+    was kept again."""
     for n in sorted(set(checkpoints)):
         to = work.output / "checkpoints" / str(n)
         shutil.copytree(work.path / "kept" / str(n), to, copy_function=os.link, ignore=ignore_patterns(DIGESTS))
-    (work.output / "value").mkdir()
-    save_reward_model(networks.value.model, value, work.output / "value", adapter=VALUE, attributes=())
+    if networks.value is not None and value is not None:
+        (work.output / "value").mkdir()
+        save_reward_model(networks.value.model, value, work.output / "value", adapter=VALUE, attributes=())
     save_model(networks.policy.model, policy, work.output)

@@ -1,4 +1,4 @@
-"""What PPO needs of a device's memory. Light, because `plan` calls it."""
+"""What reinforcement learning needs of a device's memory. Light, because `plan` calls it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,18 +44,32 @@ class Learner(NamedTuple):
 def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     """Policy and value network as in a training, one's activations at a time; the reference; the engine's weights and
     its cache. Adapters of one base need that once."""
+    return _memory(step, machine, critic=True)
+
+
+def memory_without_critic(step: StepView, machine: Machine) -> Memory | None:
+    """The same of a method without a value network, and without a reference where none is fed."""
+    return _memory(step, machine, critic=False)
+
+
+def _memory(step: StepView, machine: Machine, *, critic: bool) -> Memory | None:
     policy, ref, start = step.first("policy"), step.first("ref"), step.first("value")
     shape, value = shape_of(policy), shape_of(start) or shape_of(policy)
-    if policy is None or ref is None or shape is None or value is None or shape_of(ref) is None:
+    if policy is None or shape is None or value is None or (ref is not None and shape_of(ref) is None):
         return None
-    machine = replace(machine, sharding="ddp")  # PPO's networks lie whole in every rank
-    own = [setup_of(step, shape, machine), replace(setup_of(step, value, machine), rank=value_rank(step))]
+    machine = replace(machine, sharding="ddp")  # the networks lie whole in every rank
+    own = [setup_of(step, shape, machine)]
+    if critic:
+        own.append(replace(setup_of(step, value, machine), rank=value_rank(step)))
     engine = engine_bytes(shape, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"])
 
     def learning(setups: Sequence[TrainingSetup]) -> list[Learner]:
-        return [Learner(shape, setups[0]), Learner(value, setups[1], on_base=setups[1].rank > 0)]
+        second = [Learner(value, setup, on_base=setup.rank > 0) for setup in setups[1:]]
+        return [Learner(shape, setups[0]), *second]
 
     def frozen(setup: TrainingSetup) -> dict[str, float]:
+        if ref is None:
+            return {"engine": engine}
         shared = setup.rank > 0 and base_of(ref).origin is base_of(policy).origin
         return {"reference": _reference_bytes(ref, setup, shared=shared), "engine": engine}
 
@@ -69,7 +83,7 @@ def memory_of_ppo(step: StepView, machine: Machine) -> Memory | None:
     )
     own = [replace(setup, checkpointed=again) for setup in own]
     changes = {
-        f"{change}, and for the reward model" if change.startswith("adapter") else change: memory
+        f"{change}, and for the reward model" if critic and change.startswith("adapter") else change: memory
         for change, memory in alternatives(own, need, machine, step).items()
         if "weight_dtype" not in change
     }

@@ -1,10 +1,11 @@
-"""The three networks of PPO: the policy and its value network, which learn, and the reference, which does not.
+"""The networks of reinforcement learning: the policy and, for some methods, its value network, which learn, and the
+reference, which does not.
 
 Three networks of P parameters take 36·P bytes with AdamW (weights in float32, gradients and state of two), a little
 less in bfloat16; activations and the engine come besides. vLLM on a GPU gets no more than that leaves it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,8 +40,10 @@ class Networks:
     """Loaded on one device; weights that learn are float32. With an adapter some may share a base (`one_base`)."""
 
     policy: TokenLogps
-    value: TokenValues
-    ref: TokenLogps
+    value: TokenValues | None
+    """None for a method without one."""
+    ref: TokenLogps | None
+    """None where no nat has a price."""
     plain: TokenLogps
     """The policy at temperature 1, which samplers' log-probabilities and demonstrations are measured at."""
     device: Device
@@ -58,12 +61,14 @@ class Networks:
     @property
     def learning(self) -> nn.ModuleDict:
         """Policy and value network, as one module."""
-        return nn.ModuleDict({"policy": self.policy.model, "value": self.value.model})
+        value = {} if self.value is None else {"value": self.value.model}
+        return nn.ModuleDict({"policy": self.policy.model, **value})
 
     @property
-    def learned(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What learns in the policy, and in the value network."""
-        return learned_by(self.policy.model, NAME), learned_by(self.value.model, VALUE)
+    def learned(self) -> list[list[nn.Parameter]]:
+        """What learns in the policy, and in the value network if there is one."""
+        value = [] if self.value is None else [learned_by(self.value.model, VALUE)]
+        return [learned_by(self.policy.model, NAME), *value]
 
     @property
     def weights(self) -> tuple[Iterable[tuple[str, Tensor]], Adapter | None]:
@@ -82,14 +87,14 @@ class Networks:
 
 def open_networks(
     policy: Policy,
-    value: RewardModel,
-    ref: Policy,
+    value: RewardModel | None,
+    ref: Policy | None,
     temperature: float,
     compute: ComputeConfig,
     adapter: Adapter | None = None,
     seed: int = 0,
 ) -> Networks:
-    """Load all three; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do.
+    """Load all; how rows are laid out suits each of them. Raises DataError and SpecError as their heads do.
 
     adapter: that of the policy, which `seed` draws where the policy has none yet; None: the whole policy learns.
     """
@@ -101,23 +106,29 @@ def open_networks(
         else _open_apart(policy, value, ref, device, half=half)
     )
     model, critic, anchor = models
-    shape = packing_of_all([packing_for(m, device, compute.max_tokens_per_microbatch) for m in models])
+    packing = [packing_for(m, device, compute.max_tokens_per_microbatch) for m in models if m is not None]
     with torch.autocast(device.kind, torch.bfloat16, enabled=half):  # products in bfloat16 need it
         tempered = TokenLogps(model, temperature)
         plain = tempered if temperature == 1 else TokenLogps(model, 1.0)
-        frozen, values = TokenLogps(anchor, temperature), TokenValues(critic)
+        values = None if critic is None else TokenValues(critic)
+        frozen = None if anchor is None else TokenLogps(anchor, temperature)
     for network, name in ((tempered, NAME), (plain, NAME), (values, VALUE), (frozen, reference_layers(ref, models))):
-        switch_to(network, name)
-    networks = Networks(tempered, values, frozen, plain, device, half, shape)
+        if network is not None:
+            switch_to(network, name)
+    networks = Networks(tempered, values, frozen, plain, device, half, packing_of_all(packing))
     if join().world == 1:
         return networks
     return replace(networks, reduction=Reduction([p for several in networks.learned for p in several]))
 
 
-def _open_apart(policy: Policy, value: RewardModel, ref: Policy, device: Device, *, half: bool) -> tuple[Any, Any, Any]:
-    """Models of policy, value network and reference, each with weights of its own."""
+def _open_apart(
+    policy: Policy, value: RewardModel | None, ref: Policy | None, device: Device, *, half: bool
+) -> tuple[Any, Any, Any]:
+    """Models of policy, value network and reference, each with weights of its own; None for one that there is not."""
     model = open_model(policy, torch.float32).to(device.torch_device)
-    critic = open_reward_model(value, torch.float32).to(device.torch_device)
+    critic = value and open_reward_model(value, torch.float32).to(device.torch_device)
+    if ref is None:
+        return model, critic, None
     anchor = open_frozen(ref, lambda dtype: open_model(ref, dtype), "float32", half=half).requires_grad_(False)
     return model, critic, anchor.to(device.torch_device)
 
@@ -150,7 +161,7 @@ def check_tokens(policy: Policy, other: Model, port: str) -> None:
     raise DataError(f"{difference}: their log-probabilities are of different tokens. Give a policy with the same files")
 
 
-def check_room(longest: int, models: dict[str, Model]) -> None:
+def check_room(longest: int, models: Mapping[str, Model]) -> None:
     """Refuse a model that cannot read the longest prompt and answer. Raises DataError."""
     for port, model in models.items():
         positions = positions_of(model)
@@ -161,14 +172,17 @@ def check_room(longest: int, models: dict[str, Model]) -> None:
             )
 
 
-def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> dict[str, Tensor]:
+def read_tokens(
+    networks: Networks, rows: Rows, which: dict[str, nn.Module], part: Ints | None = None
+) -> dict[str, Tensor]:
     """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`.
 
-    They stay on the device until the last micro-batch, so that a GPU is never waited for in between. Of several ranks
-    each reads a share of the rows, and all receive all outputs.
+    part: the rows that are read, None for all; the tokens of others get 0.
+    Outputs stay on the device until the last micro-batch, so that a GPU is never waited for in between. Of several
+    ranks each reads a share of the rows, and all receive all outputs.
     """
     out = torch.zeros(len(which), int(rows.answers.offsets[-1]), device=networks.device.torch_device)
-    for batch in _micro_batches(rows, networks.shape):
+    for batch in _micro_batches(rows, networks.shape, part):
         inputs, places = networks.inputs(batch), networks.places(rows, batch.rows)
         with torch.inference_mode(), networks.computing():
             for row, network in zip(out, which.values(), strict=True):
@@ -177,12 +191,12 @@ def read_tokens(networks: Networks, rows: Rows, which: dict[str, nn.Module]) -> 
     return dict(zip(which, out.cpu(), strict=True))
 
 
-def _micro_batches(rows: Rows, packing: PackingConfig) -> Iterator[MicroBatch]:
-    """Those of this rank's share of all rows."""
+def _micro_batches(rows: Rows, packing: PackingConfig, part: Ints | None) -> Iterator[MicroBatch]:
+    """Those of this rank's share of the rows."""
     ranks = this_rank()
-    if ranks.world == 1:
+    if ranks.world == 1 and part is None:
         return sorted_micro_batches(rows, packing)
-    return micro_batches_of(rows, np.arange(len(rows)), packing, ranks)
+    return micro_batches_of(rows, np.arange(len(rows)) if part is None else part, packing, ranks)
 
 
 def micro_batches_of(rows: Rows, part: Ints, packing: PackingConfig, ranks: Ranks) -> Iterator[MicroBatch]:

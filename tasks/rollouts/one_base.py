@@ -1,4 +1,4 @@
-"""The three networks of a PPO whose policy is an adapter, on as few base models in memory as possible.
+"""The networks of a training whose policy is an adapter, on as few base models in memory as possible.
 
 The policy is the base with its adapter. The reference is the base alone, where `ref` is the base, or the base with a
 frozen adapter, where `ref` is an adapter of it. The value network is the same body with an adapter and a head of its
@@ -37,13 +37,13 @@ VALUE, REFERENCE = "value", "reference"
 """Names of the layers of value network and reference on the policy's base; the policy's own are `NAME`."""
 
 
-def check_adapters(policy: Policy, value: RewardModel, adapter: Adapter | None) -> None:
+def check_adapters(policy: Policy, value: RewardModel | None, adapter: Adapter | None) -> None:
     """Refuse models that cannot learn together, before they are read. Raises SpecError and DataError.
 
     adapter: that of the policy; None: the whole policy learns.
     """
     check_learner(policy, adapter, "float32")
-    if value.adapter is None:
+    if value is None or value.adapter is None:
         return
     if adapter is None:
         raise SpecError(
@@ -59,19 +59,23 @@ def check_adapters(policy: Policy, value: RewardModel, adapter: Adapter | None) 
 
 
 def open_on_base(
-    policy: Policy, value: RewardModel, ref: Policy, adapter: Adapter, compute: ComputeConfig, *, half: bool, seed: int
-) -> tuple[Any, Any, Any]:
+    policy: Policy, value: RewardModel | None, ref: Policy | None, adapter: Adapter, compute: ComputeConfig, *,
+    half: bool, seed: int,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """Models of policy, value network and reference, which may share modules; those that learn alone need gradients.
+    None for one that there is not.
 
     half: whether bodies compute in bfloat16. seed: draws a new adapter of the policy.
     """
     settings = TrainComputeConfig(compute.dtype)
     model = open_learner(policy, adapter, lambda dtype: open_model(policy, dtype), lambda m: m, settings, seed)
-    critic, learning = _open_value(model, value), {*learning_parameters(model).values()}
-    anchor = _open_reference(model, policy, ref, half=half)
-    if value.adapter is not None:
+    critic: Any = value and _open_value(model, value)
+    anchor = ref and _open_reference(model, policy, ref, half=half)
+    learning, head = {*learning_parameters(model).values()}, []
+    if value is not None and value.adapter is not None:
         learning |= {*learning_parameters(critic, VALUE).values()}
-    for parameter in (*model.parameters(), *(critic.score.parameters() if value.adapter is not None else ())):
+        head = [*critic.score.parameters()]
+    for parameter in (*model.parameters(), *head):
         parameter.requires_grad_(parameter in learning)
     return model, critic, anchor
 
@@ -98,10 +102,10 @@ def switch_to(network: TokenLogps | TokenValues, name: str | None) -> None:
     network.register_forward_pre_hook(lambda *_: use_layers(layers, name))
 
 
-def reference_layers(ref: Policy, models: tuple[Any, Any, Any]) -> str | None:
+def reference_layers(ref: Policy | None, models: tuple[Any, Any, Any]) -> str | None:
     """Name of the layers that the reference computes with. models: as `open_on_base`."""
     model, _, anchor = models
-    if ref.adapter is None:
+    if ref is None or ref.adapter is None:
         return None
     return REFERENCE if anchor is model else NAME
 

@@ -1,13 +1,13 @@
-"""What PPO leaves in a policy's `state/`, so that the next round continues as one training would.
+"""What a training leaves in a policy's `state/`, so that the next round continues as one training would.
 
 progress.json         iterations of all rounds (they number shuffles), the order of prompts and the iterations before
-                      it began, the KL coefficient, its controller, the optimizer
+                      it began, the KL coefficient, its controller, the optimizer, the method
 optimizer.safetensors the optimizer's state of policy and value network, by parameter
 
 A round continues exactly where lr, epochs and minibatches are the same too, because weights are stored in float32. The
 coefficient continues only under an equal controller with an equal starting coefficient, the optimizer's state only with
-the same optimizer and the weights that it belongs to, the order of prompts only with equal size, k, seed and prompts:
-another one begins at its first prompt, with noise that none before it had.
+the same method, the same optimizer and the weights that it belongs to, the order of prompts only with equal size, k,
+seed and prompts: another one begins at its first prompt, with noise that none before it had.
 """
 
 import filecmp
@@ -58,7 +58,9 @@ def prompt_order_id(plan: SamplingPlan, draws: Draws, size: int) -> dict[str, JS
     return {"prompts": digest(*plan.prompt_ids), "size": size, "k": draws.k, "seed": draws.seed}
 
 
-def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, order: Mapping[str, JSON]) -> ResumeState:
+def read_resume_state(
+    method: str, policy: Policy, value: RewardModel | None, kl: KlConfig, order: Mapping[str, JSON]
+) -> ResumeState:
     """The state in the policy's `state/`, as far as it suits this round; zero where it has none."""
     file = policy.path / "state" / PROGRESS
     if not file.exists():
@@ -68,19 +70,20 @@ def read_resume_state(policy: Policy, value: RewardModel, kl: KlConfig, order: M
     begun = int(state["begun"]) if state.get("order") == order else iterations
     coefficient = float(state["coefficient"]) if state["control"] == kl.spec else kl.kl_coef
     moments = policy.path / "state" / MOMENTS
-    suits = moments.exists() and _same_weights(policy.path / "value", value.path)
+    same = value is None or _same_weights(policy.path / "value", value.path)
+    suits = moments.exists() and same and state.get("method", "ppo") == method
     optimizer = state.get("optimizer", "adamw")
     return ResumeState(iterations, begun, order, coefficient, moments if suits else None, optimizer)
 
 
 def write_resume_state(
-    folder: Path, before: ResumeState, iterations: int, coefficient: float, kl: KlConfig, optimizer: str
+    folder: Path, method: str, before: ResumeState, iterations: int, coefficient: float, kl: KlConfig, optimizer: str
 ) -> None:
     """Make the folder `state/` with its progress.json, `iterations` after the state `before`."""
     folder.mkdir()
     state = {
         "iterations": before.iterations + iterations, "begun": before.begun, "order": before.order,
-        "coefficient": coefficient, "control": kl.spec, "optimizer": optimizer,
+        "coefficient": coefficient, "control": kl.spec, "optimizer": optimizer, "method": method,
     }  # fmt: skip
     (folder / PROGRESS).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
 

@@ -1,10 +1,10 @@
-"""Parameters of `ppo`, by what they decide."""
+"""Parameters that methods of reinforcement learning share, as groups, and all of them together for the loop."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tasks.calls import Adapter
-from tasks.contract import JSON, Bounds, Choice, Chosen, Seed, SpecError
+from tasks.contract import JSON, Bounds, Choice, Chosen, Execution, Seed, SpecError
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
 
@@ -68,27 +68,39 @@ class KlConfig:
 
 
 @dataclass(frozen=True)
-class RewardConfig:
-    """How scores become advantages."""
+class ScoreConfig:
+    """What the oracle's scores become before anything is made of them."""
 
-    gamma: Annotated[float, Bounds(above=0, max=1)] = 1.0
-    """Discount per token."""
-    lam: Annotated[float, Bounds(min=0, max=1)] = 0.95
-    """GAE's λ: 1 trusts the scores alone, 0 the value network alone."""
     missing_eos_penalty: Annotated[float, Bounds(min=0)] = 1.0
     """Subtracted from the score of an answer that was cut."""
 
 
 @dataclass(frozen=True)
-class UpdateConfig:
-    """How an iteration's answers are learnt from."""
+class RewardConfig(ScoreConfig):
+    """How scores become advantages by a value network."""
 
-    objective: Annotated[Chosen, Choice("losses/rl")] = "clipped"  # type: ignore[assignment]
-    """What a step minimises."""
-    epochs: Annotated[int, Bounds(min=1)] = 4
+    gamma: Annotated[float, Bounds(above=0, max=1)] = 1.0
+    """Discount per token."""
+    lam: Annotated[float, Bounds(min=0, max=1)] = 0.95
+    """GAE's λ: 1 trusts the scores alone, 0 the value network alone."""
+
+
+@dataclass(frozen=True)
+class PassConfig:
+    """How often an iteration's answers are learnt from."""
+
+    epochs: Annotated[int, Bounds(min=1)] = 1
     """Passes over an iteration's answers."""
     minibatches: Annotated[int, Bounds(min=1)] = 1
     """Optimizer steps per pass; the answers to a prompt stay together."""
+
+
+@dataclass(frozen=True)
+class UpdateConfig(PassConfig):
+    """How policy and value network learn from an iteration's answers."""
+
+    objective: Annotated[Chosen, Choice("losses/rl")] = "clipped"  # type: ignore[assignment]
+    """What a step minimises."""
     value_clip: Annotated[float, Bounds(above=0)] = 0.2
     """How far a value may move in one iteration before its gradient ends, in units of the score."""
 
@@ -106,24 +118,34 @@ class SftConfig:
 
 
 @dataclass(frozen=True)
-class PpoConfig:
-    """The parameters of `ppo`."""
+class KeepConfig:
+    """What of a training is kept: for resuming it, for a next round, and for whoever looks at it."""
+
+    checkpoints: list[int] | None = None
+    """Iterations after which the whole policy is kept in `checkpoints/<n>/`; null: none."""
+    keep_optimizer: bool = True
+    """The optimizer's state in `state/`: AdamW's is twice the size of what learns. That of adamw_8bit is never kept."""
+    checkpoint_every: Execution[Annotated[int, Bounds(min=1)] | None] = None
+    """Iterations between two checkpoints; null: 10 where a checkpoint is below 1 GiB, else time alone decides."""
+    checkpoint_minutes: Execution[Annotated[float, Bounds(above=0)]] = 15.0
+    """Longest time between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop has to know, whatever the method."""
 
     iterations: int
-    lr: float
-    value_lr: float
+    lr: tuple[float, ...]
+    """Peak learning rate of the policy, and of the value network if there is one."""
     rollout: RolloutConfig
     kl: KlConfig
-    reward: RewardConfig
-    update: UpdateConfig
+    passes: PassConfig
     mix: SftConfig
     optim: StepConfig
     adapter: Adapter | None
     compute: GradientComputeConfig
-    checkpoints: tuple[int, ...]
-    keep_optimizer: bool
-    checkpoint_every: int | None
-    checkpoint_minutes: float
+    keep: KeepConfig
     seed: int
 
     def __post_init__(self) -> None:
@@ -132,7 +154,12 @@ class PpoConfig:
                 f"checkpoints = {list(self.checkpoints)}: {beyond} lie outside the iterations 1 to {self.iterations}"
             )
 
-    def rates(self, iteration: int) -> tuple[float, float]:
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Iterations after which the policy is kept."""
+        return tuple(self.keep.checkpoints or ())
+
+    def rates(self, iteration: int) -> tuple[float, ...]:
         """Learning rates of policy and value network."""
         share = self.optim.lr_at(iteration, self.iterations, 1.0)
-        return self.lr * share, self.value_lr * share
+        return tuple(lr * share for lr in self.lr)

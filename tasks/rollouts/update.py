@@ -1,38 +1,38 @@
-"""An iteration's updates: minibatches of whole prompts, exact means over each, both networks in one step.
+"""An iteration's updates: minibatches of whole prompts, exact over each however it is cut, all networks in one step.
 
 Losses and metrics stay on the networks' device until the last micro-batch of a step is launched, so that a GPU is never
 waited for in between.
 """
 
-import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tasks.contract import Chosen, DataError
-from tasks.losses.rl.clipped import clipped
+from tasks.contract import DataError
 from tasks.ranks import gather_all, this_rank
-from tasks.rollouts.advantages import k2, value_loss
-from tasks.rollouts.networks import Networks, micro_batches_of
+from tasks.rollouts.advantages import k2
+from tasks.rollouts.method import Critic, Method, Rollout, Targets
+from tasks.rollouts.networks import Networks, micro_batches_of, read_tokens
 from tasks.rollouts.noise import MINIBATCHES, shuffled
-from tasks.rollouts.rollout import Rollout
-from tasks.rollouts.settings import PpoConfig, UpdateConfig
+from tasks.rollouts.normalisation import answer_weights
+from tasks.rollouts.settings import LoopConfig
 from tasks.rollouts.sft_mix import SftMix
 from tasks.training.optimizer import Updater, set_rate
-from tasks.training.rows import Ints, Rows
+from tasks.training.rows import Ints
 
 
 @dataclass(frozen=True)
 class MinibatchStats:
-    """What one minibatch showed before its update, per token `(M,)`."""
+    """What one minibatch showed before its update, per token `(m,)`; empty for what the method does not have."""
 
     log_ratios: Tensor
-    advantages: Tensor
     losses: Tensor
+    """Weighted, so that their sum is the loss."""
+    clipped: Tensor
     value_moves: Tensor
     """|V − V_old|."""
     value_losses: Tensor
@@ -44,9 +44,11 @@ class MinibatchStats:
 def learn(
     networks: Networks,
     optimizer: Updater,
+    method: Method,
     rollout: Rollout,
-    config: PpoConfig,
-    rates: tuple[float, float],
+    targets: Targets,
+    config: LoopConfig,
+    rates: Sequence[float],
     iteration: int,
     mixed: SftMix | None,
 ) -> dict[str, float]:
@@ -55,72 +57,100 @@ def learn(
     Raises DataError where the first one does not start from what the rollout read, or a number is not finite.
     """
     set_rate(optimizer, rates)
-    rollout = rollout.on(networks.device.torch_device)
-    update, clip_eps = config.update, _clip_eps(config.update.objective)
+    device = networks.device.torch_device
+    tokens = {name: x.to(device) for name, x in {"old_logps": rollout.logps, **targets.tokens}.items()}
     of_updates: list[dict[str, float]] = []
-    for number, part in enumerate(_minibatches(rollout.rows, config, iteration)):
-        seen = _add_gradients(networks, rollout, part, update)
+    for number, part in enumerate(_minibatches(rollout, config, iteration)):
+        slopes, metrics = _slopes(networks, method, rollout, part, first=number == 0)
+        stats = _add_gradients(networks, method, rollout, tokens, part, config, slopes)
         if number == 0:
-            check_first(seen, clip_eps, networks.half)
-        found = _metrics(seen, update.value_clip, clip_eps)
+            check_first(stats, networks.half)
+        measured = _metrics(stats, method)
         if mixed is not None:
-            step = iteration * update.epochs * update.minibatches + number
-            found["loss/sft"] = mixed.add_gradients(networks, step)
+            step = iteration * config.passes.epochs * config.passes.minibatches + number
+            measured["loss/sft"] = mixed.add_gradients(networks, step)
         if networks.reduction:
             networks.reduction.finish()
         norms = [nn.utils.clip_grad_norm_(p, config.optim.max_grad_norm) for p in networks.learned]
-        metrics = _on_host(found | {"grad_norm": norms[0], "value/grad_norm": norms[1]})
-        _check_finite(metrics, iteration)
+        measured |= dict(zip(("grad_norm", "value/grad_norm"), norms, strict=False))
+        of_updates.append(_on_host(measured) | metrics)
+        _check_finite(of_updates[-1], method.name, iteration)
         optimizer.step()
         optimizer.zero_grad()
-        of_updates.append(metrics)
     return {name: float(np.mean([m[name] for m in of_updates])) for name in of_updates[0]}
 
 
-def _clip_eps(objective: Chosen) -> float:
-    """Where the objective clips; one that does not is counted at the usual bound, that of `clipped`."""
-    usual = inspect.signature(clipped).parameters["clip_eps"].default
-    eps = objective.params.get("clip_eps", usual)
-    return float(eps if isinstance(eps, int | float) else usual)
-
-
-def _minibatches(rows: Rows, config: PpoConfig, iteration: int) -> Iterator[Ints]:
+def _minibatches(rollout: Rollout, config: LoopConfig, iteration: int) -> Iterator[Ints]:
     """Each epoch's own shuffle of the prompts, cut into pieces; the answers to a prompt stay together."""
-    groups: dict[bytes, list[int]] = {}
-    for i in range(len(rows)):
-        groups.setdefault(rows.prompts.at(i).tobytes(), []).append(i)
-    prompts = [np.array(g, np.int64) for g in groups.values()]
-    for epoch in range(config.update.epochs):
+    groups = rollout.answers.groups
+    prompts = [np.flatnonzero(groups == g) for g in dict.fromkeys(groups.tolist())]
+    for epoch in range(config.passes.epochs):
         order = shuffled(len(prompts), config.seed, MINIBATCHES, iteration, epoch)
-        for piece in np.array_split(order, min(config.update.minibatches, len(prompts))):
+        for piece in np.array_split(order, min(config.passes.minibatches, len(prompts))):
             yield np.concatenate([prompts[i] for i in piece])
 
 
-def _add_gradients(networks: Networks, rollout: Rollout, part: Ints, update: UpdateConfig) -> MinibatchStats:
-    """Add the gradients of the mean losses over all tokens of a minibatch, however it is cut, and of several ranks
-    those of a share of them. Returns what all of them showed.
+def _slopes(
+    networks: Networks, method: Method, rollout: Rollout, part: Ints, *, first: bool
+) -> tuple[Tensor | None, dict[str, float]]:
+    """For a method that couples answers: the slopes of the minibatch's loss in its tokens' log-probabilities.
+
+    They are read without a gradient; before the first update they are those of the rollout, and cost no pass.
+    """
+    if not method.couples:
+        return None, {}
+    logps = rollout.logps if first else read_tokens(networks, rollout.rows, {"": networks.policy}, part)[""].double()
+    slopes, metrics = method.couple(rollout, part, logps)
+    return slopes.to(networks.device.torch_device), metrics
+
+
+def _add_gradients(
+    networks: Networks, method: Method, rollout: Rollout, tokens: Mapping[str, Tensor], part: Ints, config: LoopConfig,
+    slopes: Tensor | None,
+) -> MinibatchStats:  # fmt: skip
+    """Add the gradients of a minibatch's losses, however it is cut, and of several ranks those of a share of them.
+    Returns what all of them showed.
 
     The policy's graph is gone before the value network's begins: only one network's activations are in memory.
     """
-    names = inspect.signature(update.objective.function).parameters
-    total = int(rollout.rows.answers.lengths[part].sum())
+    device, lengths = networks.device.torch_device, rollout.lengths[part]
+    weights = torch.zeros(len(rollout.answers), dtype=torch.float64)
+    weights[part] = answer_weights(
+        method.normalisation, lengths, tokens_in_all=len(rollout.logps), minibatches=config.passes.minibatches,
+        max_tokens=method.max_tokens,
+    )  # fmt: skip
+    total = int(lengths.sum())
     parts: list[MinibatchStats] = []
     for batch in micro_batches_of(rollout.rows, part, networks.shape, this_rank()):
         inputs, places = networks.inputs(batch), networks.places(rollout.rows, batch.rows)
+        of_batch = {name: x[places] for name, x in tokens.items()}
+        answer = torch.repeat_interleave(torch.arange(len(batch.rows)), rollout.lengths[batch.rows]).to(device)
         with networks.computing():
             logps = networks.policy(inputs).double()
-        old, advantages = rollout.old_logps[places], rollout.advantages[places]
-        given = {"logps": logps, "old_logps": old, "advantages": advantages}
-        losses = update.objective(**{name: x for name, x in given.items() if name in names})
-        (losses.sum() / total).backward()
-        with networks.computing():
-            values = networks.value(inputs).double()
-        old_values = rollout.old_values[places]
-        value_losses = value_loss(values, old_values, rollout.returns[places], clip=update.value_clip)
-        (value_losses.sum() / total).backward()
-        moves = (values.detach() - old_values).abs()
-        parts.append(MinibatchStats(logps.detach() - old, advantages, losses.detach(), moves, value_losses.detach()))
-    return _joined(parts, networks.device.torch_device)
+        if slopes is None:
+            losses = method.losses(logps, of_batch, answer) * weights[batch.rows].to(device)[answer]
+        else:
+            losses = slopes[places] * logps
+        losses.sum().backward()
+        log_ratios = logps.detach() - of_batch["old_logps"]
+        clipped = _clipped(log_ratios, of_batch, method.clip)
+        moves, value_losses = _add_value_gradients(networks, method.critic, inputs, of_batch, total)
+        parts.append(MinibatchStats(log_ratios, losses.detach(), clipped, moves, value_losses))
+    return _joined(parts, device)
+
+
+def _add_value_gradients(
+    networks: Networks, critic: Critic | None, inputs: object, tokens: Mapping[str, Tensor], total: int
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of the value network's mean loss over `total` tokens; |V − V_old| and the losses, `(m,)`."""
+    if networks.value is None or critic is None:
+        none = tokens["old_logps"].new_zeros(0)
+        return none, none
+    with networks.computing():
+        values = networks.value(inputs).double()
+    losses = critic.value_losses(values, tokens)
+    (losses.sum() / total).backward()
+    return (values.detach() - tokens["old_values"]).abs(), losses.detach()
 
 
 def _joined(parts: Sequence[MinibatchStats], device: torch.device) -> MinibatchStats:
@@ -131,14 +161,22 @@ def _joined(parts: Sequence[MinibatchStats], device: torch.device) -> MinibatchS
     return MinibatchStats(*(torch.cat([getattr(p, name).to(device) for p in parts]) for name in names))
 
 
-def _metrics(seen: MinibatchStats, value_clip: float, clip_eps: float) -> dict[str, Tensor]:
-    return {
-        "policy/approx_kl": k2(seen.log_ratios).mean(),
-        "policy/clip_frac": _clipped(seen, clip_eps),
-        "loss/policy": seen.losses.mean(),
-        "loss/value": seen.value_losses.mean(),
-        "value/clip_frac": (seen.value_moves > value_clip).double().mean(),
-    }
+def _clipped(log_ratios: Tensor, tokens: Mapping[str, Tensor], clip: tuple[float, float] | None) -> Tensor:
+    """Which tokens have a ratio past the bound that their advantage pushes it to, as 0 and 1."""
+    if clip is None:
+        return log_ratios.new_zeros(0)
+    ratio = torch.exp(log_ratios)
+    return torch.where(tokens["advantages"] > 0, ratio > 1 + clip[1], ratio < 1 - clip[0]).double()
+
+
+def _metrics(stats: MinibatchStats, method: Method) -> dict[str, Tensor]:
+    metrics = {"policy/approx_kl": k2(stats.log_ratios).mean(), "loss/policy": stats.losses.sum()}
+    if method.clip is not None:
+        metrics["policy/clip_frac"] = stats.clipped.mean()
+    if method.critic is not None:
+        metrics["loss/value"] = stats.value_losses.mean()
+        metrics["value/clip_frac"] = (stats.value_moves > method.critic.value_clip).double().mean()
+    return metrics
 
 
 def _on_host(metrics: dict[str, Tensor]) -> dict[str, float]:
@@ -146,22 +184,15 @@ def _on_host(metrics: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(metrics, torch.stack([m.detach().double() for m in metrics.values()]).tolist(), strict=True))
 
 
-def _clipped(seen: MinibatchStats, clip_eps: float) -> Tensor:
-    """Share of tokens whose ratio is past the bound that its advantage pushes it to."""
-    ratio = torch.exp(seen.log_ratios)
-    past = torch.where(seen.advantages > 0, ratio > 1 + clip_eps, ratio < 1 - clip_eps)
-    return past.double().mean()
-
-
-def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
+def check_first(stats: MinibatchStats, half: bool) -> None:
     """Before any update the policy is the one that the rollout read: ratio 1, no KL, nothing clipped. Raises DataError.
 
     Both are the trainer's own networks on the same rows; `check_sampler` checks whether the sampler is that policy.
     In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is checked.
     """
-    off = torch.expm1(seen.log_ratios).abs()
+    off = torch.expm1(stats.log_ratios).abs()
     distance, allowed = (float(off.mean()), 2e-2) if half else (float(off.max()), 1e-3)
-    approx_kl, clip_frac = float(k2(seen.log_ratios).mean()), float(_clipped(seen, clip_eps))
+    approx_kl, clip_frac = float(k2(stats.log_ratios).mean()), float(stats.clipped.sum()) / max(1, len(stats.clipped))
     if distance <= allowed and approx_kl <= allowed and (half or clip_frac == 0):
         return
     raise DataError(
@@ -172,10 +203,10 @@ def check_first(seen: MinibatchStats, clip_eps: float, half: bool) -> None:
     )
 
 
-def _check_finite(metrics: dict[str, float], iteration: int) -> None:
+def _check_finite(metrics: dict[str, float], method: str, iteration: int) -> None:
     broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
         raise DataError(
-            f"PPO broke in iteration {iteration + 1}: {', '.join(broken)}. Likely causes: lr is too high for this "
-            "model, or scores are extreme. Run again with a smaller lr, from the start: it is another training"
+            f"`{method}` broke in iteration {iteration + 1}: {', '.join(broken)}. Likely causes: lr is too high for "
+            "this model, or scores are extreme. Run again with a smaller lr, from the start: it is another training"
         )

@@ -96,5 +96,5 @@ def test_vllm_is_refused_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> No
     check_ranks(Chosen("engines", "vllm", {}))
     monkeypatch.setattr("tasks.rollouts.loop.join", lambda: this_rank()._replace(world=2))
     check_ranks(Chosen("engines", "transformers", {}))
-    with pytest.raises(SpecError, match="samples with `engine: transformers`"):
+    with pytest.raises(SpecError, match="sample with `engine: transformers`"):
         check_ranks(Chosen("engines", "vllm", {}))

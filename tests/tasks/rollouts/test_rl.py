@@ -215,7 +215,7 @@ def test_without_prompts_there_is_nothing_to_draw(policy: Policy, value: RewardM
 
 
 def test_a_diverging_training_stops_with_a_cause(policy: Policy, value: RewardModel, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"PPO broke in iteration \d+: .*lr is too high"):
+    with pytest.raises(DataError, match=r"`ppo` broke in iteration \d+: .*lr is too high"):
         run(policy, value, Workspace(tmp_path), lr=1e6, max_grad_norm=1e9, iterations=6)
 
 

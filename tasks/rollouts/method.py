@@ -1,0 +1,206 @@
+"""What a method of reinforcement learning is to the common loop, and what the loop gives it.
+
+Axis letters: S answers, M their tokens, end to end in the order of the answers; m tokens of a micro-batch, which holds
+whole answers. Numbers per token and per answer are float64, log-probabilities nats.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tasks.rollouts.normalisation import Normalisation
+from tasks.sampling.requests import Request, SampledAnswer
+from tasks.training.rows import Ints, Rows, rows_of_ids
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An iteration's answers as they were sampled."""
+
+    requests: Sequence[Request]
+    sampled: Sequence[SampledAnswer]
+    table: pa.Table
+    """What an oracle reads of each: prompt_id, prompt, truth, completion."""
+    groups: Ints
+    """`(S,)`: number of each answer's prompt among those of the iteration."""
+
+    def __len__(self) -> int:
+        return len(self.sampled)
+
+    def take(self, which: Ints) -> Answers:
+        """Those of these numbers."""
+        requests, sampled = ([several[i] for i in which] for several in (self.requests, self.sampled))
+        return Answers(requests, sampled, self.table.take(pa.array(which, pa.int64())), self.groups[which])
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The sampled ids as training reads them."""
+        return rows_of_answers(self.requests, self.sampled)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """`(S,)` int64, tokens of each answer."""
+        return torch.from_numpy(self.rows.answers.lengths)
+
+    @cached_property
+    def finished(self) -> Tensor:
+        """`(S,)` bool: ended by itself, not cut."""
+        return torch.tensor([a.finish_reason == "stop" for a in self.sampled], dtype=torch.bool)
+
+    @cached_property
+    def sampler_logps(self) -> Tensor:
+        """`(M,)`: the engine's log-probabilities of its tokens, at temperature 1."""
+        return torch.tensor([x for a in self.sampled for x in a.token_logps]).double()
+
+
+def rows_of_answers(requests: Sequence[Request], answers: Sequence[SampledAnswer]) -> Rows:
+    """The sampled ids as training reads them."""
+    return rows_of_ids([r.prompt_tokens for r in requests], [a.tokens for a in answers])
+
+
+class Feedback(NamedTuple):
+    """What an oracle answered about an iteration's answers."""
+
+    answers: Answers
+    """Those that can be learnt from."""
+    scores: Tensor | None
+    """`(S,)`, as the oracle gave them; None for a method that asks for no scores."""
+    unanswered: int
+    """Answers that the oracle gave no score; they train nothing."""
+    queries: int
+    """Questions to the oracle: equal answers to a prompt are one."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An iteration's answers, what the oracle answered about them, and how the networks read them."""
+
+    answers: Answers
+    scores: Tensor | None
+    """`(S,)`"""
+    logps: Tensor
+    """`(M,)`: under the policy before the iteration's first update, at the temperature of the answers."""
+    ref_logps: Tensor | None
+    """`(M,)`: under the reference, at the same temperature; None without one."""
+    values: Tensor | None
+    """`(M,)`: of the value network before each token; None without one."""
+
+    @property
+    def rows(self) -> Rows:
+        return self.answers.rows
+
+    @property
+    def lengths(self) -> Tensor:
+        """`(S,)`"""
+        return self.answers.lengths
+
+    @property
+    def log_ratios(self) -> Tensor:
+        """`(M,)`: log π/π_ref. Raises ValueError without a reference."""
+        if self.ref_logps is None:
+            raise ValueError("there is no reference, so there are no ratios to it")
+        return self.logps - self.ref_logps
+
+    @property
+    def kl(self) -> float:
+        """KL(policy ‖ reference) by k1, nats per answer; 0 without a reference."""
+        return 0.0 if self.ref_logps is None else float(self.log_ratios.sum()) / len(self.answers)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums over each answer's tokens, `(S,)`, of `(M,)` values."""
+        return values.new_zeros(len(self.answers)).index_add(0, self.answer_of_token, values)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Each answer's value at all its tokens, `(M,)`, of `(S,)` values."""
+        return values[self.answer_of_token]
+
+    @cached_property
+    def answer_of_token(self) -> Tensor:
+        """`(M,)`: number of the answer that each token belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self.answers)), self.lengths)
+
+
+class Targets(NamedTuple):
+    """What the updates of an iteration learn from."""
+
+    tokens: Mapping[str, Tensor]
+    """`(M,)` by the name under which `Method.losses` and `Critic.value_losses` receive them."""
+    metrics: Mapping[str, float]
+
+
+class Critic(Protocol):
+    """How a value network learns beside the policy."""
+
+    @property
+    def value_clip(self) -> float:
+        """How far a value may move before it counts as clipped."""
+        ...
+
+    def value_losses(self, values: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Losses of the tokens of a micro-batch, `(m,)`; their mean over a minibatch's tokens is minimised."""
+        ...
+
+
+class Method(ABC):
+    """What distinguishes a method: which feedback it needs, what it makes of it (credit), and what a step minimises.
+
+    All the rest is the loop's: prompts, sampling, questions, the networks' outputs, minibatches and micro-batches,
+    ranks, checkpoints, the price of a nat.
+    """
+
+    name: ClassVar[str]
+    """Of messages, and of the state that a later round goes on with."""
+    feedback: ClassVar[Literal["scores"]] = "scores"
+    """What the oracle is asked about the answers."""
+    couples: ClassVar[bool] = False
+    """Whether the loss couples answers: then `couple` gives its slopes, and `losses` is not called."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How the losses of a minibatch's tokens become one number."""
+        return "token"
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Divisor of the normalisation `constant`."""
+        return None
+
+    @property
+    def clip(self) -> tuple[float, float] | None:
+        """How far a ratio may fall below 1 and rise above it before its token counts as clipped; None: nothing is."""
+        return None
+
+    @property
+    def critic(self) -> Critic | None:
+        """How the value network learns; None: there is none."""
+        return None
+
+    @abstractmethod
+    def targets(self, rollout: Rollout, coefficient: float) -> Targets:
+        """Credit: what an iteration's updates need of every token.
+
+        coefficient: price of a nat away from the reference, in units of the score.
+        """
+
+    def losses(self, logps: Tensor, tokens: Mapping[str, Tensor], answer: Tensor) -> Tensor:
+        """Losses of the tokens of a micro-batch, `(m,)`; the normalisation weighs and adds them up.
+
+        logps: with gradient. tokens: those of `targets`, and old_logps, which the rollout read. answer: `(m,)`, number
+        of each token's answer within the micro-batch.
+        """
+        raise NotImplementedError
+
+    def couple(self, rollout: Rollout, part: Ints, logps: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Slopes d loss / d logps of a minibatch's tokens, `(M,)` with 0 for those of other answers, and metrics.
+
+        part: the minibatch's answers. logps: `(M,)`, current ones of these answers, without gradient.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""What each method of reinforcement learning adds to the common loop (`tasks/rollouts/method.py`)."""

@@ -1,0 +1,26 @@
+"""What a step of reinforcement learning costs, and what describes it. Light, because `plan` calls it."""
+
+from tasks.declarations import AtMost, Cost, StepView, Training
+
+CURVES = {
+    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
+    "policy/clip_frac": "clipped tokens", "grad_norm": "gradient norm", "lr": "learning rate",
+}  # fmt: skip
+"""Of every method, as figures show them."""
+
+
+def cost_of_rollouts(step: StepView) -> Cost:
+    """Answers, as many questions, and at most so many tokens."""
+    from tasks.sampling.longest import longest_answer
+
+    answers = step.params["iterations"] * step.params["prompts_per_iteration"] * step.params["k"]
+    longest, _ = longest_answer(step)
+    return {"samples": answers, "queries": answers, "tokens": AtMost(answers * longest, typical=False)}
+
+
+def training_by_rollouts(step: StepView) -> Training:
+    """The step as a training: its method is the task, its KL weight the price of a nat."""
+    params = step.params
+    constants = {name: params[name] for name in ("lr", "epochs")}
+    sizes = {name: params[name] for name in ("k", "prompts_per_iteration")}
+    return Training(step.task, params["kl_coef"], sizes, constants)

@@ -1,0 +1,88 @@
+"""An iteration's prompts and the answers to them, sampled with the policy's current weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.contract import DataError, Workspace
+from tasks.kinds import Model, Policy, Prompts
+from tasks.ranks import gather_all, this_rank
+from tasks.rollouts.method import Answers
+from tasks.rollouts.networks import check_room, check_tokens
+from tasks.rollouts.noise import PROMPTS, shuffled_piece
+from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
+from tasks.sampling.requests import Engine, Options, Request, SampledAnswer
+
+
+class PromptOrder:
+    """The prompts of each iteration: consecutive pieces of one seeded shuffle per pass."""
+
+    def __init__(self, plan: SamplingPlan, draws: Draws, size: int) -> None:
+        self._plan, self._draws, self._size = plan, draws, size
+
+    @property
+    def k(self) -> int:
+        """Answers per prompt."""
+        return self._draws.k
+
+    def draws(self, iteration: int) -> tuple[list[int], list[Request]]:
+        """Rows of the plan, and the requests, of an iteration counted from 0 over all rounds that have this order.
+
+        A prompt that comes again in a later pass gets draws of its own, numbered on.
+        """
+        plan, k = self._plan, self._draws.k
+        piece = shuffled_piece(len(plan.prompt_ids), self._size, iteration, self._draws.seed, PROMPTS)
+        numbered = [(row, turn * k + i) for turn, row in piece for i in range(k)]
+        requests = [
+            Request(plan.prompt_tokens[row], self._draws.seed_of(plan.prompt_ids[row], number), plan.room[row])
+            for row, number in numbered
+        ]
+        return [row for row, _ in numbered], requests
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What answers are sampled with."""
+
+    engine: Engine
+    plan: SamplingPlan
+    order: PromptOrder
+    options: Options
+
+    def sample(self, iteration: int, on_progress: Callable[[float], None]) -> Answers:
+        """An iteration's answers, k to each prompt, those to a prompt one after the other.
+
+        iteration: counted over all rounds with this order of prompts. on_progress: receives the share of the answers so
+        far. Of several ranks each samples the answers to a share of the prompts, and receives all of them.
+        """
+        rows, requests = self.order.draws(iteration)
+        sampled = self._answers(requests, on_progress)
+        prompts = self.plan.prompts.take(pa.array(rows, pa.int64()))
+        texts = pa.array([a.text for a in sampled], pa.string())
+        numbers: dict[int, int] = {}
+        groups = np.array([numbers.setdefault(row, len(numbers)) for row in rows])
+        return Answers(requests, sampled, prompts.append_column("completion", texts), groups)
+
+    def _answers(self, requests: Sequence[Request], on_progress: Callable[[float], None]) -> list[SampledAnswer]:
+        """The answers to all requests, in their order. Those to a prompt are one rank's, whose engine reads it once."""
+        ranks, k = this_rank(), self.order.k
+        mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
+        own = self.engine.generate([requests[i] for i in mine], self.options, lambda n: on_progress(n / len(mine)))
+        found = {i: answer for part in gather_all(dict(zip(mine, own, strict=True))) for i, answer in part.items()}
+        return [found[i] for i in range(len(requests))]
+
+
+def plan_for(
+    policy: Policy, prompts: Prompts, readers: Mapping[str, Model], max_tokens: int | None, work: Workspace
+) -> SamplingPlan:
+    """The prompts, where all models can read them and their answers. Raises DataError if one cannot."""
+    for port, model in readers.items():
+        check_tokens(policy, model, port)
+    plan = sampling_plan(policy, prompts, max_tokens, work)
+    if not plan.prompt_ids:
+        raise DataError("there are no prompts to draw answers to")
+    longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
+    check_room(longest, readers)
+    return plan
