@@ -108,7 +108,7 @@ def ensemble_wiring(step: StepView) -> None:
         [one.kind for one in step.inputs["oracles"]], p["how"], p["weights"], p["uncertainty"],
         pairs=bool(step.inputs.get("pairs")), samples=bool(step.inputs.get("base_samples")),
     )  # fmt: skip
-    check_names(p["names"], len(step.inputs["oracles"]))
+    check_member_names(p["names"], len(step.inputs["oracles"]))
 
 
 def check_ensemble(
@@ -135,7 +135,7 @@ def check_ensemble(
         )
 
 
-def check_names(names: Sequence[str] | None, members: int) -> None:
+def check_member_names(names: Sequence[str] | None, members: int) -> None:
     """Raise SpecError for names that are not one for each member, all different, and usable in a metric's name."""
     if names is None:
         return
@@ -201,7 +201,7 @@ def ensemble(
 
     kinds = [type(one).__name__ for one in oracles]
     check_ensemble(kinds, how, weights, uncertainty, pairs=pairs is not None, samples=base_samples is not None)
-    check_names(names, len(oracles))
+    check_member_names(names, len(oracles))
     live = [open_oracle(one, dtype, work) for one in oracles]
     means: dict[str, npt.NDArray[np.float64]] = {}
     feature_means: dict[str, npt.NDArray[np.float64]] = {}
