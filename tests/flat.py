@@ -22,4 +22,4 @@ def _call(task: Callable[..., Any], *args: Any, **given: Any) -> Any:
 
 fit, logps, tokenize = (partial(_call, task) for task in (tasks.train.fit, tasks.train.logps, tasks.train.tokenize))
 fit_reward, ppo = partial(_call, tasks.reward.fit_reward), partial(_call, tasks.rl.ppo)
-grpo = partial(_call, tasks.grouped.grpo)
+grpo, rloo = partial(_call, tasks.grouped.grpo), partial(_call, tasks.grouped.rloo)

@@ -15,8 +15,8 @@ from tasks.ranks import this_rank
 from tasks.rollouts.method import Answers, Feedback
 
 
-def scores_of(answers: Answers, oracle: Scorer, journals: Path, work: Workspace) -> Feedback:
-    """The answers that the oracle scores, with their scores. Raises DataError if it scores fewer than two.
+def scores_of(answers: Answers, oracle: Scorer, journals: Path, work: Workspace, least: int = 2) -> Feedback:
+    """The answers that the oracle scores, with their scores. Raises DataError if it scores fewer than `least`.
 
     journals: folder in which scores are stored as they arrive, so that a kill loses one shard of questions at most.
     Several ranks query the oracle for a share of the questions each, and receive all scores.
@@ -24,7 +24,7 @@ def scores_of(answers: Answers, oracle: Scorer, journals: Path, work: Workspace)
     with Journal(_file(answers, journals), work, oracle, shared=this_rank().world > 1) as journal:
         scores = Questions(answers.table).scores(oracle, journal)
     good = np.flatnonzero(~np.isnan(scores))
-    if len(good) < 2:
+    if len(good) < least:
         raise DataError(f"the oracle scored {len(good)} of {len(answers)} answers: there is nothing to learn from")
     return Feedback(
         answers.take(good), torch.from_numpy(scores[good]), len(answers) - len(good), journal.queries

@@ -24,6 +24,7 @@ from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remainin
 from tasks.rollouts.method import Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
+from tasks.rollouts.redraw import draw_again
 from tasks.rollouts.resume import (
     ResumeState,
     prompt_order_id,
@@ -108,7 +109,11 @@ class Trainer:
             number - self.resumed.begun,
             lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"),
         )
-        feedback = scores_of(answers, self.oracle, work.path / "scores" / str(iteration), work)
+        journals = work.path / "scores" / str(iteration)
+        feedback = draw_again(
+            scores_of(answers, self.oracle, journals, work), self.sampler, number - self.resumed.begun,
+            self.method.redraws, lambda more: scores_of(more, self.oracle, journals, work, least=0),
+        )  # fmt: skip
         rollout, difference, metrics = read_rollout(self.networks, feedback, progress.difference)
         targets = self.method.targets(rollout, progress.coefficient)
         rates = config.rates(iteration)
@@ -117,13 +122,17 @@ class Trainer:
         )  # fmt: skip
         used = len(rollout.answers)
         progress.totals.update(
-            samples=used + feedback.unanswered, queries=feedback.queries, tokens=int(rollout.lengths.sum())
+            samples=used + feedback.unanswered + feedback.discarded,
+            queries=feedback.queries,
+            tokens=int(rollout.lengths.sum()),
         )
         seconds = time.perf_counter() - begun
         metrics = learnt | dict(metrics) | dict(targets.metrics) | {
             "kl_coef": progress.coefficient, "lr": rates[0],
             "tokens_per_second": int(rollout.rows.tokens.sum()) / seconds,
         }  # fmt: skip
+        if self.method.redraws:
+            metrics["objective/discarded"] = float(feedback.discarded)
         progress.step += 1
         progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, used)
         progress.difference = difference if progress.difference is None else progress.difference

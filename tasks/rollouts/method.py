@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -39,6 +40,18 @@ class Answers:
         """Those of these numbers."""
         requests, sampled = ([several[i] for i in which] for several in (self.requests, self.sampled))
         return Answers(requests, sampled, self.table.take(pa.array(which, pa.int64())), self.groups[which])
+
+    def followed_by(self, others: Answers) -> Answers:
+        """These answers, then others, whose group numbers are of the same prompts."""
+        return Answers(
+            [*self.requests, *others.requests], [*self.sampled, *others.sampled],
+            pa.concat_tables([self.table, others.table]), np.concatenate([self.groups, others.groups]),
+        )  # fmt: skip
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """`(S,)`: id of each answer's prompt."""
+        return cast(list[str], self.table.column("prompt_id").to_pylist())
 
     @cached_property
     def rows(self) -> Rows:
@@ -77,6 +90,8 @@ class Feedback(NamedTuple):
     """Answers that the oracle gave no score; they train nothing."""
     queries: int
     """Questions to the oracle: equal answers to a prompt are one."""
+    discarded: int = 0
+    """Scored answers that train nothing, because other prompts were drawn in their place."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,8 @@ class Targets(NamedTuple):
     tokens: Mapping[str, Tensor]
     """`(M,)` by the name under which `Method.losses` and `Critic.value_losses` receive them."""
     metrics: Mapping[str, float]
+    counted: Tensor | None = None
+    """`(S,)` bool: which answers train; None: all. The others count as answers of no tokens."""
 
 
 class Critic(Protocol):
@@ -179,6 +196,11 @@ class Method(ABC):
         return None
 
     @property
+    def redraws(self) -> int:
+        """How often an iteration draws other prompts in place of those whose answers all have one score."""
+        return 0
+
+    @property
     def critic(self) -> Critic | None:
         """How the value network learns; None: there is none."""
         return None
@@ -197,6 +219,10 @@ class Method(ABC):
         of each token's answer within the micro-batch.
         """
         raise NotImplementedError
+
+    def ratio_logps(self, logps: Tensor, tokens: Mapping[str, Tensor], answer: Tensor) -> Tensor:
+        """`(m,)`: log-probabilities whose ratio to `old_logps` is the one that is clipped."""
+        return logps
 
     def couple(self, rollout: Rollout, part: Ints, logps: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Slopes d loss / d logps of a minibatch's tokens, `(M,)` with 0 for those of other answers, and metrics.

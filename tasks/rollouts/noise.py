@@ -4,7 +4,7 @@ import numpy as np
 
 from tasks.training.rows import Ints
 
-PROMPTS, MINIBATCHES, DEMONSTRATIONS = 1, 2, 3
+PROMPTS, MINIBATCHES, DEMONSTRATIONS, OTHER_PROMPTS = 1, 2, 3, 4
 """Purposes. Without them two could be one stream: NumPy reads [seed, i] as [seed, i, 0]."""
 
 

@@ -10,12 +10,16 @@ CURVES = {
 
 
 def cost_of_rollouts(step: StepView) -> Cost:
-    """Answers, as many questions, and at most so many tokens."""
+    """Answers, as many questions, and at most so many tokens. Prompts that are drawn again are known as a bound."""
     from tasks.sampling.longest import longest_answer
 
     answers = step.params["iterations"] * step.params["prompts_per_iteration"] * step.params["k"]
     longest, _ = longest_answer(step)
-    return {"samples": answers, "queries": answers, "tokens": AtMost(answers * longest, typical=False)}
+    tokens = AtMost(answers * longest, typical=False)
+    if times := step.params.get("draw_again", 0):
+        most = AtMost(answers * (1 + times))
+        return {"samples": most, "queries": most, "tokens": tokens}
+    return {"samples": answers, "queries": answers, "tokens": tokens}
 
 
 def training_by_rollouts(step: StepView) -> Training:

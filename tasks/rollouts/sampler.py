@@ -1,17 +1,18 @@
 """An iteration's prompts and the answers to them, sampled with the policy's current weights."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.contract import DataError, Workspace
+from tasks.ids import digest
 from tasks.kinds import Model, Policy, Prompts
 from tasks.ranks import gather_all, this_rank
 from tasks.rollouts.method import Answers
 from tasks.rollouts.networks import check_room, check_tokens
-from tasks.rollouts.noise import PROMPTS, shuffled_piece
+from tasks.rollouts.noise import OTHER_PROMPTS, PROMPTS, shuffled, shuffled_piece
 from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
 from tasks.sampling.requests import Engine, Options, Request, SampledAnswer
 
@@ -41,6 +42,22 @@ class PromptOrder:
         ]
         return [row for row, _ in numbered], requests
 
+    def others(
+        self, iteration: int, attempt: int, count: int, taken: Collection[str]
+    ) -> tuple[list[int], list[Request]]:
+        """As many other prompts, as far as there are, with draws that nothing else has. taken: ids of the others."""
+        plan, seed = self._plan, self._draws.seed
+        order = shuffled(len(plan.prompt_ids), seed, OTHER_PROMPTS, iteration, attempt).tolist()
+        rows = [row for row in order if plan.prompt_ids[row] not in taken][:count]
+        key = digest(str(seed), "other prompts", str(iteration), str(attempt))
+        draws = replace(self._draws, seed=int(key[:16], 16) >> 1)
+        requests = [
+            Request(plan.prompt_tokens[row], draws.seed_of(plan.prompt_ids[row], i), plan.room[row])
+            for row in rows
+            for i in range(self.k)
+        ]
+        return [row for row in rows for _ in range(self.k)], requests
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -57,7 +74,15 @@ class Sampler:
         iteration: counted over all rounds with this order of prompts. on_progress: receives the share of the answers so
         far. Of several ranks each samples the answers to a share of the prompts, and receives all of them.
         """
-        rows, requests = self.order.draws(iteration)
+        return self.sample_draws(*self.order.draws(iteration), on_progress)
+
+    def sample_draws(
+        self,
+        rows: Sequence[int],
+        requests: Sequence[Request],
+        on_progress: Callable[[float], None] = lambda share: None,
+    ) -> Answers:
+        """The answers to the requests; rows: those of the plan that they are of."""
         sampled = self._answers(requests, on_progress)
         prompts = self.plan.prompts.take(pa.array(rows, pa.int64()))
         texts = pa.array([a.text for a in sampled], pa.string())
@@ -69,7 +94,8 @@ class Sampler:
         """The answers to all requests, in their order. Those to a prompt are one rank's, whose engine reads it once."""
         ranks, k = this_rank(), self.order.k
         mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
-        own = self.engine.generate([requests[i] for i in mine], self.options, lambda n: on_progress(n / len(mine)))
+        generate = self.engine.generate
+        own = generate([requests[i] for i in mine], self.options, lambda n: on_progress(n / len(mine))) if mine else []
         found = {i: answer for part in gather_all(dict(zip(mine, own, strict=True))) for i, answer in part.items()}
         return [found[i] for i in range(len(requests))]
 

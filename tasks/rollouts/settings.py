@@ -67,12 +67,47 @@ class KlConfig:
             )
 
 
+KL_FORMS: dict[str, tuple[Literal["k2", "k3"], Literal["token", "sequence"]]] = {
+    "token_k2": ("k2", "token"), "sequence_k2": ("k2", "sequence"),
+    "token_k3": ("k3", "token"), "sequence_k3": ("k3", "sequence"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupKlConfig(KlConfig):
+    """The price of a nat away from the reference, and where it is paid."""
+
+    kl_form: Literal["reward", "token_k2", "sequence_k2", "token_k3", "sequence_k3"] = "reward"
+    """`reward`: the answer's log-ratio (k1), subtracted from its score, whose optimum is π_ref·exp(r/β)/Z; the others
+    add an estimate to the loss, of each token or of the whole answer, and each has an optimum of its own: a table in
+    `tasks/advantages/kl.py`. GRPO's paper has `token_k3`."""
+
+    @property
+    def estimator(self) -> tuple[Literal["k2", "k3"], Literal["token", "sequence"]] | None:
+        """What is added to the loss, and of what; None: nothing."""
+        return KL_FORMS.get(self.kl_form)
+
+
 @dataclass(frozen=True)
 class ScoreConfig:
     """What the oracle's scores become before anything is made of them."""
 
     missing_eos_penalty: Annotated[float, Bounds(min=0)] = 1.0
     """Subtracted from the score of an answer that was cut."""
+
+
+@dataclass(frozen=True)
+class GroupConfig(ScoreConfig):
+    """What the scores of the answers to a prompt become, and which answers train."""
+
+    overlong_cache: Annotated[int, Bounds(min=1)] | None = None
+    """Over the last so many tokens before `max_tokens`, an answer loses up to 1 of its score in proportion (DAPO's soft
+    penalty); null: nothing."""
+    mask_cut: bool = False
+    """Whether answers that were cut train nothing; they stay part of the others' baseline."""
+    draw_again: Annotated[int, Bounds(min=0)] = 0
+    """How often an iteration replaces prompts whose answers all have one score by other prompts (DAPO's dynamic
+    sampling); a group without variance shows no answer to be better."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def learn(
     of_updates: list[dict[str, float]] = []
     for number, part in enumerate(_minibatches(rollout, config, iteration)):
         slopes, metrics = _slopes(networks, method, rollout, part, first=number == 0)
-        stats = _add_gradients(networks, method, rollout, tokens, part, config, slopes)
+        stats = _add_gradients(networks, method, rollout, tokens, part, config, slopes, targets.counted)
         if number == 0:
             check_first(stats, networks.half)
         measured = _metrics(stats, method)
@@ -106,20 +106,15 @@ def _slopes(
 
 def _add_gradients(
     networks: Networks, method: Method, rollout: Rollout, tokens: Mapping[str, Tensor], part: Ints, config: LoopConfig,
-    slopes: Tensor | None,
+    slopes: Tensor | None, counted: Tensor | None,
 ) -> MinibatchStats:  # fmt: skip
     """Add the gradients of a minibatch's losses, however it is cut, and of several ranks those of a share of them.
     Returns what all of them showed.
 
     The policy's graph is gone before the value network's begins: only one network's activations are in memory.
     """
-    device, lengths = networks.device.torch_device, rollout.lengths[part]
-    weights = torch.zeros(len(rollout.answers), dtype=torch.float64)
-    weights[part] = answer_weights(
-        method.normalisation, lengths, tokens_in_all=len(rollout.logps), minibatches=config.passes.minibatches,
-        max_tokens=method.max_tokens,
-    )  # fmt: skip
-    total = int(lengths.sum())
+    device, total = networks.device.torch_device, int(rollout.lengths[part].sum())
+    weights = _weights(method, rollout, counted, part, config)
     parts: list[MinibatchStats] = []
     for batch in micro_batches_of(rollout.rows, part, networks.shape, this_rank()):
         inputs, places = networks.inputs(batch), networks.places(rollout.rows, batch.rows)
@@ -133,10 +128,24 @@ def _add_gradients(
             losses = slopes[places] * logps
         losses.sum().backward()
         log_ratios = logps.detach() - of_batch["old_logps"]
-        clipped = _clipped(log_ratios, of_batch, method.clip)
+        compared = method.ratio_logps(logps.detach(), of_batch, answer)
+        clipped = _clipped(compared - of_batch["old_logps"], of_batch, method.clip)
         moves, value_losses = _add_value_gradients(networks, method.critic, inputs, of_batch, total)
         parts.append(MinibatchStats(log_ratios, losses.detach(), clipped, moves, value_losses))
     return _joined(parts, device)
+
+
+def _weights(method: Method, rollout: Rollout, counted: Tensor | None, part: Ints, config: LoopConfig) -> Tensor:
+    """`(S,)` float64: what every token of an answer counts in the minibatch's loss; 0 for those of other answers."""
+    counts = torch.ones(len(rollout.answers)) if counted is None else counted
+    lengths = rollout.lengths * counts.long()
+    weights = torch.zeros(len(rollout.answers), dtype=torch.float64)
+    prompts = len(np.unique(rollout.answers.groups))
+    weights[part] = answer_weights(
+        method.normalisation, lengths[part], tokens_in_all=int(lengths.sum()),
+        minibatches=min(config.passes.minibatches, prompts), max_tokens=method.max_tokens,
+    )  # fmt: skip
+    return weights * counts
 
 
 def _add_value_gradients(

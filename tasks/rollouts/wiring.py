@@ -1,6 +1,11 @@
-"""What a wiring shows of the models of PPO: which of them are adapters of one base. Light, because `plan` calls it."""
+"""What a wiring shows of a step of reinforcement learning: which of its models are adapters of one base, and settings
+that cannot be together. Light, because `plan` calls it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from tasks.contract import SpecError
 from tasks.declarations import StepView
@@ -19,6 +24,40 @@ def check_models(step: StepView) -> None:
         raise SpecError(
             "`value` is an adapter of another base than the policy's: train the reward model from the policy's base, "
             "or `merge` it"
+        )
+
+
+def check_groups(step: StepView) -> None:
+    """Raise SpecError for a step whose answers to a prompt are each other's baseline, where its settings cannot be."""
+    check_models(step)
+    check_group_settings(step.params, has_ref=step.first("ref") is not None)
+
+
+def check_group_settings(params: Mapping[str, Any], *, has_ref: bool) -> None:
+    """Raise SpecError for settings of `grpo` or `rloo` that cannot be together.
+
+    params: by the names of the tasks' parameters, those of their groups included.
+    """
+    k, longest, cache = params["k"], params["max_tokens"], params["overlong_cache"]
+    if k < 2:
+        raise SpecError(
+            f"k = {k} gives one answer per prompt, and the baseline of an answer is the other answers to its prompt: "
+            "set k to 2 or more"
+        )
+    if longest is None and params.get("normalisation") in ("constant", "dr_grpo"):
+        raise SpecError(
+            f"normalisation = '{params['normalisation']}' divides by the longest answer allowed: set max_tokens, or "
+            "choose another normalisation"
+        )
+    if cache is not None and not cache <= (longest or 0):
+        raise SpecError(
+            f"overlong_cache = {cache} is a part of the longest answer allowed, and max_tokens is {longest}: set "
+            f"max_tokens to at least {cache}, or overlong_cache to null"
+        )
+    if not has_ref and (params["kl_form"] != "reward" or params["kl_coef"]):
+        raise SpecError(
+            f"kl_coef = {params['kl_coef']} with kl_form = '{params['kl_form']}' is the price of a nat away from the "
+            "reference, and there is none: feed the port `ref`, or set kl_coef to 0 and leave kl_form out"
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from tasks.contract import Chosen
+from tasks.losses.rl.cispo import cispo
 from tasks.losses.rl.clipped import clipped
 from tasks.rollouts.method import Rollout
 from tasks.rollouts.settings import ScoreConfig
@@ -21,11 +23,19 @@ def losses_of(objective: Chosen, arguments: Mapping[str, Tensor]) -> Tensor:
 
 
 def clip_of(objective: Chosen) -> tuple[float, float]:
-    """How far below and above 1 the objective clips; one that does not is counted at the bound of `clipped`."""
-    usual = inspect.signature(clipped).parameters["clip_eps"].default
-    eps = objective.params.get("clip_eps", usual)
-    low = float(eps if isinstance(eps, int | float) else usual)
-    return low, low
+    """How far below and above 1 the objective clips; one that does not is counted at the bound of `clipped`, and one
+    that caps the ratio only above."""
+    if objective.function is cispo:
+        return math.inf, _number(objective, cispo, "max_ratio") - 1
+    low = _number(objective, clipped, "clip_eps")
+    return low, low if objective.params.get("clip_high") is None else _number(objective, clipped, "clip_high")
+
+
+def _number(objective: Chosen, loss: Callable[..., Tensor], name: str) -> float:
+    """A parameter of the objective; the default of `loss`, where it has none of that name."""
+    usual = inspect.signature(loss).parameters[name].default
+    value = objective.params.get(name, usual)
+    return float(value if isinstance(value, int | float) else usual)
 
 
 def shaped_scores(rollout: Rollout, config: ScoreConfig) -> Tensor:

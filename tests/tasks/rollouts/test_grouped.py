@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tasks.contract import SpecError
-from tasks.kinds import Policy
-from tests.flat import grpo
+from tasks.kinds import Policy, Scorer
+from tests.flat import grpo, rloo
 from tests.tasks.rollouts.small import CLIPPED, FIXED, SHORT, TRANSFORMERS, files_of, plain_curves, prompts
 from tests.workspace import Killed, Mortal, Workspace
 
@@ -18,32 +18,65 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+COARSE = Scorer.scoring(lambda asked, told, truths: [float(len(text) > 25) for text in told])
+"""0 or 1, so that the answers to a prompt often have one score."""
+
+
 def _run(policy: Policy, work: Workspace, **options: Any) -> Policy:
     given = {**SETTINGS, **options}
-    return grpo(policy, prompts(), SHORT, work, given.pop("ref", policy), **given)
+    task, oracle, asked = given.pop("task", grpo), given.pop("oracle", SHORT), given.pop("prompts", prompts())
+    return task(policy, asked, oracle, work, given.pop("ref", policy), **given)
 
 
-def test_answers_come_to_be_what_the_oracle_likes(policy: Policy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [grpo, rloo], ids=["grpo", "rloo"])
+def test_answers_come_to_be_what_the_oracle_likes(task: Any, policy: Policy, tmp_path: Path) -> None:
     work = Workspace(tmp_path)
-    made = _run(policy, work, iterations=12, lr=3e-3, k=8, kl_coef=0.01)
+    made = _run(policy, work, task=task, iterations=12, lr=3e-3, k=8, kl_coef=0.01)
     scores = [row["objective/scores"] for _, row in work.curves]
     assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.3
     assert not (made.path / "value").exists()
 
 
-def test_an_interrupted_training_ends_in_the_same_bytes(policy: Policy, tmp_path: Path) -> None:
+REDRAWN: dict[str, Any] = {
+    "oracle": COARSE, "prompts": prompts(12), "k": 2, "draw_again": 2, "epochs": 2, "checkpoint_every": 2,
+    "kl_form": "token_k3",
+}  # fmt: skip
+
+
+def test_an_interrupted_training_that_draws_prompts_again_ends_in_the_same_bytes(
+    policy: Policy, tmp_path: Path
+) -> None:
     straight = Workspace(tmp_path / "straight")
-    expected = _run(policy, straight, checkpoint_every=2)
+    expected = _run(policy, straight, **REDRAWN)
     with pytest.raises(Killed):
-        _run(policy, Mortal(tmp_path / "killed", 3), checkpoint_every=2)
+        _run(policy, Mortal(tmp_path / "killed", 3), **REDRAWN)
     work = Workspace(tmp_path / "killed")
-    assert files_of(_run(policy, work, checkpoint_every=2).path) == files_of(expected.path)
+    assert files_of(_run(policy, work, **REDRAWN).path) == files_of(expected.path)
     assert plain_curves(work)[-2:] == plain_curves(straight)[-2:]
+    assert work.totals == straight.totals
+    discarded = [row["objective/discarded"] for _, row in straight.curves]
+    assert straight.totals["samples"] == 4 * 4 * 2 + sum(discarded) > 4 * 4 * 2
+
+
+def test_two_rounds_that_draw_prompts_again_are_one_training(policy: Policy, tmp_path: Path) -> None:
+    whole = _run(policy, Workspace(tmp_path / "whole"), **{**REDRAWN, "iterations": 3})
+    half = _run(policy, Workspace(tmp_path / "half"), **{**REDRAWN, "iterations": 1})
+    rest = _run(half, Workspace(tmp_path / "rest"), **{**REDRAWN, "iterations": 2}, ref=policy)
+    assert files_of(rest.path) == files_of(whole.path)
+
+
+def test_answers_that_were_cut_train_nothing_on_request(policy: Policy, tmp_path: Path) -> None:
+    """At most one token: all answers but those that end at once are cut."""
+    work = Workspace(tmp_path)
+    made = _run(policy, work, iterations=1, max_tokens=1, mask_cut=True, oracle=SHORT, missing_eos_penalty=5.0)
+    assert work.curves[0][1]["val/finished"] == 0
+    assert work.curves[0][1]["grad_norm"] == 0
+    assert (made.path / "model.safetensors").exists()
 
 
 def test_without_a_price_there_need_be_no_reference(policy: Policy, tmp_path: Path) -> None:
     work = Workspace(tmp_path)
     _run(policy, work, ref=None, kl_coef=0.0, iterations=1)
     assert "objective/kl" not in work.curves[0][1]
-    with pytest.raises(SpecError, match="feed `ref`"):
+    with pytest.raises(SpecError, match="feed the port `ref`"):
         _run(policy, work, ref=None)
