@@ -7,12 +7,6 @@ elsewhere is 0 in every result. Rewards, values and advantages are in the units 
 import torch
 from torch import Tensor
 
-from tasks.advantages.gae import gae as gae
-from tasks.advantages.kl import k1 as k1
-from tasks.advantages.kl import k2 as k2
-from tasks.advantages.kl import k3 as k3
-from tasks.advantages.kl import token_rewards as token_rewards
-
 
 def whitened(values: Tensor) -> Tensor:
     """(x − mean)/√(var + 1e-8) of `(M,)` values, with the unbiased variance. Raises ValueError for fewer than two."""

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from tasks.advantages.kl import k3
 from tasks.contract import DataError
-from tasks.rollouts.advantages import k3
 from tasks.rollouts.method import Feedback, Rollout
 from tasks.rollouts.networks import Networks, read_tokens
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tasks.advantages.kl import k2
 from tasks.contract import DataError
 from tasks.ranks import gather_all, this_rank
-from tasks.rollouts.advantages import k2
 from tasks.rollouts.method import Critic, Method, Rollout, Targets
 from tasks.rollouts.networks import Networks, micro_batches_of, read_tokens
 from tasks.rollouts.noise import MINIBATCHES, shuffled

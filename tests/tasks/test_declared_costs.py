@@ -13,6 +13,7 @@ from flows.wiring.views import View
 from tasks.contract import Chosen, SpecError
 from tasks.declarations import AtMost, Size
 from tasks.exploit import responses_size
+from tasks.grouped import grpo_cost
 from tasks.judge import compare_cost, compare_size
 from tasks.judged import labels_size
 from tasks.reward import fit_reward_cost, fit_reward_work
@@ -127,6 +128,10 @@ def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None
     }  # fmt: skip
     assert ppo_cost(Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8)) == {
         "samples": 60, "queries": 60, "tokens": AtMost(480, typical=False),
+    }  # fmt: skip
+    again = Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8, draw_again=2)
+    assert grpo_cost(again) == {
+        "samples": AtMost(180), "queries": AtMost(180), "tokens": AtMost(480, typical=False),
     }  # fmt: skip
 
 

@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tasks.advantages.gae import gae
+from tasks.advantages.kl import token_rewards
 from tasks.contract import Chosen
-from tasks.rollouts.advantages import (
-    as_table,
-    explained_variance,
-    gae,
-    mask_of,
-    token_rewards,
-    value_loss,
-    whitened,
-)  # fmt: skip
+from tasks.rollouts.advantages import as_table, explained_variance, mask_of, value_loss, whitened
 from tasks.rollouts.method import Method, Rollout, Targets
 from tasks.rollouts.methods.shared import clip_of, losses_of, reward_metrics, shaped_scores
 from tasks.rollouts.settings import RewardConfig

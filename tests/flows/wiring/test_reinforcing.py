@@ -72,3 +72,37 @@ def test_the_curve_of_over_optimisation_reads_one_training(shipped: Compile) -> 
     kept = graph.nodes["trained"].params["checkpoints"]
     assert [graph.nodes[f"policy@{n + 1}"].params["step"] for n in range(len(kept))] == kept
     assert {graph.nodes[f"policy@{n + 1}"].inputs["policy"] for n in range(len(kept))} == {("trained",)}
+
+
+@pytest.mark.parametrize("name", ["rm-grpo", "rm-rloo", "rm-dr-grpo", "rm-dapo", "rm-gspo"])
+def test_methods_without_a_value_network_hand_on_the_policy_alone(name: str, shipped: Compile) -> None:
+    graph = shipped(name)
+    first, second = (graph.nodes[f"policy@{n}"].inputs for n in (1, 2))
+    assert (first["policy"], second["policy"]) == (("base",), ("policy@1",))
+    assert first["ref"] == second["ref"] == ("base",)
+    assert not first.get("value")
+    assert not [node for node in graph.nodes if node.startswith("critic")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ("k: 1", "k = 1 gives one answer per prompt"), ("normalisation: dr_grpo", "set max_tokens"),
+        ("overlong_cache: 4", "overlong_cache = 4 is a part of the longest answer allowed"),
+        ("kl_form: token_k4", "token_k4"), ("importance: answer", "importance = 'answer'"),
+    ],
+)  # fmt: skip
+def test_settings_of_groups_that_cannot_be_are_refused_before_anything_runs(
+    changes: str, text: str, tmp_path: Path
+) -> None:
+    wiring = BASE.replace("task: ppo", "task: grpo").replace("iterations: 2", f"iterations: 2, {changes}")
+    with pytest.raises(SpecError, match=re.escape(text)):
+        _compiled(wiring, tmp_path)
+
+
+def test_grpo_needs_no_reference_where_no_nat_has_a_price(tmp_path: Path) -> None:
+    wiring = BASE.replace("task: ppo", "task: grpo").replace("ref: base, ", "")
+    with pytest.raises(SpecError, match=r"kl_coef = 0\.05 .*feed the port `ref`, or set kl_coef to 0"):
+        _compiled(wiring, tmp_path)
+    graph = _compiled(wiring.replace("iterations: 2", "iterations: 2, kl_coef: 0"), tmp_path)
+    assert not graph.nodes["tuned"].inputs.get("ref")

@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.rollouts.advantages import (
-    as_table,
-    explained_variance,
-    gae,
-    k1,
-    k2,
-    k3,
-    mask_of,
-    token_rewards,
-    value_loss,
-    whitened,
-)
+from tasks.advantages.gae import gae
+from tasks.advantages.kl import k1, k2, k3, token_rewards
+from tasks.rollouts.advantages import as_table, explained_variance, mask_of, value_loss, whitened
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 REWARDS, VALUES = torch.tensor([[-0.1, -0.05, 0.9]]).double(), torch.tensor([[0.3, 0.4, 0.5]]).double()
