@@ -67,6 +67,17 @@ def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(shi
     assert first["oracle"] == second["oracle"] == proxy == ("reward",)
 
 
+@pytest.mark.parametrize(
+    ("name", "answers"), [("rm-ppo", 16), ("rm-ppo-lora", 16), ("sppo-reward-model", 16), ("rm-ppo-overoptimised", 2)]
+)
+def test_reward_models_that_train_policies_learn_from_disjoint_pairs(name: str, answers: int, shipped: Compile) -> None:
+    graph = shipped(name)
+    rule = graph.nodes["pairs/pairs"].params["rule"]
+    assert isinstance(rule, ChoiceValue)
+    assert (rule.name, rule.params["disjoint"]) == ("sampled", True)
+    assert graph.nodes["pairs/sample"].params["k"] == answers
+
+
 def test_the_curve_of_over_optimisation_reads_one_training(shipped: Compile) -> None:
     graph = shipped("rm-ppo-overoptimised")
     kept = graph.nodes["trained"].params["checkpoints"]
