@@ -176,10 +176,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Graph]:
-    """Compile a pipeline of the project's own file, each once."""
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Graph]:
+    """Compile a pipeline of the project's own file with parameters, as a command gives them; each once."""
     parses = tmp_path_factory.mktemp("shipped") / "python.json"
-    return cache(lambda name: compile_pipeline(FILE, name, cache=parses))
+    return cache(lambda name, **given: compile_pipeline(FILE, name, given, cache=parses))
 
 
 @pytest.fixture

@@ -70,8 +70,10 @@ def test_the_variants_share_all_but_the_policy_step_of_the_first_round(graphs: d
     assert [x.name for x in losses if isinstance(x, ChoiceValue)] == ["dpo", "sft", "rrhf"]
 
 
-def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo(graphs: dict[str, Graph], shipped: Compile) -> None:
-    apo, ppo = _contents(graphs["apo"]), _contents(shipped("rm-ppo"))
+def test_peoples_pairs_and_their_reward_model_are_those_of_rm_ppo_on_all_pairs(
+    graphs: dict[str, Graph], shipped: Compile
+) -> None:
+    apo, ppo = _contents(graphs["apo"]), _contents(shipped("rm-ppo", disjoint="false", reward_epochs="1"))
     same = {"human": "pairs", "checks": "eval_pairs", "human_reward": "reward", "base_check": "base_check"}
     for own, other in same.items():
         assert apo[own] == ppo[other]
