@@ -27,8 +27,8 @@ from flows.store.store import Store
 
 FILE = Path(__file__).parent.parent / "pipelines.yaml"
 PIPELINES = (
-    "offline-dpo", "iterative-dpo", "sppo", "sppo-lora", "sppo-reward-model", "rm-ppo", "rm-ppo-lora", "apo",
-    "apo-raft", "apo-rrhf", "reward-model",
+    "offline-dpo", "iterative-dpo", "sppo", "sppo-lora", "sppo-reward-model", "rm-ppo", "rm-ppo-lora",
+    "rm-grpo", "rm-rloo", "apo", "apo-raft", "apo-rrhf", "reward-model",
 )  # fmt: skip
 BESIDE = ("eval/gold", "eval/kl", "eval/length")
 SPENT = ("cost/samples", "cost/oracle_queries", "cost/seconds")

@@ -23,7 +23,7 @@ from tasks.rollouts.settings import GroupConfig, GroupKlConfig
 
 
 @dataclass(frozen=True)
-class Grouped(Method):
+class GroupMethod(Method):
     """What GRPO and RLOO have in common; `advantages` is what they differ by."""
 
     scores: GroupConfig
@@ -79,7 +79,7 @@ class Grouped(Method):
 
 
 @dataclass(frozen=True)
-class Grpo(Grouped):
+class Grpo(GroupMethod):
     """See `tasks.grouped.grpo`."""
 
     scale: Literal["group", "batch", "none"] = "group"
@@ -101,7 +101,7 @@ class Grpo(Grouped):
 
 
 @dataclass(frozen=True)
-class Rloo(Grouped):
+class Rloo(GroupMethod):
     """See `tasks.grouped.rloo`."""
 
     name = "rloo"

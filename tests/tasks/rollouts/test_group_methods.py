@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tasks.contract import Chosen, SpecError
 from tasks.rollouts.method import Answers, Feedback, Rollout, Targets
-from tasks.rollouts.methods.grouped import Grouped, Grpo, Rloo
+from tasks.rollouts.methods.grouped import GroupMethod, Grpo, Rloo
 from tasks.rollouts.methods.shared import clip_of
 from tasks.rollouts.redraw import draw_again
 from tasks.rollouts.sampler import Sampler
@@ -38,7 +38,7 @@ def _per_answer(targets: Targets) -> list[float]:
     return [float(part[0]) for part in parts]
 
 
-def _losses(method: Grouped, targets: Targets, logps: Tensor) -> Tensor:
+def _losses(method: GroupMethod, targets: Targets, logps: Tensor) -> Tensor:
     tokens: Mapping[str, Tensor] = {**targets.tokens, "old_logps": _rollout().logps}
     return method.losses(logps, tokens, torch.repeat_interleave(torch.arange(4), torch.tensor(LENGTHS)))
 
