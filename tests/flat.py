@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
+import tasks.distillation
 import tasks.grouped
 import tasks.reward
 import tasks.rl
@@ -23,3 +24,4 @@ def _call(task: Callable[..., Any], *args: Any, **given: Any) -> Any:
 fit, logps, tokenize = (partial(_call, task) for task in (tasks.train.fit, tasks.train.logps, tasks.train.tokenize))
 fit_reward, ppo = partial(_call, tasks.reward.fit_reward), partial(_call, tasks.rl.ppo)
 grpo, rloo = partial(_call, tasks.grouped.grpo), partial(_call, tasks.grouped.rloo)
+distill = partial(_call, tasks.distillation.distill)

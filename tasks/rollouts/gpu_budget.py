@@ -41,12 +41,16 @@ def with_room_for(adapter: Adapter | None, engine: Chosen) -> Chosen:
     return replace(engine, execution={**engine.execution, "lora_rank": rank})
 
 
-def with_gradient_checkpointing(networks: Networks, engine: Chosen, state: StateBytes, config: LoopConfig) -> Networks:
+def with_gradient_checkpointing(
+    networks: Networks, engine: Chosen, state: StateBytes, config: LoopConfig, k: int
+) -> Networks:
     """The networks, whose layers compute activations again in the backward pass where the configuration says so.
+
+    k: answers that are sampled to a prompt.
 
     Raises SpecError where they are to, and have no layers that can.
     """
-    learning, answers = _learning(networks, state), config.rollout.prompts_per_iteration * config.rollout.k
+    learning, answers = _learning(networks, state), config.rollout.prompts_per_iteration * k
     frozen = {"engine": engine_bytes(learning[0].shape, engine, answers)} if learning else {}
     ref = networks.ref
     if ref and ref.model is not networks.policy.model and (shape := _shape_of(ref.model)):

@@ -21,7 +21,7 @@ from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
 from tasks.rollouts.feedback import scores_of
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
-from tasks.rollouts.method import Method
+from tasks.rollouts.method import Answers, Feedback, Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.redraw import draw_again
@@ -66,10 +66,13 @@ class RolloutInputs(NamedTuple):
     ref: Policy | None
     """None where no nat has a price, and nothing measures the distance."""
     prompts: Prompts
-    oracle: Scorer
+    oracle: Scorer | None
+    """None for a method that asks none."""
     value: RewardModel | None = None
     """The start of the value network; None: the policy's own, or none where the method has none."""
     demonstrations: Demonstrations | None = None
+    ref_port: str = "ref"
+    """What the reference is called in messages."""
 
 
 @dataclass
@@ -93,8 +96,8 @@ class Trainer:
     method: Method
     networks: Networks
     sampler: Sampler
-    oracle: Scorer
-    """Live."""
+    oracle: Scorer | None
+    """Live; None for a method that asks none."""
     config: LoopConfig
     resumed: ResumeState
     mix: SftMix | None
@@ -109,12 +112,10 @@ class Trainer:
             number - self.resumed.begun,
             lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"),
         )
-        journals = work.path / "scores" / str(iteration)
-        feedback = draw_again(
-            scores_of(answers, self.oracle, journals, work), self.sampler, number - self.resumed.begun,
-            self.method.redraws, lambda more: scores_of(more, self.oracle, journals, work, least=0),
-        )  # fmt: skip
-        rollout, difference, metrics = read_rollout(self.networks, feedback, progress.difference)
+        feedback = self._feedback(answers, number - self.resumed.begun, work.path / "scores" / str(iteration))
+        rollout, difference, metrics = read_rollout(
+            self.networks, feedback, progress.difference, divergences=self.method.reads_divergences
+        )
         targets = self.method.targets(rollout, progress.coefficient)
         rates = config.rates(iteration)
         learnt = learn(
@@ -122,9 +123,7 @@ class Trainer:
         )  # fmt: skip
         used = len(rollout.answers)
         progress.totals.update(
-            samples=used + feedback.unanswered + feedback.discarded,
-            queries=feedback.queries,
-            tokens=int(rollout.lengths.sum()),
+            samples=used + feedback.unanswered + feedback.discarded, queries=feedback.queries, tokens=feedback.tokens
         )
         seconds = time.perf_counter() - begun
         metrics = learnt | dict(metrics) | dict(targets.metrics) | {
@@ -137,6 +136,17 @@ class Trainer:
         progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, used)
         progress.difference = difference if progress.difference is None else progress.difference
         return metrics
+
+    def _feedback(self, answers: Answers, iteration: int, journals: Path) -> Feedback:
+        """What the oracle says of the answers, and of those that are drawn in their place."""
+        oracle = self.oracle
+        if oracle is None:
+            return Feedback(answers, None, 0, 0, tokens=int(answers.lengths.sum()))
+
+        def ask(some: Answers, least: int = 0) -> Feedback:
+            return scores_of(some, oracle, journals, self.work, best_of=self.method.best_of, least=least)
+
+        return draw_again(ask(answers, least=2), self.sampler, iteration, self.method.redraws, ask)
 
 
 def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work: Workspace) -> Policy:
@@ -152,22 +162,24 @@ def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work
     mix = make_sft_mix(inputs.demonstrations, policy, config.mix, config.seed, work)
     value = value_start(policy, inputs.value) if method.critic else None
     check_adapters(policy, value, config.adapter)
-    readers = {port: model for port, model in {"value": value, "ref": inputs.ref}.items() if model is not None}
+    readers = {
+        port: model for port, model in {"value": value, inputs.ref_port: inputs.ref}.items() if model is not None
+    }
     plan = plan_for(policy, inputs.prompts, readers, rollout.max_tokens, work)
-    draws = Draws(rollout.k, config.seed, rollout.stream)
+    draws = Draws(rollout.k * method.best_of, config.seed, rollout.stream)
     order_id = prompt_order_id(plan, draws, rollout.prompts_per_iteration)
     resumed = read_resume_state(method.name, policy, value, config.kl, order_id)
+    order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
     keep_memory()
     try:
         networks = open_networks(
             policy, value, inputs.ref, rollout.temperature, config.compute, config.adapter, config.seed
         )
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
-        networks = with_gradient_checkpointing(networks, chosen, state_bytes, config)
+        networks = with_gradient_checkpointing(networks, chosen, state_bytes, config, order.k)
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
-        order = PromptOrder(plan, resumed.noise(draws), rollout.prompts_per_iteration)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
-        oracle = open_oracle(inputs.oracle, config.compute.dtype, work, stored=False)
+        oracle = inputs.oracle and open_oracle(inputs.oracle, config.compute.dtype, work, stored=False)
         sampler = Sampler(engine, plan, order, options)
         _train(Trainer(method, networks, sampler, oracle, config, resumed, mix, work), policy, value)
     finally:
@@ -211,7 +223,7 @@ def _train(trainer: Trainer, policy: Policy, value: RewardModel | None) -> None:
             save_checkpoint(checkpoint, progress.step, whole_weights(learning), optimizer, state, final=final)
             due.written()
             _drop(work.path / "scores")
-    work.count(**progress.totals)
+    work.count(**+progress.totals)  # without zeros
     report_paid(work)
     if this_rank().is_first:
         folder, name = work.output / "state", trainer.method.name
@@ -250,8 +262,8 @@ def _keep(networks: Networks, policy: Policy, folder: Path) -> None:
 
 
 def _drop(folder: Path) -> None:
-    """Remove a folder of all ranks before any of them goes on."""
-    if this_rank().is_first:
+    """Remove a folder of all ranks, if there is one, before any of them goes on."""
+    if this_rank().is_first and folder.exists():
         shutil.rmtree(folder)
     barrier()
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tasks.contract import Chosen
 from tasks.declarations import Machine, Memory, StepView
+from tasks.rollouts.planning import answers_per_prompt
 from tasks.rollouts.wiring import base_of, value_rank
 from tasks.training.learner import rank_of
 from tasks.training.memory import (
@@ -52,8 +53,13 @@ def memory_without_critic(step: StepView, machine: Machine) -> Memory | None:
     return _memory(step, machine, critic=False)
 
 
-def _memory(step: StepView, machine: Machine, *, critic: bool) -> Memory | None:
-    policy, ref, start = step.first("policy"), step.first("ref"), step.first("value")
+def memory_with_teacher(step: StepView, machine: Machine) -> Memory | None:
+    """The same with a teacher in the reference's place."""
+    return _memory(step, machine, critic=False, anchor="teacher")
+
+
+def _memory(step: StepView, machine: Machine, *, critic: bool, anchor: str = "ref") -> Memory | None:
+    policy, ref, start = step.first("policy"), step.first(anchor), step.first("value")
     shape, value = shape_of(policy), shape_of(start) or shape_of(policy)
     if policy is None or shape is None or value is None or (ref is not None and shape_of(ref) is None):
         return None
@@ -61,7 +67,8 @@ def _memory(step: StepView, machine: Machine, *, critic: bool) -> Memory | None:
     own = [setup_of(step, shape, machine)]
     if critic:
         own.append(replace(setup_of(step, value, machine), rank=value_rank(step)))
-    engine = engine_bytes(shape, step.choices["engine"], step.params["prompts_per_iteration"] * step.params["k"])
+    answers = step.params["prompts_per_iteration"] * answers_per_prompt(step.params)
+    engine = engine_bytes(shape, step.choices["engine"], answers)
 
     def learning(setups: Sequence[TrainingSetup]) -> list[Learner]:
         second = [Learner(value, setup, on_base=setup.rank > 0) for setup in setups[1:]]
@@ -71,7 +78,10 @@ def _memory(step: StepView, machine: Machine, *, critic: bool) -> Memory | None:
         if ref is None:
             return {"engine": engine}
         shared = setup.rank > 0 and base_of(ref).origin is base_of(policy).origin
-        return {"reference": _reference_bytes(ref, setup, shared=shared), "engine": engine}
+        return {
+            "teacher" if anchor == "teacher" else "reference": _reference_bytes(ref, setup, shared=shared),
+            "engine": engine,
+        }
 
     def need(setups: Sequence[TrainingSetup]) -> Memory:
         several = learning(setups)

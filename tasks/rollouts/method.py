@@ -91,7 +91,11 @@ class Feedback(NamedTuple):
     queries: int
     """Questions to the oracle: equal answers to a prompt are one."""
     discarded: int = 0
-    """Scored answers that train nothing, because other prompts were drawn in their place."""
+    """Scored answers that train nothing, because a better one was there, or other prompts were drawn in their place."""
+    tokens: int = 0
+    """Of all answers that were sampled."""
+    members: Mapping[str, Tensor] = {}
+    """`(S,)` each: the scores by the members of an ensemble, by name."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ class Rollout:
     """`(M,)`: under the reference, at the same temperature; None without one."""
     values: Tensor | None
     """`(M,)`: of the value network before each token; None without one."""
+    divergences: Tensor | None = None
+    """`(M,)`: KL(policy ‖ reference) of the distribution of each token; None for a method that does not read them."""
 
     @property
     def rows(self) -> Rows:
@@ -175,10 +181,21 @@ class Method(ABC):
 
     name: ClassVar[str]
     """Of messages, and of the state that a later round goes on with."""
-    feedback: ClassVar[Literal["scores"]] = "scores"
+    feedback: ClassVar[Literal["scores", "none"]] = "scores"
     """What the oracle is asked about the answers."""
     couples: ClassVar[bool] = False
     """Whether the loss couples answers: then `couple` gives its slopes, and `losses` is not called."""
+
+    @property
+    def best_of(self) -> int:
+        """Of how many answers that are sampled and scored the best one alone is learnt from."""
+        return 1
+
+    @property
+    def reads_divergences(self) -> bool:
+        """Whether `losses` receives `divergences`, KL(policy ‖ reference) of the distribution of each token, with
+        gradient."""
+        return False
 
     @property
     def normalisation(self) -> Normalisation:

@@ -5,7 +5,7 @@ Three networks of P parameters take 36·P bytes with AdamW (weights in float32, 
 less in bfloat16; activations and the engine come besides. vLLM on a GPU gets no more than that leaves it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from tasks.contract import DataError
 from tasks.kinds import Model, Policy, RewardModel
 from tasks.ranks import Ranks, add_up, join, this_rank
 from tasks.rollouts.one_base import VALUE, learned_by, open_on_base, reference_layers, switch_to
-from tasks.rollouts.token_heads import TokenLogps, TokenValues
+from tasks.rollouts.token_heads import TokenDivergence, TokenLogps, TokenValues
 from tasks.template import template_digest
 from tasks.training.adapters import NAME, adapter_in, learning_parameters
 from tasks.training.batches import MicroBatch, micro_batches, sorted_micro_batches
@@ -76,6 +76,22 @@ class Networks:
         model = self.policy.model
         adapter = adapter_in(model)
         return (learning_parameters(model) if adapter else model.state_dict()).items(), adapter
+
+    @property
+    def divergence(self) -> TokenDivergence:
+        """Policy and reference together. Raises ValueError without a reference."""
+        if self.ref is None:
+            raise ValueError("there is no reference, so nothing diverges from it")
+        return TokenDivergence(self.policy, self.ref)
+
+    def read(self, inputs: Inputs, *, divergences: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the policy's loss reads of a micro-batch's tokens, with gradient, `(m,)` float64 each: log-probabilities
+        and, on request by their name, divergences from the reference."""
+        with self.computing():
+            if not divergences:
+                return self.policy(inputs).double(), {}
+            found = self.divergence(inputs)
+        return found.logps.double(), {"divergences": found.reverse_kl.double()}
 
     def inputs(self, batch: MicroBatch) -> Inputs:
         return inputs_of(batch, self.device.torch_device)
@@ -173,7 +189,7 @@ def check_room(longest: int, models: Mapping[str, Model]) -> None:
 
 
 def read_tokens(
-    networks: Networks, rows: Rows, which: dict[str, nn.Module], part: Ints | None = None
+    networks: Networks, rows: Rows, which: Mapping[str, Callable[[Inputs], Tensor]], part: Ints | None = None
 ) -> dict[str, Tensor]:
     """The output of each network for every answer token, `(M,)` float32 on the CPU, answers end to end as in `rows`.
 

@@ -1,5 +1,8 @@
 """What a step of reinforcement learning costs, and what describes it. Light, because `plan` calls it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from tasks.declarations import AtMost, Cost, StepView, Training
 
 CURVES = {
@@ -9,11 +12,16 @@ CURVES = {
 """Of every method, as figures show them."""
 
 
+def answers_per_prompt(params: Mapping[str, Any]) -> int:
+    """Answers that an iteration samples to each of its prompts."""
+    return int(params["k"]) * int(params.get("best_of", 1))
+
+
 def cost_of_rollouts(step: StepView) -> Cost:
     """Answers, as many questions, and at most so many tokens. Prompts that are drawn again are known as a bound."""
     from tasks.sampling.longest import longest_answer
 
-    answers = step.params["iterations"] * step.params["prompts_per_iteration"] * step.params["k"]
+    answers = step.params["iterations"] * step.params["prompts_per_iteration"] * answers_per_prompt(step.params)
     longest, _ = longest_answer(step)
     tokens = AtMost(answers * longest, typical=False)
     if times := step.params.get("draw_again", 0):
@@ -27,4 +35,4 @@ def training_by_rollouts(step: StepView) -> Training:
     params = step.params
     constants = {name: params[name] for name in ("lr", "epochs")}
     sizes = {name: params[name] for name in ("k", "prompts_per_iteration")}
-    return Training(step.task, params["kl_coef"], sizes, constants)
+    return Training(step.task, params.get("kl_coef"), sizes, constants)

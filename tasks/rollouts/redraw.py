@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tasks.advantages.group import without_variance
 from tasks.rollouts.method import Answers, Feedback
@@ -60,8 +61,14 @@ def _replaced(feedback: Feedback, level: list[int], drawn: Feedback) -> Feedback
     answers = feedback.answers.take(kept).followed_by(
         replace(drawn.answers.take(new), groups=np.array([numbers[g] for g in groups[new].tolist()], np.int64))
     )
+
+    def joined(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a[kept], b[new]])
+
     return Feedback(
-        answers, torch.cat([feedback.scores[kept], drawn.scores[new]]), feedback.unanswered + drawn.unanswered,
+        answers, joined(feedback.scores, drawn.scores), feedback.unanswered + drawn.unanswered,
         feedback.queries + drawn.queries,
-        feedback.discarded + int(dropped.sum()) + len(drawn.answers) - len(new),
+        feedback.discarded + drawn.discarded + int(dropped.sum()) + len(drawn.answers) - len(new),
+        feedback.tokens + drawn.tokens,
+        {name: joined(scores, drawn.members[name]) for name, scores in feedback.members.items()},
     )  # fmt: skip

@@ -27,24 +27,30 @@ class ReadRollout(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def read_rollout(networks: Networks, feedback: Feedback, first: float | None = None) -> ReadRollout:
+def read_rollout(
+    networks: Networks, feedback: Feedback, first: float | None = None, *, divergences: bool = False
+) -> ReadRollout:
     """What the networks read of the answers. Raises DataError where the sampler is another policy.
 
-    first: the difference between sampler and trainer in the training's first iteration; None in that one.
+    first: the difference between sampler and trainer in the training's first iteration; None in that one. divergences:
+    whether those of policy and reference are read, too.
     """
     answers = feedback.answers
     which: dict[str, Any] = {"old": networks.policy, "ref": networks.ref, "values": networks.value}
     if networks.plain is not networks.policy:
         which["plain"] = networks.plain
+    if divergences:
+        which["divergences"] = lambda inputs: networks.divergence(inputs).reverse_kl
     read = read_tokens(networks, answers.rows, {name: network for name, network in which.items() if network})
     differences = (read.get("plain", read["old"]) - answers.sampler_logps).abs()
     difference = float(differences.mean())
     check_sampler(difference, first)
     old = read["old"].double()
-    rollout = Rollout(answers, feedback.scores, old, _double(read, "ref"), _double(read, "values"))
+    rollout = Rollout(
+        answers, feedback.scores, old, *(_double(read, name) for name in ("ref", "values", "divergences"))
+    )
     metrics = {
         "objective/entropy": -float(old.sum()) / len(answers),
-        "objective/unanswered": float(feedback.unanswered),
         "val/finished": float(answers.finished.double().mean()),
         "val/length": float(answers.lengths.double().mean()),
         "sampler/logp_difference": difference,
@@ -54,8 +60,11 @@ def read_rollout(networks: Networks, feedback: Feedback, first: float | None = N
         metrics["objective/kl"] = rollout.kl
         metrics["objective/kl_k3"] = float(k3(rollout.log_ratios).sum()) / len(answers)
     if rollout.scores is not None:
+        metrics["objective/unanswered"] = float(feedback.unanswered)
         metrics["objective/scores"] = float(rollout.scores.mean())
         metrics["objective/scores_std"] = float(rollout.scores.std())
+    for name, scores in feedback.members.items():
+        metrics |= {f"rewards/{name}/mean": float(scores.mean()), f"rewards/{name}/std": float(scores.std())}
     return ReadRollout(rollout, difference, metrics)
 
 

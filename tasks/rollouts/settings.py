@@ -89,11 +89,35 @@ class GroupKlConfig(KlConfig):
 
 
 @dataclass(frozen=True)
+class FreeKl(KlConfig):
+    """For a method that prices nothing: its reference is what it learns from, or there is none."""
+
+    kl_coef: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        return False
+
+    @property
+    def spec(self) -> dict[str, JSON]:
+        return {"controller": "none", "with": {}, "start": 0.0}
+
+    def after(self, coefficient: float, kl: float, samples: int) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
 class ScoreConfig:
     """What the oracle's scores become before anything is made of them."""
 
     missing_eos_penalty: Annotated[float, Bounds(min=0)] = 1.0
     """Subtracted from the score of an answer that was cut."""
+    best_of: Annotated[int, Bounds(min=1)] = 1
+    """Of each so many answers that are sampled and scored, the one with the highest score alone is learnt from: `k`
+    times so many samples and queries per prompt. More than 1 no longer raises the mean score: to the mean gradient an
+    answer contributes n·F^(n − 1) times, F the share of the policy's answers that score below it, so that the best
+    count and what is rarely good is sought. The optimum is not π_ref·exp(score/kl_coef) any more, the price of a nat is
+    paid on the best answers alone, and `objective/kl` is their mean log-ratio, no estimate of KL(π ‖ π_ref)."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.training.body import Inputs, hidden_states
+from tasks.training.head_divergence import HeadDivergence, head_divergence
 from tasks.training.logps import AnswerLogps
 from tasks.training.scores import AnswerScores
 
@@ -22,9 +23,9 @@ class TokenLogps(AnswerLogps):
         super().__init__(model)
         self.temperature = temperature
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """`(M,)` float32, nats."""
-        return self.token_logps(inputs)
+    def forward(self, inputs: Inputs, *, states: bool = False) -> Tensor:
+        """`(M,)` float32, nats; with `states` what the head reads instead, `(M, D)`."""
+        return self.answer_states(inputs) if states else self.token_logps(inputs)
 
     def _cap(self) -> float:
         """cap·tanh(x/cap)/T is (cap/T)·tanh((x/T)/(cap/T)): the cap shrinks with the scores."""
@@ -32,6 +33,25 @@ class TokenLogps(AnswerLogps):
 
     def _scale(self) -> float:
         return super()._scale() / self.temperature
+
+
+class TokenDivergence(nn.Module):
+    """A policy beside a frozen teacher with the same tokenizer: how far apart their distributions of each token are.
+
+    Both are read at the temperature that they were opened with. The policy comes last, so that its own layers are in
+    use when a backward pass computes them again (`one_base`).
+    """
+
+    def __init__(self, policy: TokenLogps, teacher: TokenLogps) -> None:
+        super().__init__()
+        self.policy, self.teacher = policy, teacher
+
+    def forward(self, inputs: Inputs) -> HeadDivergence:
+        """Of every answer token, with a gradient to the policy alone."""
+        with torch.no_grad():
+            others = self.teacher(inputs, states=True)
+        own = self.policy(inputs, states=True)
+        return head_divergence(own, self.policy.head, others, self.teacher.head, inputs.targets, self.policy.logits)
 
 
 class TokenValues(nn.Module):

@@ -120,8 +120,8 @@ def _add_gradients(
         inputs, places = networks.inputs(batch), networks.places(rollout.rows, batch.rows)
         of_batch = {name: x[places] for name, x in tokens.items()}
         answer = torch.repeat_interleave(torch.arange(len(batch.rows)), rollout.lengths[batch.rows]).to(device)
-        with networks.computing():
-            logps = networks.policy(inputs).double()
+        logps, read = networks.read(inputs, divergences=method.reads_divergences)
+        of_batch |= read
         if slopes is None:
             losses = method.losses(logps, of_batch, answer) * weights[batch.rows].to(device)[answer]
         else:

@@ -17,6 +17,19 @@ _BLOCK = 1 << 19
 """Logits that a CPU reads several times in a row: 2 MB, which stay in its cache."""
 
 
+class LanguageHead(NamedTuple):
+    """How a language model makes logits of what its body gives: weight `(V, D)`, bias `(V,)`, cap (0: none), scale."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    cap: float = 0.0
+    scale: float = 1.0
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`(m, V)` float32, of hidden `(m, D)`."""
+        return logits_of(hidden, self.weight, self.bias, self.cap, self.scale)
+
+
 class HeadLogps(NamedTuple):
     """What a head gives at M positions, float32 nats."""
 

@@ -11,22 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tasks.training.head import MIN_ROWS, add_product, blocks, logits_of
+from tasks.training.head import MIN_ROWS, LanguageHead, add_product, blocks
 
 
-class Head(NamedTuple):
-    """How a language model makes logits of what its body gives: weight `(V, D)`, bias `(V,)`, cap (0: none), scale."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-    cap: float = 0.0
-    scale: float = 1.0
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return logits_of(hidden, self.weight, self.bias, self.cap, self.scale)
-
-
-class Divergence(NamedTuple):
+class HeadDivergence(NamedTuple):
     """What two heads give at M positions, float32 nats."""
 
     logps: Tensor
@@ -36,8 +24,8 @@ class Divergence(NamedTuple):
 
 
 def head_divergence(
-    hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, targets: Tensor, logits: int
-) -> Divergence:
+    hidden: Tensor, head: LanguageHead, teacher_hidden: Tensor, teacher_head: LanguageHead, targets: Tensor, logits: int
+) -> HeadDivergence:
     """Log π(target) and the reverse KL to the teacher at every position, with gradients to the student alone.
 
     Of heads with more rows than the other one, as padded vocabularies have, the KL is between the distributions over
@@ -53,7 +41,7 @@ def head_divergence(
     own, other = head._replace(weight=head.weight.to(dtype)), teacher_head._replace(weight=teacher_head.weight.detach())
     rows = max(MIN_ROWS, logits // (own.weight.shape[0] + other.weight.shape[0]))
     with torch.autocast(device, enabled=False):
-        return Divergence(*_Divergence.apply(
+        return HeadDivergence(*_Divergence.apply(
             hidden.to(dtype), own.weight, own.bias, own, teacher_hidden.detach().to(other.weight.dtype), other,
             targets, rows,
         ))  # fmt: skip
@@ -62,8 +50,8 @@ def head_divergence(
 class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head, teacher_hidden: Tensor,
-        teacher_head: Head, targets: Tensor, rows: int,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: LanguageHead, teacher_hidden: Tensor,
+        teacher_head: LanguageHead, targets: Tensor, rows: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         parts = []
         for h, t, y in zip(hidden.split(rows), teacher_hidden.split(rows), targets.split(rows), strict=True):

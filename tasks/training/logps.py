@@ -13,7 +13,7 @@ from tasks.contract import SpecError
 from tasks.training.batches import single_row
 from tasks.training.body import Inputs, computed_dtype, hidden_states, inputs_of
 from tasks.training.device import Device, this_device
-from tasks.training.head import HeadLogps, head_logps
+from tasks.training.head import HeadLogps, LanguageHead, head_logps
 
 
 class AnswerLogps(nn.Module):
@@ -45,13 +45,21 @@ class AnswerLogps(nn.Module):
         """`(M,)` float32, nats."""
         return self._of_head(inputs).logps
 
-    def _of_head(self, inputs: Inputs) -> HeadLogps:
+    def answer_states(self, inputs: Inputs) -> Tensor:
+        """`(M, D)`: what the head reads for each answer token."""
         hidden = hidden_states(self.model, inputs).flatten(0, 1)
         # `embedding` and not an index: its backward sums repeated rows in a fixed order.
-        picked = nn.functional.embedding(inputs.sources, hidden)
+        return nn.functional.embedding(inputs.sources, hidden)
+
+    @property
+    def head(self) -> LanguageHead:
+        """The model's head, with the cap and scale of its logits."""
         head = self.model.get_output_embeddings()
+        return LanguageHead(head.weight, head.bias, self._cap(), self._scale())
+
+    def _of_head(self, inputs: Inputs) -> HeadLogps:
         return head_logps(
-            picked, head.weight, head.bias, inputs.targets, self._cap(), self._scale(), self.logits,
+            self.answer_states(inputs), *self.head[:2], inputs.targets, *self.head[2:], self.logits,
             collisions="weight" in self.outputs,
         )  # fmt: skip
 

@@ -37,6 +37,10 @@ class GroupMethod(Method):
         return self.longest
 
     @property
+    def best_of(self) -> int:
+        return self.scores.best_of
+
+    @property
     def redraws(self) -> int:
         return self.scores.draw_again
 

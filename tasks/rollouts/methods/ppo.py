@@ -27,6 +27,10 @@ class Ppo(Method):
     name = "ppo"
 
     @property
+    def best_of(self) -> int:
+        return self.reward.best_of
+
+    @property
     def clip(self) -> tuple[float, float]:
         return clip_of(self.objective)
 

@@ -21,7 +21,7 @@ TEXTS = [" ".join(WORDS[i] for i in answer if i != EOS) for answer in ANSWERS]
 """No two answers have one text, because only those of fewer than three letters end."""
 
 
-def letters_policy(folder: Path) -> Policy:
+def letters_policy(folder: Path, *, seed: int = 1, hidden: int = 64, layers: int = 2, std: float = 0.1) -> Policy:
     """A Llama 64 × 2 of random weights; prompt x renders to its letters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,11 +31,11 @@ def letters_policy(folder: Path) -> Policy:
     words.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", chat_template=template).save_pretrained(folder)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=4, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=4, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=16, pad_token_id=None, bos_token_id=None, eos_token_id=EOS,
-        initializer_range=0.1,
+        initializer_range=std,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return Policy(folder)

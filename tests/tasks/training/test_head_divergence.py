@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.training.head_divergence import Head, head_divergence
+from tasks.training.head import LanguageHead
+from tasks.training.head_divergence import head_divergence
 
 
 class Case(NamedTuple):
@@ -24,17 +25,19 @@ CASES = {
 POSITIONS, WIDTH, TEACHER_WIDTH = 1100, 8, 12
 
 
-def _inputs(case: Case) -> tuple[Tensor, Head, Tensor, Head, Tensor]:
+def _inputs(case: Case) -> tuple[Tensor, LanguageHead, Tensor, LanguageHead, Tensor]:
     torch.manual_seed(3)
     hidden, other = torch.randn(POSITIONS, WIDTH), torch.randn(POSITIONS, TEACHER_WIDTH)
     bias = torch.randn(case.student).requires_grad_() if case.bias else None
-    head = Head((torch.randn(case.student, WIDTH) / 3).requires_grad_(), bias, case.cap, case.scale)
-    teacher = Head((torch.randn(case.teacher, TEACHER_WIDTH) / 3).requires_grad_(), None, 9.0, 1.3)
+    head = LanguageHead((torch.randn(case.student, WIDTH) / 3).requires_grad_(), bias, case.cap, case.scale)
+    teacher = LanguageHead((torch.randn(case.teacher, TEACHER_WIDTH) / 3).requires_grad_(), None, 9.0, 1.3)
     return hidden.requires_grad_(), head, other.requires_grad_(), teacher, torch.randint(case.student, (POSITIONS,))
 
 
-def _naive(hidden: Tensor, head: Head, other: Tensor, teacher: Head, targets: Tensor) -> tuple[Tensor, Tensor]:
-    def logits(h: Tensor, of: Head) -> Tensor:
+def _naive(
+    hidden: Tensor, head: LanguageHead, other: Tensor, teacher: LanguageHead, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    def logits(h: Tensor, of: LanguageHead) -> Tensor:
         found = (h @ of.weight.T + (0 if of.bias is None else of.bias)) * of.scale
         return of.cap * torch.tanh(found / of.cap) if of.cap else found
 
@@ -51,7 +54,7 @@ def test_values_and_gradients_are_those_of_the_whole_table(case: Case) -> None:
     exact = tuple(  # type: ignore[assignment]
         x.double() if isinstance(x, Tensor) and x.is_floating_point()
         else x._replace(weight=x.weight.double(), bias=None if x.bias is None else x.bias.double())
-        if isinstance(x, Head) else x for x in exact
+        if isinstance(x, LanguageHead) else x for x in exact
     )  # fmt: skip
     weights = torch.randn(2, POSITIONS)
     results, gradients = [], []
@@ -76,8 +79,8 @@ def test_equal_heads_are_zero_nats_apart_and_have_no_slope() -> None:
 def test_two_tokens_as_worked_by_hand() -> None:
     """π = (¾, ¼), teacher (½, ½): ¾·log 1.5 + ¼·log ½ = .130812; slope of the first logit ¾·(log 1.5 − .130812)."""
     hidden = torch.tensor([[1.0]], requires_grad=True)
-    head = Head(torch.tensor([[3.0], [1.0]]).log())
-    found = head_divergence(hidden, head, torch.zeros(1, 1), Head(torch.zeros(2, 1)), torch.tensor([1]), 0)
+    head = LanguageHead(torch.tensor([[3.0], [1.0]]).log())
+    found = head_divergence(hidden, head, torch.zeros(1, 1), LanguageHead(torch.zeros(2, 1)), torch.tensor([1]), 0)
     assert found.reverse_kl.item() == pytest.approx(0.130812, abs=1e-6)
     assert found.logps.item() == pytest.approx(-1.386294, abs=1e-6)
     found.reverse_kl.sum().backward()
