@@ -4,7 +4,6 @@ nat; checkpoints on the way. What a method adds is in `tasks/rollouts/method.py`
 
 import os
 import shutil
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
 from tasks.rollouts.feedback import scores_of
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
+from tasks.rollouts.laps import Laps
 from tasks.rollouts.method import Answers, Feedback, Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
@@ -105,30 +105,34 @@ class Trainer:
 
     def iterate(self, optimizer: Updater, progress: Progress) -> dict[str, float]:
         """Sample, ask, give credit and learn once; `progress` moves on. Returns the metrics."""
-        begun, iteration, config, work = time.perf_counter(), progress.step, self.config, self.work
+        laps, iteration, config, work = Laps(), progress.step, self.config, self.work
         number = self.resumed.iterations + iteration
         self.sampler.engine.update(*self.networks.weights)
+        laps.ended("push")
         answers = self.sampler.sample(
             number - self.resumed.begun,
             lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"),
         )
+        laps.ended("draw")
         feedback = self._feedback(answers, number - self.resumed.begun, work.path / "scores" / str(iteration))
+        laps.ended("score")  # and drawing again, where the method does
         rollout, difference, metrics = read_rollout(
             self.networks, feedback, progress.difference, divergences=self.method.reads_divergences
         )
         targets = self.method.targets(rollout, progress.coefficient)
+        laps.ended("read")
         rates = config.rates(iteration)
         learnt = learn(
             self.networks, optimizer, self.method, rollout, targets, config, rates, number, self.mix
         )  # fmt: skip
+        laps.ended("update")
         used = len(rollout.answers)
         progress.totals.update(
             samples=used + feedback.unanswered + feedback.discarded, queries=feedback.queries, tokens=feedback.tokens
         )
-        seconds = time.perf_counter() - begun
-        metrics = learnt | dict(metrics) | dict(targets.metrics) | {
+        metrics = learnt | dict(metrics) | dict(targets.metrics) | laps.shares | {
             "kl_coef": progress.coefficient, "lr": rates[0],
-            "tokens_per_second": int(rollout.rows.tokens.sum()) / seconds,
+            "tokens_per_second": int(rollout.rows.tokens.sum()) / laps.seconds,
         }  # fmt: skip
         if self.method.redraws:
             metrics["objective/discarded"] = float(feedback.discarded)

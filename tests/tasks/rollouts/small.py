@@ -18,7 +18,7 @@ TRANSFORMERS = Chosen("engines", "transformers", {})
 CLIPPED = Chosen("losses/rl", "clipped", {})
 FIXED = Chosen("kl_controllers", "fixed", {})
 ADAPTIVE = Chosen("kl_controllers", "adaptive", {"target": 0.5, "horizon": 100.0})
-TIMING = {"tokens_per_second"}
+TIMING = {"tokens_per_second", *(f"time/{part}" for part in ("push", "draw", "score", "read", "update"))}
 SETTINGS: dict[str, Any] = {
     "iterations": 4, "prompts_per_iteration": 4, "k": 3, "lr": 1e-3, "kl_coef": 0.05, "epochs": 2,
     "schedule": "constant", "objective": CLIPPED, "kl_controller": FIXED, "engine": TRANSFORMERS,

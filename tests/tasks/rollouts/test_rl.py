@@ -17,7 +17,7 @@ from tasks.rl import checkpoint_at, value_of
 from tasks.rollouts import loop, update
 from tasks.rollouts.networks import Networks
 from tests.models import TEXTS, tiny_policy
-from tests.tasks.rollouts.small import ADAPTIVE, files_of, plain_curves, prompts, run, value_from
+from tests.tasks.rollouts.small import ADAPTIVE, TIMING, files_of, plain_curves, prompts, run, value_from
 from tests.tasks.training.tables import demonstrations
 from tests.workspace import Killed, Mortal, Workspace
 
@@ -46,8 +46,10 @@ def test_curves_have_the_fields_names_and_start_where_nothing_has_moved(
         "objective/non_score_reward", "objective/rlhf_reward", "objective/unanswered", "policy/approx_kl",
         "policy/clip_frac", "loss/policy", "loss/value", "value/clip_frac", "val/explained_variance", "val/finished",
         "val/length", "sampler/logp_difference", "sampler/logp_difference_max", "grad_norm", "value/grad_norm",
-        "kl_coef", "lr", "tokens_per_second",
+        "kl_coef", "lr", *TIMING,
     }  # fmt: skip
+    for _, row in work.curves:
+        assert sum(row[name] for name in TIMING if name.startswith("time/")) == pytest.approx(1)
     assert [step for step, _ in work.curves] == [1, 2, 3, 4]
     for name in ("policy/approx_kl", "policy/clip_frac", "value/clip_frac"):  # one update per rollout: before it
         assert _curve(work, name) == pytest.approx([0, 0, 0, 0], abs=1e-9)
