@@ -51,6 +51,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "tiny": Shape(512, 64, 160, 2, 4, 2, True, 16),
+    "toy": Shape(512, 128, 344, 3, 4, 4, True, 32),
     "20m": Shape(32_000, 256, 688, 6, 8, 8, False, 32),
     "30m": Shape(32_000, 384, 1_024, 8, 6, 6, True, 64),
     "smollm-135m": Shape(49_152, 576, 1_536, 30, 9, 3, True, 64),

@@ -1,4 +1,5 @@
-"""What `benchmarks/training.py` compares: each module trains on the same pairs in another way, in its own process.
+"""What `benchmarks/training.py` compares: each module trains on the same pairs in another way, in its own process; and,
+in modules named after GRPO, what `benchmarks/reinforcing.py` does (`grpo.py`).
 
 Every `train(folder, …)` reads `folder/policy` and `folder/pairs.json` and returns the losses of its steps and
 
