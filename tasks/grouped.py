@@ -95,7 +95,7 @@ def grpo(
     iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's, or if a number is not
     finite; SpecError for one answer per prompt, for a price without a reference, for a `kl_coef` of 0 that no
     controller can move, for `constant` or `overlong_cache` without `max_tokens`, and for an adapter that is not the
-    policy's. Curves: objective/*, policy/*, loss/*, val/*, sampler/*, kl_coef, lr.
+    policy's. Curves: objective/*, policy/*, loss/*, val/*, sampler/*, time/*, kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.

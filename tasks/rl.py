@@ -91,7 +91,7 @@ def ppo(
     the first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's,
     or if a number is not finite; SpecError for a `kl_coef` of 0 that no controller can move, for a single answer per
     iteration, and for an adapter that is not the policy's. Curves: objective/*, policy/*, loss/*, value/*, val/*,
-    sampler/*, kl_coef, lr.
+    sampler/*, time/* (shares of an iteration), kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.
