@@ -14,3 +14,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 @pytest.fixture(scope="session")
 def value(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
     return value_from(policy, tmp_path_factory.mktemp("value") / "made")
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """Another policy with the same tokenizer."""
+    return tiny_policy(tmp_path_factory.mktemp("teacher"), seed=1, generation={"max_new_tokens": 9}, ending=3.5)

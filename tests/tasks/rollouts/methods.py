@@ -5,11 +5,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from tasks.kinds import Policy, RewardModel
-from tests.flat import grpo, ppo, rloo
+from tests.flat import distill, grpo, ppo, rloo
 from tests.tasks.rollouts.small import SETTINGS, SHORT, prompts
 from tests.workspace import Workspace
 
-METHODS = {"ppo": ppo, "grpo": grpo, "rloo": rloo}
+METHODS = {"ppo": ppo, "grpo": grpo, "rloo": rloo, "distill": distill}
 
 
 def run_method(name: str, policy: Policy, value: RewardModel, work: Workspace, **options: Any) -> Policy:

@@ -16,38 +16,39 @@ from tests.workspace import Killed, Mortal, Workspace
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_killed_between_and_within_iterations_ends_in_the_same_bytes(
-    method: str, policy: Policy, value: RewardModel, tmp_path: Path
+    method: str, policy: Policy, value: RewardModel, teacher: Policy, tmp_path: Path
 ) -> None:
     """There is a checkpoint behind every second iteration. The first attempt dies while the second iteration's answers
     are sampled, the next one behind the third, the last one in the fourth's sampling."""
     straight, folder = Workspace(tmp_path / "straight"), tmp_path / "killed"
-    expected = run_method(method, policy, value, straight, checkpoint_every=2)
+    options = {"checkpoint_every": 2, "teacher": teacher}
+    expected = run_method(method, policy, value, straight, **options)
     for mortal in (Mortal(folder, done=1.2), Mortal(folder, 3), Mortal(folder, done=3.2)):
         with pytest.raises(Killed):
-            run_method(method, policy, value, mortal, checkpoint_every=2)
+            run_method(method, policy, value, mortal, **options)
     work = Workspace(folder)
-    assert files_of(run_method(method, policy, value, work, checkpoint_every=2).path) == files_of(expected.path)
+    assert files_of(run_method(method, policy, value, work, **options).path) == files_of(expected.path)
     assert plain_curves(work) == plain_curves(straight)[2:]
     assert work.totals == straight.totals
 
 
-def attempt(method: str, policy: Policy, value: RewardModel, folder: Path) -> None:
-    run_method(method, policy, value, Workspace(folder), checkpoint_every=1, iterations=8, keep_optimizer=True)
+def attempt(method: str, policy: Policy, value: RewardModel, teacher: Policy, folder: Path) -> None:
+    run_method(method, policy, value, Workspace(folder), checkpoint_every=1, iterations=8, teacher=teacher)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_whose_process_is_killed_at_random_moments_ends_in_the_same_bytes(
-    method: str, policy: Policy, value: RewardModel, tmp_path: Path
+    method: str, policy: Policy, value: RewardModel, teacher: Policy, tmp_path: Path
 ) -> None:
-    """SIGKILL, after a random part of what a whole training takes, until an attempt ends by itself. An attempt that
-    comes no further than the one before gets twice its time, so that the test ends on any machine."""
+    """SIGKILL, after a random part of what a whole training takes, until an attempt ends by itself. Each attempt gets a
+    third more time than the one before, so that the test ends on any machine."""
     moments, folder = random.Random(0), tmp_path / "killed"
     begun = time.monotonic()
-    on_forked_ranks(tmp_path, attempt, method, policy, value, tmp_path / "straight", world=1)
+    on_forked_ranks(tmp_path, attempt, method, policy, value, teacher, tmp_path / "straight", world=1)
     whole, kills = time.monotonic() - begun, 0
     while not kill_forked_ranks(
-        tmp_path, attempt, method, policy, value, folder, world=1, env={}, rank=0,
+        tmp_path, attempt, method, policy, value, teacher, folder, world=1, env={}, rank=0,
         pause=whole * moments.uniform(0.2, 0.7) * 1.3**kills,
     ):  # fmt: skip
         kills += 1
