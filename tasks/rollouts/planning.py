@@ -23,11 +23,9 @@ def cost_of_rollouts(step: StepView) -> Cost:
 
     answers = step.params["iterations"] * step.params["prompts_per_iteration"] * answers_per_prompt(step.params)
     longest, _ = longest_answer(step)
-    tokens = AtMost(answers * longest, typical=False)
-    if times := step.params.get("draw_again", 0):
-        most = AtMost(answers * (1 + times))
-        return {"samples": most, "queries": most, "tokens": tokens}
-    return {"samples": answers, "queries": answers, "tokens": tokens}
+    times = 1 + int(step.params.get("draw_again", 0))
+    most = answers if times == 1 else AtMost(answers * times)
+    return {"samples": most, "queries": most, "tokens": AtMost(answers * times * longest, typical=False)}
 
 
 def training_by_rollouts(step: StepView) -> Training:

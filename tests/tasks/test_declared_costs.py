@@ -12,6 +12,7 @@ from flows.wiring.model import ChoiceValue
 from flows.wiring.views import View
 from tasks.contract import Chosen, SpecError
 from tasks.declarations import AtMost, Size
+from tasks.distillation import distill_cost
 from tasks.exploit import responses_size
 from tasks.grouped import grpo_cost
 from tasks.judge import compare_cost, compare_size
@@ -129,9 +130,14 @@ def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None
     assert ppo_cost(Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8)) == {
         "samples": 60, "queries": 60, "tokens": AtMost(480, typical=False),
     }  # fmt: skip
+    best = Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8, best_of=4)
+    assert ppo_cost(best) == {"samples": 240, "queries": 240, "tokens": AtMost(1920, typical=False)}
+    assert distill_cost(Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8)) == {
+        "samples": 60, "tokens": AtMost(480, typical=False),
+    }  # fmt: skip
     again = Seen(policy=policy, iterations=3, prompts_per_iteration=10, k=2, max_tokens=8, draw_again=2)
     assert grpo_cost(again) == {
-        "samples": AtMost(180), "queries": AtMost(180), "tokens": AtMost(480, typical=False),
+        "samples": AtMost(180), "queries": AtMost(180), "tokens": AtMost(1440, typical=False),
     }  # fmt: skip
 
 
