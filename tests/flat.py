@@ -8,6 +8,7 @@ from typing import Any
 
 import tasks.distillation
 import tasks.grouped
+import tasks.online
 import tasks.reward
 import tasks.rl
 import tasks.train
@@ -25,3 +26,5 @@ fit, logps, tokenize = (partial(_call, task) for task in (tasks.train.fit, tasks
 fit_reward, ppo = partial(_call, tasks.reward.fit_reward), partial(_call, tasks.rl.ppo)
 grpo, rloo = partial(_call, tasks.grouped.grpo), partial(_call, tasks.grouped.rloo)
 distill = partial(_call, tasks.distillation.distill)
+online_dpo, xpo = partial(_call, tasks.online.online_dpo), partial(_call, tasks.online.xpo)
+nash_md = partial(_call, tasks.online.nash_md)

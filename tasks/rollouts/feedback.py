@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from tasks.contract import DataError, Workspace
 from tasks.ids import digest
 from tasks.judging.journal import Journal
-from tasks.judging.pairing import Questions
-from tasks.kinds import Scorer
+from tasks.judging.pairing import Questions, answer_pairs, mean_p
+from tasks.kinds import Oracle, Scorer
 from tasks.ranks import this_rank
-from tasks.rollouts.method import Answers, Feedback
+from tasks.rollouts.method import Answers, ComparedPairs, Feedback, Method
 from tasks.training.rows import Ints
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +51,34 @@ def best_of_each(scores: Floats, n: int) -> Ints:
     table = scores.reshape(-1, n)
     answered = np.flatnonzero(~np.isnan(table).all(axis=1))
     return answered * n + np.nanargmax(table[answered], axis=1) if len(answered) else answered
+
+
+def comparisons_of(method: Method, answers: Answers, oracle: Oracle, journals: Path, work: Workspace) -> Feedback:
+    """The pairs that the method wants compared, with P(a beats b), and the answers that are in one of them.
+
+    An oracle that depends on the order is queried as `method.orders` says, and p is the mean over both orders. Pairs
+    without an answer are left out, and so are answers without a pair, and those of an opponent that is not learnt from.
+    Raises DataError if no pair is left. journals: see `scores_of`.
+    """
+    a, b = method.pairs(answers)
+    ids = pa.chunked_array([pa.array([str(request.seed) for request in answers.requests])])
+    with Journal(_file(answers, journals), work, oracle, shared=this_rank().world > 1) as journal:
+        answered = answer_pairs(Questions(answers.table), ids, a, b, oracle, method.orders, journal)
+    p = mean_p(answered, len(a))
+    good = ~np.isnan(p)
+    if not good.any():
+        raise DataError(f"the oracle compared none of {len(a)} pairs of answers: there is nothing to learn from")
+    a, b = a[good], b[good]
+    in_pair = np.isin(np.arange(len(answers)), np.concatenate([a, b]))
+    learnt = ~answers.by_opponent if method.opponent and not method.opponent.is_learnt else np.ones(len(in_pair), bool)
+    order = np.concatenate([np.flatnonzero(in_pair & learnt), np.flatnonzero(in_pair & ~learnt)])
+    number = np.full(len(answers), -1)
+    number[order] = np.arange(len(order))
+    unanswered = int((~in_pair & ~answers.by_opponent).sum())
+    pairs = ComparedPairs(number[a], number[b], torch.from_numpy(p[good]))
+    kept = answers.take(order[: int((in_pair & learnt).sum())])
+    tokens = sum(len(one.tokens) for one in answers.sampled)
+    return Feedback(kept, None, unanswered, journal.queries, tokens=tokens, pairs=pairs)
 
 
 def _file(answers: Answers, journals: Path) -> Path:

@@ -15,15 +15,16 @@ from torch import nn
 from tasks.contract import Chosen, SpecError, Workspace
 from tasks.judging.opening import open_oracle
 from tasks.judging.oracle_report import report_paid
-from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
+from tasks.kinds import Demonstrations, Oracle, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
-from tasks.rollouts.feedback import scores_of
+from tasks.rollouts.feedback import comparisons_of, scores_of
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
 from tasks.rollouts.laps import Laps
 from tasks.rollouts.method import Answers, Feedback, Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
+from tasks.rollouts.opponent import opponent_sampler
 from tasks.rollouts.redraw import draw_again
 from tasks.rollouts.resume import (
     ResumeState,
@@ -66,8 +67,8 @@ class RolloutInputs(NamedTuple):
     ref: Policy | None
     """None where no nat has a price, and nothing measures the distance."""
     prompts: Prompts
-    oracle: Scorer | None
-    """None for a method that asks none."""
+    oracle: Oracle | None
+    """A Scorer for a method that asks for scores; None for one that asks nothing."""
     value: RewardModel | None = None
     """The start of the value network; None: the policy's own, or none where the method has none."""
     demonstrations: Demonstrations | None = None
@@ -96,7 +97,7 @@ class Trainer:
     method: Method
     networks: Networks
     sampler: Sampler
-    oracle: Scorer | None
+    oracle: Oracle | None
     """Live; None for a method that asks none."""
     config: LoopConfig
     resumed: ResumeState
@@ -126,9 +127,11 @@ class Trainer:
             self.networks, optimizer, self.method, rollout, targets, config, rates, number, self.mix
         )  # fmt: skip
         laps.ended("update")
-        used = len(rollout.answers)
+        used = rollout.own_answers
         progress.totals.update(
-            samples=used + feedback.unanswered + feedback.discarded, queries=feedback.queries, tokens=feedback.tokens
+            samples=used + feedback.unanswered + feedback.discarded + int(answers.by_opponent.sum()),
+            queries=feedback.queries,
+            tokens=feedback.tokens,
         )
         metrics = learnt | dict(metrics) | dict(targets.metrics) | laps.shares | {
             "kl_coef": progress.coefficient, "lr": rates[0],
@@ -146,6 +149,9 @@ class Trainer:
         oracle = self.oracle
         if oracle is None:
             return Feedback(answers, None, 0, 0, tokens=int(answers.lengths.sum()))
+        if self.method.feedback == "comparisons":
+            return comparisons_of(self.method, answers, oracle, journals, self.work)
+        assert isinstance(oracle, Scorer)
 
         def ask(some: Answers, least: int = 0) -> Feedback:
             return scores_of(some, oracle, journals, self.work, best_of=self.method.best_of, least=least)
@@ -184,7 +190,8 @@ def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work
         engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
         oracle = inputs.oracle and open_oracle(inputs.oracle, config.compute.dtype, work, stored=False)
-        sampler = Sampler(engine, plan, order, options)
+        opponent = opponent_sampler(method.opponent, engine, networks, policy, inputs.ref)
+        sampler = Sampler(engine, plan, order, options, opponent)
         _train(Trainer(method, networks, sampler, oracle, config, resumed, mix, work), policy, value)
     finally:
         close_engine()

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Answers:
     """What an oracle reads of each: prompt_id, prompt, truth, completion."""
     groups: Ints
     """`(S,)`: number of each answer's prompt among those of the iteration."""
+    by_opponent: npt.NDArray[np.bool_]
+    """`(S,)`: sampled by the opponent; such answers come last."""
 
     def __len__(self) -> int:
         return len(self.sampled)
@@ -39,14 +42,21 @@ class Answers:
     def take(self, which: Ints) -> Answers:
         """Those of these numbers."""
         requests, sampled = ([several[i] for i in which] for several in (self.requests, self.sampled))
-        return Answers(requests, sampled, self.table.take(pa.array(which, pa.int64())), self.groups[which])
+        table = self.table.take(pa.array(which, pa.int64()))
+        return Answers(requests, sampled, table, self.groups[which], self.by_opponent[which])
 
     def followed_by(self, others: Answers) -> Answers:
         """These answers, then others, whose group numbers are of the same prompts."""
         return Answers(
             [*self.requests, *others.requests], [*self.sampled, *others.sampled],
             pa.concat_tables([self.table, others.table]), np.concatenate([self.groups, others.groups]),
+            np.concatenate([self.by_opponent, others.by_opponent]),
         )  # fmt: skip
+
+    @property
+    def tokens_of_opponent(self) -> int:
+        """Tokens of the opponent's answers together."""
+        return sum(len(a.tokens) for a, other in zip(self.sampled, self.by_opponent, strict=True) if other)
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -79,6 +89,32 @@ def rows_of_answers(requests: Sequence[Request], answers: Sequence[SampledAnswer
     return rows_of_ids([r.prompt_tokens for r in requests], [a.tokens for a in answers])
 
 
+class Opponent(NamedTuple):
+    """Who answers the prompts besides the policy, so that its answers are compared with these."""
+
+    k: int
+    """Answers per prompt."""
+    mixture: float
+    """m: each token is drawn from π^(1−m)·π_ref^m; 0 is the policy, 1 the reference."""
+    is_learnt: bool
+    """Whether updates read its answers; else they are only compared."""
+
+
+class ComparedPairs(NamedTuple):
+    """N pairs of answers that the oracle compared."""
+
+    a: Ints
+    """`(N,)`: number of the first answer."""
+    b: Ints
+    """`(N,)`: number of the second. An opponent that is not learnt from has numbers behind those of all answers."""
+    p: Tensor
+    """`(N,)` float64: P(a beats b)."""
+
+    def take(self, which: Ints) -> ComparedPairs:
+        """Those of these numbers."""
+        return ComparedPairs(self.a[which], self.b[which], self.p[torch.from_numpy(which)])
+
+
 class Feedback(NamedTuple):
     """What an oracle answered about an iteration's answers."""
 
@@ -87,7 +123,7 @@ class Feedback(NamedTuple):
     scores: Tensor | None
     """`(S,)`, as the oracle gave them; None for a method that asks for no scores."""
     unanswered: int
-    """Answers that the oracle gave no score; they train nothing."""
+    """Answers of the policy that the oracle gave no score, or did not compare; they train nothing."""
     queries: int
     """Questions to the oracle: equal answers to a prompt are one."""
     discarded: int = 0
@@ -96,6 +132,8 @@ class Feedback(NamedTuple):
     """Of all answers that were sampled."""
     members: Mapping[str, Tensor] = {}
     """`(S,)` each: the scores by the members of an ensemble, by name."""
+    pairs: ComparedPairs | None = None
+    """For a method that asks for comparisons."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +151,7 @@ class Rollout:
     """`(M,)`: of the value network before each token; None without one."""
     divergences: Tensor | None = None
     """`(M,)`: KL(policy ‖ reference) of the distribution of each token; None for a method that does not read them."""
+    pairs: ComparedPairs | None = None
 
     @property
     def rows(self) -> Rows:
@@ -133,11 +172,25 @@ class Rollout:
     @property
     def kl(self) -> float:
         """KL(policy ‖ reference) by k1, nats per answer; 0 without a reference."""
-        return 0.0 if self.ref_logps is None else float(self.log_ratios.sum()) / len(self.answers)
+        return 0.0 if self.ref_logps is None else self.mean_of_own(self.log_ratios)
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums over each answer's tokens, `(S,)`, of `(M,)` values."""
         return values.new_zeros(len(self.answers)).index_add(0, self.answer_of_token, values)
+
+    def mean_of_own(self, values: Tensor) -> float:
+        """Sum over an answer's tokens of `(M,)` values, in the mean over the policy's own answers."""
+        return float(values[self.own_tokens].sum()) / self.own_answers
+
+    @property
+    def own_answers(self) -> int:
+        """Number of answers that the policy sampled."""
+        return int((~self.answers.by_opponent).sum())
+
+    @cached_property
+    def own_tokens(self) -> Tensor:
+        """`(M,)` bool: of an answer that the policy sampled."""
+        return self.spread(torch.from_numpy(~self.answers.by_opponent))
 
     def spread(self, values: Tensor) -> Tensor:
         """Each answer's value at all its tokens, `(M,)`, of `(S,)` values."""
@@ -181,8 +234,8 @@ class Method(ABC):
 
     name: ClassVar[str]
     """Of messages, and of the state that a later round goes on with."""
-    feedback: ClassVar[Literal["scores", "none"]] = "scores"
-    """What the oracle is asked about the answers."""
+    feedback: ClassVar[Literal["scores", "comparisons", "none"]] = "scores"
+    """What the oracle is asked about the answers; a Scorer compares by Bradley-Terry."""
     couples: ClassVar[bool] = False
     """Whether the loss couples answers: then `couple` gives its slopes, and `losses` is not called."""
 
@@ -196,6 +249,20 @@ class Method(ABC):
         """Whether `losses` receives `divergences`, KL(policy ‖ reference) of the distribution of each token, with
         gradient."""
         return False
+
+    @property
+    def opponent(self) -> Opponent | None:
+        """Who else answers the prompts; None: nobody."""
+        return None
+
+    @property
+    def orders(self) -> Literal["both", "random"]:
+        """In which orders an oracle that depends on the order is queried."""
+        return "both"
+
+    def pairs(self, answers: Answers) -> tuple[Ints, Ints]:
+        """Numbers of the answers to compare, `(N,)` each, for the feedback `comparisons`."""
+        raise NotImplementedError
 
     @property
     def normalisation(self) -> Normalisation:

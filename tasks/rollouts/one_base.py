@@ -100,6 +100,8 @@ def switch_to(network: TokenLogps | TokenValues, name: str | None) -> None:
     """Whenever a network is called, its model computes with the layers of this name, with None as its base alone."""
     layers = adapted_layers(network.model)
     network.register_forward_pre_hook(lambda *_: use_layers(layers, name))
+    if isinstance(network, TokenLogps):
+        network.select_layers = lambda: use_layers(layers, name)
 
 
 def reference_layers(ref: Policy | None, models: tuple[Any, Any, Any]) -> str | None:

@@ -11,20 +11,11 @@ import torch
 from torch import Tensor
 
 from tasks.contract import COUPLES_ROWS, Chosen, SpecError
+from tasks.rollouts.method import ComparedPairs
 from tasks.rollouts.pairs import PairLabels
 from tasks.training.examples import arguments_of, family_of, reward_scale
-from tasks.training.rows import Ints
 
-
-class ComparedPairs(NamedTuple):
-    """N pairs that are learnt from."""
-
-    a: Ints
-    b: Ints
-    p: Tensor
-    """P(a beats b)."""
-    wins: Tensor
-    """How much of the pair is a win of a; see `tasks.rollouts.pairs.wins_of`."""
+UNKEYED = {"tasks.contract.Chosen": "in a wiring the loss is a choice; only Python callers pass a name"}
 
 
 class PairLoss(NamedTuple):
@@ -39,19 +30,21 @@ class PairLoss(NamedTuple):
     """`(N,)`: how much of the pair's label the order of the implicit rewards agrees with; ½ where they are equal."""
 
 
-def pair_loss(loss: Chosen, sums: Tensor, ref_sums: Tensor, lengths: Tensor, pairs: ComparedPairs) -> PairLoss:
+def pair_loss(
+    loss: Chosen, sums: Tensor, ref_sums: Tensor, lengths: Tensor, pairs: ComparedPairs, wins: Tensor
+) -> PairLoss:
     """The loss of each orientation of each pair, weighted by how much of the pair it is, and averaged over pairs.
 
         1/N · Σ  wins·ℓ(a chosen, b rejected; p) + (1 − wins)·ℓ(b chosen, a rejected; 1 − p)
 
     sums, ref_sums: `(S,)`, summed log-probabilities of the answers under policy and reference, nats. lengths: `(S,)`,
-    their tokens. Raises ValueError without pairs.
+    their tokens. wins: `(N,)`, see `tasks.rollouts.pairs.wins_of`. Raises ValueError without pairs.
     """
     if not len(pairs.a):
         raise ValueError("there are no pairs to learn from")
-    a, b, first, second = *(torch.from_numpy(rows) for rows in pairs[:2]), pairs.wins > 0, pairs.wins < 1
+    a, b, first, second = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b), wins > 0, wins < 1
     chosen, rejected = torch.cat([a[first], b[second]]), torch.cat([b[first], a[second]])
-    weights = torch.cat([pairs.wins[first], 1 - pairs.wins[second]])
+    weights = torch.cat([wins[first], 1 - wins[second]])
     with torch.enable_grad():
         leaf = sums.detach().clone().requires_grad_()
         filled = {
@@ -65,12 +58,14 @@ def pair_loss(loss: Chosen, sums: Tensor, ref_sums: Tensor, lengths: Tensor, pai
         (slopes,) = torch.autograd.grad(mean, leaf)
     rewards = reward_scale(loss) * (sums - ref_sums)
     ahead = rewards[a] - rewards[b]
-    agreement = torch.where(ahead == 0, 0.5, torch.where(ahead > 0, pairs.wins, 1 - pairs.wins))
-    return PairLoss(float(mean.detach()), slopes, (2 * pairs.wins - 1) * ahead, agreement)
+    agreement = torch.where(ahead == 0, 0.5, torch.where(ahead > 0, wins, 1 - wins))
+    return PairLoss(float(mean.detach()), slopes, (2 * wins - 1) * ahead, agreement)
 
 
-def check_pair_loss(loss: Chosen, labels: PairLabels) -> None:
-    """Raise SpecError for a loss that pairs of sampled answers cannot fill, before anything is sampled."""
+def chosen_pair_loss(loss: Chosen | str, labels: PairLabels) -> Chosen:
+    """The loss, which Python callers may name. Raises SpecError for one that pairs of sampled answers cannot fill."""
+    if not isinstance(loss, Chosen):
+        loss = Chosen("losses/pairwise", loss, {})
     if problem := family_of(loss).mismatch(arguments_of(loss), ("Policy",), (), ("ref",), ("ref",)):
         raise SpecError(f"the loss '{loss.name}' {problem}")
     if labels == "soft" and loss.companion(COUPLES_ROWS) is not None:
@@ -78,3 +73,4 @@ def check_pair_loss(loss: Chosen, labels: PairLabels) -> None:
             f"the loss '{loss.name}' couples the pairs of a batch, and `labels: soft` has each of them in both "
             "orientations: choose `labels: sampled`, or a loss that takes each pair by itself"
         )
+    return loss

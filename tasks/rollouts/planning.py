@@ -28,6 +28,24 @@ def cost_of_rollouts(step: StepView) -> Cost:
     return {"samples": most, "queries": most, "tokens": AtMost(answers * times * longest, typical=False)}
 
 
+def cost_of_comparisons(step: StepView, pairs: int, opponents: int = 0) -> Cost:
+    """Answers of the policy and of so many opponents per prompt, and so many comparisons of each prompt's."""
+    from tasks.sampling.longest import longest_answer
+
+    prompts = step.params["iterations"] * step.params["prompts_per_iteration"]
+    answers = prompts * (step.params["k"] + opponents)
+    longest, _ = longest_answer(step)
+    return {"samples": answers, "queries": prompts * pairs, "tokens": AtMost(answers * longest, typical=False)}
+
+
+def training_by_pairs(step: StepView) -> Training:
+    """The step as a training on pairs of its own answers: its KL weight is that of its loss."""
+    params = step.params
+    constants = {name: params[name] for name in ("lr", "epochs")}
+    sizes = {name: params[name] for name in ("k", "prompts_per_iteration")}
+    return Training(step.task, None, sizes, constants)
+
+
 def training_by_rollouts(step: StepView) -> Training:
     """The step as a training: its method is the task, its KL weight the price of a nat."""
     params = step.params

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from tasks.advantages.kl import k3
@@ -42,25 +43,26 @@ def read_rollout(
     if divergences:
         which["divergences"] = lambda inputs: networks.divergence(inputs).reverse_kl
     read = read_tokens(networks, answers.rows, {name: network for name, network in which.items() if network})
-    differences = (read.get("plain", read["old"]) - answers.sampler_logps).abs()
+    old = read["old"].double()
+    ref, values, kls = (_double(read, name) for name in ("ref", "values", "divergences"))
+    rollout = Rollout(answers, feedback.scores, old, ref, values, kls, feedback.pairs)
+    differences = (read.get("plain", read["old"]) - answers.sampler_logps).abs()[rollout.own_tokens]
     difference = float(differences.mean())
     check_sampler(difference, first)
-    old = read["old"].double()
-    rollout = Rollout(
-        answers, feedback.scores, old, *(_double(read, name) for name in ("ref", "values", "divergences"))
-    )
+    own = torch.from_numpy(~answers.by_opponent)
     metrics = {
-        "objective/entropy": -float(old.sum()) / len(answers),
-        "val/finished": float(answers.finished.double().mean()),
-        "val/length": float(answers.lengths.double().mean()),
+        "objective/entropy": -rollout.mean_of_own(old),
+        "val/finished": float(answers.finished[own].double().mean()),
+        "val/length": float(answers.lengths[own].double().mean()),
         "sampler/logp_difference": difference,
         "sampler/logp_difference_max": float(differences.max()),
     }
     if rollout.ref_logps is not None:
         metrics["objective/kl"] = rollout.kl
-        metrics["objective/kl_k3"] = float(k3(rollout.log_ratios).sum()) / len(answers)
-    if rollout.scores is not None:
+        metrics["objective/kl_k3"] = rollout.mean_of_own(k3(rollout.log_ratios))
+    if rollout.scores is not None or rollout.pairs is not None:
         metrics["objective/unanswered"] = float(feedback.unanswered)
+    if rollout.scores is not None:
         metrics["objective/scores"] = float(rollout.scores.mean())
         metrics["objective/scores_std"] = float(rollout.scores.std())
     for name, scores in feedback.members.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tasks.ranks import gather_all, this_rank
 from tasks.rollouts.method import Answers
 from tasks.rollouts.networks import check_room, check_tokens
 from tasks.rollouts.noise import OTHER_PROMPTS, PROMPTS, shuffled, shuffled_piece
+from tasks.sampling.mixture import MixtureSampler
 from tasks.sampling.plan import Draws, SamplingPlan, sampling_plan
 from tasks.sampling.requests import Engine, Options, Request, SampledAnswer
 
@@ -33,11 +35,19 @@ class PromptOrder:
 
         A prompt that comes again in a later pass gets draws of its own, numbered on.
         """
-        plan, k = self._plan, self._draws.k
+        return self._requests(iteration, self._draws)
+
+    def opponents_draws(self, iteration: int, k: int) -> tuple[list[int], list[Request]]:
+        """The same of an opponent who answers the same prompts `k` times each, with noise of its own."""
+        seed = int(digest(str(self._draws.seed), "opponent")[:16], 16) >> 1
+        return self._requests(iteration, replace(self._draws, k=k, seed=seed))
+
+    def _requests(self, iteration: int, draws: Draws) -> tuple[list[int], list[Request]]:
+        plan, k = self._plan, draws.k
         piece = shuffled_piece(len(plan.prompt_ids), self._size, iteration, self._draws.seed, PROMPTS)
         numbered = [(row, turn * k + i) for turn, row in piece for i in range(k)]
         requests = [
-            Request(plan.prompt_tokens[row], self._draws.seed_of(plan.prompt_ids[row], number), plan.room[row])
+            Request(plan.prompt_tokens[row], draws.seed_of(plan.prompt_ids[row], number), plan.room[row])
             for row, number in numbered
         ]
         return [row for row, _ in numbered], requests
@@ -59,6 +69,13 @@ class PromptOrder:
         return [row for row in rows for _ in range(self.k)], requests
 
 
+class OpponentSampler(NamedTuple):
+    """Samples `k` answers of an opponent to each prompt."""
+
+    sampler: MixtureSampler
+    k: int
+
+
 @dataclass(frozen=True)
 class Sampler:
     """What answers are sampled with."""
@@ -67,14 +84,25 @@ class Sampler:
     plan: SamplingPlan
     order: PromptOrder
     options: Options
+    opponent: OpponentSampler | None = None
 
     def sample(self, iteration: int, on_progress: Callable[[float], None]) -> Answers:
-        """An iteration's answers, k to each prompt, those to a prompt one after the other.
+        """An iteration's answers, k to each prompt, those to a prompt one after the other; the opponent's come last.
 
         iteration: counted over all rounds with this order of prompts. on_progress: receives the share of the answers so
         far. Of several ranks each samples the answers to a share of the prompts, and receives all of them.
         """
-        return self.sample_draws(*self.order.draws(iteration), on_progress)
+        rows, requests = self.order.draws(iteration)
+        if self.opponent is None:
+            return self.sample_draws(rows, requests, on_progress)
+        more, theirs = self.order.opponents_draws(iteration, self.opponent.k)
+        share = len(rows) / (len(rows) + len(more))
+        own = self.sample_draws(rows, requests, lambda done: on_progress(share * done))
+        others = _sample(
+            self.opponent.sampler.generate, theirs, self.opponent.k, self.options,
+            lambda done: on_progress(share + (1 - share) * done),
+        )  # fmt: skip
+        return self._answers([*rows, *more], [*requests, *theirs], [*own.sampled, *others], len(own))
 
     def sample_draws(
         self,
@@ -82,22 +110,36 @@ class Sampler:
         requests: Sequence[Request],
         on_progress: Callable[[float], None] = lambda share: None,
     ) -> Answers:
-        """The answers to the requests; rows: those of the plan that they are of."""
-        sampled = self._answers(requests, on_progress)
+        """The policy's answers to the requests; rows: those of the plan that they are of."""
+        sampled = _sample(self.engine.generate, requests, self.order.k, self.options, on_progress)
+        return self._answers(rows, requests, sampled, len(requests))
+
+    def _answers(
+        self, rows: Sequence[int], requests: Sequence[Request], sampled: Sequence[SampledAnswer], own: int
+    ) -> Answers:
+        """Answers of which the first `own` are the policy's."""
         prompts = self.plan.prompts.take(pa.array(rows, pa.int64()))
         texts = pa.array([a.text for a in sampled], pa.string())
         numbers: dict[int, int] = {}
         groups = np.array([numbers.setdefault(row, len(numbers)) for row in rows])
-        return Answers(requests, sampled, prompts.append_column("completion", texts), groups)
+        table = prompts.append_column("completion", texts)
+        return Answers(requests, sampled, table, groups, np.arange(len(requests)) >= own)
 
-    def _answers(self, requests: Sequence[Request], on_progress: Callable[[float], None]) -> list[SampledAnswer]:
-        """The answers to all requests, in their order. Those to a prompt are one rank's, whose engine reads it once."""
-        ranks, k = this_rank(), self.order.k
-        mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
-        generate = self.engine.generate
-        own = generate([requests[i] for i in mine], self.options, lambda n: on_progress(n / len(mine))) if mine else []
-        found = {i: answer for part in gather_all(dict(zip(mine, own, strict=True))) for i, answer in part.items()}
-        return [found[i] for i in range(len(requests))]
+
+def _sample(
+    generate: Callable[..., list[SampledAnswer]],
+    requests: Sequence[Request],
+    k: int,
+    options: Options,
+    on_progress: Callable[[float], None],
+) -> list[SampledAnswer]:
+    """The answers to all requests, in their order. Those to a prompt, `k` in a row, are of one rank, whose engine reads
+    it once."""
+    ranks = this_rank()
+    mine = [i for i in range(len(requests)) if i // k % ranks.world == ranks.rank]
+    own = generate([requests[i] for i in mine], options, lambda n: on_progress(n / len(mine))) if mine else []
+    found = {i: answer for part in gather_all(dict(zip(mine, own, strict=True))) for i, answer in part.items()}
+    return [found[i] for i in range(len(requests))]
 
 
 def plan_for(

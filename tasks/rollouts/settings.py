@@ -7,6 +7,8 @@ from tasks.calls import Adapter
 from tasks.contract import JSON, Bounds, Choice, Chosen, Execution, Seed, SpecError
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
+UNKEYED = {"tasks.contract.Chosen": "the controller of a price of 0 that no method reads"}
+
 
 @dataclass(frozen=True)
 class RolloutConfig:
@@ -65,6 +67,11 @@ class KlConfig:
                 f"kl_coef = 0 stays 0 under `{self.kl_controller.name}`, which multiplies it: start above 0, or say "
                 "`kl_controller: fixed` if nats are to be free"
             )
+
+
+def no_price() -> KlConfig:
+    """For a method whose loss keeps the policy near the reference."""
+    return KlConfig(0.0, Chosen("kl_controllers", "fixed", {}))
 
 
 KL_FORMS: dict[str, tuple[Literal["k2", "k3"], Literal["token", "sequence"]]] = {

@@ -1,5 +1,6 @@
 """Outputs of the networks for every answer token of a micro-batch: log-probabilities at a temperature, and values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ class TokenLogps(AnswerLogps):
     """
 
     temperature = 1.0
+    select_layers: Callable[[], None] | None = None
+    """Makes the model compute with the layers of this network, where several share it (`one_base.switch_to`)."""
 
     def __init__(self, model: Any, temperature: float) -> None:
         super().__init__(model)

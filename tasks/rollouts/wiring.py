@@ -61,6 +61,16 @@ def check_group_settings(params: Mapping[str, Any], *, has_ref: bool) -> None:
         )
 
 
+def check_mixing(step: StepView) -> None:
+    """`check_models`, and besides refuse a mixture of policy and reference that the engine cannot sample."""
+    from tasks.sampling.requests import check_mixture
+
+    check_models(step)
+    engine = step.choices["engine"].name
+    if engine != "auto":
+        check_mixture(engine, step.params["mixture"])
+
+
 def base_of(view: StepView) -> StepView:
     """The step that makes a model, or its base where it is an adapter, as far as a wiring shows."""
     while rank_of(view) or view.task == "checkpoint_at":

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from tasks.contract import SpecError
 from tasks.sampling.decoding import DecodingModel
-from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer
+from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer, check_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from tasks.calls import Adapter
 
     Weights = tuple[Iterable[tuple[str, Tensor]], Adapter | None]
-
-DECODES_TOGETHER = "transformers"
-"""Name of the engine that decodes a mixture."""
 
 
 @runtime_checkable
@@ -82,13 +78,3 @@ class MixtureSampler:
             return self.engine.generate(requests, options, on_progress)
         finally:
             self.reference.restore(self.engine)
-
-
-def check_mixture(engine: str, mixture: float) -> None:
-    """Raise SpecError for a mixture that an engine of this name cannot sample."""
-    if 0 < mixture < 1 and engine != DECODES_TOGETHER:
-        raise SpecError(
-            f"mixture = {mixture:g} draws each token from the scores of policy and reference together, which the "
-            f"engine {engine} cannot do: set `engine: {DECODES_TOGETHER}`, or a mixture of 0 (the policy itself) or 1 "
-            "(the reference)"
-        )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from tasks.contract import SpecError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -103,6 +105,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the memory. The engine cannot be used afterwards."""
         ...
+
+
+DECODES_TOGETHER = "transformers"
+"""Name of the engine that decodes a mixture of two policies (`tasks/sampling/mixture.py`)."""
+
+
+def check_mixture(engine: str, mixture: float) -> None:
+    """Raise SpecError for a mixture that an engine of this name cannot sample."""
+    if 0 < mixture < 1 and engine != DECODES_TOGETHER:
+        raise SpecError(
+            f"mixture = {mixture:g} draws each token from the scores of policy and reference together, which the "
+            f"engine {engine} cannot do: set `engine: {DECODES_TOGETHER}`, or a mixture of 0 (the policy itself) or 1 "
+            "(the reference)"
+        )
 
 
 _cached: dict[tuple[Any, ...], Engine] = {}

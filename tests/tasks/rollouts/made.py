@@ -16,7 +16,13 @@ def made_answers(groups: list[int], lengths: list[int], cut: frozenset[int] = fr
         for i, n in enumerate(lengths)
     ]
     table = pa.table({"prompt_id": [f"p{g}" for g in groups], "completion": [a.text for a in sampled]})
-    return Answers([Request([1, 2], i, 9) for i in range(len(groups))], sampled, table, np.array(groups))
+    return Answers(
+        [Request([1, 2], i, 9) for i in range(len(groups))],
+        sampled,
+        table,
+        np.array(groups),
+        np.zeros(len(groups), bool),
+    )
 
 
 def made_rollout(

@@ -114,7 +114,7 @@ def test_the_policys_activations_are_gone_before_the_value_network_reads(policy:
     said = read_tokens(networks, ROWS, {"old": networks.policy, "values": networks.value})
     old, values = said["old"].double(), said["values"].double()
     advantages = torch.linspace(-1, 1, len(old)).double()
-    answers = Answers(REQUESTS, SAMPLED, pa.table({}), np.array([0, 0, 1]))
+    answers = Answers(REQUESTS, SAMPLED, pa.table({}), np.array([0, 0, 1]), np.zeros(3, bool))
     rollout = Rollout(answers, None, old, None, values)
     targets = Targets({"advantages": advantages, "returns": values + advantages, "old_values": values}, {})
     head, found = networks.policy.model.lm_head, []

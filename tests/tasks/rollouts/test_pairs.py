@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tasks.advantages.payoffs import mean_payoffs, payoffs
 from tasks.contract import Chosen, SpecError
-from tasks.rollouts.pair_loss import ComparedPairs, PairLoss, check_pair_loss, pair_loss
+from tasks.rollouts.method import ComparedPairs
+from tasks.rollouts.pair_loss import PairLoss, chosen_pair_loss, pair_loss
 from tasks.rollouts.pairs import best_against_worst, pairs_against, pairs_of_groups, wins_of
 
 GROUPS = np.array([0, 0, 0, 1, 1])
@@ -26,8 +27,8 @@ def tensor(*values: float) -> Tensor:
 
 def one_pair(loss: Chosen, p: float, wins: float) -> PairLoss:
     """Summed log-probabilities −10 and −14 under the policy, −12 and −13 under the reference: log-ratios 2 and −1."""
-    pairs = ComparedPairs(A, B, tensor(p), tensor(wins))
-    return pair_loss(loss, tensor(-10, -14), tensor(-12, -13), torch.tensor([5, 8]), pairs)
+    pairs = ComparedPairs(A, B, tensor(p))
+    return pair_loss(loss, tensor(-10, -14), tensor(-12, -13), torch.tensor([5, 8]), pairs, tensor(wins))
 
 
 def test_all_pairs_of_a_prompt_are_compared_and_none_across_prompts() -> None:
@@ -98,8 +99,9 @@ def test_a_soft_label_is_the_mean_over_labels_drawn_with_its_probability(loss: C
 
 def test_the_loss_is_the_mean_over_pairs_and_answers_collect_the_slopes_of_theirs() -> None:
     """Policy and reference equal: β·½ for each side of each of three pairs, over 3. Answer 0 wins both of its pairs."""
-    pairs = ComparedPairs(np.array([0, 0, 1]), np.array([1, 2, 2]), tensor(0.5, 0.5, 0.5), tensor(1, 1, 1))
-    found = pair_loss(loss_of("dpo", beta=0.6), tensor(-1, -2, -3), tensor(-1, -2, -3), torch.ones(3), pairs)
+    pairs = ComparedPairs(np.array([0, 0, 1]), np.array([1, 2, 2]), tensor(0.5, 0.5, 0.5))
+    sums, certain = tensor(-1, -2, -3), tensor(1, 1, 1)
+    found = pair_loss(loss_of("dpo", beta=0.6), sums, sums, torch.ones(3), pairs, certain)
     assert found.loss == pytest.approx(math.log(2))
     assert found.slopes.tolist() == pytest.approx([-0.2, 0, 0.2])
     assert found.agreement.tolist() == [0.5, 0.5, 0.5]
@@ -107,9 +109,9 @@ def test_the_loss_is_the_mean_over_pairs_and_answers_collect_the_slopes_of_their
 
 def test_a_loss_that_couples_pairs_gets_all_of_them_at_once() -> None:
     """AOT pairs the k-th smallest margin with the k-th smallest of the reference: −4 with −6, and 3 with 0."""
-    pairs = ComparedPairs(np.array([0, 2]), np.array([1, 3]), tensor(0.5, 0.5), tensor(1, 0))
+    pairs = ComparedPairs(np.array([0, 2]), np.array([1, 3]), tensor(0.5, 0.5))
     sums, refs = tensor(-1, -4, -5, -9), tensor(-1, -1, -1, -7)
-    found = pair_loss(loss_of("aot", beta=1.0), sums, refs, torch.ones(4), pairs)
+    found = pair_loss(loss_of("aot", beta=1.0), sums, refs, torch.ones(4), pairs, tensor(1, 0))
     assert found.loss == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-3))) / 2)
 
 
@@ -123,13 +125,13 @@ def test_a_loss_that_couples_pairs_gets_all_of_them_at_once() -> None:
 )  # fmt: skip
 def test_a_loss_that_pairs_of_sampled_answers_cannot_fill_is_refused(loss: str, text: str) -> None:
     with pytest.raises(SpecError, match=text):
-        check_pair_loss(loss_of(loss), "sampled")
+        chosen_pair_loss(loss_of(loss), "sampled")
 
 
 def test_a_loss_that_couples_pairs_takes_no_soft_labels() -> None:
-    check_pair_loss(loss_of("aot"), "sampled")
+    chosen_pair_loss(loss_of("aot"), "sampled")
     with pytest.raises(SpecError, match=r"'aot' couples the pairs of a batch.*choose `labels: sampled`"):
-        check_pair_loss(loss_of("aot"), "soft")
+        chosen_pair_loss(loss_of("aot"), "soft")
 
 
 def test_payoffs_are_antisymmetric_and_log_odds_are_bounded() -> None:

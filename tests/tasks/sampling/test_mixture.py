@@ -9,8 +9,8 @@ import torch
 from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy
 from tasks.sampling.decoding import DecodingModel, cache_shapes
-from tasks.sampling.mixture import MixtureSampler, check_mixture
-from tasks.sampling.requests import Engine, Options, Request, SampledAnswer, close_engine
+from tasks.sampling.mixture import MixtureSampler
+from tasks.sampling.requests import Engine, Options, Request, SampledAnswer, check_mixture, close_engine
 from tasks.template import stop_ids
 from tasks.training.model import open_model
 from tests.models import tiny_policy
