@@ -54,6 +54,11 @@ def check_group_settings(params: Mapping[str, Any], *, has_ref: bool) -> None:
             f"overlong_cache = {cache} is a part of the longest answer allowed, and max_tokens is {longest}: set "
             f"max_tokens to at least {cache}, or overlong_cache to null"
         )
+    if params.get("stale") and params.get("importance") == "sequence":
+        raise SpecError(
+            "importance = 'sequence' weighs an answer by the mean of its tokens' ratios, which is no correction for "
+            "answers of an older policy: set stale to 0, or importance to 'token'"
+        )
     if not has_ref and (params["kl_form"] != "reward" or params["kl_coef"]):
         raise SpecError(
             f"kl_coef = {params['kl_coef']} with kl_form = '{params['kl_form']}' is the price of a nat away from the "

@@ -195,6 +195,7 @@ GOOD = {
         ({"normalisation": "constant"}, True, "set max_tokens, or choose another"),
         ({"overlong_cache": 4}, True, "overlong_cache = 4 .*max_tokens is None"),
         ({"overlong_cache": 4, "max_tokens": 3}, True, "max_tokens is 3: set max_tokens to at least 4"),
+        ({"importance": "sequence", "stale": 1}, True, "older policy: set stale to 0, or importance to 'token'"),
         ({}, False, "kl_coef = 0.1 .*there is none: feed the port `ref`, or set kl_coef to 0"),
         ({"kl_coef": 0.0, "kl_form": "token_k3"}, False, "kl_form = 'token_k3' .*there is none"),
     ],
