@@ -101,10 +101,37 @@ def random_model(shape: Shape, *, dtype: str = "float32", device: str = "cpu", s
         torch.set_default_dtype(default)
 
 
-def write_policy(folder: Path, shape: Shape, *, dtype: str = "float32", device: str = "cpu") -> None:
-    """A policy directory: random weights, configuration, tokenizer."""
+def write_policy(
+    folder: Path, shape: Shape, *, dtype: str = "float32", device: str = "cpu", ending: float | None = None
+) -> None:
+    """A policy directory: random weights, configuration, tokenizer.
+
+    ending: mean length of its answers, in tokens, if nothing cuts them; None: they end as rarely as any word comes.
+    """
     write_tokenizer(folder, shape.vocab)
-    random_model(shape, dtype=dtype, device=device).save_pretrained(folder)
+    model = random_model(shape, dtype=dtype, device=device)
+    if ending is not None:
+        end_answers(model, ending)
+    model.save_pretrained(folder)
+
+
+def end_answers(model: Any, length: float) -> None:
+    """Change random weights so that `<eos>` has a probability of about 1/length at every token.
+
+    Channel 0 of the residual stream is made a constant, which alone tells the row of `<eos>` from the others.
+    """
+    import torch
+
+    eos, embedding = model.config.eos_token_id, model.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding[:, 0] = 1.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = 0
+            layer.mlp.down_proj.weight[0] = 0
+        words = torch.arange(len(SPECIAL), len(embedding), device=embedding.device)[None, :64]
+        constant = model.model(words).last_hidden_state[0, :, 0].mean()
+        head = model.get_output_embeddings().weight
+        head[eos, 0] = head[:, 0].mean() + np.log(len(embedding) / (length - 1)) / constant
 
 
 class Lengths(NamedTuple):

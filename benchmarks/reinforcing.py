@@ -5,10 +5,10 @@
 
 Both sides start from the same random weights and draw `--k` answers of up to `--answer` tokens to each of `--prompts`
 prompts per step, in float32, score them by one rule and take one optimizer step; each in a process of its own, in
-turns. Random weights end few answers early, so that both sides draw equally many tokens; `mean_length` says how many.
-With a price (`--betas`) both also read the reference. TRL has no gradient checkpointing here, which is its default, and
-samples by transformers' `generate`, its way without vLLM. TRL is left out where it is not installed:
-`pip install --no-deps trl==1.16.0`.
+turns. Answers end by chance, at about `--ending` tokens in the mean, or go on to the longest (`--ending 0`); both sides
+draw from the same distribution, and `mean_length` is what they drew. With a price (`--betas`) both also read the
+reference. TRL has no gradient checkpointing here, which is its default, and samples by transformers' `generate`, its
+way without vLLM. TRL is left out where it is not installed: `pip install --no-deps trl==1.16.0`.
 
 The result is a JSON file in `benchmarks/results/` (`benchmarks/record.py`); its table is printed, and where the time of
 a step goes. Speeds are answer tokens per second, from the end of the first step to the end of the last.
@@ -39,10 +39,10 @@ SIDES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def make_inputs(folder: str, shape: str, prompts: int, prompt: int) -> dict[str, Any]:
+def make_inputs(folder: str, shape: str, ending: int, prompts: int, prompt: int) -> dict[str, Any]:
     """The policy, and prompts of random words."""
     root, sizes = Path(folder), SHAPES[shape]
-    write_policy(root / "policy", sizes)
+    write_policy(root / "policy", sizes, ending=ending or None)
     write_pairs(root / "pairs.json", prompts, Lengths(prompt, 1), sizes.vocab)
     return {}
 
@@ -76,10 +76,12 @@ def with_speed(row: Row, work: Work) -> Row:
 def measured_rows(options: argparse.Namespace) -> Iterator[Row]:
     """The rows of all cells, each as soon as it is measured; the order of sides turns round from turn to turn."""
     sides = options.sides.split(",")
-    for shape, beta in product(options.shape.split(","), map(float, options.betas.split(","))):
-        case = {"shape": shape, "beta": beta}
+    shapes, endings, betas = options.shape.split(","), map(int, options.ending.split(",")), options.betas.split(",")
+    for shape, ending, beta in product(shapes, endings, map(float, betas)):
+        case = {"shape": shape, "ending": ending, "beta": beta}
         with tempfile.TemporaryDirectory() as temporary:
-            arguments = {"folder": temporary, "shape": shape, "prompts": options.prompts, "prompt": options.prompt}
+            prompts = {"prompts": options.prompts, "prompt": options.prompt}
+            arguments = {"folder": temporary, "shape": shape, "ending": ending, **prompts}
             made = in_process("benchmarks.reinforcing:make_inputs", arguments, limit=options.limit)
             if "error" in made:
                 raise SystemExit(f"{case}: {made['error']}")
@@ -96,7 +98,7 @@ def parts_of(rows: list[Row]) -> str:
             named = {**shares, "rest": 1 - sum(shares.values())}
             case = " ".join(f"{name} {value}" for name, value in row["case"].items())
             parts = ", ".join(f"{part} {share:.0%}" for part, share in sorted(named.items(), key=lambda x: -x[1]))
-            lines.append(f"{case:18} {row['name']:28} {row['step_seconds']:7.2f} s: {parts}")
+            lines.append(f"{case:28} {row['name']:28} {row['step_seconds']:7.2f} s: {parts}")
     return "\n".join(lines)
 
 
@@ -107,7 +109,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=8, help="prompts per step")
     parser.add_argument("--prompt", type=int, default=24, help="median length of prompts, tokens")
     parser.add_argument("--k", type=int, default=8, help="answers per prompt")
-    parser.add_argument("--answer", type=int, default=48, help="longest answer, tokens")
+    parser.add_argument("--answer", type=int, default=64, help="longest answer, tokens")
+    parser.add_argument("--ending", default="32,0", help="mean length of answers that nothing cuts; 0: they do not end")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--sides", default="alignflow,trl", help=f"of {', '.join(SIDES)}")
     parser.add_argument("--threads", type=int, default=2)

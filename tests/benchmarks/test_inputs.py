@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.inputs import SHAPES, Lengths, Shape, TokenCount, count_tokens, random_model, read_pairs, shuffled_back
 
-from benchmarks.inputs import useful_flops, write_pairs  # isort: skip
+from benchmarks.inputs import end_answers, useful_flops, write_pairs  # isort: skip
 
 
 def test_a_prompt_counts_twice_as_read_and_once_as_unique_and_an_answer_has_an_end() -> None:
@@ -48,3 +49,14 @@ def test_shuffled_back_undoes_the_trainers_shuffle() -> None:
     order = [i for batch in _batches(10, OptimConfig(batch=4), 0) for i in batch.tolist()]
     given = shuffled_back(pairs)
     assert [given[i] for i in order] == pairs
+
+
+def test_answers_of_random_weights_end_where_they_are_made_to() -> None:
+    """Each token ends an answer with a probability near 1/20, whatever was read before."""
+    model = random_model(SHAPES["tiny"])
+    end_answers(model, 20.0)
+    ids = torch.randint(3, SHAPES["tiny"].vocab, (8, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        chances = model(ids).logits.softmax(-1)[..., model.config.eos_token_id]
+    assert float(chances.mean()) == pytest.approx(1 / 20, rel=0.1)
+    assert float(chances.std()) < 0.02
