@@ -107,7 +107,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", default="toy,20m", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--betas", default="0,0.04", help="prices of a nat")
     parser.add_argument("--prompts", type=int, default=8, help="prompts per step")
-    parser.add_argument("--prompt", type=int, default=24, help="median length of prompts, tokens")
+    parser.add_argument("--prompt", type=int, default=64, help="median length of prompts, tokens")
     parser.add_argument("--k", type=int, default=8, help="answers per prompt")
     parser.add_argument("--answer", type=int, default=64, help="longest answer, tokens")
     parser.add_argument("--ending", default="32,0", help="mean length of answers that nothing cuts; 0: they do not end")
