@@ -32,7 +32,7 @@ def test_a_table_keeps_what_a_network_loses_with_16_samples_and_keeps_with_256(w
 
 @pytest.mark.slow
 def test_ppo_loses_it_no_more_often_than_a_ppo_written_by_hand(world: RareWorld) -> None:
-    """20 runs each of 100 iterations. Were the chances equal, 7 or more apart has a probability below 0.05."""
+    """20 runs each of 100 iterations. Were the chances equal, 7 or more apart have a probability of 0.01."""
     settings = Settings(iterations=100)
     by_hand = train_by_hand(world, settings, RUNS)
     by_task = train_by_task(world, settings, RUNS)
