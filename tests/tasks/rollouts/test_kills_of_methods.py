@@ -1,4 +1,7 @@
-"""Every method, killed at any moment and started again, ends in the bytes of a training that nothing disturbed."""
+"""Every method, killed at any moment and started again, ends in the bytes of a training that nothing disturbed.
+
+The methods' own tests kill each of them once between two iterations, in the fast suite.
+"""
 
 import random
 import shutil
@@ -14,11 +17,12 @@ from tests.tasks.rollouts.small import files_of, plain_curves
 from tests.workspace import Killed, Mortal, Workspace
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "ppo"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_killed_while_it_samples_ends_in_the_same_bytes(
     method: str, policy: Policy, value: RewardModel, teacher: Policy, tmp_path: Path
 ) -> None:
-    """In the third iteration, behind a checkpoint; `test_rl.py` and `test_ppo_kills.py` have PPO's."""
+    """In the third iteration, behind a checkpoint."""
     straight, folder = Workspace(tmp_path / "straight"), tmp_path / "killed"
     options = {"iterations": 3, "checkpoint_every": 2, "teacher": teacher}
     expected = run_method(method, policy, value, straight, **options)
