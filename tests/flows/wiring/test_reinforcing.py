@@ -68,13 +68,19 @@ def test_each_round_goes_on_from_the_policy_and_the_critic_of_the_one_before(shi
 
 
 @pytest.mark.parametrize(
-    ("name", "answers"), [("rm-ppo", 16), ("rm-ppo-lora", 16), ("sppo-reward-model", 16), ("rm-ppo-overoptimised", 2)]
-)
-def test_reward_models_that_train_policies_learn_from_disjoint_pairs(name: str, answers: int, shipped: Compile) -> None:
-    graph = shipped(name)
+    ("name", "given", "disjoint", "answers"),
+    [
+        ("rm-ppo", {}, True, 16), ("rm-ppo", {"disjoint": "false"}, False, 5), ("rm-ppo-lora", {}, False, 5),
+        ("sppo-reward-model", {"disjoint": "true"}, True, 16), ("rm-ppo-overoptimised", {}, True, 2),
+    ],
+)  # fmt: skip
+def test_people_label_disjoint_pairs_or_all_pairs_of_few_answers(
+    name: str, given: dict[str, str], disjoint: bool, answers: int, shipped: Compile
+) -> None:
+    graph = shipped(name, **given)
     rule = graph.nodes["pairs/pairs"].params["rule"]
     assert isinstance(rule, ChoiceValue)
-    assert (rule.name, rule.params["disjoint"]) == ("sampled", True)
+    assert (rule.name, rule.params["disjoint"]) == ("sampled", disjoint)
     assert graph.nodes["pairs/sample"].params["k"] == answers
 
 
