@@ -17,6 +17,7 @@ from tasks.exploit import responses_size
 from tasks.grouped import grpo_cost
 from tasks.judge import compare_cost, compare_size
 from tasks.judged import labels_size
+from tasks.online import nash_md_cost, nash_md_wiring, online_dpo_cost, xpo_cost
 from tasks.reward import fit_reward_cost, fit_reward_work
 from tasks.rl import ppo_cost
 from tasks.sample import sample_cost
@@ -139,6 +140,29 @@ def test_sampling_and_ppo_cost_their_answers_and_at_most_their_longest() -> None
     assert grpo_cost(again) == {
         "samples": AtMost(180), "queries": AtMost(180), "tokens": AtMost(1440, typical=False),
     }  # fmt: skip
+
+
+def test_comparing_methods_cost_the_answers_of_their_opponents_and_every_pair() -> None:
+    """30 prompts: 4 answers and 6 pairs; 2 and 3 answers with 6 pairs; 4 and 2 answers with 8."""
+    given: dict[str, Any] = {"policy": Seen(max_new_tokens=48), "iterations": 3, "prompts_per_iteration": 10,
+                             "max_tokens": 8}  # fmt: skip
+    assert online_dpo_cost(Seen(k=4, **given)) == {
+        "samples": 120, "queries": 180, "tokens": AtMost(960, typical=False),
+    }  # fmt: skip
+    assert xpo_cost(Seen(k=2, k_ref=3, **given)) == {
+        "samples": 150, "queries": 180, "tokens": AtMost(1200, typical=False),
+    }  # fmt: skip
+    assert nash_md_cost(Seen(k=4, k_opponent=2, **given)) == {
+        "samples": 180, "queries": 240, "tokens": AtMost(1440, typical=False),
+    }  # fmt: skip
+
+
+def test_a_mixture_that_the_engine_cannot_sample_is_refused_by_the_wiring() -> None:
+    given: dict[str, Any] = {"policy": Seen(), "mixture": 0.125, "adapter": None}
+    for engine in ("transformers", "auto"):
+        nash_md_wiring(Seen(engine=Chosen("engines", engine, {}), **given))
+    with pytest.raises(SpecError, match=r"mixture = 0\.125 .* engine vllm cannot do: set `engine: transformers`"):
+        nash_md_wiring(Seen(engine=Chosen("engines", "vllm", {}), **given))
 
 
 def test_a_model_has_no_rows_so_the_table_beside_it_counts() -> None:
