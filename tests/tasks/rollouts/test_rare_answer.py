@@ -32,8 +32,8 @@ def test_a_table_keeps_what_a_network_loses_with_16_samples_and_keeps_with_256(w
 
 @pytest.mark.slow
 def test_ppo_loses_it_no_more_often_than_a_ppo_written_by_hand(world: RareWorld) -> None:
-    """20 runs each of 100 iterations. Were the chances equal, 7 or more apart have a probability of 0.01."""
-    settings = Settings(iterations=100)
+    """20 runs each of 60 iterations. Were the chances equal, 7 or more apart have a probability of 0.01."""
+    settings = Settings(iterations=60)
     by_hand = train_by_hand(world, settings, RUNS)
     by_task = train_by_task(world, settings, RUNS)
     lost = [sum(course.lost(world) for course in courses) for courses in (by_task, by_hand)]
