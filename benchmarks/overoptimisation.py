@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,12 +100,17 @@ def figure_of(rows: Sequence[Row]) -> Figure:
     left.set_ylabel("mean score above the base's")
     left.legend(loc="best", fontsize=9.5, ncols=1)
     right.legend(loc="best", fontsize=9.5)
-    seeds = len({row["seed"] for row in rows})
-    foot = f"Lines: means over {seeds} seeds of labels, reward model and PPO; bands: lowest to highest seed."
-    add_foot(
-        figure, foot + "\nDashes: R(d) = d(α − β log d), fitted to the checkpoints of all seeds (arXiv 2210.10760)."
-    )
+    foot = f"Lines: means over {_seeds(rows)} seeds of labels, reward model and PPO; bands: lowest to highest seed."
+    law = "Dashes: R(d) = d(α − β log d), fitted to the checkpoints of all seeds (arXiv 2210.10760)."
+    add_foot(figure, f"{foot}\n{law}")
     return close_figure(figure)
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    """How many seeds each number of pairs has: `5`, or `3 to 5` where a grid is not complete."""
+    of_size = Counter(size for size, _ in {(row["num_pairs"], row["seed"]) for row in rows})
+    least, most = min(of_size.values()), max(of_size.values())
+    return f"{least} to {most}" if least < most else str(most)
 
 
 def _words(law: Law) -> str:
