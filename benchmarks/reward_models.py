@@ -71,21 +71,24 @@ class Group(NamedTuple):
     cells: tuple[Cell, ...]
 
 
-KINDS = (Cell(epochs=3), Cell(), Cell(disjoint=False))
-"""The setting of `rm-ppo`, and what it has instead of: one epoch, and all pairs of a few answers."""
+KINDS = (Cell(epochs=3), Cell(), Cell(disjoint=False), Cell(disjoint=False, epochs=3))
+"""The setting of `rm-ppo`, and what it has instead of: one epoch, all pairs of a few answers, both."""
 GROUPS: Mapping[str, Group] = {
-    "kinds": Group(3, KINDS),
-    "sizes": Group(2, tuple(replace(kind, num_pairs=n) for kind in KINDS for n in (300, 1000))),
-    "settings": Group(1, (
-        *(Cell(epochs=n) for n in (2, 5)), Cell(epochs=2, lr=1e-3), Cell(epochs=3, lr=1e-4), Cell(lr=1e-3),
-        Cell(lr=1e-3, batch=64), Cell(centring=0.0), Cell(disjoint=False, epochs=2), Cell(disjoint=False, epochs=3),
-    )),
+    "chosen": Group(3, KINDS[:1]),
+    "kinds": Group(2, KINDS[1:]),
+    "sizes": Group(2, tuple(replace(kind, num_pairs=1000) for kind in KINDS[:3])),
+    "few": Group(1, tuple(replace(kind, num_pairs=300) for kind in KINDS[:3])),
     "many": Group(1, (Cell(10_000),)),
+    "settings": Group(1, (
+        *(Cell(epochs=n) for n in (2, 5)), Cell(disjoint=False, epochs=2), Cell(lr=1e-4), Cell(lr=1e-3),
+        Cell(epochs=2, lr=1e-3), Cell(lr=1e-3, batch=64), Cell(centring=0.0),
+    )),
 }  # fmt: skip
+"""What a command measures by name."""
 CURVES: Mapping[str, Callable[[Cell], bool]] = {
     "disjoint pairs, 3 epochs": lambda cell: cell == Cell(cell.num_pairs, epochs=3),
-    "disjoint pairs": lambda cell: cell == Cell(cell.num_pairs),
-    "all pairs of a few answers": lambda cell: cell == Cell(cell.num_pairs, disjoint=False),
+    "disjoint pairs, 1 epoch": lambda cell: cell == Cell(cell.num_pairs),
+    "all pairs of few answers, 1 epoch": lambda cell: cell == Cell(cell.num_pairs, disjoint=False),
 }
 """The learning curves that are drawn: the label, and which cells belong to it."""
 COLOURS = (ACCENT, MUTED, BASE)

@@ -54,7 +54,10 @@ def test_the_wiring_has_a_round_for_each_cell_and_a_parameter_for_each_of_its_fi
 
 
 def rows_of(seed: int, *points: tuple[float, float], size: int = 300) -> list[Row]:
-    return [{"seed": seed, "num_pairs": size, "distance": d, "gold_gain": g} for d, g in points]
+    return [
+        {"seed": seed, "num_pairs": size, "distance": d, "gold_gain": g, "case": {"checkpoint": n}}
+        for n, (d, g) in enumerate(points)
+    ]
 
 
 def test_curves_begin_at_the_base_and_end_where_the_first_seed_ends() -> None:
@@ -64,14 +67,17 @@ def test_curves_begin_at_the_base_and_end_where_the_first_seed_ends() -> None:
     np.testing.assert_allclose(gains, [[0, 1, 2, 1, 0], [0, 0.5, 1, 1.5, 2]])
 
 
-def test_one_law_is_fitted_to_the_checkpoints_of_all_seeds_of_a_size() -> None:
-    def obeying(alpha: float, beta: float, seed: int, size: int) -> list[Row]:
-        return rows_of(seed, *((d, d * (alpha - beta * math.log(d))) for d in (0.5 + seed, 1.5, 3.0)), size=size)
+def test_the_law_of_a_size_is_that_of_the_means_over_its_seeds() -> None:
+    def around(alpha: float, beta: float, size: int, off: float = 0.3) -> list[Row]:
+        points = [(d, d * (alpha - beta * math.log(d))) for d in (0.5, 1.5, 3.0)]
+        return [
+            row for seed, sign in ((0, 1), (1, -1))
+            for row in rows_of(seed, (0.0, 0.0), *((d, g + sign * off) for d, g in points), size=size)
+        ]  # fmt: skip
 
-    rows = [*obeying(1, 0.5, 0, 300), *obeying(1, 0.5, 1, 300), *obeying(2, 0.25, 0, 3000)]
-    rows += rows_of(0, (0.0, 0.0))  # no distance, no equation
-    laws = law_by_pairs(rows)
+    laws = law_by_pairs([*around(2, 0.25, 3000), *around(1, 0.5, 300)])
     assert {size: (law.alpha, law.beta, law.explained) for size, law in laws.items()} == {
         300: pytest.approx((1, 0.5, 1)), 3000: pytest.approx((2, 0.25, 1)),
     }  # fmt: skip
+    assert list(laws) == [300, 3000]
     assert laws[300].peak == pytest.approx(math.e)
