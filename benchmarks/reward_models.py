@@ -182,7 +182,7 @@ def figure_of(rows: Sequence[Row]) -> Figure:
     left.set_xlabel("labelled pairs")
     left.set_ylabel("accuracy against gold")
     left.set_title("Learning curves")
-    left.legend(loc="best", fontsize=9)
+    left.legend(loc="lower right", fontsize=9)
     _draw_settings(right, [row for row in rows if row["case"]["num_pairs"] == STANDARD.num_pairs])
     foot = (
         "Accuracy against gold: share of pairs of answers to a prompt of the split `gate` in which the reward model "
