@@ -182,6 +182,7 @@ def figure_of(rows: Sequence[Row]) -> Figure:
     left.set_xlabel("labelled pairs")
     left.set_ylabel("accuracy against gold")
     left.set_title("Learning curves")
+    left.margins(y=0.2)
     left.legend(loc="lower right", fontsize=9)
     _draw_settings(right, [row for row in rows if row["case"]["num_pairs"] == STANDARD.num_pairs])
     foot = (
