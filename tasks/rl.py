@@ -89,9 +89,10 @@ def ppo(
 
     Raises DataError without prompts, without a value network or for one with another tokenizer, template or base, if
     the first update of an iteration does not start at ratio 1, if the sampler's log-probabilities are another policy's,
-    or if a number is not finite; SpecError for a `kl_coef` of 0 that no controller can move, for a single answer per
-    iteration, and for an adapter that is not the policy's. Curves: objective/*, policy/*, loss/*, value/*, val/*,
-    sampler/*, time/* (shares of an iteration), kl_coef, lr.
+    or if a number is not finite or the policy runs away (`max_kl`), with the last good checkpoint kept; SpecError for a
+    `kl_coef` of 0 that no controller can move, for a single answer per iteration, and for an adapter that is not the
+    policy's. Curves: objective/*, policy/*, loss/*, value/*, val/*, sampler/* (`tasks/rollouts/mismatch.py`), time/*
+    (shares of an iteration), kl_coef, lr.
 
     Args:
         iterations: rollouts; each is learnt from once.

@@ -78,7 +78,9 @@ def comparisons_of(method: Method, answers: Answers, oracle: Oracle, journals: P
     pairs = ComparedPairs(number[a], number[b], torch.from_numpy(p[good]))
     kept = answers.take(order[: int((in_pair & learnt).sum())])
     tokens = sum(len(one.tokens) for one in answers.sampled)
-    return Feedback(kept, None, unanswered, journal.queries, tokens=tokens, pairs=pairs)
+    return Feedback(
+        kept, None, unanswered, journal.queries, tokens=tokens, pairs=pairs, by_opponent=int(answers.by_opponent.sum())
+    )
 
 
 def _file(answers: Answers, journals: Path) -> Path:

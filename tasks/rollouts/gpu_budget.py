@@ -1,13 +1,13 @@
 """The memory of a device that the networks need once they train, and what is left of it for an engine."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from tasks.calls import Adapter, StateBytes
 from tasks.contract import Chosen, SpecError, Workspace
-from tasks.rollouts.memory import ONE_AT_A_TIME, Learner, checkpointing_wanted, engine_bytes
+from tasks.rollouts.memory import ONE_AT_A_TIME, Learner, checkpointing_wanted, engine_bytes, engine_need
 from tasks.rollouts.networks import Networks
 from tasks.rollouts.one_base import VALUE
 from tasks.rollouts.settings import LoopConfig
@@ -16,20 +16,62 @@ from tasks.training.gradient_checkpointing import use_gradient_checkpointing
 from tasks.training.memory import FLOAT, ModelShape, TrainingSetup, scoring_memory
 
 
-def with_remaining_memory(engine: Chosen, networks: Networks, state: StateBytes, work: Workspace) -> Chosen:
-    """The engine with no more memory than the loaded networks, their gradients and their optimizer leave it.
+class EngineMemory(NamedTuple):
+    """How an engine shares a GPU with the networks."""
 
-    Only vLLM takes its share at once, and refuses where that much is not free. Raises SpecError where nothing is left.
-    """
-    if engine.name != "vllm" or not networks.device.is_gpu:
-        return engine
-    configured = engine.execution.get("gpu_memory")
+    share: float
+    """Of the GPU's memory, that vLLM takes for its weights, keys and values."""
+    rests: bool
+    """Whether the engine gives its memory back while the networks learn."""
+
+
+def with_remaining_memory(
+    engine: Chosen,
+    networks: Networks,
+    state: StateBytes,
+    answers: int,
+    longest: int,
+    work: Workspace,
+    *,
+    may_rest: bool,
+) -> tuple[Chosen, bool]:
+    """The engine with no more memory than the networks leave it, and whether it must rest while they learn.
+
+    Only vLLM takes its share at once, and refuses where that much is not free. answers: of an iteration. longest:
+    tokens of a prompt with its answer. Raises SpecError where nothing is left.
+    """  # fmt: skip
+    if not networks.device.is_gpu:
+        return engine, False
     free, total = torch.cuda.mem_get_info(networks.device.torch_device)
+    to_come, shape = bytes_to_come(networks, state), _shape_of(networks.policy.model)
+    need = engine_need(shape, engine, answers, longest) if shape else 0.0
+    if engine.name != "vllm":
+        return engine, may_rest and need > free - to_come
+    configured = engine.execution.get("gpu_memory")
     wanted = float(configured) if isinstance(configured, int | float) else 1.0
-    share = fitting_share(wanted, free, total, bytes_to_come(networks, state))
-    if share < wanted:
-        work.notice(f"vLLM gets {share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks")
-    return replace(engine, execution={**engine.execution, "gpu_memory": share})
+    lasting = state.device * _learning_parameters(networks)
+    memory = shared_memory(wanted, need, free, total, to_come, lasting, may_rest=may_rest)
+    if memory.share < wanted or memory.rests:
+        work.notice(
+            f"vLLM gets {memory.share:.0%} of the GPU's memory, not {wanted:.0%}: the rest is for the networks"
+            + (", which have all of it while they learn" if memory.rests else "")
+        )
+    return replace(engine, execution={**engine.execution, "gpu_memory": memory.share}), memory.rests
+
+
+def shared_memory(
+    wanted: float, need: float, free: int, total: int, to_come: float, lasting: float, *, may_rest: bool
+) -> EngineMemory:
+    """The engine rests where it could not hold an iteration's answers beside networks that learn, and then has what
+    they leave it between two updates. Raises SpecError where that is nothing.
+
+    wanted: share of the memory that the engine may have. need: bytes of its weights, and of keys and values of an
+    iteration's answers. free: bytes, of `total`, beside the loaded networks. to_come: bytes that the networks take
+    once they learn; `lasting` of these, the optimizer's state, stay.
+    """
+    if not may_rest or min(need, wanted * total) <= free - to_come:
+        return EngineMemory(fitting_share(wanted, free, total, to_come), rests=False)
+    return EngineMemory(fitting_share(wanted, free, total, lasting), rests=True)
 
 
 def with_room_for(adapter: Adapter | None, engine: Chosen) -> Chosen:
@@ -66,10 +108,14 @@ def with_gradient_checkpointing(
 
 def bytes_to_come(networks: Networks, state: StateBytes) -> float:
     """What the networks take once they train: gradients, the optimizer's state, and the activations of one of them."""
-    learning = sum(p.numel() for parameters in networks.learned for p in parameters)
+    learning = _learning_parameters(networks)
     needs = (one.parts.items() for one in _learning(networks, state))
     passing = (sum(size for part, size in need if part in ONE_AT_A_TIME) for need in needs)
     return (FLOAT + state.device) * learning + max(passing, default=0.0)
+
+
+def _learning_parameters(networks: Networks) -> int:
+    return sum(p.numel() for parameters in networks.learned for p in parameters)
 
 
 def _learning(networks: Networks, state: StateBytes) -> list[Learner]:

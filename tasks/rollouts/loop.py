@@ -5,19 +5,23 @@ nat; checkpoints on the way. What a method adds is in `tasks/rollouts/method.py`
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shutil import ignore_patterns
 from typing import NamedTuple
 
 from torch import nn
 
-from tasks.contract import Chosen, SpecError, Workspace
+from tasks.contract import SpecError, Workspace
 from tasks.judging.opening import open_oracle
 from tasks.judging.oracle_report import report_paid
 from tasks.kinds import Demonstrations, Oracle, Policy, Prompts, RewardModel, Scorer
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
+from tasks.rollouts.ahead import AnswerSource, CheckedEngine, LockedWorkspace, OneAhead, OnPolicy
+from tasks.rollouts.divergence import Diverged, check_rollout, confirm_checkpoint, with_last_good
 from tasks.rollouts.feedback import comparisons_of, scores_of
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
 from tasks.rollouts.laps import Laps
@@ -25,7 +29,9 @@ from tasks.rollouts.method import Answers, Feedback, Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.opponent import opponent_sampler
+from tasks.rollouts.pending import load_feedback, save_feedback
 from tasks.rollouts.redraw import draw_again
+from tasks.rollouts.refusals import check_off_policy, check_ranks
 from tasks.rollouts.resume import (
     ResumeState,
     prompt_order_id,
@@ -35,7 +41,7 @@ from tasks.rollouts.resume import (
     write_resume_state,
 )
 from tasks.rollouts.rollout import read_rollout
-from tasks.rollouts.sampler import PromptOrder, Sampler, plan_for
+from tasks.rollouts.sampler import PromptOrder, Sampler, longest_of, plan_for
 from tasks.rollouts.settings import LoopConfig
 from tasks.rollouts.sft_mix import SftMix, make_sft_mix
 from tasks.rollouts.update import learn
@@ -47,6 +53,7 @@ from tasks.training.checkpoint import (
     CheckpointSchedule,
     checkpoint_bytes,
     drop_damaged,
+    last_checkpoint,
     last_state,
     load_checkpoint,
     pinned_packing,
@@ -103,23 +110,43 @@ class Trainer:
     resumed: ResumeState
     mix: SftMix | None
     work: Workspace
+    rests: bool
+    """Whether the engine gives its memory back while the networks learn."""
 
-    def iterate(self, optimizer: Updater, progress: Progress) -> dict[str, float]:
-        """Sample, ask, give credit and learn once; `progress` moves on. Returns the metrics."""
+    def source(self, pending: Feedback | None) -> AnswerSource:
+        """Where the answers come from. pending: those that a checkpoint has of its next iteration."""
+        engine, iterations = self.sampler.engine, self.config.iterations
+
+        def update() -> None:
+            engine.update(*self.networks.weights)
+
+        def rest() -> None:
+            if self.rests:
+                engine.rest(renewed=self.config.adapter is None)
+
+        def ahead(iteration: int, check: Callable[[], None]) -> Feedback:
+            return self._draw(iteration, replace(self.sampler, engine=CheckedEngine(engine, check)))
+
+        def now(iteration: int, ended: Callable[[str], None]) -> Feedback:
+            def show(share: float) -> None:
+                self.work.progress(iteration + 0.5 * share, iterations, "iterations")
+
+            return self._draw(iteration, self.sampler, show, ended)
+
+        if self.config.rollout.stale:
+            return OneAhead(update, ahead, iterations, pending)
+        return OnPolicy(update, now, rest)
+
+    def iterate(self, source: AnswerSource, optimizer: Updater, progress: Progress) -> dict[str, float]:
+        """Take answers, give credit and learn once; `progress` moves on. Returns the metrics."""
         laps, iteration, config, work = Laps(), progress.step, self.config, self.work
         number = self.resumed.iterations + iteration
-        self.sampler.engine.update(*self.networks.weights)
-        laps.ended("push")
-        answers = self.sampler.sample(
-            number - self.resumed.begun,
-            lambda share: work.progress(iteration + 0.5 * share, config.iterations, "iterations"),
-        )
-        laps.ended("draw")
-        feedback = self._feedback(answers, number - self.resumed.begun, work.path / "scores" / str(iteration))
-        laps.ended("score")  # and drawing again, where the method does
+        feedback = source.of(iteration, laps.ended)
         rollout, difference, metrics = read_rollout(
-            self.networks, feedback, progress.difference, divergences=self.method.reads_divergences
+            self.networks, feedback, config.rollout, progress.difference, divergences=self.method.reads_divergences
         )
+        check_rollout(rollout, config.kl.max_kl, self.method.name, iteration)
+        confirm_checkpoint(work.path / "checkpoint")
         targets = self.method.targets(rollout, progress.coefficient)
         laps.ended("read")
         rates = config.rates(iteration)
@@ -129,7 +156,7 @@ class Trainer:
         laps.ended("update")
         used = rollout.own_answers
         progress.totals.update(
-            samples=used + feedback.unanswered + feedback.discarded + int(answers.by_opponent.sum()),
+            samples=used + feedback.unanswered + feedback.discarded + feedback.by_opponent,
             queries=feedback.queries,
             tokens=feedback.tokens,
         )
@@ -144,19 +171,29 @@ class Trainer:
         progress.difference = difference if progress.difference is None else progress.difference
         return metrics
 
-    def _feedback(self, answers: Answers, iteration: int, journals: Path) -> Feedback:
-        """What the oracle says of the answers, and of those that are drawn in their place."""
-        oracle = self.oracle
+    def _draw(
+        self, iteration: int, sampler: Sampler, on_progress: Callable[[float], None] = lambda share: None,
+        ended: Callable[[str], None] = lambda lap: None,
+    ) -> Feedback:  # fmt: skip
+        """An iteration's answers, and what the oracle says of them and of those that are drawn in their place."""
+        oracle, journals = self.oracle, self.work.path / "scores" / str(iteration)
+        number = self.resumed.iterations + iteration - self.resumed.begun
+        answers = sampler.sample(number, on_progress)
+        ended("draw")
         if oracle is None:
             return Feedback(answers, None, 0, 0, tokens=int(answers.lengths.sum()))
         if self.method.feedback == "comparisons":
-            return comparisons_of(self.method, answers, oracle, journals, self.work)
+            feedback = comparisons_of(self.method, answers, oracle, journals, self.work)
+            ended("score")
+            return feedback
         assert isinstance(oracle, Scorer)
 
         def ask(some: Answers, least: int = 0) -> Feedback:
             return scores_of(some, oracle, journals, self.work, best_of=self.method.best_of, least=least)
 
-        return draw_again(ask(answers, least=2), self.sampler, iteration, self.method.redraws, ask)
+        feedback = draw_again(ask(answers, least=2), sampler, number, self.method.redraws, ask)
+        ended("score")  # and drawing again, where the method does
+        return feedback
 
 
 def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work: Workspace) -> Policy:
@@ -165,6 +202,8 @@ def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
     if inputs.ref is None and (config.kl.kl_coef or config.kl.moves):
         raise SpecError("a nat has a price, and there is no reference that it leads away from: feed `ref`")
+    check_off_policy(method, rollout)
+    work = LockedWorkspace(work) if rollout.stale else work
     chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))
     check_ranks(chosen)
     if join().world > 1 and sharding() == "fsdp":
@@ -187,24 +226,19 @@ def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work
         )
         state_bytes = state_bytes_of(chosen_optimizer(config.optim.optimizer))
         networks = with_gradient_checkpointing(networks, chosen, state_bytes, config, order.k)
-        engine = with_remaining_memory(chosen, networks, state_bytes, work)(policy)
+        chosen, rests = with_remaining_memory(
+            chosen, networks, state_bytes, rollout.prompts_per_iteration * order.k, longest_of(plan), work,
+            may_rest=not rollout.stale,
+        )  # fmt: skip
+        engine = chosen(policy)
         options = Options(temperature=rollout.temperature, stop_ids=stop_ids(policy))
         oracle = inputs.oracle and open_oracle(inputs.oracle, config.compute.dtype, work, stored=False)
         opponent = opponent_sampler(method.opponent, engine, networks, policy, inputs.ref)
         sampler = Sampler(engine, plan, order, options, opponent)
-        _train(Trainer(method, networks, sampler, oracle, config, resumed, mix, work), policy, value)
+        _train(Trainer(method, networks, sampler, oracle, config, resumed, mix, work, rests), policy, value)
     finally:
         close_engine()
     return Policy(work.output, base=None if config.adapter is None else policy.whole)
-
-
-def check_ranks(engine: Chosen) -> None:
-    """Refuse an engine that several ranks cannot have. Raises SpecError."""
-    if join().world > 1 and engine.name == "vllm":
-        raise SpecError(
-            "rollouts on several ranks sample with `engine: transformers`: vLLM, in the process of a rank, would take "
-            "its process group for its own"
-        )
 
 
 def _train(trainer: Trainer, policy: Policy, value: RewardModel | None) -> None:
@@ -221,19 +255,30 @@ def _train(trainer: Trainer, policy: Policy, value: RewardModel | None) -> None:
     size = checkpoint_bytes(whole_weights(learning), state_bytes_of(chosen))
     due = CheckpointSchedule(config.keep.checkpoint_every, config.keep.checkpoint_minutes, size, usual=10)
     progress = _restore(checkpoint, learning, optimizer, chosen.name, resumed)
-    while progress.step < config.iterations:
-        metrics = trainer.iterate(optimizer, progress)
-        work.log(progress.step, metrics)
-        work.progress(progress.step, config.iterations, "iterations")
-        if progress.step in config.checkpoints:
-            _keep(networks, policy, kept / str(progress.step))
-        last = progress.step == config.iterations
-        if last or due.is_due(progress.step):
-            state = vars(progress) | pins(networks.shape)
-            final = last and not config.keep.keep_optimizer
-            save_checkpoint(checkpoint, progress.step, whole_weights(learning), optimizer, state, final=final)
-            due.written()
-            _drop(work.path / "scores")
+    before = last_checkpoint(checkpoint)
+    source = trainer.source(load_feedback(before) if before else None)
+    try:
+        while progress.step < config.iterations:
+            metrics = trainer.iterate(source, optimizer, progress)
+            work.log(progress.step, metrics)
+            work.progress(progress.step, config.iterations, "iterations")
+            if progress.step in config.checkpoints:
+                _keep(networks, policy, kept / str(progress.step))
+            last = progress.step == config.iterations
+            if last or due.is_due(progress.step):
+                pending = source.pending()
+                state = vars(progress) | pins(networks.shape)
+                save_checkpoint(
+                    checkpoint, progress.step, whole_weights(learning), optimizer, state,
+                    final=last and not config.keep.keep_optimizer, keep_last=not last,
+                    beside=pending and partial(save_feedback, pending),
+                )  # fmt: skip
+                due.written()
+                _drop(work.path / "scores")
+    except Diverged as error:
+        raise with_last_good(error, checkpoint) from error
+    finally:
+        source.stop()
     work.count(**+progress.totals)  # without zeros
     report_paid(work)
     if this_rank().is_first:

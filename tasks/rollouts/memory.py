@@ -24,6 +24,9 @@ from tasks.training.passes import alternatives, setup_of, shape_of
 ONE_AT_A_TIME = {"activations": max, "head": max, "bfloat16 copies of weights": max}
 """What exists for one network alone, because the other's graph is gone."""
 
+SEQUENCES = 256
+"""Sequences that vLLM decodes at once on a GPU, by default at least."""
+
 
 class Learner(NamedTuple):
     """A network that learns."""
@@ -134,3 +137,14 @@ def engine_bytes(shape: ModelShape, engine: Chosen, answers: int) -> float:
     longest = min(answers, int(str(rows or answers))) * column * shape.positions
     cache = min(longest, float(str(limit)) * 2**30) if limit else 0.0
     return number * shape.parameters + cache
+
+
+def engine_need(shape: ModelShape, engine: Chosen, answers: int, longest: int) -> float:
+    """Bytes with which an engine on a GPU samples an iteration's answers at once, as far as it takes them at once.
+
+    longest: tokens of a prompt with its answer.
+    """
+    number = FLOAT if engine.params.get("dtype") == "float32" else HALF
+    cache = min(answers, SEQUENCES) * longest * 2 * shape.layers * shape.keys * number
+    limit = engine.params.get("memory")
+    return number * shape.parameters + (min(cache, float(str(limit)) * 2**30) if limit else cache)

@@ -134,6 +134,8 @@ class Feedback(NamedTuple):
     """`(S,)` each: the scores by the members of an ensemble, by name."""
     pairs: ComparedPairs | None = None
     """For a method that asks for comparisons."""
+    by_opponent: int = 0
+    """Answers that the opponent sampled."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,10 @@ class Rollout:
     divergences: Tensor | None = None
     """`(M,)`: KL(policy ‖ reference) of the distribution of each token; None for a method that does not read them."""
     pairs: ComparedPairs | None = None
+    weights: Tensor | None = None
+    """`(M,)`: factors of the tokens' losses that correct the sampler; None where nothing does."""
+    stale_logps: Tensor | None = None
+    """`(M,)`: under the older policy that sampled, where an update's ratio is one to it; None: it is to `logps`."""
 
     @property
     def rows(self) -> Rows:

@@ -1,4 +1,4 @@
-"""The difference between the engine that samples and the network that trains: measured, and corrected. Pure.
+"""The difference between the engine that samples and the network that trains: measured, refused, corrected.
 
 Both have the same weights, but kernels and number types of their own, so the answers come from a policy μ near the
 trainer's π. A gradient of answers of μ is that of π once every token is weighted by π/μ.
@@ -7,24 +7,21 @@ Names: `log_ratios` are log π − log μ of the sampled tokens, `(M,)`, answers
 numbers of tokens, `(S,)`.
 """
 
-from typing import Literal, NamedTuple
+import math
 
 import torch
 from torch import Tensor
 
+from tasks.contract import DataError
+from tasks.rollouts.settings import Correction
+
 LARGEST = 20.0
 """Log-ratios are clamped to ± this before `exp`, so that a weight is finite whatever the sampler did."""
-
-
-class Correction(NamedTuple):
-    """How the difference is corrected: `tasks.rollouts.settings.RolloutConfig` documents the parameters."""
-
-    kind: Literal["none", "truncate", "mask"] = "none"
-    level: Literal["token", "sequence"] = "token"
-    smallest: float = 0.5
-    """Ratio below which `mask` leaves a token or an answer out; `truncate` has no lower bound."""
-    largest: float = 2.0
-    """Ratio above which `mask` leaves it out, and to which `truncate` lowers it."""
+ALIKE = 0.05
+"""Nats per token by which sampler and trainer may differ in the mean where both have the weights that training began
+with. Measured: 1e-6 where both compute in float32, up to 0.016 for a trainer in bfloat16 and an engine in float32."""
+NOISE, GROWTH = 1e-3, 3.0
+"""Later they may differ by this, or by so many times the difference at the beginning, which is the number types'."""
 
 
 def importance_weights(log_ratios: Tensor, lengths: Tensor, correction: Correction) -> Tensor | None:
@@ -84,3 +81,32 @@ def mismatch_metrics(log_ratios: Tensor, lengths: Tensor, correction: Correction
         changed = weights != ratios_of(log_ratios, lengths, correction.level)
         metrics["sampler/corrected"] = float(changed.double().mean())
     return metrics
+
+
+def check_sampler(difference: float, first: float | None, allowed: float | None = None) -> None:
+    """Refuse answers of another policy than the one that trains. Raises DataError.
+
+    In the first iteration (`first` None) both have the same weights from one checkpoint; what they differ by then is
+    the number types' and the kernels' doing, and is what later iterations are held against.
+
+    difference: mean of |log π − log μ|, nats per token. allowed: bound that the user chose, for all iterations.
+    """
+    if not math.isfinite(difference):
+        raise DataError(
+            f"sampler and trainer differ by {difference} nats per token: log-probabilities are not finite. "
+            "Likely causes: weights of the policy that are NaN or infinite, from its files or from an lr too high"
+        )
+    bound = allowed or (ALIKE if first is None else max(NOISE, GROWTH * first))
+    if difference <= bound:
+        return
+    what = f"sampler and trainer differ by {difference:.3g} nats per token in the mean (allowed: {bound:.3g})"
+    cause = (
+        "a temperature or stop token that one of them leaves out, another number type, a model that one of them "
+        "loads wrongly"
+        if first is None
+        else "the engine still has old weights after an update, or only some of the new ones"
+    )
+    raise DataError(
+        f"{what}, so the answers are not the policy's own. Likely causes: {cause}. Where the difference is known, "
+        "`max_mismatch` allows more, and `correction` weights the tokens"
+    )

@@ -151,6 +151,10 @@ def plan_for(
     plan = sampling_plan(policy, prompts, max_tokens, work)
     if not plan.prompt_ids:
         raise DataError("there are no prompts to draw answers to")
-    longest = max(len(t) + room for t, room in zip(plan.prompt_tokens, plan.room, strict=True))
-    check_room(longest, readers)
+    check_room(longest_of(plan), readers)
     return plan
+
+
+def longest_of(plan: SamplingPlan) -> int:
+    """Tokens of the longest prompt with its answer."""
+    return max(len(tokens) + room for tokens, room in zip(plan.prompt_tokens, plan.room, strict=True))

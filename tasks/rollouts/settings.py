@@ -1,13 +1,24 @@
 """Parameters that methods of reinforcement learning share, as groups, and all of them together for the loop."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from tasks.calls import Adapter
 from tasks.contract import JSON, Bounds, Choice, Chosen, Execution, Seed, SpecError
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
 UNKEYED = {"tasks.contract.Chosen": "the controller of a price of 0 that no method reads"}
+
+
+class Correction(NamedTuple):
+    """How the difference between engine and trainer is corrected (`tasks/rollouts/mismatch.py`)."""
+
+    kind: Literal["none", "truncate", "mask"] = "none"
+    level: Literal["token", "sequence"] = "token"
+    smallest: float = 0.5
+    """Ratio below which `mask` leaves a token or an answer out; `truncate` has no lower bound."""
+    largest: float = 2.0
+    """Ratio above which `mask` leaves it out, and to which `truncate` lowers it."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +38,36 @@ class RolloutConfig:
     refused it would draw the very answers of the refused one."""
     engine: Annotated[Chosen, Choice("engines")] = "auto"  # type: ignore[assignment]
     """What generates; `auto`: vllm on a machine with a GPU, else transformers."""
+    max_mismatch: Execution[Annotated[float, Bounds(above=0)] | None] = None
+    """Nats per token by which log-probabilities of engine and trainer may differ in the mean; null: 0.05 in the first
+    iteration, and later three times what it had then."""
+    stale: Annotated[int, Bounds(min=0, max=1)] = 0
+    """1: the answers of an iteration are sampled and scored while the one before is learnt from, by the policy that
+    that one started from; the ratio of an update is one to that policy or, with a `correction`, to the newest, and each
+    loss has the ratio between the two as its weight (Hilton et al., arXiv 2110.00641). 0: all answers are the newest
+    policy's."""
+    correction: Literal["none", "truncate", "mask"] = "none"
+    """What is done about that difference: nothing; each token's loss is weighted by the ratio of trainer to engine, at
+    most `ratio_cap`; or besides, tokens whose ratio is below `ratio_floor` or above `ratio_cap` are left out."""
+    correction_level: Literal["token", "sequence"] = "token"
+    """Whether that ratio is the token's own, or the product over its answer."""
+    ratio_floor: Annotated[float, Bounds(min=0, max=1)] = 0.5
+    """Smallest ratio that `mask` lets pass."""
+    ratio_cap: Annotated[float, Bounds(min=1)] = 2.0
+    """Largest ratio that counts."""
+
+    @property
+    def mismatch(self) -> Correction:
+        """How the difference between engine and trainer is corrected."""
+        return Correction(self.correction, self.correction_level, self.ratio_floor, self.ratio_cap)
 
     def __post_init__(self) -> None:
+        if (self.correction != "none" or self.stale) and self.temperature != 1:
+            name = f"stale = {self.stale}" if self.stale else f"correction = {self.correction}"
+            raise SpecError(
+                f"{name} needs temperature 1, not {self.temperature:g}: it takes the log-probabilities that engines "
+                "record of their tokens for those of the policy that sampled, and they record them at temperature 1"
+            )
         if self.prompts_per_iteration * self.k == 1:
             raise SpecError(
                 "prompts_per_iteration 1 and k 1 give one answer per iteration, and its advantage means nothing "
@@ -44,6 +83,9 @@ class KlConfig:
     """Price of a nat, in units of the score; where a controller moves it, its start."""
     kl_controller: Annotated[Chosen, Choice("kl_controllers")] = "fixed"  # type: ignore[assignment]
     """How the price changes after each iteration."""
+    max_kl: Execution[Annotated[float, Bounds(above=0)] | None] = 3.0
+    """Nats per token away from the reference at which the training stops as broken, answers counting as ten tokens at
+    least; null: never. At 3 a token is e³ = 20 times as likely as under the reference, in the (geometric) mean."""
 
     @property
     def moves(self) -> bool:
@@ -100,6 +142,7 @@ class FreeKl(KlConfig):
     """For a method that prices nothing: its reference is what it learns from, or there is none."""
 
     kl_coef: float = 0.0
+    max_kl: Execution[float | None] = None
 
     @property
     def moves(self) -> bool:

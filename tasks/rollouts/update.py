@@ -4,7 +4,6 @@ Losses and metrics stay on the networks' device until the last micro-batch of a 
 waited for in between.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from tasks.advantages.kl import k2
 from tasks.contract import DataError
 from tasks.ranks import gather_all, this_rank
+from tasks.rollouts.divergence import check_finite
 from tasks.rollouts.method import Critic, Method, Rollout, Targets
 from tasks.rollouts.networks import Networks, micro_batches_of, read_tokens
 from tasks.rollouts.noise import MINIBATCHES, shuffled
@@ -23,6 +23,11 @@ from tasks.rollouts.settings import LoopConfig
 from tasks.rollouts.sft_mix import SftMix
 from tasks.training.optimizer import Updater, set_rate
 from tasks.training.rows import Ints
+
+WEIGHTS = "importance_weights"
+"""Name of the factors of `Rollout.weights` among a token's numbers."""
+STARTING = "starting_logps"
+"""Name of `Rollout.logps` there, where it is not what the ratio is to."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,17 @@ def learn(
     Raises DataError where the first one does not start from what the rollout read, or a number is not finite.
     """
     set_rate(optimizer, rates)
+    stale = rollout.stale_logps is not None
+    read = {"old_logps": rollout.stale_logps if stale else rollout.logps, WEIGHTS: rollout.weights}
+    read[STARTING] = rollout.logps if stale else None
     device = networks.device.torch_device
-    tokens = {name: x.to(device) for name, x in {"old_logps": rollout.logps, **targets.tokens}.items()}
+    tokens = {name: x.to(device) for name, x in {**read, **targets.tokens}.items() if x is not None}
     of_updates: list[dict[str, float]] = []
     for number, part in enumerate(_minibatches(rollout, config, iteration)):
         slopes, metrics = _slopes(networks, method, rollout, part, first=number == 0)
         stats = _add_gradients(networks, method, rollout, tokens, part, config, slopes, targets.counted)
         if number == 0:
-            check_first(stats, networks.half)
+            check_first(stats, networks.half, stale=stale)
         measured = _metrics(stats, method)
         if mixed is not None:
             step = iteration * config.passes.epochs * config.passes.minibatches + number
@@ -74,7 +82,7 @@ def learn(
         norms = [nn.utils.clip_grad_norm_(p, config.optim.max_grad_norm) for p in networks.learned]
         measured |= dict(zip(("grad_norm", "value/grad_norm"), norms, strict=False))
         of_updates.append(_on_host(measured) | metrics)
-        _check_finite(of_updates[-1], method.name, iteration)
+        check_finite(of_updates[-1], method.name, iteration)
         optimizer.step()
         optimizer.zero_grad()
     return {name: float(np.mean([m[name] for m in of_updates])) for name in of_updates[0]}
@@ -124,10 +132,12 @@ def _add_gradients(
         of_batch |= read
         if slopes is None:
             losses = method.losses(logps, of_batch, answer) * weights[batch.rows].to(device)[answer]
+            if WEIGHTS in of_batch:
+                losses = losses * of_batch[WEIGHTS]
         else:
             losses = slopes[places] * logps
         losses.sum().backward()
-        log_ratios = logps.detach() - of_batch["old_logps"]
+        log_ratios = logps.detach() - of_batch.get(STARTING, of_batch["old_logps"])
         compared = method.ratio_logps(logps.detach(), of_batch, answer)
         clipped = _clipped(compared - of_batch["old_logps"], of_batch, method.clip)
         moves, value_losses = _add_value_gradients(networks, method.critic, inputs, of_batch, total)
@@ -193,8 +203,10 @@ def _on_host(metrics: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(metrics, torch.stack([m.detach().double() for m in metrics.values()]).tolist(), strict=True))
 
 
-def check_first(stats: MinibatchStats, half: bool) -> None:
+def check_first(stats: MinibatchStats, half: bool, *, stale: bool = False) -> None:
     """Before any update the policy is the one that the rollout read: ratio 1, no KL, nothing clipped. Raises DataError.
+
+    stale: tokens are clipped by the ratio to an older policy, which need not be 1.
 
     Both are the trainer's own networks on the same rows; `check_sampler` checks whether the sampler is that policy.
     In bfloat16 another layout of the same rows moves single tokens by hundredths, so there the mean is checked.
@@ -202,7 +214,7 @@ def check_first(stats: MinibatchStats, half: bool) -> None:
     off = torch.expm1(stats.log_ratios).abs()
     distance, allowed = (float(off.mean()), 2e-2) if half else (float(off.max()), 1e-3)
     approx_kl, clip_frac = float(k2(stats.log_ratios).mean()), float(stats.clipped.sum()) / max(1, len(stats.clipped))
-    if distance <= allowed and approx_kl <= allowed and (half or clip_frac == 0):
+    if distance <= allowed and approx_kl <= allowed and (half or stale or clip_frac == 0):
         return
     raise DataError(
         f"before the first update the ratio of the policy to itself, as the rollout read it, is off by {distance:.3g} "
@@ -210,12 +222,3 @@ def check_first(stats: MinibatchStats, half: bool) -> None:
         "causes: dropout (a module in training mode), a layer that reads a row otherwise beside other rows, or another "
         "number type in one of the two passes"
     )
-
-
-def _check_finite(metrics: dict[str, float], method: str, iteration: int) -> None:
-    broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    if broken:
-        raise DataError(
-            f"`{method}` broke in iteration {iteration + 1}: {', '.join(broken)}. Likely causes: lr is too high for "
-            "this model, or scores are extreme. Run again with a smaller lr, from the start: it is another training"
-        )

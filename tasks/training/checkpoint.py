@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -63,16 +63,17 @@ def checkpoint_bytes(weights: Sequence[Weight], kept: StateBytes) -> float:
 
 def save_checkpoint(
     folder: Path, step: int, weights: Sequence[Weight], optimizer: Updater, state: dict[str, JSON], *,
-    sharded: bool = False, final: bool = False,
+    sharded: bool = False, final: bool = False, keep_last: bool = False, beside: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
-    """Write `folder/step-<step>` with all ranks, then delete the previous one. A kill of any of them at any time leaves
-    one whole checkpoint.
+    """Write `folder/step-<step>` with all ranks, then delete the previous ones. A kill of any of them at any time
+    leaves one whole checkpoint.
 
     sharded: each rank has rows of the weights; else rank 0 writes all. final: the optimizer's state is no longer
-    needed, which makes a third of the bytes with AdamW.
+    needed, which makes a third of the bytes with AdamW. keep_last: leave the one before, until `drop_all_but_last`.
+    beside: writes further files into the checkpoint.
     """
     ranks = join()
-    older = _checkpoints(folder)
+    older = _checkpoints(folder)[: -1 if keep_last else None]
     with new_part_of_ranks(folder / f"step-{step}") as part:
         if sharded or ranks.is_first:
             name = _file_name(ranks if sharded else Ranks())
@@ -84,6 +85,8 @@ def save_checkpoint(
         if ranks.is_first:
             save_file({"cpu": torch.get_rng_state()}, part / "rng.safetensors")
             (part / "state.json").write_text(json.dumps({**state, "step": step}, sort_keys=True))
+            if beside is not None:
+                beside(part)
     for path in older if ranks.is_first else ():
         shutil.rmtree(path)
 
@@ -102,6 +105,20 @@ def _save_optimizer(weights: Sequence[Weight], optimizer: Updater, part: Path, n
         for w in weights for key, value in states[w.name].items()
     }  # fmt: skip
     save_rows(rows, part / f"{STATE}{name}")
+
+
+def drop_all_but_last(folder: Path) -> None:
+    """Delete the checkpoints before the last one; call it on all ranks."""
+    for path in _checkpoints(folder)[:-1] if join().is_first else ():
+        shutil.rmtree(path)
+
+
+def drop_last(folder: Path) -> None:
+    """Delete the last checkpoint if there is one before it; call it on all ranks."""
+    checkpoints = _checkpoints(folder)
+    if join().is_first and len(checkpoints) > 1:
+        shutil.rmtree(checkpoints[-1])
+    barrier()
 
 
 def drop_damaged(folder: Path, work: Workspace) -> None:
@@ -146,6 +163,11 @@ def _load_optimizer(path: Path, weights: Sequence[Weight], optimizer: Updater) -
             by_element = files.shape(name) == weight.shape
             value = files.read(name, weight.start, weight.own.shape) if by_element else files.whole(name)
             place_state(optimizer, weight.own, key, value)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The folder of the last checkpoint, if there is one."""
+    return next(reversed(_checkpoints(folder)), None)
 
 
 def last_state(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from tasks.contract import Chosen
 from tasks.kinds import Policy, Prompts, RewardModel, Scorer
 from tasks.training.reward import open_reward_model, save_reward_model
-from tests.flat import ppo
+from tests.flat import grpo, ppo
 from tests.tasks.training.tables import message
 from tests.workspace import Workspace
 
@@ -54,6 +54,12 @@ def run(policy: Policy, value: RewardModel | None, work: Workspace, **options: A
     ref, oracle = given.pop("ref", policy), given.pop("oracle", SHORT)
     asked, told = given.pop("prompts", prompts()), given.pop("demonstrations", None)
     return ppo(policy, ref, asked, oracle, work, value, told, **given)
+
+
+def grouped(policy: Policy, work: Workspace, **options: Any) -> Policy:
+    """`grpo` with small settings, which needs no value network; one pass per iteration."""
+    given = {**SETTINGS, "epochs": 1, **options}
+    return grpo(policy, prompts(), given.pop("oracle", SHORT), work, given.pop("ref", policy), **given)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

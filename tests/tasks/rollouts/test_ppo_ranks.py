@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tasks.contract import Chosen, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.ranks import this_rank
-from tasks.rollouts.loop import check_ranks
+from tasks.rollouts.refusals import check_ranks
 from tests.forked_ranks import RankWorkspace, on_forked_ranks
 from tests.tasks.rollouts.small import TIMING, files_of, run
 from tests.tasks.rollouts.test_ppo_adapters import LORA, reward_adapter
@@ -94,7 +94,7 @@ def test_what_two_ranks_began_one_process_ends(policy: Policy, value: RewardMode
 
 def test_vllm_is_refused_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     check_ranks(Chosen("engines", "vllm", {}))
-    monkeypatch.setattr("tasks.rollouts.loop.join", lambda: this_rank()._replace(world=2))
+    monkeypatch.setattr("tasks.rollouts.refusals.join", lambda: this_rank()._replace(world=2))
     check_ranks(Chosen("engines", "transformers", {}))
     with pytest.raises(SpecError, match="sample with `engine: transformers`"):
         check_ranks(Chosen("engines", "vllm", {}))

@@ -45,8 +45,9 @@ def test_curves_have_the_fields_names_and_start_where_nothing_has_moved(
         "objective/kl", "objective/kl_k3", "objective/entropy", "objective/scores", "objective/scores_std",
         "objective/non_score_reward", "objective/rlhf_reward", "objective/unanswered", "policy/approx_kl",
         "policy/clip_frac", "loss/policy", "loss/value", "value/clip_frac", "val/explained_variance", "val/finished",
-        "val/length", "sampler/logp_difference", "sampler/logp_difference_max", "grad_norm", "value/grad_norm",
-        "kl_coef", "lr", *TIMING,
+        "val/length", "sampler/logp_difference", "sampler/logp_difference_max", "sampler/ratio_mean",
+        "sampler/ratio_min", "sampler/ratio_max", "sampler/effective_share", "sampler/kl", "sampler/kl_k3", "grad_norm",
+        "value/grad_norm", "kl_coef", "lr", *TIMING,
     }  # fmt: skip
     for _, row in work.curves:
         assert sum(row[name] for name in TIMING if name.startswith("time/")) == pytest.approx(1)

@@ -10,10 +10,13 @@ from tasks.calls import StateBytes
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
-from tasks.rollouts.gpu_budget import bytes_to_come, fitting_share, with_remaining_memory
-from tasks.rollouts.networks import open_networks
-from tasks.rollouts.rollout import check_sampler
+from tasks.rollouts.gpu_budget import bytes_to_come, fitting_share, shared_memory, with_remaining_memory
+from tasks.rollouts.memory import engine_need
+from tasks.rollouts.mismatch import check_sampler
+from tasks.rollouts.networks import Networks, open_networks
+from tasks.training.memory import ModelShape
 from tasks.training.settings import ComputeConfig
+from tests.configs import CONFIGS
 from tests.devices import H100
 from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
 from tests.workspace import Killed, Mortal, Workspace
@@ -77,11 +80,43 @@ def test_only_vllm_on_a_gpu_is_given_another_share(
     on_gpu = replace(networks, device=H100)
     vllm, work = Chosen("engines", "vllm", {}, execution={"gpu_memory": 0.9, "tensor_parallel": 1}), Workspace(tmp_path)
     state = StateBytes(device=8)
-    assert with_remaining_memory(vllm, networks, state, work) is vllm
-    assert with_remaining_memory(TRANSFORMERS, on_gpu, state, work) is TRANSFORMERS
+
+    def shared(engine: Chosen, networks: Networks, answers: int = 8, longest: int = 64) -> tuple[Chosen, bool]:
+        return with_remaining_memory(engine, networks, state, answers, longest, work, may_rest=True)
+
+    assert shared(vllm, networks) == (vllm, False)
+    assert shared(TRANSFORMERS, on_gpu) == (TRANSFORMERS, False)
     assert work.notices == []
-    assert with_remaining_memory(vllm, on_gpu, state, work).execution == {"gpu_memory": 0.49, "tensor_parallel": 1}
+    given, rests = shared(vllm, on_gpu)
+    assert (given.execution, rests) == ({"gpu_memory": 0.49, "tensor_parallel": 1}, False)
     assert work.notices == ["vLLM gets 49% of the GPU's memory, not 90%: the rest is for the networks"]
+    # Keys and values of 256 sequences of 4e6 tokens are more than 50 GiB
+    assert [shared(engine, on_gpu, 1000, 4_000_000)[1] for engine in (vllm, TRANSFORMERS)] == [True, True]
+    assert work.notices[-1].endswith(", which have all of it while they learn")
+
+
+def test_an_engine_rests_where_it_has_no_room_beside_networks_that_learn() -> None:
+    """100 GiB, 60 free; 40 are to come, of which 25 stay between updates: 20 are left beside them, and 35 between."""
+    sizes = {"free": 60 * GIB, "total": 100 * GIB, "to_come": 40 * GIB, "lasting": 25 * GIB}
+    assert shared_memory(0.9, 15 * GIB, **sizes, may_rest=True) == (0.2, False)
+    assert shared_memory(0.9, 30 * GIB, **sizes, may_rest=True) == (0.35, True)
+    assert shared_memory(0.1, 30 * GIB, **sizes, may_rest=True) == (0.1, False)
+    assert shared_memory(0.9, 30 * GIB, **sizes, may_rest=False) == (0.2, False)
+    with pytest.raises(SpecError, match="no memory is left for vLLM"):
+        shared_memory(0.9, 30 * GIB, 60 * GIB, 100 * GIB, 90 * GIB, 60 * GIB, may_rest=True)
+
+
+def test_what_an_engine_needs_is_its_weights_with_keys_and_values_of_the_answers() -> None:
+    """0.5B: 494e6 parameters; 24 layers of 128 channels of keys and of values: 24,576 bytes a token in 4 bytes."""
+    shape = ModelShape.of(CONFIGS["0.5B"])
+    assert shape
+    token = 2 * shape.layers * shape.keys * 4
+    vllm = Chosen("engines", "vllm", {"dtype": "float32"})
+    assert engine_need(shape, vllm, 100, 500) == 4 * shape.parameters + 100 * 500 * token
+    assert engine_need(shape, vllm, 1000, 500) == engine_need(shape, vllm, 256, 500)
+    assert engine_need(shape, Chosen("engines", "vllm", {}), 100, 500) == engine_need(shape, vllm, 100, 500) / 2
+    limited = Chosen("engines", "transformers", {"dtype": "float32", "memory": 0.5})
+    assert engine_need(shape, limited, 100, 5000) == 4 * shape.parameters + GIB / 2
 
 
 def test_gradients_state_and_the_activations_of_one_network_are_to_come(policy: Policy, tmp_path: Path) -> None:

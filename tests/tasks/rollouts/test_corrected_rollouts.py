@@ -1,0 +1,71 @@
+"""Trainings whose engine has other log-probabilities than the trainer: measured, refused, corrected on request."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tasks.contract import DataError, SpecError
+from tasks.engines.transformers import TransformersEngine
+from tasks.kinds import Policy
+from tasks.rollouts import loop
+from tasks.rollouts.networks import read_tokens
+from tests.tasks.rollouts.small import files_of, grouped, plain_curves
+from tests.workspace import Workspace
+
+
+def _disturb(monkeypatch: pytest.MonkeyPatch, factor: float = 1.25) -> None:
+    """The engine multiplies its logits, as a temperature of 1/factor does, and records what it samples from."""
+    real = TransformersEngine.update
+
+    def update(self: TransformersEngine, weights: Iterable[tuple[str, Tensor]], *rest: Any) -> None:
+        real(self, [(n, factor * t if n == "lm_head.weight" else t) for n, t in weights], *rest)
+
+    monkeypatch.setattr(TransformersEngine, "update", update)
+
+
+def test_a_disturbed_engine_is_refused_unless_the_bound_is_raised_and_its_tokens_are_weighted_on_request(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _disturb(monkeypatch)
+    with pytest.raises(DataError, match=r"differ by .* nats per token in the mean \(allowed: 0\.05\)"):
+        grouped(policy, Workspace(tmp_path / "refused"), iterations=1)
+    made = {}
+    for name, options in {"none": {}, "truncate": {}, "mask": {"ratio_floor": 0.9, "ratio_cap": 1.1}}.items():
+        work = Workspace(tmp_path / name)
+        made[name] = grouped(policy, work, iterations=1, max_mismatch=1.0, correction=name, **options)
+        row = work.curves[0][1]
+        assert row["sampler/kl_k3"] > 0.005
+        assert row["sampler/ratio_min"] < row["sampler/ratio_mean"] < row["sampler/ratio_max"]
+        assert 0 < row["sampler/effective_share"] < 1
+        assert row.get("sampler/corrected", -1) == -1 if name == "none" else row["sampler/corrected"] >= 0
+    weights = {(p.path / "model.safetensors").read_bytes() for p in made.values()}
+    assert len(weights) == 3
+
+
+def test_a_correction_changes_no_bit_where_engine_and_trainer_agree_exactly(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.read_rollout
+
+    def agreeing(networks: Any, feedback: Any, *rest: Any, **named: Any) -> Any:
+        own = read_tokens(networks, feedback.answers.rows, {"policy": networks.policy})["policy"].double()
+        feedback.answers.__dict__["sampler_logps"] = own
+        return real(networks, feedback, *rest, **named)
+
+    monkeypatch.setattr(loop, "read_rollout", agreeing)
+    made, rows = [], []
+    for options in ({}, {"correction": "truncate"}, {"correction": "mask", "correction_level": "sequence"}):
+        work = Workspace(tmp_path / "-".join(["run", *options.values()]))
+        made.append(files_of(grouped(policy, work, iterations=2, **options).path))
+        rows.append([row for _, row in plain_curves(work)])
+        assert all(row.pop("sampler/corrected", 0.0) == 0 for row in rows[-1])
+    assert made[0] == made[1] == made[2]
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_a_correction_at_another_temperature_is_refused(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"correction = truncate needs temperature 1, not 0\.7"):
+        grouped(policy, Workspace(tmp_path), temperature=0.7, correction="truncate")
