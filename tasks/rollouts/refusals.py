@@ -8,8 +8,6 @@ from tasks.rollouts.settings import RolloutConfig
 
 def check_off_policy(method: Method, rollout: RolloutConfig) -> None:
     """Refuse what a method cannot do about answers of another policy than the one that learns. Raises SpecError."""
-    if rollout.stale:
-        raise SpecError(f"stale = {rollout.stale} is not proven on whole trainings yet: leave it out")
     if method.couples and (rollout.stale or rollout.correction != "none"):
         raise SpecError(
             f"`{method.name}` learns from pairs of answers, whose losses have no weight per token: leave out `stale` "

@@ -44,8 +44,8 @@ class RolloutConfig:
     stale: Annotated[int, Bounds(min=0, max=1)] = 0
     """1: the answers of an iteration are sampled and scored while the one before is learnt from, by the policy that
     that one started from; the ratio of an update is one to that policy or, with a `correction`, to the newest, and each
-    loss has the ratio between the two as its weight (Hilton et al., arXiv 2110.00641). It is refused until trainings
-    with it are proven. 0: all answers are the newest policy's."""
+    loss has the ratio between the two as its weight (Hilton et al., arXiv 2110.00641). 0: all answers are the newest
+    policy's."""
     correction: Literal["none", "truncate", "mask"] = "none"
     """What is done about that difference: nothing; each token's loss is weighted by the ratio of trainer to engine, at
     most `ratio_cap`; or besides, tokens whose ratio is below `ratio_floor` or above `ratio_cap` are left out."""

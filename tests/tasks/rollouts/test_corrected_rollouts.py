@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor
 
@@ -12,7 +13,17 @@ from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
 from tasks.rollouts import loop
 from tasks.rollouts.networks import read_tokens
-from tests.tasks.rollouts.small import files_of, grouped, plain_curves
+from tests.enumerable import kl
+from tests.flat import rloo
+from tests.tasks.rollouts.letters import (
+    ANSWERS,
+    letters_distribution,
+    letters_oracle,
+    letters_policy,
+    letters_prompts,
+)
+from tests.tasks.rollouts.optima import optimum
+from tests.tasks.rollouts.small import TRANSFORMERS, files_of, grouped, plain_curves
 from tests.workspace import Workspace
 
 
@@ -69,3 +80,31 @@ def test_a_correction_changes_no_bit_where_engine_and_trainer_agree_exactly(
 def test_a_correction_at_another_temperature_is_refused(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"correction = truncate needs temperature 1, not 0\.7"):
         grouped(policy, Workspace(tmp_path), temperature=0.7, correction="truncate")
+
+
+@pytest.mark.slow
+def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLOO with nats as a loss, whose gradient is one under the policy's own answers. (With nats in the reward the
+    optimum has no advantage anywhere, so that any sampler finds it.)"""
+    ref = letters_policy(tmp_path / "ref")
+    log_ref = letters_distribution(ref, tmp_path)
+    rewards = np.random.default_rng(5).normal(size=log_ref.shape)
+    target = optimum("sequence_k2", log_ref, rewards, 0.5, ANSWERS)
+    _disturb(monkeypatch)
+    distances = {}
+    for name, options in {
+        "none": {}, "token": {"correction": "truncate"},
+        "answer": {"correction": "truncate", "correction_level": "sequence", "ratio_cap": 10.0},
+    }.items():  # fmt: skip
+        trained = rloo(
+            ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / name), ref, iterations=400,
+            prompts_per_iteration=4, k=64, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="sequence_k2",
+            engine=TRANSFORMERS, missing_eos_penalty=0.0, max_tokens=3, checkpoint_every=10**6, max_mismatch=5.0,
+            **options,
+        )  # fmt: skip
+        distances[name] = kl(letters_distribution(trained, tmp_path), target)
+    print(distances)
+    assert distances["answer"] < distances["none"] / 2 > distances["token"]
+    assert distances["answer"] < 0.02

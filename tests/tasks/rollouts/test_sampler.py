@@ -1,24 +1,29 @@
 """What PPO asks of its sampler: the policy's own answers, found out at small rates too, and a share of a GPU."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tasks.calls import StateBytes
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
+from tasks.rollouts import loop
 from tasks.rollouts.gpu_budget import bytes_to_come, fitting_share, shared_memory, with_remaining_memory
 from tasks.rollouts.memory import engine_need
 from tasks.rollouts.mismatch import check_sampler
 from tasks.rollouts.networks import Networks, open_networks
 from tasks.training.memory import ModelShape
+from tasks.training.model import open_model
 from tasks.training.settings import ComputeConfig
 from tests.configs import CONFIGS
 from tests.devices import H100
-from tests.tasks.rollouts.small import TRANSFORMERS, run, value_from
+from tests.tasks.rollouts.small import TRANSFORMERS, files_of, grouped, run, value_from
 from tests.workspace import Killed, Mortal, Workspace
 
 
@@ -90,7 +95,7 @@ def test_only_vllm_on_a_gpu_is_given_another_share(
     given, rests = shared(vllm, on_gpu)
     assert (given.execution, rests) == ({"gpu_memory": 0.49, "tensor_parallel": 1}, False)
     assert work.notices == ["vLLM gets 49% of the GPU's memory, not 90%: the rest is for the networks"]
-    # Keys and values of 256 sequences of 4e6 tokens are more than 50 GiB
+    # 256 sequences of 4e6 tokens, 2 layers, 64 channels of keys and values in 2 bytes: 488 GiB
     assert [shared(engine, on_gpu, 1000, 4_000_000)[1] for engine in (vllm, TRANSFORMERS)] == [True, True]
     assert work.notices[-1].endswith(", which have all of it while they learn")
 
@@ -117,6 +122,59 @@ def test_what_an_engine_needs_is_its_weights_with_keys_and_values_of_the_answers
     assert engine_need(shape, Chosen("engines", "vllm", {}), 100, 500) == engine_need(shape, vllm, 100, 500) / 2
     limited = Chosen("engines", "transformers", {"dtype": "float32", "memory": 0.5})
     assert engine_need(shape, limited, 100, 5000) == 4 * shape.parameters + GIB / 2
+
+
+def _recorded(name: str, calls: list[object]) -> Callable[..., Any]:
+    """A method of the engine that adds its name and its keyword arguments to the calls."""
+    real = getattr(TransformersEngine, name)
+
+    def record(*args: Any, **named: Any) -> Any:
+        calls.append((name, *named.values()))
+        return real(*args, **named)
+
+    return record
+
+
+@pytest.mark.parametrize("adapter", [None, Chosen("adapters", "lora", {"rank": 2, "alpha": 4.0})])
+def test_an_engine_that_rests_does_so_between_sampling_and_the_next_update_and_answers_alike(
+    adapter: Chosen | None, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    for name in ("update", "generate", "rest"):
+        monkeypatch.setattr(TransformersEngine, name, _recorded(name, calls))
+    expected = grouped(policy, Workspace(tmp_path / "awake"), iterations=2, adapter=adapter)
+    assert [call for call in calls if call != ("rest",)] == [("update",), ("generate",)] * 2
+    calls.clear()
+    monkeypatch.setattr(loop, "with_remaining_memory", lambda engine, *_, **o: (engine, o["may_rest"]))
+    rested = grouped(policy, Workspace(tmp_path / "rested"), iterations=2, adapter=adapter)
+    assert calls == [("update",), ("generate",), ("rest", adapter is None)] * 2
+    assert files_of(rested.path) == files_of(expected.path)
+
+
+def test_with_an_adapter_only_its_weights_are_pushed(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 2 on the 7 linear layers of 2 blocks, in float32; the whole policy otherwise."""
+    pushed: list[int] = []
+    real = TransformersEngine.update
+
+    def update(self: TransformersEngine, weights: Iterable[tuple[str, Tensor]], *rest: Any) -> None:
+        given = list(weights)
+        pushed.append(sum(t.numel() * t.element_size() for _, t in given))
+        real(self, given, *rest)
+
+    monkeypatch.setattr(TransformersEngine, "update", update)
+    lora = Chosen("adapters", "lora", {"rank": 2, "alpha": 4.0})
+    model = open_model(policy, torch.float32)
+    layers = [m.weight.shape for m in model.model.modules() if isinstance(m, torch.nn.Linear)]
+    sizes: list[tuple[Chosen | None, int]] = [
+        (lora, 2 * 4 * sum(sum(shape) for shape in layers)),
+        (None, 4 * sum(t.numel() for t in model.state_dict().values())),
+    ]
+    for adapter, size in sizes:
+        pushed.clear()
+        grouped(policy, Workspace(tmp_path / str(size)), iterations=2, adapter=adapter)
+        assert pushed == [size, size]
 
 
 def test_gradients_state_and_the_activations_of_one_network_are_to_come(policy: Policy, tmp_path: Path) -> None:
