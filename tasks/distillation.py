@@ -101,7 +101,7 @@ def distill(
 
     check_teacher(policy, teacher)
     config = LoopConfig(
-        iterations, (lr,), rollout, FreeKl(), passes, mix, optim, chosen_adapter(adapter), compute, keep,
+        iterations, (lr,), rollout, FreeKl(max_kl=None), passes, mix, optim, chosen_adapter(adapter), compute, keep,
         seed,
     )  # fmt: skip
     method = Distillation(estimator, discount, objective, normalisation)

@@ -10,7 +10,7 @@ from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Oracle, Policy, Prompts
 from tasks.rollouts.memory import memory_without_critic
 from tasks.rollouts.planning import CURVES, cost_of_comparisons, training_by_pairs, training_by_rollouts
-from tasks.rollouts.settings import KeepConfig, KlConfig, LoopConfig, PassConfig, RolloutConfig, SftConfig
+from tasks.rollouts.settings import FreeKl, KeepConfig, KlConfig, LoopConfig, PassConfig, RolloutConfig, SftConfig
 from tasks.rollouts.wiring import check_mixing, check_models
 from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
@@ -100,14 +100,13 @@ def online_dpo(
     from tasks.rollouts.loop import RolloutInputs, train_policy
     from tasks.rollouts.methods.paired import OnlineDpo
     from tasks.rollouts.pair_loss import chosen_pair_loss
-    from tasks.rollouts.settings import no_price
     from tasks.training.adapters import chosen_adapter
 
     if rollout.k < 2:
         raise SpecError("k = 1: a pair needs two answers to a prompt, so k is at least 2")
     method = OnlineDpo(chosen_pair_loss(loss, labels), labels, pairs, orders, seed)
     config = LoopConfig(
-        iterations, (lr,), rollout, no_price(), passes, mix, optim, chosen_adapter(adapter), compute, keep,
+        iterations, (lr,), rollout, FreeKl(), passes, mix, optim, chosen_adapter(adapter), compute, keep,
         seed,
     )  # fmt: skip
     inputs = RolloutInputs(policy, ref, prompts, oracle, demonstrations=demonstrations)
@@ -167,12 +166,11 @@ def xpo(
     from tasks.rollouts.loop import RolloutInputs, train_policy
     from tasks.rollouts.methods.paired import Xpo
     from tasks.rollouts.pair_loss import chosen_pair_loss
-    from tasks.rollouts.settings import no_price
     from tasks.training.adapters import chosen_adapter
 
     method = Xpo(chosen_pair_loss(loss, labels), labels, "all", orders, seed, alpha, k_ref)
     config = LoopConfig(
-        iterations, (lr,), rollout, no_price(), passes, mix, optim, chosen_adapter(adapter), compute, keep,
+        iterations, (lr,), rollout, FreeKl(), passes, mix, optim, chosen_adapter(adapter), compute, keep,
         seed,
     )  # fmt: skip
     inputs = RolloutInputs(policy, ref, prompts, oracle, demonstrations=demonstrations)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from tasks.contract import Workspace
-from tasks.rollouts.method import Feedback
+from tasks.rollouts.answers import Feedback
 from tasks.sampling.requests import Engine, OnProgress, Options, Request, SampledAnswer
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from tasks.judging.journal import Journal
 from tasks.judging.pairing import Questions, answer_pairs, mean_p
 from tasks.kinds import Oracle, Scorer
 from tasks.ranks import this_rank
-from tasks.rollouts.method import Answers, ComparedPairs, Feedback, Method
+from tasks.rollouts.answers import Answers, ComparedPairs, Feedback
+from tasks.rollouts.method import Method
 from tasks.training.rows import Ints
 
 Floats = npt.NDArray[np.float64]

@@ -5,8 +5,7 @@ nat; checkpoints on the way. What a method adds is in `tasks/rollouts/method.py`
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import ignore_patterns
@@ -17,20 +16,17 @@ from torch import nn
 from tasks.contract import SpecError, Workspace
 from tasks.judging.opening import open_oracle
 from tasks.judging.oracle_report import report_paid
-from tasks.kinds import Demonstrations, Oracle, Policy, Prompts, RewardModel, Scorer
+from tasks.kinds import Demonstrations, Oracle, Policy, Prompts, RewardModel
 from tasks.parts import DIGESTS, is_intact, new_part
 from tasks.ranks import barrier, join, this_rank
-from tasks.rollouts.ahead import AnswerSource, CheckedEngine, LockedWorkspace, OneAhead, OnPolicy
-from tasks.rollouts.divergence import Diverged, check_rollout, confirm_checkpoint, with_last_good
-from tasks.rollouts.feedback import comparisons_of, scores_of
+from tasks.rollouts.ahead import LockedWorkspace
+from tasks.rollouts.divergence import Diverged, with_last_good
 from tasks.rollouts.gpu_budget import with_gradient_checkpointing, with_remaining_memory, with_room_for
-from tasks.rollouts.laps import Laps
-from tasks.rollouts.method import Answers, Feedback, Method
+from tasks.rollouts.method import Method
 from tasks.rollouts.networks import Networks, open_networks, value_start
 from tasks.rollouts.one_base import VALUE, check_adapters
 from tasks.rollouts.opponent import opponent_sampler
 from tasks.rollouts.pending import load_feedback, save_feedback
-from tasks.rollouts.redraw import draw_again
 from tasks.rollouts.refusals import check_off_policy, check_ranks
 from tasks.rollouts.resume import (
     ResumeState,
@@ -40,11 +36,10 @@ from tasks.rollouts.resume import (
     write_moments,
     write_resume_state,
 )
-from tasks.rollouts.rollout import read_rollout
 from tasks.rollouts.sampler import PromptOrder, Sampler, longest_of, plan_for
 from tasks.rollouts.settings import LoopConfig
-from tasks.rollouts.sft_mix import SftMix, make_sft_mix
-from tasks.rollouts.update import learn
+from tasks.rollouts.sft_mix import make_sft_mix
+from tasks.rollouts.trainer import Progress, Trainer
 from tasks.sampling.plan import Draws
 from tasks.sampling.requests import Options, close_engine
 from tasks.sampling.shards import chosen_engine
@@ -81,119 +76,6 @@ class RolloutInputs(NamedTuple):
     demonstrations: Demonstrations | None = None
     ref_port: str = "ref"
     """What the reference is called in messages."""
-
-
-@dataclass
-class Progress:
-    """What a checkpoint has besides weights and the optimizer's state."""
-
-    step: int
-    """Iterations so far."""
-    coefficient: float
-    """Of the KL penalty, for the next iteration."""
-    totals: Counter[str]
-    """samples, tokens, queries; an iteration that a kill undid and another attempt ran again counts once."""
-    difference: float | None
-    """Between sampler and trainer in the first iteration, nats per token; None before it."""
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """What every iteration of a training needs."""
-
-    method: Method
-    networks: Networks
-    sampler: Sampler
-    oracle: Oracle | None
-    """Live; None for a method that asks none."""
-    config: LoopConfig
-    resumed: ResumeState
-    mix: SftMix | None
-    work: Workspace
-    rests: bool
-    """Whether the engine gives its memory back while the networks learn."""
-
-    def source(self, pending: Feedback | None) -> AnswerSource:
-        """Where the answers come from. pending: those that a checkpoint has of its next iteration."""
-        engine, iterations = self.sampler.engine, self.config.iterations
-
-        def update() -> None:
-            engine.update(*self.networks.weights)
-
-        def rest() -> None:
-            if self.rests:
-                engine.rest(renewed=self.config.adapter is None)
-
-        def ahead(iteration: int, check: Callable[[], None]) -> Feedback:
-            return self._draw(iteration, replace(self.sampler, engine=CheckedEngine(engine, check)))
-
-        def now(iteration: int, ended: Callable[[str], None]) -> Feedback:
-            def show(share: float) -> None:
-                self.work.progress(iteration + 0.5 * share, iterations, "iterations")
-
-            return self._draw(iteration, self.sampler, show, ended)
-
-        if self.config.rollout.stale:
-            return OneAhead(update, ahead, iterations, pending)
-        return OnPolicy(update, now, rest)
-
-    def iterate(self, source: AnswerSource, optimizer: Updater, progress: Progress) -> dict[str, float]:
-        """Take answers, give credit and learn once; `progress` moves on. Returns the metrics."""
-        laps, iteration, config, work = Laps(), progress.step, self.config, self.work
-        number = self.resumed.iterations + iteration
-        feedback = source.of(iteration, laps.ended)
-        rollout, difference, metrics = read_rollout(
-            self.networks, feedback, config.rollout, progress.difference, divergences=self.method.reads_divergences
-        )
-        check_rollout(rollout, config.kl.max_kl, self.method.name, iteration)
-        confirm_checkpoint(work.path / "checkpoint")
-        targets = self.method.targets(rollout, progress.coefficient)
-        laps.ended("read")
-        rates = config.rates(iteration)
-        learnt = learn(
-            self.networks, optimizer, self.method, rollout, targets, config, rates, number, self.mix
-        )  # fmt: skip
-        laps.ended("update")
-        used = rollout.own_answers
-        progress.totals.update(
-            samples=used + feedback.unanswered + feedback.discarded + feedback.by_opponent,
-            queries=feedback.queries,
-            tokens=feedback.tokens,
-        )
-        metrics = learnt | dict(metrics) | dict(targets.metrics) | laps.shares | {
-            "kl_coef": progress.coefficient, "lr": rates[0],
-            "tokens_per_second": int(rollout.rows.tokens.sum()) / laps.seconds,
-        }  # fmt: skip
-        if self.method.redraws:
-            metrics["objective/discarded"] = float(feedback.discarded)
-        progress.step += 1
-        progress.coefficient = config.kl.after(progress.coefficient, rollout.kl, used)
-        progress.difference = difference if progress.difference is None else progress.difference
-        return metrics
-
-    def _draw(
-        self, iteration: int, sampler: Sampler, on_progress: Callable[[float], None] = lambda share: None,
-        ended: Callable[[str], None] = lambda lap: None,
-    ) -> Feedback:  # fmt: skip
-        """An iteration's answers, and what the oracle says of them and of those that are drawn in their place."""
-        oracle, journals = self.oracle, self.work.path / "scores" / str(iteration)
-        number = self.resumed.iterations + iteration - self.resumed.begun
-        answers = sampler.sample(number, on_progress)
-        ended("draw")
-        if oracle is None:
-            return Feedback(answers, None, 0, 0, tokens=int(answers.lengths.sum()))
-        if self.method.feedback == "comparisons":
-            feedback = comparisons_of(self.method, answers, oracle, journals, self.work)
-            ended("score")
-            return feedback
-        assert isinstance(oracle, Scorer)
-
-        def ask(some: Answers, least: int = 0) -> Feedback:
-            return scores_of(some, oracle, journals, self.work, best_of=self.method.best_of, least=least)
-
-        feedback = draw_again(ask(answers, least=2), sampler, number, self.method.redraws, ask)
-        ended("score")  # and drawing again, where the method does
-        return feedback
 
 
 def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work: Workspace) -> Policy:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import COUPLES_ROWS, Chosen, SpecError
-from tasks.rollouts.method import ComparedPairs
+from tasks.rollouts.answers import ComparedPairs
 from tasks.rollouts.pairs import PairLabels
 from tasks.training.examples import arguments_of, family_of, reward_scale
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tasks.rollouts.method import Answers, Feedback
+from tasks.rollouts.answers import Answers, Feedback
 from tasks.sampling.requests import Request, SampledAnswer
 
 FILE = "pending.arrow"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tasks.advantages.group import without_variance
-from tasks.rollouts.method import Answers, Feedback
+from tasks.rollouts.answers import Answers, Feedback
 from tasks.rollouts.sampler import Sampler
 
 

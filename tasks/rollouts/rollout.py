@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tasks.advantages.kl import k3
-from tasks.rollouts.method import Feedback, Rollout
+from tasks.rollouts.answers import Feedback
+from tasks.rollouts.method import Rollout
 from tasks.rollouts.mismatch import check_sampler, importance_weights, mismatch_metrics
 from tasks.rollouts.networks import Networks, read_tokens
 from tasks.rollouts.settings import RolloutConfig

@@ -11,7 +11,7 @@ from tasks.contract import DataError, Workspace
 from tasks.ids import digest
 from tasks.kinds import Model, Policy, Prompts
 from tasks.ranks import gather_all, this_rank
-from tasks.rollouts.method import Answers
+from tasks.rollouts.answers import Answers
 from tasks.rollouts.networks import check_room, check_tokens
 from tasks.rollouts.noise import OTHER_PROMPTS, PROMPTS, shuffled, shuffled_piece
 from tasks.sampling.mixture import MixtureSampler

@@ -7,8 +7,6 @@ from tasks.calls import Adapter
 from tasks.contract import JSON, Bounds, Choice, Chosen, Execution, Seed, SpecError
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
-UNKEYED = {"tasks.contract.Chosen": "the controller of a price of 0 that no method reads"}
-
 
 class Correction(NamedTuple):
     """How the difference between engine and trainer is corrected (`tasks/rollouts/mismatch.py`)."""
@@ -111,11 +109,6 @@ class KlConfig:
             )
 
 
-def no_price() -> KlConfig:
-    """For a method whose loss keeps the policy near the reference."""
-    return KlConfig(0.0, Chosen("kl_controllers", "fixed", {}))
-
-
 KL_FORMS: dict[str, tuple[Literal["k2", "k3"], Literal["token", "sequence"]]] = {
     "token_k2": ("k2", "token"), "sequence_k2": ("k2", "sequence"),
     "token_k3": ("k3", "token"), "sequence_k3": ("k3", "sequence"),
@@ -139,10 +132,9 @@ class GroupKlConfig(KlConfig):
 
 @dataclass(frozen=True)
 class FreeKl(KlConfig):
-    """For a method that prices nothing: its reference is what it learns from, or there is none."""
+    """For a method without a price of its own: its loss keeps the policy near the reference, or leads to it."""
 
     kl_coef: float = 0.0
-    max_kl: Execution[float | None] = None
 
     @property
     def moves(self) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor
 from tasks.advantages.leave_one_out import leave_one_out
 from tasks.advantages.payoffs import Payoff, mean_payoffs, payoffs
 from tasks.contract import Chosen
-from tasks.rollouts.method import Answers, Method, Opponent, Rollout, Targets
+from tasks.rollouts.answers import Answers
+from tasks.rollouts.method import Method, Opponent, Rollout, Targets
 from tasks.rollouts.methods.shared import clip_of, losses_of
 from tasks.rollouts.normalisation import Normalisation
 from tasks.rollouts.pairs import pairs_against

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Chosen
-from tasks.rollouts.method import Answers, ComparedPairs, Method, Opponent, Rollout, Targets
+from tasks.rollouts.answers import Answers, ComparedPairs
+from tasks.rollouts.method import Method, Opponent, Rollout, Targets
 from tasks.rollouts.pair_loss import pair_loss
 from tasks.rollouts.pairs import (
     PairLabels,

@@ -5,7 +5,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tasks.rollouts.method import Answers, Rollout
+from tasks.rollouts.answers import Answers
+from tasks.rollouts.method import Rollout
 from tasks.sampling.requests import Request, SampledAnswer
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.contract import DataError, SpecError
 from tasks.engines.transformers import TransformersEngine
 from tasks.kinds import Policy
-from tasks.rollouts import loop
+from tasks.rollouts import trainer
 from tasks.rollouts.networks import read_tokens
 from tests.enumerable import kl
 from tests.flat import rloo
@@ -59,14 +59,14 @@ def test_a_disturbed_engine_is_refused_unless_the_bound_is_raised_and_its_tokens
 def test_a_correction_changes_no_bit_where_engine_and_trainer_agree_exactly(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.read_rollout
+    real = trainer.read_rollout
 
     def agreeing(networks: Any, feedback: Any, *rest: Any, **named: Any) -> Any:
         own = read_tokens(networks, feedback.answers.rows, {"policy": networks.policy})["policy"].double()
         feedback.answers.__dict__["sampler_logps"] = own
         return real(networks, feedback, *rest, **named)
 
-    monkeypatch.setattr(loop, "read_rollout", agreeing)
+    monkeypatch.setattr(trainer, "read_rollout", agreeing)
     made, rows = [], []
     for options in ({}, {"correction": "truncate"}, {"correction": "mask", "correction_level": "sequence"}):
         work = Workspace(tmp_path / "-".join(["run", *options.values()]))

@@ -11,9 +11,10 @@ import torch
 
 from tasks.contract import DataError
 from tasks.kinds import Policy
-from tasks.rollouts import loop
+from tasks.rollouts import trainer
+from tasks.rollouts.answers import Answers
 from tasks.rollouts.divergence import Diverged, check_finite, check_rollout
-from tasks.rollouts.method import Answers, Rollout
+from tasks.rollouts.method import Rollout
 from tasks.sampling.requests import Request, SampledAnswer
 from tests.tasks.rollouts.small import files_of, grouped, plain_curves
 from tests.workspace import Workspace
@@ -49,7 +50,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 def _breaking(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """The update of an iteration, counted from 0, adds noise to all weights."""
-    real = loop.learn
+    real = trainer.learn
 
     def learn(networks: Any, *rest: Any) -> dict[str, float]:
         metrics = real(networks, *rest)
@@ -60,7 +61,7 @@ def _breaking(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
                     parameter += torch.randn(parameter.shape)
         return metrics
 
-    monkeypatch.setattr(loop, "learn", learn)
+    monkeypatch.setattr(trainer, "learn", learn)
 
 
 def test_a_policy_that_runs_away_stops_with_the_checkpoint_from_before_it_did(
@@ -84,14 +85,14 @@ def test_a_policy_that_runs_away_stops_with_the_checkpoint_from_before_it_did(
 def test_an_update_that_breaks_keeps_the_checkpoint_that_it_started_from(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.learn
+    real = trainer.learn
 
     def learn(networks: Any, *rest: Any) -> dict[str, float]:
         if rest[-2] == 2:
             check_finite({"loss/policy": float("nan")}, "grpo", 2)
         return real(networks, *rest)
 
-    monkeypatch.setattr(loop, "learn", learn)
+    monkeypatch.setattr(trainer, "learn", learn)
     work = Workspace(tmp_path)
     with pytest.raises(DataError, match=r"iteration 3: loss/policy is nan\. .*after iteration 2, the last good one"):
         grouped(policy, work, checkpoint_every=1)

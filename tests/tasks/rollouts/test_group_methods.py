@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Chosen, SpecError
-from tasks.rollouts.method import Answers, Feedback, Rollout, Targets
+from tasks.rollouts.answers import Answers, Feedback
+from tasks.rollouts.method import Rollout, Targets
 from tasks.rollouts.methods.grouped import GroupMethod, Grpo, Rloo
 from tasks.rollouts.methods.shared import clip_of
 from tasks.rollouts.redraw import draw_again

@@ -9,7 +9,8 @@ import torch
 
 from tasks.contract import DataError
 from tasks.kinds import Policy, Prompts
-from tasks.rollouts.method import Answers, Rollout, Targets, rows_of_answers
+from tasks.rollouts.answers import Answers, rows_of_answers
+from tasks.rollouts.method import Rollout, Targets
 from tasks.rollouts.methods.ppo import Ppo
 from tasks.rollouts.networks import open_networks, read_tokens
 from tasks.rollouts.sampler import PromptOrder

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tasks.advantages.payoffs import mean_payoffs, payoffs
 from tasks.contract import Chosen, SpecError
-from tasks.rollouts.method import ComparedPairs
+from tasks.rollouts.answers import ComparedPairs
 from tasks.rollouts.pair_loss import PairLoss, chosen_pair_loss, pair_loss
 from tasks.rollouts.pairs import best_against_worst, pairs_against, pairs_of_groups, wins_of
 

@@ -14,7 +14,7 @@ import torch
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.rl import checkpoint_at, value_of
-from tasks.rollouts import loop, update
+from tasks.rollouts import trainer, update
 from tasks.rollouts.networks import Networks
 from tests.models import TEXTS, tiny_policy
 from tests.tasks.rollouts.small import ADAPTIVE, TIMING, files_of, plain_curves, prompts, run, value_from
@@ -235,7 +235,7 @@ def test_dropout_in_the_update_is_found_out(
         networks.policy.model.train()
         return real(networks, *rest)
 
-    monkeypatch.setattr(loop, "learn", learn)
+    monkeypatch.setattr(trainer, "learn", learn)
     with pytest.raises(
         DataError, match=r"policy to itself, as the rollout read it.*dropout \(a module in training mode"
     ):

@@ -11,9 +11,9 @@ import torch
 
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
-from tasks.rollouts import loop
+from tasks.rollouts import loop, trainer
 from tasks.rollouts.ahead import Ahead, OneAhead, Stopped
-from tasks.rollouts.method import Feedback
+from tasks.rollouts.answers import Feedback
 from tasks.rollouts.pending import FILE, load_feedback, save_feedback
 from tasks.rollouts.refusals import check_off_policy
 from tasks.rollouts.rollout import read_rollout
@@ -78,7 +78,7 @@ def _observed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         rollouts.append(found := read_rollout(*args, **named))
         return found
 
-    monkeypatch.setattr(loop, "read_rollout", read)
+    monkeypatch.setattr(trainer, "read_rollout", read)
     return rollouts
 
 
