@@ -22,7 +22,7 @@ PATIENCE = 10.0
 that waits for an oracle is left behind; it touches the engine no more."""
 
 
-class Stopped(Exception):
+class TrainingEnded(Exception):
     """The training has ended, and nobody wants what this thread computes."""
 
 
@@ -52,9 +52,9 @@ class Ahead(Generic[T]):
         return result
 
     def check(self) -> None:
-        """To be called in the thread, often: raises Stopped where `stop` was called."""
+        """To be called in the thread, often: raises TrainingEnded where `stop` was called."""
         if self._stopping.is_set():
-            raise Stopped
+            raise TrainingEnded
 
     def stop(self, seconds: float) -> bool:
         """End the call at its next `check`, and wait so long for that at most. Returns whether the thread has ended."""

@@ -34,13 +34,21 @@ def check_rollout(rollout: Rollout, max_kl: float | None, method: str, iteration
         return
     raise Diverged(
         method, iteration, f"KL(policy ‖ reference) is {rollout.kl:.4g} nats per answer (allowed: max_kl = {max_kl:g} "
-        f"per token, {max_kl * length:.4g} here). Likely causes: lr is too high for this model, kl_coef too low, or "
-        "the oracle gives extreme scores to texts that nobody would write. If such a distance is wanted, raise max_kl, "
-        "which keeps the training's progress", suspect=True,
+        f"per token, {max_kl * length:.4g} here). Likely causes: {_causes(iteration)}. If such a distance is "
+        "wanted, raise max_kl, which keeps the training's progress", suspect=True,
     )  # fmt: skip
 
 
-def check_finite(metrics: dict[str, float], method: str, iteration: int) -> None:
+def _causes(iteration: int) -> str:
+    if iteration == 0:
+        return "`ref` is another policy than the one that this training, or its first round, began with"
+    return (
+        "lr is too high for this model, kl_coef too low, or the oracle gives extreme scores to texts that nobody would "
+        "write"
+    )
+
+
+def check_update(metrics: dict[str, float], method: str, iteration: int) -> None:
     """Refuse an update whose losses or gradients are not finite. Raises Diverged."""
     broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if broken:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tasks.advantages.kl import k2
 from tasks.contract import DataError
 from tasks.ranks import gather_all, this_rank
-from tasks.rollouts.divergence import check_finite
+from tasks.rollouts.divergence import check_update
 from tasks.rollouts.method import Critic, Method, Rollout, Targets
 from tasks.rollouts.networks import Networks, micro_batches_of, read_tokens
 from tasks.rollouts.noise import MINIBATCHES, shuffled
@@ -82,7 +82,7 @@ def learn(
         norms = [nn.utils.clip_grad_norm_(p, config.optim.max_grad_norm) for p in networks.learned]
         measured |= dict(zip(("grad_norm", "value/grad_norm"), norms, strict=False))
         of_updates.append(_on_host(measured) | metrics)
-        check_finite(of_updates[-1], method.name, iteration)
+        check_update(of_updates[-1], method.name, iteration)
         optimizer.step()
         optimizer.zero_grad()
     return {name: float(np.mean([m[name] for m in of_updates])) for name in of_updates[0]}

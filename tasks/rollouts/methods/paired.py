@@ -100,7 +100,7 @@ class Xpo(OnlineDpo):
         slopes, metrics = super().couple(rollout, part, logps)
         of_ref = np.zeros(len(rollout.answers))
         of_ref[part[rollout.answers.by_opponent[part]]] = 1
-        share = torch.from_numpy(of_ref / of_ref.sum())
+        share = torch.from_numpy(of_ref / max(1.0, of_ref.sum()))  # the oracle may have answered nothing about them
         bonus = float((share * rollout.sums(logps)).sum())
         metrics |= {"loss/policy": metrics["loss/policy"] + self.alpha * bonus, "logps/reference_answers": bonus}
         return slopes + self.alpha * rollout.spread(share), metrics

@@ -12,7 +12,7 @@ import torch
 from tasks.contract import Chosen, DataError, SpecError
 from tasks.kinds import Policy, RewardModel, Scorer
 from tasks.rollouts import loop, trainer
-from tasks.rollouts.ahead import Ahead, OneAhead, Stopped
+from tasks.rollouts.ahead import Ahead, OneAhead, TrainingEnded
 from tasks.rollouts.answers import Feedback
 from tasks.rollouts.pending import FILE, load_feedback, save_feedback
 from tasks.rollouts.refusals import check_off_policy
@@ -66,7 +66,7 @@ def test_the_thread_raises_its_own_errors_and_stops_at_the_next_check() -> None:
     ahead.begin(endless)
     entered.wait()
     assert ahead.stop(10.0)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingEnded):
         ahead.result()
 
 

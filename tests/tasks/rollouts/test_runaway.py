@@ -13,7 +13,7 @@ from tasks.contract import DataError
 from tasks.kinds import Policy
 from tasks.rollouts import trainer
 from tasks.rollouts.answers import Answers
-from tasks.rollouts.divergence import Diverged, check_finite, check_rollout
+from tasks.rollouts.divergence import Diverged, check_rollout, check_update
 from tasks.rollouts.method import Rollout
 from tasks.sampling.requests import Request, SampledAnswer
 from tests.tasks.rollouts.small import files_of, grouped, plain_curves
@@ -44,7 +44,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(Diverged, match="own answers are not finite") as read:
         check_rollout(_rollout([3], 0.0, float("nan")), None, "ppo", 0)
     with pytest.raises(Diverged, match=r"`ppo` broke in iteration 3: grad_norm is inf. Likely causes: lr") as updated:
-        check_finite({"grad_norm": float("inf"), "loss/policy": 1.0}, "ppo", 2)
+        check_update({"grad_norm": float("inf"), "loss/policy": 1.0}, "ppo", 2)
     assert (read.value.suspect, updated.value.suspect) == (True, False)
 
 
@@ -89,7 +89,7 @@ def test_an_update_that_breaks_keeps_the_checkpoint_that_it_started_from(
 
     def learn(networks: Any, *rest: Any) -> dict[str, float]:
         if rest[-2] == 2:
-            check_finite({"loss/policy": float("nan")}, "grpo", 2)
+            check_update({"loss/policy": float("nan")}, "grpo", 2)
         return real(networks, *rest)
 
     monkeypatch.setattr(trainer, "learn", learn)
