@@ -51,7 +51,7 @@ def test_a_method_whose_process_is_killed_at_random_moments_ends_in_the_same_byt
     whole, kills = time.monotonic() - begun, 0
     while not kill_forked_ranks(
         tmp_path, attempt, method, policy, value, teacher, folder, world=1, env={}, rank=0,
-        pause=whole * moments.uniform(0.2, 0.7) * 1.3**kills,
+        pause=whole * moments.uniform(0.05, 0.4) * 1.3**kills,
     ):  # fmt: skip
         kills += 1
     assert kills > 0

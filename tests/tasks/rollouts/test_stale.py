@@ -222,6 +222,6 @@ def test_what_stale_answers_cannot_be_is_refused(
 def test_vllm_samples_in_the_thread_too(policy: Policy, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     work = Workspace(tmp_path)
-    grouped(policy, work, stale=1, engine=Chosen("engines", "vllm", {}), iterations=4, lr=2e-2)
+    grouped(policy, work, stale=1, engine=Chosen("engines", "vllm", {}), iterations=4, lr=3e-3)
     differences = [row["sampler/logp_difference"] for _, row in work.curves]
     assert differences[0] < 1e-4 < min(differences[1:])
