@@ -23,7 +23,7 @@ from tests.tasks.rollouts.letters import (
     letters_prompts,
 )
 from tests.tasks.rollouts.optima import optimum
-from tests.tasks.rollouts.small import TRANSFORMERS, files_of, grouped, plain_curves
+from tests.tasks.rollouts.small import CLIPPED, FIXED, TRANSFORMERS, files_of, grouped, plain_curves
 from tests.workspace import Workspace
 
 
@@ -91,7 +91,7 @@ def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
     ref = letters_policy(tmp_path / "ref")
     log_ref = letters_distribution(ref, tmp_path)
     rewards = np.random.default_rng(5).normal(size=log_ref.shape)
-    target = optimum("sequence_k2", log_ref, rewards, 0.5, ANSWERS)
+    target = optimum("sequence_k3", log_ref, rewards, 0.5, ANSWERS)
     _disturb(monkeypatch)
     distances = {}
     for name, options in {
@@ -100,8 +100,10 @@ def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
     }.items():  # fmt: skip
         trained = rloo(
             ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / name), ref, iterations=400,
-            prompts_per_iteration=4, k=64, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="sequence_k2",
-            engine=TRANSFORMERS, missing_eos_penalty=0.0, max_tokens=3, checkpoint_every=10**6, max_mismatch=5.0,
+            prompts_per_iteration=4, k=128, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="sequence_k3",
+            engine=TRANSFORMERS, objective=CLIPPED, kl_controller=FIXED, missing_eos_penalty=0.0,
+            max_tokens=3, checkpoint_every=10**6,
+            max_mismatch=5.0,
             **options,
         )  # fmt: skip
         distances[name] = kl(letters_distribution(trained, tmp_path), target)

@@ -61,8 +61,13 @@ def test_with_nats_in_the_reward_it_is_the_tilted_reference(
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "reward"])
 def test_nats_as_a_loss_have_an_optimum_of_their_own(form: str, tmp_path: Path) -> None:
-    """RLOO, whose baseline has no bias of a finite group; each of these optima is no other's."""
-    trained, log_ref, rewards = _trained(rloo, tmp_path, kl_form=form)
+    """RLOO, whose baseline has no bias of a finite group; each of these optima is no other's.
+
+    Their gradients have noise at the optimum too, that of k2 more than that of k3, and answers that are drawn too
+    rarely are lost (`rare.py`): 64 samples a prompt and 600 iterations end .02 to .26 nats away.
+    """
+    iterations = 1600 if form.endswith("k2") else 800
+    trained, log_ref, rewards = _trained(rloo, tmp_path, kl_form=form, k=256, iterations=iterations)
     targets = {other: optimum(other, log_ref, rewards, BETA, ANSWERS) for other in FORMS}
     found = {other: kl(trained, target) for other, target in targets.items()}
     print(f"from {kl(log_ref, targets[form]):.3f} to {found[form]:.4f} nats; {found}")
