@@ -102,8 +102,7 @@ def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
             ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / name), ref, iterations=400,
             prompts_per_iteration=4, k=128, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="sequence_k3",
             engine=TRANSFORMERS, objective=CLIPPED, kl_controller=FIXED, missing_eos_penalty=0.0,
-            max_tokens=3, checkpoint_every=10**6,
-            max_mismatch=5.0,
+            max_tokens=3, checkpoint_every=10**6, max_mismatch=5.0,
             **options,
         )  # fmt: skip
         distances[name] = kl(letters_distribution(trained, tmp_path), target)
