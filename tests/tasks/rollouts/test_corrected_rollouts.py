@@ -83,6 +83,7 @@ def test_a_correction_at_another_temperature_is_refused(policy: Policy, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_with_nats_in_the_reward_it_is_the_tilted_reference(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "reward"])
 def test_nats_as_a_loss_have_an_optimum_of_their_own(form: str, tmp_path: Path) -> None:
     """RLOO, whose baseline has no bias of a finite group; each of these optima is no other's.
