@@ -28,7 +28,7 @@ from flows.store.store import Store
 FILE = Path(__file__).parent.parent / "pipelines.yaml"
 PIPELINES = (
     "offline-dpo", "iterative-dpo", "sppo", "sppo-lora", "sppo-reward-model", "rm-ppo", "rm-ppo-lora",
-    "rm-grpo", "rm-rloo", "rlhf-llama2", "online-dpo", "xpo", "nash-md", "apo", "apo-raft", "apo-rrhf", "reward-model",
+    "rm-grpo", "rm-rloo", "online-dpo", "xpo", "nash-md", "apo", "apo-raft", "apo-rrhf", "reward-model",
 )  # fmt: skip
 BESIDE = ("eval/gold", "eval/kl", "eval/length")
 SPENT = ("cost/samples", "cost/oracle_queries", "cost/seconds")
