@@ -83,7 +83,7 @@ def train_policy(method: Method, inputs: RolloutInputs, config: LoopConfig, work
     policy, rollout = inputs.policy, config.rollout
     config.kl.check(rollout.prompts_per_iteration * rollout.k)
     if inputs.ref is None and (config.kl.kl_coef or config.kl.moves):
-        raise SpecError("a nat has a price, and there is no reference that it leads away from: feed `ref`")
+        raise SpecError("kl_coef penalises the KL from a reference policy, and there is none: feed `ref`")
     check_off_policy(method, rollout)
     work = LockedWorkspace(work) if rollout.stale else work
     chosen = with_room_for(config.adapter, chosen_engine(rollout.engine))

@@ -65,7 +65,7 @@ class Rollout:
     def log_ratios(self) -> Tensor:
         """`(M,)`: log π/π_ref. Raises ValueError without a reference."""
         if self.ref_logps is None:
-            raise ValueError("there is no reference, so there are no ratios to it")
+            raise ValueError("this rollout has no log-probabilities of a reference")
         return self.logps - self.ref_logps
 
     @property
