@@ -35,7 +35,15 @@ Curves = dict[str, list[tuple[int, float]]]
 def draw_figures(
     store: Store, results: RunResults, steps: Sequence[FinishedStep], directory: Path, title: str
 ) -> list[Path]:
-    """Draw what the results allow into `directory` as PNG and return the files; fewer when there is less to show."""
+    """Draw what the results allow into `directory` and return the files; fewer when there is less to show."""
+    return save_figures(drawings_of(store, results, steps, title), directory, figure_cache(store))
+
+
+def drawings_of(store: Store, results: RunResults, steps: Sequence[FinishedStep], title: str) -> dict[str, Drawing]:
+    """Every figure that a run may have, by its name and in the order in which people should see them.
+
+    A drawing draws nothing where the run has not what the figure shows.
+    """
     by_round = dict.fromkeys(name for row in results.rows for name, e in row.metrics.items() if e.metric.figure)
     drawings: dict[str, Drawing] = {
         **{name.rpartition("/")[2]: partial(metric_by_round, {"": results}, name, title) for name in by_round},
@@ -49,7 +57,7 @@ def draw_figures(
         task = next(s.record.task for s in steps if s.name == name)
         names = store.declared.of_task(task, "curves") or {}
         drawings[f"training_{name.replace('/', '_')}"] = partial(training, curves, names, f"{name} · {title}")
-    return save_figures(drawings, directory, figure_cache(store))
+    return drawings
 
 
 def curves_of(steps: Sequence[FinishedStep]) -> dict[str, dict[str, Curves]]:
