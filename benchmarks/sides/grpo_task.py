@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks.inputs import read_pairs
@@ -34,7 +35,8 @@ def train(folder: str, work: dict[str, Any], *, beta: float = 0.0) -> dict[str, 
         for i, row in enumerate(read_pairs(root / "pairs.json"))
     ]
     prompts = Prompts.of(pa.Table.from_pylist(rows, Prompts.SCHEMA))
-    policy, times, done = Policy(root / "policy"), StepTimes(), Timed(root / "alignflow")
+    policy, times = Policy(root / "policy"), StepTimes()
+    done = Timed(Path(mkdtemp(dir=root)))  # of its own: in a former one the training would continue, at its end
     grpo(
         policy, prompts, Scorer.scoring(scores), done, policy if beta else None, iterations=given.steps, lr=LR,
         prompts_per_iteration=given.prompts, k=given.k, max_tokens=given.answer, epochs=1, kl_coef=beta,
