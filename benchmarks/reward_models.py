@@ -3,7 +3,7 @@
     python -m benchmarks.reward_models [--artifacts DIR] [GROUP …]
 
 A cell is one setting that differs from the standard one in number of pairs, in their kind (disjoint, or all pairs of a
-few answers), epochs, learning rate, batch or centring. Its reward model is trained on labels of each seed and measured
+few answers), epochs, learning rate, batch, centring or the size of the model. Its reward model is trained on labels of each seed and measured
 on answers of the base to the prompts of the split `gate`, the same for all (`benchmarks/reward_models.yaml`):
 
 - accuracy: on 1,280 labels that people drew; `ceiling` is what no model can exceed;
@@ -59,6 +59,9 @@ class Cell:
     lr: float = 3e-4
     batch: int = 16
     centring: float = 0.01
+    hidden: int = 128
+    """Width; the inner width of its feed-forward part grows with it."""
+    layers: int = 3
 
 
 STANDARD = Cell()
@@ -83,6 +86,7 @@ GROUPS: Mapping[str, Group] = {
         *(Cell(epochs=n) for n in (2, 5)), Cell(disjoint=False, epochs=2), Cell(lr=1e-4), Cell(lr=1e-3),
         Cell(epochs=2, lr=1e-3), Cell(lr=1e-3, batch=64), Cell(centring=0.0),
     )),
+    "models": Group(2, tuple(Cell(epochs=3, hidden=hidden, layers=layers) for hidden, layers in ((64, 2), (256, 4)))),
 }  # fmt: skip
 """What a command measures by name."""
 CURVES: Mapping[str, Callable[[Cell], bool]] = {
@@ -118,6 +122,7 @@ def measured(store: Store, groups: Sequence[Group]) -> Iterator[Row]:
 def parameters_of(rounds: Sequence[tuple[Cell, int]]) -> dict[str, str]:
     """The wiring's parameters as a command gives them, with a value for each round: its cell and its seed."""
     columns = {f.name: [getattr(cell, f.name) for cell, _ in rounds] for f in fields(Cell)}
+    columns["ffn"] = [cell.hidden * 21 // 8 for cell, _ in rounds]
     return {name: json.dumps(column) for name, column in {**columns, "label_seed": [s for _, s in rounds]}.items()}
 
 
@@ -223,6 +228,7 @@ def words(cell: Cell) -> str:
     """What differs from the standard cell, in words: `3 epochs, lr 0.0001`."""
     known = {"epochs": f"{cell.epochs} epochs", "lr": f"lr {cell.lr:g}", "batch": f"batch {cell.batch}"}
     known |= {"centring": f"centring {cell.centring:g}", "disjoint": "all pairs"}
+    known |= {"hidden": f"width {cell.hidden}", "layers": f"{cell.layers} layers"}
     parts = [text for name, text in known.items() if getattr(cell, name) != getattr(STANDARD, name)]
     return ", ".join(parts) or "1 epoch"
 
