@@ -3,8 +3,9 @@
     python -m benchmarks.reward_models [--artifacts DIR] [GROUP …]
 
 A cell is one setting that differs from the standard one in number of pairs, in their kind (disjoint, or all pairs of a
-few answers), epochs, learning rate, batch, centring or the size of the model. Its reward model is trained on labels of each seed and measured
-on answers of the base to the prompts of the split `gate`, the same for all (`benchmarks/reward_models.yaml`):
+few answers), epochs, learning rate, batch, centring or the size of the model. Its reward model is trained on labels of
+each seed and measured on answers of the base to the prompts of the split `gate`, the same for all
+(`benchmarks/reward_models.yaml`):
 
 - accuracy: on 1,280 labels that people drew; `ceiling` is what no model can exceed;
 - gold_accuracy: over all pairs of 32 answers to a prompt whose gold scores differ, the share in which the reward
