@@ -16,7 +16,7 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_evaluation` | `(step) -> Evaluation`: what its Report measures | |
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
 | `mine_excludes` | names of ports whose rows it keeps out of its result: it may be measured on them | none |
-| `mine_curves` | name → title: its training curves, in the order of the figures | no figure |
+| `mine_curves` | name → `Curve`: its training curves, in the order of the figures | no figure |
 | `mine_totals` | name → `Total`: the totals of its record that people read, in their order | as they are |
 
 A choice has a file of its own, so there the name is `resources` alone: `Resources`, or a function that gets the
@@ -261,6 +261,20 @@ class Metric:
     """Its place among MLflow's charts by round; 0: none."""
     of_run: bool = False
     """Whether MLflow has it as a number of the run also where its Report is not the headline."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number of each optimizer step, and how figures show it."""
+
+    title: str
+    unit: str = ""
+    """Label of its axis, where the title does not say it."""
+    exact: bool = False
+    """Whether it is set and not measured, as a learning rate is: it is never smoothed."""
+    role: Literal["", "chosen", "rejected", "chosen_reward", "rejected_reward", "margin"] = ""
+    """What figures take it for: the log-probability of chosen or rejected answers in nats; their reward, which is a
+    multiple of log π/π_ref, or a score; the difference of both rewards."""
 
 
 @dataclass(frozen=True)

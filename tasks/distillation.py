@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import Cost, Resources, StepView, Training
+from tasks.declarations import Cost, Curve, Resources, StepView, Training
 from tasks.kinds import Demonstrations, Policy, Prompts
 from tasks.rollouts.memory import memory_with_teacher
 from tasks.rollouts.planning import cost_of_rollouts, training_by_rollouts
@@ -19,10 +19,13 @@ distill_memory = memory_with_teacher
 distill_wiring = check_models
 distill_files = check_optimizer
 distill_curves = {
-    "objective/kl": "KL to the teacher (nats)", "objective/reverse_kl": "KL to the teacher (nats per token)",
-    "objective/entropy": "entropy (nats)", "val/length": "length (tokens)", "grad_norm": "gradient norm",
-    "lr": "learning rate",
-}  # fmt: skip
+    "objective/kl": Curve("KL to the teacher", "nats per answer"),
+    "objective/reverse_kl": Curve("KL to the teacher", "nats per token"),
+    "objective/entropy": Curve("entropy of sampled answers", "nats per answer"),
+    "val/length": Curve("length of sampled answers", "tokens"),
+    "grad_norm": Curve("gradient norm"),
+    "lr": Curve("learning rate", exact=True),
+}
 
 
 def distill_cost(step: StepView) -> Cost:

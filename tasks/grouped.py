@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, Workspace
-from tasks.declarations import Cost, Resources, StepView, Training
+from tasks.declarations import Cost, Curve, Resources, StepView, Training
 from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Policy, Prompts, Scorer
 from tasks.rollouts.memory import memory_without_critic
@@ -23,7 +23,7 @@ from tasks.rollouts.wiring import check_group_settings, check_groups
 from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
-_CURVES = CURVES | {"objective/groups_without_variance": "groups without variance"}
+_CURVES = CURVES | {"objective/groups_without_variance": Curve("groups whose scores are equal", "share")}
 grpo_resources = rloo_resources = Resources(exclusive=True, gpus=1, ranks=True)
 grpo_memory = rloo_memory = memory_without_critic
 grpo_wiring = rloo_wiring = check_groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from tasks.contract import Bounds, Choice, Chosen, Seed, SpecError, Workspace
-from tasks.declarations import Cost, Resources, StepView
+from tasks.declarations import Cost, Curve, Resources, StepView
 from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Oracle, Policy, Prompts
 from tasks.rollouts.memory import memory_without_critic
@@ -16,9 +16,11 @@ from tasks.training.passes import check_optimizer
 from tasks.training.settings import GradientComputeConfig, StepConfig
 
 PAIR_CURVES = {
-    "rewards/margins": "margin of implicit rewards", "rewards/accuracies": "pairs in order", "loss/policy": "loss",
-    **{name: title for name, title in CURVES.items() if name not in ("objective/scores", "policy/clip_frac")},
-}  # fmt: skip
+    "rewards/margins": Curve("margin of implicit rewards", role="margin"),
+    "rewards/accuracies": Curve("pairs whose chosen reward is higher", "share"),
+    "loss/policy": Curve("loss"),
+    **{name: curve for name, curve in CURVES.items() if name not in ("objective/scores", "policy/clip_frac")},
+}
 online_dpo_resources = xpo_resources = nash_md_resources = Resources(exclusive=True, gpus=1, ranks=True)
 online_dpo_memory = xpo_memory = nash_md_memory = memory_without_critic
 online_dpo_files = xpo_files = nash_md_files = check_optimizer
@@ -28,8 +30,10 @@ nash_md_wiring = check_mixing
 online_dpo_training = xpo_training = training_by_pairs
 nash_md_training = training_by_rollouts
 online_dpo_curves = PAIR_CURVES
-xpo_curves = PAIR_CURVES | {"objective/win_rate": "win rate against the reference"}
-nash_md_curves = CURVES | {"objective/win_rate": "win rate against the opponent", "objective/payoff": "payoff"}
+xpo_curves = PAIR_CURVES | {"objective/win_rate": Curve("win rate against the reference", "probability")}
+nash_md_curves = CURVES | {
+    "objective/win_rate": Curve("win rate against the opponent", "probability"), "objective/payoff": Curve("payoff"),
+}  # fmt: skip
 
 
 def online_dpo_cost(step: StepView) -> Cost:

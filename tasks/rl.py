@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from tasks.contract import Bounds, Choice, Chosen, DataError, Seed, Workspace
-from tasks.declarations import Cost, Resources, StepView, Training
+from tasks.declarations import Cost, Curve, Resources, StepView, Training
 from tasks.judging.oracle_totals import QUERY_TOTALS
 from tasks.kinds import Demonstrations, Policy, Prompts, RewardModel, Scorer
 from tasks.rollouts.memory import memory_of_ppo
@@ -34,7 +34,10 @@ ppo_files = check_optimizer
 
 
 ppo_totals = QUERY_TOTALS
-ppo_curves = CURVES | {"loss/value": "value loss", "val/explained_variance": "explained variance"}
+ppo_curves = CURVES | {
+    "loss/value": Curve("loss of the value network"),
+    "val/explained_variance": Curve("variance that the values explain", "share"),
+}
 
 
 def ppo_cost(step: StepView) -> Cost:

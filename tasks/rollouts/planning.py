@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.declarations import AtMost, Cost, StepView, Training
+from tasks.declarations import AtMost, Cost, Curve, StepView, Training
 
 CURVES = {
-    "objective/scores": "score", "objective/kl": "KL to reference (nats)", "objective/entropy": "entropy (nats)",
-    "policy/clip_frac": "clipped tokens", "grad_norm": "gradient norm", "lr": "learning rate",
-}  # fmt: skip
+    "objective/scores": Curve("score of sampled answers"),
+    "objective/kl": Curve("KL to the reference", "nats per answer"),
+    "objective/entropy": Curve("entropy of sampled answers", "nats per answer"),
+    "policy/clip_frac": Curve("clipped tokens", "share"),
+    "grad_norm": Curve("gradient norm"),
+    "lr": Curve("learning rate", exact=True),
+}
 """Of every method, as figures show them."""
 
 

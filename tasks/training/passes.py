@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tasks.calls import StateBytes
 from tasks.contract import COUPLES_ROWS
-from tasks.declarations import Cost, Machine, Memory, StepView, Training
+from tasks.declarations import Cost, Curve, Machine, Memory, StepView, Training
 from tasks.training.device import head_logits
 from tasks.training.learner import rank_of
 from tasks.training.memory import (
@@ -166,8 +166,15 @@ _FEW_TOKENS = 2048
 """Of a micro-batch, where memory is short."""
 
 CURVES = {
-    "train/loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "reward accuracy",
-    "train/kl_reference": "log-ratio of mismatched answers (nats)",
-    "rewards/chosen": "reward of chosen", "logps/chosen": "log-prob. of chosen (nats)", "grad_norm": "gradient norm",
-    "lr": "learning rate", "tokens_per_second": "tokens per second",
-}  # fmt: skip
+    "train/loss": Curve("loss"),
+    "rewards/margins": Curve("margin of rewards, chosen − rejected", role="margin"),
+    "rewards/accuracies": Curve("pairs whose chosen reward is higher", "share"),
+    "train/kl_reference": Curve("log-ratio of mismatched answers", "nats"),
+    "rewards/chosen": Curve("reward of chosen answers", role="chosen_reward"),
+    "grad_norm": Curve("gradient norm"),
+    "lr": Curve("learning rate", exact=True),
+    "tokens_per_second": Curve("tokens per second"),
+    "rewards/rejected": Curve("reward of rejected answers", role="rejected_reward"),
+    "logps/chosen": Curve("log-probability of chosen answers", "nats per answer", role="chosen"),
+    "logps/rejected": Curve("log-probability of rejected answers", "nats per answer", role="rejected"),
+}

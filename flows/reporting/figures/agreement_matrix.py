@@ -40,7 +40,7 @@ def agreement_figure(results: RunResults, title: str) -> Figure | None:
     right.set_title("Cohen's kappa", fontsize=9.5, pad=8)
     right.set_yticklabels([])
     heading = style.heading_of("Agreement", f"{title}, {row.label}" if title else row.label)
-    figure.suptitle(heading, x=0.01, y=1.03, ha="left", weight="bold", fontsize=11)
+    style.add_heading(figure, heading)
     figure.tight_layout(w_pad=1.6)
     style.add_foot(figure, _summary(row))
     return style.close_figure(figure)

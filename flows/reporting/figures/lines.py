@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (style.ACCENT, "#b5432f", "#3d8a4e", "#7b52a3", "#c08a1e", "#2a8c8c", "#a3477f", "#5d6670")
-"""Distinct with colour blindness as well; the ninth run has the first colour again, and another mark."""
 MARKS = ("o", "s", "D", "^", "v", "P", "X", "h")
+"""The ninth run has the first colour again, and another mark."""
 DODGE = 0.05
 """Distance in rounds between the points of two runs, so that their intervals can be read."""
 FEW_ROUNDS = 5
@@ -106,8 +105,8 @@ def _lines(runs: RunsByLabel, metric: str) -> list[Line]:
     for number, (label, results) in enumerate(runs.items()):
         rows = tuple(r for r in results.rows if (e := r.metrics.get(metric)) and not math.isnan(e.value))
         if rows:
-            mark = MARKS[(number + number // len(COLOURS)) % len(MARKS)]
-            lines.append(Line(label, rows, COLOURS[number % len(COLOURS)], mark))
+            mark = MARKS[(number + number // len(style.COLOURS)) % len(MARKS)]
+            lines.append(Line(label, rows, style.COLOURS[number % len(style.COLOURS)], mark))
     return lines
 
 

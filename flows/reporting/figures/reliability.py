@@ -38,7 +38,7 @@ def reliability_figure(results: RunResults, title: str) -> Figure | None:
     if groups:
         _draw_groups(figure.add_subplot(grid[:, 2]), groups, whole)
     heading = style.heading_of("Reliability", f"{title}, {row.label}" if title else row.label)
-    figure.suptitle(heading, x=0.125, y=1.03, ha="left", weight="bold", fontsize=11)
+    style.add_heading(figure, heading)
     pairs = sum(b.count for b in sure)
     style.add_foot(
         figure,

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.overoptimisation import Law, law_of, overoptimised
-from flows.reporting.figures.run_figures import curves_of, draw_figures, running_mean
+from flows.reporting.figures.run_figures import draw_figures
 from flows.reporting.figures.style import axis_in_nats, new_figure
+from flows.reporting.figures.training import curves_of
 from flows.reporting.results import Estimate, ResultRow, RunResults
 from flows.reporting.sinks.mlflow_publication import Publication
 from flows.store.finished import FinishedStep, finished_steps
@@ -181,13 +182,6 @@ def test_curves_are_in_the_order_of_the_record_so_that_another_process_finds_the
     [curves] = curves_of([step])["policy"].values()  # type: ignore[list-item]
     assert list(curves) == names
     assert curves["train/a"] == [(1, 0.5), (2, 0.5)]
-
-
-def test_a_running_mean_begins_and_ends_with_the_values_themselves() -> None:
-    """Over one value to either side; over three of a straight line it is the line."""
-    assert running_mean([8.0, 4.0, 3.0, 2.0, 7.0], 1) == [8.0, 5.0, 3.0, 4.0, 7.0]
-    assert running_mean([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert running_mean([], 3) == []
 
 
 def test_the_axis_of_kl_has_its_ticks_at_even_nats() -> None:
