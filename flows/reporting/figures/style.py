@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
         scaled = tick_texts([v / 10.0**power for v in values])
         exponent = str(power).translate(_RAISED)
         return [text if text == "0" else f"{text}×10{exponent}" for text in scaled]
-    apart = min((abs(b - a) for a, b in zip(values, values[1:], strict=False)), default=most) or most
+    apart = min((abs(b - a) for a, b in pairwise(values)), default=most) or most
     decimals = next((d for d in range(8) if all(abs(round(v, d) - v) <= 0.02 * apart for v in values)), 8)
     return ["0" if not round(v, decimals) else f"{v:,.{decimals}f}".replace("-", "−") for v in values]
 

@@ -84,7 +84,7 @@ def test_a_training_without_rejected_answers_has_no_such_figure_and_one_without_
     ],
 )  # fmt: skip
 def test_a_direction_is_that_of_the_ends_beyond_twice_their_error(values: list[float], way: str) -> None:
-    """Of the first and last two of ten: 0, 0.1 and 1, 1.1 differ by 1 with an error of 0.07; 0, 2 and 1, 3 by 1 with √2."""
+    """First and last two of ten: 0, 0.1 and 1, 1.1 differ by 1 with an error of 0.07; 0, 2 and 1, 3 with one of √2."""
     assert direction(values) == way
 
 
