@@ -3,10 +3,7 @@ MLflow."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 
 from rich.console import Console
@@ -21,8 +18,7 @@ from flows.reporting.comparison import (
     comparison,
     fact_lines,
 )
-from flows.reporting.figures.lines import gold_against_kl, metric_by_round
-from flows.reporting.figures.saving import figure_cache, save_figures
+from flows.reporting.figures.comparison_figures import draw_comparison
 from flows.reporting.results import ResultRow, columns, estimate_text, new_table, table_cell
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import TRAINING, charts_page
@@ -85,20 +81,6 @@ def grid(compared: Comparison, *, rounds: bool) -> RichTable:
         spent = (f"{compared.spent.get(name, 0):,.0f}" for name in SPENT)
         table.add_row("", "together", "", "", *[""] * len(metrics), *spent, "", style="dim")
     return table
-
-
-def draw_comparison(store: Store, compared: Comparison, out: Path | None) -> list[Path]:
-    """The figures of runs that are comparable, in `out` or a folder named after the runs."""
-    if compared.differ:
-        return []
-    runs = {entry.label: entry.results for entry in compared.entries}
-    ranked_by = next((entry.metric for entry in compared.entries if entry.metric), "")
-    drawings = {
-        "win_rate_per_round": partial(metric_by_round, runs, ranked_by), "gold_vs_kl": partial(gold_against_kl, runs),
-    }  # fmt: skip
-    ids = json.dumps(sorted(entry.run.id for entry in compared.entries))
-    name = f"compare-{blake2b(ids.encode(), digest_size=4).hexdigest()}"
-    return save_figures(drawings, out or store.inside("figures", name), figure_cache(store))
 
 
 def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:

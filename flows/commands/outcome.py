@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.commands.printing import say, seconds, short_path
+from flows.commands.printing import say, short_path
 from flows.reporting.results import RunResults, run_results, tables
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
 from flows.reporting.sinks.mlflow_view import charts_page, run_page
@@ -19,6 +19,7 @@ from flows.store.finished import finished_steps
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.store.views import RecordViews
+from flows.system.durations import seconds
 
 
 def print_outcome(console: Console, store: Store, execution: Execution) -> None:

@@ -51,16 +51,6 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def seconds(value: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    if value < 100:
-        return f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
-
-
 def short_path(path: Path) -> str:
     """A path relative to the working directory if it lies in it."""
     try:

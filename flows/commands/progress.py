@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from flows.commands.printing import say, seconds, short_path
+from flows.commands.printing import say, short_path
 from flows.run.events import Listener
 from flows.store.records import Record
 from flows.store.runs import Run
+from flows.system.durations import seconds
 from flows.wiring.model import Graph, Node
 
 QUIET_SECONDS = 1.0

@@ -18,7 +18,7 @@ from rich.tree import Tree
 
 from flows.commands.options import Sort
 from flows.commands.outcome import print_results
-from flows.commands.printing import say, seconds
+from flows.commands.printing import say
 from flows.commands.project import run_of
 from flows.commands.samples import Samples, before_and_after, print_samples
 from flows.reporting.results import metrics_table, new_table, read_report, run_results
@@ -27,6 +27,7 @@ from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import FoundRecord, Run, Runs
 from flows.store.store import Store
+from flows.system.durations import seconds
 from flows.wiring.views import MODELS
 from tasks.contract import JSON, SpecError
 from tasks.message import conversation_text

@@ -72,7 +72,10 @@ class Execution:
         graph = self.graph
         self.run = self.runs.begin(graph.pipeline, self.values, file=graph.file, deployment=self._deployment)
         self.run.rounds, self.run.headline, self.run.notices = graph.rounds, graph.headline, list(graph.notices)
-        self.run.steps = {n.id: RunStep(n.id, n.addresses, n.task, n.title, n.round) for n in graph.nodes.values()}
+        self.run.about = graph.about
+        self.run.steps = {
+            n.id: RunStep(n.id, n.addresses, n.task, n.title, n.round, fed_by=n.sources) for n in graph.nodes.values()
+        }
         try:
             self._begin()
         except BaseException:
@@ -148,8 +151,7 @@ class Execution:
                 fn=self._task, name=node.title, task_run_name=node.title, cache_policy=NO_CACHE, persist_result=False,
                 retries=self._retries, retry_condition_fn=_may_succeed_later,
             )  # fmt: skip
-            parents = dict.fromkeys(i for ids in node.inputs.values() for i in ids)
-            futures[node.id] = task.submit(node.id, [futures[i] for i in parents])
+            futures[node.id] = task.submit(node.id, [futures[i] for i in node.sources])
         for future in futures.values():
             while not future.wrapped_future.done():  # polars's SIGINT handler would never end an endless wait
                 future.wait(SIGNALS_SECONDS)

@@ -43,6 +43,8 @@ class RunStep:
     seconds: float = 0.0
     reason: str = ""
     """Why it ran, was a hit, or failed; what it waits for."""
+    fed_by: tuple[str, ...] = ()
+    """Ids of the steps that it takes results of; empty in runs of older versions."""
 
     @property
     def hit(self) -> bool:
@@ -66,6 +68,8 @@ class Run:
     status: Status = "running"
     started: str = ""
     ended: str = ""
+    about: str = ""
+    """What the pipeline does, as its file says."""
     rounds: int = 0
     headline: tuple[str, ...] = ()
     steps: dict[str, RunStep] = field(default_factory=dict)

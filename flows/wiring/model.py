@@ -80,6 +80,11 @@ class Node:
     """Arguments of the task that are made of several parameters."""
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the nodes that feed it, each once."""
+        return tuple(dict.fromkeys(id for ids in self.inputs.values() for id in ids))
+
+    @property
     def title(self) -> str:
         """`round 2 · report/sample`, as people read it."""
         name = self.id.split("@")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from flows.store.store import Store
 
+FORMATS = ("png", "svg")
+"""Of every figure: pixels for pages and chats, and lines, without a date, for the report and for papers."""
 Drawing: TypeAlias = "partial[Figure | None]"
 """A function that draws, with all that it draws from."""
 
@@ -29,43 +31,49 @@ def figure_cache(store: Store) -> Path:
 
 
 def save_figures(drawings: Mapping[str, Drawing], directory: Path, cache: Path) -> list[Path]:
-    """Write each figure, in our style, as NAME.png; returns the files of those that there are.
+    """Write each figure, in our style, as NAME.png and NAME.svg; returns the PNG files of those that there are.
 
     A figure is drawn once: `cache` keeps it under the digest of what it is drawn from, empty where nothing was to draw.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files = []
+    pictures = []
     for name, drawing in drawings.items():
-        file, known = directory / f"{name}.png", cache / f"{digest_of_drawing(drawing)}.png"
-        if known.exists():
-            _copy(known, file)
+        digest = digest_of_drawing(drawing)
+        files = [directory / f"{name}.{format}" for format in FORMATS]
+        known = [cache / f"{digest}.{format}" for format in FORMATS]
+        if all(file.exists() for file in known):
+            _copy(known, files)
         else:
-            _draw(drawing, file)
+            _draw(drawing, files)
             with suppress(OSError):  # it can be drawn again
                 cache.mkdir(parents=True, exist_ok=True)
-                _copy(file, known)
-        if file.stat().st_size:
-            files.append(file)
+                _copy(files, known)
+        if files[0].stat().st_size:
+            pictures.append(files[0])
         else:
-            file.unlink()
-    return files
+            for file in files:
+                file.unlink()
+    return pictures
 
 
-def _draw(drawing: Drawing, file: Path) -> None:
-    """Draw into a file, which stays empty where there is nothing to draw."""
+def _draw(drawing: Drawing, files: Sequence[Path]) -> None:
+    """Draw into files, one of each format, which stay empty where there is nothing to draw."""
     import matplotlib
 
     matplotlib.use("Agg")
-    with matplotlib.rc_context(STYLE), atomic_replace(file, durable=False) as fresh:
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "alignflow"}):
         figure = drawing()
-        fresh.touch()
-        if figure is not None:
-            figure.savefig(fresh, format="png")
+        for file, format in zip(files, FORMATS, strict=True):
+            with atomic_replace(file, durable=False) as fresh:
+                fresh.touch()
+                if figure is not None:
+                    figure.savefig(fresh, format=format, metadata={"Date": None} if format == "svg" else None)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with atomic_replace(target, durable=False) as fresh:
-        copyfile(source, fresh)
+def _copy(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        with atomic_replace(target, durable=False) as fresh:
+            copyfile(source, fresh)
 
 
 def digest_of_drawing(drawing: Drawing) -> str:

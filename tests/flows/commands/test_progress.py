@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.commands.printing import seconds
+from flows.system.durations import seconds
 
 
 @pytest.mark.parametrize(
