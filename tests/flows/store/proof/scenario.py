@@ -36,6 +36,11 @@ def write_answers(folder: Path) -> None:
     scored = ({"prompt": r["prompt"], "completion": r["chosen"], "helpful": i % 3} for i, r in enumerate(PEOPLE))
     for name, rows in (("pairs", PEOPLE), ("scored", scored)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = [
+        {"instruction": f"ask {i}", "output_1": "b" * (i + 2), "output_2": "a" * (5 - i), "preference": 1 + i / 5}
+        for i in range(5)
+    ]
+    (folder / "annotations.json").write_text(json.dumps(judged))
     (folder / "rewards.py").write_text("def words(prompt, completion, truth):\n    return len(completion.split())\n")
 
 
