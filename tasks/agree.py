@@ -135,7 +135,7 @@ def reward_accuracy(
     import polars as pl
 
     from tasks.judging.calibration import margin_bins, reliability_bins
-    from tasks.judging.labelled_pairs import identical_sides, judged_pairs
+    from tasks.judging.labelled_pairs import identical_sides, judged_pairs, with_answers
     from tasks.judging.oracle_report import report_paid
 
     if allow_seen:
@@ -143,14 +143,14 @@ def reward_accuracy(
     if equal := identical_sides(pairs):
         work.notice(f"{equal} of {len(pairs)} pairs have equal sides: they count one half for every oracle")
     judged = judged_pairs(pairs, oracle, weights, dtype, work, "scores.jsonl")
-    rows = _measured(_answered(judged.rows, work, "the oracle"))
+    rows = _measured(with_answers(judged.rows, work, "the oracle"))
     by_prompt = _by_prompt(rows, [name for name in _UNITS if name in rows.columns])
     units = {**_UNITS, "margin": "score" if judged.has_scores else "nats"}
     estimates = [_estimate(by_prompt, name, units[name]) for name in _UNITS if name in rows.columns]
     estimates[1:1] = [*_calibration(rows, len(by_prompt)), *_by_group(rows, work)]
     if before is not None:
         others = judged_pairs(pairs, before, None, dtype, work, "before.jsonl").rows
-        change = _accuracy_change(rows, _answered(others, work, "`before`"))
+        change = _accuracy_change(rows, with_answers(others, work, "`before`"))
         estimates.append(_estimate(change, "accuracy_change", "probability"))
         by_prompt = by_prompt.join(change.drop("pairs"), on="prompt_id", how="left", maintain_order="left")
     report_paid(work)
@@ -165,18 +165,6 @@ _UNITS = {
 """Quantities of a pair that `reward_accuracy` averages, with their units."""
 MOST_GROUPS = 40
 """Groups whose accuracy is reported, the largest ones."""
-
-
-def _answered(judged: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
-    """The pairs that the oracle answered. Raises DataError if there is none."""
-    import polars as pl
-
-    answered = judged.filter(pl.col("log_odds").is_finite())
-    if answered.is_empty():
-        raise DataError(f"none of {len(judged)} pairs has an answer of {who}")
-    if missing := len(judged) - len(answered):
-        work.notice(f"{missing} of {len(judged)} pairs left out: {who} did not answer for both sides")
-    return answered
 
 
 def _measured(answered: pl.DataFrame) -> pl.DataFrame:

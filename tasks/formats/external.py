@@ -15,7 +15,7 @@ from tasks.formats.answers import number as number_in
 from tasks.formats.checkpoint import check_model, download_model
 from tasks.formats.columns import Columns, columns_of, group_column
 from tasks.formats.prompts import UnusableRow, system_into_user
-from tasks.formats.rows import Format, detect_format, supported_columns, with_labels
+from tasks.formats.rows import Format, detect_format, pairs_of_lists, supported_columns, with_labels
 from tasks.formats.scored import scored_answers
 from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
@@ -36,6 +36,8 @@ class ReadRow(NamedTuple):
     example: Example
     prompt_id: str
     row: Mapping[str, Any]
+    places: tuple[str, str] = ("", "")
+    """Of a pair from lists of answers: the place of either answer in its list."""
 
 
 class ExternalSource(Source):
@@ -145,7 +147,9 @@ class ExternalSource(Source):
         share = select_split(self.name, self._splits, split, what)
         form = self._detect_format(share, what, log, extend)
         log.what, log.form = self._title, form.name
-        for number, (where, row) in enumerate(share.rows.read(), 1):
+        parts = pairs_of_lists if what == "preferences" else _whole_row
+        rows = ((n, where, part) for n, (where, row) in enumerate(share.rows.read(), 1) for part in parts(row))
+        for number, where, (places, row) in rows:
             log.read += 1
             try:
                 example = self._apply_parameters(form.read(row), what)
@@ -155,7 +159,7 @@ class ExternalSource(Source):
             name = prompt_id(example.prompt)
             if share.contains(name):
                 grouped = {"group": row.get(self._group)} if self._group else {}
-                yield ReadRow(number, example, name, {**row, **grouped})
+                yield ReadRow(number, example, name, {**row, **grouped}, places)
 
     def _detect_format(
         self, share: Share, what: str, log: RowLog, extend: Callable[[Format, Columns], Format]
@@ -220,6 +224,10 @@ _DOUBTS = {
 }
 
 
+def _whole_row(row: Mapping[str, Any]) -> list[tuple[tuple[str, str], Mapping[str, Any]]]:
+    return [(("", ""), row)]
+
+
 def _swap(e: Example) -> Example:
     """The pair with chosen and rejected exchanged, and its probability and margin accordingly."""
     p, margin = None if e.p is None else 1 - e.p, None if e.margin is None else -e.margin
@@ -281,7 +289,8 @@ def _scored(r: ReadRow, attributes: Sequence[str], k: int) -> dict[str, Any]:
 
 def _ids(r: ReadRow) -> tuple[str, str]:
     """Of the chosen answer and of the other."""
-    chosen, rejected = (digest("file", r.prompt_id, str(r.number), side) for side in ("chosen", "rejected"))
+    sides = (f"{side}{place}" for side, place in zip(("chosen", "rejected"), r.places, strict=True))
+    chosen, rejected = (digest("file", r.prompt_id, str(r.number), side) for side in sides)
     return chosen, rejected
 
 

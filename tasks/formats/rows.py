@@ -4,7 +4,7 @@ A row that is not a valid prompt, answer or pair raises `UnusableRow`: it is cou
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.contract import DataError
 from tasks.formats.answers import (
@@ -98,6 +98,26 @@ def with_labels(form: Format, columns: Columns) -> Format:
         name=f"{form.name}, each with its {LABEL}", uses=form.uses | {LABEL}, parse=parse,
         provides=(*form.provides, "labels"),
     )  # fmt: skip
+
+
+def pairs_of_lists(row: Row) -> list[tuple[tuple[str, str], Row]]:
+    """The row itself, or one row for each pair where `chosen` or `rejected` lists several answers, with their places.
+
+    The layout of RewardBench 2: every answer in `chosen` is better than every one in `rejected`.
+    """
+    lists = [_several(row.get(side)) for side in ("chosen", "rejected")]
+    if not any(len(answers) > 1 for answers in lists):
+        return [(("", ""), row)]
+    chosen, rejected = (answers or [row.get(side)] for side, answers in zip(("chosen", "rejected"), lists, strict=True))
+    return [
+        ((f"/{i}", f"/{j}"), {**row, "chosen": better, "rejected": worse})
+        for i, better in enumerate(chosen) for j, worse in enumerate(rejected)
+    ]  # fmt: skip
+
+
+def _several(value: Any) -> list[Any]:
+    """The texts of a list that has nothing else; empty for any other value."""
+    return list(value) if isinstance(value, list | tuple) and all(isinstance(x, str) for x in value) else []
 
 
 def supported_columns() -> str:

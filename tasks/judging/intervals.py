@@ -56,7 +56,44 @@ def interval(values: Any, weights: Any = None, *, share: bool) -> Interval:
     return Interval(mean, error, low, high, n)
 
 
-def _wilson(mean: float, error: float, n: int, t: float) -> tuple[float, float]:
+def stratified_interval(values: Any, prompts: Any, strata: Any, weights: Any) -> Interval:
+    """Σ_s W_s·(mean of stratum s), W_s = weights[s] / Σ weights, of values in [0, 1], with its interval over prompts.
+
+        s² = P/(P − S) · Σ_i (Σ_s W_s/n_s · Σ_{rows of prompt i in s} (x − mean_s))²
+
+    P prompts, S strata, n_s rows. A prompt may have rows in several strata, which are then not independent. The
+    interval is Wilson's as in `interval`, with t of P − S degrees of freedom; where all values are 0, or all 1, with
+    1 / Σ_i (Σ_s W_s·n_is/n_s)² trials. It is null where a stratum has one prompt, whose variation is not known.
+
+    Source: linearisation of a ratio in strata, Cochran, Sampling Techniques (1977), section 6.11; Wilson's interval as
+    in `interval`. With one stratum both agree.
+
+    Args:
+        values: `(M,)`, one for each row.
+        prompts: `(M,)`, the number of each row's prompt.
+        strata: `(M,)`, the number of each row's stratum.
+        weights: `(S,)`.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(values, dtype=np.float64)
+    weights = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    _, prompts = np.unique(prompts, return_inverse=True)
+    n = int(prompts.max()) + 1
+    of_row = (weights / np.bincount(strata, minlength=len(weights)))[strata]
+    means = np.bincount(strata, values) / np.bincount(strata)
+    mean = float(weights @ means)
+    error = float(
+        (n / max(n - len(weights), 1) * (np.bincount(prompts, of_row * (values - means[strata])) ** 2).sum()) ** 0.5
+    )
+    if min(len(np.unique(prompts[strata == s])) for s in range(len(weights))) < 2 or n <= len(weights):
+        return Interval(mean, None, None, None, n)
+    trials = n if error else 1 / float((np.bincount(prompts, of_row) ** 2).sum())
+    low, high = _wilson(min(max(mean, 0.0), 1.0), error, trials, float(stdtrit(n - len(weights), 0.975)))
+    return Interval(mean, error, low, high, n)
+
+
+def _wilson(mean: float, error: float, n: float, t: float) -> tuple[float, float]:
     """Where |m − p| = t·√(p(1 − p)/trials), for p."""
     within = 0 < mean < 1
     if within and error == 0:

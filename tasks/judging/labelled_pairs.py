@@ -59,6 +59,16 @@ def judged_pairs(
     return JudgedPairs(judged, isinstance(live, Scorer), "first_position" in judged.columns)
 
 
+def with_answers(judged: pl.DataFrame, work: Workspace, who: str) -> pl.DataFrame:
+    """The pairs that the oracle answered; a notice counts the others. Raises DataError if there is none."""
+    answered = judged.filter(pl.col("log_odds").is_finite())
+    if answered.is_empty():
+        raise DataError(f"none of {len(judged)} pairs has an answer of {who}")
+    if missing := len(judged) - len(answered):
+        work.notice(f"{missing} of {len(judged)} pairs left out: {who} did not answer for both sides")
+    return answered
+
+
 def _answers(oracle: Oracle, questions: Questions, n: int, journal: Journal) -> dict[str, pl.Series]:
     if isinstance(oracle, Scorer):
         scores = questions.scores(oracle, journal)
