@@ -13,13 +13,16 @@ from flows.commands.printing import say, short_path
 from flows.reporting.comparison import (
     ComparedRun,
     Comparison,
-    MetricDifference,
+    Method,
     chosen_runs,
     comparison,
     fact_lines,
 )
+from flows.reporting.differences import MetricDifference
 from flows.reporting.figures.comparison_figures import draw_comparison
-from flows.reporting.results import ResultRow, columns, estimate_text, new_table, table_cell
+from flows.reporting.over_seeds import OverSeeds
+from flows.reporting.results import NOTHING, ResultRow, columns, estimate_text, new_table, table_cell
+from flows.reporting.seeds import seed_of
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import TRAINING, charts_page
 from flows.store.runs import Run, Runs
@@ -28,7 +31,7 @@ from tasks.contract import JSON
 
 SPENT = {"cost/samples": "samples", "cost/oracle_queries": "queries", "cost/seconds": "seconds"}
 ALL_PAIRS = 4
-"""Up to so many runs, the text compares every two; of more, each with the first."""
+"""Up to so many methods, the text compares every two; of more, each with the first."""
 
 
 def compare_text(
@@ -37,6 +40,8 @@ def compare_text(
     """Print the table and draw the figures. Raises SpecError."""
     compared = comparison(store, chosen_runs(Runs(store), refs), ranked=ranked)
     console.print(grid(compared, rounds=rounds))
+    if any(method.over_seeds for method in compared.methods):
+        console.print(seeds_grid(compared.methods))
     for line in [*_differences(compared), *_notes(compared)]:
         say(console, f"  {line}")
     if files := draw_comparison(store, compared, out):
@@ -51,8 +56,11 @@ def compare_json(store: Store, refs: Sequence[str], *, ranked: bool, out: Path |
     files = draw_comparison(store, compared, out) if out else []
     differ: JSON = {name: {**values} for name, values in compared.differ.items()}
     return {
-        "runs": [_entry_json(compared, e) for e in compared.entries],
-        "differences": [{**d._asdict(), "winner": d.winner or None} for d in compared.differences],
+        "runs": [_entry_json(compared, m, e) for m in compared.methods for e in m.entries],
+        "methods": [_method_json(compared, m) for m in compared.methods],
+        "differences": [
+            {**d._asdict(), "seeds": [*d.seeds], "winner": d.winner or None} for d in compared.differences
+        ],
         "together": dict(compared.spent), "measured_differently": differ, "figures": [str(f) for f in files],
     }  # fmt: skip
 
@@ -70,10 +78,10 @@ def grid(compared: Comparison, *, rounds: bool) -> RichTable:
     if base and not compared.differ:
         numbers = (table_cell(base.metrics.get(m)) for m in metrics)
         table.add_row("", "base vs. base", "", str(base.n), *numbers, style="dim")
-    for entry in compared.entries:
+    for method, entry in ((m, e) for m in compared.methods for e in m.entries):
         for row in entry.results.rows if rounds else entry.results.rows[-1:]:
             last = row is entry.results.rows[-1]
-            rank = str(compared.rank(entry)) if last and compared.differences else ""
+            rank = str(compared.rank(method)) if last and compared.differences else ""
             cells = (*(table_cell(row.metrics.get(m)) for m in metrics), *_spent(entry, row, last))
             style = "bold" if rounds and last else ""
             table.add_row(rank, entry.label, str(row.round or ""), str(row.n), *cells, style=style)
@@ -81,6 +89,37 @@ def grid(compared: Comparison, *, rounds: bool) -> RichTable:
         spent = (f"{compared.spent.get(name, 0):,.0f}" for name in SPENT)
         table.add_row("", "together", "", "", *[""] * len(metrics), *spent, "", style="dim")
     return table
+
+
+def seeds_grid(methods: Sequence[Method]) -> RichTable:
+    """The last headline of methods with several seeds: one row for each metric."""
+    table = new_table(title="over seeds")
+    for head in ("method", "metric"):
+        table.add_column(head, overflow="fold")
+    for head in ("seeds", "mean", "range", "standard error\nbetween seeds", "95% CI,\nprompts",
+                 "95% CI,\nprompts and seeds"):  # fmt: skip
+        table.add_column(head, justify="right", no_wrap=True)
+    for method in (m for m in methods if m.over_seeds):
+        label, seeds = method.label, str(len(method.entries))
+        for metric in method.over_seeds.values():
+            table.add_row(label, metric.metric.column.partition("\n")[0], seeds, *_over_seeds_cells(metric))
+            label = seeds = ""
+    return table
+
+
+def _over_seeds_cells(over: OverSeeds) -> Iterator[str]:
+    format = over.metric.format
+    yield f"{over.mean:{format}}"
+    yield _between((over.lowest, over.highest), format)
+    yield f"{over.seed_error:{format}}"
+    yield from (_between(ends, format) for ends in (over.over_prompts, over.over_both))
+
+
+def _between(ends: tuple[float, float] | None, format: str) -> str:
+    if ends is None:
+        return NOTHING
+    low, high = ends
+    return f"{low:{format}}{'–' if low >= 0 else ' to '}{high:{format}}"
 
 
 def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:
@@ -103,9 +142,9 @@ def _spent(entry: ComparedRun, row: ResultRow, last: bool) -> Iterator[str]:
 
 
 def _differences(compared: Comparison) -> Iterator[str]:
-    """Which runs are significantly better than which, in lines."""
-    first, pairs = compared.entries[0].label, len(compared.differences)
-    shown = [d for d in compared.differences if len(compared.entries) <= ALL_PAIRS or first in (d.a, d.b)]
+    """Which methods are significantly better than which, in lines."""
+    first, pairs = compared.methods[0].label, len(compared.differences)
+    shown = [d for d in compared.differences if len(compared.methods) <= ALL_PAIRS or first in (d.a, d.b)]
     if not shown:
         return
     metric = compared.entries[0].metric.rpartition("/")[2].replace("_", " ")
@@ -115,9 +154,22 @@ def _differences(compared: Comparison) -> Iterator[str]:
     for d in shown:
         value = estimate_text(d.value, d.low, d.high, "+.3f", f"{d.n} prompts")
         yield f"  {f'{d.a} − {d.b}':<{width}}  {value}  {_verdict(d)}"
-    yield "  Each run is one training: the intervals do not contain how another seed would come out."
+    yield f"  {_about_seeds(compared.methods)}"
     if pairs > 1:
         yield "  rank: 1 + the number of runs that are significantly better; neighbours need not differ significantly."
+
+
+def _about_seeds(methods: Sequence[Method]) -> str:
+    """What the intervals contain of the variation between trainings."""
+    several = [f"{m.label} ({len(m.entries)} seeds)" for m in methods if len(m.entries) > 1]
+    single = [m.label for m in methods if len(m.entries) == 1]
+    if not several:
+        return "Each run is one training: the intervals do not contain how another seed would come out."
+    contain = f"The intervals contain the variation between the seeds of {', '.join(several)}"
+    if not single:
+        return f"{contain}."
+    is_single = "that is one training" if len(single) == 1 else "these are one training each"
+    return f"{contain}, but not of {', '.join(single)}: {is_single}."
 
 
 def _verdict(d: MetricDifference) -> str:
@@ -141,7 +193,16 @@ def _notes(compared: Comparison) -> Iterator[str]:
         yield "each tick's are its own: those of earlier ticks are in their rows"
 
 
-def _entry_json(compared: Comparison, entry: ComparedRun) -> JSON:
+def _method_json(compared: Comparison, method: Method) -> JSON:
+    return {
+        "label": method.label, "runs": [entry.run.id for entry in method.entries],
+        "seeds": [seed_of(entry.run) for entry in method.entries],
+        "rank": compared.rank(method) if compared.differences else None,
+        "over_seeds": {name: over.as_json() for name, over in method.over_seeds.items()},
+    }  # fmt: skip
+
+
+def _entry_json(compared: Comparison, method: Method, entry: ComparedRun) -> JSON:
     rows: list[JSON] = [
         {
             "round": row.round, "metrics": {m: e.as_json() for m, e in row.metrics.items()},
@@ -150,8 +211,9 @@ def _entry_json(compared: Comparison, entry: ComparedRun) -> JSON:
         for row in entry.results.rows
     ]  # fmt: skip
     return {
-        "run": entry.run.id, "pipeline": entry.run.pipeline, "label": entry.label, "status": entry.run.status,
+        "run": entry.run.id, "pipeline": entry.run.pipeline, "label": entry.label, "method": method.label,
+        "status": entry.run.status,
         "parameters": dict(entry.run.parameters), "ranked_by": entry.metric or None,
-        "rank": compared.rank(entry) if compared.differences else None, "rounds": rows,
+        "rank": compared.rank(method) if compared.differences else None, "rounds": rows,
         "hits": entry.hits, "steps": len(entry.steps),
     }  # fmt: skip

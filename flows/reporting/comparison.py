@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import mean
+from typing import TYPE_CHECKING
 
 from flows.reporting.comparability import differing_facts, measurement_facts
+from flows.reporting.differences import MeasuredMethod, MetricDifference, metric_differences
+from flows.reporting.over_seeds import OverSeeds, over_seeds
 from flows.reporting.results import RunResults, costs, headlines, main_metric, run_results
+from flows.reporting.seeds import SEED, SeededRun, by_method, seed_of
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.records import Record
 from flows.store.runs import Run, Runs
@@ -19,43 +23,6 @@ from tasks.contract import JSON, SpecError
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-class PairedMean(NamedTuple):
-    """Mean of a − b over `n` prompts that both were measured on, and its standard error."""
-
-    value: float
-    error: float
-    n: int
-
-    def ends(self, several: int = 1) -> tuple[float, float]:
-        """The ends of its 95% interval (Student's t), or of one out of `several` that hold together with 95%."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.n - 1, 1 - 0.025 / several)) * self.error
-        return self.value - half, self.value + half
-
-
-class MetricDifference(NamedTuple):
-    """Mean of a − b over the prompts that both were measured on, with its interval.
-
-    All intervals of a comparison hold together with 95% (Bonferroni), because the best of many runs is chosen after the
-    numbers are known. Holm's procedure has a little more power, but no intervals that agree with its decisions.
-    """
-
-    a: str
-    b: str
-    value: float
-    low: float
-    high: float
-    n: int
-    higher_is_better: bool = True
-
-    @property
-    def winner(self) -> str:
-        """The run that is better over the whole interval; empty if the interval contains 0."""
-        higher = self.a if self.low > 0 else self.b if self.high < 0 else ""
-        return higher if self.higher_is_better or not higher else self.b if higher == self.a else self.a
 
 
 @dataclass(frozen=True)
@@ -68,6 +35,8 @@ class ComparedRun:
     results: RunResults
     reports: tuple[FinishedStep, ...]
     """Its headline evaluations, by round; at least one."""
+    per_prompt: pl.DataFrame | None = None
+    """Values of its last headline by prompt."""
 
     @property
     def metric(self) -> str:
@@ -89,27 +58,68 @@ class ComparedRun:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Runs in the order of the request, or ranked, best first."""
+class Method:
+    """Runs that differ in nothing but their seed; most often one."""
 
+    label: str
     entries: tuple[ComparedRun, ...]
+    """By seed."""
+
+    @property
+    def value(self) -> float:
+        """The mean of what its runs are ranked by; higher is better."""
+        return mean(entry.value for entry in self.entries)
+
+    @property
+    def metric(self) -> str:
+        """The metric that its runs are ranked by; empty if they have none."""
+        metrics = {entry.metric for entry in self.entries}
+        return metrics.pop() if len(metrics) == 1 else ""
+
+    @property
+    def tables(self) -> list[pl.DataFrame]:
+        """The values by prompt of each run; empty where one has none."""
+        tables = [entry.per_prompt for entry in self.entries]
+        return [t for t in tables if t is not None] if all(t is not None for t in tables) else []
+
+    @cached_property
+    def over_seeds(self) -> dict[str, OverSeeds]:
+        """The last headline's metrics over its seeds; empty for a single one."""
+        rows = [entry.results.rows[-1] for entry in self.entries]
+        return over_seeds(rows, self.tables) if len(rows) > 1 else {}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods in the order of the request, or ranked, best first."""
+
+    methods: tuple[Method, ...]
     differences: tuple[MetricDifference, ...]
-    """Between the last headlines of every two runs; empty where they may not be ranked."""
+    """Between the last headlines of every two methods; empty where they may not be ranked."""
     differ: Mapping[str, Mapping[str, str | None]]
     """The facts of their measurements that differ; always empty if they are ranked."""
+
+    @property
+    def entries(self) -> tuple[ComparedRun, ...]:
+        """The runs of all methods, in their order."""
+        return tuple(entry for method in self.methods for entry in method.entries)
 
     @property
     def spent(self) -> dict[str, float]:
         """The costs of all runs together: a step that several of them share counts once."""
         return costs({step.record.key: step for entry in self.entries for step in entry.steps}.values())
 
-    def rank(self, entry: ComparedRun) -> int:
-        """1 + the number of runs that are significantly better.
+    def rank(self, method: Method) -> int:
+        """1 + the number of methods that are significantly better.
 
         A better rank does not imply a significant difference: where only A > C is significant, A and B are first and C
         is second.
         """
-        return 1 + sum(entry.label in (d.a, d.b) and d.winner not in ("", entry.label) for d in self.differences)
+        return 1 + sum(method.label in (d.a, d.b) and d.winner not in ("", method.label) for d in self.differences)
+
+    def ranked(self) -> Comparison:
+        """The same in the order of ranks, and of values where these are equal."""
+        return replace(self, methods=tuple(sorted(self.methods, key=lambda m: (self.rank(m), -m.value))))
 
 
 def chosen_runs(runs: Runs, refs: Sequence[str]) -> list[Run]:
@@ -140,29 +150,53 @@ def _chosen(runs: Runs, ref: str) -> Run:
 
 def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> Comparison:
     """Compare runs. Raises SpecError for a run without a headline, and if `ranked` for runs that are not comparable."""
-    entries = tuple(_entry(store, run, label) for run, label in zip(chosen, run_labels(chosen), strict=True))
+    entries = [_entry(store, run, label) for run, label in zip(chosen, run_labels(chosen), strict=True)]
     differ = differing_facts({title: measurement_facts(store, record) for title, record in _measured(entries)})
     if differ and ranked:
         raise SpecError(_refusal(differ))
+    methods = tuple(_methods(entries))
     if not ranked:
-        return Comparison(entries, (), differ)
-    ordered = tuple(sorted(entries, key=lambda e: -e.value))
-    return Comparison(ordered, tuple(_differences(store, ordered)), {})
+        return Comparison(methods, (), differ)
+    by_value = tuple(sorted(methods, key=lambda m: -m.value))
+    return Comparison(by_value, tuple(_differences(by_value)), {}).ranked()
 
 
-def run_labels(several: Sequence[Run]) -> list[str]:
-    """The title of each run; where several have the same, with the parameters that differ, or else the run's time."""
-    return [_label(run, [r for r in several if r.title == run.title]) for run in several]
+def _methods(entries: Sequence[ComparedRun]) -> Iterator[Method]:
+    """Runs that differ in nothing but their seed as one method, under the label of what they have in common."""
+    groups = by_method([SeededRun(entry.run, entry.steps) for entry in entries])
+    shared = run_labels([entries[group[0]].run for group in groups], seeds=False)
+    for label, group in zip(shared, groups, strict=True):
+        of_seeds = sorted((entries[i] for i in group), key=lambda e: f"{seed_of(e.run)!s:>20}")
+        yield Method(label if len(group) > 1 else of_seeds[0].label, tuple(of_seeds))
 
 
-def _label(run: Run, alike: Sequence[Run]) -> str:
+def _differences(methods: Sequence[Method]) -> list[MetricDifference]:
+    rows = [(m.entries[0].results.rows[-1], m.metric) for m in methods]
+    higher = all(row.metrics[metric].metric.higher_is_better for row, metric in rows if metric)
+    measured = [MeasuredMethod(m.label, m.metric, m.tables) for m in methods]
+    return metric_differences(measured, higher_is_better=higher)
+
+
+def run_labels(several: Sequence[Run], *, seeds: bool = True) -> list[str]:
+    """The title of each run; where several have the same, with the parameters that differ, or else the run's time.
+
+    seeds: whether the seed is one of these parameters.
+    """
+    return [_label(run, [r for r in several if r.title == run.title], seeds) for run in several]
+
+
+def _label(run: Run, alike: Sequence[Run], seeds: bool) -> str:
     if len(alike) == 1:
         return run.title
-    names = dict.fromkeys(name for r in alike for name in r.parameters)
-    varied = [n for n in names if len({short_value(r.parameters.get(n)) for r in alike}) > 1]
-    mine = " ".join(f"{n}={short_value(run.parameters.get(n))}" for n in varied)
-    theirs = [" ".join(f"{n}={short_value(r.parameters.get(n))}" for n in varied) for r in alike if r is not run]
-    if not varied or mine in theirs:
+    values = {r.id: {**r.parameters, **({SEED: seed_of(r)} if seeds else {})} for r in alike}
+    names = [n for n in dict.fromkeys(name for own in values.values() for name in own) if seeds or n != SEED]
+    varied = [n for n in names if len({short_value(own.get(n)) for own in values.values()}) > 1]
+
+    def own(r: Run) -> str:
+        return " ".join(f"{n}={short_value(values[r.id].get(n))}" for n in varied)
+
+    mine = own(run)
+    if not varied or mine in [own(r) for r in alike if r is not run]:
         mine = f"{mine} {run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]} {run.id[-4:]}".strip()
     return f"{run.title} {mine}"
 
@@ -183,7 +217,18 @@ def _entry(store: Store, run: Run, label: str) -> ComparedRun:
     reports = headlines(steps)
     if not reports:
         raise SpecError(f"run {run.id} ({run.status}) has no finished step `report`: there is nothing to compare")
-    return ComparedRun(run, label, tuple(steps), run_results(store, steps), tuple(reports))
+    return ComparedRun(
+        run, label, tuple(steps), run_results(store, steps), tuple(reports), _per_prompt(store, reports[-1])
+    )
+
+
+def _per_prompt(store: Store, report: FinishedStep) -> pl.DataFrame | None:
+    import polars as pl
+
+    from tasks.kinds import Report
+
+    table = Report(store.root / report.record.path).per_prompt
+    return None if table is None else pl.DataFrame(pl.from_arrow(table))
 
 
 def _measured(entries: Sequence[ComparedRun]) -> Iterator[tuple[str, Record]]:
@@ -220,53 +265,3 @@ def _rounds(rounds: Sequence[str]) -> str:
     if rounds == [""]:
         return ""
     return f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]}–{rounds[-1]}"
-
-
-def _differences(store: Store, entries: Sequence[ComparedRun]) -> Iterator[MetricDifference]:
-    """The differences of every two runs whose Reports have a table by prompt."""
-    tables = {e.label: _per_prompt(store, e) for e in entries}
-    means: dict[tuple[str, str], PairedMean] = {}
-    higher = all(e.results.rows[-1].metrics[e.metric].metric.higher_is_better for e in entries if e.metric)
-    for a, b in combinations(entries, 2):
-        ours, theirs = tables[a.label], tables[b.label]
-        if not a.metric or a.metric != b.metric or ours is None or theirs is None:
-            continue
-        if mean := paired_mean(ours, theirs, a.metric.rpartition("/")[2]):
-            means[a.label, b.label] = mean
-    for pair, mean in means.items():
-        yield MetricDifference(*pair, mean.value, *mean.ends(len(means)), mean.n, higher)
-
-
-def _per_prompt(store: Store, entry: ComparedRun) -> pl.DataFrame | None:
-    import polars as pl
-
-    from tasks.kinds import Report
-
-    table = Report(store.root / entry.reports[-1].record.path).per_prompt
-    return None if table is None else pl.DataFrame(pl.from_arrow(table))
-
-
-def paired_mean(a: pl.DataFrame, b: pl.DataFrame, column: str) -> PairedMean | None:
-    """Mean of a − b with its standard error, over the prompts that both have; None below two.
-
-        d = Σ wᵢ(aᵢ − bᵢ) / Σ wᵢ,   s = √(n/(n − 1)·Σ (wᵢ(aᵢ − bᵢ − d))²) / Σ wᵢ
-
-    with w the number of pairs of a prompt, the smaller of both, where the tables have one (`pairs`); else 1: then s is
-    that of the paired t interval. Prompts of weight 0 do not count.
-    """
-    import polars as pl
-
-    def weighed(table: pl.DataFrame, name: str) -> pl.DataFrame:
-        weight = pl.col("pairs").cast(float) if "pairs" in table.columns else pl.lit(float("inf"))
-        return table.select("prompt_id", pl.col(column).alias(name), weight.alias(f"weight_{name}"))
-
-    both = weighed(a, "a").join(weighed(b, "b"), on="prompt_id").drop_nulls()
-    both = both.select(pl.col("a") - pl.col("b"), weight=pl.min_horizontal("weight_a", "weight_b"))
-    both = both.filter(pl.col("weight") > 0).with_columns(pl.col("weight").replace(float("inf"), 1.0))
-    n = len(both)
-    if n < 2:
-        return None
-    weights, delta = both["weight"].to_numpy(), both["a"].to_numpy()
-    value = float((weights * delta).sum() / weights.sum())
-    spread = float(((weights * (delta - value)) ** 2).sum()) * n / (n - 1)
-    return PairedMean(value, spread**0.5 / float(weights.sum()), n)

@@ -58,7 +58,7 @@ def evaluated(
     run.steps["base"] = run_step("base", start)
     for number, rates in enumerate(rounds, 1):
         trained = put(
-            store, Policy(_new(files)), "fit", {"policy": [start]}, made=HowMade(2.0), of=run.id, round=number
+            store, Policy(_new(files)), "fit", {"policy": [start]}, made=HowMade(2.0), seed=run.id, round=number
         )
         run.steps[f"policy@{number}"] = run_step(f"policy@{number}", trained)
         _measure(store, run, number, rates, (start, judge, held, trained), ids, k)
@@ -72,13 +72,13 @@ def _measure(
 ) -> None:
     start, judge, held, trained = fed
     answers = put(store, _answers(ids, f"{run.id}-{number}"), "sample", {"policy": [trained], "prompts": [held]},
-                  HowMade(1.0, totals={"samples": 10.0}), k=k, of=run.id, round=number)  # fmt: skip
+                  HowMade(1.0, totals={"samples": 10.0}), k=k, seed=run.id, round=number)  # fmt: skip
     others = put(store, _answers(ids, "base"), "sample", {"policy": [start], "prompts": [held]}, k=k)
     table = WinProbs.of(pa.table({"prompt_id": list(ids), "a_id": list(ids), "b_id": list(ids), "p": list(rates)}))
     judged = put(store, table, "compare", {"completions": [answers], "others": [others], "oracle": [judge]},
-                 HowMade(1.0, totals={"queries": 7.0}), of=run.id, round=number)  # fmt: skip
+                 HowMade(1.0, totals={"queries": 7.0}), seed=run.id, round=number)  # fmt: skip
     parents = {"win_probs": [judged], "completions": [answers], "others": [others]}
-    made = put(store, report(rates, 1.0 + number, 0.5 * number, ids), "measure", parents, of=run.id, round=number)
+    made = put(store, report(rates, 1.0 + number, 0.5 * number, ids), "measure", parents, seed=run.id, round=number)
     for name, record in (("report/sample", answers), ("report/compare", judged), ("report", made)):
         run.steps[f"{name}@{number}"] = run_step(f"{name}@{number}", record)
 

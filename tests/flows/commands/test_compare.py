@@ -1,7 +1,8 @@
 """Runs beside each other: only what was measured alike is ranked, and only what the prompts can tell is claimed."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +14,20 @@ from flows.commands.compare import compare_json, compare_text, mlflow_pages
 from flows.reporting.comparison import (
     ComparedRun,
     Comparison,
-    MetricDifference,
-    PairedMean,
+    Method,
     chosen_runs,
     comparison,
-    paired_mean,
     run_labels,
 )
+from flows.reporting.differences import MetricDifference, paired_mean
 from flows.reporting.figures.lines import gold_against_kl, metric_by_round
 from flows.reporting.results import RunResults
+from flows.reporting.seeds import SeededRun, by_method
+from flows.store.finished import finished_steps
 from flows.store.runs import Run, Runs
 from flows.store.store import Store
 from tasks.contract import SpecError
+from tasks.judging.crossed import CrossedMean
 from tests.flows.commands.processes import alignflow, printed
 from tests.flows.evaluated import IDS, evaluated
 
@@ -53,14 +56,14 @@ def _table(values: list[float | None], pairs: list[int] | None = None) -> pl.Dat
     return table if pairs is None else table.with_columns(pairs=pl.Series(pairs))
 
 
-def _paired(a: pl.DataFrame, b: pl.DataFrame) -> PairedMean:
-    return cast("PairedMean", paired_mean(a, b, "win_rate"))
+def _paired(a: pl.DataFrame, b: pl.DataFrame) -> CrossedMean:
+    return cast("CrossedMean", paired_mean([a], [b], "win_rate"))
 
 
 def test_a_paired_difference_is_that_of_the_paired_t_interval() -> None:
     """By hand: differences 0.1 and 0.3 have the mean 0.2 and the standard error 0.1; t(0.975, 1) = 12.7062."""
     found = _paired(_table([0.6, 0.9]), _table([0.5, 0.6]))
-    assert found == (pytest.approx(0.2), pytest.approx(0.1), 2)
+    assert found[:4] == (pytest.approx(0.2), pytest.approx(0.1), 2, pytest.approx(1))
     assert found.ends() == (pytest.approx(0.2 - 1.27062, abs=1e-5), pytest.approx(0.2 + 1.27062, abs=1e-5))
     for several in (1, 3):
         interval = stats.ttest_rel(GOOD, FAIR).confidence_interval(1 - 0.05 / several)
@@ -72,7 +75,7 @@ def test_a_paired_difference_knows_prompts_by_id_and_leaves_out_those_without_an
     ours, theirs = _table([0.6, None, 0.9]), _table([0.5, 0.4, 0.6])
     assert _paired(ours, theirs[::-1]) == pytest.approx(_paired(ours, theirs))
     assert _paired(ours, theirs).n == 2
-    assert paired_mean(ours[:1], theirs[:1], "win_rate") is None
+    assert paired_mean([ours[:1]], [theirs[:1]], "win_rate") is None
 
 
 def test_prompts_with_more_pairs_weigh_more() -> None:
@@ -81,13 +84,13 @@ def test_prompts_with_more_pairs_weigh_more() -> None:
     fewer, more = _table([0.6, 0.9], [3, 2]), _table([0.5, 0.6], [4, 1])
     assert _paired(fewer, more).value == pytest.approx(0.15)
     there, back = _paired(fewer, more), _paired(more, fewer)
-    assert back == pytest.approx((-there.value, there.error, there.n))
+    assert back == pytest.approx(there._replace(value=-there.value))
 
 
 def test_prompts_without_pairs_on_a_side_do_not_count() -> None:
     ours, theirs = _table([0.6, 0.9, 0.7], [3, 1, 0]), _table([0.5, 0.6, 0.1], [3, 1, 2])
     assert _paired(ours, theirs).n == 2
-    assert paired_mean(ours, _table([0.5, 0.6, 0.1], [0, 0, 2]), "win_rate") is None
+    assert paired_mean([ours], [_table([0.5, 0.6, 0.1], [0, 0, 2])], "win_rate") is None
 
 
 def test_intervals_of_several_pairs_are_wider_so_that_all_of_them_hold(store: Store) -> None:
@@ -105,15 +108,40 @@ def test_intervals_of_several_pairs_are_wider_so_that_all_of_them_hold(store: St
     assert "prompt by prompt (95% CI):" in _text(store, "good", "fair")
 
 
-def test_a_rank_counts_the_runs_that_beat_it() -> None:
+def _methods(*values: float) -> tuple[Method, ...]:
+    """Methods A, B, …, of one run each, with these values."""
+    runs = (ComparedRun(cast("Run", None), name, (), RunResults(None, (), ()), ()) for name in "ABCD")
+    return tuple(_Valued(run.label, (run,), value) for run, value in zip(runs, values, strict=False))
+
+
+@dataclass(frozen=True)
+class _Valued(Method):
+    given: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return self.given
+
+
+def test_a_rank_counts_the_methods_that_beat_it() -> None:
     """Only A > C is significant."""
-    entries = tuple(ComparedRun(cast("Run", None), name, (), RunResults(None, (), ()), ()) for name in "ABC")
+    methods = _methods(3, 2, 1)
     differences = (
         MetricDifference("A", "B", 0.1, -0.1, 0.3, 6), MetricDifference("A", "C", 0.3, 0.1, 0.5, 6),
         MetricDifference("B", "C", 0.2, -0.1, 0.5, 6),
     )  # fmt: skip
-    found = Comparison(entries, differences, {})
-    assert [found.rank(e) for e in entries] == [1, 1, 2]
+    found = Comparison(methods, differences, {})
+    assert [found.rank(m) for m in methods] == [1, 1, 2]
+
+
+def test_the_rows_are_in_the_order_of_their_ranks() -> None:
+    """By value A, B, C, D. A beats all others, B beats C alone: ranks 1, 2, 3, 2, so D stands before C."""
+    beaten = {("A", "B"), ("A", "C"), ("A", "D"), ("B", "C")}
+    differences = tuple(
+        MetricDifference(a, b, 0.1, 0.05 if (a, b) in beaten else -0.1, 0.3, 6) for a, b in combinations("ABCD", 2)
+    )
+    found = Comparison(_methods(4, 3, 2, 1), differences, {}).ranked()
+    assert [(m.label, found.rank(m)) for m in found.methods] == [("A", 1), ("B", 2), ("D", 2), ("C", 3)]
 
 
 def test_a_pipelines_name_means_its_last_finished_run_and_a_run_named_twice_counts_once(store: Store) -> None:
@@ -227,6 +255,80 @@ def test_runs_of_one_pipeline_are_called_by_the_parameters_that_differ(store: St
     first, second = run_labels([several[1], again])
     assert first != second
     assert all(run.id[-4:] in name for run, name in ((several[1], first), (again, second)))
+
+
+def _seeds(store: Store, name: str, *rates: list[float], **parameters: Any) -> list[Run]:
+    """A run for each list of win rates, with seeds 0, 1, …; the first run has no parameter `seed`."""
+    own = [{**parameters, **({"seed": seed} if seed else {})} for seed in range(len(rates))]
+    return [evaluated(store, name, [r], parameters=p) for r, p in zip(rates, own, strict=True)]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_method_with_one_rank(store: Store) -> None:
+    several = [r.id for r in (*_seeds(store, "sppo", GOOD, FAIR, eta=10.0), *_seeds(store, "sppo", NEAR, eta=5.0))]
+    found = _json(store, *several)
+    assert [(m["label"], m["seeds"], len(m["runs"])) for m in found["methods"]] == [
+        ("sppo eta=10.0", [0, 1], 2), ("sppo eta=5.0 seed=0", [0], 1)
+    ]  # fmt: skip
+    assert [(r["label"], r["method"]) for r in found["runs"]] == [
+        ("sppo eta=10.0 seed=0", "sppo eta=10.0"), ("sppo eta=10.0 seed=1", "sppo eta=10.0"),
+        ("sppo eta=5.0 seed=0", "sppo eta=5.0 seed=0"),
+    ]  # fmt: skip
+    [difference] = found["differences"]
+    assert difference["seeds"] == [2, 1]
+    text = _text(store, *several)
+    assert (
+        "contain the variation between the seeds of sppo eta=10.0 (2 seeds), but not of sppo eta=5.0 seed=0: "
+        "that is one training." in " ".join(text.split())
+    )
+
+
+def test_equal_seeds_other_parameters_and_other_code_are_no_further_seeds_of_a_method(store: Store) -> None:
+    first, second = _seeds(store, "sppo", GOOD, FAIR)
+    twice = evaluated(store, "sppo", [FAIR], parameters={"seed": 1})
+    assert len(_json(store, first.id, second.id, twice.id)["methods"]) == 2
+    other = evaluated(store, "sppo", [FAIR], parameters={"seed": 2}, k=4)
+    step = other.steps["report@1"]
+    record = store.record(step.key)
+    assert record is not None
+    edited = replace(record, parts={**record.parts, "code": [["fit", "ffff"]]})
+    recipes = [SeededRun(run, finished_steps(store, run)) for run in (first, other)]
+    assert by_method(recipes) == [[0, 1]]
+    steps = [replace(s, record=edited) if s.record.key == step.key else s for s in recipes[1].steps]
+    assert by_method([recipes[0], recipes[1]._replace(steps=steps)]) == [[0], [1]]
+
+
+def test_seeds_are_summed_up_as_mean_range_and_standard_error_beside_the_intervals(store: Store) -> None:
+    """Two seeds of means m and m′: standard error |m − m′|/√2/√2. By prompt (.9 + .6)/2 = .75, (.8 + .52)/2 = .66, …"""
+    runs = _seeds(store, "sppo", GOOD, FAIR)
+    [method] = _json(store, *(r.id for r in runs))["methods"]
+    over = method["over_seeds"]["eval/win_rate"]
+    means = (sum(GOOD) / 6, sum(FAIR) / 6)
+    assert over["range"] == pytest.approx([means[1], means[0]])
+    assert over["mean"] == pytest.approx(sum(means) / 2)
+    assert over["seed_error"] == pytest.approx((means[0] - means[1]) / 2)
+    by_prompt = [(a + b) / 2 for a, b in zip(GOOD, FAIR, strict=True)]
+    interval = stats.ttest_1samp(by_prompt, 0).confidence_interval()
+    assert over["over_prompts"] == pytest.approx([interval.low, interval.high])
+    low, high = over["over_prompts_and_seeds"]
+    assert low < interval.low < interval.high < high
+    text = _text(store, *(r.id for r in runs))
+    assert "over seeds" in text
+    assert "0.557–0.850" in text
+    assert method["over_seeds"]["eval/gold"]["over_prompts"] is None
+
+
+def test_a_difference_of_methods_with_seeds_is_wider_than_over_their_prompts_alone(store: Store) -> None:
+    runs = [*_seeds(store, "good", GOOD, FAIR), *_seeds(store, "near", NEAR, FAIR)]
+    [seeds] = _json(store, *(r.id for r in runs))["differences"]
+    assert (seeds["a"], seeds["b"], seeds["seeds"]) == ("good", "near", [2, 2])
+    mean = [(a + b - c - d) / 2 for a, b, c, d in zip(GOOD, FAIR, NEAR, FAIR, strict=True)]
+    assert seeds["value"] == pytest.approx(sum(mean) / 6)
+    interval = stats.ttest_1samp(mean, 0).confidence_interval()
+    assert seeds["low"] < interval.low
+    assert seeds["winner"] is None
+    assert "The intervals contain the variation between the seeds of good (2 seeds), near (2 seeds)." in " ".join(
+        _text(store, *(r.id for r in runs)).split()
+    )
 
 
 def test_costs_add_up_over_the_rounds_and_each_round_has_its_row(store: Store) -> None:
