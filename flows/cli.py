@@ -282,6 +282,16 @@ def verify(project: Project) -> None:
 def gc(
     project: Project,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    keep_runs: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-runs",
+            metavar="N",
+            min=1,
+            help="Delete results, too, that none of the last N runs of a pipeline or deployment, no head of a loop and "
+            "no tag needs; reports stay. Refused while a run is at work.",
+        ),
+    ] = None,
     answers: Annotated[
         float | None,
         typer.Option(
@@ -292,7 +302,34 @@ def gc(
     """Delete what no record and no ledger names. That is damaged data, half writes, work left by finished steps."""
     from flows.commands.maintenance import gc_text
 
-    gc_text(project.store, dry=dry, answers_after=answers)
+    gc_text(project.store, dry=dry, answers_after=answers, keep_runs=keep_runs)
+
+
+@app.command()
+def tag(
+    project: Project,
+    ref: Annotated[str | None, typer.Argument(metavar="REF", help="What is tagged; default: list all tags.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Its tag, which every REF may be then.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget the tag REF; its result stays.")] = False,
+) -> None:
+    """Give a result a name of your own, and keep it from `gc --keep-runs`. A tag moves when it is given again."""
+    from flows.commands.tag import tag_lines
+
+    for line in tag_lines(project.store, ref, name, delete=delete):
+        print(line)
+
+
+@app.command("import")
+def import_(
+    project: Project,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The artifacts folder that it comes from.")],
+    ref: Ref,
+) -> None:
+    """Bring a run or a result from another artifacts folder, with its lineage. Every byte is checked by its digest."""
+    from flows.commands.import_ import import_lines
+
+    for line in import_lines(project.store, directory, ref):
+        print(line)
 
 
 @app.command()

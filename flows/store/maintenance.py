@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.store.records import Record, read_record
+from flows.store.reach import reach_of
+from flows.store.records import Record, read_record, write_record
+from flows.store.retained import kept_file
 from flows.store.runs import Runs
 from flows.store.store import ANSWERS, KEPT, Store
 from flows.system.locks import locked, try_lock
 from tasks.answers.upkeep import check_answers, unneeded_files
+from tasks.contract import SpecError
 from tasks.people.upkeep import check_surveys
 
 HALF_WRITTEN_SECONDS = 600.0
@@ -76,9 +81,11 @@ def _damaged_files(store: Store) -> Iterator[tuple[Path, str]]:
 
 
 def kept_results(store: Store) -> Iterator[Record]:
-    """Every result that a key's record names, and each further one that is kept beside the ledgers and still there."""
+    """Every result that a key's record names, and each further one that is kept beside the ledgers and still there;
+    without those whose content is absent on purpose."""
     kept = (r for r in store.records(KEPT) if os.path.lexists(store.root / r.path))
-    yield from {(r.key, r.content): r for r in (*kept, *store.records())}.values()
+    results = {(r.key, r.content): r for r in (*kept, *store.records())}
+    yield from (record for record in results.values() if not record.absent)
 
 
 def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
@@ -94,6 +101,42 @@ def collect_garbage(store: Store, *, dry: bool = False) -> list[Freed]:
             if not dry:
                 _remove(path)
     return freed
+
+
+def delete_unreached(store: Store, roots: Iterable[Record], *, dry: bool = False) -> list[Freed]:
+    """Delete the content that none of these results needs (`flows.store.reach`); never what lies in a user's folder.
+
+    Reports stay, so that all runs can be compared, and all records, which say then that their content was deleted: a
+    step that needs it makes it again. Raises SpecError while a run is at work, since it may come to need any result.
+    """
+    with locked(store.root / "locks" / "gc"):
+        if working := Runs(store).working():
+            raise SpecError(f"runs are at work ({', '.join(working[-3:])}): delete results when they have ended")
+        needed = reach_of(store, roots).contents
+        unreached = [r for r in kept_results(store) if not (r.content in needed or r.location or r.kind == "Report")]
+        return [*_delete_contents(store, unreached, dry=dry)]
+
+
+def _delete_contents(store: Store, records: Sequence[Record], *, dry: bool) -> Iterator[Freed]:
+    """A record says that its content is gone before it is: a kill in between leaves content for `collect_garbage`."""
+    why = f"deleted by `alignflow gc` on {datetime.now(UTC):%Y-%m-%d}"
+    for path, several in sorted(_by_path(records).items()):
+        first = several[0]
+        yield Freed(path, f"{first.task} {first.made[:10]}", _size(store.root / path))
+        if dry:
+            continue
+        for record in several:
+            for file in (store.root / "keys" / f"{record.key}.json", kept_file(store, record.result)):
+                if (on_disk := read_record(file)) and on_disk.content == record.content:
+                    write_record(file, replace(on_disk, absent=why))
+        _remove(store.root / path)
+
+
+def _by_path(records: Sequence[Record]) -> dict[str, list[Record]]:
+    grouped: dict[str, list[Record]] = {}
+    for record in records:
+        grouped.setdefault(record.path.as_posix(), []).append(record)
+    return grouped
 
 
 def _rubbish(store: Store) -> Iterator[tuple[Path, str]]:

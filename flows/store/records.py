@@ -91,6 +91,9 @@ class Record(HasParents):
     """Not empty where an older result stands for this key: `from` (its key) and `because` (what differs)."""
     remade: str = ""
     """The content that this key had first, where that was damaged and came out different when made again."""
+    absent: str = ""
+    """Why its content is not in this store, where that is meant: it was deleted to free space, or it lies in another
+    store, from which the record was imported. The record stays for the lineage."""
 
     @property
     def path(self) -> Path:

@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 from flows.store.records import JsonObject, Record
 from flows.store.retained import CARRIED
 from flows.store.store import Store
+from flows.store.tags import Tags
 from flows.system.json_files import read_json, write_json
-from flows.system.locks import HeldLock, is_free, try_lock
+from flows.system.locks import HeldLock, is_free, locked, try_lock
 from tasks.contract import JSON, SpecError
 
 Status = Literal["running", "done", "failed", "stopped", "waiting"]
@@ -118,11 +119,12 @@ class Runs:
 
     def begin(self, pipeline: str, parameters: Mapping[str, JSON], *, file: str = "", deployment: str = "") -> Run:
         """A new run, written at once, whose lock this process holds."""
-        now = datetime.now(UTC)
-        while self._path(id := _id(pipeline, now)).exists() or not self._take(id):
-            now += _TICK
-        run = Run(id, pipeline, parameters, file, deployment, started=now.isoformat(timespec="seconds"))
-        self.save(run)
+        with locked(self.store.root / "locks" / "gc", shared=True):  # results are deleted only while no run is open
+            now = datetime.now(UTC)
+            while self._path(id := _id(pipeline, now)).exists() or not self._take(id):
+                now += _TICK
+            run = Run(id, pipeline, parameters, file, deployment, started=now.isoformat(timespec="seconds"))
+            self.save(run)
         return run
 
     def adopt(self, run: Run) -> bool:
@@ -167,6 +169,10 @@ class Runs:
         ids = (id for id in self.ids() if self._may_run(id) and is_free(self._lock_path(id)))
         return [run for run in self._intact(ids) if run.status == "running"]
 
+    def working(self) -> list[str]:
+        """Ids of the runs whose process is at work."""
+        return [id for id in self.ids() if self._may_run(id) and not is_free(self._lock_path(id))]
+
     def _intact(self, ids: Iterable[str]) -> Iterator[Run]:
         """The runs of these ids, without those whose file is damaged."""
         for id in ids:
@@ -192,7 +198,7 @@ class Runs:
         return self.load(matching[0] if matching else ref)
 
     def find(self, ref: str) -> FoundRecord:
-        """What REF names: `RUN:STEP`, `NAME/STEP`, a digest's first letters.
+        """What REF names: `RUN:STEP`, `NAME/STEP`, a tag, a digest's first letters.
 
         `NAME/STEP` is of the pipeline's last run that has the step; of a deployment's run only if no other has it.
         Raises SpecError, naming what comes near, if it names nothing or several things.
@@ -203,7 +209,7 @@ class Runs:
         if "/" in ref:
             name, _, address = ref.partition("/")
             return self._step(self._with_step(name, address), address)
-        return FoundRecord(self._by_digest(ref), None, None)
+        return FoundRecord(Tags(self.store).record(ref) or self._by_digest(ref), None, None)
 
     def _with_step(self, name: str, address: str) -> Run:
         """The last run of a pipeline that has the step, ticks last; where none has it, the pipeline's last run."""
@@ -249,7 +255,7 @@ class Runs:
             return f"is a run; name a step of it: {ref}:STEP"
         if ref in map(_pipeline_of, self.ids()):
             return f"is a pipeline; name a step of its last run: {ref}/STEP"
-        return "names nothing: give RUN:STEP, NAME/STEP or at least 4 letters of a digest"
+        return "names nothing: give RUN:STEP, NAME/STEP, a tag or at least 4 letters of a digest"
 
     def _take(self, id: str) -> bool:
         held = try_lock(self._lock_path(id), f"pid {os.getpid()}")

@@ -116,6 +116,8 @@ class Store:
             if self.contents.digest(path, trusted=trusted) == record.content:
                 return ""
             return f"{record.location} has changed" if record.location else f"its content {record.path} was damaged"
+        if record.absent:
+            return f"its content was {record.absent}"
         if record.location:
             return f"{record.location} is gone"
         if aside := sorted(self.root.glob(f"damaged/{record.kind}-{record.content}-*")):
@@ -185,6 +187,15 @@ class Store:
             write_record(self.root / "keys" / f"{key.digest}.json", record)
         shutil.rmtree(self.partial(key.digest), ignore_errors=True)
         return record
+
+    def adopt(self, record: Record, directory: Path | None) -> None:
+        """File a record that another store made, with its content: a directory, which is moved here, or the folder of a
+        user's that the record names. None: its content is here, or stays absent. The caller holds `lock(record.key)`.
+        """
+        with locked(self.root / "locks" / "gc", shared=True):
+            if directory is not None:
+                self._place(directory, record)
+            write_record(self.root / "keys" / f"{record.key}.json", record)
 
     def _directory_of(self, key: str, handle: Artifact) -> tuple[Path, str]:
         """The directory to be published, and its location if it lies outside."""

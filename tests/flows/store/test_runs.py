@@ -114,7 +114,7 @@ def test_a_name_prefers_runs_that_have_the_step_and_are_no_ticks(runs: Runs, sto
         ("last:broken", "step 'broken' of run 20210101-000000-sppo-0002 has no result (failed)"),
         ("spo/policy", "'spo' has not run yet (did you mean 'sppo'?)"), ("2019:policy", "there is no run '2019'"),
         ("202:policy", "'202' begins several runs"),
-        ("policy", "'policy' names nothing: give RUN:STEP, NAME/STEP or at least 4 letters of a digest"),
+        ("policy", "'policy' names nothing: give RUN:STEP, NAME/STEP, a tag or at least 4 letters of a digest"),
         ("ffffffffffff", "'ffffffffffff' names nothing"), ("../keys:policy", "there is no run '../keys'"),
     ],
 )  # fmt: skip
