@@ -7,13 +7,16 @@ MACHINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements-$(MACHINE).lock
 READY := $(VENV)/.ready-$(MACHINE)
 
-.PHONY: run test lint proof bench gpu numbers schema setup clean help
+.PHONY: run test docs lint proof bench gpu numbers schema setup clean help
 
 run: setup  ## three SPPO rounds on the toy world
 	@$(BIN)/alignflow run sppo
 
 test: setup lint  ## everything that CI checks
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+docs: setup  ## the documentation as a site, in site/
+	@$(BIN)/python -m mkdocs build --quiet --strict && echo "site/index.html"
 
 lint: setup
 	@$(BIN)/ruff check .
