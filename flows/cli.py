@@ -204,6 +204,27 @@ def compare_(
 
 
 @app.command()
+def report(
+    project: Project,
+    refs: Compared,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write; default: artifacts/reports/RUN.html.")
+    ] = None,
+    unranked: Annotated[
+        bool, typer.Option("--unranked", help="Show runs that were measured differently; no ranks, no figures.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page of a run, or of several with their comparison. It is one HTML file, which needs no network."""
+    from flows.commands.report import report_json, report_text
+
+    if as_json:
+        print(json_text(report_json(project.store, refs, ranked=not unranked, out=out)))
+    else:
+        report_text(project.store, refs, console(), ranked=not unranked, out=out)
+
+
+@app.command()
 def rounds(
     project: Project,
     name: Deployed,

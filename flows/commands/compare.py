@@ -14,14 +14,14 @@ from flows.reporting.comparison import (
     ComparedRun,
     Comparison,
     Method,
+    about_seeds,
     chosen_runs,
     comparison,
     fact_lines,
 )
 from flows.reporting.differences import MetricDifference
 from flows.reporting.figures.comparison_figures import draw_comparison
-from flows.reporting.over_seeds import OverSeeds
-from flows.reporting.results import NOTHING, ResultRow, columns, estimate_text, new_table, table_cell
+from flows.reporting.results import ResultRow, columns, estimate_text, new_table, table_cell
 from flows.reporting.seeds import seed_of
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import TRAINING, charts_page
@@ -102,24 +102,9 @@ def seeds_grid(methods: Sequence[Method]) -> RichTable:
     for method in (m for m in methods if m.over_seeds):
         label, seeds = method.label, str(len(method.entries))
         for metric in method.over_seeds.values():
-            table.add_row(label, metric.metric.column.partition("\n")[0], seeds, *_over_seeds_cells(metric))
+            table.add_row(label, metric.metric.column.partition("\n")[0], seeds, *metric.texts())
             label = seeds = ""
     return table
-
-
-def _over_seeds_cells(over: OverSeeds) -> Iterator[str]:
-    format = over.metric.format
-    yield f"{over.mean:{format}}"
-    yield _between((over.lowest, over.highest), format)
-    yield f"{over.seed_error:{format}}"
-    yield from (_between(ends, format) for ends in (over.over_prompts, over.over_both))
-
-
-def _between(ends: tuple[float, float] | None, format: str) -> str:
-    if ends is None:
-        return NOTHING
-    low, high = ends
-    return f"{low:{format}}{'–' if low >= 0 else ' to '}{high:{format}}"
 
 
 def mlflow_pages(runs: Sequence[Run], address: str) -> dict[str, str]:
@@ -154,22 +139,9 @@ def _differences(compared: Comparison) -> Iterator[str]:
     for d in shown:
         value = estimate_text(d.value, d.low, d.high, "+.3f", f"{d.n} prompts")
         yield f"  {f'{d.a} − {d.b}':<{width}}  {value}  {_verdict(d)}"
-    yield f"  {_about_seeds(compared.methods)}"
+    yield f"  {about_seeds(compared.methods)}"
     if pairs > 1:
         yield "  rank: 1 + the number of runs that are significantly better; neighbours need not differ significantly."
-
-
-def _about_seeds(methods: Sequence[Method]) -> str:
-    """What the intervals contain of the variation between trainings."""
-    several = [f"{m.label} ({len(m.entries)} seeds)" for m in methods if len(m.entries) > 1]
-    single = [m.label for m in methods if len(m.entries) == 1]
-    if not several:
-        return "Each run is one training: the intervals do not contain how another seed would come out."
-    contain = f"The intervals contain the variation between the seeds of {', '.join(several)}"
-    if not single:
-        return f"{contain}."
-    is_single = "that is one training" if len(single) == 1 else "these are one training each"
-    return f"{contain}, but not of {', '.join(single)}: {is_single}."
 
 
 def _verdict(d: MetricDifference) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.commands.printing import say, short_path
+from flows.reporting.report.page import report_file
 from flows.reporting.results import RunResults, run_results, tables
 from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
 from flows.reporting.sinks.mlflow_view import charts_page, run_page
@@ -80,6 +81,8 @@ def _where(store: Store, run: Run) -> Iterator[tuple[str, str]]:
     yield "artifacts", short_path(store.root)
     if figures := figures_of(store, run):
         yield "figures", f"{', '.join(f.name for f in figures)} in {short_path(figures[0].parent)}"
+    if (report := report_file(store, [run])).exists():
+        yield "report", f"{short_path(report)}   (one page with all of it)"
     if (logs := store.root / "logs" / run.id).exists():
         yield "logs", short_path(logs)
     yield from _web_uis(store, run.links)

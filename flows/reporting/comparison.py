@@ -122,6 +122,19 @@ class Comparison:
         return replace(self, methods=tuple(sorted(self.methods, key=lambda m: (self.rank(m), -m.value))))
 
 
+def about_seeds(methods: Sequence[Method]) -> str:
+    """What the intervals contain of the variation between trainings."""
+    several = [f"{m.label} ({len(m.entries)} seeds)" for m in methods if len(m.entries) > 1]
+    single = [m.label for m in methods if len(m.entries) == 1]
+    if not several:
+        return "Each run is one training: the intervals do not contain how another seed would come out."
+    contain = f"The intervals contain the variation between the seeds of {', '.join(several)}"
+    if not single:
+        return f"{contain}."
+    is_single = "that is one training" if len(single) == 1 else "these are one training each"
+    return f"{contain}, but not of {', '.join(single)}: {is_single}."
+
+
 def chosen_runs(runs: Runs, refs: Sequence[str]) -> list[Run]:
     """The runs that RUN… names: ids, their first letters, `last`, NAME (a pipeline's last finished run), or
     PIPELINE/DEPLOYMENT (its last finished tick). A run that is named twice is returned once. Raises SpecError.

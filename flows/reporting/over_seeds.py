@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.reporting.differences import aligned, column_of
-from flows.reporting.results import ResultRow
+from flows.reporting.results import NOTHING, ResultRow
 from tasks.contract import JSON
 from tasks.declarations import Metric
 
@@ -33,6 +33,13 @@ class OverSeeds(NamedTuple):
     """Prompts that all seeds have a value of; 0 without values by prompt."""
     metric: Metric
 
+    def texts(self) -> Iterator[str]:
+        """Mean, range, standard error and both intervals, in the format of the metric's column."""
+        yield f"{self.mean:{self.metric.format}}"
+        yield _between((self.lowest, self.highest), self.metric.format)
+        yield f"{self.seed_error:{self.metric.format}}"
+        yield from (_between(ends, self.metric.format) for ends in (self.over_prompts, self.over_both))
+
     def as_json(self) -> JSON:
         """All but how it is shown."""
         ends: dict[str, JSON] = {
@@ -51,6 +58,13 @@ def over_seeds(rows: Sequence[ResultRow], tables: Sequence[pl.DataFrame]) -> dic
     shown = {name: e.metric for name, e in rows[0].metrics.items() if e.metric.column and e.metric.compared}
     common = [name for name in shown if all(name in row.metrics for row in rows)]
     return {name: _over_seeds([row.metrics[name].value for row in rows], tables, name, shown[name]) for name in common}
+
+
+def _between(ends: Ends | None, format: str) -> str:
+    if ends is None:
+        return NOTHING
+    low, high = ends
+    return f"{low:{format}}{'–' if low >= 0 else ' to '}{high:{format}}"
 
 
 def _over_seeds(values: Sequence[float], tables: Sequence[pl.DataFrame], name: str, metric: Metric) -> OverSeeds:

@@ -1,4 +1,4 @@
-"""Publishes a run to MLflow while it goes on, and draws its figures."""
+"""Publishes a run to MLflow while it goes on, and writes its report with its figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from flows.reporting.figures.run_figures import draw_figures
-from flows.reporting.results import run_results
+from flows.reporting.report.page import try_to_write_report
 from flows.reporting.sinks.mlflow_publication import Publication, note_facts
 from flows.reporting.sinks.mlflow_sink import MlflowServer, short_error, tracking_uri
 from flows.reporting.sinks.mlflow_view import run_page
@@ -93,8 +92,7 @@ class Tracker(Listener):
         if self._run is None:  # it ended before it began
             return
         steps = finished_steps(self._store, run)
-        figures = self._store.inside("figures", run.id)
-        draw_figures(self._store, run_results(self._store, steps), steps, figures, run.pipeline)
+        try_to_write_report(self._store, run)
         self._queue.put(lambda to: to.end(steps))
 
     def left_open(self, run: Run) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from flows.reporting.comparison import short_value
 from flows.reporting.parameters import chosen_params, overridden_parameters
+from flows.reporting.report.page import report_file
 from flows.reporting.results import (
     Estimate,
     base_check_of,
@@ -27,6 +28,7 @@ from flows.reporting.results import (
     run_results,
 )
 from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
+from flows.reporting.sinks.mlflow_view import REPORT
 from flows.reporting.totals import declared_totals
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.keys import plain_value
@@ -109,6 +111,8 @@ class Publication:
         self.server.metrics(run.id, rows, milliseconds(run.ended))
         self._lineage(steps)
         self.server.files(run.id, sorted(self._store.inside("figures", run.id).glob("*.png")), "figures")
+        if (report := report_file(self._store, [run])).exists():
+            self.server.text(run.id, report.read_text(), REPORT)
         if run.status == "failed":
             reasons = {s.id: s.reason for s in run.steps.values() if s.state == "failed"}
             self.server.text(run.id, _yaml(reasons), "errors.yaml")

@@ -26,6 +26,8 @@ TRAINING = "workflowType=machine_learning"
 TABLE = f"?{TRAINING}&viewStateShareKey={NAME}"
 """What is appended to the page of an experiment's runs."""
 CHARTS = f"{TABLE}&compareRunsMode=CHART"
+REPORT = "report.html"
+"""The artifact of a run that is its report."""
 NOTE_BEGINS = "alignflow's runs by win rate, gold and KL: "
 PARAMS = ("algorithm", "kl_weight", "rounds", "train/lr")
 COLUMNS = 3
@@ -40,6 +42,12 @@ def run_page(link: str) -> str:
     """A run's page below the address of MLflow. `link`: EXPERIMENT/RUN, as `Run.links` has it."""
     experiment, _, run = link.partition("/")
     return f"#/experiments/{experiment}/runs/{run}?{TRAINING}"
+
+
+def report_page(page: str) -> str:
+    """The page that shows a run's report, from the run's page."""
+    run, _, query = page.partition("?")
+    return f"{run}/artifacts/{REPORT}?{query}"
 
 
 def table_page(experiment: str) -> str:

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from flows.reporting.results import NOTHING, RunResults, run_results, table
 from flows.reporting.sinks.mlflow_sink import address
+from flows.reporting.sinks.mlflow_view import report_page
 from flows.reporting.totals import totals_rows
 from flows.run.events import Listener
 from flows.store.finished import finished_steps
@@ -138,6 +139,7 @@ def summary(
         "steps": f"{made} run, {hits} cached" + (f", {left} not done" if left else ""),
         "look": f"`alignflow show {run.id}`",
         "answers": f"`alignflow show {run.id}:{report}`" if report else "",
+        "report": f"[all of it on one page]({address(root)}/{report_page(page)})" if page else "",
         "MLflow": f"[{run.pipeline} in MLflow]({address(root)}/{page})" if page else "",
         "logs": f"`{root.absolute() / 'logs' / run.id}`",
     }  # fmt: skip
