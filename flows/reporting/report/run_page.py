@@ -141,7 +141,7 @@ def _curves(steps: Sequence[FinishedStep]) -> Iterator[PageTable]:
                 for name in names
             )  # fmt: skip
             caption = f"{step.title}: {len(step.record.curves)} rows, to step {last.get('step', 0):,.0f}"
-            yield PageTable(caption, ("curve", ">first", ">last"), rows)
+            yield PageTable(caption, ("name", ">first", ">last"), rows)
 
 
 def _number(value: float | None) -> str:
