@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 
 from docs.generate.markdown import docstring, escaped, page, table, value
 from flows.python.functions import Argument
@@ -125,28 +124,28 @@ class Reference:
         return page("# Groups of parameters", about, *blocks).replace("](../choices/", "](choices/")
 
     def _choices(self) -> Pages:
+        found: dict[str, dict[str, Signature]] = defaultdict(dict)
+        takers: dict[str, set[str]] = defaultdict(set)
+        for choice, several in self._catalogue.takers.items():
+            for s in self._catalogue.all_choices(choice.folder):
+                found[s.folder][s.name] = s
+                takers[s.folder] |= {taker.name for taker in several}
         pages, rows = {}, []
-        for choice, takers in sorted(self._catalogue.takers.items(), key=lambda item: item[0].folder):
-            signatures = sorted(self._catalogue.all_choices(choice.folder), key=lambda s: (s.folder, s.name))
-            for folder, several in groupby(signatures, key=lambda s: s.folder):
-                pages[f"reference/choices/{folder.replace('/', '-')}.md"] = self._folder(folder, list(several), takers)
-            for s in signatures:
-                where = f"{s.folder.replace('/', '-')}.md#{s.name}"
-                rows.append((f"[`{s.name}`]({where})", s.folder, escaped(s.about)))
-        about = (
-            "What a step may name where its task takes a choice: a file below `tasks/`, or below a folder of your own."
-        )
-        found = table(("choice", "folder", "what it is"), sorted(set(rows), key=lambda row: (row[1], row[0])))
-        return {**pages, "reference/choices/index.md": page("# Every choice", about, found)}
+        for folder, choices in sorted(found.items()):
+            file = f"{folder.replace('/', '-')}.md"
+            pages[f"reference/choices/{file}"] = self._folder(folder, sorted(choices.items()), sorted(takers[folder]))
+            rows += [(f"[`{s.name}`]({file}#{s.name})", folder, escaped(s.about)) for _, s in sorted(choices.items())]
+        about = "What a step may name where its task takes a choice: a file below `tasks/`, or in a folder of your own."
+        index = page("# Every choice", about, table(("choice", "folder", "what it is"), rows))
+        return {**pages, "reference/choices/index.md": index}
 
-    def _folder(self, folder: str, signatures: Sequence[Signature], takers: Sequence[Signature]) -> str:
-        module = self._catalogue.codebase.files.get(f"tasks.{folder.replace('/', '.')}")
-        rows = [(f"[`{s.name}`](#{s.name})", escaped(s.about)) for s in signatures]
-        of = ", ".join(sorted({f"`{s.name}`" for s in takers}))
+    def _folder(self, folder: str, choices: Sequence[tuple[str, Signature]], takers: Sequence[str]) -> str:
+        rows = [(f"[`{name}`](#{name})", escaped(s.about)) for name, s in choices]
+        of = ", ".join(f"`{name}`" for name in takers)
         loss = "[What their arguments mean](../loss-arguments.md)." if folder.startswith("losses/") else ""
-        blocks = [block for s in signatures for block in self._choice(s)]
-        title = f"# tasks/{folder}/" if module else f"# {folder}"
-        return page(title, f"Choices of {of}. {loss}", table(("choice", "what it is"), rows), *blocks)
+        blocks = [block for _, s in choices for block in self._choice(s)]
+        head = table(("choice", "what it is"), rows)
+        return page(f"# tasks/{folder}/", f"Taken by {of}. {loss}", head, *blocks)
 
     def _choice(self, s: Signature) -> Iterator[str]:
         doc = self._catalogue.codebase.public(s.module).functions[s.name].doc

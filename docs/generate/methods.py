@@ -118,7 +118,7 @@ class MethodPages:
     def _page(self, method: Method) -> str:
         return page(
             f"# {method.name}", escaped(method.graph.about) + ".", *self._about(method),
-            *self._equations(method), *self._wiring(method), *self._expected(method),
+            *self._equations(method), *self._wiring(method), *self._expected(method), *_parameters(method),
         )  # fmt: skip
 
     def _about(self, method: Method) -> Iterator[str]:
@@ -148,9 +148,6 @@ class MethodPages:
         yield f"```yaml\n{method.written.rstrip()}\n```"
         if method.extends:
             yield f'??? note "All of its steps, with what it inherits"\n\n{_indented(_whole(method))}'
-        yield "## Parameters"
-        rows = [(f"`{p.name}`", value(p.value), escaped(p.help)) for p in method.graph.parameters.values()]
-        yield table(("parameter", "value", ""), rows)
 
     def _expected(self, method: Method) -> Iterator[str]:
         parts = list(self._tables(method.name))
@@ -203,6 +200,12 @@ def _flow(plain: JSON) -> str:
     if isinstance(plain, list):
         return "[" + ", ".join(map(_flow, plain)) + "]"
     return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def _parameters(method: Method) -> Iterator[str]:
+    rows = [(f"`{p.name}`", value(p.value), escaped(p.help)) for p in method.graph.parameters.values()]
+    yield "## Parameters"
+    yield table(("parameter", "value", ""), rows)
 
 
 def _indented(text: str) -> str:

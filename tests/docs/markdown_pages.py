@@ -72,11 +72,10 @@ def commands(page: str) -> Iterator[list[str]]:
 
 
 def _command_lines(page: str) -> Iterator[str]:
+    usage = re.compile(r"[A-Z]{3,}[ ,…]|[|\[]")  # `alignflow run NAME [key=value …]` is no command line
     for language, text in blocks(page):
-        yield from text.splitlines() if not language and "NAME" not in text and "REF" not in text else ()
-    for span in re.findall(r"(?<!`)`(alignflow [^`\n]+)`(?!`)", _FENCE.sub("", page)):
-        if not re.search(r"\b[A-Z]{2,}\b|…|\b(up|serve)`", span.replace("API", "")):
-            yield span
+        yield from (line for line in text.splitlines() if not language and not usage.search(line.partition("#")[0]))
+    yield from re.findall(r"(?<!`)`(alignflow [^`\n]+)`(?!`)", _FENCE.sub("", page))
 
 
 def paths(page: str) -> set[str]:
