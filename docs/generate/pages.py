@@ -17,11 +17,12 @@ Navigation = list[Any]
 @cache
 def compiled_methods(root: Path) -> list[Method]:
     """The pipelines of a checkout. Raises SpecError where one does not compile."""
-    return methods_of(root / "pipelines.yaml", _catalogue())
+    return methods_of(root / "pipelines.yaml", shared_catalogue())
 
 
 @cache
-def _catalogue() -> Catalogue:
+def shared_catalogue() -> Catalogue:
+    """The tasks and choices of this checkout, read once."""
     return Catalogue()
 
 
@@ -31,7 +32,7 @@ def generated_pages(root: Path) -> dict[str, str]:
 
     Raises SpecError where a pipeline does not compile.
     """
-    catalogue, methods = _catalogue(), compiled_methods(root)
+    catalogue, methods = shared_catalogue(), compiled_methods(root)
     docs = root / "docs"
     numbers, papers = (docs / "numbers.md").read_text(), (docs / "methods" / "index.md").read_text()
     return {

@@ -65,10 +65,9 @@ def anchors(page: str) -> set[str]:
 def commands(page: str) -> Iterator[list[str]]:
     """The words of every command line `alignflow …` in its blocks without a language and in its code spans."""
     for line in _command_lines(page):
-        for part in re.split(r" && |; ", re.sub(r"\s+#\s.*", "", line.strip().removeprefix("$ "))):
-            words = shlex.split(part)
-            if words[:1] == ["alignflow"] and len(words) > 1:
-                yield words[1:]
+        for part in re.split(r" && |; ", re.sub(r"\s+#\s.*|   .*", "", line.strip().removeprefix("$ "))):
+            if part.strip().startswith("alignflow "):
+                yield ["1" if word == "N" else word for word in shlex.split(part)[1:]]
 
 
 def _command_lines(page: str) -> Iterator[str]:
