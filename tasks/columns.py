@@ -43,12 +43,12 @@ SAMPLED = [
     field("finish_reason", pa.string(), "'stop': ended by a stop token or string; 'length': cut, no token appended"),
 ]  # fmt: skip
 BINS = pa.schema([
-    field("name", pa.string(), "what is binned: confidence (of the winner, in [½, 1]) or margin (log-odds)"),
+    field("name", pa.string(), "what is binned: confidence (of the winner), margin (log-odds), a name of `mine_bins`"),
     field("low", pa.float64(), "lower edge of the bin"),
     field("high", pa.float64(), "upper edge"),
-    field("count", pa.int64(), "number of pairs in it"),
+    field("count", pa.int64(), "number of pairs, answers or prompts in it"),
     field("mean", pa.float64(), "their mean of what is binned; null: not measured", True),
-    field("value", pa.float64(), "what was measured of them: accuracy; null: nothing", True),
+    field("value", pa.float64(), "what was measured of them, such as their accuracy; null: nothing", True),
     field("ci_low", pa.float64(), "lower end of its 95% interval over prompts", True),
     field("ci_high", pa.float64(), "upper end", True),
 ])  # fmt: skip

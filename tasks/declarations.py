@@ -15,6 +15,7 @@ A declaration of the task `mine` is a top-level function or constant `mine_<what
 | `mine_training` | `(step) -> Training`: how it trains a model | |
 | `mine_evaluation` | `(step) -> Evaluation`: what its Report measures | |
 | `mine_metrics` | name → `Metric`: the rows of its Report, in the order of the columns | no column |
+| `mine_bins` | name → `Binned`: the histograms of its Report | no figure |
 | `mine_excludes` | names of ports whose rows it keeps out of its result: it may be measured on them | none |
 | `mine_curves` | name → `Curve`: its training curves, in the order of the figures | no figure |
 | `mine_totals` | name → `Total`: the totals of its record that people read, in their order | as they are |
@@ -40,7 +41,7 @@ from tasks.contract import JSON, Chosen
 
 DECLARATIONS = (
     "size", "cost", "work", "resources", "memory", "architecture", "wiring", "files", "training", "evaluation",
-    "metrics", "excludes", "curves", "totals",
+    "metrics", "bins", "excludes", "curves", "totals",
 )  # fmt: skip
 """What `<what>` may be in `mine_<what>`."""
 
@@ -244,11 +245,27 @@ class Metric:
     """Whether runs are ranked by it."""
     higher_is_better: bool = True
     role: Literal[
-        "", "win_rate", "score", "proxy", "distance", "gap", "mixture_gap", "beats", "group", "same_verdict", "kappa"
+        "",
+        "win_rate",
+        "score",
+        "proxy",
+        "distance",
+        "gap",
+        "mixture_gap",
+        "beats",
+        "group",
+        "same_verdict",
+        "kappa",
+        "correlation",
+        "correlation_within",
+        "probe",
+        "probe_change",
     ] = ""
     """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
     KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another); the
-    main metric of a group of the rows; how often two annotators give the same verdict, and their kappa."""
+    main metric of a group of the rows; how often two annotators give the same verdict, and their kappa; the correlation
+    of two quantities over all answers, or over those to one prompt; the log-probability of a kind of answer after so
+    many steps of a training, and its change."""
     best_of_n: bool = False
     """Of a distance: whether it is that of the best of n samples, so that gains follow its law."""
     baseline: str = ""
@@ -261,6 +278,23 @@ class Metric:
     """Its place among MLflow's charts by round; 0: none."""
     of_run: bool = False
     """Whether MLflow has it as a number of the run also where its Report is not the headline."""
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Bins of a Report, and how a figure shows them. A name includes longer ones, as that of a `Metric` does."""
+
+    title: str
+    axis: str
+    """Label of the axis along which they lie, with its unit."""
+    of: str = "answers"
+    """What they count."""
+    value: str = ""
+    """Label of the axis of what was measured in each bin; empty: the figure shows how many are in it."""
+    reference: float | None = None
+    """Where a line marks what is usual: on the axis of what was measured, or of the bins where nothing was."""
+    metric: str = ""
+    """The metric of the same Report that is the mean of what is binned; it has the same longer name."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ MOST_GROUPS = 14
 
 
 def reliability_figure(results: RunResults, title: str) -> Figure | None:
-    """The reliability diagram of the last report with bins; beside it the margins and, where there are any, groups."""
-    rows = [row for row in (*results.others, *results.rows) if row.bins]
+    """The reliability diagram of the last report with bins of confidence; beside it the margins and any groups."""
+    rows = [row for row in (*results.others, *results.rows) if any(b.name == "confidence" for b in row.bins)]
     if not rows:
         return None
     from matplotlib import pyplot as plt

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.reporting.figures.agreement_matrix import agreement_figure
+from flows.reporting.figures.bins_figure import bins_figure, histograms_of, names_of_figures
+from flows.reporting.figures.correlation_matrix import correlation_figure
 from flows.reporting.figures.exploitability_figure import exploitability_figures, first_is_base
 from flows.reporting.figures.likelihoods import likelihoods
 from flows.reporting.figures.lines import gold_against_kl, metric_by_round
 from flows.reporting.figures.overoptimisation import overoptimised
+from flows.reporting.figures.policy_matrix import policy_matrix
+from flows.reporting.figures.probe_figure import probe_figure
 from flows.reporting.figures.reliability import reliability_figure
 from flows.reporting.figures.saving import Drawing, figure_cache, save_figures
 from flows.reporting.figures.training import curves_of, declared_curves, training
@@ -44,8 +48,14 @@ def drawings_of(store: Store, results: RunResults, steps: Sequence[FinishedStep]
         "gold_vs_proxy": partial(overoptimised, results, title),
         "reliability": partial(reliability_figure, results, title),
         "agreement_matrix": partial(agreement_figure, results, title),
+        "correlations": partial(correlation_figure, results, title),
+        "policy_matrix": partial(policy_matrix, results, title),
+        "probe": partial(probe_figure, results, title),
         "exploitability": partial(exploitability_figures, results, title, base_first=first_is_base(store, steps)),
     }
+    histograms = histograms_of(results)
+    for name, shown in names_of_figures(histograms).items():
+        drawings[name] = partial(bins_figure, shown, histograms[shown], title)
     for name, curves in curves_of(steps).items():
         declared = declared_curves(store, next(s.record.task for s in steps if s.name == name))
         file, heading = name.replace("/", "_"), f"{name} · {title}"
