@@ -57,7 +57,7 @@ def probe_figure(results: RunResults, title: str) -> Figure | None:
 
 def _draw(axes: Axes, series: Series, colours: Mapping[str, str]) -> None:
     steps = sorted({step for of_kind in series.values() for step in of_kind})
-    for kind, of_kind in reversed(series.items()):  # the first, which is learnt, above all others
+    for kind, of_kind in reversed([*series.items()]):  # the first, which is learnt, above all others
         points = sorted(of_kind.items())
         x = [step for step, _ in points]
         axes.plot(
