@@ -260,12 +260,17 @@ class Metric:
         "correlation_within",
         "probe",
         "probe_change",
+        "accuracy_at",
+        "distance_at",
+        "accuracy_bound",
+        "farthest",
     ] = ""
     """What figures and gates take it for: P(better than the baseline); a score by who measures, or by who trained; the
     KL from the baseline in nats; how far a policy, or a mixture of policies, can be beaten; P(one beats another); the
     main metric of a group of the rows; how often two annotators give the same verdict, and their kappa; the correlation
     of two quantities over all answers, or over those to one prompt; the log-probability of a kind of answer after so
-    many steps of a training, and its change."""
+    many steps of a training, and its change; an oracle's accuracy on the answers of numbered policies, the KL of each,
+    the accuracy that is enough, the KL to which it is."""
     best_of_n: bool = False
     """Of a distance: whether it is that of the best of n samples, so that gains follow its law."""
     baseline: str = ""

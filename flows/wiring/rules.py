@@ -111,7 +111,7 @@ def _check_seen(
     """Refuse a measured model that is downstream of the prompts or pairs on which it is measured."""
     for table, models in evaluation.measured:
         i, kind = table.origin, table.kind
-        found = above[i] | 1 << i
+        found = _tables_behind(catalogue, nodes, i)
         if catalogue.is_a(kind, "Completions"):  # the policy that answered is upstream: only the prompts count
             inputs = {int(n) for several in nodes[i].inputs.values() for n in several}
             found, kind = sum(1 << n for n in inputs), "Prompts"
@@ -122,6 +122,18 @@ def _check_seen(
             if catalogue.is_a(nodes[seen].kind, kind):
                 problem = f"{nodes[seen].id}, on which this measures, also trained what is measured"
                 fail(node.where, f"{what}: {problem}; set `allow_seen: true` if that is intended")
+
+
+def _tables_behind(catalogue: Catalogue, nodes: Sequence[Node], i: int) -> int:
+    """A table and the tables that it is made of, as bits; not what trained the policy or oracle that made it."""
+    found, todo = 0, [i]
+    while todo:
+        n = todo.pop()
+        if not found >> n & 1:
+            found |= 1 << n
+            fed = (int(m) for several in nodes[n].inputs.values() for m in several)
+            todo += [m for m in fed if catalogue.is_a(nodes[m].kind, "Table")]
+    return found
 
 
 def _bits(bits: int) -> Iterable[int]:

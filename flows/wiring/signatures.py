@@ -94,8 +94,12 @@ class SignatureReader:
         return Where(self.file, self.function.line, 1)
 
     def task(self) -> Signature:
-        """The signature of a task or composite. Raises SpecError."""
-        f, composite = self.function, self.module.endswith(".composites")
+        """The signature of a task or composite. Raises SpecError.
+
+        A composite is a function of a file `composites.py`, or one whose first argument is an `Add`.
+        """
+        f = self.function
+        composite = self.module.endswith(".composites") or [a.annotation for a in f.positional[:1]] == ["Add"]
         arguments = f.positional[1:] if composite else f.positional
         ports = {a.name: self._port(a) for a in arguments if a.annotation != "Workspace"}
         work = any(a.annotation == "Workspace" for a in (*arguments, *f.keywords))

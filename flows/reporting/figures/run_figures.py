@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.reporting.figures.accuracy_by_kl import accuracy_by_kl
 from flows.reporting.figures.agreement_matrix import agreement_figure
 from flows.reporting.figures.bins_figure import bins_figure, histograms_of, names_of_figures
 from flows.reporting.figures.correlation_matrix import correlation_figure
@@ -46,6 +47,7 @@ def drawings_of(store: Store, results: RunResults, steps: Sequence[FinishedStep]
         **{name.rpartition("/")[2]: partial(metric_by_round, {"": results}, name, title) for name in by_round},
         "gold_vs_kl": partial(gold_against_kl, {"": results}, title),
         "gold_vs_proxy": partial(overoptimised, results, title),
+        "accuracy_by_kl": partial(accuracy_by_kl, results, title),
         "reliability": partial(reliability_figure, results, title),
         "agreement_matrix": partial(agreement_figure, results, title),
         "correlations": partial(correlation_figure, results, title),
