@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
     from tasks.contract import Add, Bounds, Seed
-    from tasks.kinds import Oracle, Policy, Prompts, Report
+    from tasks.kinds import Oracle, Policy, Prompts, Report, Scorer
 
 
 def accuracy_on_samples(
@@ -37,5 +37,62 @@ def accuracy_on_samples(
     return add("reward_accuracy", pairs=labelled, oracle=oracle, allow_seen=allow_seen)
 
 
-_LABELLED_STREAM = 7200
-"""A stream of its own, so that these answers are draws of no other step."""
+def mt_bench(
+    add: Add,
+    policy: Policy,
+    prompts: Prompts,
+    rater: Scorer,
+    *,
+    turns: Annotated[int, Bounds(min=1)] = 2,
+    temperature: Annotated[float, Bounds(min=0)] = 0.7,
+    temperatures: dict[str, float] = {},
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
+    seed: Seed = 0,
+) -> Report:
+    """Rate a policy's answers over several turns, as MT-bench does: answer, go on with the next question, answer again.
+
+    Prompts are questions in MT-bench's layout; the rater is any oracle that scores single answers, such as `llm_rater`,
+    which is shown the conversation, and the reference answer where the file has one.
+
+    Source: Zheng et al., arXiv 2306.05685, section 3; FastChat's `gen_model_answer.py` and `common.py`.
+
+    Args:
+        turns: questions of each conversation that are answered.
+        temperature: of all answers.
+        temperatures: of the answers to the prompts of each group instead; must have all groups. MT-bench's: writing and
+            roleplay 0.7, extraction, math, coding and reasoning 0, stem and humanities 0.1.
+        max_tokens: longest answer; default: that of the policy's generation_config.json. FastChat's is 1024.
+        seed: the answers.
+    """
+    scores, asked = [], prompts
+    for turn in range(1, turns + 1):
+        settings: dict[str, Any] = {
+            "policy": policy,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "stream": _TURNS_STREAM + turn,
+        }
+        answers = _answers(add, asked, turn, temperature, temperatures, settings)
+        scores.append(add("score", f"ratings_{turn}", completions=answers, oracle=rater))
+        if turn < turns:
+            asked = add("next_turn", f"turn_{turn + 1}", completions=answers)
+    return add("turn_ratings", scores=scores)
+
+
+def _answers(
+    add: Add, prompts: Any, turn: int, temperature: float, temperatures: dict[str, float], settings: dict[str, Any]
+) -> Any:
+    """One answer to each prompt, sampled at the temperature of its group."""
+    if not temperatures:
+        return add("sample", f"answers_{turn}", prompts=prompts, temperature=temperature, **settings)
+    parts = []
+    for i, value in enumerate(sorted(set(temperatures.values())), 1):
+        groups = [group for group, at in temperatures.items() if at == value]
+        others = [group for group in temperatures if group not in groups]
+        part = add("take_groups", f"questions_{turn}_{i}", prompts=prompts, groups=groups, others=others)
+        parts.append(add("sample", f"answers_{turn}_{i}", prompts=part, temperature=value, **settings))
+    return parts[0] if len(parts) == 1 else add("concat", f"answers_{turn}", tables=parts)
+
+
+_TURNS_STREAM, _LABELLED_STREAM = 7100, 7200
+"""Streams of their own, of turns one for each, so that these answers are draws of no other step."""

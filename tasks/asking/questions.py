@@ -13,6 +13,7 @@ from tasks.asking.requests import ChatOptions
 from tasks.asking.unparsed import Unparsed
 from tasks.asking.verdicts import agreed
 from tasks.judging.session import Session
+from tasks.judging.turns import reference_answer
 from tasks.message import conversation_text
 
 Read = Callable[[Reply], float | None]
@@ -58,9 +59,18 @@ class Questionnaire:
     def score(
         self, prompts: Sequence[Any], completions: Sequence[str], truths: Sequence[str | None], session: Session
     ) -> list[float | None]:
-        """One number per answer."""
-        rows = zip(prompts, completions, strict=True)
-        return self.numbers([{"prompt": conversation_text(p), "answer": x} for p, x in rows], session)
+        """One number per answer. A reference answer in `truths` is shown where the template shows any."""
+        rows = zip(prompts, completions, truths, strict=True)
+        return self.numbers([_answer(p, x, truth) for p, x, truth in rows], session)
+
+
+def _answer(prompt: Any, completion: str, truth: str | None) -> dict[str, str]:
+    reference = reference_answer(truth, prompt)
+    return {
+        "prompt": conversation_text(prompt),
+        "answer": completion,
+        **({"reference": reference} if reference else {}),
+    }
 
 
 def _pairs(prompts: Sequence[Any], a: Sequence[str], b: Sequence[str]) -> list[dict[str, str]]:

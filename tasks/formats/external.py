@@ -14,7 +14,7 @@ from tasks.formats.answers import Example
 from tasks.formats.answers import number as number_in
 from tasks.formats.checkpoint import check_model, download_model
 from tasks.formats.columns import Columns, columns_of, group_column
-from tasks.formats.prompts import UnusableRow, system_into_user
+from tasks.formats.prompts import TURNS, UnusableRow, later_turns, system_into_user
 from tasks.formats.rows import Format, detect_format, pairs_of_lists, supported_columns, with_labels
 from tasks.formats.scored import scored_answers
 from tasks.formats.splits import Share, select_split
@@ -159,7 +159,8 @@ class ExternalSource(Source):
             name = prompt_id(example.prompt)
             if share.contains(name):
                 grouped = {"group": row.get(self._group)} if self._group else {}
-                yield ReadRow(number, example, name, {**row, **grouped}, places)
+                turns = later_turns(row) if TURNS.name in form.required and row.get("truth") is None else {}
+                yield ReadRow(number, example, name, {**row, **turns, **grouped}, places)
 
     def _detect_format(
         self, share: Share, what: str, log: RowLog, extend: Callable[[Format, Columns], Format]

@@ -7,6 +7,7 @@ from tasks.contract import DataError
 from tasks.formats.columns import Columns, Row
 from tasks.formats.messages import messages
 from tasks.formats.tools import tool_definitions
+from tasks.judging.turns import truth_of_turns
 from tasks.message import Message, with_extra
 
 
@@ -48,6 +49,14 @@ def _first_turn(row: Row) -> list[Message]:
     return messages([row["turns"][0]])
 
 
+def later_turns(row: Row) -> dict[str, Any]:
+    """`truth` of a row in MT-bench's layout: its questions and reference answers; empty for one turn without any."""
+    turns = [messages([turn])[0]["content"] for turn in row["turns"]]
+    references = row.get("reference") or []
+    references = [references] if isinstance(references, str) else [*map(str, references)]
+    return {"truth": truth_of_turns(turns, references)} if len(turns) > 1 or references else {}
+
+
 _BY_NAME = (
     PromptColumns("prompt", (), _plain("prompt")),
     PromptColumns("instruction", ("input", "context", "history"), _instruction),
@@ -56,7 +65,7 @@ _BY_NAME = (
     PromptColumns("input", (), _plain("input")),
 )
 CONVERSATIONS = tuple(PromptColumns(n, (), _plain(n)) for n in ("messages", "conversations", "conversation"))
-TURNS = PromptColumns("turns", (), _first_turn)
+TURNS = PromptColumns("turns", ("reference",), _first_turn)
 NAMES = tuple(p.name for p in (*_BY_NAME, *CONVERSATIONS, TURNS))
 
 

@@ -46,12 +46,13 @@ def llm_rater(
         url: of the server, up to and without `/chat/completions`.
         model: its name at the server.
         version: what you declare of it: another one asks everything anew.
-        mode: rating: one number from 1 to 10 (arXiv 2306.05685); rubric: points that add up, 0 to 5 (arXiv 2401.10020);
-            criteria: a grade from 1 to 10 for each of `criteria`, and their weighted mean.
+        mode: rating: one number from 1 to 10, beside a reference answer if there is one (arXiv 2306.05685); rubric:
+            points that add up, 0 to 5 (arXiv 2401.10020); criteria: a grade from 1 to 10 for each of `criteria`, and
+            their weighted mean.
         criteria: of the mode `criteria`: text of each criterion with its weight, `{"States only facts": 2, …}`.
         scale: how many logits one point is worth where answers are compared.
         template: a file of your own instead of the shipped `tasks/data/rater_*.jinja`: blocks `system` and `user` with
-            the values prompt, answer, criteria, mark.
+            the values prompt, answer, criteria, mark, and reference where the prompt's `truth` has a reference answer.
         lowest: least number that a reply may state; default: that of the mode.
         highest: largest such number.
         max_tokens: of a reply.

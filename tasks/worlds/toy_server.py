@@ -3,9 +3,9 @@
     python -m tasks.worlds.toy_server [--port 8808] [--seed 0]
 
 It speaks as much of OpenAI's chat interface as the shipped templates need. Instead of a language model it parses the
-question and the answers out of the prompt and applies the oracle that the request names as its `model` (toy_judge,
-toy_gold, toy_length, toy_cycle). It knows the world whose seed it was given, and refuses other questions: it measures
-nothing about language models.
+question (the last one of a conversation) and the answers out of the prompt and applies the oracle that the request
+names as its `model` (toy_judge, toy_gold, toy_length, toy_cycle). It knows the world whose seed it was given, and
+refuses other questions: it measures nothing about language models.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ToyJudge:
             raise DataError(f"there is no model '{request['model']}'; there are {', '.join(ORACLES)}")
         oracle: Oracle = Chosen("oracles", request["model"], {})()
         prompt = "\n\n".join(m["content"] for m in request["messages"])
-        question = _section("conversation", prompt)
+        question = _section("conversation", prompt).rpartition("\nuser: ")[2]
         truth = self._truths.get(question)
         if truth is None:
             raise DataError(f"'{question[:80]}' is no question of this toy world: start the server with its seed")

@@ -32,9 +32,10 @@ PEOPLE = [
 
 
 def write_answers(folder: Path) -> None:
-    """The files that `proof.yaml` reads: pairs, answers with scores, and a program that scores answers."""
+    """The files that `proof.yaml` reads: pairs, scored answers, conversations, and a program that scores answers."""
     scored = ({"prompt": r["prompt"], "completion": r["chosen"], "helpful": i % 3} for i, r in enumerate(PEOPLE))
-    for name, rows in (("pairs", PEOPLE), ("scored", scored)):
+    turns = ({"category": "ab"[i % 2], "turns": [r["prompt"], "and the fox ?"]} for i, r in enumerate(PEOPLE))
+    for name, rows in (("pairs", PEOPLE), ("scored", scored), ("turns", turns)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     judged = [
         {"instruction": f"ask {i}", "output_1": "b" * (i + 2), "output_2": "a" * (5 - i), "preference": 1 + i / 5}
