@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tasks.contract import Bounds, DataError, SpecError, Workspace
 from tasks.declarations import Evaluation, Metric, StepView
@@ -95,7 +95,7 @@ def accuracy_at_kl(
         )
     n = min(row["n"] for row in bins)
     known = all(row["ci_low"] is not None for row in bins)
-    low, high = (end or 0.0 if known else None for end in ends[1:])
+    low, high = ((end or 0.0) if known else None for end in ends[1:])
     found = [_metric("farthest_accurate_kl", ends[0], low, high, n, "nats")]
     for i, (distance, accuracy, _) in enumerate(policies, 1):
         found.append({**accuracy, "name": f"eval/accuracy_at_kl/{i}"})
@@ -107,7 +107,7 @@ def accuracy_at_kl(
     return report if by_prompt is None else report.with_per_prompt(by_prompt)
 
 
-def _row(report: Report, name: str, port: str, number: int) -> dict[str, object]:
+def _row(report: Report, name: str, port: str, number: int) -> dict[str, Any]:
     rows = {row["name"]: row for row in report.table.to_pylist()}
     if name not in rows or rows[name]["value"] is None:
         raise DataError(f"Report {number} of `{port}` has no value of {name}; it has {sorted(rows)}")
@@ -124,9 +124,7 @@ def _farthest(kl: Sequence[float], values: Sequence[float | None], bound: float)
     return found
 
 
-def _metric(
-    name: str, value: float | None, low: float | None, high: float | None, n: int, unit: str
-) -> dict[str, object]:
+def _metric(name: str, value: float | None, low: float | None, high: float | None, n: int, unit: str) -> dict[str, Any]:
     return {"name": f"eval/{name}", "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
 
 
