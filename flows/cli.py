@@ -292,6 +292,26 @@ def export(
 
 
 @app.command()
+def push(
+    project: Project,
+    ref: Ref,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="The repository, ORG/NAME; made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is not public.")] = False,
+    base: Annotated[
+        str, typer.Option("--base", metavar="ORG/NAME", help="The hub's name of an adapter's base.", show_default=False)
+    ] = "",
+) -> None:
+    """Push a model or a table to the Hugging Face hub, with a card made from its lineage.
+
+    An adapter goes there as peft stores it, a table as Parquet. The token is that of `hf auth login` or HF_TOKEN.
+    HF_ENDPOINT names another hub.
+    """
+    from flows.commands.push import push_to
+
+    print(push_to(project.store, ref, repo, private=private, base=base))
+
+
+@app.command()
 def verify(project: Project) -> None:
     """Compare every result with its digest. Damaged ones are set aside and made again when needed."""
     from flows.commands.maintenance import verify_text

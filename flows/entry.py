@@ -87,7 +87,7 @@ def flow_of(
         graph = compile_pipeline(file, pipeline, overrides, deployment=deployment or None)
         store = _store_of(file)
         refuse_early(graph, store)
-        tracker = Tracker(store)
+        tracker = Tracker(store, graph.profile.tracking)
         try:
             listeners = [tracker, PrefectArtifacts(store, lambda: tracker.page)]
             with Execution(graph, store, listeners=listeners, deployment=deployment) as execution:

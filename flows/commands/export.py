@@ -18,14 +18,15 @@ from tasks.contract import SpecError
 
 
 def export_to(
-    store: Store, ref: str, directory: Path, *, layers: bool = False, dtype: Dtype | None = None
+    store: Store, ref: str, directory: Path, *, layers: bool = False, dtype: Dtype | None = None, base: str = ""
 ) -> list[Path]:  # fmt: skip
     """Write what REF names into `directory`, which must be new or empty: a model as it is, tables as Parquet; an
     adapter as the whole model that it makes of its base.
 
     Of a policy only its own files: what training keeps in folders beside them is no part of the model.
 
-    layers: of an adapter its layers alone, as peft reads them; dtype: of the weights of the whole model (float32).
+    layers: of an adapter its layers alone, as peft reads them; dtype: of the weights of the whole model (float32);
+    base: the name of its base for those who open the layers without one (the base's folder).
     Returns the files written. Raises SpecError.
     """
     record = Runs(store).find(ref).record
@@ -40,7 +41,7 @@ def export_to(
         raise SpecError(f"{directory} exists and is not empty; name a new folder")
     directory.mkdir(parents=True, exist_ok=True)
     if is_adapter:
-        _write_adapter(store, record, directory, layers, dtype or Dtype.FLOAT32)
+        _write_adapter(store, record, directory, layers, dtype or Dtype.FLOAT32, base)
         make_durable(directory, present_umask())
     else:
         _copy(store.root / record.path, directory, record.kind)
@@ -58,14 +59,16 @@ def _copy(source: Path, directory: Path, kind: str) -> None:
             shutil.copyfile(file, target)
 
 
-def _write_adapter(store: Store, record: Record, directory: Path, layers: bool, dtype: Dtype) -> None:
+def _write_adapter(
+    store: Store, record: Record, directory: Path, layers: bool, dtype: Dtype, base: str
+) -> None:  # fmt: skip
     from tasks.adapt import merge
     from tasks.formats.peft_files import write_peft_directory
     from tasks.workspace import LocalWorkspace
 
     model: Any = store.open(record)
     if layers:
-        write_peft_directory(model, directory, str(model.whole.path.resolve()))
+        write_peft_directory(model, directory, base or str(model.whole.path.resolve()))
         return
     from transformers.utils import logging
 

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from flows.commands.printing import say
 from flows.reporting.results import NOTHING, estimate_text, new_table
+from flows.rounds.champion import sync_champion
 from flows.rounds.history import History, Measured, RolledBack, Round, alpha_use, changed_parameters
 from flows.rounds.ledger import Ledger, ledgers
 from flows.store.store import Store
@@ -84,9 +85,10 @@ def roll_back(store: Store, name: str, to: int, find: Find | None = None) -> str
             allowed = ", ".join(map(str, sorted(history.heads)))
             raise SpecError(f"round {to} of {ledger.name} left no head; choose one of [{allowed}] (0: the start)")
         ledger.append(RolledBack(to))
+        trouble = sync_champion(store, ledger)
     given_up = f"round {history.last} is given up; " if history.open else ""
     start = f"what round {to} left" if to else "the start"
-    return f"{ledger.name}: {given_up}the next tick is round {history.last + 1} and starts from {start}"
+    return f"{ledger.name}: {given_up}the next tick is round {history.last + 1} and starts from {start}{trouble}"
 
 
 def rounds_text(store: Store, name: str, console: Console, find: Find | None = None) -> None:

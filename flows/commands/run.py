@@ -67,7 +67,7 @@ def _run(
 ) -> Run:  # fmt: skip
     """Run a graph. One whose steps are all `cached` is recorded in MLflow at once, in Prefect once a server is up."""
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
-    tracker = Tracker(store)
+    tracker = Tracker(store, graph.profile.tracking)
     try:
         listeners = [tracker, progress(console, expected_seconds(plan))]
         listeners += [] if cached else [PrefectArtifacts(store, lambda: tracker.page)]

@@ -12,9 +12,11 @@ from flows.rounds.gate import Evidence, evidence_of, win_rates_by_prompt
 from flows.rounds.history import Head, History, Measured
 from flows.rounds.ledger import Ledger
 from flows.rounds.tick_request import tick_request
+from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.retained import CARRIED, carried_record, retain_values
 from flows.store.store import Store
+from flows.store.views import RecordViews
 from flows.wiring.builder import address_of
 from flows.wiring.check import Checked
 from flows.wiring.grammar import DeploymentText, PipelineText
@@ -159,8 +161,9 @@ class Continuing:
         id = tick.graph.addresses.get(address_of(name, tick.number))
         return records[id] if id else None
 
-    def gate(self, tick: Next, records: Mapping[str, Record]) -> tuple[Measured, Evidence] | None:
-        """The gate's win rate and its test; None for a deployment that accepts every round.
+    def gate(self, tick: Next, records: Mapping[str, Record]) -> tuple[Measured, Evidence, str] | None:
+        """The gate's win rate, its test, and the content of the model that it measured (empty where its report declares
+        none); None for a deployment that accepts every round.
 
         Raises DataError for a report that has no win rate, or none by prompt.
         """
@@ -179,7 +182,9 @@ class Continuing:
         except DataError as e:
             what = f"the gate '{step}' of {self.name} {e}"
             raise DataError(f"{what}. The round is unfinished until the file names another gate") from None
-        return _measured(metrics[name]), evidence_of(rates, self._deployed.alpha, tick.number)
+        evaluation = RecordViews(self.store).of(record).evaluation
+        candidate = origin(evaluation.model).content if evaluation and evaluation.model else ""
+        return _measured(metrics[name]), evidence_of(rates, self._deployed.alpha, tick.number), candidate
 
     def headline(self, tick: Next, records: Mapping[str, Record]) -> dict[str, Measured]:
         """The numbers of the step `report`."""

@@ -76,6 +76,8 @@ class Finished(_Timed):
     headline: Mapping[str, Measured]
     values: Mapping[str, CarriedValue | None]
     every: Mapping[str, CarriedValue | None]
+    candidate: str = ""
+    """Content digest of the model that the gate measured; empty without a gate."""
     event: Literal["finished"] = "finished"
 
 
@@ -162,6 +164,13 @@ class History:
     def stalled(self) -> bool:
         """Whether the loop is stalled with the parameters of its last round."""
         return bool(self.streak) and self.is_stalled(self.rounds[-1].begun.parameters)
+
+    @property
+    def champion(self) -> str:
+        """Content digest of the model that the gate accepted with the head's round; empty at the start, and where no
+        gate tested that round."""
+        finished = self.rounds[self.head.round - 1].finished if self.head.round else None
+        return finished.candidate if finished else ""
 
     def is_stalled(self, parameters: Mapping[str, Any]) -> bool:
         """Whether enough rounds with these parameters were rejected."""

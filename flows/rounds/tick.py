@@ -150,13 +150,13 @@ class Ticks:
 
     def _verdict(self, tick: Next, execution: Execution) -> None:
         records = execution.records
-        gate, evidence = self._loop.gate(tick, records) or (None, None)
+        gate, evidence, candidate = self._loop.gate(tick, records) or (None, None, "")
         accepted = evidence is None or evidence.accepts
         values, every = self._loop.left(tick, records)
         headline = self._loop.headline(tick, records)
         if accepted:
             self._loop.keep(tick, records)
-        self._loop.ledger.append(Finished(tick.number, accepted, gate, evidence, headline, values, every))
+        self._loop.ledger.append(Finished(tick.number, accepted, gate, evidence, headline, values, every, candidate))
         self.ticked.made.append(tick.number)
         test = f" (win rate against the head {estimate_text(gate.value, gate.low, gate.high)}" if gate else ""
         test += f", {evidence.decision})" if evidence else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts
+from flows.reporting.sinks.tracking import family_name
 from flows.reporting.tracker import Tracker
+from flows.rounds.ledger import Ledger
 from flows.rounds.tick import TickObserver
 from flows.run.events import Listener
 from flows.run.run import Execution
@@ -31,14 +33,18 @@ class TickTracker(TickObserver):
 
     def listeners(self, graph: Graph) -> Sequence[Listener]:
         self.close()
-        tracker = self._open = Tracker(self._store)
+        tracker = self._open = Tracker(self._store, graph.profile.tracking)
         return [tracker, PrefectArtifacts(self._store, lambda: tracker.page)]
 
     def say(self, text: str) -> None:
         self._say(text)
 
     def ended(self, execution: Execution) -> None:
-        self.runs.append(execution.run)
+        run = execution.run
+        self.runs.append(run)
+        if self._open and run.deployment:
+            champion = Ledger(self._store, run.pipeline, run.deployment).history().champion
+            self._open.promote(family_name(run.pipeline, run.deployment), champion)
         self.close()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from flows.wiring.tree import Yaml, entries
 FILE = {
     "extend": "folders of your own tasks and choices, which mirror tasks/: paths from this file",
     "pipelines": "every wiring, by name",
-    "profiles": "on which devices runs compute, by name: `--profile NAME`; no result depends on it",
+    "profiles": "on which devices runs compute and where they are tracked: `--profile NAME`; no result depends on it",
 }
 PIPELINE = {
     "about": "what the pipeline does, with its source",
@@ -43,7 +43,10 @@ PROFILE = {
     "ranks": "processes that share the work of a step, by the name of a step or task; default: 1 each",
     "sharding": "how training spreads a model over its ranks: auto (the default), ddp or fsdp",
     "timeout_minutes": "how long ranks may give no sign of life before they are ended; default: 30",
+    "tracking": "where runs are tracked: mlflow (the default), wandb, trackio; ALIGNFLOW_TRACKING=wandb,… goes first",
 }
+TRACKING = ("mlflow", "wandb", "trackio")
+"""The servers to which a run can be published."""
 LOCAL = "local"
 """The profile of runs that name none: one process for every step, all visible GPUs."""
 RESERVED = ("prev", "last", "every", "start")

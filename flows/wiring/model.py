@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows.python.codebase import TASKS, Package
-from flows.wiring.grammar import LOCAL
+from flows.wiring.grammar import LOCAL, TRACKING
 from tasks.contract import JSON
 from tasks.declarations import Sharding
 
@@ -125,7 +125,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Profile:
-    """On which devices a run computes. No key depends on it."""
+    """On which devices a run computes, and where it is tracked. No key depends on it."""
 
     name: str = LOCAL
     gpus: int | None = None
@@ -135,6 +135,8 @@ class Profile:
     sharding: Sharding = "auto"
     timeout_minutes: float = 30.0
     """How long ranks may give no sign of life."""
+    tracking: tuple[str, ...] = TRACKING[:1]
+    """The servers to which the run is published."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`profiles:` and `--profile`: on which devices the steps of a run compute, and as how many ranks."""
+"""`profiles:` and `--profile`: on which devices the steps of a run compute, as how many ranks, where it is tracked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from flows.wiring.catalogue import Catalogue
-from flows.wiring.grammar import LOCAL, NAME_RULE, PIPELINE_NAME, PROFILE, written_steps
+from flows.wiring.grammar import LOCAL, NAME_RULE, PIPELINE_NAME, PROFILE, TRACKING, written_steps
 from flows.wiring.machine import usable_gpus
 from flows.wiring.model import Graph, Node, Profile
 from flows.wiring.text import PipelineFile
@@ -65,6 +65,8 @@ def read_profile(source: PipelineFile, name: str) -> ProfileText:
         profile = replace(profile, sharding=_sharding(parts["sharding"], f"{what}.sharding"))
     if "timeout_minutes" in parts:
         profile = replace(profile, timeout_minutes=_minutes(parts["timeout_minutes"], f"{what}.timeout_minutes"))
+    if "tracking" in parts:
+        profile = replace(profile, tracking=_tracking(parts["tracking"], f"{what}.tracking"))
     return ProfileText(profile, node)
 
 
@@ -171,6 +173,15 @@ def _sharding(node: Yaml, what: str) -> Sharding:
     if node.value not in allowed:
         fail(node.where, f"{what} = {quoted_value(node)}", str(node.value), allowed)
     return next(one for one in allowed if one == node.value)
+
+
+def _tracking(node: Yaml, what: str) -> tuple[str, ...]:
+    if not isinstance(node.value, list) or not node.value:
+        fail(node.where, f"{what} = {quoted_value(node)}; it must be a list of {', '.join(TRACKING)}")
+    for entry in node.value:
+        if entry.value not in TRACKING:
+            fail(entry.where, f"{what} names {quoted_value(entry)}", str(entry.value), TRACKING)
+    return tuple(dict.fromkeys(str(entry.value) for entry in node.value))
 
 
 def _minutes(node: Yaml, what: str) -> float:

@@ -25,6 +25,7 @@ from flows.wiring.grammar import (
     RESERVED,
     SCHEDULE,
     STEP_NAME,
+    TRACKING,
 )  # fmt: skip
 from flows.wiring.model import Group
 from flows.wiring.rules import can_train
@@ -87,6 +88,7 @@ def _profile() -> Schema:
         "ranks": {"type": "object", "additionalProperties": count},
         "sharding": {"enum": list(get_args(Sharding)), "default": "auto"},
         "timeout_minutes": {"type": "number", "exclusiveMinimum": 0, "default": 30},
+        "tracking": {"type": "array", "items": {"enum": list(TRACKING)}, "minItems": 1, "default": ["mlflow"]},
     }
     return _object(PROFILE, schemas)
 

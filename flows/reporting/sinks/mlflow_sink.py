@@ -9,14 +9,15 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flows.python.declared import Declarations
+from flows.reporting.sinks import mlflow_registry as registry
 from flows.reporting.sinks import mlflow_view as view
 from flows.reporting.sinks.mlflow_database import database_of, make_ready, quiet
+from flows.reporting.sinks.tracking import MetricRow, short_error
 from flows.run.prefect.server import pages
 from flows.system.environment import without_password
 from flows.system.locks import locked
@@ -33,8 +34,6 @@ NOTE = "mlflow.note.content"
 NAME_TAG = "alignflow.name"
 """Tag with our name of a run; unique for an artifacts folder."""
 METRICS_PER_CALL = 1000
-MetricRow = tuple[str, float, int]
-"""Metric, value, step."""
 
 
 def tracking_uri(artifacts: Path) -> str:
@@ -124,10 +123,12 @@ class MlflowServer:
         return f"{self._experiment}/{self._ids[name]}" if name in self._ids else ""
 
     @_write
-    def start(self, name: str, title: str, tags: Mapping[str, str], at: int, parent: str = "") -> None:
+    def start(
+        self, name: str, title: str, tags: Mapping[str, str], at: int, parent: str = "", about: str = ""
+    ) -> None:  # fmt: skip
         if self._knows(name):
             return
-        tags = {NAME_TAG: name, **{tag: value for tag, value in tags.items() if value}}
+        tags = {NAME_TAG: name, **{tag: value for tag, value in {**tags, NOTE: about}.items() if value}}
         if parent:
             tags["mlflow.parentRunId"] = self.run_id(parent)
         made = self._client.create_run(self._experiment, start_time=at, tags=tags, run_name=title)
@@ -150,10 +151,7 @@ class MlflowServer:
         self, name: str, rows: Sequence[MetricRow], at: int, model: str = "",
         data: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """All in one call: each costs MLflow a transaction.
-
-        `model`: digest of the model that they were measured on, `data`: the table that it was measured on.
-        """
+        """All in one call: each costs MLflow a transaction."""
         from mlflow.entities import Metric
 
         run, of = self.run_id(name), self._model_id(model) if model else None
@@ -216,6 +214,17 @@ class MlflowServer:
         return self._models.get(digest)
 
     @_write
+    def register(self, name: str, family: str, digest: str) -> None:
+        if model := self._model_id(digest):
+            registry.register(self._client, family, digest, model)
+
+    @_write
+    def promote(self, family: str, digest: str) -> None:
+        if digest:
+            self.register("", family, digest)
+        registry.promote(self._client, family, digest)
+
+    @_write
     def original(self, name: str, key: str) -> None:
         """Tag a run of a cached step with the run in which the step was computed, and link it in the description."""
         made = f"tags.key = '{key}' and tags.cached = 'false'"
@@ -253,19 +262,10 @@ def is_refusal(e: Exception) -> bool:
     return 400 <= status < 500 and status not in (408, 429)
 
 
-def milliseconds(time: str) -> int:
-    """An ISO time as MLflow counts time."""
-    return int(datetime.fromisoformat(time).timestamp() * 1000)
-
-
 def _client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
-
-
-def short_error(e: Exception) -> str:
-    return f"{type(e).__name__}: {without_password(str(e)).splitlines()[0][:200] if str(e) else ''}"
 
 
 def allowed_name(metric: str) -> str:

@@ -30,8 +30,8 @@ REPORT = "report.html"
 """The artifact of a run that is its report."""
 NOTE_BEGINS = "alignflow's runs by win rate, gold and KL: "
 PARAMS = ("algorithm", "kl_weight", "rounds", "train/lr")
-COLUMNS = 3
-"""Metrics of reports among the table's columns: those that have the first charts."""
+OTHER_ROLES = ("proxy", "gap", "mixture_gap")
+"""Roles of metrics that have a chart and no column: the table is for what all methods are compared by."""
 AXES = ("algorithm", "oracle", "kl_weight")
 """Of the parallel coordinates."""
 WIDE, MANY = "alignflow-methods", "alignflow-rounds"
@@ -69,7 +69,8 @@ def view(declared: Declarations) -> str:
     """The saved view as MLflow reads it: newest first, the columns and charts by which pipelines are compared."""
     metrics = {name: m for _, several in declared.all_of("metrics") for name, m in several.items() if m.chart}
     charts = sorted(metrics, key=lambda name: metrics[name].chart)
-    shown, of_role = [*charts[:COLUMNS], "cost/seconds"], {m.role: name for name, m in metrics.items()}
+    shown = [*(name for name in charts if metrics[name].role not in OTHER_ROLES), "cost/seconds"]
+    of_role = {m.role: name for name, m in metrics.items()}
     columns: list[JSON] = [*(f"metrics.`{m}`" for m in shown), *(f"params.`{p}`" for p in PARAMS)]
     state: dict[str, JSON] = {
         "searchFilter": "", "orderByKey": "attributes.start_time", "orderByAsc": False, "startTime": "ALL",

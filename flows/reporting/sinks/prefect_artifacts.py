@@ -17,20 +17,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.reporting.results import NOTHING, RunResults, run_results, table
+from flows.reporting.answers import ShownAnswer, compared_answers
+from flows.reporting.results import NOTHING, RunResults, headlines, run_results, table
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import report_page
 from flows.reporting.totals import totals_rows
 from flows.run.events import Listener
-from flows.store.finished import finished_steps
+from flows.store.finished import FinishedStep, finished_steps
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
+from tasks.message import conversation_text
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -44,6 +47,10 @@ LAST_SECONDS = 10.0
 """How long a run waits at its end until its results are sent."""
 RETRIES = 1
 """Repetitions of a request, each after two seconds: a run whose server is gone waits for them, too."""
+ANSWERS = 6
+"""Prompts whose answers are shown."""
+CELL = 400
+"""Letters of a prompt or an answer."""
 FIRST_ROW = "row"
 """Header of the column with the labels of the rows."""
 
@@ -103,20 +110,57 @@ class PrefectArtifacts(Listener):
 
 
 def last_artifacts(store: Store, run: Run, page: str) -> list[PageArtifact]:
-    """The artifacts of a finished run: its results as a table, if it has any, and a summary.
+    """The artifacts of a finished run, in this order: its results as a table and answers before and after, if it has
+    any, and a summary.
 
     `page`: of the run in MLflow, below the address of the server; empty where there is none.
     """
     steps = finished_steps(store, run)
     results = run_results(store, steps)
-    last = summary(run, results, store.root, page, totals_rows(store, steps))
+    last = [
+        *([shown] if (shown := answers_page(store, run, steps)) else []),
+        summary(run, results, store.root, page, totals_rows(store, steps)),
+    ]
     rows = as_rows(results)
     if not rows:
-        return [last]
+        return last
     shown = rows[len(results.main_rows) - 1] if results.rows else rows[-1]
     cells = [f"{head} {cell}".strip() for head, cell in shown.items() if cell != NOTHING]
     description = f"{run.title}, " + ", ".join(cells).removeprefix("row ")
-    return [PageArtifact("table", json.dumps(rows), description, _key(run, "results")), last]
+    return [PageArtifact("table", json.dumps(rows), description, _key(run, "results")), *last]
+
+
+def answers_page(store: Store, run: Run, steps: Sequence[FinishedStep]) -> PageArtifact | None:
+    """Answers of the baseline and of the policy side by side, for the first prompts of the last evaluation; None where
+    it has no answers. Model output is escaped."""
+    reports = headlines(steps)
+    compared = compared_answers(store, reports[-1].record) if reports else None
+    if compared is None or not compared.pairs:
+        return None
+    shown = compared.pairs[:ANSWERS]
+    wins = f"P(after wins) by {compared.oracle}" if compared.oracle else "P(after wins)"
+    rows = [
+        f"| {_escaped(conversation_text(pair.prompt))} | {_answer(pair.before)} | {_answer(pair.after)} | "
+        f"{NOTHING if pair.p is None else f'{pair.p:.2f}'} |"
+        for pair in shown
+    ]
+    head = f"The first {len(shown)} of {len(compared.pairs)} prompts of `{reports[-1].title}`."
+    lines = [f"## Answers before and after: {run.title}", "", head, "", f"| prompt | before | after | {wins} |",
+             "|---|---|---|---:|", *rows]  # fmt: skip
+    return PageArtifact("markdown", "\n".join(lines), f"Answers of {run.title} before and after", _key(run, "answers"))
+
+
+def _answer(answer: ShownAnswer) -> str:
+    cut = "" if answer.finished else " *(cut)*"
+    score = "" if answer.score is None else f"<br>score {answer.score:.2f}"
+    return f"{_escaped(answer.text)}{cut}{score}"
+
+
+def _escaped(text: str) -> str:
+    """Text of a model or of a prompt as plain text in a cell of Markdown."""
+    short = text if len(text) <= CELL else f"{text[:CELL]}…"
+    marked = re.sub(r"([\\`*_{}\[\]()#+!~|>-])", r"\\\1", escape(short, quote=False).replace("&gt;", ">"))
+    return "<br>".join(marked.replace("\\>", "&gt;").splitlines())
 
 
 def as_rows(results: RunResults) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from flows.reporting.figures.run_figures import draw_figures
 from flows.reporting.figures.style import axis_in_nats, new_figure
 from flows.reporting.figures.training import curves_of
 from flows.reporting.results import Estimate, ResultRow, RunResults
-from flows.reporting.sinks.mlflow_publication import Publication
+from flows.reporting.sinks.publication import Publication
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.records import Record
 from flows.store.runs import RunStep

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.reporting.results import run_results
-from flows.reporting.sinks.mlflow_publication import _total_rows
 from flows.reporting.sinks.prefect_artifacts import summary
+from flows.reporting.sinks.publication import _total_rows
 from flows.reporting.totals import total_texts, totals_rows
 from flows.store.finished import FinishedStep, finished_steps
 from flows.store.records import Record

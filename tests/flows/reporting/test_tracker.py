@@ -14,9 +14,9 @@ from zlib import decompress
 import pytest
 
 from flows.reporting.results import run_results
-from flows.reporting.sinks.mlflow_publication import run_name
 from flows.reporting.sinks.mlflow_sink import EXPERIMENT, MlflowServer, tracking_uri
 from flows.reporting.sinks.pending import PendingRuns
+from flows.reporting.sinks.run_facts import run_name
 from flows.reporting.tracker import Tracker
 from flows.store.finished import finished_steps
 from flows.store.runs import Runs
@@ -205,7 +205,8 @@ def test_a_note_that_somebody_wrote_stays(made: Fabricated) -> None:
 def test_a_runs_name_has_its_overrides_and_a_cached_step_links_its_maker(tracked: Fabricated) -> None:
     assert run_name(tracked.run, {}) == _parent(tracked, tracked.run.id).info.run_name
     named = run_name(tracked.run, {"beta": None, "eta": 5.0, "loss": {"dpo": {"beta": 0.1}}})
-    assert named.startswith("sppo eta=5.0 loss=dpo(beta=0.1) beta=null · ")
+    assert named.startswith("sppo eta=5.0 loss=dpo(beta=0.1) · ")
+    assert len(run_name(tracked.run, {"text": "long " * 40})) == 60 + len(" · 11-21 15:30")
     first, again = (_children(tracked, _parent(tracked, tracked.run.id + end)) for end in ("", "-again"))
     assert f"runs/{first['policy@2'].info.run_id}?" in again["policy@2"].data.tags["mlflow.note.content"]
 
@@ -228,7 +229,7 @@ def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracke
 
 def test_what_the_server_refuses_is_reported_and_the_rest_arrives(made: Fabricated) -> None:
     tracker = _track(made, end=False)
-    tracker._queue.put(lambda to: to.server.metrics(made.run.id, [("a" * 300, 1.0, 0)], 0))
+    tracker.deliveries[0].put(lambda to: to.server.metrics(made.run.id, [("a" * 300, 1.0, 0)], 0))
     tracker.run_finished(made.run)
     assert "refused" in tracker.close()
     assert PendingRuns(made.store, "mlflow").ids() == []

@@ -86,6 +86,10 @@ larger_metrics = {
 }
 
 
+def larger_evaluation(step: StepView) -> Evaluation:
+    return Evaluation("which is larger", [], model=step.first("policy"), baseline=step.first("baseline"))
+
+
 def larger(policy: Policy, baseline: Policy, prompts: Prompts) -> Report:
     """Whether the policy is larger than the baseline."""
     p = 0.9 if _size(policy) > _size(baseline) else 0.5

@@ -7,8 +7,8 @@ import pytest
 from flows.commands.outcome import print_outcome
 from flows.commands.run import CODES
 from flows.commands.show import show_text
-from flows.reporting.sinks.mlflow_publication import STATUS
 from flows.reporting.sinks.prefect_mirror import STATES
+from flows.reporting.sinks.publication import STATUS
 from flows.run.executors.base import Stopped
 from flows.run.run import Execution, run_cached, run_pipeline
 from flows.store.runs import Runs

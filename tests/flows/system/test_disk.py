@@ -41,8 +41,8 @@ def test_what_mlflow_did_not_take_is_told_as_lost_where_it_cannot_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = fabricate(tmp_path, rounds=1)
-    monkeypatch.setattr("flows.reporting.tracker.MlflowServer", no_space)
-    monkeypatch.setattr("flows.reporting.tracker.PendingRuns.add", no_space)
+    monkeypatch.setattr("flows.reporting.sinks.servers.MlflowServer", no_space)
+    monkeypatch.setattr("flows.reporting.delivery.PendingRuns.add", no_space)
     tracker = Tracker(made.store)
     tracker.run_started(made.run, made.graph, tmp_path)
     assert tracker.close(10).endswith("the next run cannot know of it (No space left on device)")

@@ -85,7 +85,7 @@ def test_a_profile_of_gpus_holds_where_they_are(file: Path, monkeypatch: pytest.
 
 REFUSED = {
     "cards": ("", "2:17: profiles.cards.gpus = 2; steps can use 0 GPUs of this machine"),
-    "a": ("{gpu: 1}", "6:7: profiles.a has no key 'gpu'; choose one of [gpus, ranks, sharding, timeout_minutes] (did you mean 'gpus'?)"),
+    "a": ("{gpu: 1}", "6:7: profiles.a has no key 'gpu'; choose one of [gpus, ranks, sharding, timeout_minutes, tracking] (did you mean 'gpus'?)"),
     "b": ("{gpus: 0}", "6:13: profiles.b.gpus = 0; it must be a whole number, at least 1"),
     "c": ("{sharding: fdsp}", "6:17: profiles.c.sharding = 'fdsp'; choose one of [auto, ddp, fsdp] (did you mean 'fsdp'?)"),
     "d": ("{timeout_minutes: soon}", "6:24: profiles.d.timeout_minutes = 'soon'; it must be a number above 0"),
@@ -94,6 +94,8 @@ REFUSED = {
     "g": ("{ranks: {prompts: 2}}", "6:15: profiles.g.ranks.prompts: in p this is 'load_prompts', which cannot run as several ranks"),
     "h": ("{ranks: {sample: 5}}", "6:23: profiles.h.ranks.sample = 5; without GPUs there are at most as many ranks as cores, and these are 4"),
     "i": ("{ranks: {sample: true}}", "6:23: profiles.i.ranks.sample = True; it must be a whole number, at least 1"),
+    "j": ("{tracking: wandb}", "6:17: profiles.j.tracking = 'wandb'; it must be a list of mlflow, wandb, trackio"),
+    "k": ("{tracking: [mlflow, wandbe]}", "6:26: profiles.k.tracking names 'wandbe'; choose one of [mlflow, trackio, wandb] (did you mean 'wandb'?)"),
 }  # fmt: skip
 
 
@@ -105,6 +107,13 @@ def test_what_a_profile_cannot_be_is_refused_at_its_place(
     with pytest.raises(SpecError) as refused:
         _compiled(file, profile, monkeypatch, text=text)
     assert str(refused.value).startswith(f"pipelines.yaml:{message}")
+
+
+def test_a_profile_names_where_runs_are_tracked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compile_pipeline(file, "p").profile.tracking == ("mlflow",)
+    assert _compiled(file, "x", monkeypatch, text="{tracking: [trackio, mlflow]}").profile.tracking == (
+        "trackio", "mlflow"
+    )  # fmt: skip
 
 
 def test_a_misspelt_profile_is_refused_with_those_that_are_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.reporting.sinks.mlflow_sink import address, served_elsewhere, short_error
+from flows.reporting.sinks.mlflow_sink import address, served_elsewhere
+from flows.reporting.sinks.tracking import short_error
 from flows.reporting.tracker import Tracker
 from flows.run.prefect.server import prefect_page
 from flows.system.environment import without_password

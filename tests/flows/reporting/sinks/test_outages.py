@@ -100,7 +100,7 @@ def _finish(tracker: Tracker, made: Fabricated, ids: list[str]) -> None:
 def _delivered(tracker: Tracker) -> None:
     """Wait until nothing is on its way."""
     done = threading.Event()
-    tracker._queue.put(lambda _: done.set())
+    tracker.deliveries[0].put(lambda _: done.set())
     assert done.wait(60)
 
 
@@ -169,7 +169,7 @@ def test_a_server_that_hangs_delays_the_end_by_no_more_than_was_allowed(tmp_path
     assert time.monotonic() - start < 5
     Runs(made.store).save(made.run)
     server.signal(signal.SIGCONT)
-    tracker._thread.join(60)  # what was on its way arrives after all, and is published again as well
+    tracker.deliveries[0]._thread.join(60)  # what was on its way arrives after all, and is published again as well
     _whole(made, "later")
     seen = _seen(server.uri, made.run.id)
     assert seen[""][0] == "FINISHED"

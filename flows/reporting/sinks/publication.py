@@ -1,4 +1,4 @@
-"""A run in MLflow: a parent run per pipeline run, metrics per round as steps, a child per step that trained, lineage.
+"""A run on a tracking server: a run of its own with metrics per round as steps, a child per step that trained, lineage.
 
 Everything is read from the run's file and from records, so a cached step is as complete as a fresh one, and a run can
 be published again at any time. The names of metrics are equal for all pipelines; step = round, and 0 is base against
@@ -7,16 +7,12 @@ base.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from flows.reporting.comparison import short_value
-from flows.reporting.parameters import chosen_params, overridden_parameters
 from flows.reporting.report.page import report_file
 from flows.reporting.results import (
     Estimate,
@@ -27,22 +23,19 @@ from flows.reporting.results import (
     read_report,
     run_results,
 )
-from flows.reporting.sinks.mlflow_sink import MetricRow, MlflowServer, milliseconds
 from flows.reporting.sinks.mlflow_view import REPORT
+from flows.reporting.sinks.run_facts import FACTS, RESOLVED, yaml_text
+from flows.reporting.sinks.tracking import MetricRow, TrackingServer, family_name, milliseconds
 from flows.reporting.totals import declared_totals
 from flows.store.finished import FinishedStep, finished_steps
-from flows.store.keys import plain_value
 from flows.store.lineage import origin
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.store.views import RecordViews
-from flows.wiring.model import Graph
 from flows.wiring.views import MODELS
 from tasks.contract import JSON
 
-NAME = 60
-"""Letters of a run's name."""
 DIGEST = 32
 """Letters of a dataset's digest; MLflow refuses more than 36."""
 MAX_PARAMS = 100
@@ -52,16 +45,12 @@ TAG = 5000
 USED, WRITTEN = "used", "written"
 """First words of tags with digests: after all others in the order of the alphabet."""
 STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "waiting": "SCHEDULED"}
-FACTS = "mlflow"
-"""Where `Run.extra` holds what MLflow shows of a run and no record has: its title, text and parameters."""
-RESOLVED = "resolved.yaml"
-"""Beside the logs of a run: its parameters and steps as they ran."""
 
 
 class Publication:
-    """Publishes one run to MLflow. Publishing it a second time changes nothing."""
+    """Publishes one run to one server. Publishing it a second time changes nothing."""
 
-    def __init__(self, store: Store, server: MlflowServer, run: Run) -> None:
+    def __init__(self, store: Store, server: TrackingServer, run: Run) -> None:
         self._store, self.server, self._run = store, server, run
         self._models: set[str] = set()
 
@@ -81,9 +70,9 @@ class Publication:
         facts: Any = run.extra[FACTS]
         tags = {
             "alignflow.run": run.id, "pipeline": run.pipeline, "deployment": run.deployment,
-            "mlflow.note.content": facts["about"], "prefect.flow_run_id": run.links.get("prefect", ""),
+            "prefect.flow_run_id": run.links.get("prefect", ""),
         }  # fmt: skip
-        self.server.start(run.id, facts["title"], tags, milliseconds(run.started))
+        self.server.start(run.id, facts["title"], tags, milliseconds(run.started), about=facts["about"])
         self.server.params(run.id, facts["params"])
         self.server.files(run.id, [*(self._store.root / "logs" / run.id).glob(RESOLVED)], "config")
 
@@ -110,14 +99,15 @@ class Publication:
         rows += [*_best_rows(self._store, steps), *_cost_rows(steps, run.rounds), *_total_rows(self._store, steps)]
         self.server.metrics(run.id, rows, milliseconds(run.ended))
         self._lineage(steps)
+        self._registered(steps)
         self.server.files(run.id, sorted(self._store.inside("figures", run.id).glob("*.png")), "figures")
         if (report := report_file(self._store, [run])).exists():
             self.server.text(run.id, report.read_text(), REPORT)
         if run.status == "failed":
             reasons = {s.id: s.reason for s in run.steps.values() if s.state == "failed"}
-            self.server.text(run.id, _yaml(reasons), "errors.yaml")
+            self.server.text(run.id, yaml_text(reasons), "errors.yaml")
         if waits_for := {s.id: s.reason for s in run.steps.values() if s.state == "waiting"}:
-            self.server.text(run.id, _yaml(waits_for), "waits_for_people.yaml")
+            self.server.text(run.id, yaml_text(waits_for), "waits_for_people.yaml")
         self.server.end(run.id, STATUS.get(run.status, "FAILED"), milliseconds(run.ended))
 
     def _at(self, record: Record) -> int:
@@ -182,21 +172,19 @@ class Publication:
         whole = {s.addresses[0]: {**_lineage_of(s.record), "hit": s.hit} for s in steps}
         self.server.text(self._run.id, json.dumps(whole, indent=1), "lineage.json")
 
+    def _registered(self, steps: Sequence[FinishedStep]) -> None:
+        """Register the model that the last headline measured, where the run is done: it is what the run was for."""
+        reports = headlines(steps) if self._run.status == "done" else []
+        model = measured(self._store, reports[-1].record)[0] if reports else None
+        if model:
+            self.server.register(self._run.id, family_name(self._run.pipeline, self._run.deployment), model.content)
+
     def _dataset(self, name: str, context: str, record: Record) -> dict[str, str] | None:
         """A table, named by the digest of its content; None for what is no table."""
         if record.rows is None:
             return None
         path = str(self._store.root / record.path)
         return {"name": f"{name} ({record.kind})", "digest": record.content[:DIGEST], "path": path, "context": context}
-
-
-def note_facts(run: Run, graph: Graph, logs: Path) -> None:
-    """Write what MLflow shows of a run and no record has into the run's file and beside its logs."""
-    run.extra[FACTS] = {
-        "title": run_name(run, overridden_parameters(graph)), "about": graph.about, "params": {**chosen_params(graph)},
-    }  # fmt: skip
-    logs.mkdir(parents=True, exist_ok=True)
-    (logs / RESOLVED).write_text(_yaml(resolved(graph)))
 
 
 def _rows(metrics: Mapping[str, float], step: int) -> list[MetricRow]:
@@ -228,37 +216,11 @@ def _total_rows(store: Store, steps: Sequence[FinishedStep]) -> Iterator[MetricR
         yield from _rows({f"total/{step.name}/{name}": step.record.totals[name] for name in shown}, step.round or 1)
 
 
-def run_name(run: Run, given: Mapping[str, JSON]) -> str:
-    """`sppo eta=5.0 · 11-21 15:30`: the pipeline or deployment, its overrides, and when it began.
-
-    Parameters without a value come last, where a long name is cut: `loss=hinge` leaves `beta` without one.
-    """
-    overrides = " ".join(f"{k}={short_value(v)}" for k, v in sorted(given.items(), key=lambda item: item[1] is None))
-    when = f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}"
-    return f"{f'{run.title} {overrides}'.strip()[:NAME]} · {when}"
-
-
 def measured(store: Store, report: Record) -> tuple[Record | None, Record | None]:
     """The model whose numbers a Report holds, and the prompts or pairs that it was measured on, where known."""
     evaluation = RecordViews(store).of(report).evaluation
     model, data = (evaluation.model, evaluation.data) if evaluation else (None, None)
     return (origin(model) if model and model.kind in MODELS else None), origin(data) if data else None
-
-
-def resolved(graph: Graph) -> dict[str, JSON]:
-    """The pipeline as it ran: every parameter, and every step with all its parameters and inputs."""
-    steps: dict[str, JSON] = {
-        n.id: {
-            "task": n.task, "params": {name: plain_value(value) for name, value in n.params.items()},
-            "execution": dict(n.execution), "inputs": {port: list(ids) for port, ids in n.inputs.items()},
-        }
-        for n in graph.nodes.values()
-    }  # fmt: skip
-    parameters: dict[str, JSON] = {n: p.value for n, p in graph.parameters.items()}
-    return {
-        "pipeline": graph.pipeline, "about": graph.about, "rounds": graph.rounds, "parameters": parameters,
-        "steps": steps,
-    }  # fmt: skip
 
 
 def _tag(step: FinishedStep) -> str:
@@ -292,11 +254,3 @@ def _step_params(record: Record) -> dict[str, str]:
         elif value is not None:
             texts[name] = value if isinstance(value, str) else json.dumps(value)
     return dict(list(texts.items())[:MAX_PARAMS])
-
-
-def _yaml(data: object) -> str:
-    from ruamel.yaml import YAML
-
-    stream = io.StringIO()
-    YAML(typ="safe", pure=True).dump(data, stream)
-    return stream.getvalue()
