@@ -61,7 +61,7 @@ def _upload(folder: Path, repo: str, repo_type: str, private: bool, record: Reco
     from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="alignflow")

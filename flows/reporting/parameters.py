@@ -1,7 +1,8 @@
 """The parameters by which runs of all pipelines are compared, under the same names in every pipeline.
 
 MLflow's comparison begins with the first three names, by the alphabet, that differ: `algorithm`, `kl_weight` and
-`oracle` are meant to be among them, and constants of the training are called `train/…` so that they come last.
+`oracle` are meant to be among them. So a pipeline's own parameters are called `pipeline/…` and those of the training
+`train/…`: what one of two runs lacks would be drawn at a value that it never had.
 """
 
 from __future__ import annotations
@@ -37,15 +38,17 @@ def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[st
         weight = kl_weight(trained, training, declared)
         oracle = next(_oracles(trained), None)
         chosen |= {"algorithm": training.algorithm, "kl_weight": weight, "oracle": oracle}
-        chosen |= {name: value for name, value in training.parameters.items() if values.get(name) is None}
+    common = dict(training.parameters) if training else {}
     constants = {name: value for name, value in training.constants.items() if value is not None} if training else {}
-    chosen |= {f"train/{name}": value for name, value in constants.items()}
+    given = {name: values[name] for name in common if values.get(name) is not None}
+    chosen |= {f"train/{name}": value for name, value in {**common, **given, **constants}.items()}
     if report and report.evaluation and report.evaluation.oracle:
         chosen["gold"] = _name(report.evaluation.oracle)
     chosen["model"] = values.get("model") or values.get("world")
     axes = {name: value for name, value in chosen.items() if value is not None}
-    covered = {*chosen, *constants, "world"}
-    return {n: short_value(v) for n, v in {**axes, **{n: v for n, v in values.items() if n not in covered}}.items()}
+    covered = {*chosen, *common, *constants, "world"}
+    own = {f"pipeline/{name}": value for name, value in values.items() if name not in covered}
+    return {name: short_value(value) for name, value in {**axes, **own}.items()}
 
 
 def overridden_parameters(graph: Graph) -> dict[str, JSON]:

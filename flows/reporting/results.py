@@ -61,6 +61,8 @@ class ResultRow:
     metrics: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
     bins: tuple[Bin, ...] = ()
+    about: str = ""
+    """What kind of evaluation it is."""
 
     @property
     def n(self) -> int:
@@ -199,7 +201,9 @@ def _label(store: Store, step: FinishedStep) -> str:
 
 def _row(store: Store, step: FinishedStep, label: str, round: int | None) -> ResultRow:
     notices = tuple(_report_notices(store, step.record))
-    return ResultRow(label, round, read_report(store, step.record), notices, read_bins(store, step.record))
+    evaluation = RecordViews(store).of(step.record).evaluation
+    about = evaluation.title if evaluation else ""
+    return ResultRow(label, round, read_report(store, step.record), notices, read_bins(store, step.record), about)
 
 
 def _report_notices(store: Store, report: Record) -> Iterator[str]:

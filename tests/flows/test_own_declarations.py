@@ -161,9 +161,9 @@ def test_a_declaration_is_in_no_key(project: Path) -> None:
 
 def test_the_losss_own_parameter_is_the_kl_weight_of_the_run(project: Path) -> None:
     params = chosen_params(compiled(project))
-    shown = {n: params[n] for n in ("algorithm", "kl_weight", "oracle", "tau", "train/lr", "train/epochs")}
+    shown = {n: params[n] for n in ("algorithm", "kl_weight", "oracle", "pipeline/tau", "train/lr", "train/epochs")}
     assert shown == {
-        "algorithm": "sharp", "kl_weight": "4.0", "oracle": "toy_judge", "tau": "0.25", "train/lr": "0.001",
+        "algorithm": "sharp", "kl_weight": "4.0", "oracle": "toy_judge", "pipeline/tau": "0.25", "train/lr": "0.001",
         "train/epochs": "1",
     }  # fmt: skip
 

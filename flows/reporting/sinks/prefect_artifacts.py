@@ -17,23 +17,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flows.reporting.answers import ShownAnswer, compared_answers
-from flows.reporting.results import NOTHING, RunResults, headlines, run_results, table
+from flows.reporting.results import NOTHING, RunResults, run_results, table
 from flows.reporting.sinks.mlflow_sink import address
 from flows.reporting.sinks.mlflow_view import report_page
+from flows.reporting.sinks.prefect_answers import answers_section
 from flows.reporting.totals import totals_rows
 from flows.run.events import Listener
-from flows.store.finished import FinishedStep, finished_steps
+from flows.store.finished import finished_steps
 from flows.store.records import Record
 from flows.store.runs import Run
 from flows.store.store import Store
 from flows.wiring.model import Graph, Node
-from tasks.message import conversation_text
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -47,10 +45,6 @@ LAST_SECONDS = 10.0
 """How long a run waits at its end until its results are sent."""
 RETRIES = 1
 """Repetitions of a request, each after two seconds: a run whose server is gone waits for them, too."""
-ANSWERS = 6
-"""Prompts whose answers are shown."""
-CELL = 400
-"""Letters of a prompt or an answer."""
 FIRST_ROW = "row"
 """Header of the column with the labels of the rows."""
 
@@ -110,70 +104,43 @@ class PrefectArtifacts(Listener):
 
 
 def last_artifacts(store: Store, run: Run, page: str) -> list[PageArtifact]:
-    """The artifacts of a finished run, in this order: its results as a table and answers before and after, if it has
-    any, and a summary.
+    """The artifacts of a finished run: its results as a table, if it has any, and a page of it.
 
-    `page`: of the run in MLflow, below the address of the server; empty where there is none.
+    Prefect's pages show artifacts in a random order, so what is to be read in an order is in one: the results, answers
+    before and after, where to look. `page`: of the run in MLflow, below the address of the server; empty where there is
+    none yet.
     """
     steps = finished_steps(store, run)
     results = run_results(store, steps)
-    last = [
-        *([shown] if (shown := answers_page(store, run, steps)) else []),
-        summary(run, results, store.root, page, totals_rows(store, steps)),
-    ]
+    answers, totals = answers_section(store, steps), totals_rows(store, steps)
+    last = summary(run, results, store.root, page, answers, totals)
     rows = as_rows(results)
     if not rows:
-        return last
+        return [last]
     shown = rows[len(results.main_rows) - 1] if results.rows else rows[-1]
     cells = [f"{head} {cell}".strip() for head, cell in shown.items() if cell != NOTHING]
     description = f"{run.title}, " + ", ".join(cells).removeprefix("row ")
-    return [PageArtifact("table", json.dumps(rows), description, _key(run, "results")), *last]
-
-
-def answers_page(store: Store, run: Run, steps: Sequence[FinishedStep]) -> PageArtifact | None:
-    """Answers of the baseline and of the policy side by side, for the first prompts of the last evaluation; None where
-    it has no answers. Model output is escaped."""
-    reports = headlines(steps)
-    compared = compared_answers(store, reports[-1].record) if reports else None
-    if compared is None or not compared.pairs:
-        return None
-    shown = compared.pairs[:ANSWERS]
-    wins = f"P(after wins) by {compared.oracle}" if compared.oracle else "P(after wins)"
-    rows = [
-        f"| {_escaped(conversation_text(pair.prompt))} | {_answer(pair.before)} | {_answer(pair.after)} | "
-        f"{NOTHING if pair.p is None else f'{pair.p:.2f}'} |"
-        for pair in shown
-    ]
-    head = f"The first {len(shown)} of {len(compared.pairs)} prompts of `{reports[-1].title}`."
-    lines = [f"## Answers before and after: {run.title}", "", head, "", f"| prompt | before | after | {wins} |",
-             "|---|---|---|---:|", *rows]  # fmt: skip
-    return PageArtifact("markdown", "\n".join(lines), f"Answers of {run.title} before and after", _key(run, "answers"))
-
-
-def _answer(answer: ShownAnswer) -> str:
-    cut = "" if answer.finished else " *(cut)*"
-    score = "" if answer.score is None else f"<br>score {answer.score:.2f}"
-    return f"{_escaped(answer.text)}{cut}{score}"
-
-
-def _escaped(text: str) -> str:
-    """Text of a model or of a prompt as plain text in a cell of Markdown."""
-    short = text if len(text) <= CELL else f"{text[:CELL]}…"
-    marked = re.sub(r"([\\`*_{}\[\]()#+!~|>-])", r"\\\1", escape(short, quote=False).replace("&gt;", ">"))
-    return "<br>".join(marked.replace("\\>", "&gt;").splitlines())
+    return [PageArtifact("table", json.dumps(rows), description, _key(run, "results")), last]
 
 
 def as_rows(results: RunResults) -> list[dict[str, str]]:
-    """The table that the command line shows, cell by cell: one mapping of column to text per evaluation."""
+    """The table that the command line shows, cell by cell: one mapping of column to text per evaluation. The label of
+    one that is no headline has its kind behind it."""
     columns = table(results).columns
     heads = [" ".join(str(c.header).split()) or FIRST_ROW for c in columns]
-    return [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
+    rows = [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
+    for row, result in zip(rows, results.all_rows, strict=True):
+        if result in results.others and result.about:
+            row[FIRST_ROW] += f": {result.about}"
+    return rows
 
 
 def summary(
-    run: Run, results: RunResults, root: Path, page: str, totals: Sequence[Mapping[str, str]] = ()
-) -> PageArtifact:
-    """The status of a run, the warnings that belong to its numbers, where to look next, and the totals of its steps."""
+    run: Run, results: RunResults, root: Path, page: str, answers: Sequence[str] = (),
+    totals: Sequence[Mapping[str, str]] = (),
+) -> PageArtifact:  # fmt: skip
+    """The page of a run: what failed, the results with the warnings that belong to them, answers, where to look next,
+    and the totals of its steps."""
     own = [step for step in run.steps.values() if not step.carried]
     made, hits = (sum(step.state == state for step in own) for state in ("made", "hit"))
     left = len(own) - made - hits
@@ -188,13 +155,22 @@ def summary(
         "logs": f"`{root.absolute() / 'logs' / run.id}`",
     }  # fmt: skip
     rows = [f"| {name} | {text} |" for name, text in facts.items() if text]
-    lines = [f"## {run.title}: {run.status}", "", rows[0], "|---|---|", *rows[1:]]
     failed = [f"- **{s.title}** failed: {_plain(s.reason)}" for s in run.steps.values() if s.state == "failed"]
     waiting = [
         f"- **{s.title}** waits for people: {_plain(s.reason)}" for s in run.steps.values() if s.state == "waiting"
     ]
     beside = [f"- {_plain(text)}" for text in [*results.notices(), *run.notices, *results.warnings()]]
-    for several in (failed, waiting, beside, _markdown_table(totals)):
+    where = ["### Where to look", "", rows[0], "|---|---|", *rows[1:]]
+    lines = [f"## {run.title}: {run.status}"]
+    for several in (
+        failed,
+        waiting,
+        _markdown_table(as_rows(results)),
+        beside,
+        answers,
+        where,
+        _markdown_table(totals),
+    ):
         lines += ["", *several] if several else []
     return PageArtifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
 

@@ -143,8 +143,8 @@ def test_lineage_names_every_digest_that_went_in_and_came_out(tracked: Fabricate
 def test_parameters_are_few_and_the_whole_configuration_is_an_artifact(tracked: Fabricated, tmp_path: Path) -> None:
     parent = _parent(tracked, tracked.run.id)
     assert parent.data.params == {
-        "pipeline": "sppo", "algorithm": "sppo", "rounds": "2", "k": "5", "kl_weight": "0.1", "train/lr": "0.0005",
-        "max_tokens": "null",
+        "pipeline": "sppo", "algorithm": "sppo", "rounds": "2", "pipeline/k": "5", "kl_weight": "0.1",
+        "train/lr": "0.0005", "pipeline/max_tokens": "null",
     }  # fmt: skip
     child = _children(tracked, parent)["policy@1"]
     assert child.data.params == {"step": "policy@1", "loss": "sppo", "loss.eta": "10.0", "lr": "0.0005"}

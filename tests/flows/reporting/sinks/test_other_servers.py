@@ -104,7 +104,7 @@ def test_trackio_has_the_same_numbers_once(
     assert [(r["step"], r["eval/win_rate"]) for r in rows if "eval/win_rate" in r] == [(0, 0.49), (1, 0.62)]
     assert len(storage.get_logs("alignflow", records[f"{id}-base"], run_id=f"{id}-base")) == 40
     config = storage.get_run_config("alignflow", records[id], run_id=id)
-    assert (config["k"], config["algorithm"], config["_Group"]) == (5, "sppo", id)
+    assert (config["pipeline/k"], config["algorithm"], config["_Group"]) == (5, "sppo", id)
 
 
 def test_servers_are_chosen_by_the_environment_or_else_by_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.reporting.results import run_results
 from flows.reporting.sinks import prefect_artifacts
-from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts, as_rows, summary
+from flows.reporting.sinks.prefect_answers import _escaped
+from flows.reporting.sinks.prefect_artifacts import PrefectArtifacts, as_rows, last_artifacts, summary
 from flows.run.prefect.api import send_pending
 from flows.store.finished import finished_steps
 from tests.flows.commands.processes import free_port
@@ -137,3 +138,20 @@ def test_rows_are_those_of_the_command_line(tmp_path: Path) -> None:
     rows = as_rows(run_results(made.store, finished_steps(made.store, made.run)))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert rows[0]["row"] == "base vs. base"
+
+
+def test_the_page_has_the_results_then_answers_side_by_side_then_where_to_look(tmp_path: Path) -> None:
+    made = fabricate(tmp_path)
+    table, page = last_artifacts(made.store, made.run, "")
+    assert [a.key for a in (table, page)] == ["sppo-results", "sppo-run"]
+    parts = ["## sppo: done", "| row | prompts |", "### Answers before and after", "### Where to look"]
+    assert sorted(parts, key=page.data.index) == parts
+    assert "The first 2 of 2 prompts of `round 2 · report`." in page.data
+    swan = next(line for line in page.data.splitlines() if "does the swan" in line)
+    assert swan.startswith("| user: where does the swan live ? | go away .")
+    assert swan.endswith("| 0.90 |")
+
+
+def test_text_of_models_is_plain_text_on_the_page() -> None:
+    text = "<script>x</script>\n| *a* & [b](javascript:c)"
+    assert _escaped(text) == ("&lt;script&gt;x&lt;/script&gt;<br>\\| \\*a\\* &amp; \\[b\\]\\(javascript:c\\)")
