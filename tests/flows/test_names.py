@@ -24,8 +24,10 @@ BUILT_IN = {
     "flows/wiring/grammar.py": {"engine", "max_skipped", "max_tokens"}, "flows/wiring/builder.py": {"engine"},
     "flows/wiring/machine.py": {"transformers", "vllm"}, "flows/python/packages.py": {"transformers", "vllm"},
     "flows/run/executors/preload.py": {"transformers", "vllm"},
+    "flows/reporting/sinks/hub_card.py": {"transformers", "adapter"},
 }  # fmt: skip
-"""Parameters that every pipeline has without declaring them; what `engine: auto` means; packages of those names."""
+"""Parameters that every pipeline has without declaring them; what `engine: auto` means; packages of those names;
+words of the hub's metadata."""
 
 
 def _names() -> Iterator[str]:

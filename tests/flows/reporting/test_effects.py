@@ -192,7 +192,7 @@ def test_the_axis_of_kl_has_its_ticks_at_even_nats() -> None:
     assert [float(at) ** 2 for at in axes.get_xticks()] == pytest.approx([0, 0.125, 0.5, 1, 1.5])
 
 
-WRITES = ("model", "inputs", "tags", "text", "files", "end")
+WRITES = ("model", "inputs", "tags", "text", "files", "end", "register")
 
 
 def _nothing(*_: object, **__: object) -> None:

@@ -148,7 +148,7 @@ def test_the_page_has_the_results_then_answers_side_by_side_then_where_to_look(t
     assert sorted(parts, key=page.data.index) == parts
     assert "The first 2 of 2 prompts of `round 2 · report`." in page.data
     swan = next(line for line in page.data.splitlines() if "does the swan" in line)
-    assert swan.startswith("| user: where does the swan live ? | go away .")
+    assert swan.startswith("| where does the swan live ? | go away . |")
     assert swan.endswith("| 0.90 |")
 
 
