@@ -36,6 +36,7 @@ from flows.store.views import RecordViews
 from flows.wiring.views import MODELS
 from tasks.contract import JSON
 
+DIGITS = 5
 DIGEST = 32
 """Letters of a dataset's digest; MLflow refuses more than 36."""
 MAX_PARAMS = 100
@@ -188,7 +189,9 @@ class Publication:
 
 
 def _rows(metrics: Mapping[str, float], step: int) -> list[MetricRow]:
-    return [(name, value, step) for name, value in metrics.items()]
+    """Metrics at a step, rounded to DIGITS digits but for whole numbers: a column of MLflow's table shows so many, and
+    intervals over prompts are far wider."""
+    return [(n, v if float(v).is_integer() else float(f"{v:.{DIGITS}g}"), step) for n, v in metrics.items()]
 
 
 def _best_rows(store: Store, steps: Sequence[FinishedStep]) -> list[MetricRow]:
@@ -196,7 +199,7 @@ def _best_rows(store: Store, steps: Sequence[FinishedStep]) -> list[MetricRow]:
     by_round = [(s.round or 1, read_report(store, s.record)) for s in headlines(steps)]
     several = [(metrics[m], at, m) for at, metrics in by_round if (m := main_metric(metrics))]
     best = sorted(several, key=lambda one: one[0].goodness)[-1:]
-    return [("/best_".join(name.rsplit("/", 1)), e.value, at) for e, at, name in best]
+    return [row for e, at, name in best for row in _rows({"/best_".join(name.rsplit("/", 1)): e.value}, at)]
 
 
 def _cost_rows(steps: Sequence[FinishedStep], rounds: int) -> list[MetricRow]:
