@@ -106,17 +106,16 @@ class WandbServer(WholeRunServer):
 
     def _write(self, made: Any, run: WholeRun) -> None:
         images = {f"{to}/{f.stem}": self._wandb.Image(str(f)) for f, to in run.files if f.suffix == ".png"}
-        pages = {f"{to}/{f.stem}": self._wandb.Html(str(f), inject=False) for f, to in run.files if f.suffix == ".html"}
+        pages = {to: self._wandb.Html(text, inject=False) for to, text in run.texts.items() if to.endswith(".html")}
         steps = run.by_step()
         for step, metrics in steps:
             made.log(metrics, step=step)
         if images or pages:
             made.log({**images, **pages}, step=steps[-1][0] if steps else 0)
-        for to, text in run.texts.items():
-            self._text(made, to, text)
-        for file, to in run.files:
-            if file.suffix not in (".png", ".html"):
-                self._text(made, f"{to}/{file.name}", file.read_text())
+        others = {f"{to}/{f.name}": f.read_text() for f, to in run.files if f.suffix != ".png"}
+        for to, text in {**run.texts, **others}.items():
+            if to not in pages:
+                self._text(made, to, text)
 
     @staticmethod
     def _text(made: Any, to: str, text: str) -> None:
