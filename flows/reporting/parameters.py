@@ -38,16 +38,17 @@ def chosen_params(graph: Graph, declared: Declarations | None = None) -> dict[st
         weight = kl_weight(trained, training, declared)
         oracle = next(_oracles(trained), None)
         chosen |= {"algorithm": training.algorithm, "kl_weight": weight, "oracle": oracle}
-    common = dict(training.parameters) if training else {}
     constants = {name: value for name, value in training.constants.items() if value is not None} if training else {}
-    given = {name: values[name] for name in common if values.get(name) is not None}
-    chosen |= {f"train/{name}": value for name, value in {**common, **given, **constants}.items()}
+    chosen |= {f"train/{name}": value for name, value in constants.items()}
     if report and report.evaluation and report.evaluation.oracle:
         chosen["gold"] = _name(report.evaluation.oracle)
     chosen["model"] = values.get("model") or values.get("world")
     axes = {name: value for name, value in chosen.items() if value is not None}
-    covered = {*chosen, *common, *constants, "world"}
+    covered = {*chosen, *constants, "world"}
     own = {f"pipeline/{name}": value for name, value in values.items() if name not in covered}
+    for name, value in training.parameters.items() if training else ():
+        if values.get(name) is None and value is not None:
+            own[f"pipeline/{name}"] = value
     return {name: short_value(value) for name, value in {**axes, **own}.items()}
 
 

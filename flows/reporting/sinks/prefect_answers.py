@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 
 from flows.reporting.answers import ShownAnswer, compared_answers
 from flows.reporting.results import NOTHING, headlines
@@ -16,6 +17,8 @@ ANSWERS = 6
 """Prompts whose answers are shown."""
 CELL = 400
 """Letters of a prompt or an answer."""
+WIDTH = 32
+"""Letters of a line of it: Prefect's tables do not wrap lines, and three such columns fit beside each other."""
 
 
 def answers_section(store: Store, steps: Sequence[FinishedStep]) -> list[str]:
@@ -46,5 +49,7 @@ def _answer(answer: ShownAnswer) -> str:
 def _escaped(text: str) -> str:
     """Text of a model or of a prompt as plain text in a cell of Markdown."""
     short = text if len(text) <= CELL else f"{text[:CELL]}…"
-    marked = re.sub(r"([\\`*_{}\[\]()#+!~|-])", r"\\\1", escape(short, quote=False))
-    return "<br>".join(marked.splitlines())
+    return "<br>".join(
+        re.sub(r"([\\`*_{}\[\]()#+!~|-])", r"\\\1", escape(part, quote=False))
+        for line in short.splitlines() for part in wrap(line, WIDTH)
+    )  # fmt: skip

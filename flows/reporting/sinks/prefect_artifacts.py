@@ -162,15 +162,8 @@ def summary(
     beside = [f"- {_plain(text)}" for text in [*results.notices(), *run.notices, *results.warnings()]]
     where = ["### Where to look", "", rows[0], "|---|---|", *rows[1:]]
     lines = [f"## {run.title}: {run.status}"]
-    for several in (
-        failed,
-        waiting,
-        _markdown_table(as_rows(results)),
-        beside,
-        answers,
-        where,
-        _markdown_table(totals),
-    ):
+    numbers = [line.replace(": ", ":<br>", 1) for line in _markdown_table(as_rows(results))]
+    for several in (failed, waiting, numbers, beside, answers, where, _markdown_table(totals)):
         lines += ["", *several] if several else []
     return PageArtifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
 

@@ -26,10 +26,10 @@ def test_runs_of_any_method_have_the_same_axes() -> None:
     assert [chosen_params(graph)["kl_weight"] for graph in changed] == ["0.25"] * 3
     assert [p["oracle"] for p in (sppo, dpo, ppo)] == ["toy_judge", "toy_judge", "reward_model"]
     assert [p["gold"] for p in (sppo, dpo, ppo)] == ["toy_gold"] * 3
-    axes = {"pipeline", "algorithm", "rounds", "train/k", "kl_weight", "oracle", "gold", "model", "train/lr"}
+    axes = {"pipeline", "algorithm", "rounds", "pipeline/k", "kl_weight", "oracle", "gold", "model", "train/lr"}
     for params in (sppo, dpo, ppo):
         assert axes <= params.keys()
-    for name in ("kl_weight", "rounds", "train/k", "train/lr"):
+    for name in ("kl_weight", "rounds", "pipeline/k", "train/lr"):
         assert all(float(p[name]) >= 0 for p in (sppo, dpo, ppo))
 
 
@@ -61,7 +61,7 @@ def test_a_parameter_is_logged_by_every_run_of_a_pipeline_or_by_none() -> None:
 def test_a_pipeline_without_rounds_has_one_and_leaves_out_what_it_has_not(name: str) -> None:
     params = chosen_params(_graph(name))
     assert params["rounds"] == "1"
-    assert "train/k" not in params
+    assert "pipeline/k" not in params
     assert params["oracle"] == "toy_gold"
 
 
