@@ -206,7 +206,9 @@ def _label(run: Run, alike: Sequence[Run], seeds: bool) -> str:
     varied = [n for n in names if len({short_value(own.get(n)) for own in values.values()}) > 1]
 
     def own(r: Run) -> str:
-        return " ".join(f"{n}={short_value(values[r.id].get(n))}" for n in varied)
+        """Without parameters that have no value, unless there is no other: `loss=hinge` leaves `beta` without one."""
+        named = [n for n in varied if values[r.id].get(n) is not None] or varied
+        return " ".join(f"{n}={short_value(values[r.id].get(n))}" for n in named)
 
     mine = own(run)
     if not varied or mine in [own(r) for r in alike if r is not run]:
