@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.reporting.comparison import run_labels
 from flows.reporting.parameters import chosen_params, overridden_parameters
+from flows.store.runs import Run
 from flows.wiring.graph import compile_pipeline
 from flows.wiring.model import Graph, Parameter
 from flows.wiring.types import Type
@@ -75,3 +77,12 @@ def test_parameters_that_only_say_how_a_step_runs_are_left_out_and_one_without_a
     assert chosen["pipeline/cut"] == "null"
     assert chosen["pipeline/loss"] == "dpo(beta=0.5)"
     assert "pipeline/workers" not in chosen
+
+
+def test_a_label_has_what_differs_but_for_parameters_without_a_value() -> None:
+    ids = [f"20261128-13000{n}-dpo-0000" for n in range(2)]
+    swept = [{"beta": 0.5, "loss": "dpo"}, {"beta": None, "loss": "hinge"}]
+    runs = [Run(id, "dpo", values) for id, values in zip(ids, swept, strict=True)]
+    assert run_labels(runs) == ["dpo beta=0.5 loss=dpo", "dpo loss=hinge"]
+    cut = [Run(id, "dpo", {"max_tokens": value}) for id, value in zip(ids, (None, 64), strict=True)]
+    assert run_labels(cut) == ["dpo max_tokens=null", "dpo max_tokens=64"]
