@@ -45,8 +45,8 @@ LAST_SECONDS = 10.0
 """How long a run waits at its end until its results are sent."""
 RETRIES = 1
 """Repetitions of a request, each after two seconds: a run whose server is gone waits for them, too."""
-FIRST_ROW = "row"
-"""Header of the column with the labels of the rows."""
+FIRST_ROW, LAST_ROW = "row", "evaluation"
+"""Headers of the columns with the labels of the rows, and with what kind of evaluation each is."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,13 @@ def last_artifacts(store: Store, run: Run, page: str) -> list[PageArtifact]:
 
 
 def as_rows(results: RunResults) -> list[dict[str, str]]:
-    """The table that the command line shows, cell by cell: one mapping of column to text per evaluation. The label of
-    one that is no headline has its kind behind it."""
+    """The table that the command line shows, cell by cell: one mapping of column to text per evaluation. Where there
+    are others than the headline, a last column has the kind of each."""
     columns = table(results).columns
     heads = [" ".join(str(c.header).split()) or FIRST_ROW for c in columns]
     rows = [dict(zip(heads, map(str, row), strict=True)) for row in zip(*(c.cells for c in columns), strict=True)]
-    for row, result in zip(rows, results.all_rows, strict=True):
-        if result in results.others and result.about:
-            row[FIRST_ROW] += f": {result.about}"
-    return rows
+    kinds = [result.about for result in results.all_rows] if results.others else []
+    return [row | {LAST_ROW: kind} for row, kind in zip(rows, kinds, strict=True)] if any(kinds) else rows
 
 
 def summary(
@@ -162,7 +160,7 @@ def summary(
     beside = [f"- {_plain(text)}" for text in [*results.notices(), *run.notices, *results.warnings()]]
     where = ["### Where to look", "", rows[0], "|---|---|", *rows[1:]]
     lines = [f"## {run.title}: {run.status}"]
-    numbers = [line.replace(": ", ":<br>", 1) for line in _markdown_table(as_rows(results))]
+    numbers = _markdown_table(as_rows(results))
     for several in (failed, waiting, numbers, beside, answers, where, _markdown_table(totals)):
         lines += ["", *several] if several else []
     return PageArtifact("markdown", "\n".join(lines), f"How {run.title} went, and where to look", _key(run, "run"))
