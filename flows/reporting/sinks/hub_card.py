@@ -32,7 +32,7 @@ REPORTS = 3
 """Evaluations of a model that its card shows, one of each kind."""
 
 
-class Source(NamedTuple):
+class CardSource(NamedTuple):
     """Where something from outside came from."""
 
     text: str
@@ -49,7 +49,7 @@ class Measurement(NamedTuple):
     warnings: Sequence[str]
 
 
-def source_of(record: Record) -> Source | None:
+def source_of(record: Record) -> CardSource | None:
     """The source that a record was read from; None for what was made here."""
     params, identities = record.parts.get("params"), record.parts.get("identities")
     for name, value in params.items() if isinstance(params, dict) and not record.parents else ():
@@ -59,11 +59,11 @@ def source_of(record: Record) -> Source | None:
         known: Any = (identities if isinstance(identities, dict) else {}).get(name, {})
         path = own.get("path")
         if not isinstance(path, str):
-            return Source(f"`{short_value(value)}`")
+            return CardSource(f"`{short_value(value)}`")
         if "content" in known:
-            return Source(f"`{Path(path).name}`")
+            return CardSource(f"`{Path(path).name}`")
         commit = next((str(c)[:12] for c in known.values()), "")
-        return Source(f"`{path}`{f' at `{commit}`' if commit else ''}", path)
+        return CardSource(f"`{path}`{f' at `{commit}`' if commit else ''}", path)
     return None
 
 
@@ -243,7 +243,7 @@ def _step(store: Store, record: Record) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _sources(store: Store, entry: IndexEntry | Record) -> Iterator[Source]:
+def _sources(store: Store, entry: IndexEntry | Record) -> Iterator[CardSource]:
     """What was read from outside behind a result, but for models and what judged."""
     todo, done = [entry.key], set[str]()
     while todo:

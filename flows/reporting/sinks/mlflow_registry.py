@@ -17,7 +17,7 @@ DIGEST = "digest"
 """Tag of a version: the digest of its content."""
 
 
-def register(client: MlflowClient, family: str, digest: str, model: str) -> None:
+def register_version(client: MlflowClient, family: str, digest: str, model: str) -> None:
     """Make a logged model the next version of a registered model, unless a version has its digest.
 
     Args:
@@ -34,7 +34,7 @@ def register(client: MlflowClient, family: str, digest: str, model: str) -> None
         )
 
 
-def promote(client: MlflowClient, family: str, digest: str) -> None:
+def promote_version(client: MlflowClient, family: str, digest: str) -> None:
     """Set the alias on the version of a digest; without a digest, or without such a version, remove it."""
     if not _exists(client, family):
         return

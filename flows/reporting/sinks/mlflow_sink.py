@@ -216,13 +216,13 @@ class MlflowServer:
     @_write
     def register(self, name: str, family: str, digest: str) -> None:
         if model := self._model_id(digest):
-            registry.register(self._client, family, digest, model)
+            registry.register_version(self._client, family, digest, model)
 
     @_write
     def promote(self, family: str, digest: str) -> None:
         if digest:
             self.register("", family, digest)
-        registry.promote(self._client, family, digest)
+        registry.promote_version(self._client, family, digest)
 
     @_write
     def original(self, name: str, key: str) -> None:
