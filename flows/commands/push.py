@@ -58,7 +58,7 @@ def _unnamed_base(store: Store, record: Record, ref: str) -> str:
 
 
 def _upload(folder: Path, repo: str, repo_type: str, private: bool, record: Record) -> str:
-    from httpx import HTTPError
+    from httpx2 import HTTPError  # that of huggingface_hub
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars
