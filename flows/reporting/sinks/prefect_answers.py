@@ -29,15 +29,17 @@ def answers_section(store: Store, steps: Sequence[FinishedStep]) -> list[str]:
     if compared is None or not compared.pairs:
         return []
     shown = compared.pairs[:ANSWERS]
-    wins = f"P(after wins) by {compared.oracle}" if compared.oracle else "P(after wins)"
     rows = [
         f"| {_escaped(conversation_text(pair.prompt))} | {_answer(pair.before)} | {_answer(pair.after)} | "
         f"{NOTHING if pair.p is None else f'{pair.p:.2f}'} |"
         for pair in shown
     ]
-    head = f"The first {len(shown)} of {len(compared.pairs)} prompts of `{reports[-1].title}`."
-    return ["### Answers before and after", "", head, "", f"| prompt | before | after | {wins} |", "|---|---|---|---:|",
-            *rows]  # fmt: skip
+    by = f" by {compared.oracle}" if compared.oracle else ""
+    head = (
+        f"The first {len(shown)} of {len(compared.pairs)} prompts of `{reports[-1].title}`. P: that the answer after "
+    )
+    lines = [f"{head}wins{by}.", "", "| prompt | before | after | P |", "|---|---|---|---|", *rows]
+    return ["### Answers before and after", "", *lines]
 
 
 def _answer(answer: ShownAnswer) -> str:

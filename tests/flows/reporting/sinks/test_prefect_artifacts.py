@@ -146,7 +146,7 @@ def test_the_page_has_the_results_then_answers_side_by_side_then_where_to_look(t
     assert [a.key for a in (table, page)] == ["sppo-results", "sppo-run"]
     parts = ["## sppo: done", "| row | prompts |", "### Answers before and after", "### Where to look"]
     assert sorted(parts, key=page.data.index) == parts
-    assert "The first 2 of 2 prompts of `round 2 · report`." in page.data
+    assert "The first 2 of 2 prompts of `round 2 · report`. P: that the answer after wins" in page.data
     swan = next(line for line in page.data.splitlines() if "does the swan" in line)
     assert swan.startswith("| where does the swan live ? | go away .")
     assert swan.endswith("| 0.90 |")
