@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from docs.generate.markdown import escaped, formulas, page, table, value, with_papers
+from docs.generate.picture import graph_html
 from flows.wiring.catalogue import Catalogue
 from flows.wiring.grammar import PipelineText
 from flows.wiring.graph import compile_from
@@ -143,6 +144,8 @@ class MethodPages:
 
     def _wiring(self, method: Method) -> Iterator[str]:
         yield "## The wiring"
+        yield graph_html(method.graph, method.tasks)
+        yield "Dashed arrows feed the next round. Point at a step to see what it makes."
         if method.extends in self._methods:
             yield f"What differs from [`{method.extends}`]({method.extends}.md):"
         yield f"```yaml\n{method.written.rstrip()}\n```"

@@ -23,6 +23,12 @@ from tests.docs import markdown_pages as pages
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def artifacts_of_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the parses of Python files are kept beside the pipelines file."""
+    monkeypatch.setenv("ALIGNFLOW_ARTIFACTS", str(ROOT / "artifacts"))
+
+
 def test_every_task_choice_and_pipeline_has_its_place_in_the_generated_pages() -> None:
     catalogue, generated = shared_catalogue(), pages.generated()
     for s in [*catalogue.tasks.values(), *catalogue.composites.values()]:
@@ -142,6 +148,17 @@ def _check_values(command: str, params: dict[str, object]) -> None:
         keys = {str(value).partition("=")[0] for value in params.get("values") or ()}
         allowed = {*graph.parameters, *shared_catalogue().execution, *TICKS}
         assert keys <= allowed, f"{pipeline} has no {sorted(keys - allowed)}"
+
+
+def test_the_readme_lists_every_command() -> None:
+    block = pages.written()["README.md"].partition("## Commands\n\n```\n")[2].partition("```")[0]
+    listed = {
+        re.findall("[a-z-]+", part)[0]
+        for line in block.splitlines()
+        for part in re.split(r"alignflow | \| ", line[:58])
+        if part.strip()
+    }
+    assert set(get_command(app).commands) <= listed
 
 
 def test_every_make_target_on_a_page_exists() -> None:

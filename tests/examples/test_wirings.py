@@ -19,6 +19,12 @@ ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "examples" / "peers.yaml"
 
 
+@pytest.fixture(autouse=True)
+def artifacts_of_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the parses of Python files are kept beside the pipelines file."""
+    monkeypatch.setenv("ALIGNFLOW_ARTIFACTS", str(ROOT / "artifacts"))
+
+
 def _steps(graph: Graph) -> dict[str, object]:
     """Step → what it computes, for the steps of the rounds."""
     return {n.id: (n.task, dict(n.params), dict(n.inputs)) for n in graph.nodes.values() if n.round}
