@@ -241,8 +241,9 @@ class _Drawing:
         return seconds(spent) if spent >= 0.05 else ""
 
     def _box(self, place: Place, x: float, y: float, width: float) -> GraphBox:
-        main, states, id = self._main(place), self._states(place), f"box-{list(self._layout.steps).index(place)}"
+        main, states = self._main(place), self._states(place)
         note = "\n".join(_note(place[1], main, states, self._spent(place)))
+        id = f"{self._run.id}-{list(self._layout.steps).index(place)}"
         return GraphBox(_cut(place[1]), _cut(main.task), self._cost(place), states, note, x, y, width, id)
 
     def _path(self, source: Place, target: Place, heights: Mapping[int, tuple[float, float]]) -> str:

@@ -12,6 +12,7 @@ from flows.reporting.comparison import comparison, run_labels
 from flows.reporting.figures.comparison_figures import comparison_name, draw_comparison
 from flows.reporting.figures.run_figures import draw_figures
 from flows.reporting.report.comparison_page import comparison_page
+from flows.reporting.report.content import RunPage
 from flows.reporting.report.run_page import run_page
 from flows.reporting.results import run_results
 from flows.store.finished import finished_steps
@@ -35,7 +36,10 @@ def write_report(store: Store, runs: Sequence[Run], path: Path | None = None, *,
     Raises SpecError for several runs of which one has no headline, or, if `ranked`, that are not comparable.
     """
     path = path or report_file(store, runs)
-    html = _html_of_run(store, runs[0]) if len(runs) == 1 else _html_of_several(store, runs, path, ranked)
+    if len(runs) == 1:
+        html = html_of_run(run_page(store, runs[0], _pictures(store, runs[0])))
+    else:
+        html = _html_of_several(store, runs, path, ranked)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_replace(path, durable=False) as fresh:
         fresh.write_text(html, encoding="utf-8", errors="replace")
@@ -57,8 +61,9 @@ def _pictures(store: Store, run: Run) -> list[Path]:
     return draw_figures(store, run_results(store, steps), steps, store.inside("figures", run.id), run.pipeline)
 
 
-def _html_of_run(store: Store, run: Run) -> str:
-    return _templates().get_template("page.run.html").render(page=run_page(store, run, _pictures(store, run)))
+def html_of_run(page: RunPage) -> str:
+    """The page of one run as HTML."""
+    return _templates().get_template("page.run.html").render(page=page)
 
 
 def _html_of_several(store: Store, runs: Sequence[Run], path: Path, ranked: bool) -> str:

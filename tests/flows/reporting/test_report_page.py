@@ -199,6 +199,8 @@ def test_several_runs_are_ranked_with_their_differences_and_link_their_own_pages
     assert "good − fair +0.293" in found.text("differences")
     assert "good is better" in found.text("differences")
     assert "eta 1.0 2.0" in found.text("parameters")
+    ids = [given["id"] for _, given in found.elements if "id" in given]
+    assert len(ids) == len({*ids})
     assert f"{good.id}.html" in [a["href"] for a in found.all("a")]
     assert f"{fair.id}.html" not in [a["href"] for a in found.all("a")], "it has no page yet"
 
