@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flows.reporting.report.graph import GraphPicture
+from flows.reporting.report.picture import GraphPicture
 from flows.reporting.report.svg import PageFigure
 from flows.reporting.results import Estimate, ResultRow, RunResults, columns, main_metric, table_cell
 

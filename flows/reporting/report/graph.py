@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flows.reporting.report.picture import (
+    HEIGHT,
+    GraphArrow,
+    GraphBand,
+    GraphBox,
+    GraphPicture,
+    arrow_across,
+    arrow_below,
+    arrow_down,
+    arrow_over,
+)
 from flows.reporting.results import costs
 from flows.store.finished import FinishedStep
 from flows.store.records import Record
 from flows.store.runs import Run, RunStep
 from flows.system.durations import seconds
 
-HEIGHT, GAP, ROW_GAP = 52.0, 30.0, 12.0
-"""Of a box; between columns; between the rows of a column."""
+GAP, ROW_GAP = 30.0, 12.0
+"""Between columns; between the rows of a column."""
 PAD, HEAD, LANE = 14.0, 26.0, 9.0
 """Around the boxes of a band; of its title; between two arrows to the next round."""
 LETTER, NARROWEST, LONGEST = 7.3, 84.0, 22
@@ -25,6 +36,8 @@ MOST_ROWS = 4
 """Boxes of a column in the rounds; more go into the next."""
 MOST_COLUMNS = 8
 """Columns of steps outside the rounds before they have a second row."""
+MOST_CELLS = 48
+"""Cells of a box; of more rounds, several share one."""
 BANDS = ("before the rounds", "rounds", "after the rounds")
 ENDED = ("failed", "waiting", "stopped", "running", "pending", "skipped", "made", "hit", "carried")
 """States of steps; a box shows the first that one of its steps has."""
@@ -39,49 +52,6 @@ STATE_WORDS = {
 
 Place = tuple[int, str]
 """Number of a band, and the name of a step in it."""
-
-
-@dataclass(frozen=True)
-class GraphBox:
-    """A step as it is drawn. `states`: how it ended, round by round; `note`: all that is known of it, in lines."""
-
-    name: str
-    task: str
-    cost: str
-    states: tuple[str, ...]
-    note: str
-    x: float
-    y: float
-    width: float
-    id: str
-
-
-@dataclass(frozen=True)
-class GraphArrow:
-    """A result that feeds a step: an SVG path from box to box. `loop`: it feeds the step of the next round."""
-
-    path: str
-    source: str
-    target: str
-    loop: bool
-
-
-@dataclass(frozen=True)
-class GraphBand:
-    title: str
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True)
-class GraphPicture:
-    width: float
-    height: float
-    bands: tuple[GraphBand, ...]
-    boxes: tuple[GraphBox, ...]
-    arrows: tuple[GraphArrow, ...]
 
 
 @dataclass
@@ -244,48 +214,19 @@ class _Drawing:
         main, states = self._main(place), self._states(place)
         note = "\n".join(_note(place[1], main, states, self._spent(place)))
         id = f"{self._run.id}-{list(self._layout.steps).index(place)}"
-        return GraphBox(_cut(place[1]), _cut(main.task), self._cost(place), states, note, x, y, width, id)
+        return GraphBox(
+            _cut(place[1]), _cut(main.task), self._cost(place), _at_most(states, MOST_CELLS), note, x, y, width, id
+        )
 
     def _path(self, source: Place, target: Place, heights: Mapping[int, tuple[float, float]]) -> str:
         a, b = self._boxes[source], self._boxes[target]
         if (source, target) in self._loops:
             top, height = heights[source[0]]
             lane = top + height - PAD - LANE * list(self._loops).index((source, target))
-            return _below(a, b, lane)
+            return arrow_below(a, b, lane)
         if source[0] != target[0]:
-            return _down(a, b)
-        return _across(a, b) if self._column[target] - self._column[source] == 1 else _over(a, b)
-
-
-def _across(a: GraphBox, b: GraphBox) -> str:
-    """From the right of a box to the left of one in the next column."""
-    x1, y1, x2, y2 = a.x + a.width, a.y + HEIGHT / 2, b.x, b.y + HEIGHT / 2
-    bend = (x2 - x1) / 2
-    return f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-
-
-def _over(a: GraphBox, b: GraphBox) -> str:
-    """From the top of a box to the top of one further on."""
-    x1, x2 = a.x + a.width * 0.7, b.x + b.width * 0.3
-    top = min(a.y, b.y) - 22
-    return f"M{x1:.1f} {a.y:.1f}C{x1 + 16:.1f} {top:.1f} {x2 - 16:.1f} {top:.1f} {x2:.1f} {b.y:.1f}"
-
-
-def _down(a: GraphBox, b: GraphBox) -> str:
-    """From the bottom of a box to the top of one in the next band."""
-    x1, y1, x2, y2 = a.x + a.width / 2, a.y + HEIGHT, b.x + b.width / 2, b.y
-    bend = max(24.0, (y2 - y1) / 2)
-    return f"M{x1:.1f} {y1:.1f}C{x1:.1f} {y1 + bend:.1f} {x2:.1f} {y2 - bend:.1f} {x2:.1f} {y2:.1f}"
-
-
-def _below(a: GraphBox, b: GraphBox, lane: float) -> str:
-    """From the bottom of a box, along a lane under all boxes, to the bottom of another one or of the same."""
-    x1, y1, x2, y2 = a.x + a.width * 0.62, a.y + HEIGHT, b.x + b.width * 0.38, b.y + HEIGHT
-    r = -6 if x2 < x1 else 6
-    return (
-        f"M{x1:.1f} {y1:.1f}V{lane - 6:.1f}Q{x1:.1f} {lane:.1f} {x1 + r:.1f} {lane:.1f}"
-        f"H{x2 - r:.1f}Q{x2:.1f} {lane:.1f} {x2:.1f} {lane - 6:.1f}V{y2:.1f}"
-    )
+            return arrow_down(a, b)
+        return arrow_across(a, b) if self._column[target] - self._column[source] == 1 else arrow_over(a, b)
 
 
 def _note(name: str, main: RunStep, states: Sequence[str], spent: Mapping[str, float]) -> Iterator[str]:
@@ -295,6 +236,12 @@ def _note(name: str, main: RunStep, states: Sequence[str], spent: Mapping[str, f
     parts = [f"{value:,.0f} {cost.rpartition('/')[2].replace('_', ' ')}" for cost, value in spent.items() if value >= 1]
     if parts:
         yield " · ".join(parts)
+
+
+def _at_most(states: Sequence[str], most: int) -> tuple[str, ...]:
+    """The states of many rounds in fewer cells: each shows the worst of several that follow each other."""
+    each = -(-len(states) // most)
+    return tuple(min(states[i : i + each], key=ENDED.index) for i in range(0, len(states), each))
 
 
 def _cut(text: str) -> str:

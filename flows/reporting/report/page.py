@@ -69,7 +69,7 @@ def html_of_run(page: RunPage) -> str:
 def _html_of_several(store: Store, runs: Sequence[Run], path: Path, ranked: bool) -> str:
     compared = comparison(store, runs, ranked=ranked)
     labels = dict(zip((run.id for run in runs), run_labels(runs), strict=True))
-    pages = {run.id: run_page(store, run, (), labels[run.id]) for run in runs}
+    pages = {run.id: run_page(store, run, (), labels[run.id], answers=False) for run in runs}
     beside = path.parent == report_file(store, runs).parent
     links = {run.id: f"{run.id}.html" for run in runs if beside and report_file(store, [run]).is_file()}
     page = comparison_page(compared, pages, draw_comparison(store, compared), links)

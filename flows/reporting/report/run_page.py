@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from html import escape
 from pathlib import Path
 from random import Random
 
@@ -42,16 +43,26 @@ from flows.store.store import Store
 from flows.system.durations import seconds
 from tasks.message import conversation_text
 
-MOST_LETTERS = 700_000
-"""Letters of all answers on a page; of more prompts, the best, the worst and random ones are shown."""
+MOST_BYTES = 800_000
+"""Of all answers on a page; of more prompts, the best, the worst and random ones are shown."""
+CARD_BYTES = 900
+"""Of a prompt's card without its texts."""
+MOST_TABLES = 24
+"""Evaluations, and trainings, whose every number a page has: the last ones."""
 ENDS = 20
 """Best and worst prompts that are kept of an evaluation whose answers are too many."""
 TRAINING = "training"
 """How the names of the figures of training curves begin."""
 
 
-def run_page(store: Store, run: Run, pictures: Sequence[Path], label: str = "") -> RunPage:
-    """The page of a run. `pictures`: its figures, as PNG files with SVG files beside them."""
+def run_page(
+    store: Store, run: Run, pictures: Sequence[Path], label: str = "", *, answers: bool = True
+) -> RunPage:  # fmt: skip
+    """The page of a run.
+
+    pictures: its figures, as PNG files with SVG files beside them; label: what it is called among several runs;
+    answers: whether the page has them.
+    """
     steps = finished_steps(store, run)
     results = run_results(store, steps)
     figures = page_figures([*pictures])
@@ -64,11 +75,13 @@ def run_page(store: Store, run: Run, pictures: Sequence[Path], label: str = "") 
         warnings=(*run.notices, *results.warnings()),
         notices=tuple(results.notices()), tiles=tuple(_tiles(results)),
         measured=tuple(measurement_facts(store, reports[-1].record).items()) if reports else (),
-        graph=graph_picture(run, steps), results=tuple(rows), metrics=tuple(map(_metrics_table, results.all_rows)),
+        graph=graph_picture(run, steps), results=tuple(rows),
+        metrics=tuple(map(_metrics_table, results.all_rows[-MOST_TABLES:])),
         figures=tuple(f for f in figures if not f.name.startswith(TRAINING)),
         training=tuple(f for f in figures if f.name.startswith(TRAINING)),
-        curves=tuple(_curves(steps)), answers=_answers(store, steps), parameters=_parameters(run),
-        costs=tuple(cost_tables(store, steps)), steps=steps_table(run, steps), environment=tuple(environment(steps)),
+        curves=tuple(_curves(steps))[-MOST_TABLES:], answers=_answers(store, steps) if answers else None,
+        parameters=_parameters(run), costs=tuple(cost_tables(store, steps)), steps=steps_table(run, steps),
+        environment=tuple(environment(steps)),
     )  # fmt: skip
 
 
@@ -189,9 +202,14 @@ def _fitting(cards: list[AnswerCard]) -> list[AnswerCard]:
     def rank(card: AnswerCard) -> tuple[bool, int]:
         return min(card.best, card.worst) >= ENDS, card.random
 
-    left, kept = MOST_LETTERS, set[int]()
+    left, kept = MOST_BYTES, set[int]()
     for card in sorted(cards, key=rank):
-        left -= len(card.prompt) + len(card.before.text) + len(card.after.text)
+        left -= CARD_BYTES + sum(_bytes(text) for text in (card.prompt, card.before.text, card.after.text))
         if left >= 0:
             kept.add(card.random)
     return [card for card in cards if card.random in kept]
+
+
+def _bytes(text: str) -> int:
+    """Of a text as the page has it."""
+    return len(escape(text).encode())

@@ -16,6 +16,8 @@ from flows.system.durations import seconds
 
 DIGEST = 12
 """Letters of a digest in a sentence."""
+MOST_STEPS = 1_000
+"""Rows of the table of steps; of more, the last ones."""
 
 
 def steps_table(run: Run, finished: Sequence[FinishedStep]) -> PageTable:
@@ -24,8 +26,10 @@ def steps_table(run: Run, finished: Sequence[FinishedStep]) -> PageTable:
     titles = {f.record.result: f.title for f in finished}
     numbers = (f">{name}" for name in (*COSTS, "seconds"))
     heads = ("step", "", "task → kind", "made from", "digest of the result", *numbers)
-    rows = tuple(_step_row(step, records.get(step.addresses[0]), titles) for step in run.steps.values())
-    return PageTable("", heads, rows)
+    shown = [*run.steps.values()][-MOST_STEPS:]
+    rows = tuple(_step_row(step, records.get(step.addresses[0]), titles) for step in shown)
+    caption = f"The last {MOST_STEPS:,} of {len(run.steps):,} steps" if len(run.steps) > MOST_STEPS else ""
+    return PageTable(caption, heads, rows)
 
 
 def _step_row(step: RunStep, finished: FinishedStep | None, titles: Mapping[Parent, str]) -> PageRow:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 MOST_LINES = 300_000
 """Bytes of an SVG that the page takes; of a larger one it takes the picture in pixels."""
-MOST = 2_000_000
+MOST = 1_500_000
 """Bytes of all figures of a page; those after are named, not shown."""
 NARROW = 540.0
 """Width in points of a figure of which two stand side by side."""

@@ -2,7 +2,8 @@
 
 from itertools import combinations
 
-from flows.reporting.report.graph import HEIGHT, GraphPicture, graph_picture
+from flows.reporting.report.graph import graph_picture
+from flows.reporting.report.picture import HEIGHT, GraphPicture
 from flows.store.runs import Run, RunStep
 
 ROUND = {
@@ -49,6 +50,11 @@ def test_a_box_shows_how_the_step_of_each_round_ended_and_the_worst_of_a_composi
     assert states["policy"] == ("made", "failed", "made")
     assert states["base"] == ("made",)
     assert states["average"] == ("pending",)
+
+
+def test_many_rounds_share_cells_which_show_the_worst_of_them() -> None:
+    states = {box.name: box.states for box in _picture(rounds=100, report_3="failed").boxes}
+    assert states["report"] == ("failed", *["made"] * 33), "34 cells of three rounds"
 
 
 def test_only_what_feeds_the_next_round_is_drawn_as_a_loop() -> None:

@@ -146,7 +146,7 @@ def test_of_too_many_answers_the_best_the_worst_and_random_ones_are_shown(monkey
     answer = ShownAnswer("x" * 100, None, True)
     prompt = ({"role": "user", "content": "?"},)
     pairs = [AnswerPair(prompt, answer, answer, None if i == 7 else i / 1000) for i in range(1000)]
-    monkeypatch.setattr(run_pages, "MOST_LETTERS", 201 * 100)
+    monkeypatch.setattr(run_pages, "MOST_BYTES", 100 * (201 + run_pages.CARD_BYTES))
     shown = run_pages._fitting(run_pages._cards(pairs, "seed"))
     ps = [card.p for card in shown]
     assert len(shown) == 100
@@ -184,6 +184,19 @@ def test_a_run_without_rounds_answers_or_even_steps_has_a_page(store: Store) -> 
     found = Page(write_report(store, [run]).read_text())
     assert found.sections == ["parameters", "cost", "lineage"]
     assert "0 steps: 0 run, 0 cached; done in" in found.text()
+
+
+def test_a_run_of_thousands_of_steps_has_a_page_that_can_be_sent(store: Store) -> None:
+    runs = Runs(store)
+    run = runs.begin("long", {})
+    for number in range(1, 3001):
+        id = f"policy@{number}"
+        before = (f"policy@{number - 1}",) if number > 1 else ()
+        run.steps[id] = RunStep(id, (id,), "fit", f"round {number} · policy", number, "made", "a" * 32, fed_by=before)
+    runs.end(run, "done")
+    file = write_report(store, [run])
+    assert file.stat().st_size < 3_000_000
+    assert "The last 1,000 of 3,000 steps" in Page(file.read_text()).text("lineage")
 
 
 def test_several_runs_are_ranked_with_their_differences_and_link_their_own_pages(store: Store) -> None:
