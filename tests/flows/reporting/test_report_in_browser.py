@@ -107,7 +107,7 @@ def test_colours_follow_the_system_until_the_reader_chooses(opened: Tab) -> None
     opened.size(*SIZES["wide"], dark=True)
     dark = opened.js(paper)
     assert light != dark
-    assert opened.js("theme.textContent") == "Light"
+    opened.wait_for("theme.textContent === 'Light'")
     opened.js("theme.click()")
     assert opened.js(paper) == light
     assert opened.js("theme.getAttribute('aria-pressed')") == "false"
