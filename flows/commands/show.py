@@ -62,6 +62,8 @@ def show_text(
     record = found.record
     samples = _samples(store, record, ref, rows, sort)
     _record_text(store, found, console, None if whole else DEPTH)
+    if _is_gone(store, record):
+        return
     if record.kind == "Report":
         console.print(metrics_table(read_report(store, record)))
     if samples:
@@ -88,13 +90,19 @@ def show_json(store: Store, ref: str, rows: int, sort: Sort = Sort.FIRST) -> JSO
     data = record.as_json()
     assert isinstance(data, dict)
     samples = _samples(store, record, ref, rows, sort)
-    estimates = read_report(store, record) if record.kind == "Report" else {}
+    gone = _is_gone(store, record)
+    estimates = read_report(store, record) if record.kind == "Report" and not gone else {}
     return {
         **data, "path": str(store.root / record.path), "run": found.run.id if found.run else None,
-        "step": found.step.id if found.step else None, "first_rows": first_rows(store, record, rows),
+        "step": found.step.id if found.step else None, "first_rows": [] if gone else first_rows(store, record, rows),
         "metrics": {name: e.as_json() for name, e in estimates.items()},
         "compared": asdict(samples) if samples else None,
     }  # fmt: skip
+
+
+def _is_gone(store: Store, record: Record) -> bool:
+    """Whether there is nothing under a record's content; what is damaged is an error that names the file."""
+    return not (store.root / record.path).is_dir()
 
 
 def run_json(store: Store, run: Run) -> JSON:
@@ -159,6 +167,8 @@ def _record_text(store: Store, found: FoundRecord, console: Console, depth: int 
 
 def _facts(store: Store, record: Record) -> Iterator[tuple[str, str]]:
     yield "path", f"{store.root / record.path}"
+    if _is_gone(store, record):
+        yield "content", f"cannot be read: {store.integrity_error(record)}"
     if record.location:
         yield "lies in", record.location
     if record.refers_to:

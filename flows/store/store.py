@@ -154,6 +154,9 @@ class Store:
 
         if record.kind not in KINDS:
             raise DataError(f"the record {record.key} is of kind '{record.kind}'; known are {sorted(KINDS)}")
+        if not (self.root / record.path).is_dir():
+            error = self.integrity_error(record)
+            raise DataError(f"{record.kind} {record.content[:12]} ({record.task}) cannot be read: {error}")
         members = self.references.of(record)
         return Reference(record.kind, record.content, self.root / record.path, members=members).handle
 

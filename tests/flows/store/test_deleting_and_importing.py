@@ -1,13 +1,16 @@
 """Results that no run, loop or tag needs are deleted; those of another store come here with their lineage."""
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from rich.console import Console
 
 from flows.commands.import_ import import_lines
 from flows.commands.maintenance import gc_text
+from flows.commands.show import show_json, show_text
 from flows.commands.tag import tag_lines
 from flows.reporting.results import read_report
 from flows.rounds.history import Begun, CarriedValue, Finished
@@ -209,3 +212,16 @@ def test_an_import_needs_another_folder_of_artifacts(store: Store, tmp_path: Pat
         [*import_lines(store, tmp_path / "nothing", "last")]
     with pytest.raises(SpecError, match="is this store itself"):
         [*import_lines(store, store.root, run.run.id)]
+
+
+def test_a_result_that_was_deleted_is_shown_by_its_record(store: Store) -> None:
+    old, _ = ran(store, "a"), ran(store, "b")
+    gc_text(store, dry=False, keep_runs=1)
+    printed = StringIO()
+    show_text(store, f"{old.run.id}:policy", 5, Console(file=printed, width=200))
+    assert "content   cannot be read: its content was deleted by `alignflow gc` on" in printed.getvalue()
+    shown: Any = show_json(store, f"{old.run.id}:policy", 5)
+    assert (shown["first_rows"], shown["compared"]) == ([], None)
+    assert shown["absent"].startswith("deleted by")
+    with pytest.raises(DataError, match=rf"Policy {old.policy.content[:12]} \(fit\) cannot be read: its content was"):
+        store.open(store.record(old.policy.key))  # type: ignore[arg-type]
