@@ -13,24 +13,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def take_group(table: AnyTable, work: Workspace, *, groups: list[str]) -> AnyTable:
-    """The rows of a table whose column `group` is one of these. Totals: `rows`. Raises DataError if there are none.
-
-    Args:
-        groups: names of groups.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = table.table.column("group")
-    rows = table.table.filter(pc.is_in(column, value_set=pa.array(groups, pa.string())))
-    if not rows.num_rows:
-        there = sorted({str(name) for name in column.unique().to_pylist()})
-        raise DataError(f"no row of the {type(table).__name__} has one of the groups {groups}; there are {there[:12]}")
-    work.count(rows=rows.num_rows)
-    return type(table).of(rows, table.metadata)
-
-
 by_group_metrics = {
     **measure_metrics,
     "eval/worst_group": Metric("worst group\n(95% CI)", ".3f", interval=True, figure="Worst group", axis="worst group"),

@@ -31,7 +31,7 @@ def probe_answers(
 
     gold: the prompt's first demonstration · paraphrase: the next one with another text · rejected: the rejected side
     of the prompt's first pair · other prompt's: the golden answer to another prompt, each used once · random words: as
-    many as the golden answer has, drawn from all golden answers. The kind is the row's `group`, so that `take_group`
+    many as the golden answer has, drawn from all golden answers. The kind is the row's `group`, so that `take_groups`
     takes the golden ones for the training. Prompts are those of both tables with two different demonstrations, in
     order. Totals: `prompts`. Raises DataError for fewer than two of them.
 

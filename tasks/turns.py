@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.contract import DataError, SpecError, Workspace
 from tasks.declarations import Evaluation, Metric, Size, StepView
-from tasks.kinds import Completions, Prompts, Report, Scores
+from tasks.kinds import AnyTable, Completions, Prompts, Report, Scores
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,14 +24,14 @@ def take_groups_size(step: StepView) -> Size:
     return Size()
 
 
-def take_groups(prompts: Prompts, *, groups: list[str], others: list[str] = []) -> Prompts:
-    """The prompts of some groups, in their order, for settings that depend on the group.
+def take_groups(prompts: AnyTable, *, groups: list[str], others: list[str] = []) -> AnyTable:
+    """The rows of a table whose prompts are of some groups, in their order, for settings that depend on the group.
 
-    Raises DataError where one of the groups has no prompt, or a prompt is of a group that is in neither list.
+    Raises DataError where one of the groups has no row, or a row is of a group that is in neither list.
 
     Args:
-        groups: whose prompts are taken.
-        others: whose prompts are left out.
+        groups: whose rows are taken.
+        others: whose rows are left out.
     """
     import polars as pl
 
@@ -41,7 +41,7 @@ def take_groups(prompts: Prompts, *, groups: list[str], others: list[str] = []) 
         raise DataError(f"no prompt is of the groups {missing}; the groups are {there}")
     if unknown := [group for group in there if group not in (*groups, *others)]:
         raise DataError(f"prompts are of the groups {unknown}, for which nothing is set; set it for all of {there}")
-    return Prompts.of(frame.filter(pl.col("group").is_in(groups)).to_arrow(), prompts.metadata)
+    return type(prompts).of(frame.filter(pl.col("group").is_in(groups)).to_arrow(), prompts.metadata)
 
 
 def next_turn_size(step: StepView) -> Size:

@@ -12,10 +12,9 @@ from scipy.stats import spearmanr
 
 from tasks.contract import DataError
 from tasks.diagnose import correlations, density_ratio, target_spread
-from tasks.groups import take_group
 from tasks.judging.attributes import with_attributes
 from tasks.judging.correlations import over_all, spearman
-from tasks.kinds import Completions, Demonstrations, Logps, Report, Scores, WinRates
+from tasks.kinds import Completions, Logps, Report, Scores, WinRates
 from tests.answers import completions
 from tests.workspace import Workspace
 
@@ -146,14 +145,3 @@ def test_answers_of_one_length_have_one_bin_and_no_slope(tmp_path: Path) -> None
     report = density_ratio(answers, logps_of(answers, -0.5), Workspace(tmp_path))
     assert numbers(report)["log_ratio_slope"][0] is None
     assert counts(report, "log_ratio_by_length") == {2.0: 2}
-
-
-def test_rows_of_a_group_are_taken_and_a_group_that_is_missing_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    table = Demonstrations.of(pa.table({
-        "prompt_id": ["x", "x", "y"], "prompt": [[{"role": "user", "content": "?"}]] * 3,
-        "completion_id": ["1", "2", "3"], "completion": ["a", "b", "c"], "group": ["gold", "other", "gold"],
-    }))  # fmt: skip
-    work = Workspace(tmp_path)
-    assert take_group(table, work, groups=["gold"]).table.column("completion_id").to_pylist() == ["1", "3"]
-    with pytest.raises(DataError, match=r"\['best'\]; there are \['gold', 'other'\]"):
-        take_group(table, work, groups=["best"])

@@ -12,6 +12,7 @@ import pytest
 from tasks.contract import DataError, SpecError
 from tasks.kinds import Demonstrations, Logps, Preferences
 from tasks.probe import KINDS, probe, probe_answers, probe_wiring
+from tasks.turns import take_groups
 from tests.workspace import Workspace
 
 GOLDEN = {"x": ["the swan", "a swan", "the swan"], "y": ["big fox"], "z": ["owls fly by night", "at night owls fly"]}
@@ -55,6 +56,7 @@ def test_each_prompt_with_two_wordings_and_a_pair_has_one_answer_of_each_kind(tm
     assert {w for text in words.values() for w in text.split()} <= {"the", "swan", "owls", "fly", "by", "night"}
     ids = probes.table.column("completion_id").to_pylist()
     assert len({*ids}) == len(ids) == 10
+    assert texts_of(take_groups(probes, groups=["gold"], others=[*KINDS[1:]])) == {"gold": found["gold"]}
     again = probe_answers(demonstrations(), pairs("x", "x", "y", "z"), Workspace(tmp_path / "2"))
     assert again.table.equals(probes.table)
 

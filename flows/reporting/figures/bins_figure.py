@@ -70,7 +70,7 @@ def _panels(shown: Binned, histograms: Sequence[Histogram], title: str) -> Figur
     n = len(histograms)
     figure, grid = plt.subplots(n, 1, figsize=(5.8, 1.5 + 0.95 * n), sharex=True, sharey=True, squeeze=False)
     for axes, colour, histogram in zip(grid.flat, style.shades(n), histograms, strict=True):
-        _bars(axes, histogram.bins, colour, of=sum(b.count for b in histogram.bins) or 1)
+        _bars(axes, histogram.bins, colour)
         if shown.reference is not None:
             axes.axvline(shown.reference, color=style.MUTED, lw=0.9, ls=style.DASHES)
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -86,18 +86,18 @@ def _panels(shown: Binned, histograms: Sequence[Histogram], title: str) -> Figur
     return style.close_figure(figure)
 
 
-def _bars(axes: Axes, bins: Sequence[Bin], colour: Any, of: int = 1) -> None:
-    """How many are in each bin, as a share of `of`."""
-    widths = [b.high - b.low for b in bins]
-    axes.bar([b.low for b in bins], [b.count / of for b in bins], widths, align="edge", color=colour, alpha=0.75,
-             edgecolor="white", lw=0.6)  # fmt: skip
+def _bars(axes: Axes, bins: Sequence[Bin], colour: Any, *, by_width: bool = False) -> None:
+    """The share that is in each bin; `by_width`: divided by its width, as bins of several widths are compared."""
+    widths, total = [b.high - b.low for b in bins], sum(b.count for b in bins) or 1
+    heights = [b.count / total / (b.high - b.low if by_width else 1) for b in bins]
+    axes.bar([b.low for b in bins], heights, widths, align="edge", color=colour, alpha=0.75, edgecolor="white", lw=0.6)
     axes.grid(axis="x", visible=False)
 
 
 def _counts(shown: Binned, histograms: Sequence[Histogram]) -> str:
     totals = [sum(b.count for b in h.bins) for h in histograms]
-    several = "each of " if len({*totals}) == 1 else "the last of "
-    return f"{several if len(totals) > 1 else ''}{totals[-1]:,} {shown.of}"
+    where = " each" if len({*totals}) == 1 else " in the last"
+    return f"{totals[-1]:,} {shown.of}{where if len(totals) > 1 else ''}"
 
 
 def _caption(histogram: Histogram) -> str:
@@ -120,14 +120,17 @@ def _lines(shown: Binned, histograms: Sequence[Histogram], title: str) -> Figure
     upper.set_ylabel(shown.value)
     style.readable_ticks(upper.yaxis)
     last = histograms[-1]
-    _bars(lower, last.bins, colours[last.label])
+    _bars(lower, last.bins, colours[last.label], by_width=True)
     lower.set_ylabel(shown.of)
+    lower.set_yticks([])
     lower.set_xlabel(shown.axis)
     style.add_heading(figure, style.heading_of(shown.title, title))
     rows = style.add_legend(figure, colours, 3) if len(histograms) > 1 else 0
     figure.tight_layout(h_pad=0.8)
     of_last = f" of {last.label}" if len(histograms) > 1 else ""
-    style.add_foot(figure, f"bars: 95% interval over prompts; below: {shown.of}{of_last} in each bin", legend_rows=rows)
+    style.add_foot(
+        figure, f"bars: 95% interval over prompts; below: how the {shown.of}{of_last} are distributed", legend_rows=rows
+    )
     return style.close_figure(figure)
 
 

@@ -11,20 +11,24 @@ from flows.reporting.results import RunResults, metric_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FEWEST = 3
+"""Quantities that make a matrix."""
 TITLES = {"correlation": "Over all answers", "correlation_within": "Among the answers to a prompt"}
 
 
 def correlation_figure(results: RunResults, title: str) -> Figure | None:
     """Both matrices of the last report on correlations, the second where prompts have several answers; None where a run
-    has no such report."""
+    has no such report, or two quantities, whose histogram says more."""
     rows = [row for row in (*results.others, *results.rows) if metric_of(row.metrics, "correlation")]
     if not rows:
         return None
-    from matplotlib import pyplot as plt
-
     row = rows[-1]
     matrices = {role: matrix for role in TITLES if (matrix := matrix_of(row, role))}
     names = matrix_names(matrices["correlation"])
+    if len(names) < FEWEST:
+        return None
+    from matplotlib import pyplot as plt
+
     side = max(3.0, 0.66 * len(names) + 1.3)
     figure, grid = plt.subplots(
         1, len(matrices), figsize=((side + 0.3) * len(matrices) + 0.6, side + 0.4), squeeze=False

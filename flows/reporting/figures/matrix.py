@@ -60,7 +60,7 @@ def draw_matrix(
                     axes.text(j, i + 0.2, f"{short(e.low or 0)} to {short(e.high or 0)}", ha="center", va="center",
                               fontsize=5.8, color=colour)  # fmt: skip
     labels = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
-    turned = max(map(len, labels), default=0) > 3
+    turned = max(map(len, labels), default=0) > 4
     axes.set_xticks(range(size), labels, rotation=30 if turned else 0, ha="right" if turned else "center")
     axes.set_yticks(range(size), labels)
     axes.grid(visible=False)

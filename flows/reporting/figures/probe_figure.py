@@ -49,8 +49,8 @@ def probe_figure(results: RunResults, title: str) -> Figure | None:
     legend = style.add_legend(figure, colours)
     figure.tight_layout(w_pad=2.0)
     style.add_foot(
-        figure, f"answers to {rows[-1].n:,} prompts; of these answers the policy learns gold alone; points: evaluated "
-        "steps; bands: 95% interval over prompts, on the right of paired differences", legend_rows=legend,
+        figure, f"answers of each kind to {rows[-1].n:,} prompts; points: evaluated steps; bands: 95% interval over "
+        "prompts, on the right of paired differences", legend_rows=legend,
     )  # fmt: skip
     return style.close_figure(figure)
 

@@ -39,6 +39,7 @@ def reliability_figure(results: RunResults, title: str) -> Figure | None:
         _draw_groups(figure.add_subplot(grid[:, 2]), groups, whole)
     heading = style.heading_of("Reliability", f"{title}, {row.label}" if title else row.label)
     style.add_heading(figure, heading)
+    figure.subplots_adjust(left=0.06 if groups else 0.09, right=0.98, top=0.82)
     pairs = sum(b.count for b in sure)
     style.add_foot(
         figure,
@@ -79,9 +80,9 @@ def _margins(axes: Axes, bins: Sequence[Bin], whole: Estimate | None) -> None:
         colour = style.ACCENT if b.low >= 0 else style.BASE
         axes.bar(b.low, b.count, b.high - b.low, align="edge", color=colour, alpha=0.75, edgecolor="white", lw=0.6)
     axes.axvline(0, color=style.INK, lw=0.8)
-    top = 1.16 * max(b.count for b in bins)
+    top = 1.28 * max(b.count for b in bins)
     axes.set_ylim(0, top)
-    for text, colour, side in (("against the label", style.BASE, "right"), ("with the label", style.ACCENT, "left")):
+    for text, colour, side in (("against\nthe label", style.BASE, "right"), ("with\nthe label", style.ACCENT, "left")):
         share = whole and (whole.value if side == "left" else 1 - whole.value)
         shown = text if share is None else f"{text}\n{share:.1%}"
         axes.annotate(shown, (0, top), (-6 if side == "right" else 6, -2), color=colour, ha=side, va="top",

@@ -51,7 +51,7 @@ def test_a_histogram_of_each_round_shows_shares_on_one_axis() -> None:
     assert heights == [[0.25, 0.75], [0.5, 0.5]]
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["round 1", "round 2"]
     assert (figure.axes[-1].get_xlabel(), figure.get_supylabel()) == ("win rate", "share of answers")
-    assert figure.texts[-1].get_text() == "each of 4 answers; dashed: 0.5"
+    assert figure.texts[-1].get_text() == "4 answers each; dashed: 0.5"
 
 
 def test_a_histogram_names_the_longer_part_and_the_mean_of_its_report() -> None:
@@ -68,7 +68,7 @@ def test_what_was_measured_stands_at_the_mean_of_each_bin_with_its_interval() ->
     upper, lower = drawn(bins_figure(shown, histograms, "")).axes
     points = [line for line in upper.lines if line.get_marker() == "o"]
     assert [line.get_xydata().tolist() for line in points] == [[[0.2, 1.5], [0.7, 1.5]]] * 2  # type: ignore[union-attr]
-    assert [bar.get_height() for bar in lower.patches] == [2, 2]  # type: ignore[attr-defined]
+    assert [bar.get_height() for bar in lower.patches] == [1, 1]  # type: ignore[attr-defined]
     assert (upper.get_ylabel(), lower.get_xlabel(), lower.get_ylabel()) == ("nats", "length, tokens", "answers")
 
 
@@ -108,15 +108,18 @@ def test_correlations_have_a_number_with_its_interval_in_both_cells_and_a_matrix
     assert (left.get_title(), right.get_title()) == ("Over all answers", "Among the answers to a prompt")
     assert len(drawn(correlation_figure(correlated(within=False), "")).axes) == 1
     assert correlation_figure(rounds(RATES), "") is None
+    two = {"eval/correlation/gold/length": Estimate(0.4, 0.3, 0.5, 64, "correlation")}
+    few = RunResults(None, (), (ResultRow("report", None, of_task("correlations", two)),))
+    assert correlation_figure(few, "") is None
 
 
 def test_policies_against_policies_have_the_complement_above_the_diagonal_and_a_game_has_its_own_figure() -> None:
     beats = Estimate(0.8, 0.7, 0.9, 64, "probability", Metric(role="beats"))
     row = ResultRow("arena", None, {"eval/beats/sppo/base": beats})
     axes = drawn(policy_matrix(RunResults(None, (), (row,)), "mine")).axes[0]
-    np.testing.assert_allclose(np.asarray(axes.images[0].get_array(), float), [[np.nan, 0.8], [0.2, np.nan]])
-    assert [t.get_text() for t in axes.texts] == [".80", ".70 to .90", ".20", ".10 to .30"]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["sppo", "base"]
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array(), float), [[np.nan, 0.2], [0.8, np.nan]])
+    assert [t.get_text() for t in axes.texts] == [".20", ".10 to .30", ".80", ".70 to .90"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["base", "sppo"]
     game = replace(row, metrics={**row.metrics, "eval/gap": replace(beats, metric=Metric(role="mixture_gap"))})
     assert policy_matrix(RunResults(None, (), (game,)), "") is None
 

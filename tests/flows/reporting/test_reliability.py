@@ -32,7 +32,7 @@ def test_it_shows_accuracy_at_mean_confidence_counts_margins_and_groups() -> Non
     assert points.get_xydata().tolist() == [[0.52, 0.5], [0.93, 1.0]]  # type: ignore[union-attr]
     assert [text.get_text() for text in counts.texts] == ["6", "2"]
     assert [patch.get_height() for patch in margins.patches] == [3, 5]  # type: ignore[attr-defined]
-    assert [text.get_text() for text in margins.texts] == ["against the label\n38.0%", "with the label\n62.0%"]
+    assert [text.get_text() for text in margins.texts] == ["against\nthe label\n38.0%", "with\nthe label\n62.0%"]
     assert [label.get_text() for label in groups.get_yticklabels()] == ["g/0\n4 prompts", "g/1\n4 prompts"]
 
 
