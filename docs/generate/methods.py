@@ -20,15 +20,16 @@ from flows.wiring.tree import entries
 from tasks.contract import JSON
 
 GROUPS: Mapping[str, str] = {
-    "Offline": r"offline-|sft|rso|one-round",
+    "Offline": r"offline-|sft$|rso|one-round",
     "Self-play": r"sppo(?!.*cycle)|spin|self-rewarding|raft|worst-group",
     "Iterative DPO": r"iterative-dpo(?!.*cycle)|snorkel|online-rlhf|rebel|optimistic|conservative|verifiable|human-loop"
     r"|llm-judge",
     "Nash policies": r"inpo|comal|mnpo|nash-md|.*-cycle",
     "Adversarial": r"apo",
-    "Reinforcement learning": r"rm-|rlhf-llama2|online-dpo|xpo|distill",
-    "Reward and preference models": r"reward-|preference-model|weak-to-strong|best-of-n|judge-agreement",
+    "Reinforcement learning": r"rm-(?!farthest)|rlhf-llama2|online-dpo|xpo|distill",
+    "Reward and preference models": r"reward-(?!bench)|preference-model|weak-to-strong|best-of-n|judge-agreement",
     "Several objectives": r"soups|preference-conditioned",
+    "Benchmarks and diagnoses": r".*-bench|sft-probe|rm-farthest-kl|objective-correlations",
 }
 """Title → what the names of its pipelines begin with; what fits none is under `Others`."""
 FIGURES = {
