@@ -12,6 +12,7 @@ all its weights.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -304,7 +305,7 @@ def _clip_gradients(module: nn.Module) -> None:
 
 def train_by_task(world: RareWorld, settings: Settings, runs: int) -> list[Course]:
     """The real `ppo`, one run after the other; it shows the end alone."""
-    folder = world.ref.path.parent
+    folder = Path(mkdtemp(dir=world.ref.path.parent))  # of its own: a training continues what its folder has
     value = letters_value(world.ref, folder / "value")
     courses = []
     for seed in range(runs):

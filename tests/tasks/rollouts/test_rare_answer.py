@@ -10,6 +10,7 @@ import pytest
 from tests.tasks.rollouts.rare import RareWorld, Settings, rare_world, train_by_hand, train_by_task
 
 RUNS = 20
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,6 @@ def _lost(world: RareWorld, settings: Settings) -> int:
     return sum(course.lost(world) for course in train_by_hand(world, settings, RUNS))
 
 
-@pytest.mark.slow
 def test_a_table_keeps_what_a_network_loses_with_16_samples_and_keeps_with_256(world: RareWorld) -> None:
     assert _lost(world, Settings(policy="table", iterations=600)) <= 1
     assert _lost(world, Settings()) >= 6
@@ -30,7 +30,6 @@ def test_a_table_keeps_what_a_network_loses_with_16_samples_and_keeps_with_256(w
     assert max(course.missed for course in courses) < 0.05
 
 
-@pytest.mark.slow
 def test_ppo_loses_it_no_more_often_than_a_ppo_written_by_hand(world: RareWorld) -> None:
     """20 runs each of 60 iterations. Were the chances equal, 7 or more apart have a probability of 0.01."""
     settings = Settings(iterations=60)
@@ -42,7 +41,6 @@ def test_ppo_loses_it_no_more_often_than_a_ppo_written_by_hand(world: RareWorld)
     assert lost[0] - lost[1] < 7
 
 
-@pytest.mark.slow
 def test_ppo_with_256_samples_reaches_the_optimum(world: RareWorld) -> None:
     courses = train_by_task(world, Settings(k=256), 3)
     print("KL to the optimum:", *(f"{course.missed:.4f}" for course in courses))
