@@ -16,7 +16,7 @@ test: setup lint  ## everything that CI checks
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 docs: setup  ## the documentation as a site, in site/
-	@$(BIN)/python -m mkdocs build --quiet --strict && echo "site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict && echo "site/index.html"
 
 lint: setup
 	@$(BIN)/ruff check .
