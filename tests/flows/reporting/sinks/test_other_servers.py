@@ -31,6 +31,12 @@ def made(tmp_path: Path) -> Fabricated:
     return fabricate(tmp_path, rounds=1)
 
 
+@pytest.fixture
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all else here."""
+    monkeypatch.setattr("flows.reporting.tracker.try_to_write_report", lambda *_: None)
+
+
 def _track(made: Fabricated, *servers: str) -> str:
     """Publish a run as it is published while it goes on. Returns the tracker's message."""
     tracker = Tracker(made.store, servers)
@@ -69,6 +75,7 @@ def _history(folder: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def test_wandb_has_a_run_with_rounds_as_steps_and_its_trainings_in_its_group(made: Fabricated) -> None:
+    pytest.importorskip("wandb")
     for _ in range(2):
         assert _track(made, "wandb") == ""
     folders = {f.name.split("-", 3)[3]: f for f in (made.store.root / "wandb").glob("offline-run-*")}
@@ -87,6 +94,7 @@ def test_wandb_has_a_run_with_rounds_as_steps_and_its_trainings_in_its_group(mad
     assert Runs(made.store).load(id).links["wandb"] == id
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_trackio_has_the_same_numbers_once(
     made: Fabricated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +124,7 @@ def test_servers_are_chosen_by_the_environment_or_else_by_the_profile(monkeypatc
         chosen_servers(["mlflow"])
 
 
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize(
     ("missing", "key", "message"),
     [
@@ -127,6 +136,7 @@ def test_servers_are_chosen_by_the_environment_or_else_by_the_profile(monkeypatc
 def test_what_a_server_lacks_is_a_message_and_the_run_is_published_later(
     made: Fabricated, monkeypatch: pytest.MonkeyPatch, missing: str, key: str, message: str
 ) -> None:
+    pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE")
     if missing:
         monkeypatch.setitem(sys.modules, missing, None)
