@@ -123,7 +123,8 @@ def model_card(store: Store, found: FoundRecord, repo: str, base: str) -> str:
         pipeline_tag="text-generation" if record.kind == "Policy" else None,
         tags=[TAG, *([training.algorithm] if training else [])], eval_results=results or None,
     )  # fmt: skip
-    what = f"A LoRA adapter of `{base}`" if adapter else f"A {record.kind}"
+    whole = "A causal language model" if record.kind == "Policy" else f"A {record.kind}"
+    what = f"A LoRA adapter of `{base}`" if adapter else whole
     parts = [
         [f"# {repo.rpartition('/')[2]}", "", f"{what}, {_made(found)}"],
         *([["## Method", "", *_method(store, record)]] if record.parents or training else []),
@@ -237,9 +238,10 @@ def _data(store: Store, tables: Sequence[IndexEntry]) -> Iterator[str]:
 def _step(store: Store, record: Record) -> dict[str, str]:
     sources = ", ".join(dict.fromkeys(s.text for s in _sources(store, record)))
     rows = NOTHING if record.rows is None else f"{record.rows:,}"
+    models = [m for p in record.inputs if (m := store.record(p.key)) and m.kind in MODELS]
     return {
         "made by": f"`{record.task}`", "kind": record.kind, "rows": rows, "digest": f"`{record.content[:12]}`",
-        "sources": sources or NOTHING,
+        "of models": ", ".join(f"{m.kind} `{m.content[:12]}`" for m in models) or NOTHING, "sources": sources or NOTHING,
     }  # fmt: skip
 
 
