@@ -241,7 +241,8 @@ def _step(store: Store, record: Record) -> dict[str, str]:
     models = [m for p in record.inputs if (m := store.record(p.key)) and m.kind in MODELS]
     return {
         "made by": f"`{record.task}`", "kind": record.kind, "rows": rows, "digest": f"`{record.content[:12]}`",
-        "of models": ", ".join(f"{m.kind} `{m.content[:12]}`" for m in models) or NOTHING, "sources": sources or NOTHING,
+        "of models": ", ".join(f"{m.kind} `{m.content[:12]}`" for m in models) or NOTHING,
+        "sources": sources or NOTHING,
     }  # fmt: skip
 
 
