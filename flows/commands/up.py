@@ -116,7 +116,7 @@ def _views(artifacts: Path) -> Iterator[str]:
     links = (run.links["mlflow"] for run in Runs(Store(artifacts)).newest() if "mlflow" in run.links)
     if link := next(links, None):
         experiment = link.partition("/")[0]
-        yield f"{'runs':<8} {address(artifacts)}/{table_page(experiment)}   (win rate, gold, KL)"
+        yield f"{'runs':<8} {address(artifacts)}/{table_page(experiment)}   (win rate, gold, KL, length, cost)"
         yield f"{'charts':<8} {address(artifacts)}/{charts_page(experiment)}"
 
 
