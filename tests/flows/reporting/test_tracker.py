@@ -174,6 +174,8 @@ def test_policies_are_external_models_of_their_digest_with_the_numbers_measured_
     assert files == []
     parent = _parent(tracked, tracked.run.id + "-again")
     assert {o.model_id for o in parent.outputs.model_outputs} == {m.model_id for m in by_win_rate}
+    [version] = client.search_model_versions("name = 'sppo'")
+    assert (version.tags["digest"], version.aliases) == (best.tags["digest"], []), "two runs, one content"
 
 
 def test_the_pages_open_with_columns_and_charts_that_compare(tracked: Fabricated) -> None:
