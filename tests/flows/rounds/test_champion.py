@@ -19,6 +19,7 @@ from tests.flows.rounds.conftest import Loop
 def _local(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "ALIGNFLOW_TRACKING"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("flows.reporting.tracker.try_to_write_report", lambda *_: None)  # takes longer than all else
 
 
 def _tick(loop: Loop, **parameters: JSON) -> None:

@@ -36,6 +36,7 @@ def _threads() -> int:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fabricated:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("flows.reporting.tracker.try_to_write_report", lambda *_: None)  # takes longer than a tick here
     return fabricate(tmp_path, rounds=1)
 
 
