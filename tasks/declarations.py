@@ -95,6 +95,11 @@ class StepView(Protocol):
         """What relative paths are relative to."""
         ...
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What its Report measures; None where its task does not declare it."""
+        ...
+
     def declares(self, param: str, what: str) -> Any:
         """What the choice of a parameter declares; None where it does not."""
         ...
@@ -228,6 +233,8 @@ class Evaluation:
     """What else changes the numbers, by its name in sentences."""
     allow_seen: bool = False
     """Whether the models may have been trained on what is measured; otherwise the step is refused."""
+    includes: Sequence[StepView] = ()
+    """Reports whose rows are all in this one, the one that it is ranked by first: tables do not show them again."""
 
 
 @dataclass(frozen=True)

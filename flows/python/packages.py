@@ -9,8 +9,8 @@ from functools import cache
 
 NUMBERS = frozenset({
     "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "jinja2", "krippendorff", "llm_blender",
-    "numpy", "pandas", "peft", "polars", "pyarrow", "regex", "scipy", "sentencepiece", "sklearn", "statsmodels",
-    "tokenizers", "torch", "transformers", "triton", "trl", "vllm",
+    "numpy", "pandas", "peft", "polars", "pyarrow", "regex", "rouge_score", "sacrebleu", "scipy", "sentencepiece",
+    "sklearn", "statsmodels", "tokenizers", "torch", "transformers", "triton", "trl", "vllm",
 })  # fmt: skip
 """Packages whose version may change a result."""
 BEHIND = {

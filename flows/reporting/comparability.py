@@ -24,7 +24,8 @@ def measurement_facts(store: Store, report: Record) -> Facts:
     evaluation = RecordViews(store).of(report).evaluation
     if evaluation is None:
         return {"evaluation": f"`{report.task}`"}
-    return {"evaluation": f"{evaluation.title} (`{report.task}`)", **dict(_facts(evaluation))}
+    task = next((included.task for included in evaluation.includes), report.task)
+    return {"evaluation": f"{evaluation.title} (`{task}`)", **dict(_facts(evaluation))}
 
 
 def differing_facts(evaluations: Mapping[str, Facts]) -> dict[str, dict[str, str | None]]:

@@ -183,13 +183,24 @@ def base_check_of(store: Store, steps: Sequence[FinishedStep]) -> FinishedStep |
 def run_results(store: Store, steps: Sequence[FinishedStep]) -> RunResults:
     """The headline by round, base against base (the evaluation whose two sides are one policy), and all others."""
     base = base_check_of(store, steps)
-    others = [s for s in steps if s.record.kind == "Report" and not s.headline and s is not base]
+    shown = _included(store, steps)
+    others = [
+        s for s in steps
+        if s.record.kind == "Report" and not s.headline and s is not base and s.record.content not in shown
+    ]  # fmt: skip
     return RunResults(
         base_check=_row(store, base, "base", 0) if base else None,
         rows=tuple(_row(store, s, _label(store, s), s.round) for s in headlines(steps)),
         others=tuple(_row(store, s, s.title, s.round) for s in others),
         step_notices=tuple((s.title, text) for s in steps if s.record.kind != "Report" for text in s.record.notices),
     )
+
+
+def _included(store: Store, steps: Sequence[FinishedStep]) -> set[str]:
+    """Contents of the Reports whose rows another Report of the steps shows as well."""
+    views = RecordViews(store)
+    evaluations = (views.of(step.record).evaluation for step in steps if step.record.kind == "Report")
+    return {report.origin.content for found in evaluations if found for report in found.includes}
 
 
 def _label(store: Store, step: FinishedStep) -> str:
@@ -211,6 +222,7 @@ def _report_notices(store: Store, report: Record) -> Iterator[str]:
     evaluation = RecordViews(store).of(report).evaluation
     if evaluation is None:
         return
+    yield from dict.fromkeys(notice for included in evaluation.includes for notice in included.origin.notices)
     if oracle_also_trained(store, evaluation):
         yield "the oracle that judged here also trained the policy"
     if evaluation.allow_seen and (warning := refuse_seen(store, evaluation)):

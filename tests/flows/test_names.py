@@ -14,9 +14,10 @@ from flows.wiring.where import Where
 FLOWS = Path(__file__).parents[2] / "flows"
 WORDS = frozenset({
     "alpha", "answers", "base", "baseline", "best", "compare", "completions", "correlations", "cost", "data", "dtype",
-    "every", "exploitability", "gold", "kl", "loss", "memory", "model", "n", "oracle", "oracles", "pairs", "part",
-    "path", "policy", "probe", "prompts", "proxy", "r", "rank", "report", "schedule", "score", "seed", "size", "source",
-    "step", "steps", "stop", "stream", "system", "table", "temperature", "ties", "times", "value", "version", "weight",
+    "every", "exploitability", "gold", "kl", "loss", "memory", "model", "more", "n", "oracle", "oracles", "pairs",
+    "part", "path", "policy", "probe", "prompts", "proxy", "r", "rank", "report", "reports", "schedule", "score",
+    "seed", "size", "source", "step", "steps", "stop", "stream", "system", "table", "temperature", "ties", "times",
+    "value", "version", "weight",
 })  # fmt: skip
 """Words of the grammar, of JSON, of sentences and of other libraries, names of columns and figures, that are also names
 in `tasks/`."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tasks.composites import assess, load_labels, load_policy, load_preferences
+from tasks.composites import load_labels, load_policy, load_preferences
 from tasks.contract import ChoiceSpec, Chosen, DataError, SpecError
+from tasks.evaluations import assess
 from tasks.formats.checkpoint import check_model
 from tasks.kinds import Demonstrations, Policy
 from tasks.load import init_policy, load_demonstrations, load_prompts, read_policy, read_preferences
