@@ -242,7 +242,7 @@ class Metric:
     """A row of a Report, and how people see it. A name includes longer ones: `eval/beats` for `eval/beats/2/1`."""
 
     column: str = ""
-    """Head of its column in tables; empty: no column."""
+    """Head of its column in tables, where `{}` stands for the rest of a longer name; empty: no column."""
     format: str = ".2f"
     interval: bool = False
     """Whether tables show its 95% interval."""

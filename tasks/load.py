@@ -138,6 +138,7 @@ def load_judgements(
     source: Annotated[Chosen, Choice("sources", other="path")],
     split: str = "train",
     annotators: list[str] | None = None,
+    players: list[str] | None = None,
     max_skipped: Annotated[float, Bounds(min=0, max=1)] = 0.1,
 ) -> WinProbs:
     """Verdicts on the pairs of one split of a source, one row for each annotator: people, or judges from elsewhere.
@@ -145,17 +146,19 @@ def load_judgements(
     a is the row's first answer and b its second; p is 1, 0, or ½ for a tie, and null where the column holds something
     else. Without columns of verdicts it is the label of each pair. The answers have the ids that `load_preferences`
     gives them, so what an oracle thinks of the same pairs (`compare_pairs`) stands beside it in `agreement`; `majority`
-    makes one verdict of several.
+    makes one verdict of several. With `players`, a_id and b_id are the models that wrote the answers, for `ratings`.
 
     Args:
         source: a file, directory or hub dataset of pairs.
         split: name of the split; `all` takes every row.
         annotators: columns with a verdict on the row's two answers: 1, 2 or 0, as PandaLM has them; A, B or tie;
             model_a, response_2, chosen, …; default: PandaLM's three, or the label of other pairs.
+        players: the columns that name who wrote the first and the second answer, as model_a and model_b; or one that
+            names both with `_` between them, as PandaLM's cmp_key.
         max_skipped: largest share of a file's rows that may be unusable; above it the step fails and lists them.
     """
     log = RowLog(work, max_skipped)
-    return log.save(opened(source).judgements(split, annotators, log))
+    return log.save(opened(source).judgements(split, annotators, log, players))
 
 
 def read_policy(*, source: Annotated[Chosen, Choice("sources", other="path")]) -> Policy:

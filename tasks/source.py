@@ -45,8 +45,11 @@ class Source:
         """The scored answers of a split. attributes: columns of the numbers; None: all that can be."""
         raise self._unsupported("scores")
 
-    def judgements(self, split: str, annotators: Sequence[str] | None, log: RowLog) -> WinProbs:
-        """Verdicts on the pairs of a split, one row each. annotators: columns of verdicts; None: the format's own."""
+    def judgements(
+        self, split: str, annotators: Sequence[str] | None, log: RowLog, players: Sequence[str] | None = None
+    ) -> WinProbs:
+        """Verdicts on the pairs of a split, one row each. annotators: columns of verdicts; None: the format's own.
+        players: columns that name the writers of both answers, whose names become the ids; None: ids of the answers."""
         raise self._unsupported("judgements")
 
     def policy(self) -> Path:

@@ -11,9 +11,9 @@ from rich.table import Table as RichTable
 
 from flows.commands.printing import say, short_path
 from flows.reporting.comparison import (
+    ComparedMethod,
     ComparedRun,
     Comparison,
-    Method,
     about_seeds,
     chosen_runs,
     comparison,
@@ -91,7 +91,7 @@ def grid(compared: Comparison, *, rounds: bool) -> RichTable:
     return table
 
 
-def seeds_grid(methods: Sequence[Method]) -> RichTable:
+def seeds_grid(methods: Sequence[ComparedMethod]) -> RichTable:
     """The last headline of methods with several seeds: one row for each metric."""
     table = new_table(title="over seeds")
     for head in ("method", "metric"):
@@ -165,7 +165,7 @@ def _notes(compared: Comparison) -> Iterator[str]:
         yield "each tick's are its own: those of earlier ticks are in their rows"
 
 
-def _method_json(compared: Comparison, method: Method) -> JSON:
+def _method_json(compared: Comparison, method: ComparedMethod) -> JSON:
     return {
         "label": method.label, "runs": [entry.run.id for entry in method.entries],
         "seeds": [seed_of(entry.run) for entry in method.entries],
@@ -174,7 +174,7 @@ def _method_json(compared: Comparison, method: Method) -> JSON:
     }  # fmt: skip
 
 
-def _entry_json(compared: Comparison, method: Method, entry: ComparedRun) -> JSON:
+def _entry_json(compared: Comparison, method: ComparedMethod, entry: ComparedRun) -> JSON:
     rows: list[JSON] = [
         {
             "round": row.round, "metrics": {m: e.as_json() for m, e in row.metrics.items()},

@@ -58,7 +58,7 @@ class ComparedRun:
 
 
 @dataclass(frozen=True)
-class Method:
+class ComparedMethod:
     """Runs that differ in nothing but their seed; most often one."""
 
     label: str
@@ -93,7 +93,7 @@ class Method:
 class Comparison:
     """Methods in the order of the request, or ranked, best first."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[ComparedMethod, ...]
     differences: tuple[MetricDifference, ...]
     """Between the last headlines of every two methods; empty where they may not be ranked."""
     differ: Mapping[str, Mapping[str, str | None]]
@@ -109,7 +109,7 @@ class Comparison:
         """The costs of all runs together: a step that several of them share counts once."""
         return costs({step.record.key: step for entry in self.entries for step in entry.steps}.values())
 
-    def rank(self, method: Method) -> int:
+    def rank(self, method: ComparedMethod) -> int:
         """1 + the number of methods that are significantly better.
 
         A better rank does not imply a significant difference: where only A > C is significant, A and B are first and C
@@ -122,7 +122,7 @@ class Comparison:
         return replace(self, methods=tuple(sorted(self.methods, key=lambda m: (self.rank(m), -m.value))))
 
 
-def about_seeds(methods: Sequence[Method]) -> str:
+def about_seeds(methods: Sequence[ComparedMethod]) -> str:
     """What the intervals contain of the variation between trainings."""
     several = [f"{m.label} ({len(m.entries)} seeds)" for m in methods if len(m.entries) > 1]
     single = [m.label for m in methods if len(m.entries) == 1]
@@ -174,16 +174,16 @@ def comparison(store: Store, chosen: Sequence[Run], *, ranked: bool = True) -> C
     return Comparison(by_value, tuple(_differences(by_value)), {}).ranked()
 
 
-def _methods(entries: Sequence[ComparedRun]) -> Iterator[Method]:
+def _methods(entries: Sequence[ComparedRun]) -> Iterator[ComparedMethod]:
     """Runs that differ in nothing but their seed as one method, under the label of what they have in common."""
     groups = by_method([SeededRun(entry.run, entry.steps) for entry in entries])
     shared = run_labels([entries[group[0]].run for group in groups], seeds=False)
     for label, group in zip(shared, groups, strict=True):
         of_seeds = sorted((entries[i] for i in group), key=lambda e: f"{seed_of(e.run)!s:>20}")
-        yield Method(label if len(group) > 1 else of_seeds[0].label, tuple(of_seeds))
+        yield ComparedMethod(label if len(group) > 1 else of_seeds[0].label, tuple(of_seeds))
 
 
-def _differences(methods: Sequence[Method]) -> list[MetricDifference]:
+def _differences(methods: Sequence[ComparedMethod]) -> list[MetricDifference]:
     rows = [(m.entries[0].results.rows[-1], m.metric) for m in methods]
     higher = all(row.metrics[metric].metric.higher_is_better for row, metric in rows if metric)
     measured = [MeasuredMethod(m.label, m.metric, m.tables) for m in methods]

@@ -141,7 +141,9 @@ def with_metrics(estimates: Mapping[str, Estimate], declared: Mapping[str, Metri
     """Estimates with the metrics that a task declares, in the order in which it declares them."""
     longer = {n: next((d for d in declared if n.startswith(f"{d}/")), n) for n in estimates if n not in declared}
     names = [*(n for n in declared if n in estimates), *(n for n in estimates if n not in declared)]
-    return {n: replace(estimates[n], metric=declared.get(longer.get(n, n), estimates[n].metric)) for n in names}
+    shown = {n: declared.get(longer.get(n, n), estimates[n].metric) for n in names}
+    heads = {n: m.column.replace("{}", n.removeprefix(f"{longer.get(n, n)}/")) for n, m in shown.items()}
+    return {n: replace(estimates[n], metric=replace(shown[n], column=heads[n])) for n in names}
 
 
 def metric_of(metrics: Mapping[str, Estimate], role: str) -> str:

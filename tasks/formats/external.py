@@ -19,7 +19,7 @@ from tasks.formats.rows import Format, detect_format, pairs_of_lists, supported_
 from tasks.formats.scored import scored_answers
 from tasks.formats.splits import Share, select_split
 from tasks.formats.tables import RawRows, open_directory, open_file, open_hub
-from tasks.formats.verdicts import check_verdicts, verdict_columns, verdicts_in
+from tasks.formats.verdicts import check_verdicts, player_columns, players_in, verdict_columns, verdicts_in
 from tasks.ids import digest, prompt_id
 from tasks.kinds import AnyTable, Demonstrations, Labels, Preferences, Prompts, Scores, WinProbs
 from tasks.skipped import RowLog
@@ -114,19 +114,24 @@ class ExternalSource(Source):
             draws[r.prompt_id] += 1
         return _table(Scores, rows, {"attributes": json.dumps(names)})
 
-    def judgements(self, split: str, annotators: Sequence[str] | None, log: RowLog) -> WinProbs:
-        """The verdicts on the pairs, ties among them; each answer has the id that it has in `preferences`."""
+    def judgements(
+        self, split: str, annotators: Sequence[str] | None, log: RowLog, players: Sequence[str] | None = None
+    ) -> WinProbs:
+        """The verdicts on the pairs, ties among them; each answer has the id that it has in `preferences`, or with
+        `players` the name of its writer."""
         names: list[str] = []
-        read = list(
-            self._read(
-                split, "judgements", log, lambda form, columns: verdict_columns(form, columns, annotators, names)
-            )
-        )
+
+        def extended(form: Format, columns: Columns) -> Format:
+            return player_columns(verdict_columns(form, columns, annotators, names), columns, players)
+
+        read = list(self._read(split, "judgements", log, extended))
         if read and (unclear := check_verdicts([r.row for r in read], names)):
             log.work.notice(f"{self._title}: {unclear:,} of {len(read) * len(names):,} verdicts are missing or unclear")
-        return _table(
-            WinProbs, [_judgement(r, *verdict) for r in read for verdict in verdicts_in(r.row, r.example, names)]
-        )
+        rows = [_judgement(r, *verdict) for r in read for verdict in verdicts_in(r.row, r.example, names)]
+        if players:
+            writers = (players_in(r.row, players) for r in read for _ in names or [""])
+            rows = [{**row, "a_id": a, "b_id": b} for row, (a, b) in zip(rows, writers, strict=True)]
+        return _table(WinProbs, rows)
 
     def policy(self) -> Path:
         path = self._model_directory()

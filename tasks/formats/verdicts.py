@@ -21,14 +21,38 @@ def verdict_columns(form: Format, columns: Columns, wanted: Sequence[str] | None
     if "preferences" not in form.provides:
         return form
     layout = compared_columns(columns)
-    for name in wanted or ():
-        if name not in columns:
-            near = get_close_matches(name, list(columns), 1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise SpecError(f"annotators: no row has the column '{name}'{hint}; its columns are {sorted(columns)}")
+    _check_columns("annotators", wanted or (), columns)
     names[:] = wanted if wanted is not None else (layout.annotators if layout else ())
     shown = f", with the verdicts of {', '.join(names)}" if names else ", with their labels"
     return form._replace(name=form.name + shown, uses=form.uses | {*names}, provides=(*form.provides, "judgements"))
+
+
+def player_columns(form: Format, columns: Columns, players: Sequence[str] | None) -> Format:
+    """The format with the columns that name the writers of both answers. Raises SpecError for wrong ones."""
+    if not players:
+        return form
+    _check_columns("players", players, columns)
+    if len(players) > 2:
+        raise SpecError(f"players: {[*players]} are {len(players)} columns; there must be two, or one that names both")
+    return form._replace(name=f"{form.name}, of the players in {', '.join(players)}", uses=form.uses | {*players})
+
+
+def players_in(row: Row, players: Sequence[str]) -> tuple[str, str]:
+    """The writers of a row's first and second answer. Raises DataError where two are not named."""
+    written = [str(row.get(name) or "") for name in players]
+    named = written[0].split("_") if len(players) == 1 else written
+    if len(named) != 2 or not all(named):
+        raise DataError(f"players: {written} in {', '.join(players)} do not name two; with one column, it must be "
+                        "written first_second")  # fmt: skip
+    return named[0], named[1]
+
+
+def _check_columns(parameter: str, names: Sequence[str], columns: Columns) -> None:
+    for name in names:
+        if name not in columns:
+            near = get_close_matches(name, list(columns), 1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise SpecError(f"{parameter}: no row has the column '{name}'{hint}; its columns are {sorted(columns)}")
 
 
 def verdicts_in(row: Row, example: Example, names: Sequence[str]) -> Iterator[tuple[str | None, float | None]]:

@@ -44,8 +44,8 @@ def crossed_mean(values: Floats, weights: Floats, minus: Floats | None = None) -
     side it is the paired t interval.
 
     Coverage of 95% intervals of a difference, by simulation with 128 prompts and between-seed variances from none to
-    25 times that of prompts: 94.4 to 98% for 3 to 5 seeds, too high where seeds do not differ; 93 to 98% for 2 seeds
-    on a side (`benchmarks/coverage.py`). Seeds of two methods count as independent.
+    25 times that of prompts (`benchmarks/coverage.py`): 94.8 to 97% for 3 to 5 seeds on each side, 93 to 97% with 2 on
+    a side; above 95% where seeds do not differ. Seeds of two methods count as independent.
 
     values, minus: at least one seed and two prompts, the same prompts in the same order; weights: `(P,)`, positive.
 

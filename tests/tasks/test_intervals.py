@@ -44,6 +44,18 @@ def test_what_never_varies_and_what_is_not_there() -> None:
     assert interval([-3.0, 5.0], share=False).value == 1
 
 
+def test_intervals_are_those_of_scipy_and_for_many_prompts_those_of_statsmodels() -> None:
+    """Wilson's here has a quantile of t and n − 1: at 20,000 prompts both are the normal's and n."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    values = np.random.default_rng(0).normal(2, 3, 50)
+    student = stats.ttest_1samp(values, 0).confidence_interval()
+    assert interval(values, share=False)[2:4] == pytest.approx((student.low, student.high))
+    won = np.arange(20_000) < 13_000
+    wilson = proportion_confint(13_000, 20_000, method="wilson")
+    assert interval(won, share=True)[2:4] == pytest.approx(wilson, abs=2e-6)
+
+
 @pytest.mark.parametrize("n", [16, 64, 128])
 @pytest.mark.parametrize("mean", MEANS)
 def test_won_or_lost_prompts_are_covered_as_exactly_as_whole_numbers_of_wins_allow(n: int, mean: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flows.reporting.comparison import ComparedRun, Comparison, Method, about_seeds, fact_lines, short_value
+from flows.reporting.comparison import ComparedMethod, ComparedRun, Comparison, about_seeds, fact_lines, short_value
 from flows.reporting.differences import MetricDifference
 from flows.reporting.report.content import (
     ComparisonPage,
@@ -71,7 +71,7 @@ def _ranks(compared: Comparison) -> PageTable:
     return PageTable("After the last round; intervals are 95%", tuple(heads), tuple(rows))
 
 
-def _over_seeds(methods: Sequence[Method]) -> PageTable | None:
+def _over_seeds(methods: Sequence[ComparedMethod]) -> PageTable | None:
     """The last headline of methods with several seeds, a row for each metric."""
     heads = ("method", "metric", ">seeds", ">mean", ">range", ">standard error between seeds", ">95% CI, prompts",
              ">95% CI, prompts and seeds")  # fmt: skip

@@ -12,9 +12,9 @@ from scipy import stats
 
 from flows.commands.compare import compare_json, compare_text, mlflow_pages
 from flows.reporting.comparison import (
+    ComparedMethod,
     ComparedRun,
     Comparison,
-    Method,
     chosen_runs,
     comparison,
     run_labels,
@@ -108,14 +108,14 @@ def test_intervals_of_several_pairs_are_wider_so_that_all_of_them_hold(store: St
     assert "prompt by prompt (95% CI):" in _text(store, "good", "fair")
 
 
-def _methods(*values: float) -> tuple[Method, ...]:
+def _methods(*values: float) -> tuple[ComparedMethod, ...]:
     """Methods A, B, …, of one run each, with these values."""
     runs = (ComparedRun(cast("Run", None), name, (), RunResults(None, (), ()), ()) for name in "ABCD")
     return tuple(_Valued(run.label, (run,), value) for run, value in zip(runs, values, strict=False))
 
 
 @dataclass(frozen=True)
-class _Valued(Method):
+class _Valued(ComparedMethod):
     given: float = 0.0
 
     @property

@@ -96,3 +96,17 @@ def test_a_sweep_over_how_one_measures_shows_its_runs_without_ranks(tmp_path: Pa
     assert "answers per prompt: 2 (tiny draws=2 round 1); 3 (tiny draws=3 round 1)" in text
     assert "rank " not in text[text.index("are not comparable") :]
     assert all(f"tiny draws={k}  " in text for k in (2, 3))
+
+
+def test_a_sweep_over_seeds_ends_with_mean_range_and_error_of_the_method(tmp_path: Path) -> None:
+    """Means .55, .65 and .75: mean .65, standard error .1/√3 = .058."""
+    store = Store(tmp_path / "artifacts")
+    rates = ([0.5, 0.6], [0.6, 0.7], [0.7, 0.8])
+    several = [
+        evaluated(store, "tiny", [list(own)], ids=("a", "b"), parameters={"seed": seed})
+        for seed, own in enumerate(rates)
+    ]
+    text = printed(lambda console: _compared(store, several, console))
+    [row] = [line.split() for line in text[text.index("over seeds") :].splitlines() if "win rate" in line]
+    assert row[:2] == ["tiny", "win"]
+    assert {"3", "0.650", "0.550–0.750", "0.058"} <= {*row}
