@@ -255,5 +255,10 @@ def _of_triples(made: Tournament, beats: dict[str, dict[str, Any]]) -> Iterator[
 
 def _row(name: str, value: float, n: int, unit: str, *ends: float) -> dict[str, Any]:
     """A row of the Report; a number that is NaN becomes null."""
-    value, low, high = (None if x != x else float(x) for x in (value, *(ends or (float("nan"),) * 2)))
-    return {"name": f"eval/{name}", "value": value, "ci_low": low, "ci_high": high, "n": n, "unit": unit}
+    known = [None if x != x else float(x) for x in (value, *(ends or (float("nan"),) * 2))]
+    return {
+        "name": f"eval/{name}",
+        **dict(zip(("value", "ci_low", "ci_high"), known, strict=True)),
+        "n": n,
+        "unit": unit,
+    }

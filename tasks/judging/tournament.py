@@ -87,7 +87,7 @@ def tournament_of(questions: pl.DataFrame, players: Sequence[str], owner: Mappin
 
 
 def _check_connected(p: Floats, players: Sequence[str]) -> None:
-    met = (~np.isnan(p)).any(axis=0)
+    met: npt.NDArray[np.bool_] = np.any(~np.isnan(p), axis=0)
     reached = np.zeros(len(players), np.bool_)
     reached[0] = True
     for _ in players:
