@@ -7,7 +7,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from docs.generate.pages import generated_pages, navigation
+from docs.generate.pages import generated_pages, navigation, with_links
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,3 +23,10 @@ def on_files(files: Files, *, config: Any) -> Files:
     for path, text in generated_pages(ROOT).items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
+    """Link the pipelines in the tables of papers and of numbers."""
+    linked = ("methods/index.md", "numbers.md")
+    path = page.file.src_uri
+    return with_links(markdown, path, generated_pages(ROOT)) if path in linked else markdown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,21 @@ def generated_pages(root: Path) -> dict[str, str]:
         **Reference(catalogue, wired(methods)).pages(),
         "reference/commands.md": commands_page(),
     }
+
+
+def with_links(markdown: str, path: str, pages: Iterable[str]) -> str:
+    """A page with the pipelines that its tables name as links to their pages.
+
+    path: of the page, below `docs/`; pages: paths of all generated pages.
+    """
+    names = {p.removeprefix("methods/").removesuffix(".md"): p for p in pages if p.startswith("methods/")}
+    up = "../" * path.count("/")
+
+    def link(span: re.Match[str]) -> str:
+        return f"[{span[0]}]({up}{names[span[1]]})" if span[1] in names else span[0]
+
+    lines = markdown.split("\n")
+    return "\n".join(re.sub(r"`([\w-]+)`", link, line) if line.startswith("| ") else line for line in lines)
 
 
 def navigation(written: Navigation, pages: dict[str, str]) -> Navigation:

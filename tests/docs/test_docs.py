@@ -12,7 +12,7 @@ from typer.main import get_command
 from docs.generate.catalogue import type_text
 from docs.generate.markdown import docstring, escaped
 from docs.generate.methods import GROUPS
-from docs.generate.pages import compiled_methods, navigation, shared_catalogue
+from docs.generate.pages import compiled_methods, navigation, shared_catalogue, with_links
 from flows.cli import app
 from flows.wiring.grammar import TICKS
 from flows.wiring.graph import compile_pipeline
@@ -68,6 +68,13 @@ def test_text_of_docstrings_is_not_taken_for_markup() -> None:
     assert escaped("arXiv 2305.18290, eq. 7") == "[arXiv 2305.18290](https://arxiv.org/abs/2305.18290), eq. 7"
     blocks = list(docstring("First.\n\n    a < b\n\nArgs:\n    x: y\n\nSource: S.\nPaper: P."))
     assert blocks == ["First.", "```text\na < b\n```", "**Source:** S.", "**Paper:** P."]
+
+
+def test_pipelines_in_tables_become_links_and_other_names_do_not() -> None:
+    text = "`sppo` here\n| `sppo`, `train` | `x` |"
+    linked = "`sppo` here\n| [`sppo`](../methods/sppo.md), `train` | `x` |"
+    assert with_links(text, "methods/index.md", ["methods/sppo.md", "reference/keys.md"]) == linked
+    assert "[`sppo`](methods/sppo.md)" in with_links(text, "numbers.md", ["methods/sppo.md"])
 
 
 def test_methods_stand_in_the_navigation_once_by_group() -> None:
