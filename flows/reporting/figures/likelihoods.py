@@ -61,7 +61,7 @@ def likelihoods(curves: Mapping[str, Curves], declared: Mapping[str, Curve], tit
     lines = {label: colour for colour, label in (*_LOGPS.values(), *(_REWARDS[role] for role in rewards))}
     rows = style.add_legend(figure, lines)
     figure.tight_layout(w_pad=2.0)
-    style.add_foot(figure, f"{meaning_of(rounds)}\n{_foot(curves)}", legend_rows=rows)
+    style.add_foot(figure, f"{meaning_of(rounds)}\n{_foot(curves, rounds)}", legend_rows=rows)
     return style.close_figure(figure)
 
 
@@ -116,6 +116,7 @@ def _draw(axes: Axes, rounds: Sequence[Roles], lines: Mapping[str, tuple[str, st
     style.readable_ticks(axes.yaxis)
 
 
-def _foot(curves: Mapping[str, Curves]) -> str:
-    between = "; dashed: a round begins" if len(curves) > 1 else ""
-    return f"Each value is the mean over the answers of one batch; {foot_of(curves, smoothed=True)}{between}"
+def _foot(curves: Mapping[str, Curves], rounds: Sequence[Roles]) -> str:
+    noisy = any(is_noisy(points) for roles in rounds for points in roles.values())
+    between = "; dashed: a round begins" if len(rounds) > 1 else ""
+    return f"Values are means over the answers of a batch; {foot_of(curves, smoothed=noisy)}{between}"

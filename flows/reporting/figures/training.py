@@ -63,6 +63,7 @@ def training(curves: Mapping[str, Curves], declared: Mapping[str, Curve], title:
             smoothed |= noisy
         axes.set_title(f"{declared[metric].title[0].upper()}{declared[metric].title[1:]}", fontsize=9.5, pad=6)
         axes.set_ylabel(declared[metric].unit)
+        _limit(axes, [y for c in curves.values() for _, y in c.get(metric, ())])
         style.readable_ticks(axes.yaxis)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
@@ -73,6 +74,12 @@ def training(curves: Mapping[str, Curves], declared: Mapping[str, Curve], title:
     figure.tight_layout(h_pad=1.6, w_pad=1.4)
     style.add_foot(figure, foot_of(curves, smoothed=smoothed), legend_rows=rows)
     return style.close_figure(figure)
+
+
+def _limit(axes: Axes, values: Sequence[float]) -> None:
+    """Show a value that never changes on an axis from 0 on, and not as the middle of a tiny range."""
+    if min(values) == max(values):
+        axes.set_ylim(*sorted((0.0, 2 * values[0])) if values[0] else (-0.02, 1.0))
 
 
 def foot_of(curves: Mapping[str, Curves], *, smoothed: bool) -> str:
@@ -97,9 +104,9 @@ def draw_curve(axes: Axes, points: Points, colour: Any, *, smooth: bool) -> None
 
 
 def is_noisy(points: Points) -> bool:
-    """Whether a curve turns more often than a schedule does."""
+    """Whether a curve turns more often than a schedule does, and has values enough for a mean over some of them."""
     steps = [b - a for (_, a), (_, b) in pairwise(points)]
-    return sum(a * b < 0 for a, b in pairwise(steps)) > 2
+    return len(points) >= REACH and sum(a * b < 0 for a, b in pairwise(steps)) > 2
 
 
 def running_mean(values: Sequence[float], reach: int) -> list[float]:

@@ -12,7 +12,7 @@ from tasks.declarations import Curve
 
 matplotlib.use("Agg")
 
-JAGGED = [1.0, 3.0, 1.0, 3.0, 1.0, 3.0, 1.0, 3.0]
+JAGGED = [1.0, 3.0] * 10
 DECLARED = {
     "lr": Curve("learning rate", exact=True), "loss": Curve("loss", "nats"),
     "rewards/a": Curve("of a", role="chosen_reward"), "rewards/b": Curve("of b", role="rejected_reward"),
@@ -45,6 +45,14 @@ def test_an_exact_curve_is_never_smoothed_however_often_it_turns_and_a_measured_
     assert (rate.get_title(), loss.get_title()) == ("Learning rate", "Loss")
     assert loss.get_ylabel() == "nats"
     assert "a line without a pale one is not smoothed" in figure.texts[-1].get_text()
+
+
+def test_a_short_curve_is_not_smoothed_and_one_that_never_changes_stands_on_an_axis_from_0() -> None:
+    figure = drawn(training({"policy": {"lr": points([3e-4] * 3), "loss": points(JAGGED[:-1])}}, DECLARED, ""))
+    rate, loss = figure.axes
+    assert rate.get_ylim() == pytest.approx((0, 6e-4))
+    assert len(loss.lines) == 1
+    assert figure.texts[-1].get_text() == "lines: the value of every optimizer step"
 
 
 def test_a_running_mean_begins_and_ends_on_the_line_through_its_window() -> None:
