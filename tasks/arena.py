@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tasks.contract import Bounds, Seed, SpecError, Workspace
+from tasks.contract import Bounds, Choice, ChoiceSpec, Seed, SpecError, Workspace
 from tasks.declarations import Evaluation, Metric, StepView
 from tasks.kinds import Completions, Oracle, Policy, Prompts, Report, WinProbs
 
@@ -41,6 +41,7 @@ def arena(
     orders: Literal["both", "random"] = "both",
     prior_sd: Annotated[float, Bounds(above=0)] = 1000.0,
     seed: Seed = 0,
+    engine: Annotated[ChoiceSpec, Choice("engines")] = "auto",  # type: ignore[assignment]
     allow_seen: bool = False,
 ) -> Report:
     """A round robin: each policy answers the prompts once, an oracle compares every two, and `ratings` rates them all.
@@ -57,12 +58,13 @@ def arena(
         orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
         prior_sd: standard deviation of the ratings' prior, in points.
         seed: the answers, and the resamples behind the intervals.
+        engine: what samples them; see `sample`.
         allow_seen: the prompts may have trained the policies; shown beside the numbers.
     """
     answers = [
         add(
             "sample", f"sample_{i}", policy=policy, prompts=prompts, k=k, temperature=temperature,
-            max_tokens=max_tokens, seed=seed, stream=_ARENAS_STREAM + i,
+            max_tokens=max_tokens, seed=seed, stream=_ARENAS_STREAM + i, engine=engine,
         )
         for i, policy in enumerate(policies, 1)
     ]  # fmt: skip

@@ -30,6 +30,7 @@ def evaluate(
     orders: Literal["both", "random"] = "both",
     kl: bool = True,
     seed: Seed = 0,
+    engine: Annotated[ChoiceSpec, Choice("engines")] = "auto",  # type: ignore[assignment]
     allow_seen: bool = False,
 ) -> Report:
     """Measure a policy against a baseline: answers of both, compared (and scored, where the oracle can), and KL.
@@ -47,10 +48,12 @@ def evaluate(
         orders: for an oracle that is not antisymmetric: query in both orders, or in a random one for each pair.
         kl: log-probabilities of the policy's answers under the baseline, which must have the same tokenizer.
         seed: the answers.
+        engine: what samples them; see `sample`.
         allow_seen: the prompts may have trained the policy; shown beside the numbers.
     """
     settings: dict[str, Any] = {
         "prompts": prompts, "k": k, "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
+        "engine": engine,
     }  # fmt: skip
     answers = add("sample", policy=policy, stream=_POLICYS_STREAM, **settings)
     others = add("sample", "baseline_sample", policy=baseline, stream=_BASELINES_STREAM, **settings)

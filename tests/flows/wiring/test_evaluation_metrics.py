@@ -37,3 +37,16 @@ def test_a_metric_without_the_port_that_it_needs_is_refused(tmp_path: Path, port
     )
     with pytest.raises(SpecError, match=f"`more` names {metric}, which needs the port `{port}`"):
         compile_pipeline(file, "mine")
+
+
+def test_an_evaluation_samples_by_the_engine_that_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(
+        "pipelines:\n  mine:\n    extends: alignflow#sppo\n"
+        "    repeat: {steps: {report: {engine: {vllm: {dtype: float32}}}}}\n"
+    )
+    graph = compile_pipeline(file, "mine", {"rounds": "1"})
+    engines = {id: node.params["engine"] for id, node in graph.nodes.items() if node.task == "sample"}
+    for side in ("report/sample@1", "report/baseline_sample@1"):
+        assert (engines[side].name, engines[side].params["dtype"]) == ("vllm", "float32")  # type: ignore[union-attr]
+    assert engines["base_check/sample"].name == "transformers"  # type: ignore[union-attr]
