@@ -29,7 +29,7 @@ GROUPS: Mapping[str, str] = {
     "Reinforcement learning": r"rm-(?!farthest)|rlhf-llama2|online-dpo|xpo|distill",
     "Reward and preference models": r"reward-(?!bench)|preference-model|weak-to-strong|best-of-n|judge-agreement",
     "Several objectives": r"soups|preference-conditioned",
-    "Benchmarks and diagnoses": r".*-bench|sft-probe|rm-farthest-kl|objective-correlations",
+    "Benchmarks and diagnoses": r".*-bench|alpaca-eval|arena|sft-probe|rm-farthest-kl|objective-correlations",
 }
 """Title → what the names of its pipelines begin with; what fits none is under `Others`."""
 FIGURES = {
