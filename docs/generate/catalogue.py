@@ -48,7 +48,7 @@ class Reference:
                 f"# tasks/{name}.py", *(block for s in signatures for block in self._task(s))
             )
             rows += [(f"[`{s.name}`]({name}.md#{s.name})", escaped(s.about), f"`{s.returns}`") for s in signatures]
-        about = "A step names one of these tasks; a task that is made of steps (`tasks/composites.py`) is named alike."
+        about = "A step names one of these tasks; a task that is made of steps is named alike."
         pages["reference/tasks/index.md"] = page(
             "# Every task", about, table(("task", "what it does", "result"), sorted(rows))
         )
