@@ -44,13 +44,13 @@ def accuracy_at_kl_evaluation(step: StepView) -> Evaluation | None:
         return None
     measured = [table for one in each for table in one.measured]
     return replace(each[-1], title="accuracy of an oracle by distance of the policy", measured=measured,
-                   settings={"bound": step.params.get("bound")},
+                   settings={"least accuracy": step.params.get("least_accuracy")},
                    allow_seen=any(e.allow_seen for e in each))  # fmt: skip
 
 
 def accuracy_at_kl(
     accuracies: list[Report], distances: list[Report], work: Workspace, *,
-    bound: Annotated[float, Bounds(min=0, max=1)] = 0.6,
+    least_accuracy: Annotated[float, Bounds(min=0, max=1)] = 0.6,
 ) -> Report:  # fmt: skip
     """Accuracy of an oracle on pairs of answers of policies at growing KL from the base, and how far it stays good.
 
@@ -59,10 +59,10 @@ def accuracy_at_kl(
     eval/kl of the same policies in the same order (`evaluate`). A policy is a bin, numbered from 1 by rising KL.
 
     eval/accuracy_at_kl/<bin>: its accuracy with its interval · eval/kl_at/<bin>: its KL, nats ·
-    eval/farthest_accurate_kl: the largest KL to which the accuracy is at least `bound`, in this bin and all before it;
-    null where it never is. The ends of its interval are the same by the lower and by the upper ends of the accuracies'
-    intervals (0 where these never reach the bound) · eval/accuracy_bound: the bound. Nothing is interpolated: more
-    policies make it finer. `per_prompt` contains the accuracies of each prompt by bin.
+    eval/farthest_accurate_kl: the largest KL to which the accuracy is at least `least_accuracy`, in this bin and all
+    before it; null where it never is. The ends of its interval are the same by the lower and by the upper ends of the
+    accuracies' intervals (0 where these never reach the bound) · eval/accuracy_bound: the bound. Nothing is
+    interpolated: more policies make it finer. `per_prompt` contains the accuracies of each prompt by bin.
 
     A reward model that learned from the base's answers is asked about others the farther the policy moves, and where it
     no longer knows the better answer, more reward is no longer better: the KL to train to lies below.
@@ -73,7 +73,7 @@ def accuracy_at_kl(
     the policy samples.
 
     Args:
-        bound: accuracy that is good enough; labels that are sampled with noise bound the accuracy from above.
+        least_accuracy: accuracy that is good enough; labels that are sampled with noise bound the accuracy from above.
     """
     import polars as pl
 
@@ -88,10 +88,11 @@ def accuracy_at_kl(
     policies.sort(key=lambda policy: policy[0]["value"])
     kl = [distance["value"] for distance, _, _ in policies]
     bins = [accuracy for _, accuracy, _ in policies]
-    ends = [_farthest(kl, [row[end] for row in bins], bound) for end in ("value", "ci_low", "ci_high")]
+    ends = [_farthest(kl, [row[end] for row in bins], least_accuracy) for end in ("value", "ci_low", "ci_high")]
     if ends[0] is None:
         work.notice(
-            f"no policy has pairs on which the accuracy is {bound:g}: it is {bins[0]['value']:.3f} at {kl[0]:.2f} nats"
+            f"no policy has pairs on which the accuracy is {least_accuracy:g}: it is {bins[0]['value']:.3f} at "
+            f"{kl[0]:.2f} nats"
         )
     n = min(row["n"] for row in bins)
     known = all(row["ci_low"] is not None for row in bins)
@@ -100,7 +101,7 @@ def accuracy_at_kl(
     for i, (distance, accuracy, _) in enumerate(policies, 1):
         found.append({**accuracy, "name": f"eval/accuracy_at_kl/{i}"})
         found.append({**distance, "name": f"eval/kl_at/{i}"})
-    found.append(_metric("accuracy_bound", bound, None, None, n, "probability"))
+    found.append(_metric("accuracy_bound", least_accuracy, None, None, n, "probability"))
     table = pl.DataFrame(found, schema_overrides={"value": pl.Float64, "ci_low": pl.Float64, "ci_high": pl.Float64})
     report = Report.of(table)
     by_prompt = _by_prompt([accuracy for _, _, accuracy in policies])

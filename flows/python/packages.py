@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from functools import cache
 
 NUMBERS = frozenset({
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "jax", "jinja2", "krippendorff", "llm_blender",
-    "numpy", "pandas", "peft", "polars", "pyarrow", "regex", "rouge_score", "sacrebleu", "scipy", "sentencepiece",
-    "sklearn", "statsmodels", "tokenizers", "torch", "transformers", "triton", "trl", "vllm",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "inspect_ai", "jax", "jinja2", "krippendorff",
+    "llm_blender", "lm_eval", "numpy", "pandas", "peft", "polars", "pyarrow", "regex", "rouge_score", "sacrebleu",
+    "scipy", "sentencepiece", "sklearn", "statsmodels", "tokenizers", "torch", "transformers", "triton", "trl", "vllm",
 })  # fmt: skip
 """Packages whose version may change a result."""
 BEHIND = {
     "transformers": ("torch", "tokenizers", "jinja2"), "peft": ("torch", "transformers"), "accelerate": ("torch",),
     "vllm": ("torch", "transformers", "tokenizers", "jinja2"), "datasets": ("pyarrow",),
+    "lm_eval": ("torch", "transformers", "tokenizers", "jinja2", "datasets"),
+    "inspect_ai": ("torch", "transformers", "tokenizers", "jinja2"),
 }  # fmt: skip
 """Package → those with which it computes: code that names only the first depends on them too. jinja2 renders the chat
 templates of transformers."""

@@ -27,7 +27,7 @@ def _measured(
     accuracies: list[float], kl: list[float], folder: Path, bound: float = 0.7, half: float | None = 0.04
 ) -> Report:
     found = [_report("eval/accuracy", x, half, {"a": x, "b": x}) for x in accuracies]
-    return accuracy_at_kl(found, [_report("eval/kl", x) for x in kl], Workspace(folder), bound=bound)
+    return accuracy_at_kl(found, [_report("eval/kl", x) for x in kl], Workspace(folder), least_accuracy=bound)
 
 
 def test_it_is_the_last_kl_before_the_accuracy_first_falls_below_the_bound(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_an_oracle_that_is_accurate_everywhere_or_nowhere(tmp_path: Path) -> Non
     everywhere = named(_measured([0.9, 0.8], [0, 3], tmp_path))["eval/farthest_accurate_kl"]
     assert (everywhere["value"], everywhere["ci_low"]) == (3, 3)
     work = Workspace(tmp_path / "w")
-    nowhere = accuracy_at_kl([_report("eval/accuracy", 0.55)], [_report("eval/kl", 0.1)], work, bound=0.7)
+    nowhere = accuracy_at_kl([_report("eval/accuracy", 0.55)], [_report("eval/kl", 0.1)], work, least_accuracy=0.7)
     row = named(nowhere)["eval/farthest_accurate_kl"]
     assert (row["value"], row["ci_low"], row["ci_high"]) == (None, 0, 0)
     assert work.notices == ["no policy has pairs on which the accuracy is 0.7: it is 0.550 at 0.10 nats"]

@@ -1,0 +1,1 @@
+"""Benchmark harnesses of others, each in a process of its own."""
