@@ -70,7 +70,7 @@ def test_the_champion_is_what_the_gate_accepted_and_follows_the_head_back(loop: 
     roll_back(loop.store, "loop/nightly", 3)
     assert _champion(loop) == third
     versions = _digests(loop)
-    for run in Runs(loop.store).ids():
+    for run in Runs(loop.store).ids()[-2:]:
         PendingRuns(loop.store, "mlflow").add(run)
     _tick(loop)
     assert _digests(loop)[:3] == versions, "publishing runs again adds no version"
