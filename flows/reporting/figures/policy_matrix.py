@@ -23,7 +23,7 @@ def policy_matrix(results: RunResults, title: str) -> Figure | None:
     if not rows:
         return None
     beats = matrix_of(rows[-1], "beats")
-    names = matrix_names({(b, a): e for (a, b), e in beats.items()})  # P is that of the later one in the list
+    names = matrix_names(beats)
     side = max(3.0, 0.66 * len(names) + 1.2)
     figure, axes = style.new_figure(side + 0.8, side)
     draw_matrix(axes, beats, names, "PuOr", 0.0, complement=True, intervals=True)

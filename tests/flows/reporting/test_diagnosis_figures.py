@@ -117,9 +117,9 @@ def test_policies_against_policies_have_the_complement_above_the_diagonal_and_a_
     beats = Estimate(0.8, 0.7, 0.9, 64, "probability", Metric(role="beats"))
     row = ResultRow("arena", None, {"eval/beats/sppo/base": beats})
     axes = drawn(policy_matrix(RunResults(None, (), (row,)), "mine")).axes[0]
-    np.testing.assert_allclose(np.asarray(axes.images[0].get_array(), float), [[np.nan, 0.2], [0.8, np.nan]])
-    assert [t.get_text() for t in axes.texts] == [".20", ".10 to .30", ".80", ".70 to .90"]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["base", "sppo"]
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array(), float), [[np.nan, 0.8], [0.2, np.nan]])
+    assert [t.get_text() for t in axes.texts] == [".80", ".70 to .90", ".20", ".10 to .30"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["sppo", "base"]
     game = replace(row, metrics={**row.metrics, "eval/gap": replace(beats, metric=Metric(role="mixture_gap"))})
     assert policy_matrix(RunResults(None, (), (game,)), "") is None
 
