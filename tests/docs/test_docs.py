@@ -107,6 +107,17 @@ def test_every_internal_link_leads_to_a_page_an_image_or_an_anchor() -> None:
     assert not broken, "\n".join(broken)
 
 
+def test_every_file_that_a_page_shows_is_included_in_it() -> None:
+    """A formatter of Python that reads Markdown once took `--8<--` for an expression."""
+    shown = {place: text.count("8<") + len(re.findall(r"--8\s", text)) for place, text in pages.written().items()}
+    assert {
+        place: n for place, n in shown.items() if n != len(re.findall('^ *--8<-- "', pages.written()[place], re.M))
+    } == {}
+    whole = [block for text in pages.written().values() for _, block in pages.blocks(text)]
+    for name in ("capped_dpo", "brief", "cards", "weigh_by_wins"):
+        assert any(f"def {name}(" in block for block in whole), f"no page shows {name}"
+
+
 def test_every_path_that_a_page_names_exists() -> None:
     missing = [
         f"{place}: {path}"
