@@ -220,6 +220,14 @@ def test_figures_are_drawn_and_logged(tracked: Fabricated) -> None:
     assert {Path(f.path).name for f in logged} == files
 
 
+def test_the_report_is_written_at_the_end_and_opens_in_mlflow(tracked: Fabricated) -> None:
+    written = tracked.store.root / "reports" / f"{tracked.run.id}.html"
+    run = _parent(tracked, tracked.run.id).info.run_id
+    logged = Path(_client(tracked).download_artifacts(run, "report.html"))
+    assert logged.read_bytes() == written.read_bytes()
+    assert b"Answers before and after" in logged.read_bytes()
+
+
 def test_the_win_rate_figure_shows_every_round_its_interval_and_the_floor(tracked: Fabricated) -> None:
     from flows.reporting.figures.lines import metric_by_round
 

@@ -133,6 +133,13 @@ def test_the_summary_of_a_failed_run_has_the_failed_step_and_its_reason(tmp_path
     assert "MLflow" not in message
 
 
+def test_the_summary_links_the_report_among_the_artifacts_of_mlflow(tmp_path: Path) -> None:
+    made = fabricate(tmp_path, rounds=1)
+    found = run_results(made.store, finished_steps(made.store, made.run))
+    message = summary(made.run, found, made.store.root, "#/experiments/1/runs/ab?workflowType=x").data
+    assert "/#/experiments/1/runs/ab/artifacts/report.html?workflowType=x)" in message
+
+
 def test_rows_are_those_of_the_command_line(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     rows = as_rows(run_results(made.store, finished_steps(made.store, made.run)))
