@@ -110,8 +110,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _main_table(results: RunResults) -> PageTable | None:
-    rows = results.main_rows
-    return results_table(rows, results, "The headline, by round; intervals are 95%") if columns(rows) else None
+    rows, by_round = results.main_rows, any(row.round for row in results.rows)
+    caption = f"The headline{' by round' if by_round else ''}; intervals are 95%"
+    return results_table(rows, results, caption) if columns(rows) else None
 
 
 def _other_table(results: RunResults) -> PageTable | None:
