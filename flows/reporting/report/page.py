@@ -13,7 +13,7 @@ from flows.reporting.figures.comparison_figures import comparison_name, draw_com
 from flows.reporting.figures.run_figures import draw_figures
 from flows.reporting.report.comparison_page import comparison_page
 from flows.reporting.report.content import RunPage
-from flows.reporting.report.run_page import run_page
+from flows.reporting.report.run_page import page_of_run
 from flows.reporting.results import run_results
 from flows.store.finished import finished_steps
 from flows.store.runs import Run
@@ -37,7 +37,7 @@ def write_report(store: Store, runs: Sequence[Run], path: Path | None = None, *,
     """
     path = path or report_file(store, runs)
     if len(runs) == 1:
-        html = html_of_run(run_page(store, runs[0], _pictures(store, runs[0])))
+        html = html_of_run(page_of_run(store, runs[0], _pictures(store, runs[0])))
     else:
         html = _html_of_several(store, runs, path, ranked)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def html_of_run(page: RunPage) -> str:
 def _html_of_several(store: Store, runs: Sequence[Run], path: Path, ranked: bool) -> str:
     compared = comparison(store, runs, ranked=ranked)
     labels = dict(zip((run.id for run in runs), run_labels(runs), strict=True))
-    pages = {run.id: run_page(store, run, (), labels[run.id], answers=False) for run in runs}
+    pages = {run.id: page_of_run(store, run, (), labels[run.id], answers=False) for run in runs}
     beside = path.parent == report_file(store, runs).parent
     links = {run.id: f"{run.id}.html" for run in runs if beside and report_file(store, [run]).is_file()}
     page = comparison_page(compared, pages, draw_comparison(store, compared), links)

@@ -25,7 +25,7 @@ from flows.reporting.report.content import (
     results_table,
 )
 from flows.reporting.report.graph import graph_picture
-from flows.reporting.report.steps import cost_tables, environment, steps_table
+from flows.reporting.report.steps import cost_tables, environment_facts, steps_table
 from flows.reporting.report.svg import page_figures
 from flows.reporting.results import (
     NOTHING,
@@ -55,7 +55,7 @@ TRAINING = "training"
 """How the names of the figures of training curves begin."""
 
 
-def run_page(
+def page_of_run(
     store: Store, run: Run, pictures: Sequence[Path], label: str = "", *, answers: bool = True
 ) -> RunPage:  # fmt: skip
     """The page of a run.
@@ -81,7 +81,7 @@ def run_page(
         training=tuple(f for f in figures if f.name.startswith(TRAINING)),
         curves=tuple(_curves(steps))[-MOST_TABLES:], answers=_answers(store, steps) if answers else None,
         parameters=_parameters(run), costs=tuple(cost_tables(store, steps)), steps=steps_table(run, steps),
-        environment=tuple(environment(steps)),
+        environment=tuple(environment_facts(steps)),
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def _cost_cells(title: str, finished: Sequence[FinishedStep]) -> Iterator[PageCe
     yield PageCell(seconds(spent.get("cost/seconds", 0.0)), "", "number")
 
 
-def environment(finished: Sequence[FinishedStep]) -> Iterator[tuple[str, str]]:
+def environment_facts(finished: Sequence[FinishedStep]) -> Iterator[tuple[str, str]]:
     """On what the steps were made: commits, versions of packages, machines."""
     records = [f.record for f in finished]
     if commits := dict.fromkeys(r.commit[:DIGEST] + r.commit[40:] for r in records if r.commit):

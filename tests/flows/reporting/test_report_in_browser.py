@@ -9,7 +9,7 @@ import pytest
 
 from flows.reporting.report.content import AnswerCard, PageAnswer, PageAnswers
 from flows.reporting.report.page import html_of_run
-from flows.reporting.report.run_page import run_page
+from flows.reporting.report.run_page import page_of_run
 from tests.flows.commands.browser import CHROMIUM, Tab, tab
 from tests.flows.fabricated import fabricate
 
@@ -36,7 +36,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     folder = tmp_path_factory.mktemp("browsed")
     made = fabricate(folder)
     file = folder / "report.html"
-    page = run_page(made.store, made.run, sorted(made.store.inside("figures", made.run.id).glob("*.png")))
+    page = page_of_run(made.store, made.run, sorted(made.store.inside("figures", made.run.id).glob("*.png")))
     file.write_text(html_of_run(replace(page, answers=_answers())))
     with tab(folder) as browser:
         browser.size(*SIZES["wide"])

@@ -13,7 +13,7 @@ from flows.commands.report import report_json, report_text
 from flows.reporting.report import run_page as run_pages
 from flows.reporting.report import svg
 from flows.reporting.report.page import report_file, try_to_write_report, write_report
-from flows.reporting.report.run_page import run_page
+from flows.reporting.report.run_page import page_of_run
 from flows.store.runs import Run, Runs, RunStep
 from flows.store.store import Store
 from tasks.contract import SpecError
@@ -126,15 +126,15 @@ def test_every_id_of_the_page_is_there_once(page: Page) -> None:
 def test_the_same_run_gives_the_same_bytes_and_a_cached_one_the_same_numbers_and_answers(made: Fabricated) -> None:
     first = write_report(made.store, [made.run]).read_bytes()
     assert write_report(made.store, [made.run]).read_bytes() == first
-    fresh = run_page(made.store, made.run, ())
+    fresh = page_of_run(made.store, made.run, ())
     steps = {id: replace(step, state="hit") for id, step in made.run.steps.items()}
-    cached = run_page(made.store, replace(made.run, id="20990101-000000-sppo-0000", steps=steps), ())
+    cached = page_of_run(made.store, replace(made.run, id="20990101-000000-sppo-0000", steps=steps), ())
     assert (fresh.results, fresh.answers, fresh.curves) == (cached.results, cached.answers, cached.curves)
     assert "22 steps: 0 run, 22 cached" in cached.sentence
 
 
 def test_orders_of_answers_are_by_p_and_always_the_same(made: Fabricated) -> None:
-    answers = run_page(made.store, made.run, ()).answers
+    answers = page_of_run(made.store, made.run, ()).answers
     assert answers
     assert [(card.p, card.best, card.worst) for card in answers.cards] == [(0.9, 0, 1), (0.25, 1, 0)]
     assert {card.random for card in answers.cards} == {0, 1}
@@ -171,7 +171,7 @@ def test_a_run_that_failed_midway_shows_where_and_what_was_not_run(store: Store)
     assert found.sections == ["warnings", "graph", "parameters", "cost", "lineage"]
     assert "round 1 · policy: loss is <nan>" in found.text("warnings")
     assert "Fails <early>. 3 steps: 1 run, 0 cached, 2 not done; failed in" in found.text()
-    picture = run_page(store, run, ()).graph
+    picture = page_of_run(store, run, ()).graph
     assert picture
     assert [box.states for box in picture.boxes] == [("made",), ("failed",), ("skipped",)]
     assert len(picture.arrows) == 2
