@@ -177,9 +177,9 @@ def alignment_tax(report: Report, before: Report) -> Report:
     """
     import polars as pl
 
-    from tasks.harnesses.results import changes, changes_by_sample
+    from tasks.harnesses.results import changes_by_sample, metric_changes
 
-    found = changes(report, before)
+    found = metric_changes(report, before)
     if not found:
         names = [sorted(row["name"] for row in r.table.to_pylist()) for r in (report, before)]
         raise DataError(f"`report` and `before` have no metric in common: {names[0]} and {names[1]}")

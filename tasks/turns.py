@@ -20,8 +20,7 @@ turn_ratings_metrics = {
 }
 
 
-def take_groups_size(step: StepView) -> Size:
-    return Size()
+take_groups_size = Size()  # as many as are of the groups
 
 
 def take_groups(prompts: AnyTable, *, groups: list[str], others: list[str] = []) -> AnyTable:
@@ -68,14 +67,14 @@ def next_turn(completions: Completions, work: Workspace) -> Prompts:
     Source: FastChat, `gen_model_answer.py`: the answer to the first turn stays in the conversation.
     """
     from tasks.ids import prompt_id
-    from tasks.judging.turns import next_question
+    from tasks.judging.turns import following_question
 
     rows = completions.table.select(["prompt_id", "prompt", "completion", "truth", "group", "weight"]).to_pylist()
     if len({row["prompt_id"] for row in rows}) < len(rows):
         raise DataError("a prompt has several answers, and a conversation goes on with one: sample with k = 1")
     made = []
     for row in rows:
-        question = next_question(row["truth"], row["prompt"])
+        question = following_question(row["truth"], row["prompt"])
         if question is not None:
             more = [{"role": "assistant", "content": row["completion"]}, {"role": "user", "content": question}]
             prompt = [*row["prompt"], *more]

@@ -87,7 +87,7 @@ def _mean_row(tasks: Mapping[str, Mapping[str, float]], prefix: str) -> list[dic
     return [mean.report_row(prefix, "share")]
 
 
-def changes(report: Report, before: Report) -> list[dict[str, Any]]:
+def metric_changes(report: Report, before: Report) -> list[dict[str, Any]]:
     """Rows `eval/alignment_tax/<metric>` for each metric that both Reports have: the value minus the one before.
 
     The interval is Student's over samples, paired; null where the Reports have no values of the same samples.

@@ -14,7 +14,7 @@ def truth_of_turns(questions: Sequence[str], references: Sequence[str]) -> dict[
     return {"turns": [*questions], **({"reference": [*references]} if references else {})}
 
 
-def next_question(truth: str | None, prompt: Sequence[Message]) -> str | None:
+def following_question(truth: str | None, prompt: Sequence[Message]) -> str | None:
     """The text of the turn behind those of the prompt; None where the conversation ends with them."""
     return _at(_read(truth).get("turns"), sum(m["role"] == "user" for m in prompt))
 

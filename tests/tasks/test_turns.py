@@ -12,7 +12,7 @@ from tasks.contract import Chosen, DataError, SpecError, data_file
 from tasks.ids import prompt_id
 from tasks.judge import score
 from tasks.judging.opening import open_oracle
-from tasks.judging.turns import next_question, reference_answer
+from tasks.judging.turns import following_question, reference_answer
 from tasks.kinds import Completions, Prompts, Scores
 from tasks.load import load_oracle
 from tasks.turns import next_turn, take_groups, turn_ratings
@@ -57,8 +57,8 @@ def test_mt_benchs_layout_gives_first_turns_and_keeps_the_others(tmp_path: Path)
     assert [row["prompt"] for row in rows] == [user("1 + 1 ?"), user("a poem"), user("one turn")]
     assert [row["group"] for row in rows] == ["math", "writing", "writing"]
     truth = rows[0]["truth"]
-    assert next_question(truth, user("1 + 1 ?")) == "and + 1 ?"
-    assert next_question(truth, [*user("1 + 1 ?"), *bot("2"), *user("and + 1 ?")]) is None
+    assert following_question(truth, user("1 + 1 ?")) == "and + 1 ?"
+    assert following_question(truth, [*user("1 + 1 ?"), *bot("2"), *user("and + 1 ?")]) is None
     assert reference_answer(truth, user("1 + 1 ?")) == "2"
     assert reference_answer(truth, [*user("1 + 1 ?"), *bot("5"), *user("and + 1 ?")]) == "3"
     assert reference_answer(rows[1]["truth"], user("a poem")) == ""
@@ -71,7 +71,7 @@ def test_the_published_questions_have_two_turns_in_eight_categories(tmp_path: Pa
     rows = rows_of(Step(tmp_path).prompts(FASTCHAT))
     assert len(rows) == 80
     assert len({row["group"] for row in rows}) == 8
-    assert all(next_question(row["truth"], row["prompt"]) for row in rows)
+    assert all(following_question(row["truth"], row["prompt"]) for row in rows)
     with_reference = [row["group"] for row in rows if reference_answer(row["truth"], row["prompt"])]
     assert {"math", "reasoning", "coding"} <= set(with_reference)
 
