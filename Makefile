@@ -37,6 +37,7 @@ bench: setup  ## ratios against peers, in one run
 	@$(BIN)/python -m benchmarks.answers
 	@$(BIN)/python -m benchmarks.judging
 	@$(BIN)/python -m benchmarks.reinforcing
+	@$(BIN)/python -m benchmarks.coverage
 
 gpu:  ## what one GPU does, in at most 8 minutes; needs torch, transformers, accelerate, peft and pyarrow, no network
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
