@@ -52,7 +52,8 @@ def mt_bench(
     """Rate a policy's answers over several turns, as MT-bench does: answer, go on with the next question, answer again.
 
     Prompts are questions in MT-bench's layout; the rater is any oracle that scores single answers, such as `llm_rater`,
-    which is shown the conversation, and the reference answer where the file has one.
+    which is shown the conversation, and the reference answer where the file has one. (FastChat shows those of math,
+    reasoning and coding alone; the published file has some for other categories, too.)
 
     Source: Zheng et al., arXiv 2306.05685, section 3; FastChat's `gen_model_answer.py` and `common.py`.
 
