@@ -90,7 +90,7 @@ def _answers(
     for i, value in enumerate(sorted(set(temperatures.values())), 1):
         groups = [group for group, at in temperatures.items() if at == value]
         others = [group for group in temperatures if group not in groups]
-        part = add("take_groups", f"questions_{turn}_{i}", prompts=prompts, groups=groups, others=others)
+        part = add("take_groups", f"questions_{turn}_{i}", table=prompts, groups=groups, others=others)
         parts.append(add("sample", f"answers_{turn}_{i}", prompts=part, temperature=value, **settings))
     return parts[0] if len(parts) == 1 else add("concat", f"answers_{turn}", tables=parts)
 

@@ -23,7 +23,7 @@ turn_ratings_metrics = {
 take_groups_size = Size()  # as many as are of the groups
 
 
-def take_groups(prompts: AnyTable, *, groups: list[str], others: list[str] = []) -> AnyTable:
+def take_groups(table: AnyTable, *, groups: list[str], others: list[str] = []) -> AnyTable:
     """The rows of a table whose prompts are of some groups, in their order, for settings that depend on the group.
 
     Raises DataError where one of the groups has no row, or a row is of a group that is in neither list.
@@ -34,13 +34,13 @@ def take_groups(prompts: AnyTable, *, groups: list[str], others: list[str] = [])
     """
     import polars as pl
 
-    frame = prompts.frame
+    frame = table.frame
     there = frame["group"].unique(maintain_order=True).to_list()
     if missing := [group for group in groups if group not in there]:
         raise DataError(f"no prompt is of the groups {missing}; the groups are {there}")
     if unknown := [group for group in there if group not in (*groups, *others)]:
         raise DataError(f"prompts are of the groups {unknown}, for which nothing is set; set it for all of {there}")
-    return type(prompts).of(frame.filter(pl.col("group").is_in(groups)).to_arrow(), prompts.metadata)
+    return type(table).of(frame.filter(pl.col("group").is_in(groups)).to_arrow(), table.metadata)
 
 
 def next_turn_size(step: StepView) -> Size:
