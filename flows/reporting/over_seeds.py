@@ -64,7 +64,7 @@ def _between(ends: Ends | None, format: str) -> str:
     if ends is None:
         return NOTHING
     low, high = ends
-    return f"{low:{format}}{'–' if low >= 0 else ' to '}{high:{format}}"
+    return f"{low:{format}}{'–' if low >= 0 else ' to '}{high:{format}}".replace("-", "−")
 
 
 def _over_seeds(values: Sequence[float], tables: Sequence[pl.DataFrame], name: str, metric: Metric) -> OverSeeds:
