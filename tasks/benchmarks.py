@@ -17,6 +17,7 @@ def accuracy_on_samples(
     gold: Oracle,
     *,
     k: Annotated[int, Bounds(min=2)] = 4,
+    max_tokens: Annotated[int, Bounds(min=1)] | None = None,
     seed: Seed = 0,
     allow_seen: bool = False,
 ) -> Report:
@@ -27,10 +28,13 @@ def accuracy_on_samples(
 
     Args:
         k: answers to each prompt.
+        max_tokens: longest answer; default: that of the policy's generation_config.json.
         seed: the answers.
         allow_seen: the prompts may have trained the oracle; shown beside the numbers.
     """
-    answers = add("sample", policy=policy, prompts=prompts, k=k, seed=seed, stream=_LABELLED_STREAM)
+    answers = add(
+        "sample", policy=policy, prompts=prompts, k=k, max_tokens=max_tokens, seed=seed, stream=_LABELLED_STREAM
+    )
     labelled = add(
         "pairs", completions=answers, win_probs=add("compare", completions=answers, oracle=gold), rule="all_pairs"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.wiring.extensions import Extension
 from flows.wiring.tree import Yaml, entries
 
 FILE = {
@@ -119,8 +118,6 @@ class Ancestor:
     """As its file has it."""
     whole: Yaml
     """With what it inherits."""
-    extensions: tuple[Extension, ...]
-    """Those of its file."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from flows.wiring.grammar import (
     StepText,
 )  # fmt: skip
 from flows.wiring.tree import Yaml, fail, mapping, quoted, quoted_value
-from flows.wiring.variants import Files, variant_line
+from flows.wiring.variants import Files, line_of_places, variant_line
 from flows.wiring.where import Where
 from tasks.contract import SpecError
 
@@ -65,8 +65,8 @@ class PipelineFile:
     def _inherited(self) -> Iterator[Extension]:
         for name in self._raw:
             with suppress(SpecError):  # raised again where the pipeline itself is read
-                for ancestor in variant_line(self._files, self.path, name):
-                    yield from ancestor.extensions
+                for place in line_of_places(self._files, self.path, name):
+                    yield from self._files.extensions(place.file)
 
     def pipeline(self, name: str) -> PipelineText:
         """The pipeline with what it inherits. Raises SpecError."""

@@ -40,20 +40,27 @@ class Files:
         self._files: dict[Path, Mapping[str, Yaml]] = {}
         self._extensions: dict[Path, tuple[Extension, ...]] = {}
         self._profiles: dict[Path, Mapping[str, Yaml]] = {}
+        self._places: dict[Path, Path] = {}
+
+    def place(self, file: Path) -> Path:
+        """The file behind all links."""
+        if file not in self._places:
+            self._places[file] = file.resolve()
+        return self._places[file]
 
     def extensions(self, file: Path) -> tuple[Extension, ...]:
         """The packages that extend a file. Raises SpecError."""
         self.pipelines(file)
-        return self._extensions[file.resolve()]
+        return self._extensions[self.place(file)]
 
     def profiles(self, file: Path) -> Mapping[str, Yaml]:
         """The profiles of a file as written. Raises SpecError."""
         self.pipelines(file)
-        return self._profiles[file.resolve()]
+        return self._profiles[self.place(file)]
 
     def pipelines(self, file: Path) -> Mapping[str, Yaml]:
         """The pipelines of a file. Raises SpecError where it cannot be read or holds something else."""
-        place = file.resolve()
+        place = self.place(file)
         if place not in self._files:
             top = mapping(read(place), "the file", FILE)
             self._extensions[place] = tuple(extensions(top.get("extend"), place.parent))
@@ -66,20 +73,25 @@ class Files:
         return self._files[place]
 
 
-def variant_line(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
-    """The pipeline and those that it extends, nearest first. Raises SpecError on a circle or an unknown name."""
-    places = [PipelinePlace(file.resolve(), name)]
+def line_of_places(files: Files, file: Path, name: str) -> list[PipelinePlace]:
+    """Where a pipeline and those that it extends stand, nearest first. Raises SpecError on a circle or unknown name."""
+    places = [PipelinePlace(files.place(file), name)]
     while (extends := _extends(files, places[-1])) is not None:
         base = _base(files, places[-1], extends)
         places.append(base)
         if base in places[:-1]:
             names = [p.name if p.file == places[0].file else f"{name_of(p.file)}#{p.name}" for p in places]
             fail(extends.where, f"a circle of extends: {' → '.join(names)}")
+    return places
+
+
+def variant_line(files: Files, file: Path, name: str) -> tuple[Ancestor, ...]:
+    """The pipeline and those that it extends, nearest first. Raises SpecError."""
     line: list[Ancestor] = []
-    for place in reversed(places):
+    for place in reversed(line_of_places(files, file, name)):
         own = files.pipelines(place.file)[place.name]
         whole = _inheriting(line[0].whole, own, place.name) if line else own
-        line.insert(0, Ancestor(own, whole, files.extensions(place.file)))
+        line.insert(0, Ancestor(own, whole))
     return tuple(line)
 
 

@@ -125,5 +125,5 @@ class WandbServer(WholeRunServer):
         target.write_text(text)
 
     def _offline_folders(self, run: WholeRun) -> Iterator[Path]:
-        """Folders in which this run was written before."""
-        yield from (self._folder / "wandb").glob(f"offline-run-*-{run.id}")
+        """Folders in which this run was written before. Their names do not tell: W&B numbers those of one second."""
+        yield from (file.parent for file in (self._folder / "wandb").glob(f"offline-run-*/run-{run.id}.wandb"))

@@ -47,5 +47,5 @@ def test_the_page_of_a_run_has_the_table_of_totals(tmp_path: Path) -> None:
     made = fabricate(tmp_path)
     steps = [FinishedStep(("win_probs@1",), 1, judged(made.store, queries=5, ties=0.5), False)]
     found = run_results(made.store, finished_steps(made.store, made.run))
-    page = summary(made.run, found, made.store.root, "", totals_rows(made.store, steps)).data
+    page = summary(made.run, found, made.store.root, "", totals=totals_rows(made.store, steps)).data
     assert "| step | questions | ties |\n| --- | --- | --- |\n| round 1 · win_probs | 5 | 0.500 |" in page

@@ -157,7 +157,7 @@ def test_every_split_longest_answer_and_share_of_skipped_rows_can_be_given_in_ev
         nodes = compile_pipeline(FILE, name, given, cache=tmp_path / "python.json", lenient=True).nodes.values()
         loads = [n for n in nodes if _is_of_a_file(n)]
         assert {n.params["split"] for n in loads} == set(splits.values())
-        assert {n.params["max_skipped"] for n in loads} == {0.25}
+        assert {n.params["max_skipped"] for n in loads} == ({0.25} if loads else set())
         assert {n.params["max_tokens"] for n in nodes if "max_tokens" in n.params} <= {33}
 
 

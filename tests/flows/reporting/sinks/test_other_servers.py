@@ -84,9 +84,11 @@ def test_wandb_has_a_run_with_rounds_as_steps_and_its_trainings_in_its_group(mad
     Image.new("L", (2, 2)).save(figures / "win_rate.png")
     for _ in range(2):
         assert _track(made, "wandb") == ""
-    folders = {f.name.split("-", 3)[3]: f for f in (made.store.root / "wandb").glob("offline-run-*")}
+    files = [*(made.store.root / "wandb").glob("offline-run-*/run-*.wandb")]
+    folders = {file.stem.removeprefix("run-"): file.parent for file in files}
     id = made.run.id
-    assert {*folders} == {id, f"{id}-base", f"{id}-policy-1"}, "written twice, there once"
+    assert sorted(folders) == [id, f"{id}-base", f"{id}-policy-1"]
+    assert len(files) == 3, "written twice, there once"
     assert _history(folders[id], "eval/win_rate") == [(0, 0.49), (1, 0.62)]
     assert len(_history(folders[f"{id}-policy-1"], "train/loss")) == 40
     [run] = [r.run for r in _records(folders[f"{id}-policy-1"]) if r.HasField("run")]
