@@ -24,8 +24,9 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-proof: setup  ## the longer proofs, losses beside TRL's among them; README quotes their last results
+proof: setup  ## the longer proofs, losses beside TRL's among them; docs/proofs.md has their last results
 	@$(BIN)/python -m pip install --quiet --no-deps trl==1.16.0
+	@$(BIN)/python -m pip install --quiet lm-eval==0.4.13
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m slow
 
 bench: setup  ## ratios against peers, in one run
