@@ -92,8 +92,8 @@ def lm_eval_harness(
     from tasks.harnesses.results import harness_report
     from tasks.training.device import this_device
 
-    check_installed("lm_eval", "lm_eval_harness", "lm-eval")
     folder = _folder(include)
+    check_installed("lm_eval", "lm_eval_harness", "lm-eval")
     request = {
         "model": str(_whole(policy)), "tasks": benchmarks, "include": str(folder) if folder else None,
         "limit": max_samples, "num_fewshot": num_fewshot, "chat_template": chat_template, "system": system,

@@ -202,7 +202,6 @@ def test_inspect_itself_runs_a_task_of_ones_own(
 
 
 def test_a_folder_that_is_none_is_refused(policy: Policy, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
     for wrong in (Chosen("sources", "toy", {}), Chosen("sources", "path", {"path": str(tmp_path / "none")})):
         with pytest.raises(SpecError, match="`include` must be a folder with tasks"):
             lm_eval_harness(policy, Workspace(tmp_path / "work"), benchmarks=["x"], include=wrong)
