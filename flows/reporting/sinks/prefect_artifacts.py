@@ -192,14 +192,15 @@ class Sender:
         self._settings[PREFECT_CLIENT_MAX_RETRIES] = RETRIES
         self._bars: dict[str, UUID] = {}
         self._moved: dict[str, float] = {}
-        self._ending = False
+        self._ending = self._refused = False
         self._queue: queue.SimpleQueue[Callable[[SyncPrefectClient], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="prefect-artifacts", daemon=True)
 
     def progress(self, step: str, bar: PageArtifact) -> None:
-        """Move a step's bar, at most once in EVERY_SECONDS."""
+        """Move a step's bar, at most once in EVERY_SECONDS. After the first bar that Prefect refuses there are no more:
+        results matter more, and each attempt costs time."""
         now = time.monotonic()
-        if now - self._moved.get(step, -math.inf) >= EVERY_SECONDS:
+        if now - self._moved.get(step, -math.inf) >= EVERY_SECONDS and not self._refused:
             self._moved[step] = now
             self._put(lambda client: self._move_bar(client, step, bar))
 
@@ -212,10 +213,10 @@ class Sender:
         """Remove all bars and send `last`; give up after `seconds`."""
 
         def finish(client: SyncPrefectClient) -> None:
-            for step in list(self._bars):
-                self._remove_bar(client, step)
             for artifact in last:
                 client.create_artifact(artifact_create(artifact, self._flow_run))
+            for step in list(self._bars):
+                self._remove_bar(client, step)
 
         self._ending = True
         self._put(finish)
@@ -234,9 +235,21 @@ class Sender:
         try:
             with temporary_settings(self._settings), get_client(sync_client=True) as client:
                 for send in iter(self._queue.get, None):
-                    send(client)
+                    self._attempt(send, client)
         except Exception as e:
-            logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", e)
+            self._refuse(e)
+
+    def _attempt(self, send: Callable[[SyncPrefectClient], None], client: SyncPrefectClient) -> None:
+        """Send one thing; where that fails, the next ones are tried all the same."""
+        try:
+            send(client)
+        except Exception as e:
+            self._refuse(e)
+
+    def _refuse(self, error: Exception) -> None:
+        if not self._refused:
+            logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", error)
+        self._refused = True
 
     def _move_bar(self, client: SyncPrefectClient, step: str, bar: PageArtifact) -> None:
         from prefect.client.schemas.actions import ArtifactUpdate

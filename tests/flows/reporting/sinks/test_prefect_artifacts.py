@@ -105,6 +105,35 @@ def test_a_long_step_has_a_bar_that_moves_and_a_short_one_has_none(
     assert not [a for a in _artifacts(flow_run) if a.type == "progress"]
 
 
+def test_a_bar_that_the_server_refuses_costs_no_result(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    create = SyncPrefectClient.create_artifact
+
+    def refuse_bars(client: SyncPrefectClient, artifact: Any) -> Any:
+        if artifact.type == "progress":
+            raise TimeoutError("the database is locked")
+        return create(client, artifact)
+
+    monkeypatch.setattr(SyncPrefectClient, "create_artifact", refuse_bars)
+    monkeypatch.setattr(prefect_artifacts, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(prefect_artifacts, "EVERY_SECONDS", 0.0)
+    made = fabricate(tmp_path)
+    flow_run = _flow_run(made)
+    listener = PrefectArtifacts(made.store)
+    listener.run_started(made.run, made.graph, tmp_path)
+    for done in (1, 2, 3):
+        listener.step_progress(made.graph.nodes["policy@2"], done, 3, "steps")
+        time.sleep(0.1)
+    listener.run_finished(made.run)
+    assert sorted(a.key for a in _artifacts(flow_run)) == ["sppo-results", "sppo-run"]
+    assert [r.getMessage() for r in caplog.records if "artifact" in r.getMessage()] == [
+        "Prefect did not take an artifact of this run: the database is locked"
+    ]
+
+
 def test_a_server_that_is_gone_is_logged_once_and_harms_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
