@@ -83,16 +83,17 @@ def test_a_correction_at_another_temperature_is_refused(policy: Policy, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RLOO with nats as a loss, whose gradient is one under the policy's own answers. (With nats in the reward the
-    optimum has no advantage anywhere, so that any sampler finds it.)"""
+    """RLOO with the KL of each token as a loss, whose optimum is one under the policy's own answers. Where the price is
+    that of whole answers, the optimum has no advantage anywhere, so that any sampler finds it. Weights of tokens alone
+    do not make up for the answers' beginnings, which the engine draws."""
     ref = letters_policy(tmp_path / "ref")
     log_ref = letters_distribution(ref, tmp_path)
     rewards = np.random.default_rng(5).normal(size=log_ref.shape)
-    target = optimum("sequence_k3", log_ref, rewards, 0.5, ANSWERS)
+    target = optimum("token_k3", log_ref, rewards, 0.5, ANSWERS)
     _disturb(monkeypatch)
     distances = {}
     for name, options in {
@@ -100,13 +101,13 @@ def test_a_correction_leads_a_training_on_a_disturbed_engine_to_its_optimum(
         "answer": {"correction": "truncate", "correction_level": "sequence", "ratio_cap": 10.0},
     }.items():  # fmt: skip
         trained = rloo(
-            ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / name), ref, iterations=400,
-            prompts_per_iteration=4, k=128, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="sequence_k3",
+            ref, letters_prompts(), letters_oracle(rewards), Workspace(tmp_path / name), ref, iterations=800,
+            prompts_per_iteration=4, k=256, lr=2e-3, schedule="cosine", kl_coef=0.5, kl_form="token_k3",
             engine=TRANSFORMERS, objective=CLIPPED, kl_controller=FIXED, missing_eos_penalty=0.0,
             max_tokens=3, checkpoint_every=10**6, max_mismatch=5.0,
             **options,
         )  # fmt: skip
         distances[name] = kl(letters_distribution(trained, tmp_path), target)
     print(distances)
-    assert distances["answer"] < distances["none"] / 2 > distances["token"]
+    assert distances["answer"] < distances["none"] / 2 < distances["token"]
     assert distances["answer"] < 0.02
