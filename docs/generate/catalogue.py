@@ -164,7 +164,7 @@ class Reference:
         ]  # fmt: skip
         about = (
             "What reports measure. The docstring of the task says what each is, in which unit and how its interval is "
-            "made. A name includes longer ones: `eval/beats` stands for `eval/beats/2/1`."
+            "made. A name also covers those that begin with it: `eval/beats` covers `eval/beats/2/1`."
         )
         head = ("metric", "task", "column of tables, with its unit", "interval shown", "better is")
         return page("# Every metric", about, table(head, rows))

@@ -40,7 +40,7 @@ FIGURES = {
 
 
 def group_of(name: str) -> str:
-    """The title under which a method stands."""
+    """The heading under which a method is listed."""
     return next((title for title, names in GROUPS.items() if re.match(names, name)), "Others")
 
 
@@ -57,7 +57,7 @@ class Method:
 
     @property
     def extends(self) -> str:
-        """The pipeline that it changes; empty where it stands alone."""
+        """The pipeline that it extends; empty if it extends none."""
         return str(entries(self.text.node)["extends"].value) if "extends" in entries(self.text.node) else ""
 
     @cached_property
@@ -87,7 +87,7 @@ def methods_of(file: Path, catalogue: Catalogue) -> list[Method]:
 
 
 def _written(text: str) -> dict[str, str]:
-    """Pipeline → its lines, without the comment that stands before the next one."""
+    """Pipeline → its lines, without the comment above the next one."""
     parts = re.split(r"^(?=  [A-Za-z_][\w-]*:\s*$)", text.partition("\npipelines:\n")[2], flags=re.M)
     found = {}
     for part in parts:
@@ -97,7 +97,7 @@ def _written(text: str) -> dict[str, str]:
 
 
 def wired(methods: Iterable[Method]) -> dict[str, list[str]]:
-    """Task or FOLDER/CHOICE → the pipelines in which it stands."""
+    """Task or FOLDER/CHOICE → the pipelines that use it."""
     found: dict[str, list[str]] = {}
     for method in methods:
         names = {node.task for node in method.graph.nodes.values()} | set(method.tasks.values())

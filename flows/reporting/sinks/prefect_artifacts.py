@@ -222,6 +222,8 @@ class Sender:
         self._put(finish)
         self._queue.put(None)
         self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._refuse(TimeoutError(f"it did not take the results within {seconds:g} s"))
 
     def _put(self, send: Callable[[SyncPrefectClient], None]) -> None:
         self._queue.put(send)
@@ -247,14 +249,13 @@ class Sender:
             self._refuse(e)
 
     def _refuse(self, error: Exception) -> None:
-        if not self._refused:
-            logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", error)
         self._refused = True
+        logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", error)
 
     def _move_bar(self, client: SyncPrefectClient, step: str, bar: PageArtifact) -> None:
         from prefect.client.schemas.actions import ArtifactUpdate
 
-        if self._ending:
+        if self._ending or self._refused:
             return
         if step in self._bars:
             client.update_artifact(self._bars[step], ArtifactUpdate(data=bar.data, description=bar.description))

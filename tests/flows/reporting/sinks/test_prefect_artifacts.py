@@ -1,6 +1,7 @@
 """What a run leaves on Prefect's pages: bars for long steps, the results, where to look; and that it harms no run."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,22 @@ def test_a_bar_that_the_server_refuses_costs_no_result(
     assert sorted(a.key for a in _artifacts(flow_run)) == ["sppo-results", "sppo-run"]
     assert [r.getMessage() for r in caplog.records if "artifact" in r.getMessage()] == [
         "Prefect did not take an artifact of this run: the database is locked"
+    ]
+
+
+def test_results_that_the_server_does_not_take_in_time_are_logged(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    done = threading.Event()
+    monkeypatch.setattr(SyncPrefectClient, "create_artifact", lambda *_: done.wait(30))
+    made = fabricate(tmp_path)
+    sender = prefect_artifacts.Sender(str(_flow_run(made)))
+    sender.close([prefect_artifacts.PageArtifact("markdown", "", "")], seconds=0.2)
+    done.set()
+    assert [r.getMessage() for r in caplog.records if "artifact" in r.getMessage()] == [
+        "Prefect did not take an artifact of this run: it did not take the results within 0.2 s"
     ]
 
 
