@@ -68,9 +68,10 @@ def _run(
     """Run a graph. One whose steps are all `cached` is recorded in MLflow at once, in Prefect once a server is up."""
     os.environ.setdefault("PYTHONWARNINGS", QUIET)
     tracker = Tracker(store, graph.profile.tracking)
+    artifacts = PrefectArtifacts(store, lambda: tracker.page)
     try:
         listeners = [tracker, progress(console, expected_seconds(plan))]
-        listeners += [] if cached else [PrefectArtifacts(store, lambda: tracker.page)]
+        listeners += [] if cached else [artifacts]
         execution = Execution(graph, store, fresh=fresh, listeners=listeners, deployment=deployment)
         run_cached(execution) if cached else run_pipeline(execution, partial(say, console))
     finally:
@@ -78,8 +79,8 @@ def _run(
     print_outcome(console, store, execution)
     not_mirrored = mirror(store, execution.run) if cached else ""
     print_where(console, store, execution.run, trouble)
-    if not_mirrored:
-        say(console, f"  ! {not_mirrored}")
+    for text in filter(None, (not_mirrored, artifacts.trouble)):
+        say(console, f"  ! {text}")
     return execution.run
 
 

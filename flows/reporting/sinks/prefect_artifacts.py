@@ -71,6 +71,8 @@ class PrefectArtifacts(Listener):
         self._store, self._page = store, page
         self._sender: Sender | None = None
         self._begun: dict[str, float] = {}
+        self.trouble = ""
+        """What Prefect did not take of the run, once it is over; empty if nothing."""
 
     def run_started(self, run: Run, graph: Graph, logs: Path) -> None:
         flow_run = run.links.get("prefect")
@@ -100,7 +102,7 @@ class PrefectArtifacts(Listener):
     def run_finished(self, run: Run) -> None:
         if self._sender:
             self._sender.close(last_artifacts(self._store, run, self._page()))
-            self._sender = None
+            self.trouble, self._sender = self._sender.trouble, None
 
 
 def last_artifacts(store: Store, run: Run, page: str) -> list[PageArtifact]:
@@ -193,6 +195,7 @@ class Sender:
         self._bars: dict[str, UUID] = {}
         self._moved: dict[str, float] = {}
         self._ending = self._refused = False
+        self.trouble = ""
         self._queue: queue.SimpleQueue[Callable[[SyncPrefectClient], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="prefect-artifacts", daemon=True)
 
@@ -250,7 +253,8 @@ class Sender:
 
     def _refuse(self, error: Exception) -> None:
         self._refused = True
-        logging.getLogger("alignflow").warning("Prefect did not take an artifact of this run: %s", error)
+        self.trouble = f"Prefect did not take an artifact of this run: {error}"
+        logging.getLogger("alignflow").warning(self.trouble)
 
     def _move_bar(self, client: SyncPrefectClient, step: str, bar: PageArtifact) -> None:
         from prefect.client.schemas.actions import ArtifactUpdate

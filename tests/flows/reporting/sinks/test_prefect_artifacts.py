@@ -129,6 +129,7 @@ def test_a_bar_that_the_server_refuses_costs_no_result(
         listener.step_progress(made.graph.nodes["policy@2"], done, 3, "steps")
         time.sleep(0.1)
     listener.run_finished(made.run)
+    assert listener.trouble == "Prefect did not take an artifact of this run: the database is locked"
     assert sorted(a.key for a in _artifacts(flow_run)) == ["sppo-results", "sppo-run"]
     assert [r.getMessage() for r in caplog.records if "artifact" in r.getMessage()] == [
         "Prefect did not take an artifact of this run: the database is locked"
